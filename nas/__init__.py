@@ -1,0 +1,127 @@
+"""Search for the Pareto front of small, fast Vision Transformers.
+
+`import nas` is light: the public names below load what they need when they are first used. It also tells timm
+how to build an exported model, whichever is imported first:
+
+    timm.create_model("local-dir:DIR", pretrained=True)
+
+The files, in reading order:
+
+    errors.py                  every error a user can cause, each with a hint
+    architecture.py            the genotype: what is chosen for every layer; the backbone: what is fixed
+    metrics.py                 what can be measured, in which unit, and which way is better
+    config.py                  the knobs of a run, typed and validated
+    yaml_file.py               YAML with line numbers
+    document.py                what a person wrote, where it is written, and all that is wrong with it
+    trial.py                   what was measured, under which conditions, and how it ended
+    cost.py                    exact MACs, parameters and peak memory from arithmetic alone
+    space.py                   the search space: every legal architecture; count, encode, decode, mutate
+    space_walk.py              which choices may follow which
+    space_sampling.py          drawing architectures, uniformly and evenly over MACs
+    space_file.py              the keys of a search space's YAML
+    run_directory.py           a run's folder: the only place that knows its file names
+    pareto.py                  the front: dominance, hypervolume, knee
+    model/pooling.py           token pooling: fewer patch tokens on their grid
+    model/attention.py         dynamic, hallucinated, static and shared attention maps
+    model/subnet.py            one architecture as a plain classifier: the only forward pass, known to timm
+    model/supernet.py          one set of weights for every architecture
+    training/samples.py        a labelled image as it was stored
+    training/sources.py        where images come from
+    training/timm_source.py    images through timm's data set readers
+    training/splits.py         which image belongs to which split
+    training/data.py           the images of a run, decoded; the guarded test split
+    training/sampling.py       which architectures a training step trains
+    training/checkpoint.py     weights, optimiser state and step on disk
+    training/trainer.py        supernet training: sandwich rule, in-place distillation
+    evaluation/accuracy.py     top-1 of a classifier on decoded images
+    evaluation/latency.py      latency as a ratio to a reference model
+    evaluation/evaluator.py    from an architecture to a measurement
+    search/study.py            what to propose next: Optuna
+    search/journal.py          Optuna's journal file with group commits
+    search/workers.py          where architectures are measured: in this process or by Ray actors
+    search/loop.py             propose, measure, record
+    report.py                  tables of trials and fronts
+    figure.py                  the picture of a front
+    bundle.py                  a model bundle: its files, and the comparison it has to pass
+    model_card.py              the README of a bundle
+    export.py                  a point of a front as a bundle
+    session.py                 a run opened for work: space, configuration, images, device
+    progress.py                words for people while something long is running
+    pipeline.py                the stages of a run, one after the other
+    cli.py                     commands, flags, exit codes
+"""
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from wrapt import register_post_import_hook
+
+if TYPE_CHECKING:
+    from nas import cost
+    from nas.architecture import Architecture, Backbone, LayerChoice
+    from nas.model.subnet import Subnet
+    from nas.model.supernet import Supernet
+    from nas.pareto import ParetoFront
+    from nas.run_directory import RunDirectory
+    from nas.space import SearchSpace
+
+    __version__: str
+
+__all__ = [
+    "Architecture",
+    "Backbone",
+    "LayerChoice",
+    "ParetoFront",
+    "RunDirectory",
+    "SearchSpace",
+    "Subnet",
+    "Supernet",
+    "__version__",
+    "cost",
+]
+
+_HOMES = {
+    "Architecture": "nas.architecture",
+    "Backbone": "nas.architecture",
+    "LayerChoice": "nas.architecture",
+    "ParetoFront": "nas.pareto",
+    "RunDirectory": "nas.run_directory",
+    "SearchSpace": "nas.space",
+    "Subnet": "nas.model.subnet",
+    "Supernet": "nas.model.supernet",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name == "cost":
+        value = importlib.import_module("nas.cost")
+    elif name == "__version__":
+        value = _version()
+    else:
+        raise AttributeError(f"module 'nas' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("vit-front")
+    except metadata.PackageNotFoundError:
+        return "0+uninstalled"  # a checkout on sys.path
+
+
+def _register_with_timm(_: ModuleType) -> None:
+    importlib.import_module("nas.model.subnet")
+
+
+register_post_import_hook(_register_with_timm, "timm.models")

@@ -1,0 +1,299 @@
+"""The genotype: what is chosen for every layer, as a value. And `Backbone`, the part that is fixed."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, Literal
+
+from nas.errors import ArchitectureError
+
+ROUNDING = 1e-9  # 0.1 * 10 must count as one head
+WRITTEN_BY = "such JSON is written by Architecture.to_json"
+
+
+class AttentionKind(StrEnum):
+    """Where a layer's attention maps come from."""
+
+    DYNAMIC = "dynamic"
+    """Computed from the tokens by queries and keys (plain attention, or hallucinated in part)."""
+    STATIC = "static"
+    """Learned matrices, the same for every image (DGSSA, arXiv 2310.07664)."""
+    SHARED = "shared"
+    """The maps of the nearest earlier layer that is not shared (PSViT, arXiv 2108.03428)."""
+
+
+class Reducer(StrEnum):
+    """How patch tokens are reduced before a layer (PSViT token pooling, on the 2-D grid)."""
+
+    POOL = "pool"
+    """Average over the target grid."""
+    CONV_POOL = "conv_pool"
+    """Depth-wise 3x3 correction, zero at the start, then the same average."""
+
+
+class Hallucination(StrEnum):
+    """How hallucinated heads derive their maps from the real heads' (hMHSA, arXiv 2306.10875)."""
+
+    COPY = "copy"
+    """A parent's logits times a learned gain: stays on the fused attention kernel."""
+    MIX_CONV = "mix_conv"
+    """1x1 mix over heads plus depth-wise 3x3 on the patch-by-patch logits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerChoice:
+    """What is chosen for one layer. Canonical: a field that cannot change the network is at its default.
+
+    Attributes:
+        num_tokens: Patch tokens in this layer; class token not counted. A square number.
+        reducer: Present exactly where `num_tokens` is lower than in the layer before.
+        attention: Source of the attention maps.
+        hallucination_ratio: Hallucinated heads / all heads. Rounded down to whole heads on construction
+            (METHODS C6), so 0.5 with 3 heads is stored as 1/3 and two spellings of one network are equal.
+        hallucination: Present exactly where `hallucination_ratio` > 0.
+        num_heads: Heads, each `Backbone.head_dim` wide. A shared layer has its provider's.
+        mlp_ratio: Hidden width of the feed-forward / `embed_dim`.
+    """
+
+    num_tokens: int
+    reducer: Reducer | None = None
+    attention: AttentionKind = AttentionKind.DYNAMIC
+    hallucination_ratio: float = 0.0
+    hallucination: Hallucination | None = None
+    num_heads: int
+    mlp_ratio: float
+
+    def __post_init__(self) -> None:
+        store = object.__setattr__
+        try:
+            store(self, "num_tokens", int(self.num_tokens))
+            store(self, "num_heads", int(self.num_heads))
+            store(self, "mlp_ratio", float(self.mlp_ratio))
+            store(self, "attention", AttentionKind(self.attention))
+            store(self, "reducer", None if self.reducer is None else Reducer(self.reducer))
+            variant = None if self.hallucination is None else Hallucination(self.hallucination)
+            ratio = float(self.hallucination_ratio)
+        except (OverflowError, TypeError, ValueError) as error:
+            raise ArchitectureError(f"layer choice: {error}") from error
+        problems = []
+        if self.num_tokens < 1 or math.isqrt(self.num_tokens) ** 2 != self.num_tokens:
+            problems.append(f"num_tokens must be a positive square number, got {self.num_tokens}")
+        if self.num_heads < 1:
+            problems.append(f"num_heads must be at least 1, got {self.num_heads}")
+        if not 0 < self.mlp_ratio < math.inf:
+            problems.append(f"mlp_ratio must be positive and finite, got {self.mlp_ratio}")
+        if not 0 <= ratio < 1:
+            problems.append(f"hallucination_ratio must be in [0, 1), got {ratio}")
+        if ratio > 0 and self.attention is not AttentionKind.DYNAMIC:
+            kind = self.attention.value
+            problems.append(f"hallucination_ratio {ratio} needs dynamic attention, got {kind} (5.3)")
+        if problems:
+            raise ArchitectureError("layer choice: " + "; ".join(problems))
+        hallucinated = hallucinated_heads(self.num_heads, ratio)
+        store(self, "hallucination_ratio", hallucinated / self.num_heads)
+        store(self, "hallucination", (variant or Hallucination.COPY) if hallucinated else None)
+
+    @property
+    def num_hallucinated(self) -> int:
+        """Heads whose maps are derived."""
+        return hallucinated_heads(self.num_heads, self.hallucination_ratio)
+
+    @property
+    def num_real(self) -> int:
+        """Heads with queries and keys of their own."""
+        return self.num_heads - self.num_hallucinated
+
+
+def hallucinated_heads(num_heads: int, ratio: float) -> int:
+    """Whole hallucinated heads for a ratio: rounded down, and at least one head stays real (C6)."""
+    return min(int(num_heads * ratio + ROUNDING), num_heads - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One network of a search space: frozen, hashable, JSON. Holds choices, never weights or derived numbers.
+
+    Attributes:
+        embed_dim: Channels of every token.
+        layers: One choice per layer; the depth is its length.
+
+    Raises:
+        ArchitectureError: A rule between layers is broken; the message lists every break.
+    """
+
+    embed_dim: int
+    layers: tuple[LayerChoice, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "embed_dim", int(self.embed_dim))
+        problems = [f"layer {i}: {text}" for i, text in self._problems()]
+        if self.embed_dim < 1:
+            problems.append(f"embed_dim must be at least 1, got {self.embed_dim}")
+        if not self.layers:
+            problems.append("an architecture needs at least one layer")
+        if problems:
+            raise ArchitectureError("architecture: " + "; ".join(problems))
+
+    def _problems(self) -> list[tuple[int, str]]:
+        problems: list[tuple[int, str]] = []
+        provider: LayerChoice | None = None
+        for i, layer in enumerate(self.layers):
+            before = self.layers[i - 1] if i else None
+            if before is not None:
+                arriving, tokens = before.num_tokens, layer.num_tokens
+                if tokens > arriving:
+                    problems.append((i, f"num_tokens grows from {arriving} to {tokens} (C11)"))
+                if (layer.reducer is not None) != (tokens < arriving):
+                    problems.append((i, "a reducer is present exactly where num_tokens falls"))
+                if tokens != arriving:
+                    provider = None
+            if layer.attention is AttentionKind.SHARED:
+                if provider is None:
+                    rule = "shared attention without a dynamic provider at this token count (C1, C2)"
+                    problems.append((i, rule))
+                elif provider.num_heads != layer.num_heads:
+                    rule = f"{layer.num_heads} heads share the maps of {provider.num_heads} (C3)"
+                    problems.append((i, rule))
+            else:
+                provider = layer if layer.attention is AttentionKind.DYNAMIC else None
+            hidden = self.embed_dim * layer.mlp_ratio
+            if abs(hidden - round(hidden)) > 1e-6:
+                problems.append((i, f"mlp_ratio {layer.mlp_ratio} x embed_dim {self.embed_dim} is not whole"))
+        return problems
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+    def hidden_dim(self, layer: int) -> int:
+        """Hidden channels of a layer's feed-forward."""
+        return round(self.embed_dim * self.layers[layer].mlp_ratio)
+
+    def tokens_before(self, layer: int, backbone: "Backbone") -> int:
+        """Patch tokens that arrive at a layer, before its reducer."""
+        return self.layers[layer - 1].num_tokens if layer else backbone.num_patches
+
+    def exports_map(self, layer: int) -> bool:
+        """Whether a later layer consumes this layer's maps, so that they have to be materialised."""
+        following = self.layers[layer + 1] if layer + 1 < self.depth else None
+        return (
+            self.layers[layer].attention is AttentionKind.DYNAMIC
+            and following is not None
+            and following.attention is AttentionKind.SHARED
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of the canonical JSON; the same in every process."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; fields at their default are left out, so that new genes keep old digests."""
+        return {"embed_dim": self.embed_dim, "layers": [_layer_to_dict(layer) for layer in self.layers]}
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "Architecture":
+        """Inverse of `to_dict`.
+
+        Raises:
+            ArchitectureError: Unknown or missing fields, or a broken rule.
+        """
+        try:
+            unknown = sorted(set(values) - {"embed_dim", "layers"})
+            if unknown:
+                raise ArchitectureError(f"architecture: unknown field {', '.join(map(repr, unknown))}")
+            layers = tuple(LayerChoice(**layer) for layer in values["layers"])
+            return cls(embed_dim=int(values["embed_dim"]), layers=layers)
+        except KeyError as error:
+            raise ArchitectureError(f"architecture: field {error} is missing", hint=WRITTEN_BY) from error
+        except (OverflowError, TypeError, ValueError) as error:
+            raise ArchitectureError(f"architecture: {error}", hint=WRITTEN_BY) from error
+
+    @classmethod
+    def from_json(cls, text: str) -> "Architecture":
+        """Inverse of `to_json`.
+
+        Raises:
+            ArchitectureError: Not JSON, unknown or missing fields, or a broken rule.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ArchitectureError(f"architecture: not JSON: {error}") from error
+        return cls.from_dict(values)
+
+
+def _layer_to_dict(layer: LayerChoice) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "num_tokens": layer.num_tokens,
+        "attention": layer.attention.value,
+        "num_heads": layer.num_heads,
+        "mlp_ratio": layer.mlp_ratio,
+    }
+    if layer.reducer is not None:
+        values["reducer"] = layer.reducer.value
+    if layer.hallucination is not None:
+        values["hallucination_ratio"] = layer.hallucination_ratio
+        values["hallucination"] = layer.hallucination.value
+    return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backbone:
+    """The part of every network that is not searched.
+
+    Attributes:
+        family: Which forward pass; `vit` is DeiT and every plain timm ViT.
+        timm: timm model name whose weights can seed the supernet; empty when there is none.
+        image_size: Height and width of the input, pixels.
+        patch_size: Height and width of a patch, pixels.
+        in_chans: Colour channels of the input.
+        num_classes: Outputs of the classifier.
+        head_dim: Channels per attention head.
+        class_token: Whether a class token is classified; otherwise the mean of the patch tokens.
+    """
+
+    family: Literal["vit"] = "vit"
+    timm: str = ""
+    image_size: int
+    patch_size: int
+    in_chans: int = 3
+    num_classes: int = 1000
+    head_dim: int = 64
+    class_token: bool = True
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{name} must be at least 1, got {getattr(self, name)}"
+            for name in ("image_size", "patch_size", "in_chans", "head_dim")
+            if getattr(self, name) < 1
+        ]
+        if wrong:
+            raise ArchitectureError("backbone: " + "; ".join(wrong))
+        if self.image_size % self.patch_size:
+            raise ArchitectureError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+            )
+
+    @property
+    def num_patches(self) -> int:
+        """Patch tokens of the image."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before the patch tokens: 1 with a class token, else 0 (timm's word)."""
+        return int(self.class_token)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}

@@ -1,0 +1,254 @@
+"""The knobs of a run, typed and validated: data, training, evaluation, search. Unknown keys are errors.
+
+Order: default < YAML file (`--config`) < `--set section.key=value` < named flag. The resolved configuration
+is saved in the run.
+"""
+
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel, Field, field_validator
+from pydantic.fields import FieldInfo
+
+from nas.document import Document, Problem, Section, check, in_order, shown
+from nas.errors import ConfigError, InputFileError
+from nas.yaml_file import apply_settings, read_text, scan_yaml
+
+Precision = Literal["auto", "fp32", "bf16"]
+SamplerName = Literal["nsga2", "tpe", "random"]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+SPACE_KEYS = ("name", "backbone", "embed_dim", "depth", "layers", "overrides", "constraints")
+"""Groups of a search space file; `--set` on one of these changes the space, not the run's configuration."""
+
+
+class DataConfig(Section):
+    """Which images, and how they are split."""
+
+    spec: str = Field("digits", description="digits | folder:DIR | parquet:TRAIN[,TEST] | a timm spec")
+    search_fraction: Fraction = Field(0.1, description="share of the training images that ranks candidates")
+    test_fraction: Fraction = Field(
+        0.2, description="share set aside for testing where the data has no test split"
+    )
+    skip_bad_images: bool = Field(False, description="leave unreadable images out instead of stopping")
+
+
+class TrainConfig(Section):
+    """How the supernet is trained: sandwich rule with in-place distillation, through timm's parts."""
+
+    epochs: Annotated[int, Field(ge=1)] = Field(30, description="passes over the training images")
+    batch_size: Annotated[int, Field(ge=1)] = Field(128, description="images per step")
+    num_random: Annotated[int, Field(ge=0)] = Field(
+        2, description="random subnets per step, beside largest and smallest"
+    )
+    lr: Positive = Field(1e-3, description="peak learning rate of AdamW at this batch size")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.05, description="AdamW's weight decay")
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(2.0, description="linear warm-up, epochs")
+    clip_grad: Positive = Field(1.0, description="gradient norm is clipped to this")
+    label_smoothing: Fraction = Field(0.1, description="for the largest subnet's loss")
+    drop_path: Fraction = Field(
+        0.0, description="stochastic depth rate of the last layer, largest subnet only"
+    )
+    mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="timm Mixup alpha; 0 is off")
+    cutmix: Annotated[float, Field(ge=0)] = Field(0.0, description="timm CutMix alpha; 0 is off")
+    hflip: float | None = Field(None, ge=0, le=1, description="flip probability; null: 0.5, and 0 for digits")
+    auto_augment: str = Field("", description="timm auto-augment policy, such as rand-m5-n1; empty is off")
+    crop_scale: tuple[Share, Share] = Field((0.6, 1.0), description="random resized crop, share of the area")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.998, description="weight averaging; 0 is off")
+    distill_temperature: Positive = Field(1.0, description="soft distillation from the largest subnet")
+    checkpoint_minutes: Positive = Field(1.0, description="minutes between checkpoints")
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _is_ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError(f"must be [least, most], got {shown(value)}")
+        return value
+
+
+class EvaluateConfig(Section):
+    """How candidates are measured."""
+
+    batch_size: Annotated[int, Field(ge=1)] = Field(
+        64, description="images per forward pass of the accuracy evaluation"
+    )
+    max_images: int | None = Field(
+        None, ge=1, description="images of the search split that are used; null: all"
+    )
+    latency_batch_size: int | None = Field(
+        None, ge=1, description="null: 1 from 128 px on, 64 below (batch 1 is noise there)"
+    )
+    latency_pairs: Annotated[int, Field(ge=2)] = Field(
+        6, description="interleaved (reference, candidate) pairs during the search"
+    )
+    final_rounds: Annotated[int, Field(ge=3)] = Field(
+        15, description="interleaved rounds of the exclusive stage after the search"
+    )
+    timeout_s: Positive = Field(600.0, description="a candidate that takes longer is recorded as failed")
+
+
+class SearchConfig(Section):
+    """How the front is searched."""
+
+    objectives: tuple[Literal["top1", "macs", "params", "latency_ms"], ...] = Field(
+        ("top1", "macs", "latency_ms"), min_length=1, description="metrics to optimise"
+    )
+
+    sampler: SamplerName = Field("nsga2", description="Optuna sampler")
+    population_size: Annotated[int, Field(ge=4)] = Field(24, description="NSGA-II's population")
+
+    @field_validator("objectives")
+    @classmethod
+    def _are_distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"names a metric twice: {shown(value)}")
+        return value
+
+
+class RunConfig(Section):
+    """Everything that decides a run's results. What only decides how long or where it runs is not here."""
+
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="of splits, training and search")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train and evaluate")
+    precision: Precision = Field("auto", description="bf16 where the device computes in it, else fp32")
+    init: str = Field(
+        "", description="timm:NAME | local-dir:DIR: weights to start the supernet from; empty: random"
+    )
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    search: SearchConfig = SearchConfig()
+
+
+def split_settings(settings: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Part `--set` settings into those for the search space and those for the configuration (all others)."""
+    for_space = [
+        setting for setting in settings if setting.partition("=")[0].strip().partition(".")[0] in SPACE_KEYS
+    ]
+    return tuple(for_space), tuple(setting for setting in settings if setting not in for_space)
+
+
+def resolve_config(
+    config_file: Path | None = None, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """Merge every source of configuration: default < file < setting < flag.
+
+    Args:
+        config_file: YAML with the keys of `RunConfig`.
+        settings: `section.key=value`; the value is YAML, such as `1e-3` or `[top1, macs]`.
+        flags: Values of named options by dotted key, such as `{"train.epochs": 10}`; None means not given.
+
+    Raises:
+        ConfigError: Lists every unknown key and wrong value of all sources.
+    """
+    problems: list[Problem] = []
+    document = Document("configuration")
+    if config_file is not None:
+        try:
+            document, problems = scan_yaml(read_text(config_file), str(config_file))
+        except InputFileError as error:
+            problems = [Problem(0, f"{config_file}: {text}") for text in error.problems]
+    document, found = apply_settings(document, settings)
+    problems += found
+    for key, value in (flags or {}).items():
+        if value is not None:
+            path = tuple(key.split("."))
+            try:
+                document = document.with_value(path, value, "option")
+            except ValueError as error:
+                problems.append(document.problem(path, str(error)))
+    config, found = check(RunConfig, document, also_known=SPACE_KEYS)
+    problems += found
+    if config is None or problems:
+        lines = in_order(problems)
+        count = f"{len(lines)} problem{'s' if len(lines) != 1 else ''}"
+        raise ConfigError(
+            f"{document.source}: {count}\n" + "\n".join(f"  {line}" for line in lines),
+            hint="every key, its unit and its default: docs/configuration.md",
+        )
+    return config
+
+
+def config_differences(run: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Say where two configurations differ, such as `train.epochs: 30 in the run, 10 asked`.
+
+    Args:
+        run: The configuration that the run was started with, as plain values.
+        asked: The one that was asked for now.
+    """
+    one, other = _flat(run), _flat(asked)
+    return [
+        f"{key}: {_said(one, key)} in the run, {_said(other, key)} asked"
+        for key in dict.fromkeys([*one, *other])
+        if key not in one or key not in other or one[key] != other[key]
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _said(flat: Mapping[str, Any], key: str) -> str:
+    if key not in flat:
+        return "absent"
+    return "null" if flat[key] is None else shown(flat[key])
+
+
+class Option(NamedTuple):
+    """One key of the configuration, in words."""
+
+    key: str
+    type: str
+    default: str
+    help: str
+
+
+def describe_config(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[Option]:
+    """Every key of the configuration, in order: what the reference page and its test are made from."""
+    described = []
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            described += describe_config(info.annotation, f"{prefix}{name}.")
+        else:
+            default = "null" if info.default is None else shown(info.default)
+            described.append(Option(prefix + name, _type_words(info), default, info.description or ""))
+    return described
+
+
+def _type_words(info: FieldInfo) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    bounds = [
+        f"{sign} {bound:g}"
+        for limit in info.metadata
+        for name, sign in signs.items()
+        if (bound := getattr(limit, name, None)) is not None
+    ]
+    return ", ".join([_words(info.annotation), *bounds])
+
+
+def _words(annotation: Any) -> str:
+    """A type as a reader would say it."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _words(arguments[0])
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, arguments))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " | ".join(_words(argument) for argument in arguments)
+    if get_origin(annotation) is tuple:
+        if arguments[-1] is Ellipsis:
+            return f"list of {_words(arguments[0])}"
+        return f"[{', '.join(_words(argument) for argument in arguments)}]"
+    return {int: "whole number", float: "number", str: "text", bool: "true | false", type(None): "null"}[
+        annotation
+    ]

@@ -1,0 +1,89 @@
+"""Every error a user can cause: a message that states the rule and the value, and a hint that says what to do."""
+
+from collections.abc import Sequence
+
+
+class NasError(Exception):
+    """Base of all errors shown to a user as `error: message` and `hint: ...`, without a traceback; exit code 2.
+
+    Args:
+        message: The rule that was broken and the value that broke it. May span lines.
+        hint: What to do next, one sentence.
+    """
+
+    exit_code = 2
+    """Of the command line: 2 is misuse, nothing was changed; 1 is that it ran, but the answer is bad."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the hint when the error crosses a process boundary."""
+        return (_rebuild, (type(self), self.message, self.hint))
+
+
+def _rebuild(kind: type["NasError"], message: str, hint: str) -> "NasError":
+    error = kind.__new__(kind)
+    NasError.__init__(error, message, hint=hint)
+    return error
+
+
+class InputFileError(NasError):
+    """A file the user wrote (YAML, JSON) is wrong; lists every problem found, each with its line.
+
+    Args:
+        path: The file.
+        problems: One line each, such as `line 8: layers.atention: unknown key; did you mean "attention"?`.
+        hint: What to do next.
+    """
+
+    def __init__(self, path: object, problems: Sequence[str], *, hint: str = "") -> None:
+        self.problems = tuple(problems)
+        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
+        super().__init__(f"{path}: {count}\n" + "\n".join(f"  {p}" for p in self.problems), hint=hint)
+
+
+class SearchSpaceError(InputFileError):
+    """A search space is contradictory or empty."""
+
+
+class ArchitectureError(NasError):
+    """An architecture breaks a rule of METHODS (C1 to C15), of its backbone or of its search space."""
+
+
+class ConfigError(NasError):
+    """A flag or a configuration value is wrong."""
+
+
+class DataError(NasError):
+    """The images cannot be used: missing, unreadable, empty classes, wrong channels."""
+
+
+class RunError(NasError):
+    """A run folder is missing, of another schema, locked by another process, or holds another run."""
+
+
+class CheckpointError(NasError):
+    """Saved weights are damaged or belong to another search space."""
+
+
+class ExportError(NasError):
+    """What was written differs from what was searched."""
+
+    exit_code = 1
+
+
+class NoResultError(NasError):
+    """A search ended without an architecture to show."""
+
+    exit_code = 1
+
+
+class EvaluationError(NasError):
+    """This candidate cannot be measured (out of memory, NaN, crash): its trial fails, the search goes on."""
+
+
+class TrainingError(NasError):
+    """Training cannot go on: the loss is not finite. The last good checkpoint is kept."""

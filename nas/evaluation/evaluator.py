@@ -1,0 +1,208 @@
+"""From an architecture to a measurement: accuracy with inherited weights, exact costs, latency of the extracted subnet."""
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from numpy.typing import NDArray
+
+from nas import cost
+from nas.architecture import Architecture
+from nas.config import EvaluateConfig, Precision
+from nas.errors import ConfigError, EvaluationError
+from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval
+from nas.evaluation.latency import LatencyMeter
+from nas.model.supernet import Supernet
+from nas.space import SearchSpace
+from nas.training.data import ImageSet
+from nas.trial import Conditions, Measurement
+
+
+SMALLEST_BF16_MACS = 20_000_000  # per image, of the largest subnet
+
+
+class Evaluator(Protocol):
+    """Measures architectures under fixed conditions. The same architecture gives the same values, latency aside."""
+
+    conditions: Conditions
+
+    def evaluate(self, architecture: Architecture) -> Measurement:
+        """Measure.
+
+        Raises:
+            EvaluationError: This candidate cannot be measured.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatorSetup:
+    """What a worker needs to build its evaluator, besides the arrays of weights and images.
+
+    Attributes:
+        space: With the number of classes of the data.
+        config: How to measure.
+        mean: Of the train split, per channel.
+        std: Of the train split, per channel.
+        device: Where to compute.
+        precision: `fp32` or `bf16`.
+        supernet_digest: Names the weights in the conditions.
+        with_latency: Whether latency is measured during the search.
+        reference_ms: Calibrated time of the reference model, milliseconds per batch.
+    """
+
+    space: SearchSpace
+    config: EvaluateConfig
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    device: str
+    precision: str
+    supernet_digest: str
+    with_latency: bool
+    reference_ms: float
+
+    @property
+    def latency_batch_size(self) -> int:
+        """Images per forward pass of the latency measurement: 1 from 128 px on, else 64."""
+        return self.config.latency_batch_size or (1 if self.space.backbone.image_size >= 128 else 64)
+
+    def conditions(self, num_images: int, *, stage: str) -> Conditions:
+        """Under which this setup measures."""
+        return Conditions(
+            device=device_name(self.device),
+            precision=self.precision,
+            split="search",
+            num_images=num_images,
+            target="torch-cuda" if self.device == "cuda" else "torch-cpu",
+            latency_batch_size=self.latency_batch_size,
+            latency_threads=1,
+            latency_stage=stage,
+            supernet=self.supernet_digest,
+            torch=torch.__version__,
+        )
+
+    def meter(self, supernet: Supernet) -> LatencyMeter:
+        """The latency meter of this setup; its reference is the largest subnet."""
+        backbone = self.space.backbone
+        device = torch.device(self.device)
+        shape = (backbone.in_chans, backbone.image_size, backbone.image_size)
+        reference = supernet.extract(self.space.largest()).to(device)
+        return LatencyMeter(reference, shape, self.latency_batch_size, device)
+
+
+class SubnetEvaluator:
+    """Measures subnets of one supernet on the search split, in one thread.
+
+    Args:
+        setup: How.
+        supernet: The weights; extracted from, never written.
+        images: The search split.
+    """
+
+    def __init__(self, setup: EvaluatorSetup, supernet: Supernet, images: ImageSet) -> None:
+        torch.set_num_threads(1)  # the same numbers for any number of workers
+        self.setup, self.supernet = setup, supernet
+        limit = setup.config.max_images
+        self.images = images if limit is None else ImageSet(
+            images.images[:limit], images.labels[:limit], images.mean, images.std
+        )
+        self.device = torch.device(setup.device)
+        self.meter = setup.meter(supernet) if setup.with_latency else None
+        self.conditions = setup.conditions(len(self.images), stage="search")
+
+    def evaluate(self, architecture: Architecture) -> Measurement:
+        """Measure top-1, MACs, parameters and, where it is an objective, latency.
+
+        Raises:
+            EvaluationError: Out of memory, or a logit is not finite.
+        """
+        started = time.perf_counter()
+        backbone = self.setup.space.backbone
+        try:
+            subnet = self.supernet.extract(architecture).to(self.device)
+            correct = count_correct(
+                subnet,
+                self.images,
+                batch_size=self.setup.config.batch_size,
+                device=self.device,
+                precision=self.setup.precision,
+            )
+            values = {
+                "top1": top1_percent(correct),
+                "macs": float(cost.macs(architecture, backbone)),
+                "params": float(cost.params(architecture, backbone)),
+            }
+            if self.meter is not None:
+                ratio = self.meter.ratio(subnet, self.setup.config.latency_pairs)
+                values["latency_ms"] = ratio * self.setup.reference_ms
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise EvaluationError(f"out of memory: {error}") from error
+        return Measurement(
+            values=values,
+            intervals={"top1": wilson_interval(correct)},
+            conditions=self.conditions,
+            seconds=time.perf_counter() - started,
+        )
+
+
+def build_evaluator(setup: EvaluatorSetup, arrays: Mapping[str, NDArray[Any]]) -> SubnetEvaluator:
+    """An evaluator over arrays that may be shared with other processes; they are read, never written."""
+    supernet = Supernet(setup.space)
+    weights = {
+        name.removeprefix("weights/"): torch.from_numpy(array)
+        for name, array in arrays.items()
+        if name.startswith("weights/")
+    }
+    supernet.load_state_dict(weights, assign=True)
+    images = ImageSet(
+        torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]), setup.mean, setup.std
+    )
+    return SubnetEvaluator(setup, supernet.requires_grad_(False).eval(), images)
+
+
+def evaluator_arrays(supernet: Supernet, images: ImageSet) -> dict[str, NDArray[Any]]:
+    """The arrays that `build_evaluator` takes: weights and search images, and no test image."""
+    weights = {f"weights/{name}": value.cpu().numpy() for name, value in supernet.state_dict().items()}
+    return {**weights, "images": images.images.numpy(), "labels": images.labels.numpy()}
+
+
+def resolve_device(wanted: str) -> torch.device:
+    """The device behind `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: CUDA is asked for and not there.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise ConfigError("--device cuda: torch sees no CUDA device", hint="--device cpu, or `search.py doctor`")
+    return torch.device("cuda" if wanted != "cpu" and available else "cpu")
+
+
+def resolve_precision(wanted: Precision, device: torch.device, largest_macs: int) -> str:
+    """`bf16` where the device multiplies bf16 matrices in hardware and they are large; or what is asked for.
+
+    Below 20 MMACs per image the casts cost more than they save: a training step of the digits space takes
+    1.2 to 1.4 times as long in bf16, one of the CIFAR space 0.6 (results/LOG.md).
+    """
+    if wanted != "auto":
+        return wanted
+    if largest_macs < SMALLEST_BF16_MACS:
+        return "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+def device_name(device: str) -> str:
+    """Such as `cpu: Intel(R) Xeon(R) Processor`."""
+    if device == "cuda":
+        return f"cuda: {torch.cuda.get_device_name()}"
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return "cpu: " + line.partition(":")[2].strip()
+    return f"cpu: {platform.processor() or platform.machine()}"

@@ -1,0 +1,145 @@
+"""The figure of a run: top-1 against MACs and against latency, with the front, its staircase and its knee."""
+
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.metrics import LATENCY, MACS, TOP1, Metric
+from nas.pareto import FrontPoint, ParetoFront
+from nas.report import conditions_lines, unit_of
+from nas.run_directory import atomic_write_bytes
+from nas.trial import Trial, TrialState
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+GREY = "#b8b8b8"
+COLOUR_MAP = "viridis"  # readable by colour-blind people and in grey
+LABEL_BOX = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
+
+
+def front_figure(
+    front: ParetoFront, trials: Iterable[Trial], path: Path, baselines: Mapping[str, FrontPoint] | None = None
+) -> Path:
+    """Draw top-1 against MACs and against latency as a PNG; the front is coloured by the other cost.
+
+    Args:
+        front: Drawn with its staircase and knee.
+        trials: Those measured but not on the front are drawn in grey.
+        path: File to write.
+        baselines: Name -> a known network, drawn as a cross.
+
+    Returns:
+        `path`.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    ended = (TrialState.COMPLETE, TrialState.REPEATED)
+    on_front = {point.digest for point in front.points}
+    others = {
+        trial.architecture.digest: FrontPoint(trial.architecture, trial.measurement)
+        for trial in trials
+        if trial.measurement is not None
+        and trial.state in ended
+        and trial.architecture.digest not in on_front
+    }
+    figure = Figure(figsize=(11, 5), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.06))
+    left, right = figure.subplots(1, 2, sharey=True)
+    known = baselines or {}
+    _draw_panel(left, front, list(others.values()), known, MACS, LATENCY)
+    _draw_panel(right, front, list(others.values()), known, LATENCY, MACS)
+    left.set_ylabel("top-1 (%)")
+    marks, names = left.get_legend_handles_labels()
+    if marks:
+        figure.legend(marks, names, loc="outside upper center", ncols=len(marks), fontsize=8, frameon=False)
+    lines = [f"{len(front.points)} of {len(on_front) + len(others)} measured architectures are on the front"]
+    for point in (*front.points, *others.values())[:1]:
+        lines += conditions_lines(point.measurement.conditions)
+    figure.supxlabel("\n".join(lines), fontsize=8)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(path, content.getvalue())
+    return path
+
+
+def _draw_panel(
+    axes: "Axes",
+    front: ParetoFront,
+    others: Sequence[FrontPoint],
+    baselines: Mapping[str, FrontPoint],
+    across: Metric,
+    colour: Metric,
+) -> None:
+    def values(points: Iterable[FrontPoint], metric: Metric) -> list[float]:
+        return [point.value(metric) / factor[metric] for point in points]
+
+    everything = [*front.points, *others, *baselines.values()]
+    macs_factor, prefix = unit_of([point.value(MACS) for point in everything])
+    factor = {TOP1: 1.0, MACS: macs_factor, LATENCY: 1.0}
+    batches = {str(point.measurement.conditions.latency_batch_size) for point in everything}
+    titles = {
+        MACS: f"{prefix}MACs / image",
+        LATENCY: f"latency (ms / batch of {' or '.join(sorted(batches))})",
+    }
+    axes.set_xlabel(titles[across])
+    axes.grid(alpha=0.25, linewidth=0.6)
+    if others:
+        same = {p.measurement.conditions for p in front.points}
+        strange = any(p.measurement.conditions not in same for p in others)
+        label = "not on the front (other conditions)" if strange else "dominated"
+        axes.scatter(values(others, across), values(others, TOP1), s=14, c=GREY, linewidths=0, label=label)
+    points = [p for p in front.points if not math.isnan(p.value(across)) and not math.isnan(p.value(TOP1))]
+    if not points:
+        axes.text(0.5, 0.5, f"no {across.label} on the front", transform=axes.transAxes, ha="center")
+        return
+    x, y = values(points, across), values(points, TOP1)
+    shades = values(points, colour)
+    is_shaded = not any(map(math.isnan, shades))
+    shading = {"c": shades, "cmap": COLOUR_MAP} if is_shaded else {"c": "tab:blue"}
+    dots = axes.scatter(
+        x, y, s=46, edgecolors="black", linewidths=0.6, zorder=3, label="Pareto front", **shading
+    )
+    if is_shaded:
+        axes.figure.colorbar(dots, ax=axes, label=titles[colour], pad=0.02)
+    for name, point in baselines.items():
+        spot = (values([point], across)[0], point.value(TOP1))
+        axes.plot(*spot, "x", c="crimson", ms=8, mew=2, zorder=4)
+        axes.annotate(
+            name,
+            spot,
+            xytext=(7, -13),
+            textcoords="offset points",
+            fontsize=8,
+            color="crimson",
+            bbox=LABEL_BOX,
+            zorder=4,
+        )
+    limits = axes.get_xlim()
+    best_x, best_y = _staircase(x, y)
+    axes.step([*best_x, limits[1]], [*best_y, best_y[-1]], where="post", c="0.35", lw=1, zorder=2)
+    axes.set_xlim(limits)
+    knee = front.knee()
+    if knee in points:
+        axes.annotate(
+            f"knee {knee.digest[:8]}",
+            (values([knee], across)[0], knee.value(TOP1)),
+            xytext=(22, -30),
+            textcoords="offset points",
+            fontsize=9,
+            arrowprops={"arrowstyle": "-", "lw": 0.8},
+            bbox=LABEL_BOX,
+            zorder=5,
+        )
+
+
+def _staircase(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Best top-1 at or below each cost: the points of a two-dimensional front, cheapest first."""
+    corners: list[tuple[float, float]] = []
+    for cost_value, top1 in sorted(zip(x, y, strict=True), key=lambda pair: (pair[0], -pair[1])):
+        if not corners or top1 > corners[-1][1]:
+            corners.append((cost_value, top1))
+    return [corner[0] for corner in corners], [corner[1] for corner in corners]

@@ -1,0 +1,216 @@
+"""`Subnet`: the only forward pass there is. A plain module built from a backbone and an architecture.
+
+It holds just what the architecture needs, under timm's parameter names wherever timm has the part, and is
+registered with timm as `nas_vit`, so that `timm.create_model("local-dir:...", pretrained=True)` loads an
+exported one.
+
+Shape letters: B batch, C input channels, S image side, T tokens, D channels, K classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import torch
+from timm.layers import DropPath, Mlp, PatchEmbed, global_pool_nlc
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.vision_transformer import init_weights_vit_timm
+from torch import Tensor, nn
+
+from nas.architecture import Architecture, Backbone, LayerChoice, Reducer
+from nas.errors import ArchitectureError
+from nas.model.attention import build_attention
+from nas.model.pooling import ConvTokenPool, TokenPool
+
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # timm's ViT
+
+
+class Block(nn.Module):
+    """One layer: reduce tokens where the architecture says so, attend, feed forward; both with residuals.
+
+    Shapes: x [B, T', D] -> [B, T, D]; maps [B, H, T, T] in and out where they are shared.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        layer: LayerChoice,
+        backbone: Backbone,
+        *,
+        exports_map: bool = False,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.reducer: nn.Module | None = None
+        if layer.reducer is Reducer.POOL:
+            self.reducer = TokenPool(layer.num_tokens, backbone.num_prefix_tokens)
+        elif layer.reducer is Reducer.CONV_POOL:
+            self.reducer = ConvTokenPool(embed_dim, layer.num_tokens, backbone.num_prefix_tokens)
+        self.norm1 = LayerNorm(embed_dim)
+        self.attn = build_attention(embed_dim, layer, backbone, exports_map=exports_map)
+        self.norm2 = LayerNorm(embed_dim)
+        self.mlp = Mlp(embed_dim, round(embed_dim * layer.mlp_ratio))
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor, provided_map: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Run the layer; returns tokens and the maps that the next layer may consume."""
+        if self.reducer is not None:
+            x = self.reducer(x)
+        attended, maps = self.attn(self.norm1(x), provided_map)
+        x = x + self.drop_path(attended)
+        x = x + self.drop_path(self.mlp(self.norm2(x)))
+        return x, maps
+
+
+class Subnet(nn.Module):
+    """One architecture as an ordinary image classifier with timm's interface.
+
+    Shapes: images [B, C, S, S], normalised -> logits [B, K].
+
+    Args:
+        backbone: The fixed part.
+        architecture: What was chosen.
+        drop_path: Stochastic depth rate of the last layer, rising linearly from 0; training only.
+
+    With the plain choice everywhere this is timm's `VisionTransformer`, parameter for parameter (law 2).
+    """
+
+    def __init__(self, backbone: Backbone, architecture: Architecture, *, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.backbone, self.architecture = backbone, architecture
+        width, depth = architecture.embed_dim, architecture.depth
+        first, patches = architecture.layers[0], backbone.num_patches
+        if first.num_tokens > patches or (first.reducer is not None) != (first.num_tokens < patches):
+            raise ArchitectureError(
+                f"layer 0 has {first.num_tokens} tokens of {patches} patches and reducer {first.reducer}; "
+                "a reducer is present exactly where num_tokens falls"
+            )
+        self.num_classes, self.in_chans = backbone.num_classes, backbone.in_chans
+        self.embed_dim = self.num_features = self.head_hidden_size = width
+        self.global_pool = "token" if backbone.class_token else "avg"
+        self.num_prefix_tokens = backbone.num_prefix_tokens
+        self.patch_embed = PatchEmbed(backbone.image_size, backbone.patch_size, backbone.in_chans, width)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width)) if backbone.class_token else None
+        self.pos_embed = nn.Parameter(
+            torch.empty(1, backbone.num_patches + backbone.num_prefix_tokens, width)
+        )
+        self.blocks = nn.ModuleList(
+            Block(
+                width,
+                layer,
+                backbone,
+                exports_map=architecture.exports_map(i),
+                drop_path=drop_path * i / max(depth - 1, 1),
+            )
+            for i, layer in enumerate(architecture.layers)
+        )
+        normed_before_pool = backbone.class_token
+        self.norm = LayerNorm(width) if normed_before_pool else nn.Identity()
+        self.fc_norm = nn.Identity() if normed_before_pool else LayerNorm(width)
+        self.head: nn.Module = (
+            nn.Linear(width, backbone.num_classes) if backbone.num_classes else nn.Identity()
+        )
+
+    def init_weights(self) -> None:
+        """Initialise as timm's ViT does; the operators' own weights keep the values they are built with."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                init_weights_vit_timm(module)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=1e-6)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Images to tokens [B, T of the last layer, D], normalised where a class token is read."""
+        x = self.patch_embed(images)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
+        x = x + self.pos_embed
+        maps: Tensor | None = None
+        for block in self.blocks:
+            x, maps = block(x, maps)
+        return cast(Tensor, self.norm(x))
+
+    def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
+        """Tokens to logits, or to the features before the classifier."""
+        pooled = global_pool_nlc(tokens, self.global_pool, num_prefix_tokens=self.num_prefix_tokens)
+        features = self.fc_norm(pooled)
+        return cast(Tensor, features if pre_logits else self.head(features))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify."""
+        return self.forward_head(self.forward_features(images))
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer (timm's interface)."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier by a fresh one for `num_classes`; 0 removes it (timm's interface)."""
+        self.global_pool = global_pool or self.global_pool
+        self.num_classes = num_classes
+        self.backbone = replace(self.backbone, num_classes=num_classes)
+        self.head = nn.Linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that the optimiser does not decay (timm's interface)."""
+        static = {name for name, _ in self.named_parameters() if name.endswith("static_map")}
+        return {"pos_embed", "cls_token"} | static
+
+
+def _default_cfg(**values: Any) -> dict[str, Any]:
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": None,
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "fixed_input_size": True,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+        "license": "apache-2.0",
+        **values,
+    }
+
+
+default_cfgs = generate_default_cfgs({"nas_vit.searched": _default_cfg()})
+
+
+def _create(
+    architecture: Mapping[str, Any],
+    backbone: Mapping[str, Any],
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    **unused: Any,
+) -> Subnet:
+    if unused:
+        raise TypeError(
+            f"nas_vit has no argument {', '.join(sorted(unused))}; it is defined by architecture and backbone"
+        )
+    fixed = Backbone(**backbone)
+    fixed = replace(
+        fixed,
+        num_classes=fixed.num_classes if num_classes is None else num_classes,
+        in_chans=in_chans or fixed.in_chans,
+    )
+    subnet = Subnet(fixed, Architecture.from_dict(architecture))
+    subnet.init_weights()
+    return subnet
+
+
+@register_model  # type: ignore[untyped-decorator]
+def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
+    """A searched Vision Transformer; `architecture` and `backbone` come from the bundle's config.json."""
+    kwargs = {
+        name: value
+        for name, value in kwargs.items()
+        if value is not None or name in ("architecture", "backbone")
+    }
+    for name in ("architecture", "backbone"):
+        if not isinstance(kwargs.get(name), Mapping):
+            raise TypeError(f"nas_vit needs {name}=..., a mapping; load an exported model with local-dir:DIR")
+    return cast(Subnet, build_model_with_cfg(_create, "nas_vit", pretrained, **kwargs))

@@ -1,0 +1,362 @@
+"""The stages of a run: train the supernet, search, measure the front; and export from it. Each can be resumed."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas import cost
+from nas.errors import ExportError, NoResultError, RunError
+from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval
+from nas.evaluation.evaluator import EvaluatorSetup, build_evaluator, evaluator_arrays
+from nas.export import ExportReport, export_bundle
+from nas.figure import front_figure
+from nas.metrics import LATENCY, MACS, PARAMS, TOP1, Objective, metric_named
+from nas.model.supernet import Supernet
+from nas.pareto import FrontPoint, ParetoFront, objective_to_dict
+from nas.progress import duration
+from nas.report import front_csv
+from nas.run_directory import RunDirectory
+from nas.search.loop import Progress, Search
+from nas.search.study import ArchitectureStudy
+from nas.search.workers import InlineWorkers, RayWorkers, Workers
+from nas.session import Session, reopen
+from nas.training.data import ImageSet, sealed_test_split
+from nas.training.trainer import SupernetTrainer, TrainProgress, initial_weights
+
+REFERENCE_MARGIN = 1.1  # the worst corner: this much above the largest subnet
+CALIBRATION_ROUNDS = 30
+SHARE_ROUNDS = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How long and where; never decides what the results are.
+
+    Attributes:
+        trials: Architectures to measure over the life of the run; None: no limit.
+        minutes: Minutes to search from now; None: no limit.
+        workers: Ray actors; 0 measures in this process without Ray.
+        ray_address: Of a running cluster; None: embedded.
+        storage: Database URL for the study; None: the journal in the run folder.
+    """
+
+    trials: int | None
+    minutes: float | None = None
+    workers: int = 0
+    ray_address: str | None = None
+    storage: str | None = None
+
+
+def run(session: Session, budget: Budget) -> ParetoFront:
+    """Everything: train, search, measure; what an earlier process finished is not done again.
+
+    Raises:
+        NasError: A stage failed; see there.
+        KeyboardInterrupt: Ctrl-C; the same call resumes.
+    """
+    with session.run.lock():
+        if session.run.manifest["stage"] == "finished" and not _trials_left(session.run, budget):
+            session.reporter.line("run", "finished already; --trials above the present number extends it")
+            return ParetoFront.from_run(session.run.path)
+        supernet = train(session)
+        search(session, supernet, budget)
+        return measure(session, supernet)
+
+
+def _trials_left(run: RunDirectory, budget: Budget) -> bool:
+    paid = sum(record["state"] in ("complete", "failed") for record in run.trial_records())
+    return budget.minutes is not None or (budget.trials or 0) > paid
+
+
+def train(session: Session) -> Supernet:
+    """Train the supernet, or go on with it, or load it where it is trained.
+
+    Raises:
+        TrainingError: The loss is not finite.
+        CheckpointError: Checkpoints are damaged or belong to something else.
+    """
+    trainer = _trainer(session)
+    _enter(session.run, "training")
+    last: TrainProgress | None = None
+    with sealed_test_split(), session.reporter.bar("supernet") as bar:
+
+        def show(progress: TrainProgress) -> None:
+            nonlocal last
+            last = progress
+            largest, smallest, random = progress.losses
+            bar(
+                progress.step,
+                progress.steps,
+                f"epoch {progress.epoch:.1f}/{session.config.train.epochs}  loss largest {largest:.2f} smallest "
+                f"{smallest:.2f} random {random:.2f}  {progress.images_per_second:.0f} images/s  "
+                f"left {duration(progress.eta_s)}",
+            )
+
+        trained = trainer.run(show)
+    if last is not None:
+        session.run.log(f"supernet trained to step {last.step}, {last.images_per_second:.0f} images/s")
+    session.run.update_manifest(supernet_digest=trainer.digest())
+    return trained
+
+
+def _trainer(session: Session) -> SupernetTrainer:
+    supernet = Supernet(session.space, seed=session.config.seed)
+    if session.config.init:
+        missing = supernet.load_timm(initial_weights(session.config.init, session.space.backbone))
+        session.reporter.line("init", f"{session.config.init}; {len(missing)} weights of the operators start anew")
+    return SupernetTrainer(
+        supernet,
+        session.data,
+        session.config.train,
+        seed=session.config.seed,
+        device=session.device,
+        precision=session.precision,
+        directory=session.run.supernet_dir,
+    )
+
+
+def search(session: Session, supernet: Supernet, budget: Budget) -> None:
+    """Measure architectures until the budget is spent.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; what is finished is kept.
+    """
+    run, config = session.run, session.config
+    run.update_manifest(**_search_identity(session, supernet))
+    manifest = run.manifest
+    objectives = [Objective(metric_named(o["name"]), o["reference"]) for o in manifest["objectives"]]
+    deadline = None if budget.minutes is None else time.time() + 60 * budget.minutes
+    run.update_manifest(budget={"num_trials": budget.trials, "deadline": deadline})
+    _enter(run, "searching")
+    run.remove_front()
+    setup = _setup(session, manifest)
+    arrays = evaluator_arrays(supernet, session.data.search)
+    build = partial(build_evaluator, setup)
+    threads = torch.get_num_threads()
+    study = ArchitectureStudy(
+        session.space,
+        objectives,
+        config.search.sampler,
+        config.search.population_size,
+        config.seed,
+        budget.storage or run.journal_path,
+        name=run.name if budget.storage else "architectures",
+    )
+    workers: Workers | None = None
+    try:
+        if budget.workers == 0:
+            workers = InlineWorkers(build(arrays))
+        else:
+            session.reporter.line("workers", f"{budget.workers} Ray actors, one thread each")
+            gpus = 1 / budget.workers if session.device.type == "cuda" else 0
+            workers = RayWorkers(
+                build, arrays, budget.workers, budget.ray_address, config.evaluate.timeout_s, num_gpus=gpus
+            )
+        loop = Search(session.space, objectives, study, workers, run)
+        with sealed_test_split(), session.reporter.bar("search") as bar:
+            trials = loop.run(
+                trials=budget.trials, minutes=budget.minutes, on_progress=lambda p: bar(*_search_line(p))
+            )
+    finally:
+        if workers is not None:
+            workers.close()
+        study.close()
+        torch.set_num_threads(threads)
+    run.write_trials_csv()
+    run.log(f"search ended ({loop.outcome}) with {len(trials)} trials")
+    session.reporter.line("search", f"ended: {loop.outcome}")
+
+
+def measure(session: Session, supernet: Supernet) -> ParetoFront:
+    """Measure the front's latency again, alone on the machine and interleaved, and write the answer."""
+    run = session.run
+    manifest = run.manifest
+    _enter(run, "measuring")
+    found = ParetoFront.from_trials(run.trials(), ParetoFront.from_run(run.path).objectives)
+    if not found.points:
+        raise NoResultError(f"{run.path}: no trial was completed", hint=f"see the errors in {run.path}/trials.csv")
+    setup = _setup(session, manifest)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        meter = setup.meter(supernet)
+        reference_ms = meter.calibrate(CALIBRATION_ROUNDS)
+        subnets = [supernet.extract(point.architecture).to(session.device) for point in found.points]
+        rounds = session.config.evaluate.final_rounds
+        with session.reporter.bar("latency") as bar:
+            timings = meter.interleaved(
+                subnets,
+                rounds,
+                reference_ms,
+                lambda done: bar(done, rounds, f"{len(subnets)} architectures, round {done}/{rounds}, nothing else runs"),
+            )
+        shares = [meter.layer_shares(subnet, SHARE_ROUNDS) for subnet in subnets]
+    finally:
+        torch.set_num_threads(threads)
+    points = []
+    for point, timing, share in zip(found.points, timings, shares, strict=True):
+        before = point.measurement
+        measurement = replace(
+            before,
+            values={**before.values, LATENCY.name: timing.median_ms},
+            intervals={**before.intervals, LATENCY.name: timing.interval_ms},
+            conditions=replace(before.conditions, latency_stage="exclusive"),
+        )
+        points.append(FrontPoint(point.architecture, measurement, {"layer_latency_share": share}))
+    front = ParetoFront.from_points(points, found.objectives, manifest["constraints"])
+    if not front.points:
+        raise NoResultError(
+            f"{run.path}: none of {len(points)} candidates keeps constraints.max_latency_ms when measured again",
+            hint="raise the bound, or search longer",
+        )
+    run.write_front({**front.to_dict(run.name), "reference_ms": reference_ms})
+    run.write_front_csv(front_csv(front))
+    front_figure(front, run.trials(), run.figure_path())
+    run.update_manifest(stage="finished")
+    run.log(f"front of {len(front.points)} architectures, hypervolume {front.hypervolume():.4f}")
+    return front
+
+
+def trained_supernet(session: Session) -> Supernet:
+    """The trained supernet of a run, without training.
+
+    Raises:
+        RunError: Training has not ended.
+    """
+    trainer = _trainer(session)
+    if trainer.resume() < trainer.steps:
+        raise RunError(
+            f"{session.run.path}: the supernet is not trained yet",
+            hint=f"python search.py run --run {session.run.path}",
+        )
+    return trainer.trained()
+
+
+def export(
+    path: Path, pick: str, directory: Path, formats: Sequence[str], reporter: Any
+) -> tuple[ExportReport, dict[str, Any]]:
+    """Write one architecture of a run's front as a model bundle, verified against the table.
+
+    Opens the test split, which no stage before has read.
+
+    Returns:
+        The report, and the measured test accuracy with its interval.
+
+    Raises:
+        ExportError: Something written differs from what was searched; nothing is left behind.
+    """
+    run = RunDirectory.open(path)
+    point = ParetoFront.from_run(path).pick(pick)
+    if run.front() is None:
+        raise RunError(f"{path}: the search has not ended, so there is no final table", hint="run it to the end first")
+    session = reopen(path, reporter)
+    subnet = trained_supernet(session).extract(point.architecture)
+    conditions = point.measurement.conditions
+    common = {
+        "batch_size": session.config.evaluate.batch_size,
+        "device": session.device,
+        "precision": conditions.precision,
+    }
+    limit = session.config.evaluate.max_images
+    images = session.data.search
+    ranked = images if limit is None else ImageSet(images.images[:limit], images.labels[:limit], images.mean, images.std)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        again = top1_percent(count_correct(subnet.to(session.device), ranked, **common))
+        tested = count_correct(subnet, session.data.open_test(), **common)
+    finally:
+        torch.set_num_threads(threads)
+    table = point.value(TOP1)
+    if not math.isclose(again, table, abs_tol=1e-9):
+        raise ExportError(
+            f"{point.digest}: top-1 on the search split is {again:.4f} % now and {table:.4f} % in the table",
+            hint=f"the table was measured on {conditions.device} with torch {conditions.torch}",
+        )
+    test = {
+        "test_top1": top1_percent(tested),
+        "test_top1_ci": list(wilson_interval(tested)),
+        "test_images": len(tested),
+    }
+    row = next(p for p in ParetoFront.from_run(path).to_dict(run.name)["points"] if p["digest"] == point.digest)
+    report = export_bundle(
+        subnet.cpu(),
+        directory,
+        formats=formats,
+        mean=session.data.mean,
+        std=session.data.std,
+        class_names=session.data.class_names,
+        point={**row, **test},
+        provenance=_provenance(run, point.digest, pick, directory),
+        on_step=lambda text: reporter.line("export", text),
+    )
+    return report, test
+
+
+def _provenance(run: RunDirectory, digest: str, pick: str, directory: Path) -> dict[str, Any]:
+    manifest = run.manifest
+    return {
+        "run": run.name,
+        "digest": digest,
+        "commands": [
+            manifest["command"],
+            f"python search.py export {run.path} --pick {pick} --to {directory}",
+        ],
+        **{key: manifest[key] for key in ("versions", "device", "precision", "seed", "splits", "space_digest")},
+        "supernet_digest": manifest["supernet_digest"],
+    }
+
+
+def _search_identity(session: Session, supernet: Supernet) -> dict[str, Any]:
+    """What the search is measured by, fixed when it first starts: objectives with references, reference latency."""
+    manifest = session.run.manifest
+    if "objectives" in manifest:
+        return {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    reference_ms = _setup(session, {**manifest, "reference_ms": 1.0}).meter(supernet).calibrate(CALIBRATION_ROUNDS)
+    torch.set_num_threads(threads)
+    largest, backbone = session.space.largest(), session.space.backbone
+    worst = {
+        TOP1.name: 0.0,
+        MACS.name: REFERENCE_MARGIN * cost.macs(largest, backbone),
+        PARAMS.name: REFERENCE_MARGIN * session.space.params_range()[1],
+        LATENCY.name: REFERENCE_MARGIN * reference_ms,
+    }
+    objectives = [Objective(metric_named(name), worst[name]) for name in session.config.search.objectives]
+    return {"objectives": [objective_to_dict(o) for o in objectives], "reference_ms": reference_ms}
+
+
+def _setup(session: Session, manifest: Mapping[str, Any]) -> EvaluatorSetup:
+    return EvaluatorSetup(
+        space=session.space,
+        config=session.config.evaluate,
+        mean=session.data.mean,
+        std=session.data.std,
+        device=session.device.type,
+        precision=session.precision,
+        supernet_digest=manifest["supernet_digest"],
+        with_latency=LATENCY.name in session.config.search.objectives,
+        reference_ms=manifest["reference_ms"],
+    )
+
+
+def _search_line(p: Progress) -> tuple[int, int | None, str]:
+    total = "" if p.total is None else f"/{p.total}"
+    best = "-" if p.best_top1 is None else f"{p.best_top1:.1f} %"
+    left = "" if p.eta_s is None else f"  left {duration(p.eta_s)}"
+    text = (
+        f"trial {p.complete + p.failed}{total}  best top-1 {best}  front {p.front_size}  "
+        f"hypervolume {p.hypervolume:.3f}  failed {p.failed}  repeats saved {p.repeated}{left}"
+    )
+    return p.complete + p.failed, p.total, text
+
+
+def _enter(run: RunDirectory, stage: str) -> None:
+    run.update_manifest(stage=stage)

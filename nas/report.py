@@ -1,0 +1,331 @@
+"""Results for people: tables for the terminal, and CSV. Looks only; the figure is drawn in `nas.figure`."""
+
+import csv
+import io
+import itertools
+import json
+import math
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nas import cost
+from nas.architecture import Architecture, AttentionKind, Backbone
+from nas.metrics import LATENCY, MACS, PARAMS, TOP1, Metric
+from nas.pareto import FrontPoint, ParetoFront
+from nas.run_directory import RunDirectory
+from nas.trial import Conditions, TrialState
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+GLYPHS = {"dynamic": "●", "hallucinated": "◐", "static": "■", "shared": "○"}
+FEWER_TOKENS = "▾"
+LEGEND = "  ".join(f"{glyph} {kind}" for kind, glyph in GLYPHS.items()) + f"  {FEWER_TOKENS} fewer tokens"
+
+RECENT_TRIALS = 50
+PAUSE_FACTOR = 20  # a gap this many times the median one is a pause between sessions, not work
+
+FRONT_COLUMNS = (
+    "digest", "knee", "top1", "top1_ci_low", "top1_ci_high", "macs", "flops", "params",
+    "latency_ms", "latency_ci_low_ms", "latency_ci_high_ms", "split",
+    *(f"conditions.{name}" for name in Conditions.__slots__), "architecture",
+)  # fmt: skip
+
+
+def layer_kind(architecture: Architecture, layer: int) -> str:
+    """`dynamic`, `hallucinated` (dynamic with derived heads), `static` or `shared`."""
+    choice = architecture.layers[layer]
+    return "hallucinated" if choice.num_hallucinated else choice.attention.value
+
+
+def draw_layers(architecture: Architecture) -> str:
+    """One glyph a layer, and a mark before a layer with fewer tokens than what arrives."""
+    drawn = []
+    for i, layer in enumerate(architecture.layers):
+        drawn.append((FEWER_TOKENS if layer.reducer else "") + GLYPHS[layer_kind(architecture, i)])
+    return "".join(drawn)
+
+
+def conditions_lines(conditions: Conditions) -> list[str]:
+    """Under which circumstances a table or figure holds: accuracy, latency, software."""
+    c = conditions
+    threads = f"{c.latency_threads} thread{'s' if c.latency_threads != 1 else ''}"
+    return [
+        f"top-1: {c.num_images} images of the {c.split} split, {c.precision}, weights {c.supernet}",
+        f"latency: {c.target} on {c.device}, batch of {c.latency_batch_size}, {threads}, "
+        f"{c.latency_stage} stage, torch {c.torch}",
+    ]
+
+
+def front_table(
+    front: ParetoFront,
+    baselines: Mapping[str, FrontPoint] | None = None,
+    *,
+    whole: ParetoFront | None = None,
+) -> "Table":
+    """The front as a table with units, one row a point in the front's order, then the baselines by name.
+
+    Args:
+        front: What to show.
+        baselines: Name -> a known network, measured like the front.
+        whole: The front that `front` is a part of; its knee is marked, so that it is what `pick knee` takes.
+    """
+    from rich import box
+    from rich.table import Table
+
+    whole, named = whole or front, dict(baselines or {})
+    rows = [*front.points, *named.values()]
+    knee = whole.knee().digest if whole.points else None
+    digits = _digest_digits(whole.points)
+    columns = [_metric_column(rows, metric) for metric in (TOP1, MACS, PARAMS, LATENCY)]
+    part = f"{len(front.points)} of " if len(front.points) != len(whole.points) else ""
+    title = f"Pareto front: {part}{len(whole.points)} architectures, hypervolume {whole.hypervolume():.4f}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, caption_justify="left")
+    table.add_column("", no_wrap=True)
+    table.add_column("digest", no_wrap=True)
+    for header, _ in columns:
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("layers", no_wrap=True)
+    conditions = rows[0].measurement.conditions if rows else None
+    strange = {name for name, point in named.items() if point.measurement.conditions != conditions}
+    names = [
+        *(point.digest[:digits] for point in front.points),
+        *(f"{name} †" if name in strange else name for name in named),
+    ]
+    for i, (name, point) in enumerate(zip(names, rows, strict=True)):
+        if named and i == len(front.points):
+            table.add_section()
+        mark = "★" if point.digest == knee and i < len(front.points) else ""
+        values = [cells[i] for _, cells in columns]
+        table.add_row(mark, name, *values, draw_layers(point.architecture))
+    lines = [LEGEND, "★ knee   1 MAC = 2 FLOPs", *(conditions_lines(conditions) if conditions else [])]
+    lines += ["† measured under other conditions"] if strange else []
+    table.caption = "\n".join(lines)
+    return table
+
+
+def front_csv(front: ParetoFront) -> str:
+    """The front as CSV, one row a point; results/README.md explains the columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FRONT_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    knee = front.knee().digest if front.points else None
+    for values in front.to_dict("")["points"]:
+        top1_low, top1_high = values["top1_ci"] or (None, None)
+        latency_low, latency_high = values["latency_ci_ms"] or (None, None)
+        flat = {name: values[name] for name in FRONT_COLUMNS if name in values}
+        writer.writerow(
+            {
+                **flat,
+                **{f"conditions.{name}": value for name, value in values["conditions"].items()},
+                "knee": values["digest"] == knee,
+                "top1_ci_low": top1_low,
+                "top1_ci_high": top1_high,
+                "latency_ci_low_ms": latency_low,
+                "latency_ci_high_ms": latency_high,
+                "architecture": json.dumps(values["architecture"], sort_keys=True, separators=(",", ":")),
+            }
+        )
+    return text.getvalue()
+
+
+def show_rows(shown: FrontPoint | Architecture, backbone: Backbone) -> list[dict[str, Any]]:
+    """One architecture from input to output, JSON values: a row a layer, and one an operation outside them.
+
+    `macs_share` is of the whole network; `latency_share` is null where the point's details lack it.
+    """
+    architecture = shown if isinstance(shown, Architecture) else shown.architecture
+    details = {} if isinstance(shown, Architecture) else shown.details
+    shares = details.get("layer_latency_share", [None] * architecture.depth)
+    operations = cost.breakdown(architecture, backbone)
+    total = sum(operation.macs for operation in operations)
+    rows: list[dict[str, Any]] = []
+    for operation in operations:
+        if operation.layer is None:
+            rows.append({"part": operation.operation, "layer": None, "macs": 0, "params": 0})
+        elif rows[-1]["layer"] != operation.layer:
+            i, choice = operation.layer, architecture.layers[operation.layer]
+            rows.append(
+                {
+                    "part": f"layer {i}",
+                    "layer": i,
+                    "tokens": choice.num_tokens,
+                    "reducer": choice.reducer.value if choice.reducer else None,
+                    "attention": _operator_words(architecture, i),
+                    "heads": choice.num_heads,
+                    "mlp_ratio": choice.mlp_ratio,
+                    "hidden": architecture.hidden_dim(i),
+                    "macs": 0,
+                    "params": 0,
+                    "latency_share": shares[i],
+                }
+            )
+        rows[-1]["macs"] += operation.macs
+        rows[-1]["params"] += operation.params
+    for row in rows:
+        row["macs_share"] = row["macs"] / total
+    return rows
+
+
+def show_table(shown: FrontPoint | Architecture, backbone: Backbone) -> "Table":
+    """`show_rows` as a table."""
+    from rich import box
+    from rich.table import Table
+
+    architecture = shown if isinstance(shown, Architecture) else shown.architecture
+    rows = show_rows(shown, backbone)
+    macs_header, macs = _column("MACs", [row["macs"] for row in rows] + [sum(row["macs"] for row in rows)])
+    params_header, params = _column(
+        "params", [row["params"] for row in rows] + [sum(r["params"] for r in rows)]
+    )
+    title = f"{architecture.digest}: {architecture.depth} layers, {architecture.embed_dim} channels"
+    table = Table(title=title, box=box.SIMPLE_HEAD, caption=LEGEND, caption_justify="left", show_footer=True)
+    table.add_column("", "total", no_wrap=True)
+    for header in ("tokens", "attention"):
+        table.add_column(header, no_wrap=True)
+    for header in ("heads", "mlp", "hidden"):
+        table.add_column(header, justify="right")
+    table.add_column(macs_header, macs[-1], justify="right")
+    table.add_column("share", justify="right")
+    table.add_column(params_header, params[-1], justify="right")
+    table.add_column("latency share", justify="right")
+    for row, macs_cell, params_cell in zip(rows, macs, params, strict=False):
+        inside = [""] * 5
+        if row["layer"] is not None:
+            arrow = f" {FEWER_TOKENS} {row['reducer']}" if row["reducer"] else ""
+            glyph = GLYPHS[layer_kind(architecture, row["layer"])]
+            sizes = [str(row["heads"]), f"{row['mlp_ratio']:g}", str(row["hidden"])]
+            inside = [f"{row['tokens']}{arrow}", f"{glyph} {row['attention']}", *sizes]
+        shares = _percent(row["macs_share"]), _percent(row.get("latency_share"))
+        table.add_row(row["part"], *inside, macs_cell, shares[0], params_cell, shares[1])
+    return table
+
+
+def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
+    """How a run stands: JSON of `status --format json`; results/README.md explains the keys.
+
+    Args:
+        run: The run.
+        now: Unix time to reckon from, seconds; the present by default.
+
+    Raises:
+        RunError: The run is damaged.
+    """
+    manifest, records, is_live = run.manifest, run.trial_records(), run.is_locked()
+    stage = manifest["stage"]
+    counts = {state.value: 0 for state in TrialState}
+    for record in records:
+        counts[record["state"]] += 1
+    if not is_live:
+        counts["running"] = 0  # the writer is gone, and what was in flight with it
+    measured = counts["complete"] + counts["failed"] + counts["pruned"]
+    per_minute = _throughput([r["finished"] for r in records if r["finished"] and r["state"] != "repeated"])
+    front = ParetoFront.from_run(run.path) if "objectives" in manifest else None
+    left: list[float] = []
+    budget = manifest.get("budget") or {}
+    if budget.get("num_trials") is not None and per_minute:
+        left.append(max(budget["num_trials"] - measured, 0) / per_minute)
+    if budget.get("deadline") is not None:
+        left.append(max(budget["deadline"] - (time.time() if now is None else now), 0.0) / 60)
+    return {
+        "schema_version": 1,
+        "run": run.name,
+        "state": stage if is_live or stage in ("created", "finished") else "interrupted",
+        "stage": stage,
+        "trials": counts,
+        "num_trials": budget.get("num_trials"),
+        "front_size": None if front is None else len(front.points),
+        "hypervolume": None if front is None else front.hypervolume(),
+        "throughput_per_minute": per_minute,
+        "minutes_left": 0.0 if stage == "finished" else min(left, default=None),
+    }
+
+
+def status_table(status: Mapping[str, Any]) -> "Table":
+    """`status_dict` as a table of two columns."""
+    from rich import box
+    from rich.table import Table
+
+    def number(value: float | None, unit: str, digits: int) -> str:
+        return "not known yet" if value is None else f"{value:.{digits}f}{unit}"
+
+    table = Table(title=status["run"], box=box.SIMPLE, show_header=False)
+    asked = f" of {status['num_trials']}" if status["num_trials"] is not None else ""
+    table.add_row(
+        "state", status["state"] + (f" while {status['stage']}" if status["state"] == "interrupted" else "")
+    )
+    table.add_row("trials complete", f"{status['trials']['complete']}{asked}")
+    for name, count in status["trials"].items():
+        if name != "complete" and count:
+            table.add_row(f"trials {name}", str(count))
+    table.add_row(
+        "front", "no trial yet" if status["front_size"] is None else f"{status['front_size']} architectures"
+    )
+    table.add_row("hypervolume", number(status["hypervolume"], "", 4))
+    table.add_row("throughput", number(status["throughput_per_minute"], " trials/min", 1))
+    table.add_row("time left", number(status["minutes_left"], " min", 1))
+    return table
+
+
+def unit_of(values: Iterable[float]) -> tuple[float, str]:
+    """(factor, prefix) that suits the largest value: 1e9 `G`, 1e6 `M`, 1e3 `k` or 1 and no prefix."""
+    largest = max((value for value in values if math.isfinite(value)), default=0.0)
+    return next(((f, p) for f, p in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if largest >= f), (1.0, ""))
+
+
+def _column(label: str, values: Sequence[float]) -> tuple[str, list[str]]:
+    """Header with one unit, cells with one number of decimals: 3 digits of the largest, 2 of the least."""
+    factor, prefix = unit_of(values)
+    sizes = [math.log10(value / factor) for value in values if math.isfinite(value) and value > 0] or [0.0]
+    wanted = max(2 - math.floor(max(sizes)), 1 - math.floor(min(sizes)))
+    decimals = 0 if factor == 1 else min(max(wanted, 0), 3)
+    cells = ["-" if math.isnan(value) else f"{value / factor:.{decimals}f}" for value in values]
+    return (f"{prefix}MACs" if label == "MACs" else f"{label} ({prefix})" if prefix else label), cells
+
+
+def _metric_column(points: Sequence[FrontPoint], metric: Metric) -> tuple[str, list[str]]:
+    values = [point.value(metric) for point in points]
+    if metric in (MACS, PARAMS):
+        return _column("params" if metric is PARAMS else metric.label, values)
+    decimals = 1 if metric is TOP1 else 2 + (min(values, default=1.0) < 0.5)
+    cells = []
+    for point, value in zip(points, values, strict=True):
+        interval = point.measurement.intervals.get(metric.name)
+        spread = (
+            "" if interval is None else f" ± {max(interval[1] - value, value - interval[0]):.{decimals}f}"
+        )
+        cells.append("-" if math.isnan(value) else f"{value:.{decimals}f}{spread}")
+    return f"{metric.label} ({'%' if metric is TOP1 else 'ms'})", cells
+
+
+def _digest_digits(points: Sequence[FrontPoint]) -> int:
+    """Digits that tell the points apart, at least 8."""
+    return next((n for n in range(8, 12) if len({p.digest[:n] for p in points}) == len(points)), 12)
+
+
+def _operator_words(architecture: Architecture, layer: int) -> str:
+    choice = architecture.layers[layer]
+    if choice.hallucination is not None:
+        return f"dynamic, {choice.num_hallucinated} of {choice.num_heads} {choice.hallucination.value}"
+    if choice.attention is AttentionKind.SHARED:
+        kinds = [earlier.attention for earlier in architecture.layers[:layer]]
+        return f"shared from {max(i for i, kind in enumerate(kinds) if kind is AttentionKind.DYNAMIC)}"
+    return choice.attention.value
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _throughput(finished: Sequence[float]) -> float | None:
+    """Trials per minute over the recent ones, pauses between sessions left out; None before the third."""
+    recent = sorted(finished)[-RECENT_TRIALS:]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(recent)]
+    if len(gaps) < 2:
+        return None
+    typical = statistics.median(gaps)
+    worked = sum(gap for gap in gaps if gap <= PAUSE_FACTOR * typical) if typical > 0 else sum(gaps)
+    counted = sum(gap <= PAUSE_FACTOR * typical for gap in gaps) if typical > 0 else len(gaps)
+    return 60 * counted / worked if worked > 0 else None

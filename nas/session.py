@@ -1,0 +1,182 @@
+"""One run, opened for work: its space, configuration, images and device, the same on every resume."""
+
+import platform
+import shlex
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.config import RunConfig, config_differences
+from nas.errors import ConfigError, RunError
+from nas.evaluation.evaluator import device_name, resolve_device, resolve_precision
+from nas.progress import Reporter
+from nas.run_directory import RunDirectory, latest_unfinished, next_path
+from nas.space import SearchSpace
+from nas.space_file import parse_space
+from nas.training.data import ImageData, load_images
+from nas.yaml_file import read_text
+
+RESULTS = Path("results")
+PACKAGES = ("torch", "timm", "optuna", "ray", "numpy", "pandas", "scikit-learn", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What every stage needs.
+
+    Attributes:
+        run: The folder.
+        space: With the number of classes of the data.
+        config: Resolved.
+        data: Decoded images.
+        device: Where to compute.
+        precision: `fp32` or `bf16`.
+        reporter: Tells people.
+    """
+
+    run: RunDirectory
+    space: SearchSpace
+    config: RunConfig
+    data: ImageData
+    device: torch.device
+    precision: str
+    reporter: Reporter
+
+
+def start(
+    space_file: Path, settings: tuple[str, ...], config: RunConfig, path: Path | None, reporter: Reporter
+) -> Session:
+    """Create the run, or resume the one that is there.
+
+    Args:
+        space_file: The search space.
+        settings: Changes on top of it, such as `constraints.max_macs=2e6`.
+        config: Resolved configuration.
+        path: The run's folder; None: the last unfinished run of this space and configuration, else a new one.
+        reporter: Tells people.
+
+    Raises:
+        RunError: `path` holds another space, configuration or data; says where they differ.
+        NasError: Space, data or device cannot be used.
+    """
+    text = read_text(space_file)
+    space = parse_space(text, str(space_file), settings)
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device, space.macs_range()[1])
+    data = load_images(config.data, space.backbone.image_size, config.seed)
+    space = _fit_classes(space, data, space_file)
+    identity = {
+        "space_digest": space.digest,
+        "splits": data.hashes,
+        "precision": precision,
+        "device": device_name(device.type),
+    }
+    if path is None:
+        unfinished = latest_unfinished(RESULTS, space.name)
+        if unfinished is not None and not _differences(RunDirectory.open(unfinished), config, identity):
+            path = unfinished
+    if path is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        run = RunDirectory.open(path)
+        if differences := _differences(run, config, identity):
+            raise RunError(
+                f"{path} holds another run:\n" + "\n".join(f"  {line}" for line in differences),
+                hint="choose another --run DIR, or give the options it was started with",
+            )
+        verb = "resumed"
+    else:
+        run = RunDirectory.create(
+            path or next_path(RESULTS, space.name),
+            manifest={
+                "command": shlex.join(["python", *sys.argv]),
+                "space_file": str(space_file),
+                "space_settings": list(settings),
+                "seed": config.seed,
+                "versions": _versions(),
+                "threads": torch.get_num_threads(),
+                "constraints": {"latency_ms": space.constraints.max_latency_ms},
+                "mean": list(data.mean),
+                "std": list(data.std),
+                "class_names": list(data.class_names),
+                **identity,
+            },
+            space_text=text,
+            config=config.model_dump(mode="json"),
+        )
+        verb = "new"
+    _describe(data, space, device, precision, reporter)
+    reporter.line("run", f"{run.path} ({verb}; the same command resumes it, Ctrl-C keeps what is finished)")
+    return Session(
+        run=run, space=space, config=config, data=data, device=device, precision=precision, reporter=reporter
+    )
+
+
+def reopen(path: Path, reporter: Reporter) -> Session:
+    """Open an existing run for work, with the space and configuration it was started with.
+
+    Raises:
+        RunError: Not a run, or the data or the machine is another than it was.
+    """
+    run = RunDirectory.open(path)
+    config, space = RunConfig.model_validate(run.config()), space_of(run)
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device, space.macs_range()[1])
+    data = load_images(config.data, space.backbone.image_size, config.seed)
+    space = _fit_classes(space, data, path)
+    identity = {"space_digest": space.digest, "splits": data.hashes}
+    if differences := _differences(run, config, identity):
+        raise RunError(
+            f"{path} was made from other data:\n" + "\n".join(f"  {line}" for line in differences),
+            hint="restore the images it was started with",
+        )
+    return Session(
+        run=run, space=space, config=config, data=data, device=device, precision=precision, reporter=reporter
+    )
+
+
+def space_of(run: RunDirectory) -> SearchSpace:
+    """The search space of a run, with its settings; with the run's own number of classes where it is known."""
+    manifest = run.manifest
+    space = parse_space(run.space_text(), str(run.path / "space.yaml"), tuple(manifest["space_settings"]))
+    return space.with_num_classes(len(manifest["class_names"]))
+
+
+def _fit_classes(space: SearchSpace, data: ImageData, source: Path) -> SearchSpace:
+    if space.num_classes_from_data:
+        return space.with_num_classes(data.num_classes)
+    if space.backbone.num_classes != data.num_classes:
+        raise ConfigError(
+            f"{source}: backbone.num_classes is {space.backbone.num_classes}, the data has {data.num_classes} classes",
+            hint="write `num_classes: auto`",
+        )
+    return space
+
+
+def _differences(run: RunDirectory, config: RunConfig, identity: dict[str, Any]) -> list[str]:
+    manifest = run.manifest
+    found = config_differences(run.config(), config.model_dump(mode="json"))
+    for key, value in identity.items():
+        if manifest.get(key) != value:
+            found.append(f"{key}: {manifest.get(key)} in the run, {value} now")
+    return found
+
+
+def _describe(
+    data: ImageData, space: SearchSpace, device: torch.device, precision: str, reporter: Reporter
+) -> None:
+    for label, text in zip(("data", "", "", ""), data.summary(), strict=True):
+        reporter.line(label, text)
+    low, high = space.macs_range()
+    reporter.line(
+        "space",
+        f"{space.name}: {space.size():.3g} architectures, {low / 1e6:.3g} to {high / 1e6:.3g} MMACs per image",
+    )
+    threads = torch.get_num_threads()
+    reporter.line("device", f"{device_name(device.type)}, {precision}, {threads} threads, torch {torch.__version__}")
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

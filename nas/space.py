@@ -1,0 +1,368 @@
+"""`SearchSpace`: every legal architecture, as domains of genes over a fixed backbone."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas import cost, space_sampling
+from nas.architecture import Architecture, AttentionKind, Backbone, hallucinated_heads
+from nas.errors import ArchitectureError, SearchSpaceError
+from nas.space_walk import GENES, LayerDomain, Walk
+
+__all__ = ["GENES", "Constraints", "LayerDomain", "SearchSpace"]
+
+Value = int | float | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraints:
+    """Hard bounds: on MACs and parameters of every architecture, on latency where it is measured."""
+
+    max_macs: float | None = None
+    max_params: float | None = None
+    max_latency_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """All legal architectures over one backbone.
+
+    Attributes:
+        name: Names the run folders.
+        backbone: The fixed part.
+        embed_dim: Widths to choose from.
+        depth: Numbers of layers to choose from.
+        layers: Domains of layer 0 up to the greatest depth.
+        constraints: Hard bounds.
+        num_classes_from_data: Whether `backbone.num_classes` is a stand-in until the data is known.
+
+    Raises:
+        SearchSpaceError: The domains contradict each other, or no architecture meets the constraints.
+    """
+
+    name: str
+    backbone: Backbone
+    embed_dim: tuple[int, ...]
+    depth: tuple[int, ...]
+    layers: tuple[LayerDomain, ...]
+    constraints: Constraints = field(default_factory=Constraints)
+    num_classes_from_data: bool = False
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if not problems:
+            try:
+                if not any(self.walk.count(self.walk.start, depth) for depth in self.depth):
+                    rules = "num_tokens may only fall, shared needs a provider"
+                    problems.append(f"layers: no sequence of choices is legal ({rules})")
+            except ArchitectureError as error:
+                problems.append(f"layers: {error.message}")
+        if problems:
+            raise SearchSpaceError(self.name, problems, hint="every key: search_spaces/README.md")
+        if self._smallest is None:
+            macs, params = self._macs(self._least(1.0, 0.0)), self._params(self._least(0.0, 1.0))
+            text = (
+                f"constraints: no architecture meets {self._bounds_text()}; the least possible is "
+                f"{macs:,} MACs, or {params:,} parameters"
+            )
+            raise SearchSpaceError(self.name, [text], hint="raise the bound, or allow cheaper choices")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # what is cached is made anew elsewhere
+
+    def _problems(self) -> Iterator[str]:
+        for key in ("embed_dim", "depth"):
+            values = getattr(self, key)
+            if not values or len(set(values)) != len(values) or min(values) < 1:
+                yield f"{key}: needs one or more different positive numbers, got {list(values)}"
+        if self.depth and len(self.layers) != max(self.depth):
+            yield f"layers: {len(self.layers)} domains for a greatest depth of {max(self.depth)}"
+        for i, domain in enumerate(self.layers):
+            for gene in GENES:
+                values = getattr(domain, gene)
+                if not values:
+                    yield f"layers.{i}.{gene}: needs at least one choice"
+                elif len(set(values)) != len(values):
+                    yield f"layers.{i}.{gene}: {list(values)} names a choice twice"
+            for n in domain.num_tokens:
+                if n > self.backbone.num_patches:
+                    yield f"layers.{i}.num_tokens: {n} is more than the {self.backbone.num_patches} patches"
+            for width in self.embed_dim:
+                for ratio in domain.mlp_ratio:
+                    if abs(width * ratio - round(width * ratio)) > 1e-6:
+                        yield f"layers.{i}.mlp_ratio: {ratio} x embed_dim {width} is not whole"
+
+    def _bounds_text(self) -> str:
+        names = {"max_macs": "MACs", "max_params": "parameters"}
+        bounds = [
+            f"at most {getattr(self.constraints, key):,.0f} {unit}"
+            for key, unit in names.items()
+            if getattr(self.constraints, key) is not None
+        ]
+        return " and ".join(bounds)
+
+    # --- reading and identity -------------------------------------------------------------------------------
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "SearchSpace":
+        """Read a space from a file; every key is documented in search_spaces/README.md.
+
+        Raises:
+            SearchSpaceError: Lists every problem with its line.
+        """
+        from nas.space_file import read_space
+
+        return read_space(path)
+
+    def with_num_classes(self, num_classes: int) -> "SearchSpace":
+        """The same space for a classifier of `num_classes`."""
+        backbone = replace(self.backbone, num_classes=num_classes)
+        return replace(self, backbone=backbone, num_classes_from_data=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of the space's content."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "name": self.name,
+            "backbone": self.backbone.to_dict(),
+            "embed_dim": list(self.embed_dim),
+            "depth": list(self.depth),
+            "layers": [{gene: list(getattr(domain, gene)) for gene in GENES} for domain in self.layers],
+            "constraints": {f.name: getattr(self.constraints, f.name) for f in fields(Constraints)},
+        }
+
+    # --- size and extremes ----------------------------------------------------------------------------------
+
+    @cached_property
+    def walk(self) -> Walk:
+        """The legal sequences of layers."""
+        return Walk(self.backbone, self.layers)
+
+    def size(self) -> int:
+        """Number of distinct architectures, before the hard constraints."""
+        return len(self.embed_dim) * sum(self.walk.count(self.walk.start, depth) for depth in self.depth)
+
+    def _least(self, macs_weight: float, params_weight: float) -> Architecture:
+        """The least weighted sum of MACs and parameters, exactly; constraints do not count."""
+        found = []
+        for width in self.embed_dim:
+            macs, params = cost.outside_macs_params(width, self.backbone)
+            outside = macs_weight * macs + params_weight * params
+            for depth in self.depth:
+                inside = self.walk.least(width, depth, macs_weight, params_weight)
+                if inside is not None:
+                    found.append((outside + inside[0], width, inside[1]))
+        _, width, layers = min(found, key=lambda item: item[0])
+        return Architecture(embed_dim=width, layers=layers)
+
+    @cached_property
+    def _smallest(self) -> Architecture | None:
+        """The fewest MACs within the constraints; None where nothing was found within them.
+
+        With a bound on parameters, the lower hull of MACs against parameters is followed to the bound
+        (LARAC), then single genes are changed: exact but for architectures that lie off the hull near both
+        bounds.
+        """
+        over, bound = self._least(1.0, 0.0), self.constraints.max_params
+        if bound is None or self._params(over) <= bound:
+            return over if self.within_constraints(over) else None
+        under = self._least(0.0, 1.0)
+        if self._params(under) > bound:
+            return None
+        while True:
+            slope = (self._macs(under) - self._macs(over)) / (self._params(over) - self._params(under))
+            between = self._least(1.0, slope)
+            gain = (
+                self._macs(under)
+                - self._macs(between)
+                + slope * (self._params(under) - self._params(between))
+            )
+            if gain <= 1e-9 * self._macs(under):
+                break
+            over, under = (over, between) if self._params(between) <= bound else (between, under)
+        under = self._climb(under, -1)
+        return under if self.within_constraints(under) else None
+
+    def smallest(self) -> Architecture:
+        """The architecture with the fewest MACs within the constraints."""
+        assert self._smallest is not None, "checked at construction"
+        return self._smallest
+
+    @cached_property
+    def _largest(self) -> Architecture:
+        wanted = self._least(-1.0, 0.0)
+        return wanted if self.within_constraints(wanted) else self._climb(self.repair(wanted), 1)
+
+    def largest(self) -> Architecture:
+        """The most MACs; under constraints, an architecture that no change of one gene makes larger."""
+        return self._largest
+
+    def _climb(self, architecture: Architecture, direction: int) -> Architecture:
+        """Change single genes as long as that gives more (1) or fewer (-1) MACs within the bounds."""
+        best, improved = architecture, True
+        while improved:
+            improved = False
+            for name, values in self.choices().items():
+                for value in values:
+                    candidate = self.nearest(self._encode(best) | {name: value})
+                    more = (self._macs(candidate) - self._macs(best)) * direction > 0
+                    if more and (self.within_constraints(candidate) or not self.within_constraints(best)):
+                        best, improved = candidate, True
+        return best
+
+    def _macs(self, architecture: Architecture) -> int:
+        return cost.macs(architecture, self.backbone)
+
+    def _params(self, architecture: Architecture) -> int:
+        return cost.params(architecture, self.backbone)
+
+    def macs_range(self) -> tuple[int, int]:
+        """Fewest and most MACs per image."""
+        return self._macs(self.smallest()), self._macs(self.largest())
+
+    def params_range(self) -> tuple[int, int]:
+        """Fewest and most parameters of a subnet, before the hard constraints."""
+        return self._params(self._least(0.0, 1.0)), self._params(self._least(0.0, -1.0))
+
+    def within_constraints(self, architecture: Architecture) -> bool:
+        """Whether MACs and parameters keep the hard bounds."""
+        bounds = self.constraints
+        return (bounds.max_macs is None or self._macs(architecture) <= bounds.max_macs) and (
+            bounds.max_params is None or self._params(architecture) <= bounds.max_params
+        )
+
+    def __contains__(self, architecture: object) -> bool:
+        return isinstance(architecture, Architecture) and not self.why_not(architecture)
+
+    def why_not(self, architecture: Architecture) -> list[str]:
+        """Every reason why an architecture is not in the space; empty when it is."""
+        reasons = []
+        if architecture.embed_dim not in self.embed_dim:
+            reasons.append(f"embed_dim {architecture.embed_dim} is not one of {list(self.embed_dim)}")
+        if architecture.depth not in self.depth:
+            return [*reasons, f"depth {architecture.depth} is not one of {list(self.depth)}"]
+        if illegal := self.walk.why_not(architecture.layers):
+            return [*reasons, illegal]
+        if not reasons and not self.within_constraints(architecture):
+            reasons.append(f"it breaks the constraints: {self._bounds_text()}")
+        return reasons
+
+    # --- flat parameters ------------------------------------------------------------------------------------
+
+    def choices(self) -> dict[str, tuple[Value, ...]]:
+        """Flat parameters, such as `layers.07.attention`, and their values; the same for all."""
+        return self._choices
+
+    @cached_property
+    def _choices(self) -> dict[str, tuple[Value, ...]]:
+        flat: dict[str, tuple[Value, ...]] = {"embed_dim": self.embed_dim, "depth": self.depth}
+        for i, domain in enumerate(self.layers):
+            for gene in GENES:
+                flat[f"layers.{i:02d}.{gene}"] = tuple(_plain(value) for value in getattr(domain, gene))
+        return flat
+
+    def encode(self, architecture: Architecture) -> dict[str, Value]:
+        """Flat parameters that decode to `architecture`; genes without effect get their first value.
+
+        Raises:
+            ArchitectureError: It is not in this space; names the reasons.
+        """
+        if reasons := self.why_not(architecture):
+            raise ArchitectureError(f"not in space {self.name}: " + "; ".join(reasons))
+        return self._encode(architecture)
+
+    def _encode(self, architecture: Architecture) -> dict[str, Value]:
+        params = {name: values[0] for name, values in self.choices().items()}
+        params |= {"embed_dim": architecture.embed_dim, "depth": architecture.depth}
+        for i, layer in enumerate(architecture.layers):
+            prefix = f"layers.{i:02d}."
+            params |= {prefix + gene: _plain(v) for gene in GENES if (v := getattr(layer, gene)) is not None}
+            params[prefix + "hallucination_ratio"] = next(
+                ratio
+                for ratio in self.layers[i].hallucination_ratio
+                if layer.attention is not AttentionKind.DYNAMIC
+                or hallucinated_heads(layer.num_heads, ratio) == layer.num_hallucinated
+            )
+        return params
+
+    def decode(self, params: Mapping[str, Any]) -> Architecture:
+        """The architecture that flat parameters stand for, repaired where they contradict each other.
+
+        Always in the space: a value that is illegal where it stands is replaced (tokens by the next lower
+        legal count, a shared layer without provider by a dynamic one, ...), and where the hard constraints
+        are broken, genes are moved to the smallest architecture's, as few as suffice. Parameters with one
+        choice may be left out.
+
+        Raises:
+            ArchitectureError: A name or a value is not one of the space's.
+        """
+        problems = [f"unknown parameter {name!r}" for name in params if name not in self.choices()]
+        wanted: dict[str, Value] = {}
+        for name, values in self.choices().items():
+            value = params.get(name, values[0] if len(values) == 1 else None)
+            if value not in values:
+                problems.append(f"{name}: {value!r} is not one of {list(values)}")
+            else:
+                wanted[name] = value
+        if problems:
+            raise ArchitectureError(
+                "decode: " + "; ".join(problems), hint="names and values: SearchSpace.choices()"
+            )
+        return self.repair(self.nearest(wanted))
+
+    def nearest(self, wanted: Mapping[str, Value]) -> Architecture:
+        """The nearest legal architecture to a value for every parameter; constraints do not count."""
+        depth = int(wanted["depth"])
+        if not self.walk.count(self.walk.start, depth):
+            depth = next(d for d in self.depth if self.walk.count(self.walk.start, d))
+        genes = [tuple(wanted[name] for name in self._names[i]) for i in range(depth)]
+        return Architecture(embed_dim=int(wanted["embed_dim"]), layers=self.walk.nearest(genes))
+
+    @cached_property
+    def _names(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(f"layers.{i:02d}.{gene}" for gene in GENES) for i in range(len(self.layers)))
+
+    def repair(self, architecture: Architecture) -> Architecture:
+        """Move few genes, in a fixed mixed order, to the smallest architecture's until the bounds hold."""
+        if self.within_constraints(architecture):
+            return architecture
+        small, params = self._encode(self.smallest()), self._encode(architecture)
+        order = sorted(params, key=lambda name: hashlib.sha256(name.encode()).digest())
+
+        def moved(count: int) -> Architecture:
+            return self.nearest(params | {name: small[name] for name in order[:count]})
+
+        low, high = 0, len(order)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.within_constraints(moved(middle)) else (middle, high)
+        repaired = moved(high)
+        return repaired if self.within_constraints(repaired) else self.smallest()
+
+    # --- drawing --------------------------------------------------------------------------------------------
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """Draw uniformly from the space (under constraints: at most 32 draws, then the last one repaired)."""
+        return space_sampling.sample(self, rng)
+
+    def sample_stratified(self, rng: np.random.Generator) -> Architecture:
+        """Draw an architecture whose MACs are spread evenly over the space's range."""
+        return space_sampling.sample_stratified(self, rng)
+
+    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """Draw a neighbour: one gene changed, the rest repaired. The same one where it has no neighbour."""
+        return space_sampling.mutate(self, architecture, rng)
+
+
+def _plain(value: Any) -> Value:
+    return str(value.value) if hasattr(value, "value") else value

@@ -1,0 +1,1 @@
+"""Images, and the training of a supernet on them."""

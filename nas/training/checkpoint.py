@@ -1,0 +1,86 @@
+"""Checkpoints: weights, averaged weights, optimiser state and step, as safetensors and JSON.
+
+A checkpoint is a pair `step-00000120.safetensors` + `step-00000120.json`. The JSON is written last and names the
+digest of the tensors' file, so a pair is either whole or ignored. Random state needs no saving: every step seeds
+itself from (seed, step).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nas.errors import CheckpointError
+from nas.run_directory import atomic_write_text
+
+KEPT = 2  # the newest, and one in case the newest was being replaced when the power failed
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Tensors by flat name and the JSON beside them."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any]
+
+
+def save_checkpoint(
+    directory: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> Path:
+    """Write a checkpoint so that a kill at any instant leaves the earlier one in force; drop old ones."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"step-{step:08d}.safetensors"
+    temporary = path.with_suffix(".tmp")
+    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary)
+    temporary.chmod(0o644)
+    with temporary.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    record = {**metadata, "step": step, "sha256": digest}
+    atomic_write_text(path.with_suffix(".json"), json.dumps(record, indent=2, sort_keys=True) + "\n")
+    for old in sorted(directory.glob("step-*.json"))[:-KEPT]:
+        old.with_suffix(".safetensors").unlink(missing_ok=True)
+        old.unlink()
+    return path
+
+
+def load_checkpoint(directory: Path, *, expected: Mapping[str, Any]) -> Checkpoint | None:
+    """The newest whole checkpoint; None when there is none.
+
+    Args:
+        directory: Where checkpoints lie.
+        expected: Metadata that must be equal, such as the space's digest.
+
+    Raises:
+        CheckpointError: Checkpoints exist but none is whole, or they belong to something else.
+    """
+    records = sorted(directory.glob("step-*.json"), reverse=True)
+    for record in records:
+        path = record.with_suffix(".safetensors")
+        try:
+            metadata = json.loads(record.read_text())
+            with path.open("rb") as file:
+                whole = hashlib.file_digest(file, "sha256").hexdigest() == metadata["sha256"]
+        except (OSError, ValueError, KeyError):
+            whole = False
+        if not whole:
+            continue
+        differing = [f"{k}: {metadata.get(k)!r}, expected {v!r}" for k, v in expected.items() if metadata.get(k) != v]
+        if differing:
+            raise CheckpointError(
+                f"{path}: belongs to something else ({'; '.join(differing)})", hint="start a new run with --run DIR"
+            )
+        return Checkpoint(metadata["step"], load_file(path), metadata)
+    if records:
+        raise CheckpointError(
+            f"{directory}: none of {len(records)} checkpoints is whole", hint="delete the folder to train again"
+        )
+    return None

@@ -1,0 +1,155 @@
+"""What was measured, under which conditions, and how it ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from nas.architecture import Architecture
+from nas.errors import RunError
+
+
+class TrialState(StrEnum):
+    """How a trial stands."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    REPEATED = "repeated"
+    """Proposed again; the earlier measurement was used and nothing was paid."""
+    PRUNED = "pruned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """Under which circumstances values hold. Two measurements with different conditions never meet on one front.
+
+    Attributes:
+        device: Name of the processor, such as `cpu: Intel(R) Xeon(R)`.
+        precision: Arithmetic of the accuracy evaluation, `fp32` or `bf16`.
+        split: Images the accuracy was measured on; `search` during a search.
+        num_images: How many of them.
+        target: Where and how latency was measured, such as `torch-cpu`.
+        latency_batch_size: Images per latency measurement.
+        latency_threads: Threads of the latency measurement.
+        latency_stage: `search` (beside other work, ratio to a reference model) or `exclusive` (nothing else running).
+        supernet: Digest of the weights.
+        torch: Version of torch.
+    """
+
+    device: str
+    precision: str
+    split: str
+    num_images: int
+    target: str
+    latency_batch_size: int
+    latency_threads: int
+    latency_stage: str
+    supernet: str
+    torch: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """Values of metrics for one architecture.
+
+    Attributes:
+        values: By metric name, in the metric's unit.
+        intervals: 95 % confidence interval (low, high) by metric name, where one was measured.
+        conditions: Under which they hold.
+        seconds: Wall time the measurement took.
+    """
+
+    values: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    conditions: Conditions
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "values": dict(self.values),
+            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            "conditions": self.conditions.to_dict(),
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Measurement":
+        """Inverse of `to_dict`."""
+        return cls(
+            values=dict(values["values"]),
+            intervals={name: (pair[0], pair[1]) for name, pair in values["intervals"].items()},
+            conditions=Conditions(**values["conditions"]),
+            seconds=values["seconds"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One architecture that was proposed, and what became of it.
+
+    Attributes:
+        number: Order of proposal, from 0; Optuna's trial number.
+        state: How it ended.
+        architecture: What was proposed.
+        measurement: Present for COMPLETE and REPEATED.
+        error: Why it failed; present for FAILED.
+        repeat_of: Number of the trial with the same architecture; present for REPEATED.
+        started: Unix time of the proposal, seconds.
+        finished: Unix time of the end, seconds.
+    """
+
+    number: int
+    state: TrialState
+    architecture: Architecture
+    measurement: Measurement | None = None
+    error: str | None = None
+    repeat_of: int | None = None
+    started: float
+    finished: float | None = None
+
+    @property
+    def has_values(self) -> bool:
+        """Whether the architecture was measured, now or earlier."""
+        return self.measurement is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: one line of `trials.jsonl`."""
+        return {
+            "number": self.number,
+            "state": self.state.value,
+            "digest": self.architecture.digest,
+            "architecture": self.architecture.to_dict(),
+            "measurement": None if self.measurement is None else self.measurement.to_dict(),
+            "error": self.error,
+            "repeat_of": self.repeat_of,
+            "started": self.started,
+            "finished": self.finished,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Trial":
+        """Inverse of `to_dict`.
+
+        Raises:
+            RunError: A field is missing or malformed.
+        """
+        try:
+            measurement = values["measurement"]
+            return cls(
+                number=values["number"],
+                state=TrialState(values["state"]),
+                architecture=Architecture.from_dict(values["architecture"]),
+                measurement=None if measurement is None else Measurement.from_dict(measurement),
+                error=values["error"],
+                repeat_of=values["repeat_of"],
+                started=values["started"],
+                finished=values["finished"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"trial record is malformed: {error!r}") from error

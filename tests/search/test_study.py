@@ -1,0 +1,200 @@
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from search_fakes import AnalyticEvaluator, digits, make_study, tiny_space
+
+from nas.errors import RunError
+from nas.metrics import MACS, TOP1, Objective
+from nas.search.study import WINDOW, ArchitectureStudy
+
+SAMPLERS = ("nsga2", "tpe", "random")
+
+
+def proposals(study, count, *, change=None, reopen=None, hold=0):
+    """Digests of proposals, each measured and told at once, or up to `hold` trials later and last first.
+
+    `change` is a trial whose top-1 is told 50 points lower.
+    """
+    evaluator = AnalyticEvaluator(study.space.backbone)
+    digests, held = [], []
+    for _ in range(count):
+        number, architecture = study.ask()
+        digests.append(architecture.digest)
+        held.append((number, evaluator.evaluate(architecture)))
+        if len(held) > hold:
+            for told, measurement in reversed(held):
+                if told == change:
+                    measurement.values["top1"] -= 50
+                study.tell_complete(told, measurement)
+            held.clear()
+        study.commit()
+        if reopen:
+            study.close()
+            study = reopen()
+    study.close()
+    return digests
+
+
+def test_the_largest_and_the_smallest_architecture_come_first(tmp_path):
+    space = digits()
+    assert proposals(make_study(space, tmp_path / "j"), 2) == [space.largest().digest, space.smallest().digest]
+
+
+def test_known_designs_are_parents_of_the_first_generation(tmp_path):
+    study = make_study(digits(), tmp_path / "j")
+    proposals(study, 3)
+    stock = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j"))
+    assert [trial.system_attrs["NSGAIISampler:generation"] for trial in stock.trials] == [0, 0, 0]
+
+
+def read_only(path):
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_same_seed_gives_the_same_proposals_also_when_resumed(tmp_path, sampler):
+    space = digits()
+
+    def study(name):
+        return make_study(space, tmp_path / name, sampler)
+
+    straight = proposals(study("a"), 40)
+    assert proposals(study("b"), 40, reopen=lambda: study("b")) == straight
+    assert proposals(make_study(space, tmp_path / "c", sampler, seed=1), 40)[2:] != straight[2:]
+    assert len(set(straight)) > 20
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_when_results_arrive_does_not_change_proposals(tmp_path, sampler):
+    straight = proposals(make_study(digits(), tmp_path / "a", sampler), 40)
+    assert proposals(make_study(digits(), tmp_path / "b", sampler), 40, hold=WINDOW - 1) == straight
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
+def test_a_result_counts_from_a_window_later_on(tmp_path, sampler):
+    straight = proposals(make_study(digits(), tmp_path / "a", sampler), 60)
+    changed = proposals(make_study(digits(), tmp_path / "b", sampler), 60, change=22)
+    assert changed[: 22 + WINDOW] == straight[: 22 + WINDOW]
+    assert changed != straight
+
+
+def test_a_loaded_study_keeps_its_window(tmp_path):
+    make_study(tiny_space(), tmp_path / "j", window=3).close()
+    study = make_study(tiny_space(), tmp_path / "j", window=16)
+    assert study.window == 3
+    study.close()
+
+
+def test_parameters_are_the_genes_with_a_choice(tmp_path):
+    study = make_study(tiny_space(), tmp_path / "j")
+    proposals(study, 1)
+    trial = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j")).trials[0]
+    assert set(trial.params) == {"layers.00.num_heads", "layers.01.num_heads"}
+
+
+def test_trials_left_running_are_found_again_under_their_numbers(tmp_path):
+    study = make_study(digits(), tmp_path / "j")
+    asked = dict(study.ask() for _ in range(3))
+    study.commit()
+    study.ask()  # not committed: as if killed within
+    study.close()
+    study = make_study(digits(), tmp_path / "j")
+    assert study.running() == asked
+    study.tell_failed(1, "no luck")
+    study.tell_complete(2, AnalyticEvaluator(study.space.backbone).evaluate(asked[2]))
+    assert study.running() == {0: asked[0]}
+    assert study.finished() == {1: asked[1].digest, 2: asked[2].digest}
+    study.close()
+
+
+def test_an_enqueued_architecture_is_proposed_next(tmp_path):
+    study = make_study(digits(), tmp_path / "j")
+    proposals_so_far = [study.ask() for _ in range(2)]
+    wanted = study.space.sample(study.generator(0))
+    study.enqueue(wanted)
+    assert study.ask() == (len(proposals_so_far), wanted)
+    study.close()
+
+
+def test_everything_told_is_readable_by_optunas_tools(tmp_path):
+    study = make_study(digits(), tmp_path / "j")
+    (first, a), (second, b) = study.ask(), study.ask()
+    measurement = AnalyticEvaluator(study.space.backbone).evaluate(a)
+    study.tell_complete(first, measurement)
+    study.tell_failed(second, "out of memory")
+    study.commit()
+    stock = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j"))
+    assert stock.metric_names == ["top1", "macs", "latency_ms"]
+    assert [direction.name for direction in stock.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+    told, failed = stock.trials
+    assert told.values == [measurement.values[name] for name in ("top1", "macs", "latency_ms")]
+    assert told.user_attrs == {"nas": {"digest": a.digest, "values": dict(measurement.values)}}
+    assert failed.state is TrialState.FAIL
+    assert failed.user_attrs == {"nas": {"digest": b.digest, "error": "out of memory"}}
+    study.close()
+
+
+def test_a_measured_latency_beyond_the_bound_makes_a_trial_infeasible(tmp_path):
+    study = make_study(tiny_space(max_latency_ms=4.0), tmp_path / "j")
+    for latency_ms in (3.0, 6.0):
+        number, architecture = study.ask()
+        measurement = AnalyticEvaluator(study.space.backbone).evaluate(architecture)
+        measurement.values["latency_ms"] = latency_ms
+        study.tell_complete(number, measurement)
+    study.commit()
+    stock = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j"))
+    assert [trial.constraints for trial in stock.trials] == [{"latency_ms": -1.0}, {"latency_ms": 2.0}]
+    study.close()
+
+
+def test_another_search_in_the_storage_is_refused_with_all_differences(tmp_path):
+    make_study(digits(), tmp_path / "j").close()
+    with pytest.raises(RunError) as caught:
+        ArchitectureStudy(tiny_space(), [Objective(TOP1, 0), Objective(MACS, 1e6)], "tpe", 6, 3, tmp_path / "j")
+    for difference in ("space: there", "objectives: there ['top1', 'macs', 'latency_ms']", "sampler: ", "seed: there 0, here 3"):
+        assert difference in caught.value.message
+    assert "population_size" not in caught.value.message
+    make_study(digits(), tmp_path / "j").close()
+
+
+def test_a_refused_study_leaves_the_journal_as_it_was(tmp_path):
+    make_study(digits(), tmp_path / "j").close()
+    before = (tmp_path / "j").read_bytes()
+    with pytest.raises(RunError):
+        make_study(tiny_space(), tmp_path / "j")
+    assert (tmp_path / "j").read_bytes() == before
+
+
+def test_a_journal_of_other_records_is_refused(tmp_path):
+    (tmp_path / "j").write_bytes(b'{"op_code":77,"worker_id":"w"}\n')
+    with pytest.raises(RunError, match="is not an Optuna journal"):
+        make_study(digits(), tmp_path / "j")
+
+
+def test_a_database_gives_the_same_proposals_and_survives_a_kill_within_ask(tmp_path):
+    space, url = tiny_space((1, 2, 3, 4)), f"sqlite:///{tmp_path}/study.db"
+    straight = proposals(make_study(space, tmp_path / "j"), 7)
+    assert proposals(make_study(space, url), 6) == straight[:6]
+    storage = optuna.storages.RDBStorage(url)
+    storage.create_new_trial(storage.get_study_id_from_name("architectures"))  # no parameters yet
+    study = make_study(space, url)
+    assert {number: a.digest for number, a in study.running().items()} == {6: straight[6]}
+    study.close()
+
+
+def test_runs_can_share_a_database_under_their_names(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    first, second = make_study(tiny_space(), url, name="a"), make_study(tiny_space(), url, seed=5, name="b")
+    assert first.ask()[0] == second.ask()[0] == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense://user:secret@host/db", "postgresql://user:secret@localhost:1/db", "sqlite:////missing/x.db"]
+)
+def test_an_unusable_storage_is_one_clear_error_without_its_password(url):
+    with pytest.raises(RunError, match="cannot be used") as caught:
+        make_study(tiny_space(), url)
+    assert "secret" not in caught.value.message
+    assert caught.value.hint

@@ -1,0 +1,265 @@
+"""What people read: words, units and shares are those of the values, and looking imports nothing heavy."""
+
+import csv
+import io
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import factories
+import pytest
+from factories import OBJECTIVES, point
+from rich.console import Console
+
+from nas import cost
+from nas.pareto import FrontPoint, ParetoFront
+from nas.report import (
+    FRONT_COLUMNS,
+    draw_layers,
+    front_csv,
+    front_table,
+    show_rows,
+    show_table,
+    status_dict,
+    status_table,
+    unit_of,
+)
+from nas.run_directory import TRIAL_COLUMNS, RunDirectory
+from nas.trial import TrialState
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def text_of(table, width=120):
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def row_with(text, word):
+    found = [line for line in text.splitlines() if word in line]
+    assert len(found) == 1, text
+    return found[0]
+
+
+def front():
+    a, b = factories.distinct_architectures(2)
+    points = [
+        FrontPoint(factories.varied(), factories.measurement(88.25, 1_200_000, 4.0, 21_500)),
+        point(91.0, 1_900_000, 6.0, a),
+        point(91.5, 24_000_000, 9.0, b),
+    ]
+    return ParetoFront(OBJECTIVES, points)
+
+
+def test_layers_are_drawn_with_one_glyph_each_and_a_mark_where_tokens_fall():
+    assert draw_layers(factories.varied()) == "●○◐▾■◐"
+    assert draw_layers(factories.plain(4)) == "●●●●"
+
+
+def test_front_table_states_values_with_units_interval_knee_and_conditions():
+    text = text_of(front_table(front()))
+    header = row_with(text, "digest")
+    assert header.split() == ["digest", "top-1", "(%)", "MMACs", "params", "(k)", "latency", "(ms)", "layers"]
+    first = row_with(text, factories.varied().digest[:8])
+    assert first.split() == [
+        factories.varied().digest[:8],
+        "88.2",
+        "1.2",
+        "21.5",
+        "4.00",
+        "±",
+        "0.08",
+        "●○◐▾■◐",
+    ]
+    assert row_with(text, "  ★ ").split()[1] == front().knee().digest[:8]
+    assert row_with(text, "◐ hallucinated").split() == (
+        ["●", "dynamic", "◐", "hallucinated", "■", "static", "○", "shared", "▾", "fewer", "tokens"]
+    )
+    assert "144 images of the search split, fp32" in text
+    words = " ".join(text.split())  # lines wrap at the width of the table
+    assert "latency: torch-cpu on cpu: Test CPU, batch of 64, 1 thread, exclusive stage, torch 2.8.0" in words
+
+
+def test_front_table_fits_an_80_column_terminal():
+    assert max(len(line) for line in text_of(front_table(front()), width=80).splitlines()) <= 80
+    assert "…" not in text_of(front_table(front()), width=80)
+
+
+def test_one_unit_a_column_follows_the_largest_value():
+    assert [unit_of([1, v]) for v in (999, 1e3, 5e6, 2e9)] == [(1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G")]
+    assert unit_of([math.nan, 3e6, math.inf]) == (1e6, "M")
+    assert unit_of([]) == (1, "")
+
+
+def test_values_that_were_not_measured_are_dashes():
+    a, b = factories.distinct_architectures(2)
+    points = [point(90, 1_000_000, 5, a), point(80, 2_000_000, 6, b)]
+    del points[0].measurement.values["params"]
+    text = text_of(front_table(ParetoFront(OBJECTIVES[:1], points)))
+    assert row_with(text, a.digest[:8]).split()[1:5] == [a.digest[:8], "90.0", "1.00", "-"]
+
+
+def test_baselines_stand_under_the_front_and_other_conditions_are_marked():
+    same = FrontPoint(factories.plain(), factories.measurement(92, 3_000_000, 11))
+    other = FrontPoint(factories.plain(), factories.measurement(93, 3_000_000, 11, torch="2.9.0"))
+    text = text_of(front_table(front(), {"plain ViT": same, "older": other}))
+    assert "†" not in row_with(text, "plain ViT")
+    assert "older †" in row_with(text, "older")
+    assert "† measured under other conditions" in text
+    assert "†" not in text_of(front_table(front(), {"plain ViT": same}))
+
+
+def test_a_part_of_a_front_marks_the_knee_of_the_whole():
+    whole = front()
+    others = [p for p in whole.points if p.digest != whole.knee().digest]
+    part = ParetoFront(OBJECTIVES, others)
+    text = text_of(front_table(part, whole=whole))
+    assert "Pareto front: 2 of 3 architectures" in text
+    assert f"hypervolume {whole.hypervolume():.4f}" in text
+    assert "  ★ " not in text
+
+
+def test_latencies_below_half_a_millisecond_keep_a_third_decimal():
+    only = point(90, 1_000_000, 0.045, factories.plain())
+    assert "0.045 ± 0.001" in text_of(front_table(ParetoFront(OBJECTIVES, [only])))
+
+
+def test_an_empty_front_is_a_table_without_rows():
+    text = text_of(front_table(ParetoFront(OBJECTIVES, ())))
+    assert "0 architectures" in text
+    assert front_csv(ParetoFront(OBJECTIVES, ())).count("\n") == 1
+
+
+def test_front_csv_has_a_row_a_point_and_the_documented_columns():
+    shown = front()
+    rows = list(csv.DictReader(io.StringIO(front_csv(shown))))
+    assert ",".join(rows[0]) == (
+        "digest,knee,top1,top1_ci_low,top1_ci_high,macs,flops,params,latency_ms,latency_ci_low_ms,"
+        "latency_ci_high_ms,split,conditions.device,conditions.precision,conditions.split,"
+        "conditions.num_images,conditions.target,conditions.latency_batch_size,conditions.latency_threads,"
+        "conditions.latency_stage,conditions.supernet,conditions.torch,architecture"
+    )
+    assert [row["digest"] for row in rows] == [p.digest for p in shown.points]
+    assert [row["digest"] for row in rows if row["knee"] == "True"] == [shown.knee().digest]
+    first = rows[0]
+    assert (first["macs"], first["flops"], first["params"]) == ("1200000", "2400000", "21500")
+    assert (first["latency_ci_low_ms"], first["top1_ci_low"]) == ("3.92", "")
+    assert first["architecture"] == factories.varied().to_json()
+
+
+def test_show_adds_up_to_the_network_and_names_every_operator():
+    architecture, backbone = factories.varied(), factories.backbone()
+    rows = show_rows(architecture, backbone)
+    assert sum(row["macs"] for row in rows) == cost.macs(architecture, backbone)
+    assert sum(row["params"] for row in rows) == cost.params(architecture, backbone)
+    assert sum(row["macs_share"] for row in rows) == pytest.approx(1)
+    layers = [row for row in rows if row["layer"] is not None]
+    assert [row["attention"] for row in layers] == [
+        "dynamic",
+        "shared from 0",
+        "dynamic, 1 of 2 copy",
+        "static",
+        "dynamic, 1 of 3 mix_conv",
+    ]
+    assert [(row["tokens"], row["reducer"]) for row in layers[2:4]] == [(16, None), (4, "conv_pool")]
+    assert [row["hidden"] for row in layers] == [48, 48, 72, 48, 48]
+    assert {row["latency_share"] for row in layers} == {None}
+    assert [row["part"] for row in rows if row["layer"] is None] == [
+        "patch_embed",
+        "pos_embed",
+        "norm",
+        "head",
+    ]
+
+
+def test_show_prints_the_latency_shares_of_the_point_and_the_totals():
+    shares = {"layer_latency_share": [0.25, 0.125, 0.25, 0.25, 0.0625]}
+    shown = FrontPoint(factories.varied(), factories.measurement(), shares)
+    text = text_of(show_table(shown, factories.backbone()))
+    assert row_with(text, "layer 1").split()[-2:] == ["12.5", "%"]
+    assert row_with(text, "▾ conv_pool").split()[:6] == ["layer", "3", "4", "▾", "conv_pool", "■"]
+    macs = cost.macs(shown.architecture, factories.backbone())
+    assert row_with(text, "total").split()[1] == f"{macs / 1e3:.2f}"
+    assert "kMACs" in text
+
+
+def make_run(tmp_path, **manifest):
+    path = tmp_path / "digits-1"
+    return RunDirectory.create(path, manifest=factories.manifest(**manifest), space_text="", config={})
+
+
+def fill(run):
+    """Five measured trials 30 s apart with a pause of a day in between, one repeat, one in flight."""
+    a, *others = factories.distinct_architectures(6)
+    times = [0, 30, 60, 86_460, 86_490]
+    fixed = [{"finished": 1e9 + t} for t in times]
+    fixed[1] |= {"state": TrialState.FAILED, "measurement": None, "error": "NaN"}
+    fixed[2] |= {"state": TrialState.PRUNED, "measurement": None}
+    for i, (architecture, changes) in enumerate(zip([a, *others], fixed, strict=False)):
+        run.append_trial(factories.trial(i, architecture, **changes))
+    run.append_trial(factories.trial(5, a, state=TrialState.REPEATED, repeat_of=0, finished=1e9 + 86_490))
+    run.append_trial(
+        factories.trial(6, others[-1], state=TrialState.RUNNING, measurement=None, finished=None)
+    )
+
+
+def test_status_counts_every_state_and_forecasts_from_the_pace_without_pauses(tmp_path):
+    run = make_run(tmp_path, budget={"num_trials": 15})
+    fill(run)
+    with run.lock():
+        status = status_dict(run)
+    assert status["trials"] == {"running": 1, "complete": 3, "failed": 1, "repeated": 1, "pruned": 1}
+    assert status["state"] == "searching"
+    assert status["throughput_per_minute"] == pytest.approx(2.0)
+    assert status["minutes_left"] == pytest.approx((15 - 5) / 2.0)
+    assert status["hypervolume"] == ParetoFront.from_run(run.path).hypervolume() > 0
+    assert status["front_size"] == 3
+    text = text_of(status_table(status))
+    assert row_with(text, "trials complete").split()[-3:] == ["3", "of", "15"]
+    assert row_with(text, "throughput").split()[-2:] == ["2.0", "trials/min"]
+
+
+def test_status_of_a_run_whose_writer_is_gone_is_interrupted_with_nothing_running(tmp_path):
+    run = make_run(tmp_path)
+    fill(run)
+    status = status_dict(run)
+    assert (status["state"], status["stage"]) == ("interrupted", "searching")
+    assert status["trials"]["running"] == 0
+    assert "interrupted while searching" in text_of(status_table(status))
+
+
+def test_status_before_the_first_trial_knows_no_pace(tmp_path):
+    status = status_dict(make_run(tmp_path, stage="created", budget={"num_trials": 10}))
+    assert status["state"] == "created"
+    assert (status["throughput_per_minute"], status["minutes_left"]) == (None, None)
+    assert (status["hypervolume"], status["front_size"]) == (0.0, 0)
+    assert "not known yet" in text_of(status_table(status))
+
+
+def test_status_leaves_the_nearer_of_trials_and_deadline(tmp_path):
+    run = make_run(tmp_path, budget={"num_trials": 15, "deadline": 2e9})
+    fill(run)
+    assert status_dict(run, now=2e9 - 120)["minutes_left"] == pytest.approx(2.0)
+    assert status_dict(run, now=2e9 + 5)["minutes_left"] == 0
+    run.update_manifest(stage="finished")
+    assert (status_dict(run)["state"], status_dict(run)["minutes_left"]) == ("finished", 0)
+
+
+def test_every_column_and_key_is_explained_in_the_readme(tmp_path):
+    explained = set(re.findall(r"`([\w.]+)`", (ROOT / "results" / "README.md").read_text()))
+    values = front().to_dict("r")
+    keys = {*TRIAL_COLUMNS, *FRONT_COLUMNS, *values, *values["points"][0], *values["objectives"][0]}
+    keys |= {*status_dict(make_run(tmp_path)), *RunDirectory.open(tmp_path / "digits-1").manifest, "budget"}
+    assert keys - explained == set()
+
+
+def test_looking_at_results_imports_nothing_heavy():
+    code = (
+        "import sys, nas.report, nas.figure, nas.run_directory\n"
+        "heavy = {'torch', 'timm', 'ray', 'optuna', 'pandas', 'matplotlib', 'rich', 'pydantic'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,0 +1,110 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from image_files import (
+    SIZE,
+    all_contents,
+    encode,
+    error_of,
+    load,
+    write_folder,
+)
+from PIL import Image
+
+
+def test_unreadable_images_are_counted_and_the_first_ten_listed(tmp_path):
+    write_folder(tmp_path, per_class=20)
+    victims = sorted((tmp_path / "cat").iterdir())[:7] + sorted((tmp_path / "owl").iterdir())[:7]
+    for number, path in enumerate(victims):
+        path.write_bytes((b"", b"<html>", path.read_bytes()[:-30])[number % 3])
+    error = error_of(f"folder:{tmp_path}")
+    assert "14 unreadable images" in error.message
+    assert sum(str(path) in error.message for path in victims) == 10
+    assert "the file is empty" in error.message
+    assert "skip_bad_images" in error.hint
+
+
+def test_skipped_images_are_left_out_and_counted(tmp_path):
+    write_folder(tmp_path)
+    victims = sorted((tmp_path / "cat").iterdir())[:3]
+    for path in victims:
+        path.write_bytes(b"junk")
+    data = load(f"folder:{tmp_path}", skip_bad_images=True)
+    assert len(data.train) + len(data.search) + len(data.open_test()) == 27
+    assert "left out: 3 unreadable" in data.summary()[1]
+
+
+def test_damage_that_only_decoding_finds_is_left_out_too(tmp_path):
+    write_folder(tmp_path / "train")
+    write_folder(tmp_path / "test", per_class=2, seed=1)
+    for path in sorted((tmp_path / "train" / "cat").iterdir())[:2]:
+        path.write_bytes(path.read_bytes()[:-30])
+    assert "2 unreadable images" in error_of(f"folder:{tmp_path}").message
+    data = load(f"folder:{tmp_path}", skip_bad_images=True)
+    assert len(data.train.images) == len(data.train.labels)
+    assert len(data.train) + len(data.search) == 28
+    assert "left out: 2 unreadable" in data.summary()[1]
+
+
+def test_a_class_whose_images_are_all_bad_is_an_error_even_when_skipping(tmp_path):
+    write_folder(tmp_path)
+    for path in (tmp_path / "dog").iterdir():
+        path.write_bytes(b"junk")
+    assert (
+        "classes without a readable training image: dog"
+        in error_of(f"folder:{tmp_path}", skip_bad_images=True).message
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [
+        ("PNG", "L"),
+        ("PNG", "LA"),
+        ("PNG", "1"),
+        ("PNG", "P"),
+        ("PNG", "RGBA"),
+        ("JPEG", "CMYK"),
+        ("JPEG", "L"),
+        ("GIF", "P"),
+    ],
+)
+def test_every_colour_mode_becomes_rgb(tmp_path, form, mode):
+    write_folder(tmp_path)
+    rng = np.random.default_rng(3)
+    odd = encode(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8), form, mode)
+    (tmp_path / "cat" / f"odd.{form.lower()}").write_bytes(odd)
+    expected = np.asarray(Image.open(io.BytesIO(odd)).convert("RGB")).transpose(2, 0, 1).tobytes()
+    assert expected in set.union(*all_contents(load(f"folder:{tmp_path}")))
+
+
+@pytest.mark.parametrize(("kind", "words"), [(np.uint16, "more than 8 bits"), (np.float32, "floating point")])
+def test_images_without_a_white_level_are_reported(tmp_path, kind, words):
+    write_folder(tmp_path)
+    path = tmp_path / "cat" / "deep.tiff"
+    path.write_bytes(encode(np.full((SIZE, SIZE), 4000, kind), "TIFF"))
+    message = error_of(f"folder:{tmp_path}").message
+    assert words in message
+    assert str(path) in message
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (30, 41), (5, 9), (16, 16), (17, 33)])
+def test_pixels_equal_timms_evaluation_transform(tmp_path, shape):
+    from timm.data import create_transform
+
+    write_folder(tmp_path)
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8))
+    image.save(tmp_path / "cat" / "odd.png")
+    transform = create_transform(
+        (3, 16, 16), crop_pct=1, interpolation="bicubic", mean=(0,) * 3, std=(1,) * 3
+    )
+    expected = (transform(image) * 255).round().to(torch.uint8).numpy().tobytes()
+    assert expected in set.union(*all_contents(load(f"folder:{tmp_path}", size=16)))
+
+
+def test_a_long_strip_takes_no_more_memory_than_its_middle(tmp_path):
+    write_folder(tmp_path)
+    Image.new("L", (2_000_000, 1), 77).save(tmp_path / "cat" / "strip.png")
+    assert bytes([77]) * 3 * SIZE * SIZE in set.union(*all_contents(load(f"folder:{tmp_path}")))
