@@ -45,6 +45,8 @@ The files, in reading order:
     bundle.py                  a model bundle: its files, and the comparison it has to pass
     model_card.py              the README of a bundle
     export.py                  a point of a front as a bundle
+    check.py                   what a search space amounts to: size, range of costs, extremes
+    doctor.py                  versions, devices, self-tests, what is missing
     session.py                 a run opened for work: space, configuration, images, device
     progress.py                words for people while something long is running
     pipeline.py                the stages of a run, one after the other

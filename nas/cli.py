@@ -46,6 +46,7 @@ class _Common:
 
 
 COMMON = _Common()
+EVERYWHERE = ("-q", "--quiet", "-v", "--verbose", "--debug", "--version")
 
 SpaceArgument = Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="Search space; every key: search_spaces/README.md.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as results/digits-1.")]
@@ -202,11 +203,12 @@ def check(
     format_: FormatOption = None,
 ) -> None:
     """Validate a search space; print its size and the range of its costs."""
-    from nas.report import space_summary, space_table
+    from nas.check import space_summary, space_table
     from nas.space_file import read_space
 
-    summary = space_summary(read_space(space, tuple(settings or ())))
-    _print(format_, summary, lambda: space_table(summary), lambda: _flat_csv([summary]))
+    found = read_space(space, tuple(settings or ()))
+    summary = space_summary(found)
+    _print(format_, summary, lambda: space_table(found), lambda: _flat_csv([summary]))
 
 
 @app.command()
@@ -232,13 +234,13 @@ def front(
     """The Pareto front."""
     from nas.pareto import ParetoFront
 
-    found = ParetoFront.from_run(run)
+    whole = found = ParetoFront.from_run(run)
     for name, maximum in (("latency_ms", max_latency_ms), ("macs", max_macs), ("params", max_params)):
         if maximum is not None:
             found = found.within(name, maximum=maximum)
     if min_top1 is not None:
         found = found.within("top1", minimum=min_top1)
-    _show_front(run, found.sorted_by(sort) if sort else found, format_)
+    _show_front(run, found.sorted_by(sort) if sort else found, format_, whole=whole)
 
 
 @app.command()
@@ -250,9 +252,10 @@ def show(
     """One architecture, layer by layer: tokens, operators, MACs, share of latency."""
     from nas.pareto import ParetoFront
     from nas.report import show_rows, show_table
-    from nas.run_directory import RunDirectory, run_backbone
+    from nas.run_directory import RunDirectory
+    from nas.space_file import space_of_run
 
-    backbone = run_backbone(RunDirectory.open(run))
+    backbone = space_of_run(RunDirectory.open(run)).backbone
     point = ParetoFront.from_run(run).pick(pick)
     rows = show_rows(point, backbone)
     values = {"schema_version": 1, "digest": point.digest, "layers": rows, "architecture": point.architecture.to_dict()}
@@ -269,11 +272,10 @@ def export(
 ) -> None:
     """Write an architecture as a model bundle, reload it, and fail if anything differs from the table."""
     from nas import pipeline
-    from nas.report import export_table
 
-    report, test = pipeline.export(run, pick, to, tuple(formats.split(",")), _reporter())
-    values = {**report.to_dict(), **test}
-    _print(format_, values, lambda: export_table(values), lambda: _flat_csv(values["files"]))
+    bundle = pipeline.export(run, pick, to, tuple(formats.split(",")), _reporter())
+    values = bundle.to_dict()
+    _print(format_, values, bundle.table, lambda: _flat_csv(values["files"]))
 
 
 @app.command()
@@ -352,12 +354,12 @@ def _run(
         _next_step(f"export {shlex.quote(str(session.run.path))} --pick knee --to my_vit")
 
 
-def _show_front(path: Path, found: Any, format_: Format | None) -> None:
+def _show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = None) -> None:
     from nas.report import front_csv, front_table
     from nas.run_directory import RunDirectory
 
     name = RunDirectory.open(path).name
-    _print(format_, found.to_dict(name), lambda: front_table(found), lambda: front_csv(found))
+    _print(format_, found.to_dict(name), lambda: front_table(found, whole=whole), lambda: front_csv(found))
 
 
 def _next_step(command: str) -> None:
@@ -401,8 +403,10 @@ def _flat_csv(rows: Sequence[dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 the answer is bad, 2 misuse, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    everywhere = [word for word in arguments if word in EVERYWHERE]  # click takes them before the command only
+    rest = [word for word in arguments if word not in EVERYWHERE]
     try:
-        result = app(args=arguments, prog_name="search.py", standalone_mode=False)
+        result = app(args=[*everywhere, *rest], prog_name="search.py", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except NasError as error:
         if COMMON.debug:

@@ -32,7 +32,6 @@ class OperationCost:
     params: int
 
 
-@lru_cache(maxsize=65536)
 def layer_cost(
     layer: LayerChoice, tokens_before: int, embed_dim: int, backbone: Backbone, exports_map: bool
 ) -> tuple[tuple[str, int, int], ...]:
@@ -103,12 +102,28 @@ def breakdown(architecture: Architecture, backbone: Backbone) -> tuple[Operation
 
 def macs(architecture: Architecture, backbone: Backbone) -> int:
     """Multiply-accumulates for one image."""
-    return sum(operation.macs for operation in breakdown(architecture, backbone))
+    return _totals(architecture, backbone)[0]
 
 
 def params(architecture: Architecture, backbone: Backbone) -> int:
     """Parameters of the extracted subnet."""
-    return sum(operation.params for operation in breakdown(architecture, backbone))
+    return _totals(architecture, backbone)[1]
+
+
+@lru_cache(maxsize=4096)
+def _totals(architecture: Architecture, backbone: Backbone) -> tuple[int, int]:
+    sums = [outside_macs_params(architecture.embed_dim, backbone)]
+    sums += [
+        layer_macs_params(
+            layer,
+            architecture.tokens_before(i, backbone),
+            architecture.embed_dim,
+            backbone,
+            architecture.exports_map(i),
+        )
+        for i, layer in enumerate(architecture.layers)
+    ]
+    return sum(m for m, _ in sums), sum(p for _, p in sums)
 
 
 def live_values(
@@ -209,6 +224,7 @@ def peak_activation_bytes(
     return bytes_per_value * max(n for _, _, n in live_values(architecture, backbone, batch_size))
 
 
+@lru_cache(maxsize=65536)
 def layer_macs_params(
     layer: LayerChoice, tokens_before: int, embed_dim: int, backbone: Backbone, exports_map: bool
 ) -> tuple[int, int]:
@@ -217,6 +233,7 @@ def layer_macs_params(
     return sum(o[1] for o in operations), sum(o[2] for o in operations)
 
 
+@lru_cache(maxsize=256)
 def outside_macs_params(embed_dim: int, backbone: Backbone) -> tuple[int, int]:
     """(MACs per image, parameters) of everything that is not in a layer."""
     operations = _outside(embed_dim, backbone)

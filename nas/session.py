@@ -16,7 +16,7 @@ from nas.evaluation.evaluator import device_name, resolve_device, resolve_precis
 from nas.progress import Reporter
 from nas.run_directory import RunDirectory, latest_unfinished, next_path
 from nas.space import SearchSpace
-from nas.space_file import parse_space
+from nas.space_file import parse_space, space_of_run
 from nas.training.data import ImageData, load_images
 from nas.yaml_file import read_text
 
@@ -121,7 +121,7 @@ def reopen(path: Path, reporter: Reporter) -> Session:
         RunError: Not a run, or the data or the machine is another than it was.
     """
     run = RunDirectory.open(path)
-    config, space = RunConfig.model_validate(run.config()), space_of(run)
+    config, space = RunConfig.model_validate(run.config()), space_of_run(run)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, space.macs_range()[1])
     data = load_images(config.data, space.backbone.image_size, config.seed)
@@ -135,13 +135,6 @@ def reopen(path: Path, reporter: Reporter) -> Session:
     return Session(
         run=run, space=space, config=config, data=data, device=device, precision=precision, reporter=reporter
     )
-
-
-def space_of(run: RunDirectory) -> SearchSpace:
-    """The search space of a run, with its settings; with the run's own number of classes where it is known."""
-    manifest = run.manifest
-    space = parse_space(run.space_text(), str(run.path / "space.yaml"), tuple(manifest["space_settings"]))
-    return space.with_num_classes(len(manifest["class_names"]))
 
 
 def _fit_classes(space: SearchSpace, data: ImageData, source: Path) -> SearchSpace:

@@ -19,6 +19,8 @@ __all__ = ["GENES", "Constraints", "LayerDomain", "SearchSpace"]
 
 Value = int | float | str
 
+STARTS = 16  # draws among which the largest architecture under constraints is looked for
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraints:
@@ -165,33 +167,31 @@ class SearchSpace:
         _, width, layers = min(found, key=lambda item: item[0])
         return Architecture(embed_dim=width, layers=layers)
 
-    @cached_property
-    def _smallest(self) -> Architecture | None:
-        """The fewest MACs within the constraints; None where nothing was found within them.
+    def _extreme(self, sign: int) -> Architecture | None:
+        """The fewest (1) or most (-1) MACs within the bound on parameters; None where nothing is.
 
-        With a bound on parameters, the lower hull of MACs against parameters is followed to the bound
-        (LARAC), then single genes are changed: exact but for architectures that lie off the hull near both
-        bounds.
+        The hull of MACs against parameters is followed to the bound (LARAC), then single genes are changed:
+        exact but for architectures off the hull.
         """
-        over, bound = self._least(1.0, 0.0), self.constraints.max_params
+        over, bound = self._least(sign, 0.0), self.constraints.max_params
         if bound is None or self._params(over) <= bound:
-            return over if self.within_constraints(over) else None
+            return over
         under = self._least(0.0, 1.0)
         if self._params(under) > bound:
             return None
         while True:
-            slope = (self._macs(under) - self._macs(over)) / (self._params(over) - self._params(under))
-            between = self._least(1.0, slope)
-            gain = (
-                self._macs(under)
-                - self._macs(between)
-                + slope * (self._params(under) - self._params(between))
-            )
-            if gain <= 1e-9 * self._macs(under):
-                break
+            slope = sign * (self._macs(under) - self._macs(over)) / (self._params(over) - self._params(under))
+            between = self._least(sign, slope)
+            fewer_macs = self._macs(under) - self._macs(between)
+            fewer_params = self._params(under) - self._params(between)
+            if sign * fewer_macs + slope * fewer_params <= 1e-9 * self._macs(under):
+                return self._climb(under, -sign)
             over, under = (over, between) if self._params(between) <= bound else (between, under)
-        under = self._climb(under, -1)
-        return under if self.within_constraints(under) else None
+
+    @cached_property
+    def _smallest(self) -> Architecture | None:
+        found = self._extreme(1)
+        return found if found and self.within_constraints(found) else None
 
     def smallest(self) -> Architecture:
         """The architecture with the fewest MACs within the constraints."""
@@ -200,24 +200,29 @@ class SearchSpace:
 
     @cached_property
     def _largest(self) -> Architecture:
-        wanted = self._least(-1.0, 0.0)
-        return wanted if self.within_constraints(wanted) else self._climb(self.repair(wanted), 1)
+        wanted, bound = self._extreme(-1), self.constraints.max_macs
+        assert wanted is not None, "checked at construction"
+        if bound is None or self._macs(wanted) <= bound:
+            return wanted
+        rng = np.random.default_rng(0)
+        drawn = [space_sampling.sample_near(self, bound, rng) for _ in range(STARTS)]
+        return self._climb(max(drawn, key=self._macs), 1)
 
     def largest(self) -> Architecture:
         """The most MACs; under constraints, an architecture that no change of one gene makes larger."""
         return self._largest
 
     def _climb(self, architecture: Architecture, direction: int) -> Architecture:
-        """Change single genes as long as that gives more (1) or fewer (-1) MACs within the bounds."""
+        """Change single genes while that gives more (1) or fewer (-1) MACs and breaks the bounds no more."""
         best, improved = architecture, True
         while improved:
             improved = False
-            for name, values in self.choices().items():
-                for value in values:
-                    candidate = self.nearest(self._encode(best) | {name: value})
-                    more = (self._macs(candidate) - self._macs(best)) * direction > 0
-                    if more and (self.within_constraints(candidate) or not self.within_constraints(best)):
-                        best, improved = candidate, True
+            params = self.encode_unbounded(best)
+            for name, value in [(name, value) for name, values in self.choices().items() for value in values]:
+                candidate = self.nearest(params | {name: value})
+                more = (self._macs(candidate) - self._macs(best)) * direction > 0
+                if more and self.excess(candidate) <= self.excess(best):
+                    best, improved, params = candidate, True, params | {name: value}
         return best
 
     def _macs(self, architecture: Architecture) -> int:
@@ -236,10 +241,16 @@ class SearchSpace:
 
     def within_constraints(self, architecture: Architecture) -> bool:
         """Whether MACs and parameters keep the hard bounds."""
-        bounds = self.constraints
-        return (bounds.max_macs is None or self._macs(architecture) <= bounds.max_macs) and (
-            bounds.max_params is None or self._params(architecture) <= bounds.max_params
-        )
+        return self.excess(architecture) == 0
+
+    def excess(self, architecture: Architecture) -> float:
+        """By what share MACs and parameters, together, exceed the hard bounds; 0 within them."""
+        bounds, excess = self.constraints, 0.0
+        if bounds.max_macs is not None:
+            excess += max(0.0, self._macs(architecture) / bounds.max_macs - 1)
+        if bounds.max_params is not None:
+            excess += max(0.0, self._params(architecture) / bounds.max_params - 1)
+        return excess
 
     def __contains__(self, architecture: object) -> bool:
         return isinstance(architecture, Architecture) and not self.why_not(architecture)
@@ -279,9 +290,10 @@ class SearchSpace:
         """
         if reasons := self.why_not(architecture):
             raise ArchitectureError(f"not in space {self.name}: " + "; ".join(reasons))
-        return self._encode(architecture)
+        return self.encode_unbounded(architecture)
 
-    def _encode(self, architecture: Architecture) -> dict[str, Value]:
+    def encode_unbounded(self, architecture: Architecture) -> dict[str, Value]:
+        """`encode` for an architecture that may break the constraints, but no other rule of the space."""
         params = {name: values[0] for name, values in self.choices().items()}
         params |= {"embed_dim": architecture.embed_dim, "depth": architecture.depth}
         for i, layer in enumerate(architecture.layers):
@@ -336,7 +348,7 @@ class SearchSpace:
         """Move few genes, in a fixed mixed order, to the smallest architecture's until the bounds hold."""
         if self.within_constraints(architecture):
             return architecture
-        small, params = self._encode(self.smallest()), self._encode(architecture)
+        small, params = self.encode_unbounded(self.smallest()), self.encode_unbounded(architecture)
         order = sorted(params, key=lambda name: hashlib.sha256(name.encode()).digest())
 
         def moved(count: int) -> Architecture:

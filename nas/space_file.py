@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 from nas.architecture import AttentionKind, Backbone, Hallucination, Reducer
 from nas.document import Document, KeyPath, Problem, Section, check, error_of, shown
 from nas.errors import SearchSpaceError
+from nas.run_directory import RunDirectory
 from nas.space import GENES, Constraints, LayerDomain, SearchSpace
 from nas.yaml_file import apply_settings, read_text, scan_yaml
 
@@ -168,6 +169,18 @@ def parse_space(text: str, source: str, settings: Sequence[str] = ()) -> SearchS
                     key, _, rest = words.partition(": ")
                     problems.append(document.problem((key,), rest))
     raise error_of(source, problems, SearchSpaceError, hint=hint)
+
+
+def space_of_run(run: RunDirectory) -> SearchSpace:
+    """The search space of a run, with its settings and the number of classes of its data.
+
+    Raises:
+        SearchSpaceError: The copy in the run was damaged.
+    """
+    manifest = run.manifest
+    source = str(run.path / "space.yaml")
+    space = parse_space(run.space_text(), source, tuple(manifest["space_settings"]))
+    return space.with_num_classes(len(manifest["class_names"]))
 
 
 def _without(document: Document, problems: Sequence[Problem]) -> tuple[SpaceFile | None, set[str]]:

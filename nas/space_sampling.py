@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from nas.space import SearchSpace
 
 UNIFORM_TRIES = 32  # draws before a constrained sample is made by repair
+NEAR = 0.02  # of the wanted MACs: near enough
+EXCESS_WEIGHT = 1.5  # of what exceeds a bound, against the distance in MACs; 1.5, 3 and 10 were tried
+PASSES = 3  # over all genes
 TILT_STEPS = 14  # halvings of the tilt interval: resolves 16 / 2**14
 COST_ORDER = {"shared": 0, "static": 1, "dynamic": 2, "pool": 0, "conv_pool": 1, "copy": 0, "mix_conv": 1}
 
@@ -39,36 +42,50 @@ def _sample_unconstrained(space: "SearchSpace", rng: np.random.Generator) -> Arc
 
 
 def sample_stratified(space: "SearchSpace", rng: np.random.Generator) -> Architecture:
-    """See `SearchSpace.sample_stratified`.
+    """See `SearchSpace.sample_stratified`."""
+    return sample_near(space, rng.uniform(*space.macs_range()), rng)
 
-    A target is drawn uniformly; every gene gets a uniform number, read through a distribution tilted towards
-    its cheap or its costly values; the tilt is bisected until the MACs meet the target as nearly as they can.
+
+def sample_near(space: "SearchSpace", macs: float, rng: np.random.Generator) -> Architecture:
+    """Draw an architecture with about so many MACs.
+
+    Every gene gets a uniform number, read through a distribution tilted towards its cheap or its costly values;
+    the tilt is bisected until the MACs come near. Then single genes are changed, in random order, where that
+    brings the MACs nearer or the architecture closer to keeping the constraints.
     """
-    low, high = space.macs_range()
-    target = rng.uniform(low, high)
     uniform = {name: float(rng.random()) for name in space.choices()}
     ranked = {name: sorted(values, key=_price(name)) for name, values in space.choices().items()}
-    best = _tilted(space, ranked, uniform, 0.0)
+    changes = [(name, value) for name, values in ranked.items() if len(values) > 1 for value in values]
+
+    def error(architecture: Architecture) -> float:
+        return abs(cost.macs(architecture, space.backbone) / macs - 1) + EXCESS_WEIGHT * space.excess(
+            architecture
+        )
+
     bottom, top = -8.0, 8.0
+    drawn = []
     for _ in range(TILT_STEPS):
         tilt = (bottom + top) / 2
-        candidate = _tilted(space, ranked, uniform, tilt)
-        macs = cost.macs(candidate, space.backbone)
-        if abs(macs - target) < abs(cost.macs(best, space.backbone) - target):
-            best = candidate
-        bottom, top = (tilt, top) if macs < target else (bottom, tilt)
-    return best
+        drawn.append(space.nearest(_tilted(ranked, uniform, tilt)))
+        less = cost.macs(drawn[-1], space.backbone) < macs
+        bottom, top = (tilt, top) if less else (bottom, tilt)
+    best = min(drawn, key=error)
+    params, least = space.encode_unbounded(best), error(best)
+    for i in [i for _ in range(PASSES) for i in rng.permutation(len(changes))]:
+        if least <= NEAR and not space.excess(best):
+            return best
+        candidate = space.nearest(params | dict([changes[i]]))
+        if error(candidate) < least:
+            best, least, params = candidate, error(candidate), params | dict([changes[i]])
+    return space.repair(best)
 
 
-def _tilted(
-    space: "SearchSpace", ranked: Mapping[str, Sequence[Any]], uniform: Mapping[str, float], tilt: float
-) -> Architecture:
+def _tilted(ranked: Mapping[str, Sequence[Any]], uniform: Mapping[str, float], tilt: float) -> dict[str, Any]:
     shares = {}
     for count in {len(values) for values in ranked.values()}:
         weights = np.exp(tilt * (np.arange(count) - (count - 1) * (tilt > 0)))
         shares[count] = np.cumsum(weights / weights.sum())[:-1].tolist()
-    wanted = {name: values[bisect(shares[len(values)], uniform[name])] for name, values in ranked.items()}
-    return space.repair(space.nearest(wanted))
+    return {name: values[bisect(shares[len(values)], uniform[name])] for name, values in ranked.items()}
 
 
 def _price(name: str) -> Any:

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-import torch
 from factories import backbone
-from torch import nn
 
 from nas.architecture import Architecture, AttentionKind, Hallucination, LayerChoice, Reducer
 from nas.errors import ArchitectureError
@@ -49,7 +47,7 @@ def tiny(**changes: Any) -> SearchSpace:
 
 
 def listed(space: SearchSpace) -> Iterator[Architecture]:
-    """Every architecture of a space: all combinations of all values, without the illegal ones, maybe repeated."""
+    """Every architecture of a space, some twice: all combinations of all values but the illegal ones."""
     for width, depth in product(space.embed_dim, space.depth):
         for layers in product(*(_spelled(domain) for domain in space.layers[:depth])):
             first, patches = layers[0], space.backbone.num_patches
@@ -71,8 +69,10 @@ def _spelled(domain: LayerDomain) -> set[LayerChoice]:
     return choices
 
 
-def randomise(module: nn.Module, seed: int = 0) -> None:
+def randomise(module: Any, seed: int = 0) -> None:
     """Give every weight a value that acts: the operators' own start at zero or one."""
+    import torch  # spaces need none
+
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():

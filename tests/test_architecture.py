@@ -100,7 +100,16 @@ def test_shared_layers_pass_a_provider_on():
 
 @pytest.mark.parametrize(
     ("heads", "ratio", "hallucinated"),
-    [(3, 0.5, 1), (2, 0.5, 1), (4, 0.75, 3), (1, 0.5, 0), (2, 0.4, 0), (3, 0.99, 2), (10, 0.1, 1), (4, 0.0, 0)],
+    [
+        (3, 0.5, 1),
+        (2, 0.5, 1),
+        (4, 0.75, 3),
+        (1, 0.5, 0),
+        (2, 0.4, 0),
+        (3, 0.99, 2),
+        (10, 0.1, 1),
+        (4, 0.0, 0),
+    ],
 )
 def test_hallucinated_heads_are_whole_and_one_stays_real(heads, ratio, hallucinated):
     choice = layer(num_heads=heads, hallucination_ratio=ratio)
@@ -167,7 +176,10 @@ def test_digest_is_the_same_in_every_process(hash_seed):
         ('{"layers": []}', "at least one layer|'embed_dim' is missing"),
         ('{"embed_dim": 24}', "'layers' is missing"),
         ('{"embed_dim": 24, "layers": [], "speed": 1, "color": 2}', "unknown field 'color', 'speed'"),
-        ('{"embed_dim": 24, "layers": [{"num_tokens": 16, "num_heads": 2, "mlp_ratio": 2, "rank": 1}]}', "rank"),
+        (
+            '{"embed_dim": 24, "layers": [{"num_tokens": 16, "num_heads": 2, "mlp_ratio": 2, "rank": 1}]}',
+            "rank",
+        ),
         ('{"embed_dim": 24, "layers": [{"num_tokens": 16, "num_heads": 2}]}', "mlp_ratio"),
         ('{"embed_dim": 24, "layers": ["dynamic"]}', "architecture"),
         ('{"embed_dim": "wide", "layers": []}', "wide"),

@@ -172,7 +172,9 @@ class Supernet(nn.Module):
         if key not in self._skeletons:
             self._check(architecture)
             with torch.device("meta"):
-                self._skeletons[key] = _Skeleton(Subnet(self.space.backbone, architecture, drop_path=drop_path))
+                self._skeletons[key] = _Skeleton(
+                    Subnet(self.space.backbone, architecture, drop_path=drop_path)
+                )
             if len(self._skeletons) > CACHED_SKELETONS:
                 self._skeletons.popitem(last=False)
         self._skeletons.move_to_end(key)

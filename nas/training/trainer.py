@@ -63,7 +63,8 @@ class SupernetTrainer:
     """Trains a supernet on the train split.
 
     Each step: the largest subnet learns the labels on the whole batch; the smallest and the random ones learn its
-    soft predictions, each on an equal share of the batch. One optimiser step on the sum.
+    soft predictions, each on an equal share of the batch. One optimiser step on the largest's loss plus the mean
+    of the others': every image counts once with its label and once with the teacher's answer.
 
     Args:
         supernet: Trained in place.
@@ -128,7 +129,7 @@ class SupernetTrainer:
         first = self.resume()
         started = saved = time.monotonic()
         for step in range(first, self.steps):
-            losses = self._step(step)
+            losses = self.train_step(step)
             done, now = step + 1, time.monotonic()
             if done == self.steps or now - saved > 60 * self.config.checkpoint_minutes:
                 self.save(done)
@@ -159,7 +160,8 @@ class SupernetTrainer:
             sha.update(tensor.detach().cpu().contiguous().numpy().data)
         return sha.hexdigest()[:12]
 
-    def _step(self, step: int) -> tuple[float, float, float]:
+    def train_step(self, step: int) -> tuple[float, float, float]:
+        """One optimiser step; returns the losses of the largest, the smallest and the mean random subnet."""
         seed_everything(self.seed, step)
         images, targets = self._batch(step)
         largest, *others = sandwich(
@@ -178,7 +180,7 @@ class SupernetTrainer:
             share = slice(i, None, len(others))
             student = self._logits(images[share], architecture) / self.config.distill_temperature
             distilled = functional.cross_entropy(student, taught[share])
-            distilled.backward()  # type: ignore[no-untyped-call]
+            (distilled / len(others)).backward()  # type: ignore[no-untyped-call]
             losses.append(distilled.detach())
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_grad)
         values = torch.stack(losses).tolist()

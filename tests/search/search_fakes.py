@@ -101,10 +101,14 @@ def append_line(path: Path, line: str) -> None:
         os.fsync(file.fileno())
 
 
-def build_analytic(backbone: Backbone, conduct: Mapping[str, str], arrays: Mapping[str, Any]) -> AnalyticEvaluator:
+def build_analytic(
+    backbone: Backbone, conduct: Mapping[str, str], broken: Path, arrays: Mapping[str, Any]
+) -> AnalyticEvaluator:
     """For Ray: top-level, so that it can be sent to an actor."""
     assert arrays["weights"].tolist() == [1.0, 2.0, 3.0]
     assert not arrays["weights"].flags.writeable
+    if broken.exists():
+        raise FileExistsError(broken.name)
     return AnalyticEvaluator(backbone, conduct=conduct)
 
 

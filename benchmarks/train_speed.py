@@ -1,0 +1,155 @@
+"""Supernet training speed, and what weight sharing costs: against a plain timm ViT of the same shape, same step.
+
+    python benchmarks/train_speed.py [--rounds 5]
+
+Times are of single steps, interleaved round by round; the ratio is the median of the rounds' ratios.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from tables import write_table
+from timm.models.vision_transformer import VisionTransformer
+from torch.nn import functional
+
+from nas import cost
+from nas.config import TrainConfig
+from nas.model.supernet import Supernet
+from nas.space import SearchSpace
+from nas.training.data import ImageData, ImageSet
+from nas.training.trainer import SupernetTrainer, autocast
+
+BATCH = 128
+
+
+def synthetic(size: int, classes: int) -> ImageData:
+    """Noise images: speed does not depend on what they show."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4 * BATCH, 3, size, size), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(4 * BATCH) % classes
+    split = ImageSet(images, labels, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    return ImageData(
+        train=split,
+        search=split,
+        class_names=tuple(map(str, range(classes))),
+        flip_safe=True,
+        hashes={"train": "noise", "search": "noise", "test": "noise"},
+        summary=[],
+        test=None,
+    )
+
+
+def plain_step(space: SearchSpace, data: ImageData, precision: str, threads: int) -> Callable[[int], None]:
+    """One training step of timm's own ViT of the largest subnet's shape."""
+    largest, backbone = space.largest(), space.backbone
+    layer = largest.layers[0]
+    assert largest.embed_dim == layer.num_heads * backbone.head_dim, "timm's ViT ties width to heads"
+    model = VisionTransformer(
+        img_size=backbone.image_size,
+        patch_size=backbone.patch_size,
+        num_classes=10,
+        embed_dim=largest.embed_dim,
+        depth=largest.depth,
+        num_heads=layer.num_heads,
+        mlp_ratio=layer.mlp_ratio,
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+    def step(number: int) -> None:
+        torch.set_num_threads(threads)
+        chosen = slice(0, BATCH)
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(torch.device("cpu"), precision):
+            logits = model(data.train.normalized(chosen))
+        functional.cross_entropy(logits.float(), data.train.labels[chosen]).backward()
+        optimizer.step()
+
+    return step
+
+
+def shared_step(space: SearchSpace, data: ImageData, precision: str, threads: int) -> Callable[[int], None]:
+    """The same step through the supernet: its largest subnet only."""
+    supernet = Supernet(space).train()
+    optimizer = torch.optim.AdamW(supernet.parameters(), lr=1e-3)
+    largest = space.largest()
+
+    def step(number: int) -> None:
+        torch.set_num_threads(threads)
+        chosen = slice(0, BATCH)
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(torch.device("cpu"), precision):
+            logits = supernet(data.train.normalized(chosen), largest)
+        functional.cross_entropy(logits.float(), data.train.labels[chosen]).backward()
+        optimizer.step()
+
+    return step
+
+
+def sandwich_step(space: SearchSpace, data: ImageData, precision: str, threads: int) -> Callable[[int], None]:
+    """A whole training step: augmentation, four subnets, distillation, EMA."""
+    trainer = SupernetTrainer(
+        Supernet(space),
+        data,
+        TrainConfig(batch_size=BATCH),
+        seed=0,
+        device=torch.device("cpu"),
+        precision=precision,
+        directory=Path(tempfile.mkdtemp()),
+    )
+
+    def step(number: int) -> None:
+        torch.set_num_threads(threads)
+        trainer.train_step(number)
+
+    return step
+
+
+def main() -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    space = SearchSpace.from_yaml("search_spaces/cifar_small.yaml").with_num_classes(10)
+    data = synthetic(space.backbone.image_size, 10)
+    kinds = {"plain timm ViT": plain_step, "largest in supernet": shared_step, "sandwich step": sandwich_step}
+    cells = [(precision, threads) for precision in ("fp32", "bf16") for threads in (1, 2)]
+    steps = {(kind, *cell): make(space, data, *cell) for cell in cells for kind, make in kinds.items()}
+    seconds: dict[tuple[str, str, int], list[float]] = {key: [] for key in steps}
+    for number in range(rounds + 1):
+        for key, step in steps.items():
+            started = time.perf_counter()
+            step(number)
+            if number:  # the first is warm-up
+                seconds[key].append(time.perf_counter() - started)
+    rows = []
+    for precision, threads in cells:
+        plain = np.array(seconds["plain timm ViT", precision, threads])
+        reference = np.array(seconds["plain timm ViT", "fp32", threads])
+        for kind in kinds:
+            times = np.array(seconds[kind, precision, threads])
+            rows.append(
+                {
+                    "step": kind,
+                    "precision": precision,
+                    "threads": threads,
+                    "images_per_second": round(BATCH / float(np.median(times)), 1),
+                    "time_over_plain": round(float(np.median(times / plain)), 3),
+                    "time_over_plain_fp32": round(float(np.median(times / reference)), 3),
+                }
+            )
+    macs = cost.macs(space.largest(), space.backbone) / 1e6
+    write_table(
+        "train_speed",
+        rows,
+        f"cifar_small, largest subnet {macs:.0f} MMACs per image, batch {BATCH}, {rounds} interleaved rounds, medians; "
+        "a sandwich step trains the largest on the whole batch and three others on a third each",
+    )
+
+
+if __name__ == "__main__":
+    main()
