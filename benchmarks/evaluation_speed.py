@@ -1,6 +1,6 @@
 """Subnet evaluations per minute at 1,000 images, accuracy only and with latency, fp32 and bf16, one thread.
 
-    python benchmarks/evaluation_speed.py [--subnets 10]
+python benchmarks/evaluation_speed.py [--subnets 10]
 """
 
 import argparse

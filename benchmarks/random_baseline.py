@@ -26,7 +26,9 @@ def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--draws", type=int, default=3, help="independent random samples, half uniform half stratified")
+    parser.add_argument(
+        "--draws", type=int, default=3, help="independent random samples, half uniform half stratified"
+    )
     arguments = parser.parse_args()
     session = reopen(arguments.run, Reporter())
     supernet = trained_supernet(session)
@@ -49,7 +51,9 @@ def main() -> None:
                         device=session.device,
                         precision=session.precision,
                     )
-                    values.append((top1_percent(correct), float(cost.macs(architecture, session.space.backbone))))
+                    values.append(
+                        (top1_percent(correct), float(cost.macs(architecture, session.space.backbone)))
+                    )
                     bar(i + 1, len(found), f"{kind} draw {draw}: {i + 1}/{len(found)}")
             rows.append(row(f"random, {kind}, draw {draw}", len(values), values, objectives))
     write_table(
@@ -60,7 +64,9 @@ def main() -> None:
     )
 
 
-def row(name: str, count: int, values: list[tuple[float, float]], objectives: list[Objective]) -> dict[str, object]:
+def row(
+    name: str, count: int, values: list[tuple[float, float]], objectives: list[Objective]
+) -> dict[str, object]:
     """One line of the table."""
     return {
         "architectures": name,

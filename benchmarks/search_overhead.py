@@ -1,6 +1,6 @@
 """Time per trial of everything but the evaluation: propose, decode, store, record, tell.
 
-    python benchmarks/search_overhead.py [--trials 300]
+python benchmarks/search_overhead.py [--trials 300]
 """
 
 import argparse
@@ -75,7 +75,9 @@ def main() -> None:
                     "ms_per_trial": round(milliseconds_per_trial(space, sampler, trials), 2),
                 }
             )
-    write_table("search_overhead", rows, f"{trials} trials, two objectives, journal and trials.jsonl synced to disk")
+    write_table(
+        "search_overhead", rows, f"{trials} trials, two objectives, journal and trials.jsonl synced to disk"
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def space_summary(space: SearchSpace) -> dict[str, Any]:
-    """JSON of `check --format json`: sizes and extremes; MACs per image, memory in bytes at batch 1 and fp32."""
+    """JSON of `check --format json`: sizes and extremes; MACs per image, bytes at batch 1 in fp32."""
     extremes = {}
     for name, architecture in (("smallest", space.smallest()), ("largest", space.largest())):
         macs = cost.macs(architecture, space.backbone)

@@ -1,4 +1,4 @@
-"""The command line: parses, calls one function, prints. Standard output is data, standard error is for people.
+"""The command line: parses, calls one function, prints. Standard output is data, standard error for people.
 
 Commands that only look import no torch; imports live in the handlers.
 """
@@ -27,7 +27,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="From images to the Pareto front of small, fast Vision Transformers, and the model files.\n\n"
     "Without a command: [bold]run[/bold] on scikit-learn's digits.",
-    epilog="stdout is data, stderr is for people. Exit: 0 done, 1 the answer is bad, 2 misuse, 130 interrupted.",
+    epilog="stdout is data, stderr is for people. "
+    "Exit: 0 done, 1 the answer is bad, 2 misuse, 130 interrupted.",
 )
 
 
@@ -48,31 +49,60 @@ class _Common:
 COMMON = _Common()
 EVERYWHERE = ("-q", "--quiet", "-v", "--verbose", "--debug", "--version")
 
-SpaceArgument = Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="Search space; every key: search_spaces/README.md.")]
+SpaceArgument = Annotated[
+    Path, typer.Argument(metavar="SPACE.yaml", help="Search space; every key: search_spaces/README.md.")
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as results/digits-1.")]
 FormatOption = Annotated[
     Format | None, typer.Option("--format", "-f", help="Output; table on a terminal, json when piped.")
 ]
-DataOption = Annotated[str | None, typer.Option(help="digits | folder:DIR | parquet:TRAIN[,TEST] | a timm spec.")]
+DataOption = Annotated[
+    str | None, typer.Option(help="digits | folder:DIR | parquet:TRAIN[,TEST] | a timm spec.")
+]
 RunOption = Annotated[
-    Path | None, typer.Option("--run", help="Folder of the run; default results/<space>-<n>. An existing one is resumed.")
+    Path | None,
+    typer.Option("--run", help="Folder of the run; default results/<space>-<n>. An existing one is resumed."),
 ]
 EpochsOption = Annotated[int | None, typer.Option(help="Passes over the training images.")]
 SeedOption = Annotated[int | None, typer.Option(help="Of splits, training and search.")]
-InitOption = Annotated[str | None, typer.Option(help="timm:NAME | local-dir:DIR: weights to start the supernet from.")]
+InitOption = Annotated[
+    str | None, typer.Option(help="timm:NAME | local-dir:DIR: weights to start the supernet from.")
+]
 DeviceOption = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
-PrecisionOption = Annotated[str | None, typer.Option(help="auto | fp32 | bf16; auto is bf16 where the hardware has it.")]
+PrecisionOption = Annotated[
+    str | None, typer.Option(help="auto | fp32 | bf16; auto is bf16 where the hardware has it.")
+]
 SamplerOption = Annotated[str | None, typer.Option(help="nsga2 | tpe | random.")]
 TrialsOption = Annotated[
-    int | None, typer.Option(min=1, help=f"Architectures to measure in all, so a finished search can be extended; default {DEFAULT_TRIALS}.")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Architectures to measure in all, so a finished search can be extended; "
+        f"default {DEFAULT_TRIALS}.",
+    ),
 ]
-MinutesOption = Annotated[float | None, typer.Option(min=0.01, help="Minutes to search, instead of --trials.")]
-WorkersOption = Annotated[int | None, typer.Option(min=0, help="Ray workers, one thread each; 0: in this process, without Ray. Default: one per core.")]
+MinutesOption = Annotated[
+    float | None, typer.Option(min=0.01, help="Minutes to search, instead of --trials.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Ray workers, one thread each; 0: in this process, without Ray. Default: one per core.",
+    ),
+]
 AddressOption = Annotated[str | None, typer.Option(help="Ray cluster to run on; default: this machine.")]
-StorageOption = Annotated[str | None, typer.Option(help="Database URL of the Optuna study; default: a journal in the run.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.key=value of the configuration or the space; repeatable.")]
+StorageOption = Annotated[
+    str | None, typer.Option(help="Database URL of the Optuna study; default: a journal in the run.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="section.key=value of the configuration or the space; repeatable."),
+]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file of the configuration.")]
-SkipOption = Annotated[bool, typer.Option("--skip-bad-images", help="Leave unreadable images out instead of stopping.")]
+SkipOption = Annotated[
+    bool, typer.Option("--skip-bad-images", help="Leave unreadable images out instead of stopping.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -224,8 +254,12 @@ def status(run: RunArgument, format_: FormatOption = None) -> None:
 @app.command()
 def front(
     run: RunArgument,
-    max_latency_ms: Annotated[float | None, typer.Option(help="Only architectures up to this latency, ms per batch.")] = None,
-    max_macs: Annotated[float | None, typer.Option(help="Only up to these MACs per image, such as 30e6.")] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="Only architectures up to this latency, ms per batch.")
+    ] = None,
+    max_macs: Annotated[
+        float | None, typer.Option(help="Only up to these MACs per image, such as 30e6.")
+    ] = None,
     max_params: Annotated[float | None, typer.Option(help="Only up to this number of parameters.")] = None,
     min_top1: Annotated[float | None, typer.Option(help="Only from this top-1 on, percent.")] = None,
     sort: Annotated[str | None, typer.Option(help="top1 | macs | params | latency_ms.")] = None,
@@ -246,7 +280,9 @@ def front(
 @app.command()
 def show(
     run: RunArgument,
-    pick: Annotated[str, typer.Argument(help="knee | top1 | fastest | cheapest | digest | architecture file.")],
+    pick: Annotated[
+        str, typer.Argument(help="knee | top1 | fastest | cheapest | digest | architecture file.")
+    ],
     format_: FormatOption = None,
 ) -> None:
     """One architecture, layer by layer: tokens, operators, MACs, share of latency."""
@@ -258,7 +294,12 @@ def show(
     backbone = space_of_run(RunDirectory.open(run)).backbone
     point = ParetoFront.from_run(run).pick(pick)
     rows = show_rows(point, backbone)
-    values = {"schema_version": 1, "digest": point.digest, "layers": rows, "architecture": point.architecture.to_dict()}
+    values = {
+        "schema_version": 1,
+        "digest": point.digest,
+        "layers": rows,
+        "architecture": point.architecture.to_dict(),
+    }
     _print(format_, values, lambda: show_table(point, backbone), lambda: _flat_csv(rows))
 
 
@@ -272,10 +313,11 @@ def export(
 ) -> None:
     """Write an architecture as a model bundle, reload it, and fail if anything differs from the table."""
     from nas import pipeline
+    from nas.report import export_table
 
     bundle = pipeline.export(run, pick, to, tuple(formats.split(",")), _reporter())
     values = bundle.to_dict()
-    _print(format_, values, bundle.table, lambda: _flat_csv(values["files"]))
+    _print(format_, values, lambda: export_table(values), lambda: _flat_csv(values["files"]))
 
 
 @app.command()
@@ -324,13 +366,17 @@ def _start(space: Path, path: Path | None, recipe: Recipe) -> Any:
     return start(space, for_space, config, path, _reporter())
 
 
+def _check_limits(options: Budgeting) -> None:
+    if options.trials is not None and options.minutes is not None:
+        raise ConfigError("--trials and --minutes are two limits", hint="give one of them")
+
+
 def _budget(options: Budgeting) -> Any:
     import os
 
     from nas.pipeline import Budget
 
-    if options.trials is not None and options.minutes is not None:
-        raise ConfigError("--trials and --minutes are two limits", hint="give one of them")
+    _check_limits(options)
     trials = options.trials if options.trials or options.minutes else DEFAULT_TRIALS
     workers = options.workers if options.workers is not None else len(os.sched_getaffinity(0))
     return Budget(
@@ -345,6 +391,7 @@ def _budget(options: Budgeting) -> Any:
 def _run(
     space: Path, path: Path | None, budgeting: Budgeting, recipe: Recipe, format_: Format | None
 ) -> None:
+    _check_limits(budgeting)
     session = _start(space, path, recipe)
     from nas import pipeline
 
@@ -403,7 +450,7 @@ def _flat_csv(rows: Sequence[dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 the answer is bad, 2 misuse, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    everywhere = [word for word in arguments if word in EVERYWHERE]  # click takes them before the command only
+    everywhere = [word for word in arguments if word in EVERYWHERE]  # click: only before a command
     rest = [word for word in arguments if word not in EVERYWHERE]
     try:
         result = app(args=[*everywhere, *rest], prog_name="search.py", standalone_mode=False)

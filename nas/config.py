@@ -30,7 +30,7 @@ class DataConfig(Section):
     """Which images, and how they are split."""
 
     spec: str = Field("digits", description="digits | folder:DIR | parquet:TRAIN[,TEST] | a timm spec")
-    search_fraction: Fraction = Field(0.1, description="share of the training images that ranks candidates")
+    search_fraction: Fraction = Field(0.2, description="share of the training images that ranks candidates")
     test_fraction: Fraction = Field(
         0.2, description="share set aside for testing where the data has no test split"
     )
@@ -40,12 +40,14 @@ class DataConfig(Section):
 class TrainConfig(Section):
     """How the supernet is trained: sandwich rule with in-place distillation, through timm's parts."""
 
-    epochs: Annotated[int, Field(ge=1)] = Field(30, description="passes over the training images")
-    batch_size: Annotated[int, Field(ge=1)] = Field(128, description="images per step")
-    num_random: Annotated[int, Field(ge=0)] = Field(
-        2, description="random subnets per step, beside largest and smallest"
+    epochs: int | None = Field(
+        None, ge=1, description="passes over the training images; null: 30, or as many as make 1,000 steps"
     )
-    lr: Positive = Field(1e-3, description="peak learning rate of AdamW at this batch size")
+    batch_size: Annotated[int, Field(ge=1)] = Field(64, description="images per step")
+    num_random: Annotated[int, Field(ge=0)] = Field(
+        1, description="random subnets per step, beside largest and smallest"
+    )
+    lr: Positive = Field(2e-3, description="peak learning rate of AdamW at this batch size")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.05, description="AdamW's weight decay")
     warmup_epochs: Annotated[float, Field(ge=0)] = Field(2.0, description="linear warm-up, epochs")
     clip_grad: Positive = Field(1.0, description="gradient norm is clipped to this")
@@ -57,7 +59,9 @@ class TrainConfig(Section):
     cutmix: Annotated[float, Field(ge=0)] = Field(0.0, description="timm CutMix alpha; 0 is off")
     hflip: float | None = Field(None, ge=0, le=1, description="flip probability; null: 0.5, and 0 for digits")
     auto_augment: str = Field("", description="timm auto-augment policy, such as rand-m5-n1; empty is off")
-    crop_scale: tuple[Share, Share] = Field((0.6, 1.0), description="random resized crop, share of the area")
+    crop_scale: tuple[Share, Share] | None = Field(
+        None, description="random resized crop, share of the area; null: 0.6 to 1, and no crop below 16 px"
+    )
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.998, description="weight averaging; 0 is off")
     distill_temperature: Positive = Field(1.0, description="soft distillation from the largest subnet")
     checkpoint_minutes: Positive = Field(1.0, description="minutes between checkpoints")

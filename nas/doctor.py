@@ -34,7 +34,8 @@ def diagnose() -> dict[str, Any]:
         _checked("disk", _disk),
     ]
     missing = [name for name, found in versions.items() if found is None]
-    checks.append({"check": "packages", "passed": not missing, "found": ", ".join(missing) + " missing" if missing else "all there"})
+    found = f"{', '.join(missing)} missing" if missing else "all there"
+    checks.append({"check": "packages", "passed": not missing, "found": found})
     return {
         "schema_version": 1,
         "healthy": all(check["passed"] for check in checks),
@@ -72,7 +73,7 @@ def _checked(name: str, check: Callable[[], str]) -> dict[str, Any]:
 
 def _torchvision() -> str:
     import torch
-    import torchvision
+    import torchvision  # type: ignore[import-untyped]
 
     boxes, scores = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0])
     torchvision.ops.nms(boxes, scores, 0.5)  # a torchvision built for another torch has no compiled operators
@@ -123,7 +124,8 @@ name: doctor
 backbone: {image_size: 32, patch_size: 8, num_classes: 10, head_dim: 16}
 embed_dim: [32, 48]
 depth: [2, 3]
-layers: {num_tokens: [16, 4], attention: [dynamic, static, shared], hallucination_ratio: [0, 0.5], num_heads: 2}
+layers:
+  {num_tokens: [16, 4], attention: [dynamic, static, shared], hallucination_ratio: [0, 0.5], num_heads: 2}
 """
     return parse_space(text, "doctor")
 

@@ -5,7 +5,6 @@ What was written is loaded again from disk and compared; a bundle that differs i
 
 import copy
 import difflib
-import json
 import shutil
 import tempfile
 import time
@@ -222,15 +221,6 @@ def _write_timm(model: Subnet, folder: Path, preprocessing: Mapping[str, Any]) -
             **{key: preprocessing[key] for key in ("mean", "std", "interpolation", "crop_pct")},
         },
     )
-    _withhold_arguments(folder / FILES["timm"][1])
-
-
-def _withhold_arguments(path: Path) -> None:
-    """Keep timm from passing img_size and global_pool: nas_vit has both from `backbone`, and refuses them."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["model_args"].pop("global_pool", None)
-    config["pretrained_cfg"]["fixed_input_size"] = False
-    _write_json(path, config)
 
 
 def _batch_dimension() -> tuple[dict[int, Any]]:

@@ -1,4 +1,4 @@
-"""The stages of a run: train the supernet, search, measure the front; and export from it. Each can be resumed."""
+"""The stages of a run: train the supernet, search, measure the front; and export. Each can be resumed."""
 
 import math
 import time
@@ -25,7 +25,7 @@ from nas.run_directory import RunDirectory
 from nas.search.loop import Progress, Search
 from nas.search.study import ArchitectureStudy
 from nas.search.workers import InlineWorkers, RayWorkers, Workers
-from nas.session import Session, reopen
+from nas.session import Session, reopen, torch_threads
 from nas.training.data import ImageSet, sealed_test_split
 from nas.training.trainer import SupernetTrainer, TrainProgress, initial_weights
 
@@ -84,7 +84,7 @@ def train(session: Session) -> Supernet:
     trainer = _trainer(session)
     _enter(session.run, "training")
     last: TrainProgress | None = None
-    with sealed_test_split(), session.reporter.bar("supernet") as bar:
+    with torch_threads(session.threads), sealed_test_split(), session.reporter.bar("supernet") as bar:
 
         def show(progress: TrainProgress) -> None:
             nonlocal last
@@ -93,9 +93,9 @@ def train(session: Session) -> Supernet:
             bar(
                 progress.step,
                 progress.steps,
-                f"epoch {progress.epoch:.1f}/{session.config.train.epochs}  loss largest {largest:.2f} smallest "
-                f"{smallest:.2f} random {random:.2f}  {progress.images_per_second:.0f} images/s  "
-                f"left {duration(progress.eta_s)}",
+                f"epoch {progress.epoch:.1f}/{progress.epochs}  "
+                f"loss largest {largest:.2f} smallest {smallest:.2f} random {random:.2f}  "
+                f"{progress.images_per_second:.0f} images/s  left {duration(progress.eta_s)}",
             )
 
         trained = trainer.run(show)
@@ -109,7 +109,9 @@ def _trainer(session: Session) -> SupernetTrainer:
     supernet = Supernet(session.space, seed=session.config.seed)
     if session.config.init:
         missing = supernet.load_timm(initial_weights(session.config.init, session.space.backbone))
-        session.reporter.line("init", f"{session.config.init}; {len(missing)} weights of the operators start anew")
+        session.reporter.line(
+            "init", f"{session.config.init}; {len(missing)} weights of the operators start anew"
+        )
     return SupernetTrainer(
         supernet,
         session.data,
@@ -138,7 +140,6 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
     setup = _setup(session, manifest)
     arrays = evaluator_arrays(supernet, session.data.search)
     build = partial(build_evaluator, setup)
-    threads = torch.get_num_threads()
     study = ArchitectureStudy(
         session.space,
         objectives,
@@ -159,7 +160,7 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
                 build, arrays, budget.workers, budget.ray_address, config.evaluate.timeout_s, num_gpus=gpus
             )
         loop = Search(session.space, objectives, study, workers, run)
-        with sealed_test_split(), session.reporter.bar("search") as bar:
+        with torch_threads(1), sealed_test_split(), session.reporter.bar("search") as bar:
             trials = loop.run(
                 trials=budget.trials, minutes=budget.minutes, on_progress=lambda p: bar(*_search_line(p))
             )
@@ -167,7 +168,6 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
         if workers is not None:
             workers.close()
         study.close()
-        torch.set_num_threads(threads)
     run.write_trials_csv()
     run.log(f"search ended ({loop.outcome}) with {len(trials)} trials")
     session.reporter.line("search", f"ended: {loop.outcome}")
@@ -180,11 +180,11 @@ def measure(session: Session, supernet: Supernet) -> ParetoFront:
     _enter(run, "measuring")
     found = ParetoFront.from_trials(run.trials(), ParetoFront.from_run(run.path).objectives)
     if not found.points:
-        raise NoResultError(f"{run.path}: no trial was completed", hint=f"see the errors in {run.path}/trials.csv")
+        raise NoResultError(
+            f"{run.path}: no trial was completed", hint=f"see the errors in {run.path}/trials.csv"
+        )
     setup = _setup(session, manifest)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         meter = setup.meter(supernet)
         reference_ms = meter.calibrate(CALIBRATION_ROUNDS)
         subnets = [supernet.extract(point.architecture).to(session.device) for point in found.points]
@@ -194,11 +194,11 @@ def measure(session: Session, supernet: Supernet) -> ParetoFront:
                 subnets,
                 rounds,
                 reference_ms,
-                lambda done: bar(done, rounds, f"{len(subnets)} architectures, round {done}/{rounds}, nothing else runs"),
+                lambda done: bar(
+                    done, rounds, f"{len(subnets)} architectures, round {done}/{rounds}, nothing else runs"
+                ),
             )
         shares = [meter.layer_shares(subnet, SHARE_ROUNDS) for subnet in subnets]
-    finally:
-        torch.set_num_threads(threads)
     points = []
     for point, timing, share in zip(found.points, timings, shares, strict=True):
         before = point.measurement
@@ -212,7 +212,8 @@ def measure(session: Session, supernet: Supernet) -> ParetoFront:
     front = ParetoFront.from_points(points, found.objectives, manifest["constraints"])
     if not front.points:
         raise NoResultError(
-            f"{run.path}: none of {len(points)} candidates keeps constraints.max_latency_ms when measured again",
+            f"{run.path}: none of {len(points)} candidates keeps constraints.max_latency_ms "
+            "when measured again",
             hint="raise the bound, or search longer",
         )
     run.write_front({**front.to_dict(run.name), "reference_ms": reference_ms})
@@ -238,15 +239,10 @@ def trained_supernet(session: Session) -> Supernet:
     return trainer.trained()
 
 
-def export(
-    path: Path, pick: str, directory: Path, formats: Sequence[str], reporter: Any
-) -> tuple[ExportReport, dict[str, Any]]:
+def export(path: Path, pick: str, directory: Path, formats: Sequence[str], reporter: Any) -> ExportReport:
     """Write one architecture of a run's front as a model bundle, verified against the table.
 
-    Opens the test split, which no stage before has read.
-
-    Returns:
-        The report, and the measured test accuracy with its interval.
+    Opens the test split, which no stage before has read; its accuracy goes onto the model card.
 
     Raises:
         ExportError: Something written differs from what was searched; nothing is left behind.
@@ -254,25 +250,27 @@ def export(
     run = RunDirectory.open(path)
     point = ParetoFront.from_run(path).pick(pick)
     if run.front() is None:
-        raise RunError(f"{path}: the search has not ended, so there is no final table", hint="run it to the end first")
+        raise RunError(
+            f"{path}: the search has not ended, so there is no final table", hint="run it to the end first"
+        )
     session = reopen(path, reporter)
     subnet = trained_supernet(session).extract(point.architecture)
     conditions = point.measurement.conditions
-    common = {
+    common: dict[str, Any] = {
         "batch_size": session.config.evaluate.batch_size,
         "device": session.device,
         "precision": conditions.precision,
     }
     limit = session.config.evaluate.max_images
     images = session.data.search
-    ranked = images if limit is None else ImageSet(images.images[:limit], images.labels[:limit], images.mean, images.std)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    ranked = (
+        images
+        if limit is None
+        else ImageSet(images.images[:limit], images.labels[:limit], images.mean, images.std)
+    )
+    with torch_threads(1):
         again = top1_percent(count_correct(subnet.to(session.device), ranked, **common))
         tested = count_correct(subnet, session.data.open_test(), **common)
-    finally:
-        torch.set_num_threads(threads)
     table = point.value(TOP1)
     if not math.isclose(again, table, abs_tol=1e-9):
         raise ExportError(
@@ -284,8 +282,10 @@ def export(
         "test_top1_ci": list(wilson_interval(tested)),
         "test_images": len(tested),
     }
-    row = next(p for p in ParetoFront.from_run(path).to_dict(run.name)["points"] if p["digest"] == point.digest)
-    report = export_bundle(
+    row = next(
+        p for p in ParetoFront.from_run(path).to_dict(run.name)["points"] if p["digest"] == point.digest
+    )
+    return export_bundle(
         subnet.cpu(),
         directory,
         formats=formats,
@@ -296,7 +296,6 @@ def export(
         provenance=_provenance(run, point.digest, pick, directory),
         on_step=lambda text: reporter.line("export", text),
     )
-    return report, test
 
 
 def _provenance(run: RunDirectory, digest: str, pick: str, directory: Path) -> dict[str, Any]:
@@ -308,20 +307,22 @@ def _provenance(run: RunDirectory, digest: str, pick: str, directory: Path) -> d
             manifest["command"],
             f"python search.py export {run.path} --pick {pick} --to {directory}",
         ],
-        **{key: manifest[key] for key in ("versions", "device", "precision", "seed", "splits", "space_digest")},
+        **{
+            key: manifest[key]
+            for key in ("versions", "device", "precision", "seed", "splits", "space_digest")
+        },
         "supernet_digest": manifest["supernet_digest"],
     }
 
 
 def _search_identity(session: Session, supernet: Supernet) -> dict[str, Any]:
-    """What the search is measured by, fixed when it first starts: objectives with references, reference latency."""
+    """What the search is measured by, fixed when it first starts: objectives and the reference's latency."""
     manifest = session.run.manifest
     if "objectives" in manifest:
         return {}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    reference_ms = _setup(session, {**manifest, "reference_ms": 1.0}).meter(supernet).calibrate(CALIBRATION_ROUNDS)
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        meter = _setup(session, {**manifest, "reference_ms": 1.0}).meter(supernet)
+        reference_ms = meter.calibrate(CALIBRATION_ROUNDS)
     largest, backbone = session.space.largest(), session.space.backbone
     worst = {
         TOP1.name: 0.0,

@@ -17,7 +17,7 @@ class Bar(Protocol):
 
 
 class Reporter:
-    """Lines and progress bars on standard error; a bar that can be redrawn on a terminal, plain lines elsewhere.
+    """Lines and progress bars on standard error; a bar that is redrawn on a terminal, plain lines elsewhere.
 
     Args:
         quiet: Only errors are shown (by the caller).
@@ -36,7 +36,7 @@ class Reporter:
     def bar(self, label: str) -> Iterator[Bar]:
         """A progress bar for the duration of a `with` block."""
         if self.quiet:
-            yield lambda done, total, text: None
+            yield lambda *_: None
         elif self._live:
             with self._rich_bar(label) as bar:
                 yield bar

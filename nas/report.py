@@ -269,6 +269,24 @@ def status_table(status: Mapping[str, Any]) -> "Table":
     return table
 
 
+def export_table(bundle: Mapping[str, Any]) -> "Table":
+    """What an export wrote (`ExportReport.to_dict`), file by file."""
+    from rich.table import Table
+
+    caption = "differences are the largest between logits before and after reloading, batches of "
+    batches = ", ".join(bundle["files"][0]["max_delta"]) if bundle["files"] else ""
+    table = Table(title=f"{bundle['digest']} in {bundle['directory']}", caption=caption + batches)
+    for header in ("format", "file"):
+        table.add_column(header)
+    for header in ("size (kB)", "difference", "time (s)"):
+        table.add_column(header, justify="right")
+    for file in bundle["files"]:
+        delta = max(file["max_delta"].values(), default=0.0)
+        size, seconds = f"{file['size_bytes'] / 1e3:,.0f}", f"{file['seconds']:.1f}"
+        table.add_row(file["format"], file["file"], size, f"{delta:.1e}" if delta else "0", seconds)
+    return table
+
+
 def unit_of(values: Iterable[float]) -> tuple[float, str]:
     """(factor, prefix) that suits the largest value: 1e9 `G`, 1e6 `M`, 1e3 `k` or 1 and no prefix."""
     largest = max((value for value in values if math.isfinite(value)), default=0.0)

@@ -3,6 +3,8 @@
 import platform
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +23,7 @@ from nas.training.data import ImageData, load_images
 from nas.yaml_file import read_text
 
 RESULTS = Path("results")
+LEAST_THREADED_MACS = 10_000_000  # per image, of the largest subnet
 PACKAGES = ("torch", "timm", "optuna", "ray", "numpy", "pandas", "scikit-learn", "onnx", "onnxruntime")
 
 
@@ -45,6 +48,11 @@ class Session:
     device: torch.device
     precision: str
     reporter: Reporter
+
+    @property
+    def threads(self) -> int:
+        """Threads of the training."""
+        return _train_threads(self.space)
 
 
 def start(
@@ -96,7 +104,7 @@ def start(
                 "space_settings": list(settings),
                 "seed": config.seed,
                 "versions": _versions(),
-                "threads": torch.get_num_threads(),
+                "threads": _train_threads(space),
                 "constraints": {"latency_ms": space.constraints.max_latency_ms},
                 "mean": list(data.mean),
                 "std": list(data.std),
@@ -142,7 +150,8 @@ def _fit_classes(space: SearchSpace, data: ImageData, source: Path) -> SearchSpa
         return space.with_num_classes(data.num_classes)
     if space.backbone.num_classes != data.num_classes:
         raise ConfigError(
-            f"{source}: backbone.num_classes is {space.backbone.num_classes}, the data has {data.num_classes} classes",
+            f"{source}: backbone.num_classes is {space.backbone.num_classes}, "
+            f"the data has {data.num_classes} classes",
             hint="write `num_classes: auto`",
         )
     return space
@@ -160,15 +169,36 @@ def _differences(run: RunDirectory, config: RunConfig, identity: dict[str, Any])
 def _describe(
     data: ImageData, space: SearchSpace, device: torch.device, precision: str, reporter: Reporter
 ) -> None:
-    for label, text in zip(("data", "", "", ""), data.summary(), strict=True):
-        reporter.line(label, text)
+    for line in data.summary():
+        label, _, text = line.partition("  ")
+        reporter.line(label, text.strip())
     low, high = space.macs_range()
     reporter.line(
         "space",
-        f"{space.name}: {space.size():.3g} architectures, {low / 1e6:.3g} to {high / 1e6:.3g} MMACs per image",
+        f"{space.name}: {space.size():.3g} architectures, "
+        f"{low / 1e6:.3g} to {high / 1e6:.3g} MMACs per image",
     )
-    threads = torch.get_num_threads()
-    reporter.line("device", f"{device_name(device.type)}, {precision}, {threads} threads, torch {torch.__version__}")
+    threads = _train_threads(space)
+    reporter.line(
+        "device",
+        f"{device_name(device.type)}, {precision}, {threads} training thread{'s' if threads > 1 else ''}, torch {torch.__version__}",
+    )
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch compute with `count` threads for the duration of a `with` block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train_threads(space: SearchSpace) -> int:
+    """One for tiny networks, whose kernels are over before a second thread has woken up; else torch's default."""
+    return 1 if space.macs_range()[1] < LEAST_THREADED_MACS else torch.get_num_threads()
 
 
 def _versions() -> dict[str, str]:

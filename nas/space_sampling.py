@@ -49,7 +49,7 @@ def sample_stratified(space: "SearchSpace", rng: np.random.Generator) -> Archite
 def sample_near(space: "SearchSpace", macs: float, rng: np.random.Generator) -> Architecture:
     """Draw an architecture with about so many MACs.
 
-    Every gene gets a uniform number, read through a distribution tilted towards its cheap or its costly values;
+    Every gene gets a uniform number, read through a distribution tilted towards its cheap or costly values;
     the tilt is bisected until the MACs come near. Then single genes are changed, in random order, where that
     brings the MACs nearer or the architecture closer to keeping the constraints.
     """

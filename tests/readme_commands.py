@@ -29,7 +29,9 @@ def main() -> int:
     """Run them; stops at the first that fails."""
     for command in commands((ROOT / "README.md").read_text()):
         started = time.monotonic()
-        done = subprocess.run(command, shell=True, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        done = subprocess.run(
+            command, shell=True, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
         print(f"{time.monotonic() - started:6.1f} s  exit {done.returncode}  {command}", flush=True)
         if done.returncode:
             print(done.stdout[-3000:], done.stderr[-3000:], sep="\n")

@@ -18,6 +18,7 @@ def deit(width: int) -> Architecture:
     return Architecture(embed_dim=width, layers=(layer,) * 12)
 
 
+COUNTED = 300  # architectures; 35 ms each, as meta kernels are Python. 1,000 held as well
 DEIT = Backbone(image_size=224, patch_size=16)
 
 
@@ -37,13 +38,14 @@ def test_deit_counts_are_exact():
     assert cost.params(deit(192), DEIT) == 5_717_416
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("class_token", [True, False], ids=["class_token", "mean_pooled"])
 def test_macs_are_half_of_the_counted_flops_and_params_are_all_of_them(class_token):
     searched = space(backbone=backbone(class_token=class_token))
     rng = np.random.default_rng(0)
     images = torch.empty(1, 1, 16, 16, device="meta")
     wrong = []
-    for _ in range(500):
+    for _ in range(COUNTED // 2):
         architecture = searched.sample(rng)
         with torch.device("meta"):
             subnet = Subnet(searched.backbone, architecture).eval()
@@ -117,7 +119,7 @@ def test_peak_activation_memory_is_that_of_the_live_storages(class_token, batch_
     searched = space(domain, backbone=backbone(class_token=class_token), embed_dim=(16, 64))
     rng = np.random.default_rng(0)
     images = torch.zeros(batch_size, 1, 16, 16)
-    for _ in range(60):
+    for _ in range(50):
         architecture = searched.sample(rng)
         subnet = Subnet(searched.backbone, architecture).eval()
         randomise(subnet)

@@ -147,6 +147,24 @@ def test_the_classifier_can_be_reset(bundle: Path) -> None:
     assert torch.equal(logits_of(model, images), features)
 
 
+def test_what_timm_loaded_can_be_saved_by_timm_again(bundle: Path, tmp_path: Path) -> None:
+    images = images_for(CLASS_TOKEN)
+    first = timm.create_model(f"local-dir:{bundle}", pretrained=True, num_classes=5).eval()
+    timm.models.save_for_hf(first, str(tmp_path / "tuned"), safe_serialization=True)
+    again = timm.create_model(f"local-dir:{tmp_path / 'tuned'}", pretrained=True).eval()
+    assert torch.equal(logits_of(again, images), logits_of(first, images))
+
+
+def test_the_model_refuses_another_image_size(bundle: Path) -> None:
+    with pytest.raises(TypeError, match="nas_vit cannot take img_size=64"):
+        timm.create_model(f"local-dir:{bundle}", pretrained=True, img_size=64)
+
+
+def test_a_model_from_its_arguments_has_the_classes_of_its_backbone() -> None:
+    architecture, backbone = EVERY_OPERATOR.to_dict(), MEAN_POOL.to_dict() | {"class_token": True}
+    assert timm.create_model("nas_vit", architecture=architecture, backbone=backbone).num_classes == 7
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("imports", ["import nas, timm", "import timm; import nas"])
 def test_timm_loads_a_bundle_whichever_is_imported_first(imports: str, bundle: Path, tmp_path: Path) -> None:

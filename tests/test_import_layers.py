@@ -13,16 +13,16 @@ import nas
 
 ROOT = Path(nas.__file__).parent
 
+# From low to high: a module may import what is lower and what is in its own set. A package is its modules.
 LAYERS: tuple[tuple[set[str], ...], ...] = (
-    # From low to high. A module may import what is lower, and what is in its own set; a package stands for its modules.
     ({"errors"},),
     ({"architecture"}, {"metrics"}, {"document", "yaml_file", "config"}),
     ({"trial"},),
-    ({"cost", "space_walk", "space_sampling", "space", "space_file"}, {"run_directory", "pareto"}),
+    ({"cost", "space_walk", "space_sampling", "space", "space_file", "run_directory", "pareto"},),
     ({"model"},),
     ({"training"},),
     ({"evaluation"},),
-    ({"search"}, {"report", "figure"}, {"bundle", "model_card", "export"}, {"progress"}, {"doctor"}),
+    ({"search"}, {"report", "figure", "check"}, {"bundle", "model_card", "export"}, {"progress"}, {"doctor"}),
     ({"session", "pipeline"},),
     ({"cli"},),
 )
@@ -48,7 +48,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path, *, everywhere: bool) -> Iterator[tuple[str, int]]:
-    """(absolute module or module.name, line) of every import of a file, or of those that run when it is imported."""
+    """(module or module.name, line) of every import of a file, or of those that run when it is imported."""
     pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while pending:
         node = pending.pop()

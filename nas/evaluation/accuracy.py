@@ -42,8 +42,8 @@ def top1_percent(correct: Tensor) -> float:
 
 
 def wilson_interval(correct: Tensor) -> tuple[float, float]:
-    """95 % interval of the accuracy that the images stand for, percent (Wilson's score interval, from scipy)."""
-    from scipy.stats import binomtest
+    """95 % interval of the accuracy that the images stand for, percent (Wilson's score, from scipy)."""
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
 
     interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(0.95, method="wilson")
     return 100.0 * float(interval.low), 100.0 * float(interval.high)

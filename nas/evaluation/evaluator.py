@@ -1,4 +1,4 @@
-"""From an architecture to a measurement: accuracy with inherited weights, exact costs, latency of the extracted subnet."""
+"""From an architecture to a measurement: top-1 with inherited weights, exact costs, latency extracted."""
 
 import platform
 import time
@@ -21,12 +21,11 @@ from nas.space import SearchSpace
 from nas.training.data import ImageSet
 from nas.trial import Conditions, Measurement
 
-
 SMALLEST_BF16_MACS = 20_000_000  # per image, of the largest subnet
 
 
 class Evaluator(Protocol):
-    """Measures architectures under fixed conditions. The same architecture gives the same values, latency aside."""
+    """Measures architectures under fixed conditions; the same one has the same values, latency aside."""
 
     conditions: Conditions
 
@@ -94,7 +93,8 @@ class EvaluatorSetup:
 
 
 class SubnetEvaluator:
-    """Measures subnets of one supernet on the search split, in one thread.
+    """Measures subnets of one supernet on the search split. Call it with one torch thread: the numbers must not
+    depend on how many workers share the cores.
 
     Args:
         setup: How.
@@ -103,11 +103,12 @@ class SubnetEvaluator:
     """
 
     def __init__(self, setup: EvaluatorSetup, supernet: Supernet, images: ImageSet) -> None:
-        torch.set_num_threads(1)  # the same numbers for any number of workers
         self.setup, self.supernet = setup, supernet
         limit = setup.config.max_images
-        self.images = images if limit is None else ImageSet(
-            images.images[:limit], images.labels[:limit], images.mean, images.std
+        self.images = (
+            images
+            if limit is None
+            else ImageSet(images.images[:limit], images.labels[:limit], images.mean, images.std)
         )
         self.device = torch.device(setup.device)
         self.meter = setup.meter(supernet) if setup.with_latency else None
@@ -177,7 +178,9 @@ def resolve_device(wanted: str) -> torch.device:
     """
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
-        raise ConfigError("--device cuda: torch sees no CUDA device", hint="--device cpu, or `search.py doctor`")
+        raise ConfigError(
+            "--device cuda: torch sees no CUDA device", hint="--device cpu, or `search.py doctor`"
+        )
     return torch.device("cuda" if wanted != "cpu" and available else "cpu")
 
 

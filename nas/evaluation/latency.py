@@ -1,7 +1,7 @@
 """Latency of extracted subnets, always as a ratio to a reference model that is timed in turn with them.
 
-On a shared machine raw times drift by tens of percent; the ratio of neighbours in time does not (ENGINE section 8
-measured 1 to 4 % against 18 to 26 %). A ratio becomes milliseconds by the reference's own time, calibrated once per
+On a shared machine raw times drift by tens of percent; the ratio of neighbours in time does not (1 to 4 %
+against 18 to 26 %, measured). A ratio becomes milliseconds by the reference's own time, calibrated once per
 run while nothing else of ours is running.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import quantile_test
+from scipy.stats import quantile_test  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from nas.errors import EvaluationError
@@ -28,7 +28,8 @@ class Timing:
 
     Attributes:
         median_ms: Milliseconds per batch.
-        interval_ms: 95 % confidence interval of the median (order statistics).
+        interval_ms: 95 % confidence interval of the median (order statistics); of fewer than 6 samples,
+            which hold none, their range.
     """
 
     median_ms: float
@@ -84,7 +85,9 @@ class LatencyMeter:
         ratios: NDArray[np.float64] = np.empty((rounds, len(models)))
         for r in range(rounds):
             before = reference()
-            for m in np.random.default_rng([r, 7]).permutation(len(models)):  # no model is always after the same one
+            for m in np.random.default_rng([r, 7]).permutation(
+                len(models)
+            ):  # no model is always after the same one
                 seconds, after = runners[m](), reference()
                 ratios[r, m] = seconds / np.sqrt(before * after)
                 before = after
@@ -137,7 +140,9 @@ class LatencyMeter:
 def _summary(samples_ms: NDArray[np.float64]) -> Timing:
     median = _positive(float(np.median(samples_ms)))
     interval = quantile_test(samples_ms, q=median, p=0.5).confidence_interval(0.95)
-    return Timing(median, (float(interval.low), float(interval.high)))
+    low = interval.low if np.isfinite(interval.low) else samples_ms.min()
+    high = interval.high if np.isfinite(interval.high) else samples_ms.max()
+    return Timing(median, (float(low), float(high)))
 
 
 def _positive(value: float) -> float:

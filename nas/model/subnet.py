@@ -7,7 +7,7 @@ exported one.
 Shape letters: B batch, C input channels, S image side, T tokens, D channels, K classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -185,18 +185,25 @@ def _create(
     backbone: Mapping[str, Any],
     num_classes: int | None = None,
     in_chans: int | None = None,
+    img_size: int | Sequence[int] | None = None,
+    global_pool: str | None = None,
     **unused: Any,
 ) -> Subnet:
-    if unused:
-        raise TypeError(
-            f"nas_vit has no argument {', '.join(sorted(unused))}; it is defined by architecture and backbone"
-        )
     fixed = Backbone(**backbone)
     fixed = replace(
         fixed,
         num_classes=fixed.num_classes if num_classes is None else num_classes,
         in_chans=in_chans or fixed.in_chans,
     )
+    # timm passes both for every model of fixed input size; they may only repeat what the backbone says.
+    side = fixed.image_size
+    if img_size not in (None, side, (side, side), [side, side]):
+        unused["img_size"] = img_size
+    if global_pool not in (None, "token" if fixed.class_token else "avg"):
+        unused["global_pool"] = global_pool
+    if unused:
+        given = ", ".join(f"{name}={value!r}" for name, value in sorted(unused.items()))
+        raise TypeError(f"nas_vit cannot take {given}: it is defined by architecture and backbone")
     subnet = Subnet(fixed, Architecture.from_dict(architecture))
     subnet.init_weights()
     return subnet
@@ -213,4 +220,11 @@ def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
     for name in ("architecture", "backbone"):
         if not isinstance(kwargs.get(name), Mapping):
             raise TypeError(f"nas_vit needs {name}=..., a mapping; load an exported model with local-dir:DIR")
+    # timm would fill these in from its default configuration: 1000 classes, 224 pixels.
+    fixed = Backbone(**kwargs["backbone"])
+    kwargs = {
+        "num_classes": fixed.num_classes,
+        "in_chans": fixed.in_chans,
+        "img_size": fixed.image_size,
+    } | kwargs
     return cast(Subnet, build_model_with_cfg(_create, "nas_vit", pretrained, **kwargs))

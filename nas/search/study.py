@@ -190,9 +190,8 @@ class ArchitectureStudy:
         found = {}
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             trial = self._trial(frozen.number)
-            if len(frozen.params) < len(
-                self._distributions
-            ):  # killed within `ask`; only a database can show that
+            # Stopped within `ask`.
+            if len(frozen.params) < len(self._distributions):
                 self._complete(trial)
             found[frozen.number] = self.space.decode(trial.params)
         return found

@@ -297,10 +297,10 @@ class RayWorkers:
     def _expire(self, worker: _Worker) -> None:
         """Replace an actor that exceeds its time limit; what it was measuring fails."""
         if worker.ready:
-            self._replace(worker, f"not ready after {START_TIMEOUT_S:g} s")
-        else:
-            self._fail(worker, f"took longer than {self._timeout_s:g} s")
-            self._renew(worker)
+            hint = "`ray status` shows whether there is a CPU for it; run with fewer --workers"
+            raise RunError(f"a worker was not ready after {START_TIMEOUT_S:g} s", hint=hint)
+        self._fail(worker, f"took longer than {self._timeout_s:g} s")
+        self._renew(worker)
 
     def _fail(self, worker: _Worker, reason: str) -> None:
         _, job = worker.jobs.popleft()

@@ -1,8 +1,8 @@
 """Checkpoints: weights, averaged weights, optimiser state and step, as safetensors and JSON.
 
-A checkpoint is a pair `step-00000120.safetensors` + `step-00000120.json`. The JSON is written last and names the
-digest of the tensors' file, so a pair is either whole or ignored. Random state needs no saving: every step seeds
-itself from (seed, step).
+A checkpoint is a pair `step-00000120.safetensors` + `step-00000120.json`. The JSON is written last and names
+the digest of the tensors' file, so a pair is either whole or ignored. Random state needs no saving: every
+step seeds itself from (seed, step).
 """
 
 import hashlib
@@ -46,9 +46,10 @@ def save_checkpoint(
     temporary.replace(path)
     record = {**metadata, "step": step, "sha256": digest}
     atomic_write_text(path.with_suffix(".json"), json.dumps(record, indent=2, sort_keys=True) + "\n")
-    for old in sorted(directory.glob("step-*.json"))[:-KEPT]:
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
-        old.unlink()
+    kept = {record.stem for record in sorted(directory.glob("step-*.json"))[-KEPT:]}
+    for old in directory.glob("step-*"):  # also what a killed writer left
+        if old.stem not in kept:
+            old.unlink()
     return path
 
 
@@ -69,18 +70,22 @@ def load_checkpoint(directory: Path, *, expected: Mapping[str, Any]) -> Checkpoi
             metadata = json.loads(record.read_text())
             with path.open("rb") as file:
                 whole = hashlib.file_digest(file, "sha256").hexdigest() == metadata["sha256"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             whole = False
         if not whole:
             continue
-        differing = [f"{k}: {metadata.get(k)!r}, expected {v!r}" for k, v in expected.items() if metadata.get(k) != v]
+        differing = [
+            f"{k}: {metadata.get(k)!r}, expected {v!r}" for k, v in expected.items() if metadata.get(k) != v
+        ]
         if differing:
             raise CheckpointError(
-                f"{path}: belongs to something else ({'; '.join(differing)})", hint="start a new run with --run DIR"
+                f"{path}: belongs to something else ({'; '.join(differing)})",
+                hint="start a new run with --run DIR",
             )
         return Checkpoint(metadata["step"], load_file(path), metadata)
     if records:
         raise CheckpointError(
-            f"{directory}: none of {len(records)} checkpoints is whole", hint="delete the folder to train again"
+            f"{directory}: none of {len(records)} checkpoints is whole",
+            hint="delete the folder to train again",
         )
     return None

@@ -1,7 +1,7 @@
 """Supernet training: the sandwich rule with in-place distillation from the largest subnet.
 
-Every step is a function of (weights, seed, step): it seeds all random generators itself, so a run that was killed
-and resumed reaches the same weights, bit for bit on a CPU, as one that was not.
+Every step is a function of (weights, seed, step): it seeds all random generators itself, so a run that was
+killed and resumed reaches the same weights, bit for bit on a CPU, as one that was not.
 """
 
 import hashlib
@@ -33,6 +33,11 @@ from nas.training.data import ImageData
 from nas.training.sampling import sandwich
 
 
+LEAST_EPOCHS = 30
+LEAST_CROPPED = 16  # pixels; of an 8 px digit, a crop leaves too little to read
+LEAST_STEPS = 1000  # what the digits space needs (results/LOG.md)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainProgress:
     """Where training stands.
@@ -41,7 +46,9 @@ class TrainProgress:
         step: Steps done.
         steps: Steps in all.
         epoch: Passes over the training images done.
-        losses: Last loss of the largest (cross-entropy), smallest and mean random subnet (distillation), nats.
+        epochs: Passes in all.
+        losses: Last loss of the largest (cross-entropy), the smallest and the mean random subnet
+            (distillation), nats.
         images_per_second: Training images per second since the start of this process.
         eta_s: Seconds left at that rate.
     """
@@ -49,6 +56,7 @@ class TrainProgress:
     step: int
     steps: int
     epoch: float
+    epochs: int
     losses: tuple[float, float, float]
     images_per_second: float
     eta_s: float
@@ -62,9 +70,9 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 class SupernetTrainer:
     """Trains a supernet on the train split.
 
-    Each step: the largest subnet learns the labels on the whole batch; the smallest and the random ones learn its
-    soft predictions, each on an equal share of the batch. One optimiser step on the largest's loss plus the mean
-    of the others': every image counts once with its label and once with the teacher's answer.
+    Each step: the largest subnet learns the labels on the whole batch; the smallest and the random ones learn
+    its soft predictions, each on an equal share of the batch. One optimiser step on the largest's loss plus
+    the mean of the others': every image counts once with its label and once with the teacher's answer.
 
     Args:
         supernet: Trained in place.
@@ -75,8 +83,8 @@ class SupernetTrainer:
         precision: `fp32` or `bf16`.
         directory: Checkpoints; a run that finds some resumes.
 
-    Source: sandwich rule and in-place distillation, arXiv 1903.05134; soft targets as BigNAS (arXiv 2003.11142).
-    Differs: the batch is shared out among the distilled subnets (results/LOG.md has the comparison).
+    Source: sandwich rule and in-place distillation, arXiv 1903.05134; soft targets as BigNAS (arXiv
+    2003.11142). Differs: the batch is shared out among the distilled subnets (results/LOG.md compares).
     """
 
     def __init__(
@@ -93,12 +101,15 @@ class SupernetTrainer:
         self.supernet, self.data, self.config = supernet.to(device), data, config
         self.seed, self.device, self.precision, self.directory = seed, device, precision, directory
         self.steps_per_epoch = max(len(data.train) // config.batch_size, 1)
-        self.steps = config.epochs * self.steps_per_epoch
-        self.optimizer = create_optimizer_v2(supernet, opt="adamw", lr=config.lr, weight_decay=config.weight_decay)
+        self.epochs = config.epochs or max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / self.steps_per_epoch))
+        self.steps = self.epochs * self.steps_per_epoch
+        self.optimizer = create_optimizer_v2(
+            supernet, opt="adamw", lr=config.lr, weight_decay=config.weight_decay
+        )
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer,
             sched="cosine",
-            num_epochs=config.epochs,
+            num_epochs=self.epochs,
             warmup_epochs=config.warmup_epochs,
             warmup_lr=config.lr / 100,
             min_lr=config.lr / 100,
@@ -140,6 +151,7 @@ class SupernetTrainer:
                     step=done,
                     steps=self.steps,
                     epoch=done / self.steps_per_epoch,
+                    epochs=self.epochs,
                     losses=losses,
                     images_per_second=rate,
                     eta_s=(self.steps - done) * self.config.batch_size / rate,
@@ -211,7 +223,7 @@ class SupernetTrainer:
             images, labels = self.mixup(images, labels)
         return images, labels
 
-    # --- checkpoints ----------------------------------------------------------------------------------------------
+    # --- checkpoints -------------------------------------------------------------------------------------
 
     @property
     def _identity(self) -> dict[str, Any]:
@@ -268,10 +280,12 @@ def seed_everything(seed: int, step: int) -> None:
 def _augmentation(data: ImageData, config: TrainConfig, image_size: int) -> Callable[[Tensor], Tensor]:
     """Timm's training transform for one uint8 image [3, S, S] -> normalised float32 [3, S, S]."""
     flip = config.hflip if config.hflip is not None else (0.5 if data.flip_safe else 0.0)
+    scale = config.crop_scale or ((0.6, 1.0) if image_size >= LEAST_CROPPED else (1.0, 1.0))
     transform = create_transform(
         (3, image_size, image_size),
         is_training=True,
-        scale=config.crop_scale,
+        scale=scale,
+        ratio=(3 / 4, 4 / 3) if scale[0] < 1 else (1, 1),
         hflip=flip,
         color_jitter=None,
         auto_augment=config.auto_augment or None,
@@ -280,7 +294,7 @@ def _augmentation(data: ImageData, config: TrainConfig, image_size: int) -> Call
         std=tuple(data.std),
     )
     to_pil = _to_pil()
-    return lambda image: transform(to_pil(image))  # type: ignore[no-any-return]
+    return lambda image: transform(to_pil(image))
 
 
 def _to_pil() -> Callable[[Tensor], Any]:
@@ -289,9 +303,8 @@ def _to_pil() -> Callable[[Tensor], Any]:
     return lambda image: Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
-
 def initial_weights(spec: str, backbone: Backbone) -> dict[str, Tensor]:
-    """Weights of a plain timm ViT: `timm:NAME` from timm's registry, `local-dir:DIR` from a folder timm wrote.
+    """Weights of a plain timm ViT: `timm:NAME` from its registry, `local-dir:DIR` from a folder timm wrote.
 
     Raises:
         ConfigError: No such model, or its weights cannot be had.

@@ -96,7 +96,9 @@ def test_a_torn_tail_is_cut_back_to_the_last_whole_commit(tmp_path):
     assert [log["user_attr"]["number"] for log in stock.read_logs(0)] == [0, 1, 9]
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 5000, b"\0" * 50 + b"\n" + b"\0" * 7], ids=["zeros", "zeros and newline"])
+@pytest.mark.parametrize(
+    "tail", [b"\0" * 5000, b"\0" * 50 + b"\n" + b"\0" * 7], ids=["zeros", "zeros and newline"]
+)
 def test_zeros_left_by_a_power_failure_are_cut_off(tmp_path, tail):
     path = tmp_path / "journal.log"
     content = write(path, range(3))

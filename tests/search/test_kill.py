@@ -23,7 +23,11 @@ def start(folder: Path, log: Path) -> subprocess.Popen:
 
 
 def finished(folder: Path) -> set[str]:
-    return {trial.architecture.digest for trial in RunDirectory.open(folder).trials()} if folder.exists() else set()
+    return (
+        {trial.architecture.digest for trial in RunDirectory.open(folder).trials()}
+        if folder.exists()
+        else set()
+    )
 
 
 def test_a_search_killed_again_and_again_ends_as_one_that_was_not_and_repeats_nothing_finished(tmp_path):

@@ -1,7 +1,10 @@
 import json
 
+import optuna
 import pytest
 import search_fakes
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from search_fakes import AnalyticEvaluator, ShuffledWorkers, digits, new_run, outline, search, tiny_space
 
 from nas import cost
@@ -33,12 +36,40 @@ def test_a_search_records_every_trial_by_number(tmp_path):
     assert all(trial.started <= trial.finished for trial in trials)
 
 
+class Witness(AnalyticEvaluator):
+    """Looks up what is on disk while it measures."""
+
+    def __init__(self, space, run):
+        super().__init__(space.backbone)
+        self._space, self._run = space, run
+        self.seen = []
+
+    def evaluate(self, architecture):
+        storage = JournalStorage(JournalFileBackend(str(self._run / "journal.log")))
+        trials = optuna.load_study(study_name="architectures", storage=storage).trials
+        running = [self._space.decode(t.params) for t in trials if t.state is optuna.trial.TrialState.RUNNING]
+        told = sum(trial.state.is_finished() for trial in trials)
+        self.seen.append((architecture in running, len(running), told == len(self.seen)))
+        return super().evaluate(architecture)
+
+
+def test_a_proposal_and_all_earlier_results_are_on_disk_before_it_is_measured(tmp_path):
+    space = digits()
+    evaluator = Witness(space, tmp_path / "run")
+    search(tmp_path / "run", space, evaluator, sampler="random", trials=6)
+    assert evaluator.seen == [(True, 1, True)] * 6
+
+
 def test_progress_agrees_with_the_trials(tmp_path):
     space = digits()
     bad = {space.smallest().digest: "raise"}
     seen = []
     trials = search(
-        tmp_path / "run", space, AnalyticEvaluator(space.backbone, conduct=bad), trials=20, on_progress=seen.append
+        tmp_path / "run",
+        space,
+        AnalyticEvaluator(space.backbone, conduct=bad),
+        trials=20,
+        on_progress=seen.append,
     )
     last = seen[-1]
     assert (last.complete, last.failed, last.total) == (19, 1, 20)
@@ -95,7 +126,9 @@ def test_a_space_is_measured_once_through_and_then_the_search_ends(tmp_path):
 
 def test_a_search_ends_when_constraints_leave_nothing_unseen(tmp_path):
     free = tiny_space()
-    bound = sorted(cost.macs(free.sample(search_fakes.np.random.default_rng(i)), free.backbone) for i in range(99))[40]
+    bound = sorted(
+        cost.macs(free.sample(search_fakes.np.random.default_rng(i)), free.backbone) for i in range(99)
+    )[40]
     space = tiny_space(max_macs=bound)
     trials = search(tmp_path / "run", space, trials=50)
     measured = {trial.architecture.digest for trial in trials if trial.state is TrialState.COMPLETE}
@@ -128,7 +161,9 @@ def test_a_repeat_of_a_trial_in_flight_waits_for_it(tmp_path):
 def test_what_failed_before_fails_again_without_being_paid_or_counted(tmp_path):
     space, log = tiny_space(), tmp_path / "log"
     bad = space.largest().digest
-    trials = search(tmp_path / "run", space, AnalyticEvaluator(space.backbone, log, {bad: "refuse"}), trials=9)
+    trials = search(
+        tmp_path / "run", space, AnalyticEvaluator(space.backbone, log, {bad: "refuse"}), trials=9
+    )
     failed = [trial for trial in trials if trial.state is TrialState.FAILED]
     assert failed[0].number == 0
     assert {trial.error for trial in failed[1:]} == {"failed before as trial 0: no memory for it"}
@@ -154,7 +189,11 @@ def test_minutes_stop_the_proposals_and_the_search_can_go_on(tmp_path):
     slow = AnalyticEvaluator(space.backbone, delay_s=0.02)
     seen = []
     first = search(
-        tmp_path / "run", space, workers=ShuffledWorkers(slow, 4, 0), minutes=0.3 / 60, on_progress=seen.append
+        tmp_path / "run",
+        space,
+        workers=ShuffledWorkers(slow, 4, 0),
+        minutes=0.3 / 60,
+        on_progress=seen.append,
     )
     assert 4 <= len(first) < 40
     assert 0 <= seen[0].eta_s <= 0.3
@@ -216,7 +255,9 @@ def test_trials_of_another_search_are_refused(tmp_path):
     search(tmp_path / "a", digits(), trials=30)
     search(tmp_path / "b", digits(), trials=30, sampler="random")
     (tmp_path / "a" / "trials.jsonl").write_bytes((tmp_path / "b" / "trials.jsonl").read_bytes())
-    with pytest.raises(RunError, match=r"trial \d+ is recorded with architecture \w+, but the study proposed"):
+    with pytest.raises(
+        RunError, match=r"trial \d+ is recorded with architecture \w+, but the study proposed"
+    ):
         search(tmp_path / "a", digits(), trials=31)
 
 

@@ -1,0 +1,30 @@
+"""A run that several modules look at."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended: where it is, how it was started, and what the command printed."""
+
+    folder: Path
+    arguments: list[str]
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """`run` on the tiny space, from its first line to its front. Only to be looked at."""
+    from small_runs import TRIALS, command, run_arguments
+
+    home = tmp_path_factory.mktemp("finished")
+    arguments = run_arguments(home / "r", "--trials", str(TRIALS))
+    with contextlib.chdir(home):
+        done = command(*arguments)
+    assert done.code == 0, done.stderr
+    return Finished(home / "r", arguments, done.stdout, done.stderr)

@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torch import nn
+
+from nas.errors import EvaluationError
+from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval
+from nas.training.data import ImageSet
+
+FIXED = {"device": torch.device("cpu"), "precision": "fp32"}
+
+
+class Reader(nn.Module):
+    """Says the class that is written in the first pixel; for pixel 255, nothing finite."""
+
+    def forward(self, images):
+        values = (255 * images[:, 0, 0, 0]).round()
+        logits = nn.functional.one_hot(values.long() % 10, 10).float()
+        return torch.where(values.view(-1, 1) == 255, torch.nan, logits)
+
+
+def images_saying(*values, labels):
+    pixels = torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    return ImageSet(pixels, torch.tensor(labels))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 100])
+def test_every_image_is_counted_once_whatever_the_batch(batch_size):
+    images = images_saying(0, 1, 2, 3, 4, labels=[0, 9, 2, 3, 0])
+    correct = count_correct(Reader(), images, batch_size=batch_size, **FIXED)
+    assert correct.tolist() == [True, False, True, True, False]
+    assert top1_percent(correct) == 60.0
+
+
+def test_a_logit_that_is_not_finite_is_an_error_that_names_the_images():
+    images = images_saying(0, 1, 255, 3, labels=[0, 1, 2, 3])
+    with pytest.raises(EvaluationError, match="logits of images 2 to 3 are not finite"):
+        count_correct(Reader(), images, batch_size=2, **FIXED)
+
+
+def test_bf16_computes_in_bf16():
+    seen = []
+
+    class Looking(nn.Linear):
+        def forward(self, images):
+            logits = super().forward(images[:, :, 0, 0])
+            seen.append(logits.dtype)
+            return logits
+
+    images = images_saying(0, labels=[0])
+    for precision in ("bf16", "fp32"):
+        count_correct(Looking(3, 10), images, batch_size=1, device=torch.device("cpu"), precision=precision)
+    assert seen == [torch.bfloat16, torch.float32]
+
+
+def test_wilson_interval_is_the_formula():
+    # z = 1.95996: centre (p + z2/2n) / (1 + z2/n), half-width z sqrt(p(1-p)/n + z2/4n2) / (1 + z2/n)
+    low, high = wilson_interval(torch.tensor([True] * 8 + [False] * 2))
+    assert (low, high) == pytest.approx((49.0162, 94.3318), abs=1e-3)
+
+
+@pytest.mark.parametrize(("right", "number"), [(0, 5), (5, 5), (1, 2), (99, 100), (700, 1000)])
+def test_wilson_interval_holds_the_value_and_stays_within_the_scale(right, number):
+    correct = torch.arange(number) < right
+    low, high = wilson_interval(correct)
+    assert -1e-9 <= low <= top1_percent(correct) + 1e-9
+    assert top1_percent(correct) - 1e-9 <= high <= 100 + 1e-9
+    assert low < high
+
+
+def test_more_images_make_the_interval_narrower():
+    low, high = wilson_interval(torch.arange(1000) < 800)
+    wide_low, wide_high = wilson_interval(torch.arange(10) < 8)
+    assert high - low < wide_high - wide_low

@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+import torch
+from small_runs import digits, one_thread, tiny_space
+
+from nas import cost
+from nas.config import EvaluateConfig
+from nas.errors import ConfigError, DataError, EvaluationError
+from nas.evaluation.accuracy import count_correct, top1_percent
+from nas.evaluation.evaluator import (
+    EvaluatorSetup,
+    SubnetEvaluator,
+    build_evaluator,
+    device_name,
+    evaluator_arrays,
+    resolve_device,
+    resolve_precision,
+)
+from nas.model.supernet import Supernet
+from nas.training.data import sealed_test_split
+
+
+@pytest.fixture(autouse=True)
+def _single_threaded():
+    with one_thread():
+        yield
+
+
+@pytest.fixture
+def supernet():
+    return Supernet(tiny_space(), seed=3).eval()
+
+
+@pytest.fixture(scope="module")
+def architectures():
+    space = tiny_space()
+    rng = np.random.default_rng(0)
+    return [space.smallest(), space.largest(), *(space.sample(rng) for _ in range(3))]
+
+
+def setup(*, with_latency=False, **config):
+    data = digits()
+    return EvaluatorSetup(
+        space=tiny_space(),
+        config=EvaluateConfig(latency_pairs=2, latency_batch_size=8, **config),
+        mean=data.mean,
+        std=data.std,
+        device="cpu",
+        precision="fp32",
+        supernet_digest="0123456789ab",
+        with_latency=with_latency,
+        reference_ms=2.0,
+    )
+
+
+def test_values_are_the_accuracy_of_the_extracted_subnet_and_exact_costs(supernet, architectures):
+    evaluator, images = SubnetEvaluator(setup(), supernet, digits().search), digits().search
+    for architecture in architectures:
+        found = evaluator.evaluate(architecture)
+        subnet = supernet.extract(architecture)
+        correct = count_correct(subnet, images, batch_size=64, device=torch.device("cpu"), precision="fp32")
+        backbone = tiny_space().backbone
+        assert found.values == {
+            "top1": top1_percent(correct),
+            "macs": cost.macs(architecture, backbone),
+            "params": cost.params(architecture, backbone),
+        }
+        low, high = found.intervals["top1"]
+        assert low <= found.values["top1"] <= high
+        assert found.conditions == evaluator.conditions
+
+
+def test_the_same_architecture_has_the_same_values_again(supernet, architectures):
+    evaluator = SubnetEvaluator(setup(), supernet, digits().search)
+    once = [evaluator.evaluate(architecture).values for architecture in architectures]
+    assert [evaluator.evaluate(architecture).values for architecture in reversed(architectures)] == once[::-1]
+
+
+def test_latency_is_measured_where_it_is_asked_for(supernet, architectures):
+    evaluator = SubnetEvaluator(setup(with_latency=True), supernet, digits().search)
+    largest = evaluator.evaluate(architectures[1])
+    assert 0.2 < largest.values["latency_ms"] / 2.0 < 5  # the reference is the largest subnet, at 2 ms
+
+
+def test_conditions_say_how_it_was_measured(supernet):
+    conditions = SubnetEvaluator(setup(max_images=50), supernet, digits().search).conditions
+    assert (conditions.split, conditions.num_images, conditions.latency_stage) == ("search", 50, "search")
+    assert (conditions.precision, conditions.target) == ("fp32", "torch-cpu")
+    assert (conditions.latency_batch_size, conditions.latency_threads) == (8, 1)
+    assert (conditions.supernet, conditions.torch) == ("0123456789ab", torch.__version__)
+    assert conditions.device == device_name("cpu")
+
+
+def test_fewer_images_are_the_first_ones(supernet):
+    data = digits().search
+    evaluator = SubnetEvaluator(setup(max_images=50), supernet, data)
+    assert torch.equal(evaluator.images.images, data.images[:50])
+    assert len(evaluator.images) == 50
+
+
+def test_weights_that_are_not_finite_make_an_evaluation_error(supernet, architectures):
+    with torch.no_grad():
+        next(supernet.parameters()).fill_(torch.nan)
+    with pytest.raises(EvaluationError, match="not finite"):
+        SubnetEvaluator(setup(), supernet, digits().search).evaluate(architectures[1])
+
+
+def test_memory_that_does_not_suffice_makes_an_evaluation_error(supernet, architectures):
+    class Greedy(Supernet):
+        def extract(self, _):
+            raise torch.OutOfMemoryError("none left")
+
+    with pytest.raises(EvaluationError, match="out of memory: none left"):
+        SubnetEvaluator(setup(), Greedy(tiny_space()), digits().search).evaluate(architectures[0])
+
+
+def test_an_evaluator_over_arrays_has_the_values_of_a_direct_one(supernet, architectures):
+    arrays = evaluator_arrays(supernet, digits().search)
+    direct = SubnetEvaluator(setup(), supernet, digits().search)
+    built = build_evaluator(setup(), arrays)
+    for architecture in architectures:
+        assert built.evaluate(architecture).values == direct.evaluate(architecture).values
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_arrays_shared_with_other_processes_are_read_only(supernet, architectures):
+    arrays = {name: array.copy() for name, array in evaluator_arrays(supernet, digits().search).items()}
+    before = {name: array.copy() for name, array in arrays.items()}
+    for array in arrays.values():
+        array.flags.writeable = False
+    build_evaluator(setup(), arrays).evaluate(architectures[0])
+    assert all(np.array_equal(arrays[name], array) for name, array in before.items())
+
+
+def test_an_evaluator_gets_no_test_image_and_needs_none(supernet, architectures):
+    data = digits()
+    arrays = evaluator_arrays(supernet, data.search)
+    given = {image.tobytes() for image in arrays["images"]}
+    assert given == {image.numpy().tobytes() for image in data.search.images}
+    assert not given & {image.numpy().tobytes() for image in data.open_test().images}
+    with sealed_test_split():
+        build_evaluator(setup(), arrays).evaluate(architectures[0])
+        with pytest.raises(DataError, match="cannot be opened during a search"):
+            data.open_test()
+
+
+def test_batch_of_the_latency_measurement_goes_by_the_image_size():
+    from dataclasses import replace
+
+    small = replace(setup(), config=EvaluateConfig())
+    backbone = replace(small.space.backbone, image_size=128, patch_size=32)
+    assert small.latency_batch_size == 64
+    assert replace(small, space=replace(small.space, backbone=backbone)).latency_batch_size == 1
+    assert setup().latency_batch_size == 8
+
+
+# --- device and precision ---
+
+
+def test_the_processor_is_used_where_it_is_asked_for():
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert device_name("cpu").startswith("cpu: ")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none_is_a_clear_error():
+    with pytest.raises(ConfigError, match="torch sees no CUDA device") as caught:
+        resolve_device("cuda")
+    assert "--device cpu" in caught.value.hint
+
+
+@pytest.mark.parametrize("macs", [1, 10**12])
+def test_precision_is_what_is_asked_for(macs):
+    for wanted in ("fp32", "bf16"):
+        assert resolve_precision(wanted, torch.device("cpu"), macs) == wanted
+
+
+def test_automatic_precision_is_bf16_for_large_networks_on_hardware_that_has_it():
+    cpu = torch.device("cpu")
+    assert resolve_precision("auto", cpu, 10**6) == "fp32"
+    expected = "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+    assert resolve_precision("auto", cpu, 10**9) == expected

@@ -1,0 +1,77 @@
+import math
+
+import pytest
+import torch
+from small_runs import one_thread, tiny_space
+from torch import nn
+
+from nas.evaluation.latency import LatencyMeter
+from nas.model.supernet import Supernet
+
+WIDTH = 768
+
+
+def work(times):
+    """As many equal matrix products as asked for."""
+    return nn.Sequential(nn.Flatten(), *(nn.Linear(WIDTH, WIDTH) for _ in range(times)))
+
+
+@pytest.fixture(autouse=True)
+def _single_threaded():
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def meter():
+    return LatencyMeter(work(2), (3, 16, 16), 64, torch.device("cpu"))
+
+
+def test_four_times_the_work_takes_longer(meter):
+    assert meter.ratio(work(8), pairs=4) > 1.5
+
+
+def test_the_reference_takes_as_long_as_itself(meter):
+    assert 0.5 < meter.ratio(meter.reference, pairs=8) < 2.0
+
+
+def test_calibration_is_a_positive_time(meter):
+    assert 0 < meter.calibrate(3) < 10_000
+
+
+@pytest.mark.parametrize("rounds", [3, 6, 9])
+def test_models_measured_in_turn_keep_their_order_and_their_intervals_hold_the_median(meter, rounds):
+    seen = []
+    slow, fast = meter.interleaved([work(8), work(1)], rounds, 10.0, seen.append)
+    assert seen == list(range(1, rounds + 1))
+    assert fast.median_ms < slow.median_ms
+    for timing in (slow, fast):
+        low, high = timing.interval_ms
+        assert 0 < low <= timing.median_ms <= high
+        assert math.isfinite(high)
+
+
+def test_times_are_proportional_to_the_reference(meter):
+    (one,) = meter.interleaved([meter.reference], 6, 1.0)
+    (thousand,) = meter.interleaved([meter.reference], 6, 1000.0)
+    assert 0.5 < one.median_ms < 2
+    assert 500 < thousand.median_ms < 2000
+
+
+def test_images_are_the_same_in_every_process_and_of_the_batch_asked_for(meter):
+    again = LatencyMeter(meter.reference, (3, 16, 16), 64, torch.device("cpu"))
+    assert meter.images.shape == (64, 3, 16, 16)
+    assert torch.equal(again.images, meter.images)
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+def test_shares_of_the_layers_sum_to_one(class_token):
+    from dataclasses import replace
+
+    space = tiny_space()
+    space = replace(space, backbone=replace(space.backbone, class_token=class_token))
+    subnet = Supernet(space).extract(space.largest())
+    shares = LatencyMeter(subnet, (3, 8, 8), 4, torch.device("cpu")).layer_shares(subnet, 3)
+    assert len(shares) == 2
+    assert sum(shares) == pytest.approx(1)
+    assert min(shares) > 0

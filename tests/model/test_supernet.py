@@ -1,0 +1,406 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from factories import backbone
+from small_spaces import every_choice, listed, randomise, space
+from timm.models.vision_transformer import VisionTransformer
+
+from nas.architecture import Architecture, AttentionKind, Backbone, Hallucination, LayerChoice, Reducer
+from nas.errors import ArchitectureError, CheckpointError
+from nas.model import supernet as supernet_file
+from nas.model.supernet import Supernet
+from nas.space import LayerDomain, SearchSpace
+
+SPACE = space()
+
+
+def images(batch_size: int, searched: SearchSpace = SPACE, seed: int = 0) -> torch.Tensor:
+    fixed = searched.backbone
+    shape = (batch_size, fixed.in_chans, fixed.image_size, fixed.image_size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def random_supernet(searched: SearchSpace) -> Supernet:
+    supernet = Supernet(searched)
+    randomise(supernet)
+    return supernet.eval()
+
+
+@pytest.fixture(scope="module")
+def supernet() -> Supernet:
+    return random_supernet(SPACE)
+
+
+@pytest.fixture(params=[1, 2], ids=["one_thread", "two_threads"])
+def threads(request) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+def operator(layer: LayerChoice) -> tuple:
+    return layer.attention, layer.hallucination, layer.reducer
+
+
+def neighbours(architecture: Architecture) -> set[tuple]:
+    layers = architecture.layers
+    return {(operator(a), operator(b)) for a, b in pairwise(layers)}
+
+
+def covering_all_neighbours(searched: SearchSpace) -> list[Architecture]:
+    """Few architectures that hold every pair of operators that may follow each other."""
+    chosen, seen = [], set()
+    for architecture in sorted(listed(searched), key=lambda a: (-a.depth, a.digest)):
+        if new := neighbours(architecture) - seen:
+            chosen.append(architecture)
+            seen |= new
+    return chosen
+
+
+def assert_extracted_are_equal(supernet: Supernet, architectures: list[Architecture], *sizes: int) -> None:
+    with torch.no_grad():
+        for i, architecture in enumerate(architectures):
+            x = images(sizes[i % len(sizes)], supernet.space, seed=i)
+            assert torch.equal(supernet(x, architecture), supernet.extract(architecture)(x)), architecture
+
+
+# --- law 1 --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("threads")
+def test_extracted_subnet_equals_the_supernet_bit_for_bit(supernet):
+    rng = np.random.default_rng(0)
+    drawn = [SPACE.sample(rng) for _ in range(30)] + [SPACE.smallest(), SPACE.largest()]
+    assert_extracted_are_equal(supernet, drawn, 1, 2, 7)
+
+
+def test_extracted_subnet_equals_the_supernet_for_all_neighbouring_operators():
+    domain = every_choice(
+        num_tokens=(16, 9, 4), num_heads=(2,), hallucination_ratio=(0.0, 0.5), mlp_ratio=(1.0,)
+    )
+    provider = every_choice(
+        num_tokens=(16,),
+        num_heads=(2,),
+        attention=(AttentionKind.DYNAMIC,),
+        hallucination_ratio=(0.0,),
+        mlp_ratio=(1.0,),
+    )
+    pairs = set()
+    for layers in ((domain, domain), (provider, domain, domain)):
+        searched = space(layers=layers, embed_dim=(16,), depth=(len(layers),))
+        chosen = covering_all_neighbours(searched)
+        assert_extracted_are_equal(random_supernet(searched), chosen, 3)
+        pairs |= set().union(*map(neighbours, chosen))
+    kinds = {kind[:2] for pair in pairs for kind in pair}
+    assert len(kinds) == 5  # plain, two hallucinated, static, shared
+    makers = 4 * 3  # all but the shared ones, each without pooling and after one of two
+    assert len(pairs) == makers * makers + makers + 3 * 3 + 1  # shared ones follow what has maps
+
+
+@pytest.mark.usefixtures("threads")
+def test_extracted_subnet_equals_the_supernet_at_the_size_of_real_images():
+    domain = LayerDomain(
+        num_tokens=(196, 100, 49),
+        reducer=tuple(Reducer),
+        attention=tuple(AttentionKind),
+        hallucination_ratio=(0.0, 0.5),
+        hallucination=tuple(Hallucination),
+        num_heads=(2, 3),
+        mlp_ratio=(3.0, 4.0),
+    )
+    searched = SearchSpace(
+        name="deit_like",
+        backbone=Backbone(image_size=224, patch_size=16, num_classes=100),
+        embed_dim=(144, 192),
+        depth=(2, 3),
+        layers=(domain,) * 3,
+    )
+    rng = np.random.default_rng(0)
+    assert_extracted_are_equal(random_supernet(searched), [searched.sample(rng) for _ in range(6)], 2, 5)
+
+
+def test_mean_pooled_subnet_equals_the_supernet():
+    searched = space(backbone=backbone(class_token=False))
+    rng = np.random.default_rng(0)
+    assert_extracted_are_equal(random_supernet(searched), [searched.sample(rng) for _ in range(30)], 4)
+
+
+# --- law 2 --------------------------------------------------------------------------------------------------
+
+
+def timm_vit(class_token: bool = True, **changes) -> VisionTransformer:
+    fixed = {"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 3, "num_heads": 2, "num_classes": 10}
+    pool = "token" if class_token else "avg"
+    model = VisionTransformer(**{**fixed, **changes}, class_token=class_token, global_pool=pool).eval()
+    randomise(model)
+    return model
+
+
+def vit_space(class_token: bool = True, **changes) -> SearchSpace:
+    domain = every_choice(num_tokens=(64, 16), num_heads=(1, 2), mlp_ratio=(1.0, 4.0))
+    fixed = Backbone(image_size=32, patch_size=4, num_classes=10, head_dim=32, class_token=class_token)
+    return space(domain, backbone=replace(fixed, **changes), embed_dim=(32, 64), depth=(2, 3))
+
+
+def plain_largest() -> Architecture:
+    return Architecture(embed_dim=64, layers=(LayerChoice(num_tokens=64, num_heads=2, mlp_ratio=4),) * 3)
+
+
+@pytest.mark.parametrize("class_token", [True, False], ids=["class_token", "mean_pooled"])
+def test_largest_plain_architecture_with_timms_weights_gives_timms_logits(class_token):
+    theirs, searched = timm_vit(class_token), vit_space(class_token)
+    supernet = Supernet(searched).eval()
+    missing = supernet.load_timm(theirs.state_dict())
+    assert all(name.split(".")[2:4] != ["attn", "qkv"] for name in missing)
+    assert {name.split(".")[-1].split("_")[0] for name in missing} == {"gain", "mix", "weight", "static"}
+    x = images(5, searched)
+    with torch.no_grad():
+        assert torch.allclose(supernet(x, plain_largest()), theirs(x), atol=1e-5, rtol=0)
+
+
+def test_plain_supernet_has_timms_parameters():
+    searched = vit_space()
+    plain = LayerDomain(num_tokens=(64,), num_heads=(2,))
+    supernet = Supernet(replace(searched, embed_dim=(64,), depth=(3,), layers=(plain,) * 3))
+    assert {name: p.shape for name, p in supernet.state_dict().items()} == {
+        name: p.shape for name, p in timm_vit().state_dict().items()
+    }
+
+
+def test_smaller_model_fills_the_first_channels_and_heads():
+    theirs = timm_vit(embed_dim=32, num_heads=1, depth=2)
+    supernet = Supernet(vit_space()).eval()
+    supernet.load_timm(theirs.state_dict())
+    first = Architecture(embed_dim=32, layers=(LayerChoice(num_tokens=64, num_heads=1, mlp_ratio=4),) * 2)
+    x = images(3, supernet.space)
+    with torch.no_grad():
+        assert torch.allclose(supernet(x, first), theirs(x), atol=1e-5, rtol=0)
+
+
+def test_positions_of_another_grid_are_resampled_and_another_classifier_is_left_out():
+    theirs = timm_vit(img_size=48, num_classes=7)
+    supernet = Supernet(vit_space())
+    head = supernet.head.weight.detach().clone()
+    missing = supernet.load_timm(theirs.state_dict())
+    assert {"head.weight", "head.bias"} <= set(missing)
+    assert torch.equal(supernet.head.weight, head)
+    assert torch.equal(supernet.pos_embed[:, 0], theirs.pos_embed[:, 0])
+    assert torch.allclose(supernet.pos_embed[:, 1:].mean(), theirs.pos_embed[:, 1:].mean(), atol=0.05)
+
+
+def test_weights_that_do_not_fit_are_all_named_and_nothing_is_loaded():
+    weights = timm_vit(embed_dim=96, num_heads=3, depth=4, patch_size=8).state_dict()
+    supernet = Supernet(vit_space())
+    before = {name: p.clone() for name, p in supernet.state_dict().items()}
+    with pytest.raises(CheckpointError) as error:
+        supernet.load_timm(weights)
+    for words in (
+        "patch_embed.proj.weight: (96, 3, 8, 8) does not fit into (64, 3, 4, 4)",
+        "cls_token: (1, 1, 96) does not fit into (1, 1, 64)",
+        "blocks.0.attn.qkv.weight: (288, 96) does not fit into (192, 64)",
+        "blocks.3.norm1.weight: not a weight of this supernet",
+    ):
+        assert words in error.value.message
+    assert error.value.hint
+    assert all(torch.equal(before[name], p) for name, p in supernet.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    [
+        (
+            "pos_embed: (1, 64, 64) is not 1 class token and a square grid",
+            {"pos_embed": torch.zeros(1, 64, 64)},
+        ),
+        ("pos_embed: (65, 64) is not", {"pos_embed": torch.zeros(65, 64)}),
+        ("blocks.0.attn.qkv.weight: (64, 64)", {"blocks.0.attn.qkv.weight": torch.zeros(64, 64)}),
+        ("blocks.1.ls1.gamma: not a weight", {"blocks.1.ls1.gamma": torch.zeros(64)}),
+    ],
+)
+def test_damaged_weights_are_named(message, changes):
+    with pytest.raises(CheckpointError) as error:
+        Supernet(vit_space()).load_timm(timm_vit().state_dict() | changes)
+    assert message in error.value.message
+
+
+def test_class_token_model_does_not_fit_a_mean_pooled_space():
+    with pytest.raises(CheckpointError) as error:
+        Supernet(vit_space(class_token=False)).load_timm(timm_vit().state_dict())
+    for name in ("pos_embed", "cls_token", "norm.weight"):
+        assert f"{name}: " in error.value.message
+
+
+# --- weights: sharing, gradients, ownership -----------------------------------------------------------------
+
+
+def numbered(searched: SearchSpace) -> Supernet:
+    """A supernet whose every weight is its own number."""
+    supernet, offset = Supernet(searched), 0
+    with torch.no_grad():
+        for parameter in supernet.parameters():
+            parameter.copy_(torch.arange(offset, offset + parameter.numel()).reshape(parameter.shape))
+            offset += parameter.numel()
+    assert offset < 2**24, "whole numbers are exact in fp32"
+    return supernet
+
+
+def used_elements(supernet: Supernet, architecture: Architecture) -> dict[str, torch.Tensor]:
+    """For every weight of a numbered supernet, which of its elements an architecture uses."""
+    used = torch.cat([value.detach().flatten() for value in supernet.slices(architecture).values()])
+    return {name: torch.isin(p.detach(), used) for name, p in supernet.named_parameters()}
+
+
+def test_gradients_reach_exactly_the_slices_in_use():
+    searched = space(
+        backbone=backbone(class_token=False)
+    )  # with a class token, the last layer's other rows are idle
+    supernet, rng = random_supernet(searched), np.random.default_rng(0)
+    numbers, kinds = numbered(searched), set()
+    for _ in range(25):
+        architecture = searched.sample(rng)
+        kinds |= {operator(layer)[:2] for layer in architecture.layers}
+        supernet.zero_grad()
+        supernet(images(4, searched), architecture).square().sum().backward()
+        masks = used_elements(numbers, architecture)
+        assert sum(int(mask.sum()) for mask in masks.values()) == sum(
+            p.numel() for p in supernet.extract(architecture).parameters()
+        )
+        for name, parameter in supernet.named_parameters():
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            assert not gradient[~masks[name]].any(), name
+            used = gradient[masks[name]]
+            if name.endswith("qkv.bias"):  # the same for every key of a row: softmax takes it out
+                third = parameter.numel() // 3
+                queries_and_values = torch.ones(3, third, dtype=torch.bool)
+                queries_and_values[1] = False
+                used = gradient[masks[name] & queries_and_values.flatten()]
+            if used.numel():
+                assert (used != 0).float().mean() > 0.95, name
+    assert len(kinds) == 5
+
+
+def test_plain_sum_of_logits_teaches_every_tensor_in_use():
+    searched = space(backbone=backbone(class_token=False))
+    supernet = random_supernet(searched)
+    architecture = searched.sample(np.random.default_rng(3))
+    supernet(images(4, searched), architecture).sum().backward()
+    masks = used_elements(numbered(searched), architecture)
+    for name, parameter in supernet.named_parameters():
+        assert masks[name].any() == (parameter.grad is not None and parameter.grad.any()), name
+
+
+def test_architectures_that_share_a_layer_see_each_others_updates():
+    supernet = random_supernet(SPACE)
+    layer = LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=2.0)
+    narrow = Architecture(embed_dim=16, layers=(layer, replace(layer, attention=AttentionKind.STATIC)))
+    wide = Architecture(embed_dim=24, layers=(layer, layer, replace(layer, attention=AttentionKind.SHARED)))
+    extracted, x = supernet.extract(wide), images(2)
+    with torch.no_grad():
+        before = supernet(x, wide)
+    optimiser = torch.optim.SGD(supernet.parameters(), lr=0.1)
+    supernet(x, narrow).square().sum().backward()
+    optimiser.step()
+    with torch.no_grad():
+        assert not torch.allclose(supernet(x, wide), before, atol=1e-3)
+        assert torch.equal(extracted(x), before)
+        assert torch.equal(supernet(x, wide), supernet.extract(wide)(x))
+
+
+def test_extracted_subnet_owns_its_storage(supernet):
+    stored = {p.untyped_storage().data_ptr() for p in supernet.parameters()}
+    rng = np.random.default_rng(0)
+    for architecture in [SPACE.largest(), SPACE.smallest(), *(SPACE.sample(rng) for _ in range(10))]:
+        subnet = supernet.extract(architecture)
+        assert not subnet.training
+        for name, parameter in subnet.named_parameters():
+            assert parameter.untyped_storage().data_ptr() not in stored, name
+            assert parameter.untyped_storage().nbytes() == 4 * parameter.numel(), name
+            assert parameter.is_contiguous()
+            assert parameter.is_leaf
+            assert parameter.requires_grad
+
+
+def test_slices_are_the_first_channels_and_whole_heads(supernet):
+    layer = LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=0.5)
+    mixed = replace(layer, num_heads=3, hallucination_ratio=1 / 3, hallucination=Hallucination.MIX_CONV)
+    sliced = supernet.slices(Architecture(embed_dim=16, layers=(layer, mixed)))
+    stored = dict(supernet.named_parameters())
+    q, k, v = stored["blocks.0.attn.qkv.weight"].split(24)
+    assert torch.equal(sliced["blocks.0.attn.qkv.weight"], torch.cat([q[:16], k[:16], v[:16]])[:, :16])
+    q, k, v = stored["blocks.1.attn.qkv.weight"].split(24)
+    assert torch.equal(sliced["blocks.1.attn.qkv.weight"], torch.cat([q[:16], k[:16], v])[:, :16])
+    assert torch.equal(sliced["blocks.0.mlp.fc1.weight"], stored["blocks.0.mlp.fc1.weight"][:8, :16])
+    assert torch.equal(sliced["blocks.1.attn.mix"], stored["blocks.1.attn.mix"][:1, :2])
+    assert (
+        sliced["pos_embed"].untyped_storage().data_ptr() == stored["pos_embed"].untyped_storage().data_ptr()
+    )
+
+
+def test_static_maps_are_kept_apart_by_token_count(supernet):
+    names = {name for name in supernet.state_dict() if name.startswith("blocks.1.attn.static_map")}
+    assert names == {f"blocks.1.attn.static_map_{n}" for n in (16, 9, 4)}
+    assert supernet.state_dict()["blocks.1.attn.static_map_9"].shape == (3, 10, 10)
+    assert {"pos_embed", "cls_token", *names} <= supernet.no_weight_decay()
+
+
+# --- the object ---------------------------------------------------------------------------------------------
+
+
+def test_initial_weights_are_a_function_of_the_seed():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    one, same, other = (Supernet(SPACE, seed=seed).state_dict() for seed in (5, 5, 6))
+    assert torch.equal(torch.rand(3), expected)  # the global generator is left alone
+    assert one.keys() == same.keys()
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["blocks.0.attn.qkv.weight"], other["blocks.0.attn.qkv.weight"])
+
+
+def test_architecture_of_another_space_is_refused(supernet):
+    layer = LayerChoice(num_tokens=16, num_heads=4, mlp_ratio=2)
+    wrong = Architecture(embed_dim=24, layers=(layer, layer))
+    for use in (lambda: supernet(images(1), wrong), lambda: supernet.extract(wrong)):
+        with pytest.raises(ArchitectureError, match=f"{wrong.digest} is not in space small: layer 0"):
+            use()
+
+
+def test_skeletons_are_few_weightless_and_not_state(monkeypatch):
+    monkeypatch.setattr(supernet_file, "CACHED_SKELETONS", 4)
+    supernet = random_supernet(SPACE)
+    names = list(supernet.state_dict())
+    rng = np.random.default_rng(0)
+    drawn = [SPACE.sample(rng) for _ in range(12)]
+    with torch.no_grad():
+        first = [supernet(images(2), architecture) for architecture in drawn]
+        assert all(torch.equal(supernet(images(2), a), y) for a, y in zip(drawn, first, strict=True))
+    assert len(supernet._skeletons) <= 4
+    assert all(p.is_meta for kept in supernet._skeletons.values() for p in kept.module.parameters())
+    assert list(supernet.state_dict()) == names == [name for name, _ in supernet.named_parameters()]
+    assert len(list(supernet.modules())) == len(list(Supernet(SPACE).modules()))
+
+
+def test_skeleton_follows_the_mode_of_the_supernet():
+    supernet, architecture, x = random_supernet(SPACE), SPACE.largest(), images(8)
+    with torch.no_grad():
+        evaluated = supernet(x, architecture)
+        supernet.train()
+        torch.manual_seed(0)
+        assert not torch.allclose(supernet(x, architecture, drop_path=0.9), evaluated)
+        supernet.eval()
+        assert torch.equal(supernet(x, architecture, drop_path=0.9), evaluated)
+
+
+def test_state_dict_restores_every_architecture(supernet):
+    other = Supernet(SPACE, seed=9).eval()
+    other.load_state_dict(supernet.state_dict())
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for _ in range(5):
+            architecture = SPACE.sample(rng)
+            assert torch.equal(other(images(2), architecture), supernet(images(2), architecture))

@@ -1,0 +1,58 @@
+import io
+import json
+
+import pytest
+from rich.console import Console
+from small_runs import TINY
+
+from nas import cost
+from nas.architecture import Architecture
+from nas.check import space_summary, space_table
+from nas.space_file import parse_space
+
+
+@pytest.fixture
+def space():
+    return parse_space(TINY + "constraints: {max_params: 30000}\n", "tiny.yaml")
+
+
+def test_a_summary_has_the_numbers_of_the_space(space):
+    summary = space_summary(space)
+    assert summary["schema_version"] == 1
+    assert summary["name"] == "tiny"
+    assert summary["architectures"] == space.size()
+    assert summary["macs"] == list(space.macs_range())
+    assert summary["params"] == list(space.params_range())
+    assert summary["layers"] == [1, 2]
+    assert summary["num_classes_from_data"] is True
+    assert summary["constraints"]["max_params"] == 30000
+
+
+def test_extremes_can_be_read_back_and_cost_what_is_said(space):
+    summary = space_summary(space)
+    for name, architecture in (("smallest", space.smallest()), ("largest", space.largest())):
+        said = summary[name]
+        assert Architecture.from_dict(said["architecture"]) == architecture
+        assert said["digest"] == architecture.digest
+        assert said["macs"] == cost.macs(architecture, space.backbone)
+        assert said["flops"] == 2 * said["macs"]
+        assert said["params"] == cost.params(architecture, space.backbone)
+
+
+def test_a_summary_is_json(space):
+    assert json.loads(json.dumps(space_summary(space), allow_nan=False)) == space_summary(space)
+
+
+def test_only_genes_with_a_choice_count(space):
+    fixed = parse_space(TINY, "tiny.yaml", ("embed_dim=16", "depth=2"))
+    assert (
+        space_summary(space)["parameters_of_the_search"]
+        == space_summary(fixed)["parameters_of_the_search"] + 2
+    )
+
+
+def test_the_table_says_size_costs_and_bounds(space):
+    text = io.StringIO()
+    Console(file=text, width=160).print(space_table(space))
+    for words in ("tiny", f"{space.size():,}", "1 to 2", "MACs per image", "max_params", "30,000", "assumed"):
+        assert words in text.getvalue()

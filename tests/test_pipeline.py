@@ -1,0 +1,168 @@
+import contextlib
+import json
+import math
+
+import pytest
+from small_runs import TINY, one_thread
+
+from nas import pipeline
+from nas.config import resolve_config
+from nas.errors import ConfigError, DataError, NoResultError, RunError
+from nas.pareto import ParetoFront
+from nas.pipeline import Budget
+from nas.progress import Reporter
+from nas.run_directory import RunDirectory
+from nas.session import reopen, start
+
+SETTINGS = [
+    "device=cpu",
+    "train.epochs=1",
+    "train.batch_size=400",
+    "train.warmup_epochs=0",
+    "evaluate.final_rounds=3",
+    "evaluate.latency_pairs=2",
+    "evaluate.latency_batch_size=4",
+    "evaluate.max_images=40",
+]
+
+
+@pytest.fixture(autouse=True)
+def _single_threaded():
+    with one_thread():
+        yield
+
+
+class Intruder(Reporter):
+    """Tries to open the test split whenever a stage reports progress."""
+
+    session = None
+
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.refused = {}
+
+    @contextlib.contextmanager
+    def bar(self, label):
+        def show(done, total, text):
+            with pytest.raises(DataError, match="cannot be opened during a search"):
+                self.session.data.open_test()
+            self.refused[label] = self.refused.get(label, 0) + 1
+
+        yield show if label in ("supernet", "search") else lambda *_: None
+
+
+def begin(tmp_path, *settings, reporter=None, space_settings=()):
+    space_file = tmp_path / "tiny.yaml"
+    space_file.write_text(TINY)
+    config = resolve_config(settings=[*SETTINGS, *settings])
+    return start(space_file, tuple(space_settings), config, tmp_path / "r", reporter or Reporter(quiet=True))
+
+
+def refuse_everything(tmp_path):
+    return begin(tmp_path, space_settings=["constraints.max_latency_ms=1e-9"])
+
+
+def test_a_run_measures_what_it_searched_and_no_stage_can_read_the_test_split(tmp_path):
+    """Law 7, and the whole pipeline with latency as an objective."""
+    intruder = Intruder()
+    intruder.session = session = begin(tmp_path, reporter=intruder)
+    front = pipeline.run(session, Budget(trials=6))
+    assert intruder.refused["supernet"] == 3
+    assert intruder.refused["search"] == 6
+    assert len(session.data.open_test()) == 359
+
+    run = session.run
+    assert run.manifest["stage"] == "finished"
+    names = ("top1", "macs", "latency_ms")
+    assert tuple(objective.metric.name for objective in front.objectives) == names
+    trials = {trial.architecture.digest: trial.measurement for trial in run.trials() if trial.has_values}
+    for point in front.points:
+        searched, values = trials[point.digest], point.measurement.values
+        assert {name: values[name] for name in ("top1", "macs", "params")} == {
+            name: searched.values[name] for name in ("top1", "macs", "params")
+        }
+        assert searched.conditions.latency_stage == "search"
+        assert point.measurement.conditions.latency_stage == "exclusive"
+        low, high = point.measurement.intervals["latency_ms"]
+        assert 0 < low <= values["latency_ms"] <= high
+        assert math.isclose(sum(point.details["layer_latency_share"]), 1)
+    assert ParetoFront.from_run(run.path).to_dict("r") == front.to_dict("r")
+
+    assert pipeline.run(reopen(run.path, Reporter(quiet=True)), Budget(trials=6)).points == front.points
+
+
+def test_a_finished_search_is_extended_and_its_trials_stay(tmp_path):
+    session = begin(tmp_path, "search.objectives=[top1, macs]")
+    pipeline.run(session, Budget(trials=4))
+    first = session.run.trial_records()
+    pipeline.run(session, Budget(trials=9))
+    extended = session.run.trial_records()
+    assert extended[: len(first)] == first
+    assert len({record["digest"] for record in extended}) == 9
+    assert session.run.manifest["stage"] == "finished"
+
+
+def test_a_time_budget_ends_the_search(tmp_path):
+    session = begin(tmp_path, "search.objectives=[top1, macs]")
+    pipeline.run(session, Budget(trials=None, minutes=0.005))
+    assert session.run.trial_records()
+
+
+def test_references_of_the_hypervolume_are_fixed_when_the_search_begins(tmp_path):
+    session = begin(tmp_path, "search.objectives=[top1, macs]")
+    pipeline.run(session, Budget(trials=2))
+    before = session.run.manifest["objectives"]
+    pipeline.run(session, Budget(trials=4))
+    assert session.run.manifest["objectives"] == before
+    assert before[0]["reference"] == 0.0
+    assert before[1]["reference"] > session.space.macs_range()[1]
+
+
+def test_training_is_not_done_again(tmp_path):
+    session = begin(tmp_path)
+    pipeline.train(session)
+    digest = session.run.manifest["supernet_digest"]
+    log = session.run.log_path.read_text()
+    pipeline.train(session)
+    assert session.run.log_path.read_text() == log
+    assert session.run.manifest["supernet_digest"] == digest
+    assert not pipeline.trained_supernet(session).training
+
+
+def test_a_supernet_that_is_not_trained_cannot_be_searched(tmp_path):
+    with pytest.raises(RunError, match="the supernet is not trained yet") as caught:
+        pipeline.trained_supernet(begin(tmp_path))
+    assert caught.value.hint
+
+
+def test_a_run_in_use_cannot_be_run(tmp_path):
+    session = begin(tmp_path)
+    with session.run.lock(), pytest.raises(RunError, match="is being written by process"):
+        pipeline.run(session, Budget(trials=1))
+
+
+def test_no_candidate_within_the_latency_bound_is_an_answer_of_its_own(tmp_path):
+    session = refuse_everything(tmp_path)
+    with pytest.raises(NoResultError) as caught:
+        pipeline.run(session, Budget(trials=2))
+    assert caught.value.exit_code == 1
+    assert caught.value.hint
+    assert len(session.run.trial_records()) == 2
+
+
+def test_initial_weights_that_cannot_be_had_stop_the_run_before_training(tmp_path):
+    session = begin(tmp_path, "init=timm:no_such_model")
+    with pytest.raises(ConfigError, match="no_such_model"):
+        pipeline.run(session, Budget(trials=1))
+    assert not session.run.supernet_dir.exists()
+
+
+def test_front_json_and_csv_hold_the_same_points(tmp_path):
+    session = begin(tmp_path, "search.objectives=[top1, macs]")
+    front = pipeline.run(session, Budget(trials=3))
+    values = json.loads((session.run.path / "front.json").read_text())
+    assert [point["digest"] for point in values["points"]] == [point.digest for point in front.points]
+    assert values["reference_ms"] > 0
+    rows = session.run.front_csv.read_text().splitlines()
+    assert len(rows) == 1 + len(front.points)
+    assert RunDirectory.open(session.run.path).figure_path().stat().st_size > 0

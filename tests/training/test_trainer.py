@@ -1,0 +1,196 @@
+import pytest
+import torch
+from small_runs import digits, few_digits, greys, one_thread, tiny_space, trainer
+
+from nas.config import TrainConfig
+from nas.errors import CheckpointError, ConfigError, TrainingError
+from nas.evaluation.accuracy import count_correct, top1_percent
+from nas.model.supernet import Supernet
+from nas.training.trainer import SupernetTrainer, initial_weights
+
+
+@pytest.fixture(autouse=True)
+def _single_threaded():
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Weights after training without interruption."""
+    with one_thread():
+        return weights(trainer(tmp_path_factory.mktemp("straight")).run())
+
+
+def weights(supernet):
+    return {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_at(step):
+    def stop(progress):
+        if progress.step == step:
+            raise StoppedError
+
+    return stop
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(straight, tmp_path):
+    again, other = trainer(tmp_path / "again"), trainer(tmp_path / "other", seed=1)
+    assert equal(weights(again.run()), straight)
+    assert not equal(weights(other.run()), straight)
+    assert again.digest() != other.digest()
+    assert len(again.digest()) == 12
+
+
+@pytest.mark.parametrize("step", [1, 4, 7, 8])
+def test_training_that_was_stopped_and_resumed_ends_with_the_same_weights(straight, tmp_path, step):
+    with pytest.raises(StoppedError):
+        trainer(tmp_path).run(stop_at(step))
+    resumed, steps = trainer(tmp_path), []
+    assert equal(weights(resumed.run(lambda progress: steps.append(progress.step))), straight)
+    assert steps == list(range(step + 1, 9))
+
+
+@pytest.mark.parametrize("recipe", [{"mixup": 0.5, "cutmix": 1.0}, {"ema_decay": 0.0}, {"drop_path": 0.3}])
+def test_resuming_is_exact_with_every_part_of_the_recipe(tmp_path, recipe):
+    whole = weights(trainer(tmp_path / "whole", **recipe).run())
+    with pytest.raises(StoppedError):
+        trainer(tmp_path / "stopped", **recipe).run(stop_at(3))
+    assert equal(weights(trainer(tmp_path / "stopped", **recipe).run()), whole)
+
+
+def test_a_torn_newest_checkpoint_costs_only_the_steps_since_the_one_before(straight, tmp_path):
+    with pytest.raises(StoppedError):
+        trainer(tmp_path).run(stop_at(5))
+    newest = tmp_path / "step-00000005.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    steps = []
+    assert equal(weights(trainer(tmp_path).run(lambda progress: steps.append(progress.step))), straight)
+    assert steps[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"lr": 0.5}, "recipe: "),
+        ({"seed": 1}, "seed: 0, expected 1"),
+        ({"data": digits()}, "train_split: "),
+    ],
+    ids=["recipe", "seed", "data"],
+)
+def test_a_checkpoint_of_other_training_is_refused_with_the_difference(tmp_path, changes, difference):
+    with pytest.raises(StoppedError):
+        trainer(tmp_path).run(stop_at(1))
+    with pytest.raises(CheckpointError, match=difference):
+        trainer(tmp_path, **changes).run()
+
+
+def test_a_checkpoint_of_another_space_is_refused(tmp_path):
+    with pytest.raises(StoppedError):
+        trainer(tmp_path).run(stop_at(1))
+    other = SupernetTrainer(
+        Supernet(tiny_space().with_num_classes(11)),
+        few_digits(),
+        trainer(tmp_path).config,
+        seed=0,
+        device=torch.device("cpu"),
+        precision="fp32",
+        directory=tmp_path,
+    )
+    with pytest.raises(CheckpointError, match="space: "):
+        other.run()
+
+
+def test_minutes_between_checkpoints_are_no_part_of_the_recipe(straight, tmp_path):
+    with pytest.raises(StoppedError):
+        trainer(tmp_path).run(stop_at(2))
+    assert equal(weights(trainer(tmp_path, checkpoint_minutes=9.0).run()), straight)
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_says_what_to_lower(tmp_path):
+    diverging = trainer(tmp_path, lr=1e30)
+    with pytest.raises(TrainingError, match=r"step \d+: loss is not finite") as caught:
+        diverging.run()
+    assert "train.lr (now 1e+30)" in caught.value.hint
+
+
+def test_training_teaches_the_largest_and_the_smallest_subnet(tmp_path):
+    taught, losses = trainer(tmp_path, data=greys(), epochs=10, lr=1e-2, ema_decay=0.9), []
+    supernet = taught.run(lambda progress: losses.append(progress.losses))
+    assert losses[-1][0] < 0.7 * losses[0][0]
+    fixed = {"batch_size": 64, "device": torch.device("cpu"), "precision": "fp32"}
+    for architecture in (supernet.space.largest(), supernet.space.smallest()):
+        found = top1_percent(count_correct(supernet.extract(architecture), greys().search, **fixed))
+        assert found > 60.0  # chance is 25
+
+
+def test_averaged_weights_are_those_returned_and_none_are_kept_where_it_is_off(tmp_path):
+    averaging, plain = trainer(tmp_path / "on"), trainer(tmp_path / "off", ema_decay=0.0)
+    averaged = averaging.run()
+    assert averaged is not averaging.supernet
+    assert not equal(weights(averaged), weights(averaging.supernet))
+    assert plain.run() is plain.supernet
+    assert equal(weights(plain.supernet), weights(averaging.supernet))
+    assert not averaged.training
+    assert not plain.supernet.training
+
+
+def test_mixup_mixes_labels_and_changes_what_is_learnt(straight, tmp_path):
+    mixing = trainer(tmp_path, mixup=1.0)
+    _, targets = mixing._batch(0)
+    assert targets.shape == (32, 10)
+    assert torch.allclose(targets.sum(dim=1), torch.ones(32))
+    assert not equal(weights(mixing.run()), straight)
+
+
+def test_an_odd_batch_is_trained_without_mixup(tmp_path):
+    odd = trainer(tmp_path, mixup=1.0, batch_size=33, epochs=1)
+    odd.run()
+    assert odd._batch(0)[1].shape == (33,)
+
+
+def test_every_training_image_is_used_once_an_epoch(tmp_path):
+    small = trainer(tmp_path, crop_scale=(1.0, 1.0))
+    batches = [small._batch(step)[1] for step in range(8)]
+    for epoch in (batches[:4], batches[4:]):
+        assert torch.equal(torch.cat(epoch).bincount(), few_digits().train.labels.bincount())
+    assert not torch.equal(batches[0], batches[4])
+
+
+def test_data_smaller_than_a_batch_is_one_step_an_epoch(tmp_path):
+    one = trainer(tmp_path, batch_size=1000, epochs=2)
+    assert (one.steps_per_epoch, one.steps) == (1, 2)
+    one.run()
+
+
+def test_progress_counts_steps_epochs_and_time(tmp_path):
+    seen = []
+    trainer(tmp_path, num_random=0).run(seen.append)
+    assert [progress.step for progress in seen] == list(range(1, 9))
+    assert seen[-1].steps == 8
+    assert seen[-1].epoch == 2.0
+    assert seen[-1].eta_s == 0.0
+    assert seen[0].images_per_second > 0
+    assert all(len(progress.losses) == 3 for progress in seen)
+
+
+@pytest.mark.parametrize(
+    "spec", ["timm", "timm:", "hub:vit", "timm:no_such_model", "local-dir:/no/such/folder"]
+)
+def test_initial_weights_that_cannot_be_had_are_one_clear_error(spec):
+    with pytest.raises(ConfigError, match=f"--init {spec}") as caught:
+        initial_weights(spec, tiny_space().backbone)
+    assert caught.value.hint
+
+
+def test_the_recipe_is_checked_before_training():
+    with pytest.raises(ValueError, match="epochs"):
+        TrainConfig(epochs=0)
