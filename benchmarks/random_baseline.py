@@ -9,7 +9,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 from tables import write_table
 
 from nas import cost
@@ -59,8 +58,8 @@ def main() -> None:
     write_table(
         f"random_baseline_{session.space.name}",
         rows,
-        f"{session.run.name}: top-1 on {len(session.data.search)} search images and MACs; hypervolume is the share of the "
-        f"box from (0 %, {objectives[1].reference:.4g} MACs) to (100 %, 0)",
+        f"{session.run.name}: top-1 on {len(session.data.search)} search images and MACs; "
+        f"hypervolume is the share of the box from (0 %, {objectives[1].reference:.4g} MACs) to (100 %, 0)",
     )
 
 

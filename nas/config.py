@@ -68,8 +68,8 @@ class TrainConfig(Section):
 
     @field_validator("crop_scale")
     @classmethod
-    def _is_ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] > value[1]:
+    def _is_ordered(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] > value[1]:
             raise ValueError(f"must be [least, most], got {shown(value)}")
         return value
 

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nas import cost
 from nas.errors import ExportError, NoResultError, RunError
 from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval
@@ -23,7 +21,7 @@ from nas.progress import duration
 from nas.report import front_csv
 from nas.run_directory import RunDirectory
 from nas.search.loop import Progress, Search
-from nas.search.study import ArchitectureStudy
+from nas.search.study import WINDOW, ArchitectureStudy
 from nas.search.workers import InlineWorkers, RayWorkers, Workers
 from nas.session import Session, reopen, torch_threads
 from nas.training.data import ImageSet, sealed_test_split
@@ -147,6 +145,7 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
         config.search.population_size,
         config.seed,
         budget.storage or run.journal_path,
+        window=max(WINDOW, 2 * budget.workers),
         name=run.name if budget.storage else "architectures",
     )
     workers: Workers | None = None

@@ -181,7 +181,8 @@ def _describe(
     threads = _train_threads(space)
     reporter.line(
         "device",
-        f"{device_name(device.type)}, {precision}, {threads} training thread{'s' if threads > 1 else ''}, torch {torch.__version__}",
+        f"{device_name(device.type)}, {precision}, "
+        f"{threads} training thread{'s' if threads > 1 else ''}, torch {torch.__version__}",
     )
 
 

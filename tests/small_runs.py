@@ -90,11 +90,18 @@ def trainer(
     directory: Path, *, seed: int = 0, data: ImageData | None = None, **recipe: Any
 ) -> SupernetTrainer:
     """Eight steps of 32 images, and a checkpoint after each."""
-    changes = {"epochs": 2, "batch_size": 32, "warmup_epochs": 0, "checkpoint_minutes": 1e-9, **recipe}
+    changes: dict[str, Any] = {
+        "epochs": 2,
+        "batch_size": 32,
+        "num_random": 2,
+        "lr": 1e-3,
+        "warmup_epochs": 0,
+        "checkpoint_minutes": 1e-9,
+    }
     return SupernetTrainer(
         Supernet(tiny_space(), seed=seed),
         data or few_digits(),
-        TrainConfig(**changes),
+        TrainConfig(**{**changes, **recipe}),
         seed=seed,
         device=torch.device("cpu"),
         precision="fp32",

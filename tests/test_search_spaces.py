@@ -43,7 +43,7 @@ class TestEverySpace:
     def test_header_tells_size_and_ranges(self, name):
         space = load(name)
         macs, params = (
-            " to ".join(f"{n / 1e6:,.2f} M" for n in pair)
+            " to ".join(f"{n / 1e6:,.3g} M" for n in pair)
             for pair in (space.macs_range(), space.params_range())
         )
         header = f"# architectures: {space.size():.2e}   MACs: {macs}   parameters: {params}"

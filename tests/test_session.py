@@ -22,7 +22,7 @@ def space_file(tmp_path, monkeypatch):
 
 
 def begin(space_file, path=None, settings=(), space_settings=()):
-    config = resolve_config(settings=["device=cpu", *settings])
+    config = resolve_config(settings=["device=cpu", "train.epochs=3", *settings])
     return start(space_file, tuple(space_settings), config, path, Reporter(quiet=True))
 
 
@@ -36,7 +36,7 @@ def finish(session):
 
 
 def test_a_new_run_holds_space_configuration_and_what_identifies_it(space_file, tmp_path):
-    session = begin(space_file, tmp_path / "r", ["train.epochs=3"])
+    session = begin(space_file, tmp_path / "r")
     assert session.space.backbone.num_classes == 10
     assert session.run.space_text() == TINY
     assert session.run.config()["train"]["epochs"] == 3
@@ -71,7 +71,7 @@ def test_an_empty_folder_becomes_the_run(space_file, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "space_settings", "difference"),
     [
-        (["train.epochs=7"], [], "train.epochs: 30 in the run, 7 asked"),
+        (["train.epochs=7"], [], "train.epochs: 3 in the run, 7 asked"),
         (["seed=1"], [], "seed: 0 in the run, 1 asked"),
         ([], ["depth=2"], "space_digest: "),
         (["precision=bf16"], [], "precision: fp32 in the run, bf16 now"),
@@ -123,7 +123,7 @@ def test_data_with_another_number_of_classes_is_one_clear_error(space_file, tmp_
     ("settings", "space_settings", "error"),
     [
         (["data.spec=folder:nowhere"], [], DataError),
-        ([], ["embed_dim=15"], SearchSpaceError),
+        ([], ["depth=0"], SearchSpaceError),
     ],
 )
 def test_a_run_that_cannot_begin_leaves_nothing_behind(space_file, tmp_path, settings, space_settings, error):
@@ -146,7 +146,7 @@ def write_images(root):
 
 
 def test_a_reopened_run_is_what_was_started(space_file, tmp_path):
-    started = begin(space_file, tmp_path / "r", ["train.epochs=3"], ["depth=2"])
+    started = begin(space_file, tmp_path / "r", ["train.lr=0.5"], ["depth=2"])
     again = reopen(tmp_path / "r", Reporter(quiet=True))
     for field in ("space", "config", "device", "precision"):
         assert getattr(again, field) == getattr(started, field)

@@ -93,8 +93,9 @@ class EvaluatorSetup:
 
 
 class SubnetEvaluator:
-    """Measures subnets of one supernet on the search split. Call it with one torch thread: the numbers must not
-    depend on how many workers share the cores.
+    """Measures subnets of one supernet on the search split.
+
+    Call it with one torch thread: the numbers must not depend on how many workers share the cores.
 
     Args:
         setup: How.

@@ -111,12 +111,20 @@ class GroupCommitJournal(BaseJournalBackend):
 
 
 def _parse(line: bytes, number: int, path: Path) -> dict[str, Any]:
-    if not _is_record(line):
+    record = _record(line)
+    if record is None:
         raise RunError(
             f"{path}, line {number + 1}: not a journal record", hint="restore the file from a copy"
         )
-    record: dict[str, Any] = json.loads(line)
     return record
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _end_of_last_commit(content: bytes, path: Path) -> int:
@@ -125,7 +133,7 @@ def _end_of_last_commit(content: bytes, path: Path) -> int:
     while end:
         start = content.rfind(b"\n", 0, end - 1) + 1
         line = content[start : end - 1]
-        if not line.endswith(MORE) and _is_record(line):
+        if not line.endswith(MORE) and _record(line) is not None:
             break
         end = start
     # A first commit that was cut short is its own beginning, or zeros; anything else is not ours to remove.
@@ -133,13 +141,6 @@ def _end_of_last_commit(content: bytes, path: Path) -> int:
     if not end and not FIRST.startswith(beginning):
         raise RunError(f"{path} is not an Optuna journal", hint="choose another file")
     return end
-
-
-def _is_record(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
 
 
 def _lock_holder(descriptor: int) -> str:

@@ -32,7 +32,6 @@ from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.data import ImageData
 from nas.training.sampling import sandwich
 
-
 LEAST_EPOCHS = 30
 LEAST_CROPPED = 16  # pixels; of an 8 px digit, a crop leaves too little to read
 LEAST_STEPS = 1000  # what the digits space needs (results/LOG.md)

@@ -119,7 +119,7 @@ def test_a_torn_first_commit_leaves_an_empty_journal(tmp_path, torn):
 def test_a_file_that_is_no_journal_is_refused_and_not_touched(tmp_path, content):
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
-    with pytest.raises(RunError, match="notes.txt is not an Optuna journal"):
+    with pytest.raises(RunError, match=r"notes\.txt is not an Optuna journal"):
         GroupCommitJournal(path)
     assert path.read_bytes() == content
 

@@ -158,7 +158,7 @@ def test_an_odd_batch_is_trained_without_mixup(tmp_path):
 
 
 def test_every_training_image_is_used_once_an_epoch(tmp_path):
-    small = trainer(tmp_path, crop_scale=(1.0, 1.0))
+    small = trainer(tmp_path, crop_scale=(0.6, 1.0))
     batches = [small._batch(step)[1] for step in range(8)]
     for epoch in (batches[:4], batches[4:]):
         assert torch.equal(torch.cat(epoch).bincount(), few_digits().train.labels.bincount())
@@ -169,6 +169,12 @@ def test_data_smaller_than_a_batch_is_one_step_an_epoch(tmp_path):
     one = trainer(tmp_path, batch_size=1000, epochs=2)
     assert (one.steps_per_epoch, one.steps) == (1, 2)
     one.run()
+
+
+def test_without_a_number_of_epochs_there_are_enough_steps(tmp_path):
+    unsaid = trainer(tmp_path, epochs=None)
+    assert unsaid.epochs >= 30
+    assert unsaid.steps == unsaid.epochs * 4 >= 1000
 
 
 def test_progress_counts_steps_epochs_and_time(tmp_path):

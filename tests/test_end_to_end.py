@@ -1,0 +1,151 @@
+"""Laws of a whole run, from the command line: what is written, kills, Ctrl-C, workers."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+from small_runs import TRIALS, command, run_arguments, start_process
+
+from nas.run_directory import RunDirectory
+
+PATIENCE_S = 90
+
+
+def outline(folder):
+    """(number, digest, state) of every trial, and what was measured of it, latency aside."""
+    return [
+        (
+            record["number"],
+            record["digest"],
+            record["state"],
+            {name: record["measurement"]["values"][name] for name in ("top1", "macs", "params")},
+        )
+        for record in RunDirectory.open(folder).trial_records()
+    ]
+
+
+def front(folder):
+    return [
+        (point["digest"], point["top1"], point["macs"])
+        for point in RunDirectory.open(folder).front()["points"]
+    ]
+
+
+def stage(folder):
+    return RunDirectory.open(folder).manifest["stage"] if (folder / "manifest.json").exists() else ""
+
+
+def num_lines(path):
+    return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+
+def wait_until(condition, process):
+    """Whether it came true before the process ended."""
+    deadline = time.monotonic() + PATIENCE_S
+    while process.poll() is None and time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def kill(process):
+    os.killpg(process.pid, signal.SIGKILL)
+    return process.communicate()
+
+
+def test_a_run_writes_its_folder_and_nothing_else(finished):
+    home = finished.folder.parent
+    assert {path.name for path in home.iterdir()} == {"tiny.yaml", "r"}
+    for name in (
+        "manifest.json", "space.yaml", "config.yaml", "journal.log", "trials.jsonl", "trials.csv",
+        "front.json", "front.csv", "run.log", "figures/front.png",
+    ):  # fmt: skip
+        assert (finished.folder / name).stat().st_size > 0, name
+    assert list(finished.folder.glob("supernet/*.safetensors"))
+    assert not list(finished.folder.rglob("*.tmp"))
+
+
+def test_a_run_pays_for_every_architecture_once(finished):
+    records = RunDirectory.open(finished.folder).trial_records()
+    paid = [record["digest"] for record in records if record["state"] == "complete"]
+    assert len(paid) == len(set(paid)) == TRIALS
+
+
+def test_a_finished_run_is_not_done_again(finished):
+    before = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()}
+    again = command(*finished.arguments)
+    assert again.code == 0
+    assert json.loads(again.stdout) == json.loads(finished.stdout)
+    assert "finished already" in again.stderr
+    after = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()}
+    del before[finished.folder / "lock"], after[finished.folder / "lock"]
+    assert after == before
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_stage_ends_as_one_that_was_not(finished, tmp_path):
+    """Law 5: the weights, the trials and the front, and no finished evaluation is repeated."""
+    folder = tmp_path / "r"
+    arguments = run_arguments(folder, "--trials", str(TRIALS))
+
+    training = start_process(arguments, tmp_path)
+    assert wait_until(lambda: (folder / "supernet" / "step-00000003.json").exists(), training)
+    kill(training)
+    assert stage(folder) == "training"
+    assert num_lines(folder / "trials.jsonl") == 0
+
+    searching = start_process(arguments, tmp_path)
+    assert wait_until(lambda: num_lines(folder / "trials.jsonl") >= 5, searching)
+    kill(searching)
+    assert "trained to step" in (folder / "run.log").read_text()
+    found = outline(folder)
+    assert len(found) >= 5
+
+    measuring = start_process(arguments, tmp_path)
+    is_caught = wait_until(lambda: stage(folder) == "measuring", measuring)
+    kill(measuring)
+    assert is_caught, "the last stage was over before it could be killed"
+    assert outline(folder)[: len(found)] == found
+
+    resumed = command(*arguments)
+    assert resumed.code == 0, resumed.stderr
+    straight = RunDirectory.open(finished.folder).manifest
+    assert RunDirectory.open(folder).manifest["supernet_digest"] == straight["supernet_digest"]
+    assert outline(folder) == outline(finished.folder)
+    assert front(folder) == front(finished.folder)
+    written = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    complete = [record["digest"] for record in written if record["state"] == "complete"]
+    assert len(complete) == len(set(complete)) == TRIALS
+    assert not list(folder.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(finished, tmp_path):
+    folder = tmp_path / "r"
+    arguments = run_arguments(folder, "--trials", str(TRIALS))
+    process = start_process(arguments, tmp_path)
+    assert wait_until(lambda: num_lines(folder / "trials.jsonl") >= 3, process)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    assert f"Resume: python search.py run {tmp_path / 'tiny.yaml'}" in stderr.splitlines()[-1]
+    assert command(*arguments).code == 0
+    assert outline(folder) == outline(finished.folder)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_workers_find_what_one_process_finds(finished, tmp_path):
+    folder = tmp_path / "r"
+    process = start_process(run_arguments(folder, "--trials", str(TRIALS), workers=2), tmp_path)
+    stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, stderr
+    assert json.loads(stdout)["points"]
+    assert sorted(map(str, outline(folder))) == sorted(map(str, outline(finished.folder)))
+    assert front(folder) == front(finished.folder)
+    assert "Warning" not in stderr
