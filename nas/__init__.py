@@ -50,7 +50,9 @@ The files, in reading order:
     session.py                 a run opened for work: space, configuration, images, device
     progress.py                words for people while something long is running
     pipeline.py                the stages of a run, one after the other
-    cli.py                     commands, flags, exit codes
+    cli_options.py             flags and arguments, their types and help
+    cli_output.py              results on standard output, in the format asked for
+    cli.py                     commands, exit codes
 """
 
 import importlib

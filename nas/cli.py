@@ -3,22 +3,46 @@
 Commands that only look import no torch; imports live in the handlers.
 """
 
-import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from nas.cli_options import (
+    DEFAULT_SPACE,
+    DEFAULT_TRIALS,
+    AddressOption,
+    Budgeting,
+    ConfigOption,
+    DataOption,
+    DeviceOption,
+    EpochsOption,
+    Format,
+    FormatOption,
+    InitOption,
+    MinutesOption,
+    PrecisionOption,
+    Recipe,
+    RunArgument,
+    RunOption,
+    SamplerOption,
+    SeedOption,
+    SetOption,
+    SkipOption,
+    SpaceArgument,
+    StorageOption,
+    TrialsOption,
+    WorkersOption,
+)
+from nas.cli_output import flat_csv, print_result, show_front
 from nas.errors import ConfigError, NasError
 
-DEFAULT_SPACE = Path("search_spaces/digits.yaml")
-DEFAULT_TRIALS = 200
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="nas",
@@ -33,14 +57,6 @@ app = typer.Typer(
 )
 
 
-class Format(StrEnum):
-    """How results are printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-
-
 @dataclass(slots=True)
 class _Common:
     quiet: bool = False
@@ -49,61 +65,6 @@ class _Common:
 
 COMMON = _Common()
 EVERYWHERE = ("-q", "--quiet", "-v", "--verbose", "--debug", "--version")
-
-SpaceArgument = Annotated[
-    Path, typer.Argument(metavar="SPACE.yaml", help="Search space; every key: search_spaces/README.md.")
-]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as results/digits-1.")]
-FormatOption = Annotated[
-    Format | None, typer.Option("--format", "-f", help="Output; table on a terminal, json when piped.")
-]
-DataOption = Annotated[
-    str | None, typer.Option(help="digits | folder:DIR | parquet:TRAIN[,TEST] | a timm spec.")
-]
-RunOption = Annotated[
-    Path | None,
-    typer.Option("--run", help="Folder of the run; default results/<space>-<n>. An existing one is resumed."),
-]
-EpochsOption = Annotated[int | None, typer.Option(help="Passes over the training images.")]
-SeedOption = Annotated[int | None, typer.Option(help="Of splits, training and search.")]
-InitOption = Annotated[
-    str | None, typer.Option(help="timm:NAME | local-dir:DIR: weights to start the supernet from.")
-]
-DeviceOption = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
-PrecisionOption = Annotated[
-    str | None, typer.Option(help="auto | fp32 | bf16; auto is bf16 where the hardware has it.")
-]
-SamplerOption = Annotated[str | None, typer.Option(help="nsga2 | tpe | random.")]
-TrialsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Architectures to measure in all, so a finished search can be extended; "
-        f"default {DEFAULT_TRIALS}.",
-    ),
-]
-MinutesOption = Annotated[
-    float | None, typer.Option(min=0.01, help="Minutes to search, instead of --trials.")
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="Ray workers, one thread each; 0: in this process, without Ray. Default: one per core.",
-    ),
-]
-AddressOption = Annotated[str | None, typer.Option(help="Ray cluster to run on; default: this machine.")]
-StorageOption = Annotated[
-    str | None, typer.Option(help="Database URL of the Optuna study; default: a journal in the run.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="section.key=value of the configuration or the space; repeatable."),
-]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file of the configuration.")]
-SkipOption = Annotated[
-    bool, typer.Option("--skip-bad-images", help="Leave unreadable images out instead of stopping.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -126,26 +87,6 @@ def _options(
         raise typer.Exit
     if context.invoked_subcommand is None:
         _run(DEFAULT_SPACE, None, Budgeting(), Recipe(), None)
-
-
-@dataclass(slots=True, kw_only=True)
-class Budgeting:
-    """The options that decide how long and where."""
-
-    trials: int | None = None
-    minutes: float | None = None
-    workers: int | None = None
-    ray_address: str | None = None
-    storage: str | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class Recipe:
-    """The options that decide the results."""
-
-    config: Path | None = None
-    settings: Sequence[str] = ()
-    flags: dict[str, Any] | None = None
 
 
 @app.command()
@@ -224,7 +165,7 @@ def search(
     budget = _budget(
         Budgeting(trials=trials, minutes=minutes, workers=workers, ray_address=ray_address, storage=storage)
     )
-    _show_front(session.run.path, pipeline.run(session, budget), format_)
+    show_front(session.run.path, pipeline.run(session, budget), format_)
 
 
 @app.command()
@@ -239,7 +180,7 @@ def check(
 
     found = read_space(space, tuple(settings or ()))
     summary = space_summary(found)
-    _print(format_, summary, lambda: space_table(found), lambda: _flat_csv([summary]))
+    print_result(format_, summary, lambda: space_table(found), lambda: flat_csv([summary]))
 
 
 @app.command()
@@ -249,7 +190,7 @@ def status(run: RunArgument, format_: FormatOption = None) -> None:
     from nas.run_directory import RunDirectory
 
     values = status_dict(RunDirectory.open(run))
-    _print(format_, values, lambda: status_table(values), lambda: _flat_csv([values]))
+    print_result(format_, values, lambda: status_table(values), lambda: flat_csv([values]))
 
 
 @app.command()
@@ -275,7 +216,7 @@ def front(
             found = found.within(name, maximum=maximum)
     if min_top1 is not None:
         found = found.within("top1", minimum=min_top1)
-    _show_front(run, found.sorted_by(sort) if sort else found, format_, whole=whole)
+    show_front(run, found.sorted_by(sort) if sort else found, format_, whole=whole)
 
 
 @app.command()
@@ -293,7 +234,7 @@ def show(
     from nas.space_file import space_of_run
 
     backbone = space_of_run(RunDirectory.open(run)).backbone
-    point = ParetoFront.from_run(run).pick(pick)
+    point = ParetoFront.from_run(run).pick(_digest_or_word(pick))
     rows = show_rows(point, backbone)
     values = {
         "schema_version": 1,
@@ -301,7 +242,7 @@ def show(
         "layers": rows,
         "architecture": point.architecture.to_dict(),
     }
-    _print(format_, values, lambda: show_table(point, backbone), lambda: _flat_csv(rows))
+    print_result(format_, values, lambda: show_table(point, backbone), lambda: flat_csv(rows))
 
 
 @app.command()
@@ -316,9 +257,9 @@ def export(
     from nas import pipeline
     from nas.report import export_table
 
-    bundle = pipeline.export(run, pick, to, tuple(formats.split(",")), _reporter())
+    bundle = pipeline.export(run, _digest_or_word(pick), to, tuple(formats.split(",")), _reporter())
     values = bundle.to_dict()
-    _print(format_, values, lambda: export_table(values), lambda: _flat_csv(values["files"]))
+    print_result(format_, values, lambda: export_table(values), lambda: flat_csv(values["files"]))
 
 
 @app.command()
@@ -327,7 +268,7 @@ def doctor(format_: FormatOption = None) -> None:
     from nas.doctor import diagnose, diagnosis_table
 
     findings = diagnose()
-    _print(format_, findings, lambda: diagnosis_table(findings), lambda: _flat_csv(findings["checks"]))
+    print_result(format_, findings, lambda: diagnosis_table(findings), lambda: flat_csv(findings["checks"]))
     if not findings["healthy"]:
         raise typer.Exit(1)
 
@@ -355,6 +296,14 @@ def _recipe(
         "precision": precision,
     }
     return Recipe(config=config, settings=settings or (), flags=flags)
+
+
+def _digest_or_word(pick: str) -> str:
+    """The digest of an architecture file; anything else as it is."""
+    from nas.architecture import Architecture
+
+    path = Path(pick)
+    return Architecture.from_json(path.read_text()).digest if path.is_file() else pick
 
 
 def _start(space: Path, path: Path | None, recipe: Recipe) -> Any:
@@ -395,17 +344,9 @@ def _run(
     from nas import pipeline
 
     found = pipeline.run(session, _budget(budgeting))
-    _show_front(session.run.path, found, format_)
+    show_front(session.run.path, found, format_)
     if not COMMON.quiet:
         _next_step(f"export {shlex.quote(str(session.run.path))} --pick knee --to my_vit")
-
-
-def _show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = None) -> None:
-    from nas.report import front_csv, front_table
-    from nas.run_directory import RunDirectory
-
-    name = RunDirectory.open(path).name
-    _print(format_, found.to_dict(name), lambda: front_table(found, whole=whole), lambda: front_csv(found))
 
 
 def _next_step(command: str) -> None:
@@ -418,34 +359,6 @@ def _reporter() -> Any:
     return Reporter(quiet=COMMON.quiet)
 
 
-def _print(
-    format_: Format | None, values: Any, table: Callable[[], Any], csv_text: Callable[[], str]
-) -> None:
-    chosen = format_ or (Format.TABLE if sys.stdout.isatty() else Format.JSON)
-    if chosen is Format.JSON:
-        print(json.dumps(values, indent=2, allow_nan=False))  # noqa: T201
-    elif chosen is Format.CSV:
-        print(csv_text(), end="")  # noqa: T201
-    else:
-        from rich.console import Console
-
-        width = None if sys.stdout.isatty() else 160
-        Console(width=width).print(table())
-
-
-def _flat_csv(rows: Sequence[dict[str, Any]]) -> str:
-    import csv
-    import io
-
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in row.items()})
-    return text.getvalue()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 the answer is bad, 2 misuse, 130 interrupted."""
     # Before torch is imported: threads that spin while they wait starve each other on a busy machine (10 against
@@ -456,7 +369,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest = [word for word in arguments if word not in EVERYWHERE]
     try:
         result = app(args=[*everywhere, *rest], prog_name="search.py", standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        code = result if isinstance(result, int) else 0
     except NasError as error:
         if COMMON.debug:
             raise
@@ -464,17 +377,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
         return error.exit_code
-    except typer.Abort:
-        pass
-    except KeyboardInterrupt:
-        pass
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
     except Exception as error:
         if _is_usage_error(error):
             return error.exit_code  # type: ignore[attr-defined, no-any-return]
         raise
-    command = shlex.join(["python", "search.py", *arguments])
-    print(f"\ninterrupted; what is finished is kept. Resume: {command}", file=sys.stderr)  # noqa: T201
-    return 130
+    if code == INTERRUPTED:  # typer turns Ctrl-C within a command into this code
+        command = shlex.join(["python", "search.py", *arguments])
+        print(f"\ninterrupted; what is finished is kept. Resume: {command}", file=sys.stderr)  # noqa: T201
+    return code
 
 
 def _is_usage_error(error: Exception) -> bool:

@@ -215,7 +215,7 @@ class ParetoFront:
         return min(ranked, key=lambda pair: (pair[0], pair[1].digest))[1]
 
     def pick(self, text: str) -> FrontPoint:
-        """The point a user asks for: knee, top1, fastest, cheapest (in MACs), or a digest or 6+ digits of it.
+        """The point a user asks for: knee, top1, fastest, cheapest, 6+ digits of a digest, an architecture file.
 
         Equal bests are told apart by the other objectives in their order, then by the digest.
 
@@ -223,6 +223,8 @@ class ParetoFront:
             RunError: Nothing or more than one point answers, or the metric was not measured.
         """
         self._require_points(text)
+        if Path(text).is_file():
+            text = Architecture.from_json(Path(text).read_text()).digest
         wanted = text.strip().lower()
         metric = PICKS.get(wanted)
         if metric is not None:

@@ -70,11 +70,14 @@ def read_text(path: str | Path, error: type[InputFileError] = InputFileError) ->
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise error(path, [f"there is no such file{suggestion(path.name, sorted(siblings))}"]) from None
+        text = f"there is no such file{suggestion(path.name, sorted(siblings))}"
+        raise error(path, [text], hint="give the path of a file that exists") from None
     except UnicodeDecodeError as problem:
-        raise error(path, [f"it is not UTF-8 text (byte {problem.start})"]) from problem
+        text = f"it is not UTF-8 text (byte {problem.start})"
+        raise error(path, [text], hint="give a text file, such as YAML") from problem
     except OSError as problem:
-        raise error(path, [f"it cannot be read: {problem.strerror or problem}"]) from problem
+        text = f"it cannot be read: {problem.strerror or problem}"
+        raise error(path, [text], hint="give a file that can be read") from problem
 
 
 def parse_yaml(text: str, source: str, error: type[InputFileError] = InputFileError) -> Document:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -122,20 +123,29 @@ def test_a_run_killed_in_every_stage_ends_as_one_that_was_not(finished, tmp_path
     assert not list(folder.rglob("*.tmp"))
 
 
-@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(finished, tmp_path):
     folder = tmp_path / "r"
-    arguments = run_arguments(folder, "--trials", str(TRIALS))
-    process = start_process(arguments, tmp_path)
-    assert wait_until(lambda: num_lines(folder / "trials.jsonl") >= 3, process)
-    os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 130
-    assert stdout == ""
-    assert "Traceback" not in stderr
-    assert f"Resume: python search.py run {tmp_path / 'tiny.yaml'}" in stderr.splitlines()[-1]
-    assert command(*arguments).code == 0
-    assert outline(folder) == outline(finished.folder)
+    arguments = run_arguments(folder, "--trials")
+    main_thread = threading.main_thread().ident
+
+    def interrupt():
+        deadline = time.monotonic() + PATIENCE_S
+        while num_lines(folder / "trials.jsonl") < 3 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        signal.pthread_kill(main_thread, signal.SIGINT)
+
+    finger = threading.Thread(target=interrupt)
+    finger.start()
+    stopped = command(*arguments, "400")
+    finger.join()
+    assert (stopped.code, stopped.stdout) == (130, "")
+    assert f"Resume: python search.py run {tmp_path / 'tiny.yaml'}" in stopped.stderr.splitlines()[-1]
+    assert num_lines(folder / "trials.jsonl") >= 3
+    assert not RunDirectory.open(folder).is_locked()
+    kept = outline(folder)
+    assert command(*arguments, str(max(TRIALS, len(kept)))).code == 0
+    assert outline(folder)[: len(kept)] == kept
+    assert outline(folder)[:TRIALS] == outline(finished.folder)[:TRIALS]
 
 
 @pytest.mark.ray

@@ -24,14 +24,14 @@ LAYERS: tuple[tuple[set[str], ...], ...] = (
     ({"evaluation"},),
     ({"search"}, {"report", "figure", "check"}, {"bundle", "model_card", "export"}, {"progress"}, {"doctor"}),
     ({"session", "pipeline"},),
-    ({"cli"},),
+    ({"cli_options", "cli_output", "cli"},),
 )
 AT_HOME = {
     "optuna": ("search",),
     "ray": ("search",),
     "pandas": ("report", "run_directory"),
     "matplotlib": ("report", "figure"),
-    "typer": ("cli",),
+    "typer": ("cli", "cli_options"),
 }
 LOOKING = ("nas", "nas.space", "nas.cost", "nas.pareto", "nas.run_directory", "nas.report", "nas.cli")
 HEAVY = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")

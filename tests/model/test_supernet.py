@@ -75,7 +75,7 @@ def assert_extracted_are_equal(supernet: Supernet, architectures: list[Architect
 @pytest.mark.usefixtures("threads")
 def test_extracted_subnet_equals_the_supernet_bit_for_bit(supernet):
     rng = np.random.default_rng(0)
-    drawn = [SPACE.sample(rng) for _ in range(30)] + [SPACE.smallest(), SPACE.largest()]
+    drawn = [SPACE.sample(rng) for _ in range(25)] + [SPACE.smallest(), SPACE.largest()]
     assert_extracted_are_equal(supernet, drawn, 1, 2, 7)
 
 
@@ -90,12 +90,10 @@ def test_extracted_subnet_equals_the_supernet_for_all_neighbouring_operators():
         hallucination_ratio=(0.0,),
         mlp_ratio=(1.0,),
     )
-    pairs = set()
-    for layers in ((domain, domain), (provider, domain, domain)):
-        searched = space(layers=layers, embed_dim=(16,), depth=(len(layers),))
-        chosen = covering_all_neighbours(searched)
-        assert_extracted_are_equal(random_supernet(searched), chosen, 3)
-        pairs |= set().union(*map(neighbours, chosen))
+    searched = space(layers=(provider, domain, domain), embed_dim=(16,), depth=(3,))
+    chosen = covering_all_neighbours(searched)
+    assert_extracted_are_equal(random_supernet(searched), chosen, 3)
+    pairs = set().union(*map(neighbours, chosen))
     kinds = {kind[:2] for pair in pairs for kind in pair}
     assert len(kinds) == 5  # plain, two hallucinated, static, shared
     makers = 4 * 3  # all but the shared ones, each without pooling and after one of two
@@ -127,7 +125,7 @@ def test_extracted_subnet_equals_the_supernet_at_the_size_of_real_images():
 def test_mean_pooled_subnet_equals_the_supernet():
     searched = space(backbone=backbone(class_token=False))
     rng = np.random.default_rng(0)
-    assert_extracted_are_equal(random_supernet(searched), [searched.sample(rng) for _ in range(30)], 4)
+    assert_extracted_are_equal(random_supernet(searched), [searched.sample(rng) for _ in range(15)], 4)
 
 
 # --- law 2 --------------------------------------------------------------------------------------------------
@@ -261,7 +259,7 @@ def test_gradients_reach_exactly_the_slices_in_use():
     )  # with a class token, the last layer's other rows are idle
     supernet, rng = random_supernet(searched), np.random.default_rng(0)
     numbers, kinds = numbered(searched), set()
-    for _ in range(25):
+    for _ in range(15):
         architecture = searched.sample(rng)
         kinds |= {operator(layer)[:2] for layer in architecture.layers}
         supernet.zero_grad()

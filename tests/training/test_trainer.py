@@ -123,7 +123,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_says_what_to_lower(tmp_pat
 
 
 def test_training_teaches_the_largest_and_the_smallest_subnet(tmp_path):
-    taught, losses = trainer(tmp_path, data=greys(), epochs=10, lr=1e-2, ema_decay=0.9), []
+    taught, losses = trainer(tmp_path, data=greys(), epochs=10, lr=1e-2, checkpoint_minutes=9), []
     supernet = taught.run(lambda progress: losses.append(progress.losses))
     assert losses[-1][0] < 0.7 * losses[0][0]
     fixed = {"batch_size": 64, "device": torch.device("cpu"), "precision": "fp32"}

@@ -1,0 +1,96 @@
+"""The options of the command line, each with its type and help; shared by the commands that take them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DEFAULT_SPACE = Path("search_spaces/digits.yaml")
+DEFAULT_TRIALS = 200
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+SpaceArgument = Annotated[
+    Path, typer.Argument(metavar="SPACE.yaml", help="Search space; every key: search_spaces/README.md.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as results/digits-1.")]
+FormatOption = Annotated[
+    Format | None, typer.Option("--format", "-f", help="Output; table on a terminal, json when piped.")
+]
+DataOption = Annotated[
+    str | None, typer.Option(help="digits | folder:DIR | parquet:TRAIN[,TEST] | a timm spec.")
+]
+RunOption = Annotated[
+    Path | None,
+    typer.Option("--run", help="Folder of the run; default results/<space>-<n>. An existing one is resumed."),
+]
+EpochsOption = Annotated[int | None, typer.Option(help="Passes over the training images.")]
+SeedOption = Annotated[int | None, typer.Option(help="Of splits, training and search.")]
+InitOption = Annotated[
+    str | None, typer.Option(help="timm:NAME | local-dir:DIR: weights to start the supernet from.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
+PrecisionOption = Annotated[
+    str | None, typer.Option(help="auto | fp32 | bf16; auto is bf16 where the hardware has it.")
+]
+SamplerOption = Annotated[str | None, typer.Option(help="nsga2 | tpe | random.")]
+TrialsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Architectures to measure in all, so a finished search can be extended; "
+        f"default {DEFAULT_TRIALS}.",
+    ),
+]
+MinutesOption = Annotated[
+    float | None, typer.Option(min=0.01, help="Minutes to search, instead of --trials.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Ray workers, one thread each; 0: in this process, without Ray. Default: one per core.",
+    ),
+]
+AddressOption = Annotated[str | None, typer.Option(help="Ray cluster to run on; default: this machine.")]
+StorageOption = Annotated[
+    str | None, typer.Option(help="Database URL of the Optuna study; default: a journal in the run.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="section.key=value of the configuration or the space; repeatable."),
+]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file of the configuration.")]
+SkipOption = Annotated[
+    bool, typer.Option("--skip-bad-images", help="Leave unreadable images out instead of stopping.")
+]
+
+
+@dataclass(slots=True, kw_only=True)
+class Budgeting:
+    """The options that decide how long and where."""
+
+    trials: int | None = None
+    minutes: float | None = None
+    workers: int | None = None
+    ray_address: str | None = None
+    storage: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Recipe:
+    """The options that decide the results."""
+
+    config: Path | None = None
+    settings: Sequence[str] = ()
+    flags: dict[str, Any] | None = None
