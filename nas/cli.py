@@ -234,7 +234,7 @@ def show(
     from nas.space_file import space_of_run
 
     backbone = space_of_run(RunDirectory.open(run)).backbone
-    point = ParetoFront.from_run(run).pick(_digest_or_word(pick))
+    point = ParetoFront.from_run(run).pick(pick)
     rows = show_rows(point, backbone)
     values = {
         "schema_version": 1,
@@ -257,7 +257,7 @@ def export(
     from nas import pipeline
     from nas.report import export_table
 
-    bundle = pipeline.export(run, _digest_or_word(pick), to, tuple(formats.split(",")), _reporter())
+    bundle = pipeline.export(run, pick, to, tuple(formats.split(",")), _reporter())
     values = bundle.to_dict()
     print_result(format_, values, lambda: export_table(values), lambda: flat_csv(values["files"]))
 
@@ -298,19 +298,15 @@ def _recipe(
     return Recipe(config=config, settings=settings or (), flags=flags)
 
 
-def _digest_or_word(pick: str) -> str:
-    """The digest of an architecture file; anything else as it is."""
-    from nas.architecture import Architecture
-
-    path = Path(pick)
-    return Architecture.from_json(path.read_text()).digest if path.is_file() else pick
-
-
-def _start(space: Path, path: Path | None, recipe: Recipe) -> Any:
+def _resolve(recipe: Recipe) -> tuple[tuple[str, ...], Any]:
     from nas.config import resolve_config, split_settings
 
     for_space, for_config = split_settings(recipe.settings)
-    config = resolve_config(recipe.config, for_config, recipe.flags)
+    return for_space, resolve_config(recipe.config, for_config, recipe.flags)
+
+
+def _start(space: Path, path: Path | None, recipe: Recipe) -> Any:
+    for_space, config = _resolve(recipe)
     from nas.session import start  # after the cheap checks: it takes seconds to import
 
     return start(space, for_space, config, path, _reporter())
@@ -340,10 +336,13 @@ def _run(
     space: Path, path: Path | None, budgeting: Budgeting, recipe: Recipe, format_: Format | None
 ) -> None:
     _check_limits(budgeting)
-    session = _start(space, path, recipe)
+    _resolve(recipe)  # cheap, and before torch is imported
     from nas import pipeline
 
-    found = pipeline.run(session, _budget(budgeting))
+    budget = _budget(budgeting)
+    pipeline.check_budget(budget)
+    session = _start(space, path, recipe)
+    found = pipeline.run(session, budget)
     show_front(session.run.path, found, format_)
     if not COMMON.quiet:
         _next_step(f"export {shlex.quote(str(session.run.path))} --pick knee --to my_vit")

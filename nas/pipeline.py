@@ -1,6 +1,7 @@
 """The stages of a run: train the supernet, search, measure the front; and export. Each can be resumed."""
 
 import math
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from nas.progress import duration
 from nas.report import front_csv
 from nas.run_directory import RunDirectory
 from nas.search.loop import Progress, Search
-from nas.search.study import WINDOW, ArchitectureStudy
+from nas.search.study import WINDOW, ArchitectureStudy, open_database
 from nas.search.workers import InlineWorkers, RayWorkers, Workers
 from nas.session import Session, reopen, torch_threads
 from nas.training.data import ImageSet, sealed_test_split
@@ -65,6 +66,25 @@ def run(session: Session, budget: Budget) -> ParetoFront:
         supernet = train(session)
         search(session, supernet, budget)
         return measure(session, supernet)
+
+
+def check_budget(budget: Budget) -> None:
+    """Find out what would stop a search, before hours are spent on the training.
+
+    Raises:
+        RunError: The storage cannot be used, or nothing answers at the address of the Ray cluster.
+    """
+    if budget.storage and "://" in budget.storage:
+        open_database(budget.storage)
+    host, _, port = (budget.ray_address or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            raise RunError(
+                f"--ray-address {budget.ray_address}: {error}",
+                hint="`ray status` on the head node shows its address",
+            ) from error
 
 
 def _trials_left(run: RunDirectory, budget: Budget) -> bool:
@@ -183,7 +203,7 @@ def measure(session: Session, supernet: Supernet) -> ParetoFront:
             f"{run.path}: no trial was completed", hint=f"see the errors in {run.path}/trials.csv"
         )
     setup = _setup(session, manifest)
-    with torch_threads(1):
+    with torch_threads(1), sealed_test_split():
         meter = setup.meter(supernet)
         reference_ms = meter.calibrate(CALIBRATION_ROUNDS)
         subnets = [supernet.extract(point.architecture).to(session.device) for point in found.points]
@@ -233,7 +253,7 @@ def trained_supernet(session: Session) -> Supernet:
     if trainer.resume() < trainer.steps:
         raise RunError(
             f"{session.run.path}: the supernet is not trained yet",
-            hint=f"python search.py run --run {session.run.path}",
+            hint=f"python search.py run {session.run.manifest['space_file']} --run {session.run.path}",
         )
     return trainer.trained()
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -143,9 +144,10 @@ def run_arguments(folder: Path, *more: str, workers: int = 0) -> list[str]:
     return ["run", str(space), "--run", str(folder), f"--workers={workers}", *QUICK, *more]
 
 
-def start_process(arguments: Sequence[str], cwd: Path) -> "subprocess.Popen[str]":
-    """`python search.py ...` in a process group of its own."""
-    return subprocess.Popen(
+@contextlib.contextmanager
+def search_process(arguments: Sequence[str], cwd: Path) -> Iterator["subprocess.Popen[str]"]:
+    """`python search.py ...` in a process group of its own, which is killed (-9) at the end of the block."""
+    process = subprocess.Popen(
         [sys.executable, ROOT / "search.py", *arguments],
         cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -154,6 +156,12 @@ def start_process(arguments: Sequence[str], cwd: Path) -> "subprocess.Popen[str]
         text=True,
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def python(code: str, cwd: Path) -> Outcome:

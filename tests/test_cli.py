@@ -221,6 +221,11 @@ BAD = {
     "folder of something else": (["run", "tiny.yaml", "--run", "mine"], "mine is not a run"),
     "folder is a file": (["run", "tiny.yaml", "--run", "tiny.yaml"], "tiny.yaml is not a run"),
     "folder below a file": (["run", "tiny.yaml", "--run", "tiny.yaml/r"], "tiny.yaml/r"),
+    "unreachable storage": (
+        ["run", "tiny.yaml", "--storage=postgresql://me:secret@127.0.0.1:9/x"],
+        "me:***@",
+    ),
+    "unreachable cluster": (["run", "tiny.yaml", "--ray-address=127.0.0.1:9"], "127.0.0.1:9"),
     "unknown format": (["check", "tiny.yaml", "--format=xml"], "--format"),
 }
 

@@ -98,7 +98,7 @@ class ArchitectureStudy:
 
     def _open(self, storage: Path | str) -> BaseStorage:
         if isinstance(storage, str) and "://" in storage:
-            return _database(storage)
+            return open_database(storage)
         self._journal = GroupCommitJournal(storage)
         try:
             return JournalStorage(self._journal)
@@ -321,7 +321,12 @@ def _as_running(trial: FrozenTrial) -> FrozenTrial:
     )
 
 
-def _database(url: str) -> BaseStorage:
+def open_database(url: str) -> BaseStorage:
+    """Connect to a database for studies, and make its tables where there are none.
+
+    Raises:
+        RunError: It cannot be reached or used; the password is not shown.
+    """
     try:
         return optuna.storages.get_storage(RDBStorage(url))
     except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
