@@ -85,9 +85,8 @@ class LatencyMeter:
         ratios: NDArray[np.float64] = np.empty((rounds, len(models)))
         for r in range(rounds):
             before = reference()
-            for m in np.random.default_rng([r, 7]).permutation(
-                len(models)
-            ):  # no model is always after the same one
+            order = np.random.default_rng([r, 7]).permutation(len(models))  # nobody is always after the same one
+            for m in order:
                 seconds, after = runners[m](), reference()
                 ratios[r, m] = seconds / np.sqrt(before * after)
                 before = after
@@ -116,7 +115,11 @@ class LatencyMeter:
         return [float(share) for share in medians / medians.sum()]
 
     def _runner(self, model: nn.Module) -> Callable[[], float]:
-        """Warm up, and return a function that times one forward pass, seconds."""
+        """Warm up, and return a function that times one forward pass, seconds.
+
+        Every timing comes right after an untimed pass of the same model: straight after another, larger model
+        a small one was measured up to 1.6 times slower than in steady use (results/LOG.md).
+        """
 
         def forward(times: int) -> float:
             with torch.inference_mode():
@@ -130,7 +133,12 @@ class LatencyMeter:
         for _ in range(WARM_UP):
             once = forward(1)
         repeats = max(1, int(np.ceil(SHORTEST_S / max(once, 1e-6))))
-        return lambda: forward(repeats)
+
+        def timed() -> float:
+            forward(1)
+            return forward(repeats)
+
+        return timed
 
     def _synchronise(self) -> None:
         if self.device.type == "cuda":
