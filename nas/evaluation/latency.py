@@ -85,7 +85,9 @@ class LatencyMeter:
         ratios: NDArray[np.float64] = np.empty((rounds, len(models)))
         for r in range(rounds):
             before = reference()
-            order = np.random.default_rng([r, 7]).permutation(len(models))  # nobody is always after the same one
+            order = np.random.default_rng([r, 7]).permutation(
+                len(models)
+            )  # nobody is always after the same one
             for m in order:
                 seconds, after = runners[m](), reference()
                 ratios[r, m] = seconds / np.sqrt(before * after)
