@@ -1,4 +1,6 @@
+import itertools
 import math
+import time
 
 import pytest
 import torch
@@ -75,3 +77,31 @@ def test_shares_of_the_layers_sum_to_one(class_token):
     assert len(shares) == 2
     assert sum(shares) == pytest.approx(1)
     assert min(shares) > 0
+
+
+class Diary(nn.Module):
+    """Writes its name down whenever it runs, and takes long enough to be timed once."""
+
+    def __init__(self, name, diary):
+        super().__init__()
+        self.name, self.diary = name, diary
+
+    def forward(self, images):
+        self.diary.append(self.name)
+        end = time.perf_counter() + 0.006
+        while time.perf_counter() < end:
+            pass
+        return images
+
+
+@pytest.mark.parametrize("how", ["ratio", "interleaved"])
+def test_every_timing_follows_a_pass_of_the_same_model(how):
+    diary = []
+    meter = LatencyMeter(Diary("reference", diary), (3, 4, 4), 1, torch.device("cpu"))
+    if how == "ratio":
+        meter.ratio(Diary("small", diary), pairs=3)
+    else:
+        meter.interleaved([Diary("small", diary), Diary("other", diary)], 3, 1.0)
+    blocks = [(name, len(list(calls))) for name, calls in itertools.groupby(diary)]
+    assert {name for name, _ in blocks} >= {"reference", "small"}
+    assert all(length >= 2 for _, length in blocks), blocks
