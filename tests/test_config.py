@@ -146,7 +146,7 @@ class TestComparing:
             ]
         ).model_dump()
         assert config_differences(run, asked) == [
-            "train.epochs: 30 in the run, 10 asked",
+            "train.epochs: null in the run, 10 asked",
             "train.lr: 0.001 in the run, 0.00100000001 asked",
             "evaluate.max_images: null in the run, 5 asked",
             "search.objectives: ['top1', 'macs', 'latency_ms'] in the run, ['top1', 'macs'] asked",
@@ -163,7 +163,7 @@ class TestComparing:
 class TestDescribing:
     def test_every_key_is_described_with_type_default_and_help(self):
         options = {option.key: option for option in describe_config()}
-        assert options["train.epochs"][1:] == ("whole number, >= 1", "30", "passes over the training images")
+        assert options["train.batch_size"][1:] == ("whole number, >= 1", "64", "images per step")
         assert options["evaluate.max_images"].type == "whole number | null, >= 1"
         assert options["evaluate.max_images"].default == "null"
         assert options["search.objectives"].type == "list of top1 | macs | params | latency_ms"
