@@ -142,12 +142,12 @@ class TestComparing:
                 "train.epochs=10",
                 "evaluate.max_images=5",
                 "search.objectives=[top1, macs]",
-                "train.lr=1.00000001e-3",
+                "train.lr=2.00000001e-3",
             ]
         ).model_dump()
         assert config_differences(run, asked) == [
             "train.epochs: null in the run, 10 asked",
-            "train.lr: 0.001 in the run, 0.00100000001 asked",
+            "train.lr: 0.002 in the run, 0.00200000001 asked",
             "evaluate.max_images: null in the run, 5 asked",
             "search.objectives: ['top1', 'macs', 'latency_ms'] in the run, ['top1', 'macs'] asked",
         ]
@@ -167,7 +167,7 @@ class TestDescribing:
         assert options["evaluate.max_images"].type == "whole number | null, >= 1"
         assert options["evaluate.max_images"].default == "null"
         assert options["search.objectives"].type == "list of top1 | macs | params | latency_ms"
-        assert options["train.crop_scale"].type == "[number, number]"
+        assert options["train.crop_scale"].type == "[number, number] | null"
         assert options["data.skip_bad_images"].type == "true | false"
         assert [key for key, option in options.items() if not option.help] == []
 
