@@ -115,7 +115,10 @@ def test_a_run_killed_in_every_stage_ends_as_one_that_was_not(finished, tmp_path
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(finished, tmp_path):
     folder = tmp_path / "r"
-    arguments = run_arguments(folder, "--trials")
+    slow = (
+        "--set=evaluate.batch_size=1"  # or the search may be over before a busy machine lets us interrupt it
+    )
+    arguments = run_arguments(folder, slow, "--trials")
     main_thread = threading.main_thread().ident
 
     def interrupt():

@@ -36,8 +36,14 @@ WINDOW = 8
 """Keeps up to 4 workers busy with 2 trials each; results then do not depend on the number of workers."""
 
 
+FIRST_GENERATION = 2**31
+"""Seed word of the designs a search starts from; trial numbers, the other words in its place, stay below."""
+
+
 class ArchitectureStudy:
     """Architectures as Optuna trials. A new study begins with the largest and the smallest architecture.
+
+    Then come designs spread evenly over the MACs range, up to the population size; not for `random`.
 
     Args:
         space: What may be proposed.
@@ -72,6 +78,7 @@ class ArchitectureStudy:
         self.space = space
         self.objectives = tuple(objectives)
         self._seed = seed
+        self._num_designs = 2 if sampler == "random" else population_size
         self._journal: GroupCommitJournal | None = None
         self._distributions: dict[str, BaseDistribution] = {
             parameter: CategoricalDistribution([_plain(value) for value in values])
@@ -134,7 +141,12 @@ class ArchitectureStudy:
         return study
 
     def _enqueue_known(self) -> None:
-        known = list(dict.fromkeys([self.space.largest(), self.space.smallest()]))
+        # Uniform draws leave both ends of the MACs range empty; a search that started from them lost to evenly
+        # spread random architectures at the dear end (results/LOG.md).
+        rng = np.random.default_rng(np.random.SeedSequence([self._seed, FIRST_GENERATION]))
+        spread = [self.space.sample_stratified(rng) for _ in range(self._num_designs - 2)]
+        known = [self.space.largest(), self.space.smallest(), *spread]
+        known = list(dict.fromkeys(known))
         for architecture in known[len(self._study.get_trials(deepcopy=False)) :]:
             self.enqueue(architecture)
         self.commit()

@@ -49,7 +49,7 @@ def test_known_designs_are_parents_of_the_first_generation(tmp_path):
     study = make_study(digits(), tmp_path / "j")
     proposals(study, 3)
     stock = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j"))
-    assert [trial.system_attrs["NSGAIISampler:generation"] for trial in stock.trials] == [0, 0, 0]
+    assert [trial.system_attrs["NSGAIISampler:generation"] for trial in stock.trials[:3]] == [0, 0, 0]
 
 
 def read_only(path):
@@ -116,7 +116,7 @@ def test_trials_left_running_are_found_again_under_their_numbers(tmp_path):
 
 
 def test_an_enqueued_architecture_is_proposed_next(tmp_path):
-    study = make_study(digits(), tmp_path / "j")
+    study = make_study(digits(), tmp_path / "j", "random")
     proposals_so_far = [study.ask() for _ in range(2)]
     wanted = study.space.sample(study.generator(0))
     study.enqueue(wanted)
@@ -125,7 +125,7 @@ def test_an_enqueued_architecture_is_proposed_next(tmp_path):
 
 
 def test_everything_told_is_readable_by_optunas_tools(tmp_path):
-    study = make_study(digits(), tmp_path / "j")
+    study = make_study(digits(), tmp_path / "j", "random")
     (first, a), (second, b) = study.ask(), study.ask()
     measurement = AnalyticEvaluator(study.space.backbone).evaluate(a)
     study.tell_complete(first, measurement)
@@ -143,7 +143,7 @@ def test_everything_told_is_readable_by_optunas_tools(tmp_path):
 
 
 def test_a_measured_latency_beyond_the_bound_makes_a_trial_infeasible(tmp_path):
-    study = make_study(tiny_space(max_latency_ms=4.0), tmp_path / "j")
+    study = make_study(tiny_space(max_latency_ms=4.0), tmp_path / "j", "random")
     for latency_ms in (3.0, 6.0):
         number, architecture = study.ask()
         measurement = AnalyticEvaluator(study.space.backbone).evaluate(architecture)

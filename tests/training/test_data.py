@@ -61,7 +61,7 @@ def test_digest_sees_pixels_labels_and_shape():
 
 def test_digits_are_all_there_and_carved_by_the_fractions(digits):
     test = digits.open_test()
-    assert (len(digits.train), len(digits.search), len(test)) == (1295, 143, 359)
+    assert (len(digits.train), len(digits.search), len(test)) == (1151, 287, 359)
     assert digits.class_names == tuple("0123456789")
     assert digits.num_classes == 10
     assert not digits.flip_safe
@@ -105,7 +105,7 @@ def test_summary_is_four_lines_with_the_counts(digits):
     assert len(lines) == 4
     assert "digits" in lines[0]
     assert "1,797 images of 8x8, 10 classes" in lines[0]
-    assert "train 1,295, search 143, test 359" in lines[1]
+    assert "train 1,151, search 287, test 359" in lines[1]
     assert "train 125 to 131, search 14 to 15" in lines[2]
     assert "1,797 grey, all as RGB 8x8" in lines[3]
 
@@ -131,7 +131,7 @@ def test_seal_is_lifted_after_an_error(digits):
 
 def test_pickled_images_carry_no_test_split(digits):
     packed = pickle.dumps(digits)
-    assert len(packed) < (1295 + 143) * (3 * SIZE * SIZE + 8) + 3000
+    assert len(packed) < (1151 + 287) * (3 * SIZE * SIZE + 8) + 3000
     copy = pickle.loads(packed)
     assert copy.train.digest == digits.train.digest
     assert (copy.hashes, copy.mean, copy.summary()) == (digits.hashes, digits.mean, digits.summary())

@@ -264,7 +264,7 @@ def test_fashion_mnist_test_file_is_grey_and_complete():
 def test_cifar_names_and_balance():
     data = load(f"parquet:{REAL / 'cifar10-test.parquet'}", size=32)
     assert data.class_names[:2] == ("airplane", "automobile")
-    assert "train 360 to 360, search 40 to 40, test 100 to 100" in data.summary()[2]
+    assert "train 320 to 320, search 80 to 80, test 100 to 100" in data.summary()[2]
 
 
 @needs_real
