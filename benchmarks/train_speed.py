@@ -147,7 +147,7 @@ def main() -> None:
         "train_speed",
         rows,
         f"cifar_small, largest subnet {macs:.0f} MMACs per image, batch {BATCH}, {rounds} interleaved rounds, medians; "
-        "a sandwich step trains the largest on the whole batch and three others on a third each",
+        "a sandwich step trains the largest on the whole batch and two others on a half each",
     )
 
 

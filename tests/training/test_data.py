@@ -106,7 +106,7 @@ def test_summary_is_four_lines_with_the_counts(digits):
     assert "digits" in lines[0]
     assert "1,797 images of 8x8, 10 classes" in lines[0]
     assert "train 1,151, search 287, test 359" in lines[1]
-    assert "train 125 to 131, search 14 to 15" in lines[2]
+    assert "train 111 to 117, search 28 to 29" in lines[2]
     assert "1,797 grey, all as RGB 8x8" in lines[3]
 
 
