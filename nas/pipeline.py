@@ -18,7 +18,7 @@ from nas.figure import front_figure
 from nas.metrics import LATENCY, MACS, PARAMS, TOP1, Objective, metric_named
 from nas.model.supernet import Supernet
 from nas.pareto import FrontPoint, ParetoFront, objective_to_dict
-from nas.progress import duration
+from nas.progress import Reporter, duration
 from nas.report import front_csv
 from nas.run_directory import RunDirectory
 from nas.search.loop import Progress, Search
@@ -100,7 +100,7 @@ def train(session: Session) -> Supernet:
         CheckpointError: Checkpoints are damaged or belong to something else.
     """
     trainer = _trainer(session)
-    _enter(session.run, "training")
+    session.run.update_manifest(stage="training")
     last: TrainProgress | None = None
     with torch_threads(session.threads), sealed_test_split(), session.reporter.bar("supernet") as bar:
 
@@ -153,7 +153,7 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
     objectives = [Objective(metric_named(o["name"]), o["reference"]) for o in manifest["objectives"]]
     deadline = None if budget.minutes is None else time.time() + 60 * budget.minutes
     run.update_manifest(budget={"num_trials": budget.trials, "deadline": deadline})
-    _enter(run, "searching")
+    run.update_manifest(stage="searching")
     run.remove_front()
     setup = _setup(session, manifest)
     arrays = evaluator_arrays(supernet, session.data.search)
@@ -196,7 +196,7 @@ def measure(session: Session, supernet: Supernet) -> ParetoFront:
     """Measure the front's latency again, alone on the machine and interleaved, and write the answer."""
     run = session.run
     manifest = run.manifest
-    _enter(run, "measuring")
+    run.update_manifest(stage="measuring")
     found = ParetoFront.from_trials(run.trials(), ParetoFront.from_run(run.path).objectives)
     if not found.points:
         raise NoResultError(
@@ -258,7 +258,9 @@ def trained_supernet(session: Session) -> Supernet:
     return trainer.trained()
 
 
-def export(path: Path, pick: str, directory: Path, formats: Sequence[str], reporter: Any) -> ExportReport:
+def export(
+    path: Path, pick: str, directory: Path, formats: Sequence[str], reporter: Reporter
+) -> ExportReport:
     """Write one architecture of a run's front as a model bundle, verified against the table.
 
     Opens the test split, which no stage before has read; its accuracy goes onto the model card.
@@ -376,7 +378,3 @@ def _search_line(p: Progress) -> tuple[int, int | None, str]:
         f"hypervolume {p.hypervolume:.3f}  failed {p.failed}  repeats saved {p.repeated}{left}"
     )
     return p.complete + p.failed, p.total, text
-
-
-def _enter(run: RunDirectory, stage: str) -> None:
-    run.update_manifest(stage=stage)
