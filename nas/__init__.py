@@ -19,10 +19,17 @@ The files, in reading order:
     space_walk.py              which choices may follow which
     space_sampling.py          drawing architectures, uniformly and evenly over MACs
     space_file.py              the keys of a search space's YAML
+    space_reasons.py           what a search space rules out or leaves open, in words
     run_directory.py           a run's folder: the only place that knows its file names
     pareto.py                  the front: dominance, hypervolume, knee
     model/pooling.py           token pooling: fewer patch tokens on their grid
-    model/attention.py         dynamic, hallucinated, static and shared attention maps
+    model/glad.py              fewer tokens by learned queries on top of the average (GLAD)
+    model/maps.py              what attention modules hand on; training aids; slices of the store
+    model/attention.py         dynamic and shared attention, and which module a layer gets
+    model/hallucination.py     heads whose maps derive from other heads' (hMHSA)
+    model/static_attention.py  learned maps, the same for every image (DGSSA)
+    model/linear_attention.py  linear-angular attention (Castling-ViT)
+    model/feed_forward.py      feed-forward with a low-rank second matrix; its training branches (cFFN)
     model/subnet.py            one architecture as a plain classifier: the only forward pass, known to timm
     model/supernet.py          one set of weights for every architecture
     training/samples.py        a labelled image as it was stored
@@ -32,6 +39,11 @@ The files, in reading order:
     training/data.py           the images of a run, decoded; the guarded test split
     training/sampling.py       which architectures a training step trains
     training/checkpoint.py     weights, optimiser state and step on disk
+    training/guidance.py       when the training aids of static and linear layers act
+    training/pretrained.py     weights of a trained plain ViT, from timm or a file
+    training/calibration.py    what such a ViT does on images; first values of the operators
+    training/ordering.py       the order of its channels, heads and hidden neurons
+    training/warm_start.py     a supernet started from it
     training/trainer.py        supernet training: sandwich rule, in-place distillation
     evaluation/accuracy.py     top-1 of a classifier on decoded images
     evaluation/latency.py      latency as a ratio to a reference model
@@ -50,8 +62,10 @@ The files, in reading order:
     session.py                 a run opened for work: space, configuration, images, device
     progress.py                words for people while something long is running
     pipeline.py                the stages of a run, one after the other
+    redundancy.py              how redundant each layer's attention is: `rank-layers`
     cli_options.py             flags and arguments, their types and help
     cli_output.py              results on standard output, in the format asked for
+    cli_look.py                commands that change nothing
     cli.py                     commands, exit codes
 """
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from nas import cost
 from nas.report import draw_layers, unit_of
 from nas.space import SearchSpace
+from nas.space_reasons import notes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,6 +37,7 @@ def space_summary(space: SearchSpace) -> dict[str, Any]:
         "num_classes_from_data": space.num_classes_from_data,
         "constraints": space.to_dict()["constraints"],
         **extremes,
+        "notes": notes(space),
     }
 
 
@@ -67,4 +69,6 @@ def space_table(space: SearchSpace) -> "Table":
             f"{draw_layers(architecture)}  {summary[name]['params'] / 1e6:.3g} M parameters, "
             f"activations at most {megabytes:.3g} MB (batch 1, fp32)",
         )
+    for text in summary["notes"]:
+        table.add_row("note", text)
     return table

@@ -37,7 +37,7 @@ RunOption = Annotated[
 EpochsOption = Annotated[int | None, typer.Option(help="Passes over the training images.")]
 SeedOption = Annotated[int | None, typer.Option(help="Of splits, training and search.")]
 InitOption = Annotated[
-    str | None, typer.Option(help="timm:NAME | local-dir:DIR: weights to start the supernet from.")
+    str | None, typer.Option(help="timm:NAME | local-dir:DIR | file:PATH: weights to start from.")
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
 PrecisionOption = Annotated[

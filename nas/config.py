@@ -22,7 +22,7 @@ Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
-SPACE_KEYS = ("name", "backbone", "embed_dim", "depth", "layers", "overrides", "constraints")
+SPACE_KEYS = ("name", "backbone", "embed_dim", "depth", "layers", "overrides", "rules", "constraints")
 """Groups of a search space file; `--set` on one of these changes the space, not the run's configuration."""
 
 
@@ -64,6 +64,15 @@ class TrainConfig(Section):
     )
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.998, description="weight averaging; 0 is off")
     distill_temperature: Positive = Field(1.0, description="soft distillation from the largest subnet")
+    static_guidance: Fraction = Field(
+        0.2, description="share of the training in which dynamic maps lead the static ones; 0 is off"
+    )
+    linear_aux: bool = Field(
+        True, description="masked softmax branch beside linear attention, gone after 80 % of the training"
+    )
+    ffn_branches: Annotated[int, Field(ge=1)] = Field(
+        1, description="parallel linear branches of each low-rank factor, added up in weight space"
+    )
     checkpoint_minutes: Positive = Field(1.0, description="minutes between checkpoints")
 
     @field_validator("crop_scale")
@@ -120,7 +129,10 @@ class RunConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train and evaluate")
     precision: Precision = Field("auto", description="bf16 where the device computes in it, else fp32")
     init: str = Field(
-        "", description="timm:NAME | local-dir:DIR: weights to start the supernet from; empty: random"
+        "", description="timm:NAME | local-dir:DIR | file:PATH: weights to start the supernet from; empty: random"
+    )
+    init_ordered: bool = Field(
+        False, description="put the channels, heads and neurons of these weights in the order of importance"
     )
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()

@@ -121,11 +121,12 @@ def _small_space() -> Any:
 
     text = """
 name: doctor
-backbone: {image_size: 32, patch_size: 8, num_classes: 10, head_dim: 16}
+backbone: {image_size: 32, patch_size: 8, num_classes: 10, head_dim: 8}
 embed_dim: [32, 48]
 depth: [2, 3]
 layers:
-  {num_tokens: [16, 4], attention: [dynamic, static, shared], hallucination_ratio: [0, 0.5], num_heads: 2}
+  {num_tokens: [16, 4], reducer: [pool, conv_pool, glad], attention: [dynamic, static, shared, linear], num_heads: 2,
+   hallucination_ratio: [0, 0.5], hallucination: [copy, mix, mix_conv], ffn_rank: [0.5, 1]}
 """
     return parse_space(text, "doctor")
 

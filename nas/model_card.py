@@ -146,13 +146,13 @@ def _files(formats: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _layers(architecture: Architecture) -> Iterator[str]:
-    yield "| layer | patch tokens | reduced by | attention | heads | hallucinated heads | MLP ratio |"
-    yield "| ---: | ---: | --- | --- | ---: | --- | ---: |"
+    yield "| layer | patch tokens | reduced by | attention | heads | hallucinated heads | MLP ratio | FFN rank |"
+    yield "| ---: | ---: | --- | --- | ---: | --- | ---: | --- |"
     for i, layer in enumerate(architecture.layers):
         reducer = layer.reducer.value if layer.reducer else ""
         yield (
             f"| {i} | {layer.num_tokens} | {reducer} | {layer.attention.value} | {layer.num_heads} | "
-            f"{_hallucinated(layer)} | {layer.mlp_ratio:g} |"
+            f"{_hallucinated(layer)} | {layer.mlp_ratio:g} | {architecture.rank(i) or 'full'} |"
         )
 
 

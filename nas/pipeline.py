@@ -26,7 +26,8 @@ from nas.search.study import WINDOW, ArchitectureStudy, open_database
 from nas.search.workers import InlineWorkers, RayWorkers, Workers
 from nas.session import Session, reopen, torch_threads
 from nas.training.data import ImageSet, sealed_test_split
-from nas.training.trainer import SupernetTrainer, TrainProgress, initial_weights
+from nas.training.trainer import SupernetTrainer, TrainProgress
+from nas.training.warm_start import warm_start
 
 REFERENCE_MARGIN = 1.1  # the worst corner: this much above the largest subnet
 CALIBRATION_ROUNDS = 30
@@ -124,20 +125,25 @@ def train(session: Session) -> Supernet:
 
 
 def _trainer(session: Session) -> SupernetTrainer:
-    supernet = Supernet(session.space, seed=session.config.seed)
-    if session.config.init:
-        missing = supernet.load_timm(initial_weights(session.config.init, session.space.backbone))
-        session.reporter.line(
-            "init", f"{session.config.init}; {len(missing)} weights of the operators start anew"
+    config, init = session.config, session.config.init
+    supernet = Supernet(session.space, seed=config.seed, ffn_branches=config.train.ffn_branches)
+
+    def start(fresh: Supernet) -> None:
+        session.reporter.line("init", f"{init}, watched on training images")
+        random = warm_start(
+            fresh, init, session.data.train, ordered=config.init_ordered, device=session.device
         )
+        session.reporter.line("init", f"{len(random)} weights of the operators start at random")
+
     return SupernetTrainer(
         supernet,
         session.data,
-        session.config.train,
-        seed=session.config.seed,
+        config.train,
+        seed=config.seed,
         device=session.device,
         precision=session.precision,
         directory=session.run.supernet_dir,
+        start=start if init else None,
     )
 
 

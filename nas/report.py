@@ -20,7 +20,7 @@ from nas.trial import Conditions, TrialState
 if TYPE_CHECKING:
     from rich.table import Table
 
-GLYPHS = {"dynamic": "●", "hallucinated": "◐", "static": "■", "shared": "○"}
+GLYPHS = {"dynamic": "●", "hallucinated": "◐", "static": "■", "shared": "○", "linear": "◇"}
 FEWER_TOKENS = "▾"
 LEGEND = "  ".join(f"{glyph} {kind}" for kind, glyph in GLYPHS.items()) + f"  {FEWER_TOKENS} fewer tokens"
 
@@ -35,9 +35,10 @@ FRONT_COLUMNS = (
 
 
 def layer_kind(architecture: Architecture, layer: int) -> str:
-    """`dynamic`, `hallucinated` (dynamic with derived heads), `static` or `shared`."""
+    """The kind of attention; `hallucinated` is dynamic with derived heads."""
     choice = architecture.layers[layer]
-    return "hallucinated" if choice.num_hallucinated else choice.attention.value
+    derived = choice.num_hallucinated and choice.attention is AttentionKind.DYNAMIC
+    return "hallucinated" if derived else choice.attention.value
 
 
 def draw_layers(architecture: Architecture) -> str:
@@ -157,6 +158,7 @@ def show_rows(shown: FrontPoint | Architecture, backbone: Backbone) -> list[dict
                     "heads": choice.num_heads,
                     "mlp_ratio": choice.mlp_ratio,
                     "hidden": architecture.hidden_dim(i),
+                    "rank": architecture.rank(i),
                     "macs": 0,
                     "params": 0,
                     "latency_share": shares[i],
@@ -196,7 +198,8 @@ def show_table(shown: FrontPoint | Architecture, backbone: Backbone) -> "Table":
         if row["layer"] is not None:
             arrow = f" {FEWER_TOKENS} {row['reducer']}" if row["reducer"] else ""
             glyph = GLYPHS[layer_kind(architecture, row["layer"])]
-            sizes = [str(row["heads"]), f"{row['mlp_ratio']:g}", str(row["hidden"])]
+            hidden = str(row["hidden"]) + (f" (rank {row['rank']})" if row["rank"] else "")
+            sizes = [str(row["heads"]), f"{row['mlp_ratio']:g}", hidden]
             inside = [f"{row['tokens']}{arrow}", f"{glyph} {row['attention']}", *sizes]
         shares = _percent(row["macs_share"]), _percent(row.get("latency_share"))
         table.add_row(row["part"], *inside, macs_cell, shares[0], params_cell, shares[1])
@@ -325,12 +328,13 @@ def _digest_digits(points: Sequence[FrontPoint]) -> int:
 
 def _operator_words(architecture: Architecture, layer: int) -> str:
     choice = architecture.layers[layer]
-    if choice.hallucination is not None:
-        return f"dynamic, {choice.num_hallucinated} of {choice.num_heads} {choice.hallucination.value}"
+    words = choice.attention.value
     if choice.attention is AttentionKind.SHARED:
         kinds = [earlier.attention for earlier in architecture.layers[:layer]]
-        return f"shared from {max(i for i, kind in enumerate(kinds) if kind is AttentionKind.DYNAMIC)}"
-    return choice.attention.value
+        words += f" from {max(i for i, kind in enumerate(kinds) if kind is AttentionKind.DYNAMIC)}"
+    if choice.hallucination is not None:
+        words += f", {choice.num_hallucinated} of {choice.num_heads} {choice.hallucination.value}"
+    return words
 
 
 def _percent(share: float | None) -> str:

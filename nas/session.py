@@ -20,6 +20,7 @@ from nas.run_directory import RunDirectory, latest_unfinished, next_path
 from nas.space import SearchSpace
 from nas.space_file import parse_space, space_of_run
 from nas.training.data import ImageData, load_images
+from nas.training.warm_start import check_init
 from nas.yaml_file import read_text
 
 RESULTS = Path("results")
@@ -96,6 +97,8 @@ def start(
             )
         verb = "resumed"
     else:
+        if config.init:
+            check_init(space, config.init)
         run = RunDirectory.create(
             path or next_path(RESULTS, space.name),
             manifest={

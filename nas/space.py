@@ -2,20 +2,23 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nas import cost, space_sampling
-from nas.architecture import Architecture, AttentionKind, Backbone, hallucinated_heads
+from nas.architecture import Architecture, AttentionKind, Backbone, LayerChoice, hallucinated_heads
 from nas.errors import ArchitectureError, SearchSpaceError
-from nas.space_walk import GENES, LayerDomain, Walk
+from nas.space_reasons import why_empty
+from nas.space_walk import GENES, LayerDomain, Rules, Walk
 
-__all__ = ["GENES", "Constraints", "LayerDomain", "SearchSpace"]
+__all__ = ["GENES", "Constraints", "LayerDomain", "Rules", "SearchSpace"]
 
 Value = int | float | str
 
@@ -42,6 +45,7 @@ class SearchSpace:
         depth: Numbers of layers to choose from.
         layers: Domains of layer 0 up to the greatest depth.
         constraints: Hard bounds.
+        rules: Which sequences of layers are legal.
         num_classes_from_data: Whether `backbone.num_classes` is a stand-in until the data is known.
 
     Raises:
@@ -54,17 +58,13 @@ class SearchSpace:
     depth: tuple[int, ...]
     layers: tuple[LayerDomain, ...]
     constraints: Constraints = field(default_factory=Constraints)
+    rules: Rules = field(default_factory=Rules)
     num_classes_from_data: bool = False
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
-        if not problems:
-            try:
-                if not any(self.walk.count(self.walk.start, depth) for depth in self.depth):
-                    rules = "num_tokens may only fall, shared needs a provider"
-                    problems.append(f"layers: no sequence of choices is legal ({rules})")
-            except ArchitectureError as error:
-                problems.append(f"layers: {error.message}")
+        if not problems and (empty := why_empty(self.walk, min(self.depth))):
+            problems.append(f"layers: {empty}")
         if problems:
             raise SearchSpaceError(self.name, problems, hint="every key: search_spaces/README.md")
         if self._smallest is None:
@@ -92,13 +92,18 @@ class SearchSpace:
                     yield f"layers.{i}.{gene}: needs at least one choice"
                 elif len(set(values)) != len(values):
                     yield f"layers.{i}.{gene}: {list(values)} names a choice twice"
+                for value in values:
+                    try:
+                        LayerChoice(**{"num_tokens": 1, "num_heads": 1, "mlp_ratio": 1.0, gene: value})
+                    except ArchitectureError as error:
+                        yield f"layers.{i}.{gene}: {error.message.removeprefix('layer choice: ')}"
             for n in domain.num_tokens:
                 if n > self.backbone.num_patches:
                     yield f"layers.{i}.num_tokens: {n} is more than the {self.backbone.num_patches} patches"
-            for width in self.embed_dim:
-                for ratio in domain.mlp_ratio:
+            for width, gene in product(self.embed_dim, ("mlp_ratio", "ffn_rank")):
+                for ratio in getattr(domain, gene):
                     if abs(width * ratio - round(width * ratio)) > 1e-6:
-                        yield f"layers.{i}.mlp_ratio: {ratio} x embed_dim {width} is not whole"
+                        yield f"layers.{i}.{gene}: {ratio} x embed_dim {width} is not whole"
 
     def _bounds_text(self) -> str:
         names = {"max_macs": "MACs", "max_params": "parameters"}
@@ -141,6 +146,7 @@ class SearchSpace:
             "depth": list(self.depth),
             "layers": [{gene: list(getattr(domain, gene)) for gene in GENES} for domain in self.layers],
             "constraints": {f.name: getattr(self.constraints, f.name) for f in fields(Constraints)},
+            "rules": {f.name: getattr(self.rules, f.name) for f in fields(Rules)},
         }
 
     # --- size and extremes ----------------------------------------------------------------------------------
@@ -148,7 +154,7 @@ class SearchSpace:
     @cached_property
     def walk(self) -> Walk:
         """The legal sequences of layers."""
-        return Walk(self.backbone, self.layers)
+        return Walk(self.backbone, self.layers, self.rules)
 
     def size(self) -> int:
         """Number of distinct architectures, before the hard constraints."""
@@ -200,12 +206,13 @@ class SearchSpace:
 
     @cached_property
     def _largest(self) -> Architecture:
-        wanted, bound = self._extreme(-1), self.constraints.max_macs
+        most, rng = self._least(-1.0, 0.0), np.random.default_rng(0)
+        if self.within_constraints(most):
+            return most
+        wanted, bound = self._extreme(-1), min(self._macs(most), self.constraints.max_macs or math.inf)
         assert wanted is not None, "checked at construction"
-        if bound is None or self._macs(wanted) <= bound:
-            return wanted
-        rng = np.random.default_rng(0)
         drawn = [space_sampling.sample_near(self, bound, rng) for _ in range(STARTS)]
+        drawn += [wanted] * self.within_constraints(wanted)
         return self._climb(max(drawn, key=self._macs), 1)
 
     def largest(self) -> Architecture:
@@ -296,16 +303,29 @@ class SearchSpace:
         """`encode` for an architecture that may break the constraints, but no other rule of the space."""
         params = {name: values[0] for name, values in self.choices().items()}
         params |= {"embed_dim": architecture.embed_dim, "depth": architecture.depth}
+        provider = architecture.layers[0]
         for i, layer in enumerate(architecture.layers):
             prefix = f"layers.{i:02d}."
             params |= {prefix + gene: _plain(v) for gene in GENES if (v := getattr(layer, gene)) is not None}
-            params[prefix + "hallucination_ratio"] = next(
-                ratio
-                for ratio in self.layers[i].hallucination_ratio
-                if layer.attention is not AttentionKind.DYNAMIC
-                or hallucinated_heads(layer.num_heads, ratio) == layer.num_hallucinated
+            if layer.attention is not AttentionKind.SHARED:
+                provider = layer
+            params[prefix + "hallucination_ratio"] = self._spelled_ratio(i, layer, provider)
+            params[prefix + "ffn_rank"] = next(
+                rank
+                for rank in self.layers[i].ffn_rank
+                if replace(layer, ffn_rank=rank).ffn_rank == layer.ffn_rank
             )
         return params
+
+    def _spelled_ratio(self, i: int, layer: LayerChoice, provider: LayerChoice) -> float:
+        """The first value of the gene that stands for a layer's hallucinated heads, where it has an effect."""
+        ratios = self.layers[i].hallucination_ratio
+        heads = {ratio: hallucinated_heads(layer.num_heads, ratio) for ratio in ratios}
+        if layer.attention is AttentionKind.DYNAMIC or layer.num_hallucinated:
+            return next(ratio for ratio in ratios if heads[ratio] == layer.num_hallucinated)
+        if layer.attention is AttentionKind.SHARED and provider.num_hallucinated:
+            return next(ratio for ratio in ratios if heads[ratio] != provider.num_hallucinated)
+        return ratios[0]
 
     def decode(self, params: Mapping[str, Any]) -> Architecture:
         """The architecture that flat parameters stand for, repaired where they contradict each other.

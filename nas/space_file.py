@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
-from nas.architecture import AttentionKind, Backbone, Hallucination, Reducer
+from nas.architecture import AttentionKind, Backbone, Hallucination, Reducer, is_square
 from nas.document import Document, KeyPath, Problem, Section, check, error_of, shown
 from nas.errors import SearchSpaceError
 from nas.run_directory import RunDirectory
-from nas.space import GENES, Constraints, LayerDomain, SearchSpace
+from nas.space import GENES, Constraints, LayerDomain, Rules, SearchSpace
 from nas.yaml_file import apply_settings, read_text, scan_yaml
 
 HINT = "run `search.py check FILE` after editing; every key: search_spaces/README.md"
@@ -100,6 +100,7 @@ class GeneSection(Section):
     hallucination_ratio: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], *_Choices] | None = None
     hallucination: Annotated[tuple[Hallucination, ...], *_Choices] | None = None
     num_heads: Annotated[tuple[Whole, ...], *_Choices] | None = None
+    ffn_rank: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], *_Choices] | None = None
     mlp_ratio: Annotated[tuple[Positive, ...], *_Choices] | None = None
 
 
@@ -107,6 +108,14 @@ class OverrideSection(GeneSection):
     """Other choices for some layers."""
 
     layers: Annotated[tuple[int | str, ...], PlainValidator(_read_layers)]
+
+
+class RuleSection(Section):
+    """Which sequences of layers are legal."""
+
+    max_shared: Annotated[int, Field(ge=0)] = Rules().max_shared
+    max_reductions: Annotated[int, Field(ge=0)] = Rules().max_reductions
+    static_after_reduction: bool = Rules().static_after_reduction
 
 
 class ConstraintSection(Section):
@@ -126,6 +135,7 @@ class SpaceFile(Section):
     depth: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_DEPTH)], ...], *_Choices]
     layers: GeneSection = GeneSection()
     overrides: Annotated[tuple[OverrideSection, ...], BeforeValidator(lambda value: value or ())] = ()
+    rules: RuleSection = RuleSection()
     constraints: ConstraintSection = ConstraintSection()
 
 
@@ -167,7 +177,9 @@ def parse_space(text: str, source: str, settings: Sequence[str] = ()) -> SearchS
                 hint = error.hint
                 for words in error.problems:
                     key, _, rest = words.partition(": ")
-                    problems.append(document.problem((key,), rest))
+                    layer = re.match(r"layer (\d+): ", rest)
+                    path = _last_written(_layer_genes(content)[int(layer[1])]) if layer else (key,)
+                    problems.append(document.problem(path, rest))
     raise error_of(source, problems, SearchSpaceError, hint=hint)
 
 
@@ -227,6 +239,7 @@ def _layer_genes(content: SpaceFile) -> list[dict[str, _Gene]]:
         "hallucination_ratio": _Gene((0.0,)),
         "hallucination": _Gene((Hallucination.COPY,)),
         "num_heads": _Gene((max(1, max(content.embed_dim) // backbone.head_dim),)),
+        "ffn_rank": _Gene((1.0,)),
         "mlp_ratio": _Gene((4.0,)),
     }
     genes = [plain | _written(content.layers, ("layers",)) for _ in range(max(content.depth))]
@@ -240,6 +253,12 @@ def _layer_genes(content: SpaceFile) -> list[dict[str, _Gene]]:
 def _written(section: GeneSection, path: KeyPath) -> dict[str, _Gene]:
     values = {gene: getattr(section, gene) for gene in GENES}
     return {gene: _Gene(chosen, (*path, gene)) for gene, chosen in values.items() if chosen is not None}
+
+
+def _last_written(genes: dict[str, _Gene]) -> KeyPath:
+    """The last group that says something of a layer."""
+    group = max((gene.path[:2] for gene in genes.values() if gene.path), default=("layers",))
+    return group if group[0] == "overrides" else ("layers",)
 
 
 def _numbers(layers: Sequence[int | str], depths: Sequence[int]) -> set[int]:
@@ -270,22 +289,26 @@ def _contradictions(
             yield {"depth"}, at(("overrides", k, "layers"), text)
     sections: dict[KeyPath, GeneSection] = {("layers",): content.layers}
     sections |= {("overrides", k): override for k, override in enumerate(content.overrides)}
-    tokens_are_legal = True
+    tokens_are_legal, genes = True, _layer_genes(content)
     for section, written in sections.items():
+        any_count = _glad_may_reduce(genes, (*section, "num_tokens"))
         for i, n in enumerate(written.num_tokens or ()):
-            if text := _wrong_tokens(n, grid):
+            if grid is not None and n > grid**2:
                 tokens_are_legal = False
-                yield set(), at((*section, "num_tokens", i), text)
-        for i, ratio in enumerate(written.mlp_ratio or ()):
-            widths = [w for w in content.embed_dim if abs(w * ratio - round(w * ratio)) > 1e-6]
-            if widths:
-                text = f"{ratio:g} x embed_dim {', '.join(map(str, widths))} is not whole"
-                yield {"embed_dim"}, at((*section, "mlp_ratio", i), text)
-    genes = _layer_genes(content)
+                yield set(), at((*section, "num_tokens", i), f"{n} is more than the {grid**2} patches")
+            elif not is_square(n) and not any_count:
+                tokens_are_legal = False
+                yield {"reducer"}, at((*section, "num_tokens", i), _not_square(n, grid))
+        for gene in ("mlp_ratio", "ffn_rank"):
+            for i, ratio in enumerate(getattr(written, gene) or ()):
+                widths = [w for w in content.embed_dim if abs(w * ratio - round(w * ratio)) > 1e-6]
+                if widths:
+                    text = f"{ratio:g} x embed_dim {', '.join(map(str, widths))} is not whole"
+                    yield {"embed_dim"}, at((*section, gene, i), text)
     if tokens_are_legal and grid is not None:
         yield from _growing_tokens(genes, grid**2, at)
     if set(genes[0]["attention"].values) == {AttentionKind.SHARED}:
-        text = "layer 0 has no layer before it to share with (C1); allow dynamic or static"
+        text = "layer 0 has no layer before it to share with (C1); allow dynamic, static or linear"
         yield {"attention", *LAYERWISE}, at(genes[0]["attention"].path, text)
     for path in dict.fromkeys(layer["hallucination_ratio"].path for layer in genes):
         concerned = [layer for layer in genes if layer["hallucination_ratio"].path == path]
@@ -295,15 +318,18 @@ def _contradictions(
             yield {"num_heads", "head_dim", "embed_dim", *LAYERWISE}, at(path, text)
 
 
-def _wrong_tokens(num_tokens: int, side: int | None) -> str:
-    """Why a token count is not legal on a grid of `side` x `side` patches (None: unknown); empty if it is."""
+def _glad_may_reduce(genes: Sequence[dict[str, _Gene]], path: KeyPath) -> bool:
+    """Whether `glad`, which leaves any number of tokens, runs by a layer whose tokens are written at `path`."""
+    concerned = [i for i, layer in enumerate(genes) if layer["num_tokens"].path == path]
+    reducers = (layer["reducer"].values for layer in genes[: max(concerned, default=len(genes)) + 1])
+    return any(Reducer.GLAD in values for values in reducers)
+
+
+def _not_square(num_tokens: int, side: int | None) -> str:
+    """What is wrong with a token count on a grid of `side` x `side` patches (None: unknown)."""
     root = math.isqrt(num_tokens)
-    if side is not None and num_tokens > side**2:
-        return f"{num_tokens} is more than the {side**2} patches"
-    if root**2 == num_tokens:
-        return ""
     nearest = [str(n**2) for n in (root, root + 1) if side is None or n <= side]
-    return f"{num_tokens} is not a square number; nearest legal: {', '.join(nearest)}"
+    return f"{num_tokens} is not a square number; nearest legal: {', '.join(nearest)}, or reducer glad (C10)"
 
 
 def _growing_tokens(
@@ -344,5 +370,6 @@ def _build(content: SpaceFile) -> SearchSpace:
             for layer in _layer_genes(content)
         ),
         constraints=Constraints(**content.constraints.model_dump()),
+        rules=Rules(**content.rules.model_dump()),
         num_classes_from_data=backbone.num_classes is None,
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from nas import cost
 from nas.architecture import Architecture
+from nas.space_walk import with_feed_forward
 
 if TYPE_CHECKING:
     from nas.space import SearchSpace
@@ -17,7 +18,15 @@ NEAR = 0.02  # of the wanted MACs: near enough
 EXCESS_WEIGHT = 1.5  # of what exceeds a bound, against the distance in MACs; 1.5, 3 and 10 were tried
 PASSES = 3  # over all genes
 TILT_STEPS = 14  # halvings of the tilt interval: resolves 16 / 2**14
-COST_ORDER = {"shared": 0, "static": 1, "dynamic": 2, "pool": 0, "conv_pool": 1, "copy": 0, "mix_conv": 1}
+COST_ORDER = {
+    value: rank
+    for values in (
+        ("shared", "static", "linear", "dynamic"),
+        ("pool", "conv_pool", "glad"),
+        ("copy", "mix", "mix_conv"),
+    )
+    for rank, value in enumerate(values)
+}
 
 
 def sample(space: "SearchSpace", rng: np.random.Generator) -> Architecture:
@@ -36,8 +45,9 @@ def _sample_unconstrained(space: "SearchSpace", rng: np.random.Generator) -> Arc
     state = walk.start
     for _ in range(depth):
         options = walk.alive(state, depth)
-        choice, state = options[_weighted([walk.count(following, depth) for _, following in options], rng)]
-        layers.append(choice)
+        pairs = walk.feed_forwards(state.layer)
+        structure, state = options[_weighted([walk.count(following, depth) for _, following in options], rng)]
+        layers.append(with_feed_forward(structure, *pairs[int(rng.integers(len(pairs)))]))
     return Architecture(embed_dim=width, layers=tuple(layers))
 
 

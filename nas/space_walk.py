@@ -1,11 +1,14 @@
 """Which choices may follow which: walks over the layers with the state that later layers depend on.
 
 Every count, draw, repair and extreme of a `SearchSpace` is such a walk, so nothing is drawn and thrown away.
+The feed-forward of a layer is free of the others, so walks go over *structures*, the choices without it, and
+multiply.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from nas import cost
 from nas.architecture import (
@@ -13,15 +16,12 @@ from nas.architecture import (
     Backbone,
     Hallucination,
     LayerChoice,
+    LayerContext,
     Reducer,
     hallucinated_heads,
+    is_square,
 )
-
-State = tuple[int, int, int]
-"""Layer about to be chosen; patch tokens arriving; heads of the maps that could be shared (0: none)."""
-
-Option = tuple[LayerChoice, State]
-"""A legal choice and the state that it leaves."""
+from nas.space_reasons import broken_rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class LayerDomain:
     hallucination_ratio: tuple[float, ...] = (0.0,)
     hallucination: tuple[Hallucination, ...] = (Hallucination.COPY,)
     num_heads: tuple[int, ...]
+    ffn_rank: tuple[float, ...] = (1.0,)
     mlp_ratio: tuple[float, ...] = (4.0,)
 
 
@@ -45,67 +46,151 @@ DECIDED_IN_ORDER = (  # a gene is repaired to what the ones before it leave poss
     "num_heads",
     "hallucination_ratio",
     "hallucination",
-    "mlp_ratio",
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Priced:
-    """An option whose maps the next layer consumes or not, and what it costs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Rules between layers that a space may set; the others follow from what the operators are.
 
-    choice: LayerChoice
-    following: State
-    exports: bool
-    macs: int
-    params: int
+    Attributes:
+        max_shared: Most shared layers in a row behind one provider (C4).
+        max_reductions: Most layers that reduce their tokens (C12).
+        static_after_reduction: Whether layers may be static once tokens were reduced by pooling (C7). Behind
+            `glad` none is.
+    """
+
+    max_shared: int = 2
+    max_reductions: int = 3
+    static_after_reduction: bool = False
+
+
+class State(NamedTuple):
+    """What the layers chosen so far leave to the next one.
+
+    Attributes:
+        layer: About to be chosen.
+        arriving: Patch tokens.
+        on_grid: Whether these lie on their square grid.
+        heads: Of the maps that could be shared; 0: none.
+        hallucinated: How many of these heads are derived.
+        shares_left: Layers that may still share these maps.
+        reductions_left: Layers that may still reduce.
+    """
+
+    layer: int
+    arriving: int
+    on_grid: bool
+    heads: int
+    hallucinated: int
+    shares_left: int
+    reductions_left: int
+
+
+Option = tuple[LayerChoice, State]
+"""A legal structure (a choice whose feed-forward is that of `PLAIN`) and the state that it leaves."""
+
+PLAIN: dict[str, Any] = {"mlp_ratio": 4.0, "ffn_rank": 1.0}
+
+
+_Priced = dict[tuple[State, bool], list[tuple[int, int, LayerChoice]]]
+"""(MACs, parameters, structure) of options, by the state that they leave and whether later layers share them."""
 
 
 class Walk:
     """The legal sequences of layers of some domains over one backbone; what it has found once, it keeps."""
 
-    def __init__(self, backbone: Backbone, layers: Sequence[LayerDomain]) -> None:
-        self.backbone, self.layers = backbone, layers
-        self.start: State = (0, backbone.num_patches, 0)
+    def __init__(self, backbone: Backbone, layers: Sequence[LayerDomain], rules: Rules) -> None:
+        self.backbone, self.layers, self.rules = backbone, layers, rules
+        patches = backbone.num_patches
+        self.start = State(0, patches, True, 0, 0, 0, self._reductions(0, patches, rules.max_reductions))
         self._options: dict[State, tuple[Option, ...]] = {}
         self._alive: dict[tuple[State, int], tuple[Option, ...]] = {}
         self._counts: dict[tuple[State, int], int] = {}
-        self._priced: dict[tuple[State, int], tuple[tuple[_Priced, ...], tuple[_Priced, ...]]] = {}
-        self._nearest: dict[tuple[Any, ...], Option] = {}
+        self._priced: dict[tuple[State, int], tuple[_Priced, _Priced]] = {}
+        self._nearest: dict[tuple[Any, ...], tuple[LayerChoice, State]] = {}
 
     def options(self, state: State) -> tuple[Option, ...]:
-        """Legal choices in a state, distinct and canonical. Some may lead nowhere."""
+        """Legal structures in a state, distinct and canonical. Some may lead nowhere."""
         if state not in self._options:
-            self._options[state] = tuple(dict.fromkeys(self._enumerate(*state)))
+            self._options[state] = tuple(dict.fromkeys(self._enumerate(state)))
         return self._options[state]
 
-    def _enumerate(self, layer: int, arriving: int, provider: int) -> Iterator[Option]:
-        domain = self.layers[layer]
+    def feed_forwards(self, layer: int) -> tuple[tuple[float, float], ...]:
+        """The distinct (mlp_ratio, ffn_rank) of a layer."""
+        return feed_forwards(self.layers[layer])
+
+    def _enumerate(self, state: State) -> Iterator[Option]:
+        domain = self.layers[state.layer]
         for tokens in domain.num_tokens:
-            if tokens > arriving:
+            reduced = tokens < state.arriving
+            if tokens > state.arriving or (reduced and not state.reductions_left):
                 continue
-            reducers = domain.reducer if tokens < arriving else (None,)
-            for reducer in reducers:
-                shareable = provider if tokens == arriving else 0
-                for attention, heads, ratio, variant, left in attention_choices(domain, shareable):
-                    for mlp_ratio in domain.mlp_ratio:
-                        choice = LayerChoice(
-                            num_tokens=tokens,
-                            reducer=reducer,
-                            attention=attention,
-                            hallucination_ratio=ratio,
-                            hallucination=variant,
-                            num_heads=heads,
-                            mlp_ratio=mlp_ratio,
-                        )
-                        yield choice, (layer + 1, tokens, left)
+            for reducer in domain.reducer if reduced else (None,):
+                pooled = reducer is not None and reducer is not Reducer.GLAD
+                if pooled and not (state.on_grid and is_square(tokens)):
+                    continue
+                on_grid = state.on_grid and reducer is not Reducer.GLAD
+                for kind, heads, ratio, variant in self._attention(domain, state, tokens, on_grid):
+                    choice = LayerChoice(
+                        num_tokens=tokens,
+                        reducer=reducer,
+                        attention=kind,
+                        hallucination_ratio=ratio,
+                        hallucination=variant,
+                        num_heads=heads,
+                        **PLAIN,
+                    )
+                    yield choice, self._after(state, choice, on_grid)
+
+    def _attention(
+        self, domain: LayerDomain, state: State, tokens: int, on_grid: bool
+    ) -> Iterator["AttentionChoice"]:
+        """The attention that the rules leave to a layer of so many tokens."""
+        shareable = state.shares_left > 0 and tokens == state.arriving
+        provider = (state.heads, state.hallucinated) if shareable else (0, 0)
+        for found in attention_choices(domain, *provider):
+            if found[0] is AttentionKind.STATIC and not self.may_be_static(tokens, on_grid):
+                continue
+            if found[0] is AttentionKind.LINEAR and not self.linear_pays(tokens):
+                continue
+            yield found
+
+    def may_be_static(self, tokens: int, on_grid: bool) -> bool:
+        """Whether a layer of so many patch tokens may have static maps (C7)."""
+        return on_grid and (self.rules.static_after_reduction or tokens == self.backbone.num_patches)
+
+    def linear_pays(self, tokens: int) -> bool:
+        """Whether linear attention over so many patch tokens is the cheaper one (C8)."""
+        return tokens + self.backbone.num_prefix_tokens > self.backbone.head_dim + 4
+
+    def _after(self, state: State, choice: LayerChoice, on_grid: bool) -> State:
+        """The state behind a choice; what no later layer can make use of is left out of it."""
+        following, reductions = state.layer + 1, state.reductions_left - (choice.reducer is not None)
+        heads = hallucinated = left = 0
+        shares = following < len(self.layers) and AttentionKind.SHARED in self.layers[following].attention
+        if shares and choice.attention is AttentionKind.DYNAMIC:
+            heads, hallucinated, left = choice.num_heads, choice.num_hallucinated, self.rules.max_shared
+        elif shares and choice.attention is AttentionKind.SHARED:
+            heads, hallucinated, left = state.heads, state.hallucinated, state.shares_left - 1
+        if not left:
+            heads = hallucinated = 0
+        reductions = self._reductions(following, choice.num_tokens, reductions)
+        return State(following, choice.num_tokens, on_grid, heads, hallucinated, left, reductions)
+
+    def _reductions(self, layer: int, tokens: int, left: int) -> int:
+        """Reductions left, or as many as later layers have lower counts to reduce to."""
+        lower = {n for domain in self.layers[layer:] for n in domain.num_tokens if n < tokens}
+        return min(left, len(lower))
 
     def count(self, state: State, depth: int) -> int:
         """Sequences from a state to the end of `depth` layers."""
-        if state[0] == depth:
+        if state.layer == depth:
             return 1
         key = (state, depth)
         if key not in self._counts:
-            self._counts[key] = sum(self.count(following, depth) for _, following in self.options(state))
+            behind = sum(self.count(following, depth) for _, following in self.options(state))
+            self._counts[key] = behind * len(self.feed_forwards(state.layer))
         return self._counts[key]
 
     def alive(self, state: State, depth: int) -> tuple[Option, ...]:
@@ -116,12 +201,12 @@ class Walk:
         return self._alive[key]
 
     def why_not(self, layers: Sequence[LayerChoice]) -> str:
-        """Why a sequence is not legal: its first choice that is not an option; empty when all are."""
+        """Why a sequence is not legal: the first rule that a choice breaks; empty when none is broken."""
         state = self.start
         for i, layer in enumerate(layers):
-            following = dict(self.options(state)).get(layer)
-            if following is None:
-                return f"layer {i}: {layer} is not a choice of the space here"
+            following = dict(self.options(state)).get(structure_of(layer))
+            if following is None or (layer.mlp_ratio, layer.ffn_rank) not in self.feed_forwards(i):
+                return f"layer {i}: {broken_rule(self, state, layer)}"
             state = following
         return ""
 
@@ -135,7 +220,10 @@ class Walk:
         for genes in wanted:
             key = (state, depth, genes)
             if key not in self._nearest:
-                self._nearest[key] = _nearest(self.alive(state, depth), dict(zip(GENES, genes, strict=True)))
+                named = dict(zip(GENES, genes, strict=True))
+                structure, following = _nearest(self.alive(state, depth), named)
+                layer = with_feed_forward(structure, named["mlp_ratio"], named["ffn_rank"])
+                self._nearest[key] = (layer, following)
             choice, state = self._nearest[key]
             layers.append(choice)
         return tuple(layers)
@@ -148,57 +236,108 @@ class Walk:
         Negative weights ask for the greatest.
         """
         found: dict[tuple[State, bool], tuple[float, tuple[LayerChoice, ...]] | None] = {}
+        cheapest: dict[tuple[int, int], tuple[float, tuple[float, float]]] = {}
+
+        def weighted(priced: tuple[int, int, LayerChoice]) -> float:
+            return macs_weight * priced[0] + params_weight * priced[1]
+
+        def feed_forward(layer: int, tokens: int) -> tuple[float, tuple[float, float]]:
+            key = (layer, tokens)
+            if key not in cheapest:
+                priced = []
+                for pair in self.feed_forwards(layer):
+                    macs, params = cost.feed_forward_macs_params(*pair, tokens, embed_dim, self.backbone)
+                    priced.append((macs_weight * macs + params_weight * params, pair))
+                cheapest[key] = min(priced)
+            return cheapest[key]
 
         def from_here(state: State, must_share: bool) -> tuple[float, tuple[LayerChoice, ...]] | None:
-            if state[0] == depth:
+            if state.layer == depth:
                 return None if must_share else (0.0, ())
             key = (state, must_share)
             if key not in found:
-                best = None
-                for priced in self._prices(state, embed_dim)[must_share]:
-                    rest = from_here(priced.following, priced.exports)
+                best: tuple[float, LayerChoice, tuple[LayerChoice, ...]] | None = None
+                for (following, exports), options in self._prices(state, embed_dim)[must_share].items():
+                    rest = from_here(following, exports)
                     if rest is None:
                         continue
-                    value = macs_weight * priced.macs + params_weight * priced.params + rest[0]
+                    macs, params, choice = min(options, key=weighted)
+                    value = macs_weight * macs + params_weight * params + rest[0]
+                    value += feed_forward(state.layer, choice.num_tokens)[0]
                     if best is None or value < best[0]:
-                        best = (value, (priced.choice, *rest[1]))
-                found[key] = best
+                        best = (value, choice, rest[1])
+                found[key] = None
+                if best is not None:
+                    value, choice, rest_layers = best
+                    pair = feed_forward(state.layer, choice.num_tokens)[1]
+                    found[key] = (value, (with_feed_forward(choice, *pair), *rest_layers))
             return found[key]
 
         return from_here(self.start, False)
 
-    def _prices(self, state: State, embed_dim: int) -> tuple[tuple[_Priced, ...], tuple[_Priced, ...]]:
-        """The options with their costs: those that do not consume the maps before them, and those that do."""
+    def _prices(self, state: State, embed_dim: int) -> tuple[_Priced, _Priced]:
+        """The options with their costs: those that do not share the attention before them, and those that do."""
         key = (state, embed_dim)
         if key not in self._priced:
-            consumers: tuple[list[_Priced], list[_Priced]] = ([], [])
+            consumers: tuple[_Priced, _Priced] = ({}, {})
             for choice, following in self.options(state):
                 shared = choice.attention is AttentionKind.SHARED
-                for exports in (False, True) if following[2] else (False,):
-                    materialised = exports and not shared
-                    price = cost.layer_macs_params(choice, state[1], embed_dim, self.backbone, materialised)
-                    consumers[shared].append(_Priced(choice, following, exports, *price))
-            self._priced[key] = (tuple(consumers[0]), tuple(consumers[1]))
+                for exports in (False, True) if following.shares_left else (False,):
+                    context = LayerContext(
+                        tokens_before=state.arriving,
+                        on_grid=following.on_grid,
+                        exports_maps=exports and not shared,
+                    )
+                    price = cost.token_macs_params(choice, context, embed_dim, self.backbone)
+                    consumers[shared].setdefault((following, exports), []).append((*price, choice))
+            self._priced[key] = consumers
         return self._priced[key]
 
 
-def attention_choices(
-    domain: LayerDomain, provider: int
-) -> Iterator[tuple[AttentionKind, int, float, Hallucination | None, int]]:
-    """(kind, heads, ratio, variant, heads left for sharing) of every attention a layer may have."""
+AttentionChoice = tuple[AttentionKind, int, float, Hallucination | None]
+"""(kind, heads, hallucination ratio, variant) of a layer."""
+
+
+def attention_choices(domain: LayerDomain, heads: int, hallucinated: int) -> Iterator[AttentionChoice]:
+    """Every attention that a layer may have behind a provider of so many heads; 0: no provider."""
     for kind in domain.attention:
         if kind is AttentionKind.SHARED:
-            if provider and provider in domain.num_heads:
-                yield kind, provider, 0.0, None, provider
+            if heads in domain.num_heads:
+                for ratio in domain.hallucination_ratio:
+                    again = hallucinated_heads(heads, ratio) == hallucinated > 0
+                    for variant in domain.hallucination if again else (None,):
+                        yield kind, heads, hallucinated / heads if again else 0.0, variant
             continue
-        for heads in domain.num_heads:
-            if kind is AttentionKind.STATIC:
-                yield kind, heads, 0.0, None, 0
+        for own in domain.num_heads:
+            if kind is not AttentionKind.DYNAMIC:
+                yield kind, own, 0.0, None
                 continue
             for ratio in domain.hallucination_ratio:
-                variants = domain.hallucination if hallucinated_heads(heads, ratio) else (None,)
-                for variant in variants:
-                    yield kind, heads, ratio, variant, heads
+                derived = hallucinated_heads(own, ratio)
+                for variant in domain.hallucination if derived else (None,):
+                    yield kind, own, derived / own, variant
+
+
+@lru_cache(maxsize=4096)
+def feed_forwards(domain: LayerDomain) -> tuple[tuple[float, float], ...]:
+    """The distinct (mlp_ratio, ffn_rank) of a domain: ranks that save nothing are 1."""
+    made = (
+        LayerChoice(num_tokens=1, num_heads=1, mlp_ratio=ratio, ffn_rank=rank)
+        for ratio in domain.mlp_ratio
+        for rank in domain.ffn_rank
+    )
+    return tuple(dict.fromkeys((layer.mlp_ratio, layer.ffn_rank) for layer in made))
+
+
+@lru_cache(maxsize=65536)
+def with_feed_forward(structure: LayerChoice, mlp_ratio: float, ffn_rank: float) -> LayerChoice:
+    """A structure with a feed-forward."""
+    return replace(structure, mlp_ratio=mlp_ratio, ffn_rank=ffn_rank)
+
+
+def structure_of(layer: LayerChoice) -> LayerChoice:
+    """A choice without its feed-forward."""
+    return with_feed_forward(layer, **PLAIN)
 
 
 def _nearest(options: Sequence[Option], wanted: Mapping[str, Any]) -> Option:
@@ -209,8 +348,10 @@ def _nearest(options: Sequence[Option], wanted: Mapping[str, Any]) -> Option:
         if len(legal) > 1:
             goal = wanted[gene]
             if gene == "hallucination_ratio":
-                heads = remaining[0][0].num_heads
-                goal = hallucinated_heads(heads, goal) / heads
+                first = remaining[0][0]
+                goal = hallucinated_heads(first.num_heads, goal) / first.num_heads
+                if first.attention is AttentionKind.SHARED and goal not in legal:
+                    goal = 0.0
             value = goal if goal in legal else _fallback(gene, goal, legal)
             remaining = [option for option in remaining if getattr(option[0], gene) == value]
     return remaining[0]

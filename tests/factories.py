@@ -26,53 +26,49 @@ def plain(depth: int = 3, embed_dim: int = 24, num_heads: int = 3, mlp_ratio: fl
 
 
 def varied() -> Architecture:
-    """One layer of every kind: dynamic, shared, hallucinated, then fewer tokens: static, hallucinated."""
-    return Architecture(
-        embed_dim=24,
-        layers=(
-            LayerChoice(num_tokens=16, num_heads=3, mlp_ratio=2),
-            LayerChoice(num_tokens=16, num_heads=3, mlp_ratio=2, attention=AttentionKind.SHARED),
-            LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=3, hallucination_ratio=0.5),
-            LayerChoice(
-                num_tokens=4,
-                num_heads=2,
-                mlp_ratio=2,
-                attention=AttentionKind.STATIC,
-                reducer=Reducer.CONV_POOL,
-            ),
-            LayerChoice(
-                num_tokens=4,
-                num_heads=3,
-                mlp_ratio=2,
-                hallucination_ratio=0.5,
-                hallucination=Hallucination.MIX_CONV,
-            ),
-        ),
+    """One layer of every kind; tokens are pooled once, then gathered by glad to a number that is no square."""
+    hallucinated = {"num_heads": 3, "hallucination_ratio": 0.5}
+    layers: tuple[dict[str, Any], ...] = (
+        {"num_heads": 3},
+        {"num_heads": 3, "attention": "shared"},
+        {"num_heads": 2, "hallucination_ratio": 0.5, "mlp_ratio": 3},
+        {"num_tokens": 4, "num_heads": 2, "attention": "static", "reducer": "conv_pool"},
+        {"num_tokens": 4, **hallucinated, "hallucination": "mix_conv"},
+        {"num_tokens": 4, **hallucinated, "hallucination": "mix", "attention": "shared", "ffn_rank": 0.5},
+        {"num_tokens": 4, "num_heads": 2, "attention": "linear"},
+        {"num_tokens": 3, "num_heads": 1, "reducer": "glad", "ffn_rank": 0.25},
+        {"num_tokens": 3, "num_heads": 3, "attention": "linear"},
     )
+    plain_layer = {"num_tokens": 16, "mlp_ratio": 2}
+    return Architecture(embed_dim=24, layers=tuple(LayerChoice(**(plain_layer | la)) for la in layers))
 
 
 def random_architecture(rng: np.random.Generator, depth: int = 4, embed_dim: int = 24) -> Architecture:
-    """Any legal mix of kinds on `backbone()`."""
+    """Any mix of kinds on `backbone()` that `Architecture` allows."""
     layers: list[LayerChoice] = []
     tokens = 16
     for i in range(depth):
-        fewer = tokens > 4 and i > 0 and rng.random() < 0.25
-        tokens = 4 if fewer else tokens
+        fewer = tokens > 3 and i > 0 and rng.random() < 0.25
+        on_grid = all(layer.reducer is not Reducer.GLAD for layer in layers)
+        reducers = ["pool", "conv_pool", "glad"] if on_grid and tokens > 4 else ["glad"]
+        reducer = Reducer(rng.choice(reducers)) if fewer else None
+        if fewer:
+            tokens = 3 if tokens == 4 or (reducer is Reducer.GLAD and rng.random() < 0.5) else 4
         provider = next((la for la in reversed(layers) if la.attention is not AttentionKind.SHARED), None)
         may_share = provider is not None and provider.attention is AttentionKind.DYNAMIC and not fewer
-        kind = AttentionKind(
-            rng.choice(["dynamic", "static", "shared"] if may_share else ["dynamic", "static"])
-        )
-        shared = kind is AttentionKind.SHARED
+        kind = AttentionKind(rng.choice(["dynamic", "static", "linear", *(["shared"] * may_share)]))
+        shared = provider if kind is AttentionKind.SHARED else None
+        ratio = shared.hallucination_ratio if shared else 0.5 if kind is AttentionKind.DYNAMIC else 0.0
         layers.append(
             LayerChoice(
                 num_tokens=tokens,
-                num_heads=provider.num_heads if shared and provider else int(rng.integers(1, 4)),
+                num_heads=shared.num_heads if shared else int(rng.integers(1, 4)),
                 mlp_ratio=float(rng.integers(1, 4)),
                 attention=kind,
-                reducer=Reducer(rng.choice(["pool", "conv_pool"])) if fewer else None,
-                hallucination_ratio=float(rng.choice([0, 0.5])) if kind is AttentionKind.DYNAMIC else 0.0,
-                hallucination=Hallucination(rng.choice(["copy", "mix_conv"])),
+                reducer=reducer,
+                hallucination_ratio=float(rng.choice([0, ratio])),
+                hallucination=Hallucination(rng.choice(["copy", "mix", "mix_conv"])),
+                ffn_rank=float(rng.choice([0.25, 0.5, 1])),
             )
         )
     return Architecture(embed_dim=embed_dim, layers=tuple(layers))

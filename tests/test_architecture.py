@@ -19,21 +19,31 @@ def of(*layers: LayerChoice) -> Architecture:
 
 
 POOLED = {"num_tokens": 4, "reducer": "pool"}
+HALF = {"hallucination_ratio": 0.5}
+SHARED = {"attention": "shared"}
 ILLEGAL_LAYERS = {
-    "num_tokens must be a positive square number, got 10": {"num_tokens": 10},
-    "num_tokens must be a positive square number, got 0": {"num_tokens": 0},
+    "pool leaves a square number of tokens, got 10 (C10)": {"num_tokens": 10, "reducer": "pool"},
+    "conv_pool leaves a square number of tokens, got 6 (C10)": {"num_tokens": 6, "reducer": "conv_pool"},
+    "num_tokens must be at least 1, got 0": {"num_tokens": 0},
     "num_heads must be at least 1, got 0": {"num_heads": 0},
     "mlp_ratio must be positive and finite, got 0": {"mlp_ratio": 0},
     "mlp_ratio must be positive and finite, got inf": {"mlp_ratio": float("inf")},
     "mlp_ratio must be positive and finite, got nan": {"mlp_ratio": float("nan")},
     "hallucination_ratio must be in [0, 1), got 1": {"hallucination_ratio": 1},
     "hallucination_ratio must be in [0, 1), got -0.5": {"hallucination_ratio": -0.5},
-    "hallucination_ratio 0.5 needs dynamic attention, got static": {
-        "hallucination_ratio": 0.5,
+    "hallucination_ratio 0.5 needs dynamic or shared attention, got static (C6)": {
+        **HALF,
         "attention": "static",
     },
-    "'linear' is not a valid AttentionKind": {"attention": "linear"},
-    "'glad' is not a valid Reducer": {"reducer": "glad"},
+    "hallucination_ratio 0.5 needs dynamic or shared attention, got linear (C6)": {
+        **HALF,
+        "attention": "linear",
+    },
+    "ffn_rank must be above 0 and at most 1, got 0": {"ffn_rank": 0},
+    "ffn_rank must be above 0 and at most 1, got 1.5": {"ffn_rank": 1.5},
+    "ffn_rank must be above 0 and at most 1, got nan": {"ffn_rank": float("nan")},
+    "'softmax' is not a valid AttentionKind": {"attention": "softmax"},
+    "'merge' is not a valid Reducer": {"reducer": "merge"},
     "'ghost' is not a valid Hallucination": {"hallucination": "ghost"},
     "could not convert string to float: 'half'": {"hallucination_ratio": "half"},
     "cannot convert float infinity to integer": {"num_tokens": float("inf")},
@@ -52,6 +62,22 @@ ILLEGAL_SEQUENCES = {
         layer(attention="static"),
         layer(attention="shared"),
     ),
+    "layer 3: shared attention without a dynamic provider": (
+        layer(),
+        layer(attention="shared"),
+        layer(attention="linear"),
+        layer(attention="shared"),
+    ),
+    "layer 1: 1 heads derived from a provider that derives 0 (C6)": (layer(), layer(**SHARED, **HALF)),
+    "layer 1: 1 heads derived from a provider that derives 2 (C6)": (
+        layer(num_heads=3, hallucination_ratio=0.7),
+        layer(num_heads=3, **SHARED, **HALF),
+    ),
+    "layer 2: pool needs the grid that an earlier glad dissolved (C10)": (
+        layer(),
+        layer(num_tokens=9, reducer="glad"),
+        layer(num_tokens=4, reducer="pool"),
+    ),
     "layer 1: 3 heads share the maps of 2 (C3)": (layer(), layer(attention="shared", num_heads=3)),
     "layer 2: 3 heads share the maps of 2 (C3)": (
         layer(),
@@ -66,6 +92,7 @@ ILLEGAL_SEQUENCES = {
         layer(reducer="pool"),
     ),
     "layer 0: mlp_ratio 0.3 x embed_dim 24 is not whole": (layer(mlp_ratio=0.3),),
+    "layer 0: ffn_rank 0.3 x embed_dim 24 is not whole": (layer(ffn_rank=0.3),),
     "needs at least one layer": (),
 }
 
@@ -86,16 +113,48 @@ def test_illegal_sequence_is_refused_by_its_rule(message, layers):
 
 def test_every_broken_rule_is_named_at_once():
     with pytest.raises(ArchitectureError) as error:
-        layer(num_tokens=3, num_heads=0, mlp_ratio=-1)
+        layer(num_tokens=0, num_heads=0, mlp_ratio=-1)
     assert all(gene in error.value.message for gene in ("num_tokens", "num_heads", "mlp_ratio"))
     with pytest.raises(ArchitectureError) as error:
         Architecture(embed_dim=0, layers=(layer(attention="shared"), layer(num_tokens=25)))
     assert all(rule in error.value.message for rule in ("(C1, C2)", "(C11)", "embed_dim must be at least 1"))
 
 
-def test_shared_layers_pass_a_provider_on():
-    chain = of(layer(), layer(attention="shared"), layer(attention="shared"))
-    assert [chain.exports_map(i) for i in range(3)] == [True, False, False]
+class TestContext:
+    """What a layer's network and cost depend on beside its own choice."""
+
+    def test_a_provider_exports_to_every_layer_that_shares(self):
+        chain = of(layer(), layer(), layer(**SHARED), layer(**SHARED), layer(attention="linear"))
+        contexts = [chain.context(i, backbone()) for i in range(5)]
+        assert [c.exports_maps for c in contexts] == [False, True, False, False, False]
+        assert [c.exports for c in contexts] == [False, True, False, False, False]
+        assert not any(c.exports_logits for c in contexts)
+
+    @pytest.mark.parametrize(
+        ("consumers", "maps", "logits"),
+        [
+            ([{}], True, False),
+            ([HALF], False, True),
+            ([HALF, {}], True, True),
+            ([{}, HALF], True, True),
+            ([HALF, HALF], False, True),
+            ([], False, False),
+        ],
+    )
+    def test_maps_are_exported_as_they_are_and_logits_to_derive_anew(self, consumers, maps, logits):
+        chain = of(layer(**HALF), *(layer(**SHARED, **changes) for changes in consumers), layer())
+        context = chain.context(0, backbone())
+        assert (context.exports_maps, context.exports_logits) == (maps, logits)
+
+    def test_tokens_arrive_from_the_layer_before_or_the_image(self):
+        fewer = of(layer(**POOLED), layer(num_tokens=4), layer(num_tokens=3, reducer="glad"))
+        assert [fewer.context(i, backbone()).tokens_before for i in range(3)] == [16, 4, 4]
+
+    def test_a_glad_dissolves_the_grid_for_good(self):
+        pooled = of(layer(), layer(**POOLED), layer(num_tokens=4))
+        assert all(pooled.context(i, backbone()).on_grid for i in range(3))
+        gathered = of(layer(), layer(num_tokens=4, reducer="glad"), layer(num_tokens=4))
+        assert [gathered.context(i, backbone()).on_grid for i in range(3)] == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -125,10 +184,51 @@ def test_one_network_has_one_genotype():
         (layer(num_heads=1, hallucination_ratio=0.5, hallucination="mix_conv"), layer(num_heads=1)),
         (layer(mlp_ratio=2, num_tokens=np.int64(16)), layer(mlp_ratio=2.0)),
         (layer(attention="dynamic"), layer(attention=AttentionKind.DYNAMIC)),
+        (layer(ffn_rank=0.75), layer()),  # 2 / (2 + 1) saves nothing already (C14)
+        (layer(mlp_ratio=0.5, ffn_rank=0.5), layer(mlp_ratio=0.5, ffn_rank=1)),
+        (layer(attention="static", hallucination="mix"), layer(attention="static")),
+        (layer(attention="linear", hallucination="mix"), layer(attention="linear")),
     ]:
         assert one == other
         assert of(one).digest == of(other).digest
-    assert layer(hallucination_ratio=0.5) != layer(hallucination_ratio=0.5, hallucination="mix_conv")
+    provider, plainly = layer(num_heads=3, **HALF), layer(num_heads=3, **SHARED)
+    anew = layer(num_heads=3, **SHARED, hallucination_ratio=0.34)
+    assert of(provider, anew) == of(provider, layer(num_heads=3, **SHARED, hallucination_ratio=1 / 3))
+    different = [
+        of(layer(**HALF)),
+        of(layer(**HALF, hallucination="mix")),
+        of(layer(**HALF, hallucination="mix_conv")),
+        of(layer(ffn_rank=0.5)),
+        of(layer(ffn_rank=0.25)),
+        of(layer()),
+        of(provider, plainly),
+        of(provider, anew),
+    ]
+    assert len({a.digest for a in different}) == len(set(different)) == len(different)
+
+
+@pytest.mark.parametrize(
+    ("mlp_ratio", "ffn_rank", "kept"),
+    [
+        (4, 0.8, 1.0),
+        (4, 0.75, 0.75),
+        (4, 1, 1.0),
+        (3, 0.75, 1.0),
+        (3, 0.625, 0.625),
+        (1, 0.5, 1.0),
+        (1, 0.25, 0.25),
+    ],
+)
+def test_a_rank_that_saves_nothing_is_none(mlp_ratio, ffn_rank, kept):
+    """Whole: mlp_ratio x D x D weights; factors: ffn_rank x (mlp_ratio + 1) x D x D (C14)."""
+    assert layer(mlp_ratio=mlp_ratio, ffn_rank=ffn_rank).ffn_rank == kept
+    saves = ffn_rank * (mlp_ratio + 1) < mlp_ratio
+    assert saves == (kept < 1)
+
+
+def test_genes_at_their_default_are_not_in_the_digest():
+    """So that a new gene leaves the digests of old architectures as they were."""
+    assert of(layer()).digest == "0140a3f7718a"
 
 
 def test_json_round_trip():
@@ -191,10 +291,10 @@ def test_damaged_json_is_refused_with_its_reason(text, message):
         Architecture.from_json(text)
 
 
-def test_hidden_dim_and_tokens_before():
+def test_hidden_dim_and_rank():
     architecture = varied()
-    assert [architecture.hidden_dim(i) for i in range(5)] == [48, 48, 72, 48, 48]
-    assert [architecture.tokens_before(i, backbone()) for i in range(5)] == [16, 16, 16, 16, 4]
+    assert [architecture.hidden_dim(i) for i in range(9)] == [48, 48, 72, 48, 48, 48, 48, 48, 48]
+    assert [architecture.rank(i) for i in range(9)] == [None] * 5 + [12, None, 6, None]
     assert architecture.layers[3].reducer is Reducer.CONV_POOL
 
 

@@ -56,3 +56,24 @@ def test_the_table_says_size_costs_and_bounds(space):
     Console(file=text, width=160).print(space_table(space))
     for words in ("tiny", f"{space.size():,}", "1 to 2", "MACs per image", "max_params", "30,000", "assumed"):
         assert words in text.getvalue()
+
+
+def test_notes_are_in_the_summary_and_in_the_table():
+    open_priors = parse_space(TINY, "tiny.yaml", ("layers.attention=[dynamic, static, linear]", "depth=2"))
+    assert space_summary(open_priors)["notes"] == [
+        "fewer than 16 tokens in layers 0, 1 (prior C11)",
+        "tokens may fall in layers 0, 1, before layer 2 (prior C12)",
+        "tokens may fall in the last layer (prior C12)",
+        "the last layer may be static (prior C13)",
+    ]
+    text = io.StringIO()
+    Console(file=text, width=160).print(space_table(open_priors))
+    assert text.getvalue().count("prior") == 4
+
+
+def test_what_keeps_to_the_priors_has_no_notes():
+    plain = parse_space(TINY, "tiny.yaml", ("layers.attention=dynamic", "layers.num_tokens=16"))
+    assert space_summary(plain)["notes"] == []
+    text = io.StringIO()
+    Console(file=text, width=160).print(space_table(plain))
+    assert "note" not in text.getvalue()

@@ -68,7 +68,7 @@ def test_breakdown_adds_up_and_names_every_layer():
         assert inside == sorted(inside)
         assert set(inside) == set(range(architecture.depth))
     names = {o.operation for o in cost.breakdown(varied(), backbone())}
-    assert {"conv_pool", "static_map", "hallucinate", "scores", "v"} <= names
+    assert {"conv_pool", "glad", "static_map", "hallucinate", "scores", "v", "conv_values"} <= names
 
 
 def test_shared_and_static_layers_pay_for_no_queries_and_keys():

@@ -1,16 +1,11 @@
-"""From YAML to a search space: defaults, overrides, and every way a file can be wrong."""
+"""Every way in which the YAML of a search space can be wrong, and what is said of it."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.architecture import AttentionKind, Hallucination, Reducer
 from nas.errors import SearchSpaceError
-from nas.space import Constraints, LayerDomain
-from nas.space_file import (
-    parse_space,
-    read_space,
-)
+from nas.space_file import parse_space, read_space
 from nas.yaml_file import dump_yaml
 
 PLAIN = """\
@@ -28,97 +23,6 @@ def refused(text: str, changes: tuple[str, ...] = ()) -> list[str]:
     return list(caught.value.problems)
 
 
-class TestReading:
-    def test_gene_left_out_has_the_plain_vits_value(self):
-        space = parse_space(PLAIN, "a.yaml")
-        domain = LayerDomain(
-            num_tokens=(64,),
-            reducer=(Reducer.POOL,),
-            attention=(AttentionKind.DYNAMIC,),
-            hallucination_ratio=(0.0,),
-            hallucination=(Hallucination.COPY,),
-            num_heads=(3,),
-            mlp_ratio=(4.0,),
-        )
-        assert space.layers == (domain,) * 4
-        assert space.constraints == Constraints()
-        assert (space.name, space.embed_dim, space.depth, space.size()) == ("plain", (192,), (2, 4), 2)
-
-    def test_backbone_defaults_are_those_of_deit(self):
-        backbone = parse_space(PLAIN, "a.yaml").backbone
-        assert (backbone.family, backbone.timm, backbone.in_chans, backbone.head_dim) == ("vit", "", 3, 64)
-        assert backbone.class_token is True
-
-    @pytest.mark.parametrize("words", ["", ", num_classes: auto"])
-    def test_classes_come_from_the_data_unless_given(self, words):
-        space = parse_space(PLAIN.replace("patch_size: 4", f"patch_size: 4{words}"), "a.yaml")
-        assert (space.backbone.num_classes, space.num_classes_from_data) == (1000, True)
-
-    def test_given_classes_stay(self):
-        space = parse_space(PLAIN.replace("patch_size: 4", "patch_size: 4, num_classes: 7"), "a.yaml")
-        assert (space.backbone.num_classes, space.num_classes_from_data) == (7, False)
-
-    def test_scalar_is_one_choice(self):
-        text = "layers: {num_tokens: 36, attention: dynamic, num_heads: 2, mlp_ratio: 3}\n"
-        listed = "layers: {num_tokens: [36], attention: [dynamic], num_heads: [2], mlp_ratio: [3]}\n"
-        assert parse_space(PLAIN + text, "a.yaml") == parse_space(PLAIN + listed, "a.yaml")
-
-    def test_heads_default_to_the_widest_network_of_the_space(self):
-        space = parse_space(PLAIN.replace("192", "[32, 144]"), "a.yaml")
-        assert space.layers[0].num_heads == (2,)
-
-    def test_network_narrower_than_a_head_has_one_head(self):
-        assert parse_space(PLAIN.replace("192", "32"), "a.yaml").layers[0].num_heads == (1,)
-
-    def test_later_override_wins_and_keeps_what_it_leaves_out(self):
-        text = PLAIN + (
-            "layers: {num_heads: [2, 3], mlp_ratio: 2}\n"
-            "overrides:\n"
-            "  - {layers: 0-2, num_heads: 2, mlp_ratio: 3}\n"
-            "  - {layers: [2, 3], num_heads: [1, 2]}\n"
-        )
-        layers = parse_space(text, "a.yaml").layers
-        assert [layer.num_heads for layer in layers] == [(2,), (2,), (1, 2), (1, 2)]
-        assert [layer.mlp_ratio for layer in layers] == [(3.0,), (3.0,), (3.0,), (2.0,)]
-
-    @pytest.mark.parametrize(
-        ("words", "numbers"),
-        [
-            ("2", {2}),
-            ("0-1", {0, 1}),
-            ("0 - 1", {0, 1}),
-            ("3-3", {3}),
-            ("first", {0}),
-            ("last", {1, 3}),
-            ("[0, 2]", {0, 2}),
-            ("[first, 1-2]", {0, 1, 2}),
-        ],
-    )
-    def test_layers_of_an_override(self, words, numbers):
-        """`last` ends a network of some depth: with depths 2 and 4 that is layer 1 and layer 3."""
-        space = parse_space(PLAIN + f"overrides: [{{layers: {words}, mlp_ratio: 2}}]\n", "a.yaml")
-        assert {i for i, layer in enumerate(space.layers) if layer.mlp_ratio == (2.0,)} == numbers
-
-    def test_empty_groups_are_left_out_groups(self):
-        assert parse_space(PLAIN + "layers:\noverrides:\nconstraints:\n", "a.yaml") == parse_space(
-            PLAIN, "a.yaml"
-        )
-
-    def test_settings_are_put_on_top(self):
-        text = PLAIN + "constraints: {max_macs: 1e3, max_latency_ms: 8}\n"
-        space = parse_space(
-            text, "a.yaml", ["constraints.max_macs=9e7", "layers.num_heads=[1, 2]", "depth=2"]
-        )
-        assert space.constraints == Constraints(max_macs=9e7, max_latency_ms=8.0)
-        assert space.depth == (2,)
-        assert space.layers[0].num_heads == (1, 2)
-
-    def test_file_is_read(self, tmp_path):
-        (tmp_path / "a.yaml").write_text(PLAIN)
-        assert read_space(tmp_path / "a.yaml") == parse_space(PLAIN, "a.yaml")
-        assert read_space(tmp_path / "a.yaml", ["name=b"]).name == "b"
-
-
 class TestRefusing:
     def test_all_kinds_of_problems_are_told_at_once(self):
         text = """\
@@ -128,40 +32,43 @@ embed_dim: [48, 48]
 depth: [3, 4]
 layers:
   num_tokens: [64, 30]
-  attention: [dynamic, statik, linear]
+  attention: [dynamic, statik, linear, softmax]
   halucination_ratio: [0, 0.5]
-  reducer: [glad]
-  ffn_rank: [1, 0.5]
+  ffn_rank: [1, 0.5, 1.5]
   mlp_ratio: [2, 2]
 overrides:
   - {layers: 0-9, attention: shared}
   - {layers: 3-1, num_tokens: 35}
   - {num_heads: []}
+rules: {max_shared: -1, max_reduction: 2, static_after_reduction: 2}
 constraints: {max_macs: -5, max_param: 1e3}
 seeds: [deit]
 depth: 3
 """
-        genes = "num_tokens, reducer, attention, hallucination_ratio, hallucination, num_heads, mlp_ratio"
-        keys = "name, backbone, embed_dim, depth, layers, overrides, constraints"
+        keys = "name, backbone, embed_dim, depth, layers, overrides, rules, constraints"
         assert refused(text) == [
             "line 1: name: may hold only letters, digits and -_., as it names folders, got '../x y'",
             "line 2: backbone.in_chans: must be 3, got 1",
             "line 2: backbone.num_classes: must be a whole number of at least 2, or auto, got 'autto'",
             "line 2: backbone.image_size: 33 is not a multiple of patch_size 4; nearest legal: 32, 36",
             "line 3: embed_dim: names 48 twice",
-            "line 6: layers.num_tokens[1]: 30 is not a square number; nearest legal: 25, 36",
-            "line 7: layers.attention[1]: 'statik' is not one of dynamic, static, shared"
+            "line 6: layers.num_tokens[1]: 30 is not a square number; nearest legal: 25, 36,"
+            " or reducer glad (C10)",
+            "line 7: layers.attention[1]: 'statik' is not one of dynamic, static, shared, linear"
             '; did you mean "static"?',
-            "line 7: layers.attention[2]: 'linear' is not one of dynamic, static, shared",
+            "line 7: layers.attention[3]: 'softmax' is not one of dynamic, static, shared, linear",
             'line 8: layers.halucination_ratio: unknown key; did you mean "hallucination_ratio"?',
-            "line 9: layers.reducer[0]: 'glad' is not one of pool, conv_pool",
-            f"line 10: layers.ffn_rank: unknown key; known here: {genes}",
-            "line 11: layers.mlp_ratio: names 2.0 twice",
-            "line 13: overrides[0].layers: there is no layer 4; layers are 0 to 3",
-            "line 14: overrides[1].layers: must be like 3, 0-1, first, last or [0, 2], got '3-1'",
-            "line 14: overrides[1].num_tokens: 35 is not a square number; nearest legal: 25, 36",
-            "line 15: overrides[2].num_heads: needs at least one item, got []",
-            "line 15: overrides[2].layers: required, but missing",
+            "line 9: layers.ffn_rank[2]: must be at most 1, got 1.5",
+            "line 10: layers.mlp_ratio: names 2.0 twice",
+            "line 12: overrides[0].layers: there is no layer 4; layers are 0 to 3",
+            "line 13: overrides[1].layers: must be like 3, 0-1, first, last or [0, 2], got '3-1'",
+            "line 13: overrides[1].num_tokens: 35 is not a square number; nearest legal: 25, 36,"
+            " or reducer glad (C10)",
+            "line 14: overrides[2].num_heads: needs at least one item, got []",
+            "line 14: overrides[2].layers: required, but missing",
+            "line 15: rules.max_shared: must be at least 0, got -1",
+            "line 15: rules.static_after_reduction: must be true or false, got 2",
+            'line 15: rules.max_reduction: unknown key; did you mean "max_reductions"?',
             "line 16: constraints.max_macs: must be more than 0, got -5",
             'line 16: constraints.max_param: unknown key; did you mean "max_params"?',
             f"line 17: seeds: unknown key; known here: {keys}",
@@ -174,19 +81,22 @@ depth: 3
             "  num_tokens: [64, 30, 100]\n"
             "  attention: shared\n"
             "  mlp_ratio: [2, 2.33]\n"
+            "  ffn_rank: [0.3, 1]\n"
             "  num_heads: 1\n"
             "  hallucination_ratio: [0, 0.5]\n"
             "overrides: [{layers: [0, 7, 9], num_tokens: 36}]\n"
         )
         assert refused(text) == [
-            "line 6: layers.num_tokens[1]: 30 is not a square number; nearest legal: 25, 36",
+            "line 6: layers.num_tokens[1]: 30 is not a square number; nearest legal: 25, 36,"
+            " or reducer glad (C10)",
             "line 6: layers.num_tokens[2]: 100 is more than the 64 patches",
             "line 7: layers.attention: layer 0 has no layer before it to share with (C1)"
-            "; allow dynamic or static",
+            "; allow dynamic, static or linear",
             "line 8: layers.mlp_ratio[1]: 2.33 x embed_dim 192 is not whole",
-            "line 10: layers.hallucination_ratio: 0.5 needs at least 2 heads, but num_heads is 1"
+            "line 9: layers.ffn_rank[0]: 0.3 x embed_dim 192 is not whole",
+            "line 11: layers.hallucination_ratio: 0.5 needs at least 2 heads, but num_heads is 1"
             " wherever it applies (C6)",
-            "line 11: overrides[0].layers: there is no layer 7; layers are 0 to 3",
+            "line 12: overrides[0].layers: there is no layer 7; layers are 0 to 3",
         ]
 
     @pytest.mark.parametrize(
@@ -194,18 +104,23 @@ depth: 3
         [
             (
                 "layers: {num_tokens: 63}",
-                "layers.num_tokens: 63 is not a square number; nearest legal: 49, 64",
+                "layers.num_tokens: 63 is not a square number; nearest legal: 49, 64, or reducer glad (C10)",
             ),
             ("layers: {num_tokens: 0}", "layers.num_tokens: must be at least 1, got 0"),
             ("layers: {num_tokens: 4.5}", "layers.num_tokens: must be a whole number, got 4.5"),
             ("layers: {num_heads: true}", "layers.num_heads: must not be true or false, got true"),
             (
                 "layers: {attention: [off]}",
-                "layers.attention[0]: 'off' is not one of dynamic, static, shared",
+                "layers.attention[0]: 'off' is not one of dynamic, static, shared, linear",
             ),
             ("layers: {attention: [shared, shared]}", "layers.attention: names 'shared' twice"),
             ("layers: {hallucination_ratio: 1}", "layers.hallucination_ratio: must be less than 1, got 1"),
-            ("layers: {hallucination: mix}", "layers.hallucination: 'mix' is not one of copy, mix_conv"),
+            ("layers: {hallucination: ax}", "layers.hallucination: 'ax' is not one of copy, mix, mix_conv"),
+            ("layers: {reducer: merge}", "layers.reducer: 'merge' is not one of pool, conv_pool, glad"),
+            ("layers: {ffn_rank: 0}", "layers.ffn_rank: must be more than 0, got 0"),
+            ("rules: {max_reductions: 1.5}", "rules.max_reductions: must be a whole number, got 1.5"),
+            ("rules: {max_shared: true}", "rules.max_shared: must not be true or false, got true"),
+            ("max_shared: 3", 'max_shared: unknown key here; did you mean "rules.max_shared"?'),
             ("layers: {mlp_ratio: 0}", "layers.mlp_ratio: must be more than 0, got 0"),
             ("layers: 5", "layers: must be a group of keys, got 5"),
             ("overrides: [5]", "overrides[0]: must be a group of keys, got 5"),
@@ -277,8 +192,23 @@ depth: 3
         )
         assert refused(text) == [
             "line 5: layers.num_heads[0]: must be a whole number, got 'x'",
-            "line 6: overrides[0].attention: 'dynamc' is not one of dynamic, static, shared"
+            "line 6: overrides[0].attention: 'dynamc' is not one of dynamic, static, shared, linear"
             '; did you mean "dynamic"?',
+        ]
+
+    def test_a_wrong_reducer_may_have_been_glad(self):
+        assert refused(PLAIN + "layers: {num_tokens: [64, 30], reducer: [pool, gald]}\n") == [
+            "line 5: layers.reducer[1]: 'gald' is not one of pool, conv_pool, glad; did you mean \"glad\"?"
+        ]
+
+    def test_a_glad_behind_does_not_help(self):
+        text = (
+            PLAIN
+            + "overrides:\n  - {layers: 1, num_tokens: 30}\n  - {layers: 2-3, reducer: glad, num_tokens: 9}\n"
+        )
+        assert refused(text) == [
+            "line 6: overrides[0].num_tokens: 30 is not a square number; nearest legal: 25, 36,"
+            " or reducer glad (C10)"
         ]
 
     @pytest.mark.parametrize(
@@ -298,7 +228,7 @@ depth: 3
         ) == [
             "line 2: backbone.image_size: required, but missing",
             "line 2: backbone.patch_size: required, but missing",
-            "line 5: layers.num_tokens: 3 is not a square number; nearest legal: 1, 4",
+            "line 5: layers.num_tokens: 3 is not a square number; nearest legal: 1, 4, or reducer glad (C10)",
         ]
 
     @settings(max_examples=200, deadline=None, derandomize=True)
@@ -311,6 +241,7 @@ depth: 3
             "depth": [2, 3],
             "layers": {"num_tokens": [16, 4], "attention": ["dynamic", "shared"], "num_heads": [1, 2]},
             "overrides": [{"layers": "last", "mlp_ratio": 2}, {"layers": [0], "hallucination_ratio": 0.5}],
+            "rules": {"max_shared": 1},
             "constraints": {"max_macs": 1e7},
         }
         wrong = st.sampled_from(
@@ -331,8 +262,8 @@ depth: 3
     def test_layers_without_a_legal_sequence_are_told(self):
         text = PLAIN + "layers: {attention: shared}\noverrides: [{layers: 0, attention: static}]\n"
         assert refused(text) == [
-            "line 5: layers: no sequence of choices is legal (num_tokens may only fall,"
-            " shared needs a provider)"
+            "line 5: layers: layer 1: no choice is legal: shared needs a dynamic layer before it,"
+            " with at most 1 shared ones in between (C1, C4, C5)"
         ]
 
     def test_constraint_that_nothing_meets_is_told_with_the_least_possible(self):
@@ -347,7 +278,8 @@ depth: 3
             "--set layers: must look like section.key=value",
             "--set constraints.max_macs: must be a number, got 'lots'",
             '--set nam: unknown key; did you mean "name"?',
-            "--set layers.num_tokens[1]: 30 is not a square number; nearest legal: 25, 36",
+            "--set layers.num_tokens[1]: 30 is not a square number; nearest legal: 25, 36,"
+            " or reducer glad (C10)",
         ]
 
     def test_error_names_the_file_and_what_to_do(self, tmp_path):

@@ -1,24 +1,28 @@
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import backbone
 from small_spaces import every_choice, listed, space
 
 from nas import cost
-from nas.architecture import Architecture, AttentionKind, Reducer
-from nas.space import Constraints
+from nas.architecture import AttentionKind, Reducer
+from nas.space import Constraints, SearchSpace
 
 SPACE = space()
-BOUNDED = space(constraints=Constraints(max_macs=150_000, max_params=6_000))
+BOUNDED = space(constraints=Constraints(max_macs=120_000, max_params=6_000))
 
-
-def macs(architecture: Architecture) -> int:
-    return cost.macs(architecture, backbone())
+JOINT = SearchSpace.from_yaml(Path(__file__).parents[1] / "search_spaces" / "joint_tiny.yaml")
 
 
 def test_sampling_is_uniform():
-    domain = every_choice(num_tokens=(16, 4), num_heads=(1, 2), hallucination_ratio=(0.0,), mlp_ratio=(1.0,))
+    domain = every_choice(
+        num_tokens=(16, 6),
+        num_heads=(1, 2),
+        hallucination_ratio=(0.0,),
+        ffn_rank=(0.25, 1.0),
+        mlp_ratio=(1.0,),
+    )
     searched = space(domain, depth=(1, 2), embed_dim=(8,))
     members = set(listed(searched))
     draws = 40 * len(members)
@@ -39,20 +43,19 @@ def test_samples_are_members_and_reproducible():
             assert len(set(drawn)) > 30
 
 
-@pytest.mark.parametrize("searched", [SPACE, BOUNDED], ids=["free", "bounded"])
+@pytest.mark.parametrize("searched", [SPACE, BOUNDED, JOINT], ids=["free", "bounded", "joint"])
 def test_stratified_samples_cover_the_range_of_macs_evenly(searched):
     rng = np.random.default_rng(0)
-    low, high = searched.macs_range()
-    drawn = [macs(searched.sample_stratified(rng)) for _ in range(300)]
-    share = np.histogram(drawn, bins=5, range=(low, high))[0] / 300
+    drawn = [cost.macs(searched.sample_stratified(rng), searched.backbone) for _ in range(200)]
+    share = np.histogram(drawn, bins=5, range=searched.macs_range())[0] / 200
     assert min(share) >= 0.1, share
 
 
 def test_mutation_gives_a_near_neighbour_of_the_space():
     rng = np.random.default_rng(0)
     changed = Counter()
-    for searched in (SPACE, BOUNDED):
-        for _ in range(150):
+    for searched in (SPACE, BOUNDED, JOINT):
+        for _ in range(100):
             architecture = searched.sample(rng)
             neighbour = searched.mutate(architecture, rng)
             assert neighbour != architecture
@@ -69,6 +72,7 @@ def test_mutation_finds_the_only_neighbour():
         attention=(AttentionKind.DYNAMIC,),
         num_heads=(1,),
         hallucination_ratio=(0.0, 0.1, 0.2, 0.7),
+        ffn_rank=(1.0, 0.75),
         mlp_ratio=(1.0, 2.0),
     )
     searched = space(domain, embed_dim=(8,), depth=(1,))
@@ -82,6 +86,7 @@ def test_mutation_of_the_only_architecture_is_itself():
             num_tokens=(16,),
             attention=(AttentionKind.STATIC,),
             num_heads=(2,),
+            ffn_rank=(0.5, 1.0),  # saves nothing: one network (C14)
             mlp_ratio=(1.0,),
             reducer=(Reducer.POOL,),
         ),

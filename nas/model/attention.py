@@ -1,210 +1,226 @@
-"""Attention: dynamic, partly hallucinated, static and shared maps, with one interface.
+"""Attention: dynamic maps, of which some may be hallucinated, and shared ones; the choice among all kinds.
 
-`forward(x, provided_map) -> (x, map_for_consumers | None)`: a map is materialised only where a later layer
-consumes it or a head is hallucinated by mixing; everywhere else the fused kernel runs.
+`forward(x, provided, guidance) -> (x, provided for the next layer)`: maps are materialised only where a later
+layer consumes them or a head is hallucinated by mixing; elsewhere the fused kernel runs, where it is the faster.
 
-Shape letters: B batch, T tokens, P prefix tokens, D channels, d channels per head, H heads, R real heads,
-E = H - R hallucinated heads.
+Shape letters: B batch, T tokens, D channels, d channels per head, H heads, R real heads, E = H - R hallucinated
+heads.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.architecture import AttentionKind, Backbone, Hallucination, LayerChoice
+from nas.architecture import AttentionKind, Backbone, Hallucination, LayerChoice, LayerContext
+from nas.model.hallucination import CHANNELS_AT_ONCE, Hallucinate, eager_cpu_inference
+from nas.model.linear_attention import LinearAttention
+from nas.model.maps import Guidance, Provided, Stored, slice_qkv, slice_values
+from nas.model.static_attention import StaticAttention
 
-INITIAL: dict[str, Callable[[Tensor], Tensor]] = {
-    "gain": nn.init.ones_,
-    "mix": nn.init.zeros_,
-    "conv.weight": nn.init.zeros_,
-    "static_map": partial(nn.init.trunc_normal_, std=0.02),
-}
-"""First values of the operators' own weights: hallucinated heads start as copies of their parents."""
+CHUNK_BYTES = 2**21
+"""Maps that a CPU makes at a time, to have them in its caches when it reads them. All maps of 64 images at once
+took 2.2 to 4 times as long (197 tokens, fp32), for their pages are new every time; half and twice of it the same."""
 
-Stored = Mapping[str, Tensor]
-"""Weights of one attention layer at maximal size, by local name."""
+MIN_EXPLICIT_TOKENS = 64
+"""Tokens from which bf16 inference on a CPU makes its maps explicitly: 0.75 to 0.93 of the fused kernel's time with
+197 tokens or more, 0.8 with 65 and several images, 1.0 with one; below, up to 1.4."""
 
 
 class DynamicAttention(nn.Module):
     """Multi-head self-attention whose maps come from queries and keys; some heads' maps may be hallucinated.
 
-    With E hallucinated heads, only the first R heads have queries and keys; all H have values. The logits of
-    hallucinated head j derive from those of its parent, real head j mod R:
+    With E hallucinated heads (`Hallucinate`), only the first R heads have queries and keys; all H have values.
+    Copies stay on the fused kernel, as if their parents' queries were scaled.
 
-    - `copy`: gain_j * S[parent]. Runs on the fused kernel, as if the parent's query were scaled.
-    - `mix_conv`: S[parent] + sum_g mix[j, g] S[g] + depth-wise 3x3 of S[parent] over the (query, key) plane
-    of the
-      patch tokens; rows and columns of prefix tokens get the mix only.
+    Shapes: x [B, T, D] -> ([B, T, D], what is exported or None).
 
-    Shapes: x [B, T, D] -> ([B, T, D], maps [B, H, T, T] or None).
+    Attributes:
+        exports_maps: Whether to return the maps [B, H, T, T]. Can be switched on a built module.
+        exports_logits: Whether to return the real heads' logits [B, R, T, T]. Likewise.
 
-    Source: hMHSA (arXiv 2306.10875), of which the abstract fixes only that half of the maps are made from the
-    others by cheap operations; the operators and their place before the softmax are METHODS 1.2.
+    Source: hMHSA (arXiv 2306.10875); METHODS 1.2.
     """
 
-    def __init__(self, embed_dim: int, layer: LayerChoice, backbone: Backbone, *, exports_map: bool) -> None:
+    def __init__(self, embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone) -> None:
         super().__init__()
         self.heads, self.real, self.hallucinated = layer.num_heads, layer.num_real, layer.num_hallucinated
-        self.head_dim, self.prefix = backbone.head_dim, backbone.num_prefix_tokens
-        self.variant = layer.hallucination
-        self.exports_map = exports_map
+        self.head_dim = backbone.head_dim
+        self.exports_maps, self.exports_logits = context.exports_maps, context.exports_logits
         self.qkv = nn.Linear(embed_dim, (2 * self.real + self.heads) * self.head_dim)
         self.proj = nn.Linear(self.heads * self.head_dim, embed_dim)
-        if self.variant is Hallucination.COPY:
-            self.gain = nn.Parameter(INITIAL["gain"](torch.empty(self.hallucinated)))
-        elif self.variant is Hallucination.MIX_CONV:
-            self.mix = nn.Parameter(INITIAL["mix"](torch.empty(self.hallucinated, self.real)))
-            self.conv = nn.Conv2d(
-                self.hallucinated, self.hallucinated, 3, padding=1, groups=self.hallucinated, bias=False
-            )
-            INITIAL["conv.weight"](self.conv.weight)
+        self.hallucinate = _build_hallucinate(layer, backbone)
+        self.mixes = layer.hallucination in (Hallucination.MIX, Hallucination.MIX_CONV)
 
     def slice_from(self, stored: Stored) -> dict[str, Tensor]:
         """The weights of this layer as slices of the stored ones: whole heads, the first ones."""
-        sliced = {name: stored[name][tuple(map(slice, p.shape))] for name, p in self.named_parameters()}
-        for name in ("qkv.weight", "qkv.bias"):
-            q, k, v = torch.unflatten(stored[name], 0, (3, -1))
-            real, all_heads = self.real * self.head_dim, self.heads * self.head_dim
-            whole = torch.cat([q[:real], k[:real], v[:all_heads]])
-            sliced[name] = whole[:, : self.qkv.in_features] if whole.ndim == 2 else whole
-        return sliced
+        real, every = self.real * self.head_dim, self.heads * self.head_dim
+        return _slice_prefixes(self, stored) | slice_qkv(stored, real, every, self.qkv.in_features)
 
-    def forward(self, x: Tensor, provided_map: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Attend; returns the maps where they are exported."""
-        del provided_map
+    def forward(
+        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
+    ) -> tuple[Tensor, Provided | None]:
+        """Attend; returns maps and logits where they are exported."""
+        del provided, guidance
         widths = [self.real * self.head_dim, self.real * self.head_dim, self.heads * self.head_dim]
-        q, k, v = (
-            part.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
-            for part in self.qkv(x).split(widths, dim=2)
-        )
-        if self.variant is Hallucination.MIX_CONV or self.exports_map:
-            maps = self._logits(q, k).softmax(dim=-1)
-            out = maps @ v
+        q, k, v = (_to_heads(part, self.head_dim) for part in self.qkv(x).split(widths, dim=2))
+        exported: Provided | None = None
+        if self.exports_maps or self.exports_logits or self.mixes:
+            size = _images_at_once(v, self.hallucinate)
+            out, maps, logits = _in_chunks(self._attend_by_maps, size, q, k, v)
+            if self.exports_maps or self.exports_logits:
+                exported = Provided(maps, logits)
+        elif self.hallucinate is not None:
+            real_BTRd = self._attend(q, k, v[:, : self.real])
+            keys, values = self.hallucinate.parents(k), v[:, self.real :]
+            out = torch.cat([real_BTRd, self._attend(self.hallucinate.scaled(q), keys, values)], dim=2)
         else:
-            if self.variant is Hallucination.COPY:
-                q = torch.cat(
-                    [q, _parents(q, self.hallucinated) * self.gain[:, None, None].to(q.dtype)], dim=1
-                )
-                k = torch.cat([k, _parents(k, self.hallucinated)], dim=1)
-            maps = None
             out = self._attend(q, k, v)
-        y = self.proj(out.transpose(1, 2).flatten(2))
-        return y, maps if self.exports_map else None
+        return self.proj(cast(Tensor, out).flatten(2)), exported
 
     def _attend(self, q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor) -> Tensor:
-        if self.training and q_BHTd.dtype is torch.bfloat16 and q_BHTd.device.type == "cpu":
-            # The fused kernel's backward takes 59 % of a bf16 step on a CPU; explicit, the step takes 0.57 of
-            # the time (results/LOG.md, same MACs). In fp32 the fused kernel wins.
-            out: Tensor = ((q_BHTd * self.head_dim**-0.5) @ k_BHTd.transpose(2, 3)).softmax(dim=-1) @ v_BHTd
-            return out
-        return functional.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd)
+        """Out [B, T, H, d] of heads with queries and keys of their own."""
+        if self._is_explicit_faster(q_BHTd):
+            (out,) = _in_chunks(self._attend_explicitly, _images_at_once(v_BHTd), q_BHTd, k_BHTd, v_BHTd)
+            return cast(Tensor, out)
+        return functional.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd).transpose(1, 2)
 
-    def _logits(self, q_BRTd: Tensor, k_BRTd: Tensor) -> Tensor:
-        logits_BRTT: Tensor = (q_BRTd * self.head_dim**-0.5) @ k_BRTd.transpose(2, 3)
-        if not self.hallucinated:
-            return logits_BRTT
-        parents_BETT = _parents(logits_BRTT, self.hallucinated)
-        if self.variant is Hallucination.COPY:
-            derived = parents_BETT * self.gain[:, None, None].to(parents_BETT.dtype)
-        else:
-            patches = parents_BETT[:, :, self.prefix :, self.prefix :]
-            local = functional.pad(self.conv(patches), (self.prefix, 0, self.prefix, 0))
-            mixed = functional.conv2d(logits_BRTT, self.mix[:, :, None, None])
-            derived = parents_BETT + mixed + local
-        return torch.cat([logits_BRTT, derived], dim=1)
+    def _is_explicit_faster(self, q_BHTd: Tensor) -> bool:
+        if q_BHTd.dtype is not torch.bfloat16 or q_BHTd.device.type != "cpu":
+            return False
+        # The fused kernel's backward takes 59 % of a bf16 step on a CPU; explicit, the step takes 0.57 of the
+        # time (results/LOG.md, same MACs). In fp32 the fused kernel wins.
+        return self.training or (eager_cpu_inference(q_BHTd) and q_BHTd.shape[2] >= MIN_EXPLICIT_TOKENS)
 
+    def _attend_explicitly(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor]:
+        return (_mix_values(self._logits(q, k).softmax(dim=-1), v),)
 
-def _parents(x_BRTS: Tensor, hallucinated: int) -> Tensor:
-    """Row j mod R for every hallucinated head j."""
-    real = x_BRTS.shape[1]
-    if hallucinated <= real:
-        return x_BRTS[:, :hallucinated]
-    return x_BRTS.repeat(1, -(-hallucinated // real), 1, 1)[:, :hallucinated]
+    def _attend_by_maps(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        logits = self._logits(q, k)
+        maps = (logits if self.hallucinate is None else self.hallucinate(logits)).softmax(dim=-1)
+        out = _mix_values(maps, v)
+        return out, maps if self.exports_maps else None, logits if self.exports_logits else None
+
+    def _logits(self, q: Tensor, k: Tensor) -> Tensor:
+        logits: Tensor = (q * self.head_dim**-0.5) @ k.transpose(2, 3)
+        return logits
 
 
-class _ValueAttention(nn.Module):
-    """Attention without queries and keys: given maps times values."""
+class SharedAttention(nn.Module):
+    """Attention with what the nearest earlier dynamic layer provides (not detached); it has values only.
 
-    def __init__(self, embed_dim: int, layer: LayerChoice, backbone: Backbone) -> None:
+    Plain, it applies the provider's maps. With hallucinated heads it derives maps anew from the logits of the
+    provider's real heads, with weights of its own. Either way the next layer is given the same as this one.
+
+    Shapes: x [B, T, D], provided maps [B, H, T, T] or logits [B, R, T, T] -> ([B, T, D], the same).
+
+    Raises:
+        ValueError: `forward`: the provider did not provide what this layer takes.
+
+    Source: PSViT (arXiv 2108.03428), attention sharing, METHODS 4.3; sharing with hMHSA is METHODS 5.3.
+    """
+
+    def __init__(self, embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone) -> None:
         super().__init__()
+        del context
         self.head_dim = backbone.head_dim
         self.v = nn.Linear(embed_dim, layer.num_heads * self.head_dim)
         self.proj = nn.Linear(layer.num_heads * self.head_dim, embed_dim)
-
-    def _slice_values(self, stored: Stored) -> dict[str, Tensor]:
-        names = ("proj.weight", "proj.bias")
-        sliced = {name: stored[name][tuple(map(slice, self.get_parameter(name).shape))] for name in names}
-        _, _, weight = torch.unflatten(stored["qkv.weight"], 0, (3, -1))
-        _, _, bias = torch.unflatten(stored["qkv.bias"], 0, (3, -1))
-        rows, columns = self.v.weight.shape
-        return {**sliced, "v.weight": weight[:rows, :columns], "v.bias": bias[:rows]}
-
-    def _apply_maps(self, x: Tensor, maps: Tensor) -> Tensor:
-        v = self.v(x).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
-        y: Tensor = self.proj((maps.to(v.dtype) @ v).transpose(1, 2).flatten(2))
-        return y
-
-
-class StaticAttention(_ValueAttention):
-    """Attention with learned maps, the same for every image: one T x T matrix per head, rows softmaxed.
-
-    A map belongs to one token count; the store keeps one per count under `static_map_<patch tokens>`.
-
-    Shapes: x [B, T, D] -> ([B, T, D], None).
-
-    Source: DGSSA (arXiv 2310.07664); head-wise softmax parametrisation of METHODS 2.2.
-    """
-
-    def __init__(self, embed_dim: int, layer: LayerChoice, backbone: Backbone) -> None:
-        super().__init__(embed_dim, layer, backbone)
-        tokens = layer.num_tokens + backbone.num_prefix_tokens
-        self.stored_map = f"static_map_{layer.num_tokens}"
-        self.static_map = nn.Parameter(INITIAL["static_map"](torch.empty(layer.num_heads, tokens, tokens)))
+        self.hallucinate = _build_hallucinate(layer, backbone)
 
     def slice_from(self, stored: Stored) -> dict[str, Tensor]:
-        """The weights of this layer as slices of the stored ones."""
-        static_map = stored[self.stored_map][: self.static_map.shape[0]]
-        return {**self._slice_values(stored), "static_map": static_map}
+        """The weights of this layer as slices of the stored ones: whole heads, the first ones."""
+        return _slice_prefixes(self, stored) | slice_values(stored, *self.v.weight.shape)
 
-    def forward(self, x: Tensor, provided_map: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Mix the values by the learned maps."""
-        del provided_map
-        return self._apply_maps(x, self.static_map.softmax(dim=-1)), None
+    def forward(
+        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
+    ) -> tuple[Tensor, Provided | None]:
+        """Mix the values by the provider's maps, and pass on what was provided."""
+        del guidance
+        v = _to_heads(self.v(x), self.head_dim)
+        if self.hallucinate is not None:
+            if provided is None or provided.logits is None:
+                raise ValueError("a layer that hallucinates from its provider needs the provider's logits")
+            size = _images_at_once(v, self.hallucinate)
+            (out,) = _in_chunks(self._attend_anew, size, provided.logits, v)
+        else:
+            if provided is None or provided.maps is None:
+                raise ValueError("a shared layer needs the maps of its provider")
+            out = _mix_values(provided.maps, v)
+        return self.proj(cast(Tensor, out).flatten(2)), provided
 
-
-class SharedAttention(_ValueAttention):
-    """Attention with the maps of the nearest earlier dynamic layer (after softmax, not detached).
-
-    Shapes: x [B, T, D], provided maps [B, H, T, T] -> ([B, T, D], the same maps).
-
-    Source: PSViT (arXiv 2108.03428), attention sharing; METHODS 4.3.
-    """
-
-    def slice_from(self, stored: Stored) -> dict[str, Tensor]:
-        """The weights of this layer as slices of the stored ones."""
-        return self._slice_values(stored)
-
-    def forward(self, x: Tensor, provided_map: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Mix the values by the provided maps, and pass these on."""
-        if provided_map is None:
-            raise ValueError("a shared layer needs the maps of its provider")
-        return self._apply_maps(x, provided_map), provided_map
+    def _attend_anew(self, logits: Tensor, v: Tensor) -> tuple[Tensor]:
+        assert self.hallucinate is not None, "plain sharing has maps already"
+        return (_mix_values(self.hallucinate(logits).softmax(dim=-1), v),)
 
 
-Attention = DynamicAttention | StaticAttention | SharedAttention
+Attention = DynamicAttention | StaticAttention | SharedAttention | LinearAttention
 
 
 def build_attention(
-    embed_dim: int, layer: LayerChoice, backbone: Backbone, *, exports_map: bool
+    embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool = False
 ) -> Attention:
-    """The attention module of a layer."""
+    """The attention module of a layer; `guided`: with the parameters that only guided training uses."""
     match layer.attention:
         case AttentionKind.DYNAMIC:
-            return DynamicAttention(embed_dim, layer, backbone, exports_map=exports_map)
+            return DynamicAttention(embed_dim, layer, context, backbone)
         case AttentionKind.STATIC:
-            return StaticAttention(embed_dim, layer, backbone)
+            return StaticAttention(embed_dim, layer, context, backbone, guided=guided)
         case AttentionKind.SHARED:
-            return SharedAttention(embed_dim, layer, backbone)
+            return SharedAttention(embed_dim, layer, context, backbone)
+        case AttentionKind.LINEAR:
+            return LinearAttention(embed_dim, layer, context, backbone)
+
+
+def _build_hallucinate(layer: LayerChoice, backbone: Backbone) -> Hallucinate | None:
+    if layer.hallucination is None:
+        return None
+    heads = layer.num_real, layer.num_hallucinated
+    return Hallucinate(*heads, layer.hallucination, backbone.num_prefix_tokens)
+
+
+def _slice_prefixes(module: nn.Module, stored: Stored) -> dict[str, Tensor]:
+    """Prefixes of the stored weights, but for the projections that the store keeps together."""
+    own = {name: p for name, p in module.named_parameters() if not name.startswith(("qkv.", "v."))}
+    return {name: stored[name][tuple(map(slice, p.shape))] for name, p in own.items()}
+
+
+def _to_heads(x_BTC: Tensor, head_dim: int) -> Tensor:
+    return torch.unflatten(x_BTC, 2, (-1, head_dim)).transpose(1, 2)
+
+
+def _mix_values(maps_BHTT: Tensor, v_BHTd: Tensor) -> Tensor:
+    """Every head's maps applied to its values: [B, T, H, d]."""
+    mixed_BHTd: Tensor = maps_BHTT.to(v_BHTd.dtype) @ v_BHTd
+    return mixed_BHTd.transpose(1, 2)
+
+
+def _images_at_once(v_BHTd: Tensor, hallucinate: Hallucinate | None = None) -> int:
+    """Images whose maps are made together: those of `CHUNK_BYTES` where a CPU only infers, elsewhere all."""
+    B, H, T, _ = v_BHTd.shape
+    if not eager_cpu_inference(v_BHTd):
+        return B
+    images = max(1, CHUNK_BYTES // (H * T * T * v_BHTd.element_size()))
+    if hallucinate is None or hallucinate.conv is None:
+        return images
+    return max(images, CHANNELS_AT_ONCE // hallucinate.derived)
+
+
+def _in_chunks(
+    compute: Callable[..., tuple[Tensor | None, ...]], size: int, *inputs: Tensor
+) -> tuple[Tensor | None, ...]:
+    """`compute(*inputs)`, on `size` images at a time."""
+    B = inputs[0].shape[0]
+    if size >= B:
+        return compute(*inputs)
+    whole: list[Tensor | None] = []
+    for start in range(0, B, size):
+        parts = compute(*(x[start : start + size] for x in inputs))
+        if not whole:
+            whole = [None if part is None else part.new_empty(B, *part.shape[1:]) for part in parts]
+        for all_images, part in zip(whole, parts, strict=True):
+            if all_images is not None and part is not None:
+                all_images[start : start + size] = part
+    return tuple(whole)

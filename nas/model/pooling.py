@@ -14,6 +14,18 @@ from torch.nn import functional
 INITIAL: dict[str, Callable[[Tensor], Tensor]] = {"conv.weight": nn.init.zeros_}
 
 
+def to_grid(x_BND: Tensor, sides: tuple[int, int]) -> Tensor:
+    """Patch tokens in raster order as an image of rows and columns, [B, D, rows, columns]."""
+    # Unflattened before the axes move: else the strides of a single image hide that channels are last, and
+    # pooling it takes 8 to 16 times as long on a CPU (196 tokens of 192 and 384 channels).
+    return torch.unflatten(x_BND, 1, sides).permute(0, 3, 1, 2)
+
+
+def average_grid(x_BDGG: Tensor, sides: tuple[int, int]) -> Tensor:
+    """Adaptive average over a grid of other rows and columns, as patch tokens [B, M, D]."""
+    return functional.adaptive_avg_pool2d(x_BDGG, sides).flatten(2).transpose(1, 2)
+
+
 class TokenPool(nn.Module):
     """Average the patch tokens over a coarser grid.
 
@@ -38,9 +50,8 @@ class TokenPool(nn.Module):
         """Pool the patch tokens; prefix tokens pass through bit for bit."""
         prefix, patches_BND = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
         side = math.isqrt(patches_BND.shape[1])
-        grid_BDGG = torch.unflatten(patches_BND.transpose(1, 2), 2, (side, side))
-        pooled_BDgg = functional.adaptive_avg_pool2d(self.correct(grid_BDGG), self.side)
-        return torch.cat([prefix, pooled_BDgg.flatten(2).transpose(1, 2)], dim=1)
+        grid_BDGG = to_grid(patches_BND, (side, side))
+        return torch.cat([prefix, average_grid(self.correct(grid_BDGG), (self.side, self.side))], dim=1)
 
 
 class ConvTokenPool(TokenPool):

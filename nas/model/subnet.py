@@ -13,14 +13,17 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from timm.layers import DropPath, Mlp, PatchEmbed, global_pool_nlc
+from timm.layers import DropPath, PatchEmbed, global_pool_nlc
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import init_weights_vit_timm
 from torch import Tensor, nn
 
-from nas.architecture import Architecture, Backbone, LayerChoice, Reducer
+from nas.architecture import Architecture, Backbone, LayerChoice, LayerContext, Reducer
 from nas.errors import ArchitectureError
 from nas.model.attention import build_attention
+from nas.model.feed_forward import build_feed_forward
+from nas.model.glad import GlobalAggregation
+from nas.model.maps import Guidance, Provided
 from nas.model.pooling import ConvTokenPool, TokenPool
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # timm's ViT
@@ -29,38 +32,51 @@ LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # timm's ViT
 class Block(nn.Module):
     """One layer: reduce tokens where the architecture says so, attend, feed forward; both with residuals.
 
-    Shapes: x [B, T', D] -> [B, T, D]; maps [B, H, T, T] in and out where they are shared.
+    Shapes: x [B, T', D] -> [B, T, D]; beside it, what layers that share attention hand on.
     """
 
     def __init__(
         self,
         embed_dim: int,
         layer: LayerChoice,
+        context: LayerContext,
         backbone: Backbone,
         *,
-        exports_map: bool = False,
         drop_path: float = 0.0,
+        guided: bool = False,
     ) -> None:
         super().__init__()
-        self.reducer: nn.Module | None = None
-        if layer.reducer is Reducer.POOL:
-            self.reducer = TokenPool(layer.num_tokens, backbone.num_prefix_tokens)
-        elif layer.reducer is Reducer.CONV_POOL:
-            self.reducer = ConvTokenPool(embed_dim, layer.num_tokens, backbone.num_prefix_tokens)
+        self.reducer = _build_reducer(embed_dim, layer, context, backbone)
         self.norm1 = LayerNorm(embed_dim)
-        self.attn = build_attention(embed_dim, layer, backbone, exports_map=exports_map)
+        self.attn = build_attention(embed_dim, layer, context, backbone, guided=guided)
         self.norm2 = LayerNorm(embed_dim)
-        self.mlp = Mlp(embed_dim, round(embed_dim * layer.mlp_ratio))
+        self.mlp = build_feed_forward(embed_dim, layer)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor, provided_map: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Run the layer; returns tokens and the maps that the next layer may consume."""
+    def forward(
+        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
+    ) -> tuple[Tensor, Provided | None]:
+        """Run the layer; returns tokens and what the next layer may share."""
         if self.reducer is not None:
             x = self.reducer(x)
-        attended, maps = self.attn(self.norm1(x), provided_map)
+        attended, exported = self.attn(self.norm1(x), provided, guidance)
         x = x + self.drop_path(attended)
         x = x + self.drop_path(self.mlp(self.norm2(x)))
-        return x, maps
+        return x, exported
+
+
+def _build_reducer(
+    embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone
+) -> nn.Module | None:
+    prefix = backbone.num_prefix_tokens
+    match layer.reducer:
+        case Reducer.POOL:
+            return TokenPool(layer.num_tokens, prefix)
+        case Reducer.CONV_POOL:
+            return ConvTokenPool(embed_dim, layer.num_tokens, prefix)
+        case Reducer.GLAD:
+            return GlobalAggregation(embed_dim, layer.num_tokens, prefix)
+    return None
 
 
 class Subnet(nn.Module):
@@ -72,11 +88,19 @@ class Subnet(nn.Module):
         backbone: The fixed part.
         architecture: What was chosen.
         drop_path: Stochastic depth rate of the last layer, rising linearly from 0; training only.
+        guided: Whether static layers have queries and keys too, for `Guidance`; training only.
 
     With the plain choice everywhere this is timm's `VisionTransformer`, parameter for parameter (law 2).
     """
 
-    def __init__(self, backbone: Backbone, architecture: Architecture, *, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        architecture: Architecture,
+        *,
+        drop_path: float = 0.0,
+        guided: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone, self.architecture = backbone, architecture
         width, depth = architecture.embed_dim, architecture.depth
@@ -99,9 +123,10 @@ class Subnet(nn.Module):
             Block(
                 width,
                 layer,
+                architecture.context(i, backbone),
                 backbone,
-                exports_map=architecture.exports_map(i),
                 drop_path=drop_path * i / max(depth - 1, 1),
+                guided=guided,
             )
             for i, layer in enumerate(architecture.layers)
         )
@@ -114,22 +139,22 @@ class Subnet(nn.Module):
 
     def init_weights(self) -> None:
         """Initialise as timm's ViT does; the operators' own weights keep the values they are built with."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear) and not name.endswith(("mlp.down", "mlp.up")):
                 init_weights_vit_timm(module)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=1e-6)
 
-    def forward_features(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor, guidance: Guidance | None = None) -> Tensor:
         """Images to tokens [B, T of the last layer, D], normalised where a class token is read."""
         x = self.patch_embed(images)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = x + self.pos_embed
-        maps: Tensor | None = None
+        provided: Provided | None = None
         for block in self.blocks:
-            x, maps = block(x, maps)
+            x, provided = block(x, provided, guidance)
         return cast(Tensor, self.norm(x))
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
@@ -138,9 +163,9 @@ class Subnet(nn.Module):
         features = self.fc_norm(pooled)
         return cast(Tensor, features if pre_logits else self.head(features))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Classify."""
-        return self.forward_head(self.forward_features(images))
+    def forward(self, images: Tensor, guidance: Guidance | None = None) -> Tensor:
+        """Classify; `guidance` is for training."""
+        return self.forward_head(self.forward_features(images, guidance))
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer (timm's interface)."""

@@ -8,22 +8,40 @@ searched.
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from itertools import product
+from functools import cached_property, lru_cache
+from typing import Any
 
 import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nas.architecture import Architecture, LayerChoice
+from nas.architecture import (
+    Architecture,
+    Backbone,
+    LayerChoice,
+    LayerContext,
+    Reducer,
+    hallucinated_heads,
+    is_square,
+)
 from nas.errors import ArchitectureError, CheckpointError
-from nas.model import attention, pooling
+from nas.model import feed_forward, glad, hallucination, linear_attention, pooling, static_attention
+from nas.model.maps import Guidance
 from nas.model.subnet import Block, Subnet
 from nas.space import SearchSpace
-from nas.space_walk import LayerDomain, attention_choices
+from nas.space_walk import LayerDomain, attention_choices, feed_forwards
 
-INITIAL = attention.INITIAL | pooling.INITIAL
+INITIAL = {
+    **{f"reducer.{name}": first for name, first in {**pooling.INITIAL, **glad.INITIAL}.items()},
+    **{
+        f"attn.{name}": first
+        for operator in (hallucination, static_attention, linear_attention)
+        for name, first in operator.INITIAL.items()
+    },
+    **{f"mlp.{name}": first for name, first in feed_forward.INITIAL.items()},
+}
+"""First values of the weights that a plain ViT does not have, by their name within the block."""
 CACHED_SKELETONS = 256  # modules without weights, some 100 kB each
 
 
@@ -31,20 +49,21 @@ class Supernet(nn.Module):
     """A store of weights at maximal size.
 
     Weights are entangled as in AutoFormer (arXiv 2107.00651): a subnet's channels are the first ones, its
-    heads the first whole heads. Static maps (one per token count), hallucination and pooling weights have
-    keys of their own.
+    heads the first whole heads. What the operators add (static maps and GLAD queries, one per token count,
+    hallucination weights, low-rank factors, ...) has keys of its own.
 
     Shapes: images [B, C, S, S] -> logits [B, K].
 
     Args:
         space: Which architectures there are.
         seed: Of the initial weights.
+        ffn_branches: Parallel linear branches of each low-rank factor, added up in weight space.
 
     Raises:
         ArchitectureError: `forward`, `extract`: the architecture is not in the space.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
+    def __init__(self, space: SearchSpace, *, seed: int = 0, ffn_branches: int = 1) -> None:
         super().__init__()
         self.space = space
         with torch.random.fork_rng(devices=[]):
@@ -54,23 +73,45 @@ class Supernet(nn.Module):
             full.init_weights()
             weights = dict(full.named_parameters())
             for i, domain in enumerate(space.layers):
-                for name, shape in _operator_shapes(domain, plain, space).items():
-                    operator = _operator(name)
-                    assert operator is not None, "only operators have shapes here"
-                    first_value = INITIAL[operator]
+                providers = _providers(space.layers[:i])
+                shapes = _operator_shapes(domain, providers, plain.embed_dim, space.backbone)
+                for name, shape in shapes.items():
+                    first_value = INITIAL[name.rstrip("0123456789").removesuffix("_")]
                     weights[f"blocks.{i}.{name}"] = nn.Parameter(first_value(torch.empty(shape)))
+                    if name in ("mlp.down.weight", "mlp.up.weight"):
+                        for branch in range(1, ffn_branches):
+                            weights[f"blocks.{i}.{name}_{branch}"] = nn.Parameter(torch.zeros(shape))
         self._owners = {name: _register(self, name, parameter) for name, parameter in weights.items()}
-        self._skeletons: OrderedDict[tuple[Architecture, float], _Skeleton] = OrderedDict()
+        self._skeletons: OrderedDict[tuple[Architecture, float, bool], _Skeleton] = OrderedDict()
 
-    def forward(self, images: Tensor, architecture: Architecture, *, drop_path: float = 0.0) -> Tensor:
-        """Logits of one architecture."""
-        skeleton = self._skeleton(architecture, drop_path)
+    def forward(
+        self,
+        images: Tensor,
+        architecture: Architecture,
+        *,
+        drop_path: float = 0.0,
+        guidance: Guidance | None = None,
+    ) -> Tensor:
+        """Logits of one architecture; drop path and guidance are for training."""
+        guided = guidance is not None and guidance.static > 0
+        skeleton = self._skeleton(architecture, drop_path, guided)
         sliced = self._sliced(skeleton)
-        return functional_call(skeleton.module.train(self.training), sliced, (images,))  # type: ignore[no-any-return]
+        module = skeleton.module.train(self.training)
+        return functional_call(module, sliced, (images, guidance))  # type: ignore[no-any-return]
 
     def slices(self, architecture: Architecture) -> dict[str, Tensor]:
         """Views of the store that are the parameters of one architecture's `Subnet`, by its names."""
-        return self._sliced(self._skeleton(architecture, 0.0))
+        return self._sliced(self._skeleton(architecture, 0.0, False))
+
+    def dense(self) -> Subnet:
+        """The plain ViT of every greatest size, with its own copy of the weights, in evaluation mode.
+
+        It need not be in the space: this is where a pretrained model's weights are used whole.
+        """
+        architecture = _plain_largest(self.space)
+        with torch.device("meta"):
+            skeleton = _Skeleton(Subnet(self.space.backbone, architecture))
+        return self._owning(skeleton)
 
     def _sliced(self, skeleton: "_Skeleton") -> dict[str, Tensor]:
         stored: dict[str, Tensor] = {
@@ -78,32 +119,38 @@ class Supernet(nn.Module):
             for name, (module, last) in self._owners.items()
         }
         sliced = {name: stored[name][prefix] for name, prefix in skeleton.prefixes.items()}
-        for i, block in enumerate(skeleton.module.blocks):
-            prefix = f"blocks.{i}.attn."
-            local = {name: stored[prefix + name] for name in self._attention_names[i]}
-            own = block.attn.slice_from(local)  # type: ignore[union-attr, operator]
-            sliced |= {prefix + name: value for name, value in own.items()}
+        for path, module in skeleton.slicers.items():
+            local = {name: stored[f"{path}.{name}"] for name in self._local_names[path]}
+            sliced |= {f"{path}.{name}": value for name, value in module.slice_from(local).items()}
         return sliced
 
     @cached_property
-    def _attention_names(self) -> tuple[tuple[str, ...], ...]:
-        """Local names of the stored attention weights, by layer."""
-        prefixes = [f"blocks.{i}.attn." for i in range(len(self.space.layers))]
-        return tuple(
-            tuple(name.removeprefix(prefix) for name in self._owners if name.startswith(prefix))
-            for prefix in prefixes
-        )
+    def _local_names(self) -> dict[str, tuple[str, ...]]:
+        """Names of the stored weights within each part of a block, such as `blocks.3.attn`."""
+        paths = [
+            f"blocks.{i}.{part}" for i in range(len(self.space.layers)) for part in ("reducer", "attn", "mlp")
+        ]
+        return {
+            path: tuple(
+                name.removeprefix(path + ".") for name in self._owners if name.startswith(path + ".")
+            )
+            for path in paths
+        }
 
     def extract(self, architecture: Architecture) -> Subnet:
         """A `Subnet` with its own copy of the weights, in evaluation mode."""
         self._check(architecture)
         with torch.device("meta"):
-            subnet = Subnet(self.space.backbone, architecture)
+            skeleton = _Skeleton(Subnet(self.space.backbone, architecture))
+        return self._owning(skeleton)
+
+    def _owning(self, skeleton: "_Skeleton") -> Subnet:
+        """A skeleton's module with copies of its slices."""
         owned = {
-            name: value.detach().clone().contiguous() for name, value in self.slices(architecture).items()
+            name: value.detach().clone().contiguous() for name, value in self._sliced(skeleton).items()
         }
-        subnet.load_state_dict(owned, assign=True)
-        return subnet.requires_grad_(True).eval()
+        skeleton.module.load_state_dict(owned, assign=True)
+        return skeleton.module.requires_grad_(True).eval()
 
     def load_timm(self, weights: Mapping[str, Tensor]) -> list[str]:
         """Start from a plain timm ViT: every tensor fills the first channels and heads of the stored one.
@@ -167,13 +214,13 @@ class Supernet(nn.Module):
                 f"architecture {architecture.digest} is not in space {self.space.name}: " + "; ".join(reasons)
             )
 
-    def _skeleton(self, architecture: Architecture, drop_path: float) -> "_Skeleton":
-        key = (architecture, drop_path)
+    def _skeleton(self, architecture: Architecture, drop_path: float, guided: bool) -> "_Skeleton":
+        key = (architecture, drop_path, guided)
         if key not in self._skeletons:
             self._check(architecture)
             with torch.device("meta"):
                 self._skeletons[key] = _Skeleton(
-                    Subnet(self.space.backbone, architecture, drop_path=drop_path)
+                    Subnet(self.space.backbone, architecture, drop_path=drop_path, guided=guided)
                 )
             if len(self._skeletons) > CACHED_SKELETONS:
                 self._skeletons.popitem(last=False)
@@ -182,14 +229,23 @@ class Supernet(nn.Module):
 
 
 class _Skeleton:
-    """A subnet without weights, and which prefix of the stored weight each of its plain parameters is."""
+    """A subnet without weights, and where its parameters come from.
+
+    Attributes:
+        module: The subnet.
+        slicers: Parts of blocks that know their slices themselves, by path.
+        prefixes: Which prefix of the stored weight each other parameter is.
+    """
 
     def __init__(self, module: Subnet) -> None:
         self.module = module
+        self.slicers: dict[str, Any] = {
+            path: part for path, part in module.named_modules() if hasattr(part, "slice_from")
+        }
         self.prefixes = {
             name: tuple(map(slice, parameter.shape))
             for name, parameter in module.named_parameters()
-            if ".attn." not in name
+            if not any(name.startswith(path + ".") for path in self.slicers)
         }
 
 
@@ -211,47 +267,60 @@ def _fits(name: str, shape: Sequence[int], stored: Sequence[int]) -> bool:
     return whole and len(shape) == len(stored) and all(a <= b for a, b in zip(shape, stored, strict=True))
 
 
-def _layers_of(domain: LayerDomain) -> Iterator[LayerChoice]:
-    """Every choice of a layer whose operators may have weights of their own."""
-    kinds = attention_choices(domain, 0)
-    for tokens, reducer, (kind, heads, ratio, variant, _) in product(
-        domain.num_tokens, domain.reducer, kinds
-    ):
-        yield LayerChoice(
-            num_tokens=tokens,
-            reducer=reducer,
-            attention=kind,
-            hallucination_ratio=ratio,
-            hallucination=variant,
-            num_heads=heads,
-            mlp_ratio=max(domain.mlp_ratio),
-        )
+def _providers(domains: Sequence[LayerDomain]) -> tuple[tuple[int, int], ...]:
+    """(heads, hallucinated heads) of every dynamic layer that these domains allow, and (0, 0) for none."""
+    pairs = {
+        (heads, hallucinated_heads(heads, ratio))
+        for domain in domains
+        for heads in domain.num_heads
+        for ratio in domain.hallucination_ratio
+    }
+    return tuple(sorted(pairs | {(0, 0)}))
 
 
+def _layers_of(
+    domain: LayerDomain, providers: Sequence[tuple[int, int]], backbone: Backbone
+) -> Iterator[LayerChoice]:
+    """Choices of a layer that between them have every weight of the layer's operators."""
+    attention = dict.fromkeys(
+        choice for provider in providers for choice in attention_choices(domain, *provider)
+    )
+    for tokens in domain.num_tokens:
+        for kind, heads, ratio, variant in attention:
+            yield LayerChoice(
+                num_tokens=tokens,
+                attention=kind,
+                hallucination_ratio=ratio,
+                hallucination=variant,
+                num_heads=heads,
+                mlp_ratio=1.0,
+            )
+        for reducer in domain.reducer if tokens < backbone.num_patches else ():
+            if reducer is Reducer.GLAD or is_square(tokens):
+                yield LayerChoice(num_tokens=tokens, reducer=reducer, num_heads=1, mlp_ratio=1.0)
+    for ratio, rank in feed_forwards(domain):
+        yield LayerChoice(num_tokens=domain.num_tokens[0], num_heads=1, mlp_ratio=ratio, ffn_rank=rank)
+
+
+@lru_cache(maxsize=256)
 def _operator_shapes(
-    domain: LayerDomain, plain: Architecture, space: SearchSpace
+    domain: LayerDomain, providers: tuple[tuple[int, int], ...], embed_dim: int, backbone: Backbone
 ) -> dict[str, tuple[int, ...]]:
     """Greatest shape of every weight that a plain ViT does not have, by its stored name within the block."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for layer in _layers_of(domain):
+    context = LayerContext(tokens_before=backbone.num_patches)
+    for choice in _layers_of(domain, providers, backbone):
         with torch.device("meta"):
-            block = Block(plain.embed_dim, layer, space.backbone)
+            block = Block(embed_dim, choice, context, backbone)
         for name, parameter in block.named_parameters():
-            if _operator(name) is None:
+            if name not in INITIAL:
                 continue
-            stored = f"attn.static_map_{layer.num_tokens}" if name == "attn.static_map" else name
+            part, _, local = name.partition(".")
+            renamed = getattr(block.get_submodule(part), "stored_as", {})
+            stored = f"{part}.{renamed.get(local, local)}"
             known = shapes.get(stored, parameter.shape)
             shapes[stored] = tuple(max(pair) for pair in zip(known, parameter.shape, strict=True))
     return shapes
-
-
-def _operator(name: str) -> str | None:
-    """Which operator's weight a block's parameter is; None for those of a plain ViT."""
-    local = name.split(".", 1)[1]
-    for operator in INITIAL:
-        if local == operator or local.startswith(operator + "_"):
-            return operator
-    return None
 
 
 def _register(root: nn.Module, name: str, parameter: nn.Parameter) -> tuple[nn.Module, str]:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from timm.data import Mixup, create_transform
 from timm.optim import create_optimizer_v2
@@ -24,12 +23,14 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.nn import functional
 
-from nas.architecture import Architecture, Backbone
+from nas.architecture import Architecture
 from nas.config import TrainConfig
-from nas.errors import ConfigError, TrainingError
+from nas.errors import TrainingError
+from nas.model.maps import Guidance
 from nas.model.supernet import Supernet
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.data import ImageData
+from nas.training.guidance import guidance_at
 from nas.training.sampling import sandwich
 
 LEAST_EPOCHS = 30
@@ -73,6 +74,9 @@ class SupernetTrainer:
     its soft predictions, each on an equal share of the batch. One optimiser step on the largest's loss plus
     the mean of the others': every image counts once with its label and once with the teacher's answer.
 
+    Training aids of static and linear layers (`guidance_at`) add their losses to that of their pass. In a space
+    of one architecture there is nothing to distil: it is trained like any network.
+
     Args:
         supernet: Trained in place.
         data: Its train split is used, nothing else.
@@ -81,6 +85,8 @@ class SupernetTrainer:
         device: Where to compute.
         precision: `fp32` or `bf16`.
         directory: Checkpoints; a run that finds some resumes.
+        start: Gives the supernet its first weights in place, where they are not random; not called by a run
+            that resumes.
 
     Source: sandwich rule and in-place distillation, arXiv 1903.05134; soft targets as BigNAS (arXiv
     2003.11142). Differs: the batch is shared out among the distilled subnets (results/LOG.md compares).
@@ -96,7 +102,9 @@ class SupernetTrainer:
         device: torch.device,
         precision: str,
         directory: Path,
+        start: Callable[[Supernet], None] | None = None,
     ) -> None:
+        self.start = start
         self.supernet, self.data, self.config = supernet.to(device), data, config
         self.seed, self.device, self.precision, self.directory = seed, device, precision, directory
         self.steps_per_epoch = max(len(data.train) // config.batch_size, 1)
@@ -137,6 +145,10 @@ class SupernetTrainer:
             CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
         """
         first = self.resume()
+        if first == 0 and self.start is not None:
+            self.start(self.supernet)
+            if self.ema is not None:
+                self.ema.set(self.supernet)
         started = saved = time.monotonic()
         for step in range(first, self.steps):
             losses = self.train_step(step)
@@ -180,18 +192,20 @@ class SupernetTrainer:
         )
         self.supernet.train()
         self.optimizer.zero_grad(set_to_none=True)
-        logits = self._logits(images, largest, self.config.drop_path)
+        guidance = guidance_at(step / self.steps, self.config)
+        logits = self._logits(images, largest, guidance, self.config.drop_path)
         loss = functional.cross_entropy(
             logits, targets, label_smoothing=0.0 if self.mixup else self.config.label_smoothing
         )
-        loss.backward()  # type: ignore[no-untyped-call]
+        _with_aids(loss, guidance).backward()  # type: ignore[no-untyped-call]
         taught = (logits.detach() / self.config.distill_temperature).softmax(dim=-1)
         losses = [loss.detach()]
         for i, architecture in enumerate(others):
             share = slice(i, None, len(others))
-            student = self._logits(images[share], architecture) / self.config.distill_temperature
+            guidance = guidance_at(step / self.steps, self.config)
+            student = self._logits(images[share], architecture, guidance) / self.config.distill_temperature
             distilled = functional.cross_entropy(student, taught[share])
-            (distilled / len(others)).backward()  # type: ignore[no-untyped-call]
+            (_with_aids(distilled, guidance) / len(others)).backward()  # type: ignore[no-untyped-call]
             losses.append(distilled.detach())
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_grad)
         values = torch.stack(losses).tolist()
@@ -204,12 +218,14 @@ class SupernetTrainer:
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.supernet, step=step)
-        random_losses = values[2:] or values[1:]
-        return values[0], values[1], sum(random_losses) / len(random_losses)
+        random_losses = values[2:] or values[-1:]
+        return values[0], values[min(1, len(values) - 1)], sum(random_losses) / len(random_losses)
 
-    def _logits(self, images: Tensor, architecture: Architecture, drop_path: float = 0.0) -> Tensor:
+    def _logits(
+        self, images: Tensor, architecture: Architecture, guidance: Guidance | None, drop_path: float = 0.0
+    ) -> Tensor:
         with autocast(self.device, self.precision):
-            logits: Tensor = self.supernet(images, architecture, drop_path=drop_path)
+            logits: Tensor = self.supernet(images, architecture, drop_path=drop_path, guidance=guidance)
         return logits.float()
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -268,6 +284,11 @@ class SupernetTrainer:
         return checkpoint.step
 
 
+def _with_aids(loss: Tensor, guidance: Guidance | None) -> Tensor:
+    """A loss plus what the training aids of its forward pass added."""
+    return loss + sum(guidance.losses) if guidance is not None and guidance.losses else loss
+
+
 def seed_everything(seed: int, step: int) -> None:
     """Seed every global generator that augmentation, Mixup and drop path draw from."""
     words = np.random.SeedSequence([seed, step]).generate_state(3)
@@ -300,24 +321,3 @@ def _to_pil() -> Callable[[Tensor], Any]:
     from PIL import Image
 
     return lambda image: Image.fromarray(image.permute(1, 2, 0).numpy())
-
-
-def initial_weights(spec: str, backbone: Backbone) -> dict[str, Tensor]:
-    """Weights of a plain timm ViT: `timm:NAME` from its registry, `local-dir:DIR` from a folder timm wrote.
-
-    Raises:
-        ConfigError: No such model, or its weights cannot be had.
-    """
-    kind, _, name = spec.partition(":")
-    if kind not in ("timm", "local-dir") or not name:
-        raise ConfigError(f"--init {spec}: not understood", hint="timm:NAME or local-dir:DIR")
-    try:
-        model = timm.create_model(
-            name if kind == "timm" else spec, pretrained=True, in_chans=backbone.in_chans
-        )
-    except (RuntimeError, OSError, ValueError, AssertionError, KeyError) as error:
-        raise ConfigError(
-            f"--init {spec}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            hint="timm.list_models('vit*') names them; without a network, use local-dir:DIR",
-        ) from error
-    return dict(model.state_dict())

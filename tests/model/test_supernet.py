@@ -12,7 +12,7 @@ from nas.architecture import Architecture, AttentionKind, Backbone, Hallucinatio
 from nas.errors import ArchitectureError
 from nas.model import supernet as supernet_file
 from nas.model.supernet import Supernet
-from nas.space import LayerDomain, SearchSpace
+from nas.space import LayerDomain, Rules, SearchSpace
 
 SPACE = space()
 
@@ -80,34 +80,35 @@ def test_extracted_subnet_equals_the_supernet_bit_for_bit(supernet):
 
 def test_extracted_subnet_equals_the_supernet_for_all_neighbouring_operators():
     domain = every_choice(
-        num_tokens=(16, 9, 4), num_heads=(2,), hallucination_ratio=(0.0, 0.5), mlp_ratio=(1.0,)
+        num_tokens=(16, 4), num_heads=(2,), hallucination_ratio=(0.0, 0.5), ffn_rank=(0.25,), mlp_ratio=(1.0,)
     )
-    provider = every_choice(
-        num_tokens=(16,),
-        num_heads=(2,),
-        attention=(AttentionKind.DYNAMIC,),
-        hallucination_ratio=(0.0,),
-        mlp_ratio=(1.0,),
-    )
-    searched = space(layers=(provider, domain, domain), embed_dim=(16,), depth=(3,))
+    rules = Rules(static_after_reduction=True)
+    searched = space(layers=(domain,) * 3, embed_dim=(16,), depth=(3,), rules=rules)
     chosen = covering_all_neighbours(searched)
     assert_extracted_are_equal(random_supernet(searched), chosen, 3)
     pairs = set().union(*map(neighbours, chosen))
     kinds = {kind[:2] for pair in pairs for kind in pair}
-    assert len(kinds) == 5  # plain, two hallucinated, static, shared
-    makers = 4 * 3  # all but the shared ones, each without pooling and after one of two
-    assert len(pairs) == makers * makers + makers + 3 * 3 + 1  # shared ones follow what has maps
+    # plain, static, linear; dynamic and shared with maps as they are or derived in one of three ways
+    assert len(kinds) == 3 + 3 + 1 + 3
+    assert {kind[2] for pair in pairs for kind in pair} == {None, *Reducer}
+    walk, legal = searched.walk, set()
+    for architecture in listed(searched):  # what may follow what, by the list of all architectures
+        legal |= neighbours(architecture)
+    assert pairs == legal
+    assert len(pairs) > 150
+    assert walk.count(walk.start, 3) == len({a.digest for a in listed(searched)})
 
 
 @pytest.mark.usefixtures("threads")
 def test_extracted_subnet_equals_the_supernet_at_the_size_of_real_images():
     domain = LayerDomain(
-        num_tokens=(196, 100, 49),
+        num_tokens=(196, 100, 98, 49),
         reducer=tuple(Reducer),
         attention=tuple(AttentionKind),
         hallucination_ratio=(0.0, 0.5),
         hallucination=tuple(Hallucination),
         num_heads=(2, 3),
+        ffn_rank=(0.25, 1.0),
         mlp_ratio=(3.0, 4.0),
     )
     searched = SearchSpace(
@@ -153,7 +154,7 @@ def test_gradients_reach_exactly_the_slices_in_use():
     )  # with a class token, the last layer's other rows are idle
     supernet, rng = random_supernet(searched), np.random.default_rng(0)
     numbers, kinds = numbered(searched), set()
-    for _ in range(15):
+    for _ in range(25):
         architecture = searched.sample(rng)
         kinds |= {operator(layer)[:2] for layer in architecture.layers}
         supernet.zero_grad()
@@ -166,14 +167,19 @@ def test_gradients_reach_exactly_the_slices_in_use():
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             assert not gradient[~masks[name]].any(), name
             used = gradient[masks[name]]
-            if name.endswith("qkv.bias"):  # the same for every key of a row: softmax takes it out
+            if name.endswith("qkv.bias") and not is_linear(architecture, name):
+                # The same for every key of a row: softmax takes it out.
                 third = parameter.numel() // 3
                 queries_and_values = torch.ones(3, third, dtype=torch.bool)
                 queries_and_values[1] = False
                 used = gradient[masks[name] & queries_and_values.flatten()]
             if used.numel():
                 assert (used != 0).float().mean() > 0.95, name
-    assert len(kinds) == 5
+    assert len(kinds) >= 8
+
+
+def is_linear(architecture: Architecture, name: str) -> bool:
+    return architecture.layers[int(name.split(".")[1])].attention is AttentionKind.LINEAR
 
 
 def test_plain_sum_of_logits_teaches_every_tensor_in_use():
@@ -231,7 +237,7 @@ def test_slices_are_the_first_channels_and_whole_heads(supernet):
     v = stored["blocks.2.attn.qkv.weight"].split(24)[2]
     assert torch.equal(sliced["blocks.2.attn.v.weight"], v[:16, :16])
     assert torch.equal(sliced["blocks.2.attn.static_map"], stored["blocks.2.attn.static_map_16"][:2])
-    assert torch.equal(sliced["blocks.1.attn.mix"], stored["blocks.1.attn.mix"][:1, :2])
+    assert torch.equal(sliced["blocks.1.attn.hallucinate.mix"], stored["blocks.1.attn.hallucinate.mix"][:1, :2])
     assert (
         sliced["pos_embed"].untyped_storage().data_ptr() == stored["pos_embed"].untyped_storage().data_ptr()
     )
@@ -239,9 +245,26 @@ def test_slices_are_the_first_channels_and_whole_heads(supernet):
 
 def test_static_maps_are_kept_apart_by_token_count(supernet):
     names = {name for name in supernet.state_dict() if name.startswith("blocks.1.attn.static_map")}
-    assert names == {f"blocks.1.attn.static_map_{n}" for n in (16, 9, 4)}
+    assert names == {f"blocks.1.attn.static_map_{n}" for n in (16, 9, 6, 4)}
     assert supernet.state_dict()["blocks.1.attn.static_map_9"].shape == (3, 10, 10)
     assert {"pos_embed", "cls_token", *names} <= supernet.no_weight_decay()
+
+
+def test_queries_are_kept_apart_by_token_count_and_factors_share_the_bias(supernet):
+    stored = supernet.state_dict()
+    queries = {name for name in stored if ".reducer.queries" in name and name.startswith("blocks.1.")}
+    assert queries == {f"blocks.1.reducer.queries_{n}" for n in (9, 6, 4)}
+    layer = LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=2.0, ffn_rank=0.25)
+    sliced = supernet.slices(Architecture(embed_dim=16, layers=(layer, layer)))
+    assert torch.equal(sliced["blocks.1.mlp.down.weight"], stored["blocks.1.mlp.down.weight"][:4, :32])
+    assert torch.equal(sliced["blocks.1.mlp.up.bias"], stored["blocks.1.mlp.fc2.bias"][:16])
+
+
+def test_dense_is_the_plain_vit_of_the_greatest_sizes(supernet):
+    dense = supernet.dense()
+    assert {layer.attention for layer in dense.architecture.layers} == {AttentionKind.DYNAMIC}
+    assert dense.architecture not in SPACE or dense.architecture == SPACE.largest()
+    assert torch.equal(dense.blocks[3].mlp.fc2.weight, supernet.state_dict()["blocks.3.mlp.fc2.weight"])
 
 
 # --- the object ---------------------------------------------------------------------------------------------

@@ -41,7 +41,11 @@ def test_largest_plain_architecture_with_timms_weights_gives_timms_logits(class_
     supernet = Supernet(searched).eval()
     missing = supernet.load_timm(theirs.state_dict())
     assert all(name.split(".")[2:4] != ["attn", "qkv"] for name in missing)
-    assert {name.split(".")[-1].split("_")[0] for name in missing} == {"gain", "mix", "weight", "static"}
+    assert {name.split(".")[3].split("_")[0] for name in missing} == {
+        *("hallucinate", "linear", "static"),
+        *("conv", "queries", "gamma", "norm"),
+        *("down", "up"),
+    }
     x = images(5)
     with torch.no_grad():
         assert torch.allclose(supernet(x, plain_largest()), theirs(x), atol=1e-5, rtol=0)

@@ -1,0 +1,135 @@
+"""Commands that change nothing: what a space, a run, a front, an architecture or this machine is like.
+
+But for `rank-layers`, which computes, and `doctor`, which tests, they import no torch.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli_options import (
+    DEFAULT_SPACE,
+    DataOption,
+    DeviceOption,
+    FormatOption,
+    InitOption,
+    RunArgument,
+    SeedOption,
+    SetOption,
+    SpaceArgument,
+)
+from nas.cli_output import flat_csv, print_result, show_front
+
+looking = typer.Typer()
+
+
+@looking.command()
+def check(
+    space: SpaceArgument = DEFAULT_SPACE,
+    settings: SetOption = None,
+    format_: FormatOption = None,
+) -> None:
+    """Validate a search space; print its size and the range of its costs."""
+    from nas.check import space_summary, space_table
+    from nas.space_file import read_space
+
+    found = read_space(space, tuple(settings or ()))
+    summary = space_summary(found)
+    print_result(format_, summary, lambda: space_table(found), lambda: flat_csv([summary]))
+
+
+@looking.command()
+def status(run: RunArgument, format_: FormatOption = None) -> None:
+    """Trials by state, hypervolume so far, throughput, time left."""
+    from nas.report import status_dict, status_table
+    from nas.run_directory import RunDirectory
+
+    values = status_dict(RunDirectory.open(run))
+    print_result(format_, values, lambda: status_table(values), lambda: flat_csv([values]))
+
+
+@looking.command()
+def front(
+    run: RunArgument,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="Only architectures up to this latency, ms per batch.")
+    ] = None,
+    max_macs: Annotated[
+        float | None, typer.Option(help="Only up to these MACs per image, such as 30e6.")
+    ] = None,
+    max_params: Annotated[float | None, typer.Option(help="Only up to this number of parameters.")] = None,
+    min_top1: Annotated[float | None, typer.Option(help="Only from this top-1 on, percent.")] = None,
+    sort: Annotated[str | None, typer.Option(help="top1 | macs | params | latency_ms.")] = None,
+    format_: FormatOption = None,
+) -> None:
+    """The Pareto front."""
+    from nas.pareto import ParetoFront
+
+    whole = found = ParetoFront.from_run(run)
+    for name, maximum in (("latency_ms", max_latency_ms), ("macs", max_macs), ("params", max_params)):
+        if maximum is not None:
+            found = found.within(name, maximum=maximum)
+    if min_top1 is not None:
+        found = found.within("top1", minimum=min_top1)
+    show_front(run, found.sorted_by(sort) if sort else found, format_, whole=whole)
+
+
+@looking.command()
+def show(
+    run: RunArgument,
+    pick: Annotated[
+        str, typer.Argument(help="knee | top1 | fastest | cheapest | digest | architecture file.")
+    ],
+    format_: FormatOption = None,
+) -> None:
+    """One architecture, layer by layer: tokens, operators, MACs, share of latency."""
+    from nas.pareto import ParetoFront
+    from nas.report import show_rows, show_table
+    from nas.run_directory import RunDirectory
+    from nas.space_file import space_of_run
+
+    backbone = space_of_run(RunDirectory.open(run)).backbone
+    point = ParetoFront.from_run(run).pick(pick)
+    rows = show_rows(point, backbone)
+    values = {
+        "schema_version": 1,
+        "digest": point.digest,
+        "layers": rows,
+        "architecture": point.architecture.to_dict(),
+    }
+    print_result(format_, values, lambda: show_table(point, backbone), lambda: flat_csv(rows))
+
+
+@looking.command()
+def doctor(format_: FormatOption = None) -> None:
+    """Versions, devices, self-tests, and what is missing."""
+    from nas.doctor import diagnose, diagnosis_table
+
+    findings = diagnose()
+    print_result(format_, findings, lambda: diagnosis_table(findings), lambda: flat_csv(findings["checks"]))
+    if not findings["healthy"]:
+        raise typer.Exit(1)
+
+
+@looking.command("rank-layers")
+def rank_layers(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|SPACE.yaml", help="A trained run; or a space, with --init and --data.")
+    ],
+    init: InitOption = None,
+    data: DataOption = None,
+    images: Annotated[int, typer.Option(min=2, help="Training images to look at.")] = 1000,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    settings: SetOption = None,
+    format_: FormatOption = None,
+) -> None:
+    """How redundant each layer's attention is: where static, shared or derived maps, or fewer tokens, are safe."""
+    from nas.redundancy import rank_run, rank_weights, redundancy_table
+
+    if source.is_dir():
+        found = rank_run(source, images)
+    else:
+        found = rank_weights(source, init, data, images, seed, device, tuple(settings or ()))
+    print_result(format_, found, lambda: redundancy_table(found), lambda: flat_csv(found["layers"]))

@@ -1,0 +1,117 @@
+"""Hallucinated heads: attention logits that derive from those of other heads instead of queries and keys.
+
+Shape letters: B batch, T tokens, P prefix tokens, N = T - P patch tokens, R real heads, E derived heads.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.architecture import Hallucination
+
+INITIAL: dict[str, Callable[[Tensor], Tensor]] = {
+    "hallucinate.gain": nn.init.ones_,
+    "hallucinate.mix": nn.init.zeros_,
+    "hallucinate.conv.weight": nn.init.zeros_,
+}
+"""First values, by the names within an attention module: derived heads start as copies of their parents."""
+
+CHANNELS_AT_ONCE = 16
+"""Channels that the depth-wise convolution of a CPU computes together, also where there are fewer."""
+MIN_SPLIT_TOKENS = 128
+"""Patch tokens from which splitting a map into blocks of rows pays for itself."""
+
+
+class Hallucinate(nn.Module):
+    """Logits of all heads from those of the real ones.
+
+    The parent of derived head j is real head j mod R. With S the logits of the real heads, those of j are
+
+    - `copy`: gain[j] S[parent];
+    - `mix`: S[parent] + sum_g mix[j, g] S[g];
+    - `mix_conv`: the same plus a depth-wise 3x3 of S[parent] over the (query, key) plane of the patch tokens,
+      zero outside of it; rows and columns of prefix tokens get the mix only.
+
+    Shapes: logits [B, R, T, T] -> [B, R + E, T, T], the real heads first and unchanged.
+
+    Args:
+        real: R.
+        derived: E, at least 1 and possibly more than R.
+        variant: Which of the three.
+        num_prefix_tokens: P.
+
+    Source: hMHSA (arXiv 2306.10875), of which the abstract fixes only that half of the maps are made from the
+    others by cheap operations; the operators and their place before the softmax are METHODS 1.2.
+    """
+
+    def __init__(self, real: int, derived: int, variant: Hallucination, num_prefix_tokens: int) -> None:
+        super().__init__()
+        self.derived, self.prefix = derived, num_prefix_tokens
+        self.gain: nn.Parameter | None = None
+        self.mix: nn.Parameter | None = None
+        self.conv: nn.Conv2d | None = None
+        if variant is Hallucination.COPY:
+            self.gain = nn.Parameter(INITIAL["hallucinate.gain"](torch.empty(derived)))
+            return
+        self.mix = nn.Parameter(INITIAL["hallucinate.mix"](torch.empty(derived, real)))
+        if variant is Hallucination.MIX_CONV:
+            self.conv = nn.Conv2d(derived, derived, 3, padding=1, groups=derived, bias=False)
+            INITIAL["hallucinate.conv.weight"](self.conv.weight)
+
+    def forward(self, logits_BRTT: Tensor) -> Tensor:
+        """Append the derived heads."""
+        return torch.cat([logits_BRTT, self._derive(logits_BRTT)], dim=1)
+
+    def scaled(self, q_BRTd: Tensor) -> Tensor:
+        """Queries [B, E, T, d] whose products with the parents' keys are the `copy` logits."""
+        assert self.gain is not None, "only copies are scaled"
+        return self.parents(q_BRTd) * self.gain[:, None, None].to(q_BRTd.dtype)
+
+    def parents(self, x_BRTS: Tensor) -> Tensor:
+        """Of every derived head, its parent's part: [B, E, T, S]."""
+        real = x_BRTS.shape[1]
+        if self.derived <= real:
+            return x_BRTS[:, : self.derived]
+        return x_BRTS.repeat(1, -(-self.derived // real), 1, 1)[:, : self.derived]
+
+    def _derive(self, logits_BRTT: Tensor) -> Tensor:
+        if self.mix is None:
+            return self.scaled(logits_BRTT)
+        parents_BETT = self.parents(logits_BRTT)
+        mix_BER = self.mix.to(logits_BRTT.dtype).expand(logits_BRTT.shape[0], -1, -1)
+        derived_BETT = torch.baddbmm(parents_BETT.flatten(2), mix_BER, logits_BRTT.flatten(2)).view_as(
+            parents_BETT
+        )
+        if self.conv is not None:
+            patches = (..., slice(self.prefix, None), slice(self.prefix, None))
+            derived_BETT[patches] += _depthwise(self.conv, parents_BETT[patches])
+        return derived_BETT
+
+
+def eager_cpu_inference(x: Tensor) -> bool:
+    """Whether nothing is recorded or traced and a CPU computes, so that an order kind to its caches pays."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def _depthwise(conv: nn.Conv2d, x_BENN: Tensor) -> Tensor:
+    """`conv(x)`; where a CPU only infers, with the images, and blocks of their rows, as further channels."""
+    if not eager_cpu_inference(x_BENN):
+        filtered: Tensor = conv(x_BENN)
+        return filtered
+    B, E, N, _ = x_BENN.shape
+    blocks = 1
+    if N >= MIN_SPLIT_TOKENS:
+        room = max(CHANNELS_AT_ONCE // (B * E), 1)
+        blocks = max(n for n in range(1, room + 1) if N % n == 0)
+    channels, rows = B * E * blocks, N // blocks
+    halo = functional.pad(x_BENN, (0, 0, 1, 1)).unfold(2, rows + 2, rows).transpose(3, 4)
+    kernels = conv.weight[:, None].expand(B, E, blocks, 1, 3, 3)
+    y = functional.conv2d(
+        halo.reshape(1, channels, rows + 2, N),
+        kernels.reshape(channels, 1, 3, 3),
+        padding=(0, 1),
+        groups=channels,
+    )
+    return y.view(B, E, N, N)

@@ -1,0 +1,62 @@
+"""What the attention modules share: what a layer hands to its consumers, training aids, slices of the store.
+
+Shape letters: B batch, T tokens, D channels, d channels per head, H heads, R real heads.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Stored = Mapping[str, Tensor]
+"""Weights of one module at maximal size, by local name."""
+
+
+class Provided(NamedTuple):
+    """What a dynamic layer exports to the layers that share its attention; what none of them needs is None.
+
+    Attributes:
+        maps: After the softmax, [B, H, T, T].
+        logits: Of the real heads, before the softmax, [B, R, T, T].
+    """
+
+    maps: Tensor | None
+    logits: Tensor | None
+
+
+@dataclass
+class Guidance:
+    """Training aids of one forward pass; inference has none.
+
+    Attributes:
+        static: Share of the dynamic map in the mixture that a static layer applies (lambda of METHODS 2.2).
+        linear: Weight of the masked softmax branch of linear-angular attention (mu of METHODS 3.3).
+        losses: What the layers add while they run, each a scalar tensor in nats.
+    """
+
+    static: float = 0.0
+    linear: float = 0.0
+    losses: list[Tensor] = field(default_factory=list)
+
+
+def slice_qkv(stored: Stored, real: int, all_heads: int, columns: int) -> dict[str, Tensor]:
+    """Queries and keys of the first `real` channels, values of the first `all_heads`, as one projection.
+
+    Returns:
+        `qkv.weight` [2 * real + all_heads, columns] and `qkv.bias`; all of them rows of the stored ones.
+    """
+    sliced = {}
+    for name in ("qkv.weight", "qkv.bias"):
+        q, k, v = torch.unflatten(stored[name], 0, (3, -1))
+        whole = torch.cat([q[:real], k[:real], v[:all_heads]])
+        sliced[name] = whole[:, :columns] if whole.ndim == 2 else whole
+    return sliced
+
+
+def slice_values(stored: Stored, channels: int, columns: int) -> dict[str, Tensor]:
+    """`v.weight` [channels, columns] and `v.bias`: the values' part of the stored projection."""
+    _, _, weight = torch.unflatten(stored["qkv.weight"], 0, (3, -1))
+    _, _, bias = torch.unflatten(stored["qkv.bias"], 0, (3, -1))
+    return {"v.weight": weight[:channels, :columns], "v.bias": bias[:channels]}

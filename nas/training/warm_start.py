@@ -1,0 +1,91 @@
+"""Start a supernet from a trained plain ViT: its weights, and for every operator what changes them least."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from nas.architecture import hallucinated_heads
+from nas.model.supernet import Supernet
+from nas.space import SearchSpace
+from nas.training.calibration import Calibration, calibrate, start_operators
+from nas.training.data import ImageSet
+from nas.training.ordering import order_by_importance, pair_heads
+from nas.training.pretrained import Weights, initial_weights, plain_subnet
+
+CALIBRATION_IMAGES = 1000
+BATCH = 32
+
+
+def warm_start(
+    supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool, device: torch.device
+) -> list[str]:
+    """Fill the supernet's weights in place from a trained plain ViT.
+
+    The weights go where they belong (law 2). Then the plain ViT is watched on the first training images without
+    augmentation: static maps become its mean maps, low-rank factors the truncated decomposition of its
+    matrices, the gain of linear attention the length of its outputs; where the space hallucinates, similar
+    heads are put where a derived head starts as a copy of its parent.
+
+    Args:
+        supernet: Filled in place.
+        spec: `timm:NAME`, `local-dir:DIR` or `file:PATH`.
+        images: Training images.
+        ordered: Whether channels, heads and hidden neurons are put in the order of their importance, so that
+            narrow subnets keep the best ones.
+        device: Where to compute.
+
+    Returns:
+        Names of the weights that keep random first values.
+
+    Raises:
+        ConfigError: The weights cannot be had or are no plain ViT.
+        CheckpointError: They do not fit into the space.
+    """
+    space = supernet.space
+    weights = initial_weights(spec, space.backbone)
+    missing = set(supernet.load_timm(weights))
+    if not (missing or ordered):
+        return []
+    calibration = watch(weights, space, images, device)
+    num_real = _num_real(space, len(calibration.layers[0].output_norm))
+    if ordered or num_real is not None:
+        head_dim = space.backbone.head_dim
+        if ordered:
+            weights = order_by_importance(weights, head_dim, calibration, num_real=num_real)
+        elif num_real is not None:
+            weights = pair_heads(weights, head_dim, calibration, num_real)
+        supernet.load_timm(weights)
+        calibration = watch(weights, space, images, device)
+    stored = dict(supernet.named_parameters())
+    return sorted(missing - set(start_operators(stored, calibration, space.backbone)))
+
+
+def check_init(space: SearchSpace, spec: str) -> None:
+    """Find out whether a supernet can start from these weights, before anything is written.
+
+    Raises:
+        ConfigError: The weights cannot be had or are no plain ViT.
+        CheckpointError: They do not fit into the space.
+    """
+    Supernet(space).load_timm(initial_weights(spec, space.backbone))
+
+
+def watch(
+    weights: Weights, space: SearchSpace, images: ImageSet, device: torch.device, most: int = CALIBRATION_IMAGES
+) -> Calibration:
+    """Run the plain ViT of these weights over the first images."""
+
+    def batches() -> Iterator[Tensor]:
+        count = min(most, len(images))
+        for start in range(0, count, BATCH):
+            yield images.normalized(slice(start, min(start + BATCH, count))).to(device)
+
+    return calibrate(plain_subnet(weights, space.backbone).to(device), batches())
+
+
+def _num_real(space: SearchSpace, num_heads: int) -> int | None:
+    """Real heads of the space's most hallucinated layers of so many heads; None where none is hallucinated."""
+    ratio = max(max(domain.hallucination_ratio) for domain in space.layers)
+    derived = hallucinated_heads(num_heads, ratio)
+    return num_heads - derived if derived else None

@@ -1,0 +1,127 @@
+import pytest
+import torch
+from small_runs import few_digits, one_thread, tiny_space
+
+from nas.config import TrainConfig
+from nas.model.supernet import Supernet
+from nas.space_file import parse_space
+from nas.training.guidance import guidance_at
+from nas.training.trainer import SupernetTrainer
+
+AIDED = """
+name: aided
+backbone: {image_size: 8, patch_size: 2, num_classes: 10, head_dim: 8}
+embed_dim: 16
+depth: 2
+layers: {attention: [dynamic, static, linear], num_heads: 2, mlp_ratio: 2, ffn_rank: [0.5, 1]}
+"""
+
+
+def schedule(aid, **recipe):
+    found = [guidance_at(step / 100, TrainConfig(**recipe)) for step in range(101)]
+    return [0.0 if guidance is None else getattr(guidance, aid) for guidance in found]
+
+
+def test_the_share_of_dynamic_maps_falls_linearly_to_nothing():
+    shares = schedule("static", static_guidance=0.2)
+    assert shares[0] == 1.0
+    assert shares[10] == pytest.approx(0.5)
+    assert shares[20:] == [0.0] * 81
+    assert schedule("static", static_guidance=0.0) == [0.0] * 101
+
+
+def test_the_masked_softmax_holds_then_falls_and_is_gone_for_the_last_fifth():
+    weights = schedule("linear")
+    assert weights[:41] == [1.0] * 41
+    assert weights[60] == pytest.approx(0.5)
+    assert weights[80:] == [0.0] * 21
+    assert all(a >= b for a, b in zip(weights, weights[1:], strict=False))
+    assert schedule("linear", linear_aux=False) == [0.0] * 101
+
+
+def test_there_is_no_guidance_where_nothing_is_left_of_it():
+    assert guidance_at(0.9, TrainConfig()) is None
+    assert guidance_at(0.0, TrainConfig(static_guidance=0.0, linear_aux=False)) is None
+
+
+def aided(directory, **recipe):
+    space = parse_space(AIDED, "aided.yaml")
+    changes = {"epochs": 2, "batch_size": 32, "lr": 1e-2, "warmup_epochs": 0, "num_random": 2, **recipe}
+    return SupernetTrainer(
+        Supernet(space, ffn_branches=changes.get("ffn_branches", 1)),
+        few_digits(),
+        TrainConfig(**changes),
+        seed=0,
+        device=torch.device("cpu"),
+        precision="fp32",
+        directory=directory,
+    )
+
+
+def trained(directory, **recipe):
+    with one_thread():
+        return {name: value.clone() for name, value in aided(directory, **recipe).run().state_dict().items()}
+
+
+def test_each_aid_changes_what_is_learnt(tmp_path):
+    both = trained(tmp_path / "both")
+    for name, off in {"static": {"static_guidance": 0.0}, "linear": {"linear_aux": False}}.items():
+        without = trained(tmp_path / name, **off)
+        assert any(not torch.equal(both[key], without[key]) for key in both)
+
+
+def test_branches_of_the_factors_are_trained_and_extracted_as_their_sum(tmp_path):
+    with one_thread():
+        supernet = aided(tmp_path, ffn_branches=2).run()
+    stored = dict(supernet.named_parameters())
+    assert stored["blocks.0.mlp.down.weight_1"].abs().max() > 0
+    rng_free = supernet.space.smallest()
+    layer = next(i for i, choice in enumerate(rng_free.layers) if choice.ffn_rank < 1)
+    path = f"blocks.{layer}.mlp.down.weight"
+    extracted = dict(supernet.extract(rng_free).named_parameters())[path]
+    rows, columns = extracted.shape
+    total = stored[path] + stored[f"{path}_1"]
+    assert torch.equal(extracted, total[:rows, :columns])
+
+
+def test_static_maps_learn_the_dynamic_ones_while_they_are_led(tmp_path):
+    """The divergence that guidance adds falls, though the labels alone would not ask for it."""
+    led = aided(tmp_path, epochs=6, static_guidance=0.99, ema_decay=0.0)
+    supernet, space = led.supernet, led.supernet.space
+    static = space.decode(
+        {**space.encode(space.largest()), "layers.00.attention": "static", "layers.00.num_heads": 2}
+    )
+    images = few_digits().train.normalized(slice(0, 64))
+
+    def divergence():
+        guidance = guidance_at(0.0, TrainConfig(linear_aux=False))
+        with torch.no_grad():
+            supernet.train()(images, static, guidance=guidance)
+        return float(sum(guidance.losses))
+
+    with one_thread():
+        before = divergence()
+        with torch.no_grad():  # maps that differ from image to image and from uniform ones
+            supernet.get_parameter("blocks.0.attn.qkv.weight").mul_(20)
+        sharp = divergence()
+        led.run()
+    assert sharp > before
+    assert divergence() < sharp
+
+
+def test_a_space_of_one_architecture_is_trained_once_a_step(tmp_path):
+    space = tiny_space()
+    one = parse_space(AIDED.replace("[dynamic, static, linear]", "dynamic").replace("[0.5, 1]", "1"), "one")
+    assert one.size() == 1 < space.size()
+    with one_thread():
+        trainer = SupernetTrainer(
+            Supernet(one),
+            few_digits(),
+            TrainConfig(epochs=1, batch_size=64),
+            seed=0,
+            device=torch.device("cpu"),
+            precision="fp32",
+            directory=tmp_path,
+        )
+        largest, smallest, random = trainer.train_step(0)
+    assert largest == smallest == random
