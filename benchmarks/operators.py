@@ -172,7 +172,9 @@ def main() -> None:
                     models,
                     images,
                     rounds,
-                    lambda done, cell=cell, rounds=rounds: print(f"{cell}: round {done}/{rounds}", flush=True),
+                    lambda done, cell=cell, rounds=rounds: print(
+                        f"{cell}: round {done}/{rounds}", flush=True
+                    ),
                 )
         for name, architecture in found.items():
             macs, params = cost.macs(architecture, backbone), cost.params(architecture, backbone)
@@ -183,7 +185,9 @@ def main() -> None:
                     "variant": name,
                     "macs_m": round(macs / 1e6, 1),
                     "macs_change": f"{100 * (macs / plain_macs - 1):+.1f} %",
-                    "macs_change_methods": {"DeiT-Ti 224": published[0], "DeiT-S 224": published[1]}.get(shape, ""),
+                    "macs_change_methods": {"DeiT-Ti 224": published[0], "DeiT-S 224": published[1]}.get(
+                        shape, ""
+                    ),
                     "params_m": round(params / 1e6, 2),
                     "params_change": f"{100 * (params / plain_params - 1):+.1f} %",
                     **{

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas import cost
-from nas.architecture import Architecture, Backbone, Hallucination, LayerChoice
+from nas.architecture import Architecture, AttentionKind, Backbone, Hallucination, LayerChoice
 from nas.config import DataConfig
 from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.model.feed_forward import svd_factors
@@ -75,11 +75,11 @@ def space_of(backbone: Backbone) -> SearchSpace:
     width = HEADS * backbone.head_dim
     domain = LayerDomain(
         num_tokens=(backbone.num_patches,),
-        attention=("dynamic", "static", "shared", "linear"),
+        attention=tuple(AttentionKind),
         hallucination_ratio=(0.0, 0.25, 0.5),
         hallucination=(Hallucination.COPY,),
         num_heads=(1, 2, 3, 4),
-        ffn_rank=(0.25, 0.5, 1.0),
+        ffn_rank=(0.125, 0.25, 1.0),
         mlp_ratio=(1.0, 2.0, 3.0, 4.0),
     )
     return SearchSpace(
@@ -100,14 +100,14 @@ class Starts:
         head_dim = space.backbone.head_dim
         self.calibration = self._watch(weights)
         ordered = order_by_importance(weights, head_dim, self.calibration)
-        both = order_by_importance(weights, head_dim, self.calibration, num_real=HEADS // 2)
-        paired = pair_heads(weights, head_dim, self.calibration, HEADS // 2)
+        halved = pair_heads(weights, head_dim, self.calibration, HEADS // 2)
+        less_one = pair_heads(weights, head_dim, self.calibration, HEADS - 1)
         self.supernets = {
             "random operators": self._supernet(weights, None),
             "as trained": self._supernet(weights, self.calibration),
             "ordered": self._supernet(ordered, self._watch(ordered)),
-            "paired": self._supernet(paired, None),
-            "paired and ordered": self._supernet(both, None),
+            "2 heads paired": self._supernet(halved, None),
+            "1 head paired": self._supernet(less_one, None),
             "plain SVD": self._supernet(weights, None),
         }
         stored = dict(self.supernets["plain SVD"].named_parameters())
@@ -133,7 +133,7 @@ class Starts:
 NARROW = ("as trained", "ordered")
 OPERATOR = ("random operators", "as trained")
 FACTORS = ("random operators", "plain SVD", "as trained")
-PAIRS = ("as trained", "ordered", "paired", "paired and ordered")
+UNPAIRED = ("as trained", "ordered")
 
 
 def subnets(
@@ -159,22 +159,24 @@ def subnets(
         yield f"MLP ratio {ratio:g} of {RATIO:g}", NARROW, changed(mlp_ratio=ratio)
     yield "3 heads, MLP ratio 3", NARROW, changed(num_heads=3, mlp_ratio=3.0)
     rows = redundancy_rows(calibration)
-    static = sorted(every, key=lambda i: rows[i]["dispersion_nats"])
-    for count in (1, 2, 3):
-        yield f"static: {count} of least dispersion", OPERATOR, changed(static[:count], attention="static")
-        yield (
-            f"static: {count} of most dispersion",
-            ("as trained",),
-            changed(static[-count:], attention="static"),
-        )
+    for column in ("dispersion", "static_change"):
+        static = sorted(every, key=lambda i, key=f"{column}_nats": rows[i][key])
+        for count in (1, 3):
+            yield f"static: {count} of least {column}", OPERATOR, changed(static[:count], attention="static")
+            yield (
+                f"static: {count} of most {column}",
+                ("as trained",),
+                changed(static[-count:], attention="static"),
+            )
     yield "static: all", OPERATOR, changed(attention="static")
     shared = sorted(every[1:], key=lambda i: -rows[i]["similarity_to_previous"])
     yield "shared: the most like its predecessor", ("as trained",), changed(shared[:1], attention="shared")
     yield "shared: the least like its predecessor", ("as trained",), changed(shared[-1:], attention="shared")
-    yield "linear: least dispersion", OPERATOR, changed(static[:1], attention="linear")
-    for rank in (0.5, 0.25):
+    yield "linear: 1 of least static_change", OPERATOR, changed(static[:1], attention="linear")
+    for rank in (0.25, 0.125):
         yield f"rank {rank:g} of the width", FACTORS, changed(ffn_rank=rank)
-    yield "half of the heads hallucinated", PAIRS, changed(hallucination_ratio=0.5)
+    yield "1 of 4 heads hallucinated", (*UNPAIRED, "1 head paired"), changed(hallucination_ratio=0.25)
+    yield "2 of 4 heads hallucinated", (*UNPAIRED, "2 heads paired"), changed(hallucination_ratio=0.5)
 
 
 def main() -> None:

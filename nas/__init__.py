@@ -8,13 +8,15 @@ how to build an exported model, whichever is imported first:
 The files, in reading order:
 
     errors.py                  every error a user can cause, each with a hint
+    chunks.py                  how much a CPU computes at a time when it only infers
     architecture.py            the genotype: what is chosen for every layer; the backbone: what is fixed
     metrics.py                 what can be measured, in which unit, and which way is better
     config.py                  the knobs of a run, typed and validated
     yaml_file.py               YAML with line numbers
     document.py                what a person wrote, where it is written, and all that is wrong with it
     trial.py                   what was measured, under which conditions, and how it ended
-    cost.py                    exact MACs, parameters and peak memory from arithmetic alone
+    cost.py                    exact MACs and parameters from arithmetic alone
+    memory.py                  peak activation memory from arithmetic alone
     space.py                   the search space: every legal architecture; count, encode, decode, mutate
     space_walk.py              which choices may follow which
     space_sampling.py          drawing architectures, uniformly and evenly over MACs

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from nas import cost
+from nas.memory import peak_activation_bytes
 from nas.report import draw_layers, unit_of
 from nas.space import SearchSpace
 from nas.space_reasons import notes
@@ -21,7 +22,7 @@ def space_summary(space: SearchSpace) -> dict[str, Any]:
             "macs": macs,
             "flops": 2 * macs,
             "params": cost.params(architecture, space.backbone),
-            "peak_activation_bytes": cost.peak_activation_bytes(architecture, space.backbone),
+            "peak_activation_bytes": peak_activation_bytes(architecture, space.backbone),
             "architecture": architecture.to_dict(),
         }
     return {

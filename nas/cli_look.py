@@ -115,7 +115,8 @@ def doctor(format_: FormatOption = None) -> None:
 @looking.command("rank-layers")
 def rank_layers(
     source: Annotated[
-        Path, typer.Argument(metavar="RUN|SPACE.yaml", help="A trained run; or a space, with --init and --data.")
+        Path,
+        typer.Argument(metavar="RUN|SPACE.yaml", help="A trained run; or a space, with --init and --data."),
     ],
     init: InitOption = None,
     data: DataOption = None,

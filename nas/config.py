@@ -129,7 +129,8 @@ class RunConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train and evaluate")
     precision: Precision = Field("auto", description="bf16 where the device computes in it, else fp32")
     init: str = Field(
-        "", description="timm:NAME | local-dir:DIR | file:PATH: weights to start the supernet from; empty: random"
+        "",
+        description="timm:NAME | local-dir:DIR | file:PATH: weights to start the supernet from; empty: random",
     )
     init_ordered: bool = Field(
         False, description="put the channels, heads and neurons of these weights in the order of importance"

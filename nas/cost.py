@@ -1,4 +1,4 @@
-"""Exact MACs, parameters and peak activation memory of an architecture from arithmetic alone.
+"""Exact MACs and parameters of an architecture from arithmetic alone.
 
 1 MAC = one multiply-accumulate = half of what `torch.utils.flop_counter.FlopCounterMode` counts; equal to it
 exactly (law 3). Counted: linear layers, convolutions, both attention products, mixing of heads. Not counted,
@@ -143,104 +143,6 @@ def _totals(architecture: Architecture, backbone: Backbone) -> tuple[int, int]:
         pair = (layer.mlp_ratio, layer.ffn_rank)
         sums.append(feed_forward_macs_params(*pair, layer.num_tokens, width, backbone))
     return sum(m for m, _ in sums), sum(p for _, p in sums)
-
-
-def live_values(
-    architecture: Architecture, backbone: Backbone, batch_size: int = 1
-) -> tuple[tuple[int | None, str, int], ...]:
-    """(layer, operation, most values alive at once) of an inference forward pass, in order of execution.
-
-    Alive are the images, a layer's input until the layer ends, maps from their provider to the layer after
-    their last consumer, and an operation's operands, results and copies. Weights are not counted.
-    """
-    B, D, prefix = batch_size, architecture.embed_dim, backbone.num_prefix_tokens
-    images = B * backbone.in_chans * backbone.image_size**2
-    patches, tokens = B * backbone.num_patches * D, B * (backbone.num_patches + prefix) * D
-    found: list[tuple[int | None, str, int]] = [(None, "patch_embed", images + patches)]
-    found.append((None, "pos_embed", images + tokens + (max(patches, tokens) if prefix else tokens)))
-    maps = 0
-    for i, layer in enumerate(architecture.layers):
-        before, exports = architecture.tokens_before(i, backbone), architecture.exports_map(i)
-        held = images + B * (before + prefix) * D + maps
-        found += [(i, name, held + n) for name, n in _layer_values(layer, before, D, backbone, exports, B)]
-        if layer.attention is not AttentionKind.SHARED:
-            maps = B * layer.num_heads * (layer.num_tokens + prefix) ** 2 if exports else 0
-    last = B * (architecture.layers[-1].num_tokens + prefix)
-    if backbone.class_token:
-        found.append((None, "norm", images + maps + 2 * last * D + 2 * last))
-    found.append((None, "head", images + last * D + B * (2 * D + backbone.num_classes)))
-    return tuple(found)
-
-
-def _layer_values(
-    layer: LayerChoice, tokens_before: int, embed_dim: int, backbone: Backbone, exports_map: bool, B: int
-) -> list[tuple[str, int]]:
-    """Most values alive in each operation of a layer, beside its input and the maps it is given."""
-    D, d, H, R, E = embed_dim, backbone.head_dim, layer.num_heads, layer.num_real, layer.num_hallucinated
-    N, T = layer.num_tokens, layer.num_tokens + backbone.num_prefix_tokens
-    X, V, square = B * T * D, B * T * H * d, B * T * T
-    copied = int(B > 1 and H > 1)  # a batched product copies operands whose heads lie between their channels
-    repeated = -(-E // R) * R if E > R else 0  # heads of the copies when parents have to be repeated
-    found: list[tuple[str, int]] = []
-    held = 0
-    if layer.reducer is not None:
-        old, new = B * tokens_before * D, B * N * D
-        corrected = 2 * old if layer.reducer is Reducer.CONV_POOL else 0
-        found.append((layer.reducer.value, max(corrected, corrected // 2 + new, new + X)))
-        held = X
-    found.append(("norm1", held + X + 2 * B * T))
-    given = held + X
-    if layer.attention is AttentionKind.DYNAMIC:
-        given += B * T * (2 * R + H) * d
-        found.append(("qkv", given))
-        if exports_map or layer.hallucination is Hallucination.MIX_CONV:
-            found.append(("scores", given + B * T * R * d * (3 if B > 1 and R > 1 else 1) + R * square))
-            if E:
-                extra = 3 if layer.hallucination is Hallucination.MIX_CONV else 1  # derived, mixed, local
-                found.append(("hallucinate", given + (R + repeated + extra * E + H) * square))
-            found.append(("softmax", given + 2 * H * square))
-            given += H * square
-            found.append(("mix_values", given + (1 + copied) * V))
-            found.append(("proj", given + V + (V if H > 1 else 0) + X))
-        else:
-            if E:
-                queries, keys = max(repeated + E, E + H), H + repeated + H
-                found.append(("hallucinate", given + B * T * d * max(queries, keys)))
-                given += 2 * V
-            found.append(("mix_values", given + V + B * T * H))
-            found.append(("proj", given + V + (V if E else 0) + X))
-    else:
-        given += V
-        spread = 0
-        if layer.attention is AttentionKind.STATIC:
-            given += H * T * T
-            spread = copied * H * square
-        found.append(("v", given))
-        found.append(("mix_values", given + max(spread + copied * V + V, 2 * V if H > 1 else V)))
-        found.append(("proj", given + V + X))
-    exported = H * square if exports_map else 0
-    found.append(("norm2", exported + max(held + 2 * X, 3 * X + 2 * B * T)))
-    hidden = B * T * round(D * layer.mlp_ratio)
-    found.append(("mlp", exported + 3 * X + max(2 * hidden, hidden + X)))
-    return found
-
-
-def peak_activation_bytes(
-    architecture: Architecture, backbone: Backbone, batch_size: int = 1, bytes_per_value: int = 4
-) -> int:
-    """Most bytes of images and activations alive at once in an inference forward pass of the `Subnet`.
-
-    Equal, byte for byte, to the storages of an eager pass on a CPU in fp32 without gradients (a test tracks
-    them). Inside kernels more is allocated for a moment (blocks of the fused attention, reordered
-    convolutions), and other devices and compilers copy less or more.
-
-    Args:
-        architecture: What was chosen.
-        backbone: The fixed part.
-        batch_size: Images in one pass.
-        bytes_per_value: 4 for fp32, 2 for bf16.
-    """
-    return bytes_per_value * max(n for _, _, n in live_values(architecture, backbone, batch_size))
 
 
 @lru_cache(maxsize=65536)

@@ -92,5 +92,7 @@ def redundancy_table(found: dict[str, Any]) -> "Table":
     for header, _ in COLUMNS.values():
         table.add_column(header, justify="right")
     for row in found["layers"]:
-        table.add_row(*("-" if row[key] is None else form.format(row[key]) for key, (_, form) in COLUMNS.items()))
+        table.add_row(
+            *("-" if row[key] is None else form.format(row[key]) for key, (_, form) in COLUMNS.items())
+        )
     return table

@@ -2,14 +2,11 @@ import numpy as np
 import pytest
 import torch
 from factories import backbone, plain, varied
-from small_spaces import every_choice, randomise, space
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from small_spaces import space
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas import cost
-from nas.architecture import Architecture, Backbone, LayerChoice, Reducer
+from nas.architecture import Architecture, Backbone, LayerChoice
 from nas.model.subnet import Subnet
 
 
@@ -78,70 +75,3 @@ def test_shared_and_static_layers_pay_for_no_queries_and_keys():
     assert {"qkv", "scores"} <= by_layer[0]
     assert not {"qkv", "scores"} & by_layer[1]
     assert not {"qkv", "scores"} & by_layer[3]
-
-
-class LiveStorages(TorchDispatchMode):
-    """Adds up the storages alive after every operation, weights excepted."""
-
-    def __init__(self, subnet: Subnet, images: torch.Tensor) -> None:
-        super().__init__()
-        self.weights = {p.untyped_storage()._cdata for p in subnet.parameters()}
-        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.peak = 0
-        self._add(images)
-
-    def _add(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self.weights:
-            self.alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, torch.Tensor):
-                self._add(leaf)
-        self.alive = {key: entry for key, entry in self.alive.items() if not entry[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self.alive.values()))
-        return out
-
-
-def tracked_peak(subnet: Subnet, images: torch.Tensor) -> int:
-    with torch.no_grad(), LiveStorages(subnet, images) as tracked:
-        subnet(images)
-    return tracked.peak
-
-
-@pytest.mark.parametrize("class_token", [True, False], ids=["class_token", "mean_pooled"])
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_peak_activation_memory_is_that_of_the_live_storages(class_token, batch_size):
-    domain = every_choice(
-        hallucination_ratio=(0.0, 0.34, 0.75), num_heads=(1, 2, 4), mlp_ratio=(0.5, 1.0, 4.0)
-    )
-    searched = space(domain, backbone=backbone(class_token=class_token), embed_dim=(16, 64))
-    rng = np.random.default_rng(0)
-    images = torch.zeros(batch_size, 1, 16, 16)
-    for _ in range(40):
-        architecture = searched.sample(rng)
-        subnet = Subnet(searched.backbone, architecture).eval()
-        randomise(subnet)
-        expected = cost.peak_activation_bytes(architecture, searched.backbone, batch_size)
-        assert tracked_peak(subnet, images) == expected, architecture
-
-
-def test_peak_activation_memory_follows_precision_and_batch():
-    one = cost.peak_activation_bytes(plain(), backbone())
-    assert cost.peak_activation_bytes(plain(), backbone(), bytes_per_value=2) * 2 == one
-    assert cost.peak_activation_bytes(plain(), backbone(), batch_size=8) == 8 * one
-
-
-def test_fewer_tokens_need_less_memory_and_the_peak_names_its_layer():
-    layer = LayerChoice(num_tokens=196, num_heads=3, mlp_ratio=4)
-    fewer = LayerChoice(num_tokens=49, num_heads=3, mlp_ratio=4, reducer=Reducer.POOL)
-    early = Architecture(
-        embed_dim=192, layers=(fewer, *(LayerChoice(num_tokens=49, num_heads=3, mlp_ratio=4),) * 3)
-    )
-    late = Architecture(embed_dim=192, layers=(layer,) * 3 + (fewer,))
-    assert cost.peak_activation_bytes(early, DEIT) < cost.peak_activation_bytes(late, DEIT)
-    index, operation, values = max(cost.live_values(late, DEIT), key=lambda entry: entry[2])
-    assert (index, operation) == (0, "mlp")
-    assert 4 * values == cost.peak_activation_bytes(late, DEIT)

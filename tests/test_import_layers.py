@@ -15,23 +15,35 @@ ROOT = Path(nas.__file__).parent
 
 # From low to high: a module may import what is lower and what is in its own set. A package is its modules.
 LAYERS: tuple[tuple[set[str], ...], ...] = (
-    ({"errors"},),
+    ({"errors"}, {"chunks"}),
     ({"architecture"}, {"metrics"}, {"document", "yaml_file", "config"}),
     ({"trial"},),
-    ({"cost", "space_walk", "space_sampling", "space", "space_file", "run_directory", "pareto"},),
+    (
+        {
+            "cost",
+            "memory",
+            "space_reasons",
+            "space_walk",
+            "space_sampling",
+            "space",
+            "space_file",
+            "run_directory",
+            "pareto",
+        },
+    ),
     ({"model"},),
     ({"training"},),
     ({"evaluation"},),
     ({"search"}, {"report", "figure", "check"}, {"bundle", "model_card", "export"}, {"progress"}, {"doctor"}),
-    ({"session", "pipeline"},),
-    ({"cli_options", "cli_output", "cli"},),
+    ({"session", "pipeline"}, {"redundancy"}),
+    ({"cli_options", "cli_output", "cli_look", "cli"},),
 )
 AT_HOME = {
     "optuna": ("search",),
     "ray": ("search",),
     "pandas": ("report", "run_directory"),
     "matplotlib": ("report", "figure"),
-    "typer": ("cli", "cli_options"),
+    "typer": ("cli", "cli_look", "cli_options"),
 }
 LOOKING = ("nas", "nas.space", "nas.cost", "nas.pareto", "nas.run_directory", "nas.report", "nas.cli")
 HEAVY = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")

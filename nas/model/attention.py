@@ -14,15 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas import chunks
 from nas.architecture import AttentionKind, Backbone, Hallucination, LayerChoice, LayerContext
-from nas.model.hallucination import CHANNELS_AT_ONCE, Hallucinate, eager_cpu_inference
+from nas.model.hallucination import Hallucinate, eager_cpu_inference
 from nas.model.linear_attention import LinearAttention
 from nas.model.maps import Guidance, Provided, Stored, slice_qkv, slice_values
 from nas.model.static_attention import StaticAttention
-
-CHUNK_BYTES = 2**21
-"""Maps that a CPU makes at a time, to have them in its caches when it reads them. All maps of 64 images at once
-took 2.2 to 4 times as long (197 tokens, fp32), for their pages are new every time; half and twice of it the same."""
 
 MIN_EXPLICIT_TOKENS = 64
 """Tokens from which bf16 inference on a CPU makes its maps explicitly: 0.75 to 0.93 of the fused kernel's time with
@@ -202,10 +199,8 @@ def _images_at_once(v_BHTd: Tensor, hallucinate: Hallucinate | None = None) -> i
     B, H, T, _ = v_BHTd.shape
     if not eager_cpu_inference(v_BHTd):
         return B
-    images = max(1, CHUNK_BYTES // (H * T * T * v_BHTd.element_size()))
-    if hallucinate is None or hallucinate.conv is None:
-        return images
-    return max(images, CHANNELS_AT_ONCE // hallucinate.derived)
+    convolved = 0 if hallucinate is None or hallucinate.conv is None else hallucinate.derived
+    return chunks.images_of_maps(H, T, v_BHTd.element_size(), convolved)
 
 
 def _in_chunks(

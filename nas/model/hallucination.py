@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas import chunks
 from nas.architecture import Hallucination
 
 INITIAL: dict[str, Callable[[Tensor], Tensor]] = {
@@ -17,11 +18,6 @@ INITIAL: dict[str, Callable[[Tensor], Tensor]] = {
     "hallucinate.conv.weight": nn.init.zeros_,
 }
 """First values, by the names within an attention module: derived heads start as copies of their parents."""
-
-CHANNELS_AT_ONCE = 16
-"""Channels that the depth-wise convolution of a CPU computes together, also where there are fewer."""
-MIN_SPLIT_TOKENS = 128
-"""Patch tokens from which splitting a map into blocks of rows pays for itself."""
 
 
 class Hallucinate(nn.Module):
@@ -79,15 +75,20 @@ class Hallucinate(nn.Module):
     def _derive(self, logits_BRTT: Tensor) -> Tensor:
         if self.mix is None:
             return self.scaled(logits_BRTT)
-        parents_BETT = self.parents(logits_BRTT)
-        mix_BER = self.mix.to(logits_BRTT.dtype).expand(logits_BRTT.shape[0], -1, -1)
-        derived_BETT = torch.baddbmm(parents_BETT.flatten(2), mix_BER, logits_BRTT.flatten(2)).view_as(
-            parents_BETT
-        )
-        if self.conv is not None:
-            patches = (..., slice(self.prefix, None), slice(self.prefix, None))
-            derived_BETT[patches] += _depthwise(self.conv, parents_BETT[patches])
-        return derived_BETT
+        B, R, T, _ = logits_BRTT.shape
+        identity = torch.eye(R, dtype=self.mix.dtype, device=self.mix.device)
+        parents_ER = identity.repeat(-(-self.derived // R), 1)[: self.derived]
+        weights_ER = (parents_ER + self.mix).to(logits_BRTT.dtype)
+        mixed_BES = torch.bmm(weights_ER.expand(B, -1, -1), logits_BRTT.flatten(2))
+        derived_BETT: Tensor = torch.unflatten(mixed_BES, 2, (T, T))
+        if self.conv is None:
+            return derived_BETT
+        prefix = self.prefix
+        patches_BENN = self.parents(logits_BRTT)[:, :, prefix:, prefix:]
+        if eager_cpu_inference(logits_BRTT):
+            derived_BETT[:, :, prefix:, prefix:] += _depthwise(patches_BENN, self.conv.weight)
+            return derived_BETT
+        return derived_BETT + functional.pad(self.conv(patches_BENN), (prefix, 0, prefix, 0))
 
 
 def eager_cpu_inference(x: Tensor) -> bool:
@@ -95,23 +96,16 @@ def eager_cpu_inference(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-def _depthwise(conv: nn.Conv2d, x_BENN: Tensor) -> Tensor:
-    """`conv(x)`; where a CPU only infers, with the images, and blocks of their rows, as further channels."""
-    if not eager_cpu_inference(x_BENN):
-        filtered: Tensor = conv(x_BENN)
-        return filtered
+def _depthwise(x_BENN: Tensor, weight_E133: Tensor) -> Tensor:
+    """The 3x3, with images, and blocks of their rows, as channels: a CPU's kernel is slow with a few."""
     B, E, N, _ = x_BENN.shape
-    blocks = 1
-    if N >= MIN_SPLIT_TOKENS:
-        room = max(CHANNELS_AT_ONCE // (B * E), 1)
-        blocks = max(n for n in range(1, room + 1) if N % n == 0)
+    blocks = chunks.row_blocks(B * E, N)
     channels, rows = B * E * blocks, N // blocks
-    halo = functional.pad(x_BENN, (0, 0, 1, 1)).unfold(2, rows + 2, rows).transpose(3, 4)
-    kernels = conv.weight[:, None].expand(B, E, blocks, 1, 3, 3)
-    y = functional.conv2d(
-        halo.reshape(1, channels, rows + 2, N),
-        kernels.reshape(channels, 1, 3, 3),
+    with_halo = functional.pad(x_BENN, (0, 0, 1, 1)).unfold(2, rows + 2, rows).transpose(3, 4)
+    filtered = functional.conv2d(
+        with_halo.reshape(1, channels, rows + 2, N),
+        weight_E133[:, None].expand(B, E, blocks, 1, 3, 3).reshape(channels, 1, 3, 3),
         padding=(0, 1),
         groups=channels,
     )
-    return y.view(B, E, N, N)
+    return filtered.view(B, E, N, N)

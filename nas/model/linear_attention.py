@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas import chunks
 from nas.architecture import Backbone, LayerChoice, LayerContext, is_square
 from nas.model.maps import Guidance, Provided, Stored, slice_qkv
 
@@ -24,10 +25,6 @@ EPS = 1e-6
 
 SPARSITY = 1e-4
 """Weight of the mean of the masked map among the losses (METHODS 3.3)."""
-
-CHUNK_BYTES = 2**21
-"""Input that a CPU attends to at a time. Half to twice of it took the same time; all of 64 images at once up to 1.4
-times as long (197 tokens, fp32): the intermediate values then leave the caches, and their pages are new every time."""
 
 
 class LinearAttention(nn.Module):
@@ -79,7 +76,7 @@ class LinearAttention(nn.Module):
             return self._attend(x, guidance), None
         if torch.compiler.is_compiling() or torch.is_grad_enabled() or x.device.type != "cpu":
             return self._attend(x), None
-        images = max(1, CHUNK_BYTES // (x.shape[1] * x.shape[2] * x.element_size()))
+        images = chunks.images_of_tokens(x.shape[1], x.shape[2], x.element_size())
         if len(x) <= images:
             return self._attend(x), None
         return torch.cat([self._attend(part) for part in torch.split(x, images)]), None
@@ -127,7 +124,7 @@ class LinearAttention(nn.Module):
 
 def _norm(x: Tensor, least: float) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return norm.clamp_min(least).to(x.dtype)
+    return norm.clamp_min(least).to(x.dtype)  # autocast on CUDA takes norms in fp32
 
 
 def _masked_softmax(q_GTd: Tensor, k_GTd: Tensor, guidance: Guidance) -> Tensor:

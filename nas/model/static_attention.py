@@ -103,6 +103,7 @@ class StaticAttention(nn.Module):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, object]:
+        # A copy's cache would not keep the memory that its key names.
         return {**self.__dict__, "_cached": None}
 
     def _attend(self, x: Tensor) -> Tensor:
@@ -143,7 +144,6 @@ class StaticAttention(nn.Module):
             weight.shape,
             weight.stride(),
             weight.dtype,
-            weight.device,
             dtype,
             torch.is_autocast_enabled(weight.device.type),
         )

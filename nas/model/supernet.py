@@ -131,9 +131,7 @@ class Supernet(nn.Module):
             f"blocks.{i}.{part}" for i in range(len(self.space.layers)) for part in ("reducer", "attn", "mlp")
         ]
         return {
-            path: tuple(
-                name.removeprefix(path + ".") for name in self._owners if name.startswith(path + ".")
-            )
+            path: tuple(name.removeprefix(path + ".") for name in self._owners if name.startswith(path + "."))
             for path in paths
         }
 
@@ -146,9 +144,7 @@ class Supernet(nn.Module):
 
     def _owning(self, skeleton: "_Skeleton") -> Subnet:
         """A skeleton's module with copies of its slices."""
-        owned = {
-            name: value.detach().clone().contiguous() for name, value in self._sliced(skeleton).items()
-        }
+        owned = {name: value.detach().clone().contiguous() for name, value in self._sliced(skeleton).items()}
         skeleton.module.load_state_dict(owned, assign=True)
         return skeleton.module.requires_grad_(True).eval()
 

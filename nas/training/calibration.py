@@ -8,13 +8,15 @@ Shape letters: B batch, T tokens, D channels, F hidden channels, H heads, d chan
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from timm.layers import Mlp
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nas.architecture import Backbone, is_square
 from nas.errors import DataError
@@ -24,8 +26,9 @@ from nas.model.maps import Provided
 from nas.model.static_attention import log_mean_map, transport_map
 from nas.model.subnet import Block, Subnet
 
-RANK_IMAGES = 64
-"""Images whose maps are decomposed for the effective rank: that takes longer than computing them."""
+CLOSER_IMAGES = 64
+"""First images that are looked at closer, for the effective rank and for what one static layer changes: both take
+longer than the network itself."""
 RANK_ENERGY = 0.99
 """Share of a map's squared singular values that its effective rank holds (METHODS 2.3)."""
 
@@ -41,9 +44,13 @@ class LayerCalibration:
             None in the first layer and where the numbers of heads differ.
         dispersion: KL(A || E[A]), mean over heads and rows, nats.
         effective_rank: Singular values that hold 99 % of a map's energy, mean over heads, of the first
-            `RANK_IMAGES` images.
+            `CLOSER_IMAGES` images.
+        static_change: KL(p || q) of the network's predictions p and those q with the mean maps in this layer, mean
+            over the first `CLOSER_IMAGES` images, nats; None without a classifier.
         value_norm: ||A_h V_h|| of a token, [H].
         output_norm: ||A_h V_h W_o,h|| of a token, [H].
+        copy_error: ||(A_g - A_h) V_h W_o,h||^2 of a token, [H, H] with g the row: what the layer's output loses if
+            head h takes the map of head g.
         second_moment: h h^T of a token's hidden activations, [F, F].
     """
 
@@ -52,8 +59,10 @@ class LayerCalibration:
     similarity_to_previous: float | None
     dispersion: float
     effective_rank: float
+    static_change: float | None
     value_norm: Tensor
     output_norm: Tensor
+    copy_error: Tensor
     second_moment: Tensor
 
 
@@ -83,21 +92,74 @@ def calibrate(model: Subnet, batches: Iterable[Tensor]) -> Calibration:
     Raises:
         DataError: No images.
     """
-    model = copy.deepcopy(model).eval()
+    watched = copy.deepcopy(model).eval()
     layers: list[_LayerWatch] = []
-    for block in model.blocks:
+    for block in watched.blocks:
         layers.append(_LayerWatch(cast(Block, block), layers[-1] if layers else None))
+    first: list[Tensor] = []
     num_images = 0
     for images in batches:
-        model(images.to(model.pos_embed.device))
+        first.append(images[: max(CLOSER_IMAGES - num_images, 0)])
+        watched(images.to(model.pos_embed.device))
         num_images += len(images)
     if not num_images:
         raise DataError("a calibration needs at least one image", hint="give training images")
+    means = [layer.means(num_images) for layer in layers]
+    changes = _static_changes(model, [mean["map"] for mean in means], torch.cat(first))
     return Calibration(
-        layers=tuple(layer.result(num_images) for layer in layers),
+        layers=tuple(_layer(mean, change) for mean, change in zip(means, changes, strict=True)),
         embed_dim=model.embed_dim,
         num_images=num_images,
     )
+
+
+def _layer(mean: Mapping[str, Tensor], static_change: float | None) -> LayerCalibration:
+    before = mean.get("similarity_to_previous")
+    entropy_of_mean = torch.special.entr(mean["map"]).sum(dim=2).mean()
+    return LayerCalibration(
+        mean_map=mean["map"],
+        similarity=mean["similarity"],
+        similarity_to_previous=None if before is None else float(before),
+        # E[KL(A || E[A])] = entropy of E[A] - E[entropy of A]: exact in one pass.
+        dispersion=max(float(entropy_of_mean - mean["entropy"]), 0.0),
+        effective_rank=float(mean["rank"]),
+        static_change=static_change,
+        value_norm=mean["value_norm"],
+        output_norm=mean["output_norm"],
+        copy_error=mean["copy_error"],
+        second_moment=mean["second_moment"],
+    )
+
+
+def _static_changes(model: Subnet, mean_maps: Sequence[Tensor], images: Tensor) -> list[float | None]:
+    """KL of the predictions with the mean maps in one layer from those without, for every layer, nats."""
+    if not model.num_classes:
+        return [None] * len(mean_maps)
+    model = copy.deepcopy(model).eval()
+    images = images.to(model.pos_embed.device)
+    predicted = model(images).log_softmax(dim=1)
+    changes: list[float | None] = []
+    for block, mean_HTT in zip(model.blocks, mean_maps, strict=True):
+        attention = cast(DynamicAttention, block.attn)
+        apply = partial(_apply_maps, mean_HTT.to(images))
+        with attention.register_forward_hook(apply):
+            changed = model(images).log_softmax(dim=1)
+        divergence = functional.kl_div(changed, predicted, log_target=True, reduction="batchmean")
+        changes.append(max(float(divergence), 0.0))
+    return changes
+
+
+def _apply_maps(
+    maps_HTT: Tensor, attention: DynamicAttention, inputs: tuple[Tensor, ...], output: tuple[Tensor, Any]
+) -> tuple[Tensor, Any]:
+    """A forward hook that puts given maps in place of an attention's own."""
+    gathered_BHTd = maps_HTT @ _values(attention, attention.qkv(inputs[0]))
+    return attention.proj(gathered_BHTd.transpose(1, 2).flatten(2)), output[1]
+
+
+def _values(attention: DynamicAttention, qkv: Tensor) -> Tensor:
+    """[B, H, T, d] of a plain attention's projection."""
+    return torch.unflatten(qkv, 2, (3, attention.heads, -1))[:, :, 2].transpose(1, 2)
 
 
 class _LayerWatch:
@@ -109,10 +171,11 @@ class _LayerWatch:
             raise ValueError("only a plain ViT can be calibrated")
         attention.exports_maps = True
         self.totals: dict[str, Tensor] = {}
-        self.previous, self.num_heads, self.num_ranked = previous, attention.heads, 0
+        self.previous, self.num_ranked = previous, 0
         self.unit_maps: Tensor | None = None  # of the batch under way, until the next layer has seen them
+        self.attention, self.values = attention, torch.empty(0)
+        attention.qkv.register_forward_hook(self._see_projection)
         attention.register_forward_hook(self._see_maps)
-        attention.proj.register_forward_pre_hook(self._see_values)
         block.mlp.get_submodule("fc2").register_forward_pre_hook(self._see_hidden)
 
     def _add(self, name: str, values_B: Tensor) -> None:
@@ -120,15 +183,8 @@ class _LayerWatch:
         total = values_B.sum(dim=0, dtype=torch.float64)
         self.totals[name] = self.totals[name] + total if name in self.totals else total
 
-    def _see_values(self, proj: nn.Linear, inputs: tuple[Tensor]) -> None:
-        """What the heads gather, A_h V_h side by side, [B, T, H d]."""
-        gathered_BTHd = torch.unflatten(inputs[0], 2, (self.num_heads, -1))
-        weight_HDd = torch.unflatten(proj.weight, 1, (self.num_heads, -1)).transpose(0, 1)
-        squares_BTH = torch.einsum(
-            "bthd,hde,bthe->bth", gathered_BTHd, weight_HDd.mT @ weight_HDd, gathered_BTHd
-        )
-        self._add("value_norm", gathered_BTHd.norm(dim=3).mean(dim=1))
-        self._add("output_norm", squares_BTH.clamp_min(0).sqrt().mean(dim=1))
+    def _see_projection(self, _: nn.Module, __: Any, qkv: Tensor) -> None:
+        self.values = _values(self.attention, qkv)
 
     def _see_hidden(self, _: nn.Module, inputs: tuple[Tensor]) -> None:
         rows = inputs[0].flatten(0, 1)
@@ -138,38 +194,46 @@ class _LayerWatch:
         maps = output[1].maps
         assert maps is not None, "exports_maps is on"
         self._add("map", maps)
-        self._add("negative_entropy", torch.xlogy(maps, maps).sum(dim=3).mean(dim=(1, 2)))
-        flat = maps.flatten(2)
-        unit = flat / flat.norm(dim=2, keepdim=True)
-        self._add("similarity", unit @ unit.mT)
-        before = self.previous.unit_maps if self.previous else None
-        if before is not None and before.shape == unit.shape:
-            self._add("similarity_to_previous", (unit * before).sum(dim=2).mean(dim=1))
-        if self.previous:
-            self.previous.unit_maps = None
-        self.unit_maps = unit
-        ranked = maps[: RANK_IMAGES - self.num_ranked]
+        self._add("entropy", torch.special.entr(maps).sum(dim=3).mean(dim=(1, 2)))
+        self._compare(maps)
+        self._add_outputs(maps, self.values)
+        ranked = maps[: CLOSER_IMAGES - self.num_ranked]
         if len(ranked):
             self._add("rank", _effective_rank(ranked).mean(dim=1))
             self.num_ranked += len(ranked)
 
-    def result(self, num_images: int) -> LayerCalibration:
-        """The means."""
-        counts = {"rank": self.num_ranked}
-        mean = {name: (total / counts.get(name, num_images)).cpu() for name, total in self.totals.items()}
-        before = mean.get("similarity_to_previous")
-        of_mean = torch.xlogy(mean["map"], mean["map"]).sum(dim=2).mean()
-        return LayerCalibration(
-            mean_map=mean["map"],
-            similarity=mean["similarity"],
-            similarity_to_previous=None if before is None else float(before),
-            # E[KL(A || E[A])] = E[sum A log A] - sum E[A] log E[A]: exact in one pass.
-            dispersion=max(float(mean["negative_entropy"] - of_mean), 0.0),
-            effective_rank=float(mean["rank"]),
-            value_norm=mean["value_norm"],
-            output_norm=mean["output_norm"],
-            second_moment=mean["second_moment"],
+    def _compare(self, maps: Tensor) -> None:
+        """Add cosines between heads, and to the layer before."""
+        flat = maps.flatten(2)
+        unit = flat / flat.norm(dim=2, keepdim=True)
+        self._add("similarity", unit @ unit.mT)
+        if self.previous is not None:
+            before, self.previous.unit_maps = self.previous.unit_maps, None
+            if before is not None and before.shape == unit.shape:
+                self._add("similarity_to_previous", (unit * before).sum(dim=2).mean(dim=1))
+        self.unit_maps = unit
+
+    def _add_outputs(self, maps: Tensor, values_BHTd: Tensor) -> None:
+        """Add the sizes of what the heads gather, of what they add to the stream, and of errors of copied maps."""
+        weight_HDd = torch.unflatten(self.attention.proj.weight, 1, (self.attention.heads, -1)).transpose(
+            0, 1
         )
+        gram_Hdd = weight_HDd.mT @ weight_HDd
+
+        def squares(gathered_BHTd: Tensor) -> Tensor:
+            """||y W_o,h||^2 of every token, [B, H, T]."""
+            return ((gathered_BHTd @ gram_Hdd) * gathered_BHTd).sum(dim=3).clamp_min(0)
+
+        own_BHTd = maps @ values_BHTd
+        self._add("value_norm", own_BHTd.norm(dim=3).mean(dim=2))
+        self._add("output_norm", squares(own_BHTd).sqrt().mean(dim=2))
+        errors = [squares(one @ values_BHTd - own_BHTd).mean(dim=2) for one in torch.split(maps, 1, dim=1)]
+        self._add("copy_error", torch.stack(errors, dim=1))
+
+    def means(self, num_images: int) -> dict[str, Tensor]:
+        """Means over the images, on the CPU."""
+        counts = {"rank": self.num_ranked}
+        return {name: (total / counts.get(name, num_images)).cpu() for name, total in self.totals.items()}
 
 
 def _effective_rank(maps_BHTT: Tensor) -> Tensor:
@@ -185,7 +249,9 @@ def redundancy_rows(calibration: Calibration) -> list[dict[str, float | int | No
 
     - `layer`: From 0.
     - `dispersion_nats`: How far an image's maps are from the mean maps, E[KL(A || E[A])]. Where it is small, static
-      maps are safe.
+      maps can come near them.
+    - `static_change_nats`: How far the network's predictions move if this layer alone takes its mean maps, before
+      any training. Where it is small, static maps are safe. None without a classifier.
     - `similarity_to_previous`: Cosine, 0 to 1, to the same heads of the layer before. Where it is high, sharing is
       safe. None in the first layer.
     - `similarity_of_heads`: Cosine, 0 to 1, of a head and the one most like it in the layer, mean over heads. Where
@@ -204,6 +270,7 @@ def redundancy_rows(calibration: Calibration) -> list[dict[str, float | int | No
             {
                 "layer": number,
                 "dispersion_nats": layer.dispersion,
+                "static_change_nats": layer.static_change,
                 "similarity_to_previous": layer.similarity_to_previous,
                 "similarity_of_heads": float(others.amax(dim=1).mean()) if len(others) > 1 else None,
                 "effective_rank": layer.effective_rank,

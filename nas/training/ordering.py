@@ -6,7 +6,8 @@ hallucinated head copies. For the whole network every order is the same function
 Shape letters: D channels of the residual stream, F hidden channels, H heads, R real heads, d channels per head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -53,11 +54,14 @@ def order_by_importance(
 
 
 def pair_heads(weights: Weights, head_dim: int, calibration: Calibration, num_real: int) -> dict[str, Tensor]:
-    """The same network with similar heads where hallucination expects them (METHODS 1.2).
+    """The same network with heads where hallucination, which starts by copying maps, changes it least.
 
-    Heads are matched greedily by the similarity of their maps. The member with the larger output norm is the
-    real one. Matched with real head j are heads R + j, 2 R + j, ... of the result: those that start as
-    copies of its map. Real heads with equally many matches are in descending order of their output norms.
+    Heads R + j, 2 R + j, ... of the result are those whose maps real head j stands in for. Which heads are real
+    and which they stand in for minimises the sum of `LayerCalibration.copy_error`, up to what no exchange of two
+    heads improves. Real heads that stand in for as many are in descending order of their output norms.
+
+    Source: METHODS 1.2. Differs: there heads are matched by the cosine of their maps, and the one with the
+    larger output norm is real; the error that is minimised here also says what the difference of the maps does.
 
     Args:
         weights: Of a plain ViT.
@@ -72,29 +76,29 @@ def pair_heads(weights: Weights, head_dim: int, calibration: Calibration, num_re
 
 
 def _paired(layer: LayerCalibration, num_real: int) -> Tensor:
-    """Old index of every head: the real ones, then their matches, a round of the real ones at a time."""
+    """Old index of every head: the real ones, then those they stand in for, one of each at a time."""
+    order: list[int] = _descending(layer.output_norm).tolist()
     norms: list[float] = layer.output_norm.tolist()
-    num_heads = len(norms)
-    if not 1 <= num_real <= num_heads:
-        raise ValueError(f"{num_real} real of {num_heads} heads")
-    each, extra = divmod(num_heads - num_real, num_real)  # matches per real head; so many have one more
-    matches: dict[int, list[int]] = {head: [] for head in range(num_heads)}
-    for pair in _descending(layer.similarity.flatten()).tolist():
-        # One that has matches stays real; of two without, the one with the larger norm does.
-        real, matched = sorted(
-            divmod(pair, num_heads), key=lambda h: (-len(matches.get(h, ())), -norms[h], h)
-        )
-        if len(matches) == num_real or real == matched or not {real, matched} <= set(matches):
-            continue
-        longer = sum(len(found) > each for found in matches.values())
-        full = len(matches[real]) >= each + (longer < extra)
-        surplus = not matches[real] and sum(map(bool, matches.values())) == num_real
-        if not (matches[matched] or full or surplus):
-            matches[real].append(matched)
-            del matches[matched]
-    reals = sorted(matches, key=lambda h: (-len(matches[h]), -norms[h], h))
-    rounds = [matches[h][k] for k in range(each + 1) for h in reals if len(matches[h]) > k]
-    return torch.tensor(reals + rounds)
+    error: list[list[float]] = layer.copy_error.tolist()
+    if not 1 <= num_real <= len(order):
+        raise ValueError(f"{num_real} real of {len(order)} heads")
+
+    def lost(order: Sequence[int]) -> float:
+        return sum(error[order[j % num_real]][head] for j, head in enumerate(order[num_real:]))
+
+    while (better := min(_exchanges(order), key=lost, default=order)) and lost(better) < lost(order):
+        order = better
+    groups = [order[j::num_real] for j in range(num_real)]
+    groups.sort(key=lambda group: (-len(group), -norms[group[0]]))
+    return torch.tensor([group[k] for k in range(len(groups[0])) for group in groups if len(group) > k])
+
+
+def _exchanges(order: Sequence[int]) -> Iterator[list[int]]:
+    """The order with two of its heads exchanged."""
+    for i, j in combinations(range(len(order)), 2):
+        exchanged = list(order)
+        exchanged[i], exchanged[j] = order[j], order[i]
+        yield exchanged
 
 
 def _share(sizes: Tensor) -> Tensor:

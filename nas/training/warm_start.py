@@ -72,7 +72,11 @@ def check_init(space: SearchSpace, spec: str) -> None:
 
 
 def watch(
-    weights: Weights, space: SearchSpace, images: ImageSet, device: torch.device, most: int = CALIBRATION_IMAGES
+    weights: Weights,
+    space: SearchSpace,
+    images: ImageSet,
+    device: torch.device,
+    most: int = CALIBRATION_IMAGES,
 ) -> Calibration:
     """Run the plain ViT of these weights over the first images."""
 

@@ -74,6 +74,18 @@ def test_linear_order_equals_the_quadratic_one(heads, on_grid, class_token):
     assert torch.allclose(y, by_maps(attention, x), atol=1e-10)
 
 
+def test_the_lengths_of_queries_keys_and_values_have_no_effect():
+    attention, x = built(on_grid=False).double(), images().double()
+    y, _ = attention(x, None)
+    with torch.no_grad():
+        for parameter in (attention.qkv.weight, attention.qkv.bias):
+            q, k, v = parameter.unflatten(0, (3, -1))
+            q *= 1e-5
+            k *= 1e5
+            v *= 1e-2
+    assert torch.allclose(attention(x, None)[0], y, atol=1e-10)
+
+
 @torch.no_grad()
 def test_many_images_give_what_each_gives_alone():
     attention = built().double()

@@ -1,4 +1,5 @@
 import copy
+import io
 from collections import Counter
 
 import pytest
@@ -174,10 +175,23 @@ def test_maps_are_made_for_the_precision_at_hand():
     assert (whole - exact).norm() < 0.02 * exact.norm()
 
 
+def test_training_follows_even_changes_that_are_not_counted():
+    attention, x = built().train(), images()
+    for _ in range(2):
+        with torch.no_grad():
+            given = attention(x, None)[0]
+        assert torch.equal(given, attention(x, None)[0])
+        attention.static_map.data.mul_(-1)
+
+
 def test_a_copy_has_no_part_in_the_cache():
     attention, x = built(), images()
+    fresh, used = io.BytesIO(), io.BytesIO()
+    torch.save(attention, fresh)
     with torch.no_grad():
         attention(x, None)
+    torch.save(attention, used)
+    assert len(used.getvalue()) == len(fresh.getvalue())
     other = copy.deepcopy(attention)
     in_place(other)
     with torch.no_grad():
@@ -203,11 +217,11 @@ def test_a_skeleton_follows_the_store_and_keeps_nothing():
         }
         alone.load_state_dict(sliced)
         with torch.inference_mode(), Softmaxes() as softmaxes:
-            results.append(functional_call(skeleton, sliced, (x, None))[0])
-        assert softmaxes.count == 1
+            results += [functional_call(skeleton, sliced, (x, None))[0] for _ in range(2)]
+        assert softmaxes.count == 2
         assert torch.equal(results[-1], alone(x, None)[0])
         in_place(wide)
-    assert not torch.equal(*results)
+    assert not torch.equal(results[0], results[-1])
 
 
 def test_guided_weights_are_slices_of_the_whole_projection():

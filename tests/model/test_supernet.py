@@ -237,7 +237,9 @@ def test_slices_are_the_first_channels_and_whole_heads(supernet):
     v = stored["blocks.2.attn.qkv.weight"].split(24)[2]
     assert torch.equal(sliced["blocks.2.attn.v.weight"], v[:16, :16])
     assert torch.equal(sliced["blocks.2.attn.static_map"], stored["blocks.2.attn.static_map_16"][:2])
-    assert torch.equal(sliced["blocks.1.attn.hallucinate.mix"], stored["blocks.1.attn.hallucinate.mix"][:1, :2])
+    assert torch.equal(
+        sliced["blocks.1.attn.hallucinate.mix"], stored["blocks.1.attn.hallucinate.mix"][:1, :2]
+    )
     assert (
         sliced["pos_embed"].untyped_storage().data_ptr() == stored["pos_embed"].untyped_storage().data_ptr()
     )

@@ -1,5 +1,7 @@
 """What a calibration measures equals the definitions; what it starts changes the network least."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from factories import backbone
@@ -59,6 +61,7 @@ def seen(model: Subnet, x: torch.Tensor, number: int) -> dict[str, torch.Tensor]
     maps = (q @ k.mT / DIM**0.5).softmax(dim=3)
     return {
         "maps": maps,
+        "values": v,
         "gathered": maps @ v,
         "hidden": found["fc2"][0].double(),
     }
@@ -103,6 +106,9 @@ def test_every_figure_is_its_definition(class_token):
         for head in range(HEADS):
             added = gathered[:, head] @ output[:, head].T
             assert close(layer.output_norm[head], added.norm(dim=2).mean())
+            for other in range(HEADS):
+                copied = maps[:, other] @ by_hand["values"][:, head] @ output[:, head].T
+                assert close(layer.copy_error[other, head], (copied - added).square().sum(dim=2).mean())
         hidden = by_hand["hidden"].flatten(0, 1)
         assert close(layer.second_moment, hidden.T @ hidden / len(hidden))
 
@@ -130,7 +136,7 @@ def test_effective_rank_counts_what_holds_99_percent_of_the_energy():
 
 def test_effective_rank_is_of_the_first_images_only(monkeypatch):
     whole = calibrate(vit(), images().split(4))
-    monkeypatch.setattr(module, "RANK_IMAGES", 6)
+    monkeypatch.setattr(module, "CLOSER_IMAGES", 6)
     few = calibrate(vit(), images().split(4))
     first = calibrate(vit(), [images()[:6]])
     for i in range(2):
@@ -139,12 +145,37 @@ def test_effective_rank_is_of_the_first_images_only(monkeypatch):
     assert [layer.effective_rank for layer in few.layers] != [layer.effective_rank for layer in whole.layers]
 
 
+def test_the_change_of_a_static_layer_is_that_of_the_subnet_with_its_mean_maps():
+    supernet, _, calibration = started()
+    plain = LayerChoice(num_tokens=16, num_heads=HEADS, mlp_ratio=2.0)
+    with torch.no_grad():
+        before = vit()(images()).double().log_softmax(dim=1)
+        for number, layer in enumerate(calibration.layers):
+            layers = [plain, plain]
+            layers[number] = replace(plain, attention=AttentionKind.STATIC)
+            static = supernet.extract(Architecture(embed_dim=24, layers=tuple(layers)))
+            after = static(images()).double().log_softmax(dim=1)
+            assert layer.static_change == pytest.approx(
+                float((before.exp() * (before - after)).sum(dim=1).mean()), rel=1e-3
+            )
+            assert layer.static_change > 0.01
+
+
+def test_without_a_classifier_there_are_no_predictions_to_change():
+    weights = {name: value for name, value in vit_weights().items() if not name.startswith("head.")}
+    rows = redundancy_rows(calibrate(plain_subnet(weights, backbone()), [images()]))
+    assert [row["static_change_nats"] for row in rows] == [None, None]
+
+
 def test_rows_say_which_layer_bears_what():
     calibration = calibrate(vit(), [images()])
     rows = redundancy_rows(calibration)
     assert [row["layer"] for row in rows] == [0, 1]
     assert [row["tokens"] for row in rows] == [17, 17]
     assert [row["dispersion_nats"] for row in rows] == [layer.dispersion for layer in calibration.layers]
+    assert [row["static_change_nats"] for row in rows] == [
+        layer.static_change for layer in calibration.layers
+    ]
     assert rows[0]["similarity_to_previous"] is None
     for row, layer in zip(rows, calibration.layers, strict=True):
         similar = layer.similarity - 2 * torch.eye(HEADS)
