@@ -94,6 +94,7 @@ class StandAlone(nn.Module):
 
     def forward(self, images: Tensor, architecture: Architecture, **training: Any) -> Tensor:
         """Logits; there is one architecture and no guidance."""
+        del architecture, training
         return self.subnet(images)
 
 

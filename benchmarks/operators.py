@@ -100,7 +100,7 @@ def variants(backbone: Backbone, width: int) -> dict[str, Architecture]:
 
 
 def timm_vit(backbone: Backbone, width: int) -> nn.Module:
-    """timm's own model of the plain shape."""
+    """The model of timm with the plain shape."""
     return VisionTransformer(
         img_size=backbone.image_size,
         patch_size=backbone.patch_size,
@@ -178,7 +178,7 @@ def main() -> None:
                 )
         for name, architecture in found.items():
             macs, params = cost.macs(architecture, backbone), cost.params(architecture, backbone)
-            published = PUBLISHED.get(name, ("", ""))
+            published = (*PUBLISHED.get(name, ("", "")), "")
             rows.append(
                 {
                     "shape": shape,

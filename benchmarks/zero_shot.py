@@ -79,7 +79,7 @@ def space_of(backbone: Backbone) -> SearchSpace:
         hallucination_ratio=(0.0, 0.25, 0.5),
         hallucination=(Hallucination.COPY,),
         num_heads=(1, 2, 3, 4),
-        ffn_rank=(0.125, 0.25, 1.0),
+        ffn_rank=(1 / 12, 1 / 4, 1.0),
         mlp_ratio=(1.0, 2.0, 3.0, 4.0),
     )
     return SearchSpace(
@@ -173,8 +173,8 @@ def subnets(
     yield "shared: the most like its predecessor", ("as trained",), changed(shared[:1], attention="shared")
     yield "shared: the least like its predecessor", ("as trained",), changed(shared[-1:], attention="shared")
     yield "linear: 1 of least static_change", OPERATOR, changed(static[:1], attention="linear")
-    for rank in (0.25, 0.125):
-        yield f"rank {rank:g} of the width", FACTORS, changed(ffn_rank=rank)
+    for rank in (1 / 4, 1 / 12):
+        yield f"rank {rank:.2g} of the width", FACTORS, changed(ffn_rank=rank)
     yield "1 of 4 heads hallucinated", (*UNPAIRED, "1 head paired"), changed(hallucination_ratio=0.25)
     yield "2 of 4 heads hallucinated", (*UNPAIRED, "2 heads paired"), changed(hallucination_ratio=0.5)
 

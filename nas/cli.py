@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nas.cli_look import looking
 from nas.cli_options import (
     DEFAULT_SPACE,
     DEFAULT_TRIALS,
@@ -40,7 +41,6 @@ from nas.cli_options import (
     WorkersOption,
 )
 from nas.cli_output import flat_csv, print_result, show_front
-from nas.cli_look import looking
 from nas.errors import ConfigError, NasError
 
 INTERRUPTED = 130

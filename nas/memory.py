@@ -176,17 +176,18 @@ def _by_logits(layer: LayerChoice, backbone: Backbone, n: int) -> Iterator[Stage
     if E:
         rounds = -(-E // R)  # of parents
         mixing = layer.hallucination is not Hallucination.COPY
-        weights = (1 + rounds) * R * R + E * R if mixing else 0
+        weights = R * R + E * R if mixing else 0
         repeated = rounds * R * square if E > R and layer.hallucination is not Hallucination.MIX else 0
         yield "hallucinate", weights + repeated + E * square
         if _convolved(layer):
             blocks = chunks.row_blocks(n * E, N)
-            planes = n * E * blocks
-            rows = N // blocks
-            halo = n * E * (N + 2) * N
-            cut = planes * (rows + 2) * N if blocks > 1 else 0
-            kernels = 9 * planes if n > 1 or blocks > 1 else 0
-            yield "hallucinate", weights + repeated + E * square + halo + cut + kernels + n * E * N * N
+            kernels = 9 * n * E * blocks if E > 1 and (n > 1 or blocks > 1) else 0
+            if blocks > 1:
+                rows = N // blocks + 2
+                cut = n * E * (N + 2) * N + (n * E * blocks * rows * N if n * E > 1 else 0)
+            else:
+                cut = n * E * N * N if n > 1 and 1 < E < rounds * R else 0
+            yield "hallucinate", weights + repeated + E * square + cut + kernels + n * E * N * N
         yield "hallucinate", (E + H) * square
         softmaxed += H * square
     yield "softmax", softmaxed

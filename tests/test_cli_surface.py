@@ -26,6 +26,7 @@ COMMANDS = {
     "show": {"--format"},
     "export": {"--pick", "--to", "--formats", "--format"},
     "doctor": {"--format"},
+    "rank-layers": {"--init", "--data", "--images", "--seed", "--device", "--set", "--format"},
 }
 
 

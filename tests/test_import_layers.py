@@ -35,7 +35,8 @@ LAYERS: tuple[tuple[set[str], ...], ...] = (
     ({"training"},),
     ({"evaluation"},),
     ({"search"}, {"report", "figure", "check"}, {"bundle", "model_card", "export"}, {"progress"}, {"doctor"}),
-    ({"session", "pipeline"}, {"redundancy"}),
+    ({"session", "pipeline"},),
+    ({"redundancy"},),
     ({"cli_options", "cli_output", "cli_look", "cli"},),
 )
 AT_HOME = {

@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -76,12 +78,12 @@ def test_peak_activation_memory_is_that_of_the_live_storages(
 
 def test_convolution_of_many_patches_is_counted_in_blocks_of_rows():
     fixed = Backbone(image_size=48, patch_size=4, in_chans=1, num_classes=3, head_dim=4)
-    layer = LayerChoice(
-        num_tokens=144, num_heads=2, mlp_ratio=0.5, hallucination_ratio=0.5, hallucination="mix_conv"
-    )
-    architecture = Architecture(embed_dim=8, layers=(layer,))
     assert chunks.row_blocks(2, 144) == 8
-    for batch_size in (1, 2):
+    for batch_size, heads in product((1, 2), (2, 4)):
+        layer = LayerChoice(
+            num_tokens=144, num_heads=heads, mlp_ratio=0.5, hallucination_ratio=0.5, hallucination="mix_conv"
+        )
+        architecture = Architecture(embed_dim=8, layers=(layer,))
         subnet = Subnet(fixed, architecture).eval()
         expected = memory.peak_activation_bytes(architecture, fixed, batch_size)
         assert tracked_peak(subnet, torch.zeros(batch_size, 1, 48, 48)) == expected

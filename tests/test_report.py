@@ -55,7 +55,7 @@ def front():
 
 
 def test_layers_are_drawn_with_one_glyph_each_and_a_mark_where_tokens_fall():
-    assert draw_layers(factories.varied()) == "●○◐▾■◐"
+    assert draw_layers(factories.varied()) == "●○◐▾■◐○◇▾●◇"
     assert draw_layers(factories.plain(4)) == "●●●●"
 
 
@@ -72,11 +72,25 @@ def test_front_table_states_values_with_units_interval_knee_and_conditions():
         "4.00",
         "±",
         "0.08",
-        "●○◐▾■◐",
+        "●○◐▾■◐○◇▾●◇",
     ]
     assert row_with(text, "  ★ ").split()[1] == front().knee().digest[:8]
     assert row_with(text, "◐ hallucinated").split() == (
-        ["●", "dynamic", "◐", "hallucinated", "■", "static", "○", "shared", "▾", "fewer", "tokens"]
+        [
+            "●",
+            "dynamic",
+            "◐",
+            "hallucinated",
+            "■",
+            "static",
+            "○",
+            "shared",
+            "◇",
+            "linear",
+            "▾",
+            "fewer",
+            "tokens",
+        ]
     )
     assert "144 images of the search split, fp32" in text
     words = " ".join(text.split())  # lines wrap at the width of the table
@@ -163,9 +177,14 @@ def test_show_adds_up_to_the_network_and_names_every_operator():
         "dynamic, 1 of 2 copy",
         "static",
         "dynamic, 1 of 3 mix_conv",
+        "shared from 4, 1 of 3 mix",
+        "linear",
+        "dynamic",
+        "linear",
     ]
     assert [(row["tokens"], row["reducer"]) for row in layers[2:4]] == [(16, None), (4, "conv_pool")]
-    assert [row["hidden"] for row in layers] == [48, 48, 72, 48, 48]
+    assert [row["hidden"] for row in layers] == [48, 48, 72, *[48] * 6]
+    assert [row["rank"] for row in layers] == [None] * 5 + [12, None, 6, None]
     assert {row["latency_share"] for row in layers} == {None}
     assert [row["part"] for row in rows if row["layer"] is None] == [
         "patch_embed",
@@ -176,7 +195,7 @@ def test_show_adds_up_to_the_network_and_names_every_operator():
 
 
 def test_show_prints_the_latency_shares_of_the_point_and_the_totals():
-    shares = {"layer_latency_share": [0.25, 0.125, 0.25, 0.25, 0.0625]}
+    shares = {"layer_latency_share": [0.25, 0.125, 0.25, 0.25, 0.0625, 0.03, 0.0125, 0.01, 0.01]}
     shown = FrontPoint(factories.varied(), factories.measurement(), shares)
     text = text_of(show_table(shown, factories.backbone()))
     assert row_with(text, "layer 1").split()[-2:] == ["12.5", "%"]

@@ -21,9 +21,9 @@ from nas.model.linear_attention import LinearAttention
 from nas.model.maps import Guidance, Provided, Stored, slice_qkv, slice_values
 from nas.model.static_attention import StaticAttention
 
-MIN_EXPLICIT_TOKENS = 64
-"""Tokens from which bf16 inference on a CPU makes its maps explicitly: 0.75 to 0.93 of the fused kernel's time with
-197 tokens or more, 0.8 with 65 and several images, 1.0 with one; below, up to 1.4."""
+MIN_EXPLICIT_ENTRIES = 2**16
+"""Entries of all maps from which bf16 inference on a CPU makes them explicitly, in 0.75 to 0.95 of the time that
+attention takes with the fused kernel; with a fifth of them (65 tokens, one image) it took 1.0 to 1.4 times as long."""
 
 
 class DynamicAttention(nn.Module):
@@ -89,7 +89,8 @@ class DynamicAttention(nn.Module):
             return False
         # The fused kernel's backward takes 59 % of a bf16 step on a CPU; explicit, the step takes 0.57 of the
         # time (results/LOG.md, same MACs). In fp32 the fused kernel wins.
-        return self.training or (eager_cpu_inference(q_BHTd) and q_BHTd.shape[2] >= MIN_EXPLICIT_TOKENS)
+        B, H, T, _ = q_BHTd.shape
+        return self.training or (eager_cpu_inference(q_BHTd) and B * H * T * T >= MIN_EXPLICIT_ENTRIES)
 
     def _attend_explicitly(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor]:
         return (_mix_values(self._logits(q, k).softmax(dim=-1), v),)

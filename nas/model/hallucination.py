@@ -65,20 +65,21 @@ class Hallucinate(nn.Module):
         assert self.gain is not None, "only copies are scaled"
         return self.parents(q_BRTd) * self.gain[:, None, None].to(q_BRTd.dtype)
 
-    def parents(self, x_BRTS: Tensor) -> Tensor:
-        """Of every derived head, its parent's part: [B, E, T, S]."""
-        real = x_BRTS.shape[1]
-        if self.derived <= real:
-            return x_BRTS[:, : self.derived]
-        return x_BRTS.repeat(1, -(-self.derived // real), 1, 1)[:, : self.derived]
+    def parents(self, x: Tensor, dim: int = 1) -> Tensor:
+        """Along a dimension of R entries, the parent's of every derived head: E entries."""
+        real = x.shape[dim]
+        if self.derived > real:
+            repeats = [1] * x.ndim
+            repeats[dim] = -(-self.derived // real)
+            x = x.repeat(repeats)
+        return x.narrow(dim, 0, self.derived)
 
     def _derive(self, logits_BRTT: Tensor) -> Tensor:
         if self.mix is None:
             return self.scaled(logits_BRTT)
         B, R, T, _ = logits_BRTT.shape
-        identity = torch.eye(R, dtype=self.mix.dtype, device=self.mix.device)
-        parents_ER = identity.repeat(-(-self.derived // R), 1)[: self.derived]
-        weights_ER = (parents_ER + self.mix).to(logits_BRTT.dtype)
+        identity_RR = torch.eye(R, dtype=self.mix.dtype, device=self.mix.device)
+        weights_ER = (self.parents(identity_RR, dim=0) + self.mix).to(logits_BRTT.dtype)
         mixed_BES = torch.bmm(weights_ER.expand(B, -1, -1), logits_BRTT.flatten(2))
         derived_BETT: Tensor = torch.unflatten(mixed_BES, 2, (T, T))
         if self.conv is None:
@@ -101,11 +102,10 @@ def _depthwise(x_BENN: Tensor, weight_E133: Tensor) -> Tensor:
     B, E, N, _ = x_BENN.shape
     blocks = chunks.row_blocks(B * E, N)
     channels, rows = B * E * blocks, N // blocks
+    weight_C133 = weight_E133[:, None].expand(B, E, blocks, 1, 3, 3).reshape(channels, 1, 3, 3)
+    if blocks == 1:
+        x_1CNN = x_BENN.reshape(1, channels, N, N)
+        return functional.conv2d(x_1CNN, weight_C133, padding=1, groups=channels).view(B, E, N, N)
     with_halo = functional.pad(x_BENN, (0, 0, 1, 1)).unfold(2, rows + 2, rows).transpose(3, 4)
-    filtered = functional.conv2d(
-        with_halo.reshape(1, channels, rows + 2, N),
-        weight_E133[:, None].expand(B, E, blocks, 1, 3, 3).reshape(channels, 1, 3, 3),
-        padding=(0, 1),
-        groups=channels,
-    )
-    return filtered.view(B, E, N, N)
+    x_1CRN = with_halo.reshape(1, channels, rows + 2, N)
+    return functional.conv2d(x_1CRN, weight_C133, padding=(0, 1), groups=channels).view(B, E, N, N)

