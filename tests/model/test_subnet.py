@@ -61,9 +61,10 @@ def test_maps_are_shared_and_not_copied_nor_detached():
         block.register_forward_hook(lambda *hooked: maps.append(hooked[2][1]))
     subnet(IMAGES)
     assert [m is None for m in maps] == [True, False, False, False, True]
-    assert maps[2] is maps[1]
-    assert maps[3] is maps[1]
-    assert maps[1].requires_grad
+    assert maps[2].maps is maps[1].maps
+    assert maps[3].maps is maps[1].maps
+    assert maps[1].maps.requires_grad
+    assert maps[1].logits is None  # nobody derives maps from them
 
 
 def test_consumers_teach_the_providers_queries():
@@ -97,10 +98,14 @@ def test_drop_path_rises_with_depth_and_acts_in_training_alone():
 def test_initial_weights_let_operators_start_neutral():
     subnet = Subnet(backbone(), varied())
     subnet.init_weights()
-    assert subnet.blocks[2].attn.gain.tolist() == [1.0]
+    assert subnet.blocks[2].attn.hallucinate.gain.tolist() == [1.0]
     assert not subnet.blocks[3].reducer.conv.weight.any()
-    assert not subnet.blocks[4].attn.mix.any()
-    assert not subnet.blocks[4].attn.conv.weight.any()
+    assert not subnet.blocks[4].attn.hallucinate.mix.any()
+    assert not subnet.blocks[4].attn.hallucinate.conv.weight.any()
+    assert not subnet.blocks[7].reducer.gamma.any()
+    assert not subnet.blocks[6].attn.linear_conv.weight.any()
+    mlp = subnet.blocks[5].mlp
+    assert 0.015 < (mlp.up.weight @ mlp.down.weight).std() < 0.025  # as timm's one matrix
     assert 0.01 < subnet.blocks[3].attn.static_map.std() < 0.03
     assert not subnet.blocks[0].attn.qkv.bias.any()
     assert 0.01 < subnet.pos_embed.std() < 0.03

@@ -90,7 +90,7 @@ def test_branches_of_the_factors_are_trained_and_extracted_as_their_sum(tmp_path
 
 def test_static_maps_that_are_led_end_nearer_to_the_dynamic_ones(tmp_path):
     def divergence(share):
-        trainer = aided(tmp_path / str(share), epochs=4, static_guidance=share, ema_decay=0.0)
+        trainer = aided(tmp_path / str(share), epochs=10, lr=0.03, static_guidance=share, ema_decay=0.0)
         space, images = trainer.supernet.space, few_digits().train.normalized(slice(0, 64))
         static = space.decode({**space.encode(space.largest()), "layers.00.attention": "static"})
         assert static.layers[0].attention == "static"
@@ -101,7 +101,7 @@ def test_static_maps_that_are_led_end_nearer_to_the_dynamic_ones(tmp_path):
                 trained(images, static, guidance=guidance)
         return float(sum(guidance.losses))
 
-    assert divergence(0.99) < 0.9 * divergence(0.0)
+    assert divergence(0.99) < divergence(0.0) - 0.02
 
 
 def test_a_space_of_one_architecture_is_trained_once_a_step(tmp_path):
