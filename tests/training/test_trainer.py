@@ -3,10 +3,10 @@ import torch
 from small_runs import digits, few_digits, greys, one_thread, tiny_space, trainer
 
 from nas.config import TrainConfig
-from nas.errors import CheckpointError, ConfigError, TrainingError
+from nas.errors import CheckpointError, TrainingError
 from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.model.supernet import Supernet
-from nas.training.trainer import SupernetTrainer, initial_weights
+from nas.training.trainer import SupernetTrainer
 
 
 @pytest.fixture(autouse=True)
@@ -186,15 +186,6 @@ def test_progress_counts_steps_epochs_and_time(tmp_path):
     assert seen[-1].eta_s == 0.0
     assert seen[0].images_per_second > 0
     assert all(len(progress.losses) == 3 for progress in seen)
-
-
-@pytest.mark.parametrize(
-    "spec", ["timm", "timm:", "hub:vit", "timm:no_such_model", "local-dir:/no/such/folder"]
-)
-def test_initial_weights_that_cannot_be_had_are_one_clear_error(spec):
-    with pytest.raises(ConfigError, match=f"--init {spec}") as caught:
-        initial_weights(spec, tiny_space().backbone)
-    assert caught.value.hint
 
 
 def test_the_recipe_is_checked_before_training():
