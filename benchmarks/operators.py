@@ -201,8 +201,8 @@ def main() -> None:
         "operators" if device.type == "cpu" else "operators_cuda",
         rows,
         f"time_*: over timm's VisionTransformer of the plain shape, {where}, {asked.rounds} interleaved rounds, "
-        f"{asked.large_rounds} at 224 px and batch 64, medians; half of the heads hallucinated (of 3: 1); bf16: weights "
-        "and images",
+        f"{asked.large_rounds} at 224 px and batch 64, medians; half of the heads hallucinated (of 3: 1); bf16: "
+        "weights and images",
     )
 
 

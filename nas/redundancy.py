@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 COLUMNS = {
     "layer": ("layer", "{:d}"),
     "dispersion_nats": ("dispersion (nats)", "{:.3f}"),
+    "static_change_nats": ("change if static (nats)", "{:.3f}"),
     "similarity_to_previous": ("like the layer before", "{:.2f}"),
     "similarity_of_heads": ("heads alike", "{:.2f}"),
     "effective_rank": ("effective rank", "{:.1f}"),
     "tokens": ("tokens", "{:d}"),
 }
 CAPTION = (
-    "static maps are safe where dispersion is low; sharing where maps are like those of the layer before;\n"
+    "static maps are safe where the predictions change little; sharing where maps are like those of the layer before;\n"
     "hallucination where heads are alike; fewer tokens from where the effective rank is far below them"
 )
 

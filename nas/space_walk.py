@@ -37,6 +37,11 @@ class LayerDomain:
     ffn_rank: tuple[float, ...] = (1.0,)
     mlp_ratio: tuple[float, ...] = (4.0,)
 
+    def __post_init__(self) -> None:
+        kinds = (("reducer", Reducer), ("attention", AttentionKind), ("hallucination", Hallucination))
+        for gene, kind in kinds:
+            object.__setattr__(self, gene, tuple(kind(value) for value in getattr(self, gene)))
+
 
 GENES = tuple(f.name for f in fields(LayerDomain))
 DECIDED_IN_ORDER = (  # a gene is repaired to what the ones before it leave possible

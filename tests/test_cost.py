@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,41 @@ def test_deit_costs_what_is_published(width, giga_macs, million_params):
     # METHODS 0.3, of DeiT's own tables and timm's counts
     assert cost.macs(deit(width), DEIT) / 1e9 == pytest.approx(giga_macs, rel=5e-4)
     assert cost.params(deit(width), DEIT) / 1e6 == pytest.approx(million_params, rel=5e-4)
+
+
+HALVED = {"hallucination_ratio": 0.5, "hallucination": "mix_conv"}
+SAVED = {  # METHODS 1.4, 2.2, 3.4, 4.3: MACs of DeiT-Ti and DeiT-S, percent, by what changes in which layers
+    "hMHSA": (HALVED, range(12), -6.7, -9.3),
+    "cFFN": ({"ffn_rank": 0.5}, range(12), -10.4, -11.4),
+    "hMHSA + cFFN": ({**HALVED, "ffn_rank": 0.5}, range(12), -17.1, -20.6),
+    "hMHSA + cFFN of a quarter": ({**HALVED, "ffn_rank": 0.25}, range(12), -25.8, -30.1),
+    "4 static": ({"attention": "static"}, range(4), -7.0, -6.3),
+    "12 static": ({"attention": "static"}, range(12), -21.0, -19.0),
+    "every 2nd shared": ({"attention": "shared"}, range(1, 12, 2), -10.5, -9.5),
+    "2 of 3 shared": ({"attention": "shared"}, [i for i in range(12) if i % 3], -14.0, -12.7),
+    "linear": ({"attention": "linear"}, range(12), -9.3, -5.1),
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_operators_save_what_methods_says(name):
+    genes, changed, *percents = SAVED[name]
+    for width, percent in zip((192, 384), percents, strict=True):
+        plain_vit = deit(width)
+        layers = [replace(la, **genes) if i in changed else la for i, la in enumerate(plain_vit.layers)]
+        found = cost.macs(Architecture(embed_dim=width, layers=tuple(layers)), DEIT)
+        assert 100 * (found / cost.macs(plain_vit, DEIT) - 1) == pytest.approx(percent, abs=0.15)
+
+
+@pytest.mark.parametrize(("counts", "least", "most"), [((98, 49), 2.3, 2.45), ((49, 49), 1.95, 2.1)])
+def test_static_maps_and_a_pyramid_reach_the_published_range_on_deit_small(counts, least, most):
+    plain_layer = deit(384).layers[0]
+    layers = [replace(plain_layer, attention="static")] * 4
+    for i in range(4, 12):
+        tokens = counts[i >= 8]
+        reducer = "glad" if tokens < layers[-1].num_tokens else None
+        layers.append(replace(plain_layer, num_tokens=tokens, reducer=reducer))
+    assert least < cost.macs(Architecture(embed_dim=384, layers=tuple(layers)), DEIT) / 1e9 < most
 
 
 def test_deit_counts_are_exact():
