@@ -133,7 +133,7 @@ def test_a_search_ends_when_constraints_leave_nothing_unseen(tmp_path):
     trials = search(tmp_path / "run", space, trials=50)
     measured = {trial.architecture.digest for trial in trials if trial.state is TrialState.COMPLETE}
     assert 1 < len(measured) < free.size()
-    assert len(trials) > len(measured) + 20  # it was patient
+    assert len(trials) >= len(measured) + 20  # it was patient
 
 
 def test_a_repeat_is_answered_from_the_first_trial_and_not_counted(tmp_path):
