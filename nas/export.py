@@ -34,6 +34,7 @@ from nas.bundle import (
 )
 from nas.errors import ConfigError, ExportError
 from nas.metrics import METRICS
+from nas.model.feed_forward import fuse_branches
 from nas.model.subnet import Subnet
 from nas.model_card import model_card
 from nas.run_directory import SCHEMA_VERSION, to_json_text
@@ -56,7 +57,8 @@ def export_bundle(
     """Write a model bundle, load it again and compare it with the searched network.
 
     The folder appears in one step and complete, or not at all. An earlier bundle there is replaced; it stays
-    when this export fails. Weights are written as fp32; `subnet` is not changed.
+    when this export fails. Weights are written as fp32, training branches of low-rank factors fused; `subnet` is
+    not changed.
 
     Args:
         subnet: The network, on any device.
@@ -86,6 +88,7 @@ def export_bundle(
     }
     _check_arguments(subnet, preprocessing, point)
     model = copy.deepcopy(subnet).cpu().float().eval().requires_grad_(False)
+    fuse_branches(model)
     target = Path(directory).absolute()
     with _replacing(target) as folder:
         seconds = _write_formats(model, folder, chosen, preprocessing, on_step)

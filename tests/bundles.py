@@ -32,20 +32,27 @@ EVERY_OPERATOR = Architecture(
     layers=(
         layer(64, attention=AttentionKind.STATIC),
         layer(64, hallucination_ratio=0.5, hallucination=Hallucination.COPY),
-        layer(64, attention=AttentionKind.SHARED),
+        layer(64, attention=AttentionKind.SHARED, ffn_rank=0.5),
+        layer(64, attention=AttentionKind.LINEAR),
+        layer(64, hallucination_ratio=0.5, hallucination=Hallucination.MIX, ffn_rank=0.25),
+        layer(
+            64, attention=AttentionKind.SHARED, hallucination_ratio=0.5, hallucination=Hallucination.MIX_CONV
+        ),
         layer(36, reducer=Reducer.CONV_POOL, hallucination_ratio=0.5, hallucination=Hallucination.MIX_CONV),
         layer(36, attention=AttentionKind.SHARED),
-        layer(16, reducer=Reducer.POOL, num_heads=3, hallucination_ratio=0.7),
-        layer(16),
+        layer(25, reducer=Reducer.POOL, num_heads=3, hallucination_ratio=0.7),
+        layer(14, reducer=Reducer.GLAD, attention=AttentionKind.LINEAR),
+        layer(14),
     ),
 )
-"""64 -> 36 -> 16 tokens: sides 8 -> 6 -> 4, of which neither divides the one before."""
+"""64 -> 36 -> 25 -> 14 tokens: sides 8 -> 6 -> 5, of which none divides the one before, then none at all."""
 
 OPERATORS_MEAN_POOLED = Architecture(
     embed_dim=16,
     layers=(
         layer(64),
         layer(49, reducer=Reducer.POOL, hallucination_ratio=0.5),
+        layer(49, attention=AttentionKind.LINEAR, ffn_rank=0.5),
         layer(9, reducer=Reducer.CONV_POOL, num_heads=3, hallucination_ratio=0.4, hallucination="mix_conv"),
         layer(9, attention=AttentionKind.STATIC, mlp_ratio=1),
     ),
