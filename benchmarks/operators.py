@@ -41,6 +41,17 @@ PUBLISHED = {  # share of the MACs of DeiT-Ti and DeiT-S (METHODS 1.4, 2.2, 3.4,
     "linear": ("-9.3 %", "-5.1 %"),
 }
 
+COPIES = (
+    "of 3 heads only one is derived: the saved products are small, what derives the map is passes over memory"
+)
+REMARKS = {  # why an operator that saves MACs may not save time on a CPU
+    "hmhsa copy": f"{COPIES}; two fused calls instead of one",
+    "hmhsa mix": f"{COPIES}; its maps are written and read, where plain fp32 attention is fused",
+    "hmhsa mix_conv": f"{COPIES}; the 3x3 copies every map into the layout of its kernel and back",
+    "linear": "norms, scalings and a heads-first copy of all tokens cost what the map products save; at 65 tokens "
+    "there is nothing to save, and the 3x3 has a fixed cost",
+}
+
 
 def variants(backbone: Backbone, width: int) -> dict[str, Architecture]:
     """Architectures by what they change of the plain ViT."""
@@ -198,6 +209,7 @@ def main() -> None:
                         f"time_{precision}_b{batch}": round(cells[name], 3)
                         for (precision, batch), cells in times.items()
                     },
+                    "remark": REMARKS.get(name, ""),
                 }
             )
     where = "1 thread of a CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
