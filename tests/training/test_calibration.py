@@ -1,12 +1,13 @@
 """What a calibration measures equals the definitions; what it starts changes the network least."""
 
 from dataclasses import replace
+from functools import partial
 
+import plain_vits
 import pytest
 import torch
 from factories import backbone
-from small_spaces import every_choice, randomise, space
-from timm.models.vision_transformer import VisionTransformer
+from small_spaces import every_choice, space
 from torch import nn
 
 from nas.architecture import Architecture, AttentionKind, LayerChoice, Reducer
@@ -17,32 +18,15 @@ from nas.training import calibration as module
 from nas.training.calibration import calibrate, redundancy_rows, start_operators
 from nas.training.pretrained import plain_subnet
 
-HEADS, DIM = 3, 8
+HEADS, DIM = 3, plain_vits.HEAD_DIM
 
 
-def vit_weights(class_token=True, num_heads=HEADS, seed=0) -> dict[str, torch.Tensor]:
-    model = VisionTransformer(
-        img_size=16,
-        patch_size=4,
-        in_chans=1,
-        num_classes=10,
-        embed_dim=num_heads * DIM,
-        depth=2,
-        num_heads=num_heads,
-        mlp_ratio=2,
-        class_token=class_token,
-        global_pool="token" if class_token else "avg",
-    )
-    randomise(model, seed)
-    return dict(model.state_dict())
+vit_weights = partial(plain_vits.vit_weights, num_heads=HEADS)
+images = partial(plain_vits.images, 12)
 
 
 def vit(class_token=True) -> Subnet:
-    return plain_subnet(vit_weights(class_token), backbone(class_token=class_token))
-
-
-def images(count=12) -> torch.Tensor:
-    return torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    return plain_subnet(vit_weights(class_token=class_token), backbone(class_token=class_token))
 
 
 def seen(model: Subnet, x: torch.Tensor, number: int) -> dict[str, torch.Tensor]:
@@ -121,7 +105,7 @@ def test_the_model_is_left_as_it_was():
 
 
 def test_layers_that_look_the_same_for_every_image_have_no_dispersion():
-    one = images(1).expand(6, -1, -1, -1)
+    one = plain_vits.images(1).expand(6, -1, -1, -1)
     for layer in calibrate(vit(), [one]).layers:
         assert layer.dispersion < 1e-5
     assert min(layer.dispersion for layer in calibrate(vit(), [images()]).layers) > 1e-3

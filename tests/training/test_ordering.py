@@ -5,8 +5,9 @@ from itertools import permutations
 import pytest
 import torch
 from factories import backbone
-from small_spaces import randomise, space
-from timm.models.vision_transformer import VisionTransformer
+from plain_vits import HEAD_DIM as DIM
+from plain_vits import images, vit_weights
+from small_spaces import space
 
 from nas.architecture import Architecture, Hallucination, LayerChoice
 from nas.model.supernet import Supernet
@@ -14,29 +15,6 @@ from nas.space import LayerDomain
 from nas.training.calibration import calibrate
 from nas.training.ordering import order_by_importance, pair_heads
 from nas.training.pretrained import plain_subnet
-
-DIM = 8
-
-
-def vit_weights(num_heads=4, class_token=True, seed=0) -> dict[str, torch.Tensor]:
-    model = VisionTransformer(
-        img_size=16,
-        patch_size=4,
-        in_chans=1,
-        num_classes=10,
-        embed_dim=DIM * num_heads,
-        depth=2,
-        num_heads=num_heads,
-        mlp_ratio=2,
-        class_token=class_token,
-        global_pool="token" if class_token else "avg",
-    )
-    randomise(model, seed)
-    return dict(model.state_dict())
-
-
-def images(count=8) -> torch.Tensor:
-    return torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
 def logits(weights, fixed=None) -> torch.Tensor:
