@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from nas import cost
 from nas.architecture import Architecture, Backbone, LayerChoice, Reducer
 from nas.config import DataConfig, TrainConfig
-from nas.evaluation.accuracy import count_correct, top1_percent
+from nas.evaluation.accuracy import count_correct
 from nas.evaluation.latency import LatencyMeter
+from nas.evaluation.scores import top1_percent
 from nas.model.feed_forward import add_branches, fuse_branches
 from nas.model.subnet import Subnet
 from nas.model.supernet import Supernet

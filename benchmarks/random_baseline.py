@@ -16,7 +16,8 @@ import torch
 from tables import write_table
 
 from nas import cost
-from nas.evaluation.accuracy import count_correct, top1_percent
+from nas.evaluation.accuracy import count_correct
+from nas.evaluation.scores import top1_percent
 from nas.metrics import MACS, TOP1, Objective
 from nas.pareto import hypervolume
 from nas.pipeline import trained_supernet

@@ -35,7 +35,7 @@ class FreeEvaluator:
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
 
-    def evaluate(self, architecture: Architecture) -> Measurement:
+    def evaluate(self, architecture: Architecture, *_: object, **__: object) -> Measurement:
         """A value between 0 and 100 per architecture, and its MACs."""
         top1 = int(architecture.digest, 16) % 10_000 / 100
         values = {"top1": top1, "macs": float(cost.macs(architecture, self.space.backbone))}

@@ -24,7 +24,8 @@ from torch.nn import functional
 from nas import cost
 from nas.architecture import Architecture, AttentionKind, Backbone, Hallucination, LayerChoice
 from nas.config import DataConfig
-from nas.evaluation.accuracy import count_correct, top1_percent
+from nas.evaluation.accuracy import count_correct
+from nas.evaluation.scores import top1_percent
 from nas.model.feed_forward import svd_factors
 from nas.model.supernet import Supernet
 from nas.space import LayerDomain, Rules, SearchSpace

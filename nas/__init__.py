@@ -20,6 +20,10 @@ The files, in reading order:
     space.py                   the search space: every legal architecture; count, encode, decode, mutate
     space_walk.py              which choices may follow which
     space_sampling.py          drawing architectures, uniformly and evenly over MACs
+    designs.py                 designs of the field as architectures of a space
+    space_paths.py             cheapest networks, exactly, with a limit on the peak of memory
+    space_bounds.py            hard bounds, the least possible within them, the proof that nothing is
+    space_largest.py           the largest architecture within hard bounds
     space_file.py              the keys of a search space's YAML
     space_reasons.py           what a search space rules out or leaves open, in words
     run_directory.py           a run's folder: the only place that knows its file names
@@ -47,13 +51,23 @@ The files, in reading order:
     training/ordering.py       the order of its channels, heads and hidden neurons
     training/warm_start.py     a supernet started from it
     training/trainer.py        supernet training: sandwich rule, in-place distillation
-    evaluation/accuracy.py     top-1 of a classifier on decoded images
+    evaluation/accuracy.py     which images a classifier gets right
+    evaluation/scores.py       from right and wrong answers to a measurement
+    evaluation/racing.py       what is surely dominated on some images is not shown the others
     evaluation/latency.py      latency as a ratio to a reference model
     evaluation/evaluator.py    from an architecture to a measurement
+    evaluation/replay.py       a small space measured once and for all
     search/study.py            what to propose next: Optuna
+    search/samplers.py         which sampler proposes, and what it may see
+    search/evolution.py        AutoFormer's evolution, the baseline of the field
+    search/predictor.py        predictor-guided rounds
     search/journal.py          Optuna's journal file with group commits
-    search/workers.py          where architectures are measured: in this process or by Ray actors
+    search/workers.py          where architectures are measured: what all workers share, and those of this process
+    search/ray_workers.py      where they are measured: Ray actors, on this machine or a cluster
+    search/ray_connection.py   Ray, started or found
     search/loop.py             propose, measure, record
+    search/standing.py         how far a search is, and the front that a proposal may see
+    search/reuse.py            what other runs measured already
     report.py                  tables of trials and fronts
     figure.py                  the picture of a front
     bundle.py                  a model bundle: its files, and the comparison it has to pass
@@ -65,6 +79,8 @@ The files, in reading order:
     progress.py                words for people while something long is running
     pipeline.py                the stages of a run, one after the other
     redundancy.py              how redundant each layer's attention is: `rank-layers`
+    rehearsal.py               a few steps and trials, done for real and timed
+    forecast.py                what a command will need: `--dry-run`
     cli_options.py             flags and arguments, their types and help
     cli_output.py              results on standard output, in the format asked for
     cli_look.py                commands that change nothing

@@ -6,7 +6,8 @@ Commands that only look import no torch; imports live in the handlers.
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from nas.cli_options import (
     ConfigOption,
     DataOption,
     DeviceOption,
+    DryRunOption,
     EpochsOption,
     Format,
     FormatOption,
@@ -88,7 +90,7 @@ def _options(
         print(nas.__version__)  # noqa: T201
         raise typer.Exit
     if context.invoked_subcommand is None:
-        _run(DEFAULT_SPACE, None, Budgeting(), Recipe(), None)
+        _run(DEFAULT_SPACE, None, Budgeting(), Recipe(), None, is_dry=False)
 
 
 @app.command()
@@ -110,6 +112,7 @@ def run(
     settings: SetOption = None,
     config: ConfigOption = None,
     skip_bad_images: SkipOption = False,
+    dry_run: DryRunOption = False,
     format_: FormatOption = None,
 ) -> None:
     """Everything: data, supernet, search, front.
@@ -120,7 +123,7 @@ def run(
     budgeting = Budgeting(
         trials=trials, minutes=minutes, workers=workers, ray_address=ray_address, storage=storage
     )
-    _run(space, run, budgeting, recipe, format_)
+    _run(space, run, budgeting, recipe, format_, is_dry=dry_run)
 
 
 @app.command()
@@ -137,12 +140,17 @@ def train(
     settings: SetOption = None,
     config: ConfigOption = None,
     skip_bad_images: SkipOption = False,
+    dry_run: DryRunOption = False,
+    format_: FormatOption = None,
 ) -> None:
-    """Train the supernet alone; `search RUN` goes on from there."""
+    """Train the supernet alone; `search RUN` goes on from there. Prints nothing but a forecast."""
+    recipe = _recipe(data, epochs, sampler, init, seed, device, precision, settings, config, skip_bad_images)
+    if dry_run:
+        _forecast(lambda scratch: _start(space, run, recipe, scratch), None, format_)
+        return
+    session = _start(space, run, recipe)
     from nas import pipeline
 
-    recipe = _recipe(data, epochs, sampler, init, seed, device, precision, settings, config, skip_bad_images)
-    session = _start(space, run, recipe)
     with session.run.lock():
         pipeline.train(session)
     _next_step(f"search {shlex.quote(str(session.run.path))}")
@@ -156,17 +164,28 @@ def search(
     workers: WorkersOption = None,
     ray_address: AddressOption = None,
     storage: StorageOption = None,
+    dry_run: DryRunOption = False,
     format_: FormatOption = None,
 ) -> None:
     """Search a run whose supernet is trained, go on with it, or extend it."""
-    from nas import pipeline
-    from nas.session import reopen
 
-    session = reopen(run, _reporter())
-    pipeline.trained_supernet(session)
-    budget = _budget(
-        Budgeting(trials=trials, minutes=minutes, workers=workers, ray_address=ray_address, storage=storage)
+    def reopened(_: Path | None = None) -> Any:
+        from nas.pipeline import trained_supernet
+        from nas.session import reopen
+
+        session = reopen(run, _reporter())
+        trained_supernet(session)
+        return session
+
+    budgeting = Budgeting(
+        trials=trials, minutes=minutes, workers=workers, ray_address=ray_address, storage=storage
     )
+    if dry_run:
+        _forecast(reopened, budgeting, format_)
+        return
+    from nas import pipeline
+
+    session, budget = reopened(), _budget(budgeting)
     show_front(session.run.path, pipeline.run(session, budget), format_)
 
 
@@ -219,11 +238,11 @@ def _resolve(recipe: Recipe) -> tuple[tuple[str, ...], Any]:
     return for_space, resolve_config(recipe.config, for_config, recipe.flags)
 
 
-def _start(space: Path, path: Path | None, recipe: Recipe) -> Any:
+def _start(space: Path, path: Path | None, recipe: Recipe, scratch: Path | None = None) -> Any:
     for_space, config = _resolve(recipe)
     from nas.session import start  # after the cheap checks: it takes seconds to import
 
-    return start(space, for_space, config, path, _reporter())
+    return start(space, for_space, config, path, _reporter(), scratch=scratch)
 
 
 def _check_limits(options: Budgeting) -> None:
@@ -247,10 +266,19 @@ def _budget(options: Budgeting) -> Any:
 
 
 def _run(
-    space: Path, path: Path | None, budgeting: Budgeting, recipe: Recipe, format_: Format | None
+    space: Path,
+    path: Path | None,
+    budgeting: Budgeting,
+    recipe: Recipe,
+    format_: Format | None,
+    *,
+    is_dry: bool,
 ) -> None:
     _check_limits(budgeting)
     _resolve(recipe)  # cheap, and before torch is imported
+    if is_dry:
+        _forecast(lambda scratch: _start(space, path, recipe, scratch), budgeting, format_)
+        return
     from nas import pipeline
 
     budget = _budget(budgeting)
@@ -260,6 +288,31 @@ def _run(
     show_front(session.run.path, found, format_)
     if not COMMON.quiet:
         _next_step(f"export {shlex.quote(str(session.run.path))} --pick knee --to my_vit")
+
+
+def _forecast(
+    open_session: Callable[[Path], Any], budgeting: Budgeting | None, format_: Format | None
+) -> None:
+    """Print what a command will need.
+
+    Args:
+        open_session: Its session; a new run has to be made in the folder that it is given.
+        budgeting: Of its search; None: it only trains.
+        format_: Of the output.
+    """
+    started = time.perf_counter()
+    from tempfile import TemporaryDirectory
+
+    from nas.forecast import check_budget, forecast, forecast_table
+
+    budget = _budget(budgeting) if budgeting is not None else None
+    if budget is not None:
+        check_budget(budget)
+    with TemporaryDirectory(prefix="nas-dry-run-") as scratch:
+        session = open_session(Path(scratch) / "new")
+        start_s = time.perf_counter() - started
+        values = forecast(session, budget, scratch=Path(scratch) / "rehearsal", start_s=start_s)
+    print_result(format_, values, lambda: forecast_table(values), lambda: flat_csv([values]))
 
 
 def _next_step(command: str) -> None:

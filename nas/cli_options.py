@@ -37,13 +37,19 @@ RunOption = Annotated[
 EpochsOption = Annotated[int | None, typer.Option(help="Passes over the training images.")]
 SeedOption = Annotated[int | None, typer.Option(help="Of splits, training and search.")]
 InitOption = Annotated[
-    str | None, typer.Option(help="timm:NAME | local-dir:DIR | file:PATH: weights to start from.")
+    str | None,
+    typer.Option(help="timm:NAME | local-dir:DIR | file:PATH | a run's folder: weights to start from."),
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
 PrecisionOption = Annotated[
     str | None, typer.Option(help="auto | fp32 | bf16; auto is bf16 where the hardware has it.")
 ]
-SamplerOption = Annotated[str | None, typer.Option(help="nsga2 | tpe | random.")]
+SamplerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="random | nsga2 | nsga3 | tpe | gp | evolution | predictor: who proposes architectures."
+    ),
+]
 TrialsOption = Annotated[
     int | None,
     typer.Option(
@@ -73,6 +79,15 @@ SetOption = Annotated[
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file of the configuration.")]
 SkipOption = Annotated[
     bool, typer.Option("--skip-bad-images", help="Leave unreadable images out instead of stopping.")
+]
+
+
+DryRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Check everything, rehearse it for some seconds, and forecast time, memory and disk; write nothing.",
+    ),
 ]
 
 

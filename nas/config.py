@@ -17,12 +17,22 @@ from nas.errors import ConfigError, InputFileError
 from nas.yaml_file import apply_settings, read_text, scan_yaml
 
 Precision = Literal["auto", "fp32", "bf16"]
-SamplerName = Literal["nsga2", "tpe", "random"]
+SamplerName = Literal["predictor", "nsga2", "nsga3", "tpe", "gp", "evolution", "random"]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
-SPACE_KEYS = ("name", "backbone", "embed_dim", "depth", "layers", "overrides", "rules", "constraints")
+SPACE_KEYS = (
+    "name",
+    "backbone",
+    "embed_dim",
+    "depth",
+    "layers",
+    "overrides",
+    "rules",
+    "constraints",
+    "seeds",
+)
 """Groups of a search space file; `--set` on one of these changes the space, not the run's configuration."""
 
 
@@ -41,7 +51,10 @@ class TrainConfig(Section):
     """How the supernet is trained: sandwich rule with in-place distillation, through timm's parts."""
 
     epochs: int | None = Field(
-        None, ge=1, description="passes over the training images; null: 30, or as many as make 1,000 steps"
+        None,
+        ge=0,
+        description="passes over the training images; null: 30, or as many as make 1,000 steps; "
+        "0: none, the weights of `init` as they are",
     )
     batch_size: Annotated[int, Field(ge=1)] = Field(64, description="images per step")
     num_random: Annotated[int, Field(ge=0)] = Field(
@@ -92,6 +105,9 @@ class EvaluateConfig(Section):
     max_images: int | None = Field(
         None, ge=1, description="images of the search split that are used; null: all"
     )
+    racing: bool = Field(
+        True, description="stop showing images to an architecture that is surely dominated on those it saw"
+    )
     latency_batch_size: int | None = Field(
         None, ge=1, description="null: 1 from 128 px on, 64 below (batch 1 is noise there)"
     )
@@ -111,8 +127,15 @@ class SearchConfig(Section):
         ("top1", "macs", "latency_ms"), min_length=1, description="metrics to optimise"
     )
 
-    sampler: SamplerName = Field("nsga2", description="Optuna sampler")
-    population_size: Annotated[int, Field(ge=4)] = Field(24, description="NSGA-II's population")
+    sampler: SamplerName = Field("predictor", description="what proposes architectures")
+    population_size: Annotated[int, Field(ge=4)] = Field(
+        24, description="of NSGA-II, NSGA-III and evolution; and the designs that a search starts from"
+    )
+
+    seed_runs: tuple[str, ...] = Field(
+        (),
+        description="folders of earlier runs; the search starts from those of their fronts that it can have",
+    )
 
     @field_validator("objectives")
     @classmethod
@@ -130,7 +153,8 @@ class RunConfig(Section):
     precision: Precision = Field("auto", description="bf16 where the device computes in it, else fp32")
     init: str = Field(
         "",
-        description="timm:NAME | local-dir:DIR | file:PATH: weights to start the supernet from; empty: random",
+        description="timm:NAME | local-dir:DIR | file:PATH | a run's folder: weights to start the supernet "
+        "from; empty: random",
     )
     init_ordered: bool = Field(
         False, description="put the channels, heads and neurons of these weights in the order of importance"

@@ -85,5 +85,9 @@ class EvaluationError(NasError):
     """This candidate cannot be measured (out of memory, NaN, crash): its trial fails, the search goes on."""
 
 
+class OutOfMemoryError(EvaluationError):
+    """Memory ran out measuring this candidate: worth another attempt in smaller batches."""
+
+
 class TrainingError(NasError):
     """Training cannot go on: the loss is not finite. The last good checkpoint is kept."""

@@ -10,7 +10,7 @@ from nas.metrics import LATENCY, MACS, TOP1, Metric
 from nas.pareto import FrontPoint, ParetoFront
 from nas.report import conditions_lines, unit_of
 from nas.run_directory import atomic_write_bytes
-from nas.trial import Trial, TrialState
+from nas.trial import Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,14 +37,11 @@ def front_figure(
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    ended = (TrialState.COMPLETE, TrialState.REPEATED)
     on_front = {point.digest for point in front.points}
     others = {
         trial.architecture.digest: FrontPoint(trial.architecture, trial.measurement)
         for trial in trials
-        if trial.measurement is not None
-        and trial.state in ended
-        and trial.architecture.digest not in on_front
+        if trial.measurement is not None and trial.is_whole and trial.architecture.digest not in on_front
     }
     figure = Figure(figsize=(11, 5), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.06))
     left, right = figure.subplots(1, 2, sharey=True)

@@ -1,12 +1,13 @@
-"""Peak activation memory of an architecture from arithmetic alone.
+"""Peak activation memory of an architecture, and what a device must hold to run it, from arithmetic alone.
 
 Letters: B images, D channels, H heads, R real heads, E = H - R hallucinated heads, d channels per head, N patch tokens,
 T = N + prefix tokens.
 """
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
-from nas import chunks
+from nas import chunks, cost
 from nas.architecture import (
     Architecture,
     AttentionKind,
@@ -42,6 +43,15 @@ def peak_activation_bytes(
     return bytes_per_value * max(n for _, _, n in live_values(architecture, backbone, batch_size))
 
 
+@lru_cache(maxsize=4096)
+def bytes_to_run(architecture: Architecture, backbone: Backbone) -> int:
+    """Bytes that a device must hold to run the model on one image in fp32: parameters and peak of activations.
+
+    This is what `constraints.max_memory` bounds: 4 bytes a parameter, and `peak_activation_bytes` at batch 1.
+    """
+    return peak_activation_bytes(architecture, backbone) + VALUE_BYTES * cost.params(architecture, backbone)
+
+
 def live_values(
     architecture: Architecture, backbone: Backbone, batch_size: int = 1
 ) -> tuple[tuple[int | None, str, int], ...]:
@@ -50,32 +60,89 @@ def live_values(
     Alive are the images, a layer's input until the layer ends, maps from their provider to the layer after
     their last consumer, and an operation's operands, results and copies. Weights are not counted.
     """
-    B, D, prefix = batch_size, architecture.embed_dim, backbone.num_prefix_tokens
-    images = B * backbone.in_chans * backbone.image_size**2
-    patches, tokens = B * backbone.num_patches * D, B * (backbone.num_patches + prefix) * D
-    found: list[tuple[int | None, str, int]] = [(None, "patch_embed", images + patches)]
-    found.append((None, "pos_embed", images + tokens + (max(patches, tokens) if prefix else tokens)))
+    B, D = batch_size, architecture.embed_dim
+    found: list[tuple[int | None, str, int]] = [(None, *stage) for stage in _before(D, backbone, B)]
     provided = 0
     for i, layer in enumerate(architecture.layers):
         context = architecture.context(i, backbone)
-        held = images + B * (context.tokens_before + prefix) * D + provided
+        held = held_values(context.tokens_before, D, backbone, B) + provided
         found += [(i, name, held + n) for name, n in _layer(layer, context, D, backbone, B)]
         if layer.attention is not AttentionKind.SHARED:
-            provided = _exported(layer, context, backbone, B)
-    last = B * (architecture.layers[-1].num_tokens + prefix)
-    if backbone.class_token:
-        found.append((None, "norm", images + provided + 2 * last * D + 2 * last))
-    found.append((None, "head", images + last * D + B * (2 * D + backbone.num_classes)))
-    return tuple(found)
+            provided = exported_values(layer, context, backbone, B)
+    after = _after(architecture.layers[-1].num_tokens, provided, D, backbone, B)
+    return (*found, *((None, *stage) for stage in after))
 
 
-def _exported(layer: LayerChoice, context: LayerContext, backbone: Backbone, B: int) -> int:
+def held_values(num_tokens: int, embed_dim: int, backbone: Backbone, batch_size: int = 1) -> int:
+    """Values alive throughout a layer that so many patch tokens arrive at: the images and its input."""
+    tokens = (num_tokens + backbone.num_prefix_tokens) * embed_dim
+    return batch_size * (backbone.in_chans * backbone.image_size**2 + tokens)
+
+
+def exported_values(
+    layer: LayerChoice, context: LayerContext, backbone: Backbone, batch_size: int = 1
+) -> int:
     """Values that a layer hands to those that share its attention."""
     square = (layer.num_tokens + backbone.num_prefix_tokens) ** 2
-    return B * square * (layer.num_heads * context.exports_maps + layer.num_real * context.exports_logits)
+    heads = layer.num_heads * context.exports_maps + layer.num_real * context.exports_logits
+    return batch_size * square * heads
+
+
+@lru_cache(maxsize=65536)
+def token_values(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone: Backbone) -> int:
+    """Most values of a layer without its feed-forward, for one image, beside what is held and provided."""
+    return max(n for _, n in _tokens(layer, context, embed_dim, backbone, 1))
+
+
+def feed_forward_values(
+    mlp_ratio: float, ffn_rank: float, num_tokens: int, embed_dim: int, backbone: Backbone
+) -> int:
+    """Most values of a feed-forward for one image, beside what is held, provided and exported."""
+    return _feed_forward(mlp_ratio, ffn_rank, num_tokens + backbone.num_prefix_tokens, embed_dim, 1)
+
+
+def values_before(embed_dim: int, backbone: Backbone) -> int:
+    """Most values for one image before the first layer."""
+    return max(n for _, n in _before(embed_dim, backbone, 1))
+
+
+def values_after(num_tokens: int, provided: int, embed_dim: int, backbone: Backbone) -> int:
+    """Most values for one image behind a last layer of so many patch tokens."""
+    return max(n for _, n in _after(num_tokens, provided, embed_dim, backbone, 1))
+
+
+def _before(D: int, backbone: Backbone, B: int) -> Iterator[Stage]:
+    images, prefix = B * backbone.in_chans * backbone.image_size**2, backbone.num_prefix_tokens
+    patches, tokens = B * backbone.num_patches * D, B * (backbone.num_patches + prefix) * D
+    yield "patch_embed", images + patches
+    yield "pos_embed", images + tokens + (max(patches, tokens) if prefix else tokens)
+
+
+def _after(num_tokens: int, provided: int, D: int, backbone: Backbone, B: int) -> Iterator[Stage]:
+    images, last = (
+        B * backbone.in_chans * backbone.image_size**2,
+        B * (num_tokens + backbone.num_prefix_tokens),
+    )
+    if backbone.class_token:
+        yield "norm", images + provided + 2 * last * D + 2 * last
+    yield "head", images + last * D + B * (2 * D + backbone.num_classes)
 
 
 def _layer(layer: LayerChoice, context: LayerContext, D: int, backbone: Backbone, B: int) -> Iterator[Stage]:
+    yield from _tokens(layer, context, D, backbone, B)
+    T = layer.num_tokens + backbone.num_prefix_tokens
+    exported = exported_values(layer, context, backbone, B)
+    yield "mlp", exported + _feed_forward(layer.mlp_ratio, layer.ffn_rank, T, D, B)
+
+
+def _feed_forward(mlp_ratio: float, ffn_rank: float, T: int, D: int, B: int) -> int:
+    X, hidden, rank = B * T * D, B * T * round(D * mlp_ratio), B * T * round(D * ffn_rank)
+    if ffn_rank < 1:
+        return 3 * X + max(2 * hidden, hidden + rank, rank + X)
+    return 3 * X + max(2 * hidden, hidden + X)
+
+
+def _tokens(layer: LayerChoice, context: LayerContext, D: int, backbone: Backbone, B: int) -> Iterator[Stage]:
     T = layer.num_tokens + backbone.num_prefix_tokens
     X, held = B * T * D, 0
     if layer.reducer is not None:
@@ -94,13 +161,8 @@ def _layer(layer: LayerChoice, context: LayerContext, D: int, backbone: Backbone
             stages = _linear(layer, context, D, backbone, B)
     for name, values in stages:
         yield name, given + values
-    exported = _exported(layer, context, backbone, B) if layer.attention is AttentionKind.DYNAMIC else 0
+    exported = exported_values(layer, context, backbone, B)
     yield "norm2", exported + max(held + 2 * X, 3 * X + 2 * B * T)
-    hidden, rank = B * T * round(D * layer.mlp_ratio), B * T * round(D * layer.ffn_rank)
-    if layer.ffn_rank < 1:
-        yield "mlp", exported + 3 * X + max(2 * hidden, hidden + rank, rank + X)
-    else:
-        yield "mlp", exported + 3 * X + max(2 * hidden, hidden + X)
 
 
 def _reducer(layer: LayerChoice, tokens_before: int, D: int, backbone: Backbone, B: int) -> int:

@@ -17,7 +17,7 @@ from nas.architecture import Architecture
 from nas.errors import ConfigError, RunError
 from nas.metrics import LATENCY, MACS, METRICS, PARAMS, TOP1, Direction, Metric, Objective, metric_named
 from nas.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
-from nas.trial import Conditions, Measurement, Trial, TrialState
+from nas.trial import Conditions, Measurement, Trial
 
 MIN_PREFIX = 6
 
@@ -167,11 +167,10 @@ class ParetoFront:
         constraints: Mapping[str, float | None] | None = None,
     ) -> "ParetoFront":
         """The front of the complete trials; see `from_points`. Failed and pruned trials never enter."""
-        ended = (TrialState.COMPLETE, TrialState.REPEATED)
         points = [
             FrontPoint(trial.architecture, trial.measurement)
             for trial in sorted(trials, key=lambda trial: trial.number)
-            if trial.measurement is not None and trial.state in ended
+            if trial.measurement is not None and trial.is_whole
         ]
         return cls.from_points(points, objectives, constraints)
 

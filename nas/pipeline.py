@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from nas import cost
+from nas.architecture import Architecture
 from nas.errors import ExportError, NoResultError, RunError
-from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval
+from nas.evaluation.accuracy import count_correct
 from nas.evaluation.evaluator import EvaluatorSetup, build_evaluator, evaluator_arrays
+from nas.evaluation.scores import top1_percent, wilson_interval
 from nas.export import ExportReport, export_bundle
 from nas.figure import front_figure
 from nas.metrics import LATENCY, MACS, PARAMS, TOP1, Objective, metric_named
@@ -21,11 +23,14 @@ from nas.pareto import FrontPoint, ParetoFront, objective_to_dict
 from nas.progress import Reporter, duration
 from nas.report import front_csv
 from nas.run_directory import RunDirectory
-from nas.search.loop import Progress, Search
-from nas.search.study import WINDOW, ArchitectureStudy, open_database
-from nas.search.workers import InlineWorkers, RayWorkers, Workers
+from nas.search.loop import Search
+from nas.search.ray_workers import RayWorkers
+from nas.search.reuse import known_measurements
+from nas.search.standing import Progress
+from nas.search.study import ArchitectureStudy, check_database, window_of
+from nas.search.workers import InlineWorkers, Workers
 from nas.session import Session, reopen, torch_threads
-from nas.training.data import ImageSet, sealed_test_split
+from nas.training.data import sealed_test_split
 from nas.training.trainer import SupernetTrainer, TrainProgress
 from nas.training.warm_start import warm_start
 
@@ -76,7 +81,7 @@ def check_budget(budget: Budget) -> None:
         RunError: The storage cannot be used, or nothing answers at the address of the Ray cluster.
     """
     if budget.storage and "://" in budget.storage:
-        open_database(budget.storage)
+        check_database(budget.storage)
     host, _, port = (budget.ray_address or "").rpartition("://")[2].rpartition(":")
     if host and port.isdecimal():
         try:
@@ -89,7 +94,7 @@ def check_budget(budget: Budget) -> None:
 
 
 def _trials_left(run: RunDirectory, budget: Budget) -> bool:
-    paid = sum(record["state"] in ("complete", "failed") for record in run.trial_records())
+    paid = sum(record["state"] in ("complete", "failed", "pruned") for record in run.trial_records())
     return budget.minutes is not None or (budget.trials or 0) > paid
 
 
@@ -100,7 +105,7 @@ def train(session: Session) -> Supernet:
         TrainingError: The loss is not finite.
         CheckpointError: Checkpoints are damaged or belong to something else.
     """
-    trainer = _trainer(session)
+    trainer = supernet_trainer(session)
     session.run.update_manifest(stage="training")
     last: TrainProgress | None = None
     with torch_threads(session.threads), sealed_test_split(), session.reporter.bar("supernet") as bar:
@@ -124,16 +129,16 @@ def train(session: Session) -> Supernet:
     return trained
 
 
-def _trainer(session: Session) -> SupernetTrainer:
+def supernet_trainer(session: Session) -> SupernetTrainer:
+    """The trainer of a run, at its beginning; `resume` loads its newest checkpoint."""
     config, init = session.config, session.config.init
     supernet = Supernet(session.space, seed=config.seed, ffn_branches=config.train.ffn_branches)
 
     def start(fresh: Supernet) -> None:
-        session.reporter.line("init", f"{init}, watched on training images")
         random = warm_start(
             fresh, init, session.data.train, ordered=config.init_ordered, device=session.device
         )
-        session.reporter.line("init", f"{len(random)} weights of the operators start at random")
+        session.reporter.line("init", f"{init}: {len(random)} weights of the operators start at random")
 
     return SupernetTrainer(
         supernet,
@@ -161,7 +166,7 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
     run.update_manifest(budget={"num_trials": budget.trials, "deadline": deadline})
     run.update_manifest(stage="searching")
     run.remove_front()
-    setup = _setup(session, manifest)
+    setup = evaluator_setup(session, manifest)
     arrays = evaluator_arrays(supernet, session.data.search)
     build = partial(build_evaluator, setup)
     study = ArchitectureStudy(
@@ -171,7 +176,8 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
         config.search.population_size,
         config.seed,
         budget.storage or run.journal_path,
-        window=max(WINDOW, 2 * budget.workers),
+        seeds=_seeds(session),
+        window=window_of(budget.workers),
         name=run.name if budget.storage else "architectures",
     )
     workers: Workers | None = None
@@ -179,12 +185,24 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
         if budget.workers == 0:
             workers = InlineWorkers(build(arrays))
         else:
-            session.reporter.line("workers", f"{budget.workers} Ray actors, one thread each")
             gpus = 1 / budget.workers if session.device.type == "cuda" else 0
             workers = RayWorkers(
                 build, arrays, budget.workers, budget.ray_address, config.evaluate.timeout_s, num_gpus=gpus
             )
-        loop = Search(session.space, objectives, study, workers, run)
+            session.reporter.line("workers", f"{workers.num_workers} Ray actors, one thread each")
+        conditions = setup.conditions(len(arrays["labels"]), stage="search")
+        known = known_measurements(run, conditions)
+        if known:
+            session.reporter.line("known", f"{len(known)} architectures were measured by other runs")
+        loop = Search(
+            session.space,
+            objectives,
+            study,
+            workers,
+            run,
+            racing=config.evaluate.racing,
+            known=known,
+        )
         with torch_threads(1), sealed_test_split(), session.reporter.bar("search") as bar:
             trials = loop.run(
                 trials=budget.trials, minutes=budget.minutes, on_progress=lambda p: bar(*_search_line(p))
@@ -198,6 +216,17 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
     session.reporter.line("search", f"ended: {loop.outcome}")
 
 
+def _seeds(session: Session) -> list[Architecture]:
+    """The architectures on the fronts of earlier runs that are in the space."""
+    found: list[Architecture] = []
+    for path in session.config.search.seed_runs:
+        front = ParetoFront.from_run(path).points
+        fitting = [point.architecture for point in front if point.architecture in session.space]
+        session.reporter.line("seeds", f"{len(fitting)} of {len(front)} on the front of {path}")
+        found += fitting
+    return found
+
+
 def measure(session: Session, supernet: Supernet) -> ParetoFront:
     """Measure the front's latency again, alone on the machine and interleaved, and write the answer."""
     run = session.run
@@ -208,7 +237,7 @@ def measure(session: Session, supernet: Supernet) -> ParetoFront:
         raise NoResultError(
             f"{run.path}: no trial was completed", hint=f"see the errors in {run.path}/trials.csv"
         )
-    setup = _setup(session, manifest)
+    setup = evaluator_setup(session, manifest)
     with torch_threads(1), sealed_test_split():
         meter = setup.meter(supernet)
         reference_ms = meter.calibrate(CALIBRATION_ROUNDS)
@@ -232,6 +261,7 @@ def measure(session: Session, supernet: Supernet) -> ParetoFront:
             values={**before.values, LATENCY.name: timing.median_ms},
             intervals={**before.intervals, LATENCY.name: timing.interval_ms},
             conditions=replace(before.conditions, latency_stage="exclusive"),
+            correct=b"",  # stays with the trial
         )
         points.append(FrontPoint(point.architecture, measurement, {"layer_latency_share": share}))
     front = ParetoFront.from_points(points, found.objectives, manifest["constraints"])
@@ -255,8 +285,9 @@ def trained_supernet(session: Session) -> Supernet:
     Raises:
         RunError: Training has not ended.
     """
-    trainer = _trainer(session)
-    if trainer.resume() < trainer.steps:
+    trainer = supernet_trainer(session)
+    done = trainer.resume()
+    if done is None or done < trainer.steps:
         raise RunError(
             f"{session.run.path}: the supernet is not trained yet",
             hint=f"python search.py run {session.run.manifest['space_file']} --run {session.run.path}",
@@ -288,13 +319,8 @@ def export(
         "device": session.device,
         "precision": conditions.precision,
     }
-    limit = session.config.evaluate.max_images
     images = session.data.search
-    ranked = (
-        images
-        if limit is None
-        else ImageSet(images.images[:limit], images.labels[:limit], images.mean, images.std)
-    )
+    ranked = images.part(0, session.config.evaluate.max_images or len(images))
     with torch_threads(1):
         again = top1_percent(count_correct(subnet.to(session.device), ranked, **common))
         tested = count_correct(subnet, session.data.open_test(), **common)
@@ -348,7 +374,7 @@ def _search_identity(session: Session, supernet: Supernet) -> dict[str, Any]:
     if "objectives" in manifest:
         return {}
     with torch_threads(1):
-        meter = _setup(session, {**manifest, "reference_ms": 1.0}).meter(supernet)
+        meter = evaluator_setup(session, {**manifest, "reference_ms": 1.0}).meter(supernet)
         reference_ms = meter.calibrate(CALIBRATION_ROUNDS)
     largest, backbone = session.space.largest(), session.space.backbone
     worst = {
@@ -358,10 +384,15 @@ def _search_identity(session: Session, supernet: Supernet) -> dict[str, Any]:
         LATENCY.name: REFERENCE_MARGIN * reference_ms,
     }
     objectives = [Objective(metric_named(name), worst[name]) for name in session.config.search.objectives]
-    return {"objectives": [objective_to_dict(o) for o in objectives], "reference_ms": reference_ms}
+    return {
+        "objectives": [objective_to_dict(o) for o in objectives],
+        "reference_ms": reference_ms,
+        "reference_digest": largest.digest,
+    }
 
 
-def _setup(session: Session, manifest: Mapping[str, Any]) -> EvaluatorSetup:
+def evaluator_setup(session: Session, manifest: Mapping[str, Any]) -> EvaluatorSetup:
+    """How a run measures; the manifest has the supernet's digest and the reference's latency."""
     return EvaluatorSetup(
         space=session.space,
         config=session.config.evaluate,
@@ -379,8 +410,9 @@ def _search_line(p: Progress) -> tuple[int, int | None, str]:
     total = "" if p.total is None else f"/{p.total}"
     best = "-" if p.best_top1 is None else f"{p.best_top1:.1f} %"
     left = "" if p.eta_s is None else f"  left {duration(p.eta_s)}"
+    paid = p.complete + p.failed + p.pruned
     text = (
-        f"trial {p.complete + p.failed}{total}  best top-1 {best}  front {p.front_size}  "
-        f"hypervolume {p.hypervolume:.3f}  failed {p.failed}  repeats saved {p.repeated}{left}"
+        f"trial {paid}{total}  best top-1 {best}  front {p.front_size}  hypervolume {p.hypervolume:.3f}  "
+        f"beaten early {p.pruned}  failed {p.failed}  repeats saved {p.repeated}{left}"
     )
-    return p.complete + p.failed, p.total, text
+    return paid, p.total, text

@@ -1,5 +1,6 @@
 """One run, opened for work: its space, configuration, images and device, the same on every resume."""
 
+import os
 import platform
 import shlex
 import sys
@@ -57,7 +58,13 @@ class Session:
 
 
 def start(
-    space_file: Path, settings: tuple[str, ...], config: RunConfig, path: Path | None, reporter: Reporter
+    space_file: Path,
+    settings: tuple[str, ...],
+    config: RunConfig,
+    path: Path | None,
+    reporter: Reporter,
+    *,
+    scratch: Path | None = None,
 ) -> Session:
     """Create the run, or resume the one that is there.
 
@@ -67,11 +74,14 @@ def start(
         config: Resolved configuration.
         path: The run's folder; None: the last unfinished run of this space and configuration, else a new one.
         reporter: Tells people.
+        scratch: Check everything, but create a new run here instead, and leave its own folder alone.
 
     Raises:
         RunError: `path` holds another space, configuration or data; says where they differ.
         NasError: Space, data or device cannot be used.
     """
+    if config.train.epochs == 0 and not config.init:
+        raise ConfigError("train.epochs 0: there are no weights", hint="--init RUN, or --epochs N")
     text = read_text(space_file)
     space = parse_space(text, str(space_file), settings)
     device = resolve_device(config.device)
@@ -99,8 +109,11 @@ def start(
     else:
         if config.init:
             check_init(space, config.init)
+        path = path or next_path(RESULTS, space.name)
+        if scratch is not None:
+            _check_creatable(path)
         run = RunDirectory.create(
-            path or next_path(RESULTS, space.name),
+            scratch or path,
             manifest={
                 "command": shlex.join(["python", *sys.argv]),
                 "space_file": str(space_file),
@@ -119,10 +132,20 @@ def start(
         )
         verb = "new"
     _describe(data, space, device, precision, reporter)
-    reporter.line("run", f"{run.path} ({verb}; the same command resumes it, Ctrl-C keeps what is finished)")
+    if scratch is None:
+        advice = f"{verb}; the same command resumes it, Ctrl-C keeps what is finished"
+    else:
+        advice = f"would be {verb}; nothing is written"
+    reporter.line("run", f"{path} ({advice})")
     return Session(
         run=run, space=space, config=config, data=data, device=device, precision=precision, reporter=reporter
     )
+
+
+def _check_creatable(path: Path) -> None:
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise RunError(f"{path}: cannot create: no writing into {parent}", hint="choose another --run DIR")
 
 
 def reopen(path: Path, reporter: Reporter) -> Session:

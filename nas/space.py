@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -12,26 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from nas import cost, space_sampling
+from nas import space_sampling
 from nas.architecture import Architecture, AttentionKind, Backbone, LayerChoice, hallucinated_heads
+from nas.designs import DESIGNS
 from nas.errors import ArchitectureError, SearchSpaceError
+from nas.space_bounds import Bound, Constraints, Extremes, used, why_infeasible
+from nas.space_largest import largest_within
 from nas.space_reasons import why_empty
 from nas.space_walk import GENES, LayerDomain, Rules, Walk
 
 __all__ = ["GENES", "Constraints", "LayerDomain", "Rules", "SearchSpace"]
 
 Value = int | float | str
-
-STARTS = 16  # draws among which the largest architecture under constraints is looked for
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Constraints:
-    """Hard bounds: on MACs and parameters of every architecture, on latency where it is measured."""
-
-    max_macs: float | None = None
-    max_params: float | None = None
-    max_latency_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +37,7 @@ class SearchSpace:
         layers: Domains of layer 0 up to the greatest depth.
         constraints: Hard bounds.
         rules: Which sequences of layers are legal.
+        seeds: Known designs that a search starts from (`nas.designs`); they change nothing of the space.
         num_classes_from_data: Whether `backbone.num_classes` is a stand-in until the data is known.
 
     Raises:
@@ -59,6 +51,7 @@ class SearchSpace:
     layers: tuple[LayerDomain, ...]
     constraints: Constraints = field(default_factory=Constraints)
     rules: Rules = field(default_factory=Rules)
+    seeds: tuple[str, ...] = DESIGNS
     num_classes_from_data: bool = False
 
     def __post_init__(self) -> None:
@@ -68,11 +61,7 @@ class SearchSpace:
         if problems:
             raise SearchSpaceError(self.name, problems, hint="every key: search_spaces/README.md")
         if self._smallest is None:
-            macs, params = self._macs(self._least(1.0, 0.0)), self._params(self._least(0.0, 1.0))
-            text = (
-                f"constraints: no architecture meets {self._bounds_text()}; the least possible is "
-                f"{macs:,} MACs, or {params:,} parameters"
-            )
+            text = f"constraints: {why_infeasible(self._extremes, self.constraints)}"
             raise SearchSpaceError(self.name, [text], hint="raise the bound, or allow cheaper choices")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,6 +72,9 @@ class SearchSpace:
             values = getattr(self, key)
             if not values or len(set(values)) != len(values) or min(values) < 1:
                 yield f"{key}: needs one or more different positive numbers, got {list(values)}"
+        for seed in self.seeds:
+            if seed not in DESIGNS:
+                yield f"seeds: {seed!r} is not one of {', '.join(DESIGNS)}"
         if self.depth and len(self.layers) != max(self.depth):
             yield f"layers: {len(self.layers)} domains for a greatest depth of {max(self.depth)}"
         for i, domain in enumerate(self.layers):
@@ -104,15 +96,6 @@ class SearchSpace:
                 for ratio in getattr(domain, gene):
                     if abs(width * ratio - round(width * ratio)) > 1e-6:
                         yield f"layers.{i}.{gene}: {ratio} x embed_dim {width} is not whole"
-
-    def _bounds_text(self) -> str:
-        names = {"max_macs": "MACs", "max_params": "parameters"}
-        bounds = [
-            f"at most {getattr(self.constraints, key):,.0f} {unit}"
-            for key, unit in names.items()
-            if getattr(self.constraints, key) is not None
-        ]
-        return " and ".join(bounds)
 
     # --- reading and identity -------------------------------------------------------------------------------
 
@@ -138,14 +121,14 @@ class SearchSpace:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Plain JSON values of what decides which architectures exist."""
         return {
             "name": self.name,
             "backbone": self.backbone.to_dict(),
             "embed_dim": list(self.embed_dim),
             "depth": list(self.depth),
             "layers": [{gene: list(getattr(domain, gene)) for gene in GENES} for domain in self.layers],
-            "constraints": {f.name: getattr(self.constraints, f.name) for f in fields(Constraints)},
+            "constraints": self.constraints.to_dict(),
             "rules": {f.name: getattr(self.rules, f.name) for f in fields(Rules)},
         }
 
@@ -160,44 +143,14 @@ class SearchSpace:
         """Number of distinct architectures, before the hard constraints."""
         return len(self.embed_dim) * sum(self.walk.count(self.walk.start, depth) for depth in self.depth)
 
-    def _least(self, macs_weight: float, params_weight: float) -> Architecture:
-        """The least weighted sum of MACs and parameters, exactly; constraints do not count."""
-        found = []
-        for width in self.embed_dim:
-            macs, params = cost.outside_macs_params(width, self.backbone)
-            outside = macs_weight * macs + params_weight * params
-            for depth in self.depth:
-                inside = self.walk.least(width, depth, macs_weight, params_weight)
-                if inside is not None:
-                    found.append((outside + inside[0], width, inside[1]))
-        _, width, layers = min(found, key=lambda item: item[0])
-        return Architecture(embed_dim=width, layers=layers)
-
-    def _extreme(self, sign: int) -> Architecture | None:
-        """The fewest (1) or most (-1) MACs within the bound on parameters; None where nothing is.
-
-        The hull of MACs against parameters is followed to the bound (LARAC), then single genes are changed:
-        exact but for architectures off the hull.
-        """
-        over, bound = self._least(sign, 0.0), self.constraints.max_params
-        if bound is None or self._params(over) <= bound:
-            return over
-        under = self._least(0.0, 1.0)
-        if self._params(under) > bound:
-            return None
-        while True:
-            slope = sign * (self._macs(under) - self._macs(over)) / (self._params(over) - self._params(under))
-            between = self._least(sign, slope)
-            fewer_macs = self._macs(under) - self._macs(between)
-            fewer_params = self._params(under) - self._params(between)
-            if sign * fewer_macs + slope * fewer_params <= 1e-9 * self._macs(under):
-                return self._climb(under, -sign)
-            over, under = (over, between) if self._params(between) <= bound else (between, under)
+    @cached_property
+    def _extremes(self) -> Extremes:
+        return Extremes(self.walk, self.embed_dim, self.depth)
 
     @cached_property
     def _smallest(self) -> Architecture | None:
-        found = self._extreme(1)
-        return found if found and self.within_constraints(found) else None
+        found = self._extremes.least("max_macs", self.constraints)
+        return found.architecture if found and self.within_constraints(found.architecture) else None
 
     def smallest(self) -> Architecture:
         """The architecture with the fewest MACs within the constraints."""
@@ -206,58 +159,34 @@ class SearchSpace:
 
     @cached_property
     def _largest(self) -> Architecture:
-        most, rng = self._least(-1.0, 0.0), np.random.default_rng(0)
-        if self.within_constraints(most):
-            return most
-        wanted, bound = self._extreme(-1), min(self._macs(most), self.constraints.max_macs or math.inf)
-        assert wanted is not None, "checked at construction"
-        drawn = [space_sampling.sample_near(self, bound, rng) for _ in range(STARTS)]
-        drawn += [wanted] * self.within_constraints(wanted)
-        return self._climb(max(drawn, key=self._macs), 1)
+        return largest_within(self, self._extremes)
 
     def largest(self) -> Architecture:
         """The most MACs; under constraints, an architecture that no change of one gene makes larger."""
         return self._largest
 
-    def _climb(self, architecture: Architecture, direction: int) -> Architecture:
-        """Change single genes while that gives more (1) or fewer (-1) MACs and breaks the bounds no more."""
-        best, improved = architecture, True
-        while improved:
-            improved = False
-            params = self.encode_unbounded(best)
-            for name, value in [(name, value) for name, values in self.choices().items() for value in values]:
-                candidate = self.nearest(params | {name: value})
-                more = (self._macs(candidate) - self._macs(best)) * direction > 0
-                if more and self.excess(candidate) <= self.excess(best):
-                    best, improved, params = candidate, True, params | {name: value}
-        return best
-
-    def _macs(self, architecture: Architecture) -> int:
-        return cost.macs(architecture, self.backbone)
-
-    def _params(self, architecture: Architecture) -> int:
-        return cost.params(architecture, self.backbone)
-
     def macs_range(self) -> tuple[int, int]:
         """Fewest and most MACs per image."""
-        return self._macs(self.smallest()), self._macs(self.largest())
+        return self._used("max_macs", self.smallest()), self._used("max_macs", self.largest())
 
     def params_range(self) -> tuple[int, int]:
         """Fewest and most parameters of a subnet, before the hard constraints."""
-        return self._params(self._least(0.0, 1.0)), self._params(self._least(0.0, -1.0))
+        return self._extremes.params_range()
+
+    def memory_range(self) -> tuple[int, int]:
+        """Fewest and most bytes that a subnet needs to run one image in fp32, before the hard constraints."""
+        return self._extremes.memory_range()
+
+    def _used(self, key: Bound, architecture: Architecture) -> int:
+        return used(key, architecture, self.backbone)
 
     def within_constraints(self, architecture: Architecture) -> bool:
-        """Whether MACs and parameters keep the hard bounds."""
+        """Whether MACs, parameters and memory keep the hard bounds."""
         return self.excess(architecture) == 0
 
     def excess(self, architecture: Architecture) -> float:
-        """By what share MACs and parameters, together, exceed the hard bounds; 0 within them."""
-        bounds, excess = self.constraints, 0.0
-        if bounds.max_macs is not None:
-            excess += max(0.0, self._macs(architecture) / bounds.max_macs - 1)
-        if bounds.max_params is not None:
-            excess += max(0.0, self._params(architecture) / bounds.max_params - 1)
-        return excess
+        """By what share MACs, parameters and memory, together, exceed the hard bounds; 0 within them."""
+        return self.constraints.excess(architecture, self.backbone)
 
     def __contains__(self, architecture: object) -> bool:
         return isinstance(architecture, Architecture) and not self.why_not(architecture)
@@ -272,7 +201,7 @@ class SearchSpace:
         if illegal := self.walk.why_not(architecture.layers):
             return [*reasons, illegal]
         if not reasons and not self.within_constraints(architecture):
-            reasons.append(f"it breaks the constraints: {self._bounds_text()}")
+            reasons.append(f"it breaks the constraints: {self.constraints.text()}")
         return reasons
 
     # --- flat parameters ------------------------------------------------------------------------------------

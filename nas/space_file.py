@@ -5,11 +5,12 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from nas.architecture import AttentionKind, Backbone, Hallucination, Reducer, is_square
+from nas.designs import Design
 from nas.document import Document, KeyPath, Problem, Section, check, error_of, shown
 from nas.errors import SearchSpaceError
 from nas.run_directory import RunDirectory
@@ -123,6 +124,7 @@ class ConstraintSection(Section):
 
     max_macs: Positive | None = None
     max_params: Positive | None = None
+    max_memory: Positive | None = None
     max_latency_ms: Positive | None = None
 
 
@@ -137,6 +139,9 @@ class SpaceFile(Section):
     overrides: Annotated[tuple[OverrideSection, ...], BeforeValidator(lambda value: value or ())] = ()
     rules: RuleSection = RuleSection()
     constraints: ConstraintSection = ConstraintSection()
+    seeds: Annotated[tuple[Design, ...], AfterValidator(_distinct), BeforeValidator(_as_list)] = get_args(
+        Design
+    )
 
 
 def read_space(path: str | Path, settings: Sequence[str] = ()) -> SearchSpace:
@@ -371,5 +376,6 @@ def _build(content: SpaceFile) -> SearchSpace:
         ),
         constraints=Constraints(**content.constraints.model_dump()),
         rules=Rules(**content.rules.model_dump()),
+        seeds=content.seeds,
         num_classes_from_data=backbone.num_classes is None,
     )

@@ -1,6 +1,6 @@
 """Which choices may follow which: walks over the layers with the state that later layers depend on.
 
-Every count, draw, repair and extreme of a `SearchSpace` is such a walk, so nothing is drawn and thrown away.
+Every count, draw and repair of a `SearchSpace` is such a walk, so nothing is drawn and thrown away.
 The feed-forward of a layer is free of the others, so walks go over *structures*, the choices without it, and
 multiply.
 """
@@ -10,13 +10,11 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from nas import cost
 from nas.architecture import (
     AttentionKind,
     Backbone,
     Hallucination,
     LayerChoice,
-    LayerContext,
     Reducer,
     hallucinated_heads,
     is_square,
@@ -98,10 +96,6 @@ Option = tuple[LayerChoice, State]
 PLAIN: dict[str, Any] = {"mlp_ratio": 4.0, "ffn_rank": 1.0}
 
 
-_Priced = dict[tuple[State, bool], list[tuple[int, int, LayerChoice]]]
-"""(MACs, parameters, structure) of options, by the state that they leave and whether later layers share them."""
-
-
 class Walk:
     """The legal sequences of layers of some domains over one backbone; what it has found once, it keeps."""
 
@@ -112,7 +106,6 @@ class Walk:
         self._options: dict[State, tuple[Option, ...]] = {}
         self._alive: dict[tuple[State, int], tuple[Option, ...]] = {}
         self._counts: dict[tuple[State, int], int] = {}
-        self._priced: dict[tuple[State, int], tuple[_Priced, _Priced]] = {}
         self._nearest: dict[tuple[Any, ...], tuple[LayerChoice, State]] = {}
 
     def options(self, state: State) -> tuple[Option, ...]:
@@ -232,71 +225,6 @@ class Walk:
             choice, state = self._nearest[key]
             layers.append(choice)
         return tuple(layers)
-
-    def least(
-        self, embed_dim: int, depth: int, macs_weight: float, params_weight: float
-    ) -> tuple[float, tuple[LayerChoice, ...]] | None:
-        """The least weighted sum of the layers' MACs and parameters, exactly, with its sequence if any.
-
-        Negative weights ask for the greatest.
-        """
-        found: dict[tuple[State, bool], tuple[float, tuple[LayerChoice, ...]] | None] = {}
-        cheapest: dict[tuple[int, int], tuple[float, tuple[float, float]]] = {}
-
-        def weighted(priced: tuple[int, int, LayerChoice]) -> float:
-            return macs_weight * priced[0] + params_weight * priced[1]
-
-        def feed_forward(layer: int, tokens: int) -> tuple[float, tuple[float, float]]:
-            key = (layer, tokens)
-            if key not in cheapest:
-                priced = []
-                for pair in self.feed_forwards(layer):
-                    macs, params = cost.feed_forward_macs_params(*pair, tokens, embed_dim, self.backbone)
-                    priced.append((macs_weight * macs + params_weight * params, pair))
-                cheapest[key] = min(priced)
-            return cheapest[key]
-
-        def from_here(state: State, must_share: bool) -> tuple[float, tuple[LayerChoice, ...]] | None:
-            if state.layer == depth:
-                return None if must_share else (0.0, ())
-            key = (state, must_share)
-            if key not in found:
-                best: tuple[float, LayerChoice, tuple[LayerChoice, ...]] | None = None
-                for (following, exports), options in self._prices(state, embed_dim)[must_share].items():
-                    rest = from_here(following, exports)
-                    if rest is None:
-                        continue
-                    macs, params, choice = min(options, key=weighted)
-                    value = macs_weight * macs + params_weight * params + rest[0]
-                    value += feed_forward(state.layer, choice.num_tokens)[0]
-                    if best is None or value < best[0]:
-                        best = (value, choice, rest[1])
-                found[key] = None
-                if best is not None:
-                    value, choice, rest_layers = best
-                    pair = feed_forward(state.layer, choice.num_tokens)[1]
-                    found[key] = (value, (with_feed_forward(choice, *pair), *rest_layers))
-            return found[key]
-
-        return from_here(self.start, False)
-
-    def _prices(self, state: State, embed_dim: int) -> tuple[_Priced, _Priced]:
-        """The options with their costs: those that do not share the attention before them, and those that do."""
-        key = (state, embed_dim)
-        if key not in self._priced:
-            consumers: tuple[_Priced, _Priced] = ({}, {})
-            for choice, following in self.options(state):
-                shared = choice.attention is AttentionKind.SHARED
-                for exports in (False, True) if following.shares_left else (False,):
-                    context = LayerContext(
-                        tokens_before=state.arriving,
-                        on_grid=following.on_grid,
-                        exports_maps=exports and not shared,
-                    )
-                    price = cost.token_macs_params(choice, context, embed_dim, self.backbone)
-                    consumers[shared].setdefault((following, exports), []).append((*price, choice))
-            self._priced[key] = consumers
-        return self._priced[key]
 
 
 AttentionChoice = tuple[AttentionKind, int, float, Hallucination | None]

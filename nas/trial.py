@@ -1,7 +1,8 @@
 """What was measured, under which conditions, and how it ended."""
 
+import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -16,8 +17,9 @@ class TrialState(StrEnum):
     COMPLETE = "complete"
     FAILED = "failed"
     REPEATED = "repeated"
-    """Proposed again; the earlier measurement was used and nothing was paid."""
+    """Measured before, in this run or in another on the same supernet and images; nothing was paid."""
     PRUNED = "pruned"
+    """Surely dominated on some of the images, so it was not shown the others; never on a front."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,10 @@ class Conditions:
     supernet: str
     torch: str
 
+    def on(self, num_images: int) -> "Conditions":
+        """The same on so many of the images."""
+        return replace(self, num_images=num_images)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {name: getattr(self, name) for name in self.__slots__}
@@ -62,12 +68,18 @@ class Measurement:
         intervals: 95 % confidence interval (low, high) by metric name, where one was measured.
         conditions: Under which they hold.
         seconds: Wall time the measurement took.
+        correct: Which images were classified right, a bit each (`numpy.packbits`), in the order in which
+            all architectures of a run see them; empty where that was not kept.
+        beaten_by: Number of the trial that dominates this architecture beyond doubt on the images it was
+            shown. There is no top-1 then, only its interval, and `conditions.num_images` counts these images.
     """
 
     values: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     conditions: Conditions
     seconds: float
+    correct: bytes = b""
+    beaten_by: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -76,6 +88,8 @@ class Measurement:
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
             "conditions": self.conditions.to_dict(),
             "seconds": self.seconds,
+            "correct": base64.b64encode(self.correct).decode(),
+            "beaten_by": self.beaten_by,
         }
 
     @classmethod
@@ -86,6 +100,8 @@ class Measurement:
             intervals={name: (pair[0], pair[1]) for name, pair in values["intervals"].items()},
             conditions=Conditions(**values["conditions"]),
             seconds=values["seconds"],
+            correct=base64.b64decode(values.get("correct", "")),
+            beaten_by=values.get("beaten_by"),
         )
 
 
@@ -97,9 +113,11 @@ class Trial:
         number: Order of proposal, from 0; Optuna's trial number.
         state: How it ended.
         architecture: What was proposed.
-        measurement: Present for COMPLETE and REPEATED.
+        measurement: Present for COMPLETE and PRUNED, and for REPEATED that of the earlier trial.
         error: Why it failed; present for FAILED.
-        repeat_of: Number of the trial with the same architecture; present for REPEATED.
+        repeat_of: Number of the trial with the same architecture; present for REPEATED within a run.
+        source: Run and trial that it was taken from, such as `results/digits-1#17`; present for REPEATED from
+            another run.
         started: Unix time of the proposal, seconds.
         finished: Unix time of the end, seconds.
     """
@@ -110,13 +128,15 @@ class Trial:
     measurement: Measurement | None = None
     error: str | None = None
     repeat_of: int | None = None
+    source: str | None = None
     started: float
     finished: float | None = None
 
     @property
-    def has_values(self) -> bool:
-        """Whether the architecture was measured, now or earlier."""
-        return self.measurement is not None
+    def is_whole(self) -> bool:
+        """Whether the architecture was measured on all images, now or earlier: only then it may be on a front."""
+        ended = self.state in (TrialState.COMPLETE, TrialState.REPEATED)
+        return ended and self.measurement is not None and self.measurement.beaten_by is None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: one line of `trials.jsonl`."""
@@ -128,6 +148,7 @@ class Trial:
             "measurement": None if self.measurement is None else self.measurement.to_dict(),
             "error": self.error,
             "repeat_of": self.repeat_of,
+            "source": self.source,
             "started": self.started,
             "finished": self.finished,
         }
@@ -148,6 +169,7 @@ class Trial:
                 measurement=None if measurement is None else Measurement.from_dict(measurement),
                 error=values["error"],
                 repeat_of=values["repeat_of"],
+                source=values.get("source"),
                 started=values["started"],
                 finished=values["finished"],
             )

@@ -8,6 +8,7 @@ from small_runs import TINY
 from nas import cost
 from nas.architecture import Architecture
 from nas.check import space_summary, space_table
+from nas.designs import known_designs
 from nas.space_file import parse_space
 
 
@@ -23,6 +24,7 @@ def test_a_summary_has_the_numbers_of_the_space(space):
     assert summary["architectures"] == space.size()
     assert summary["macs"] == list(space.macs_range())
     assert summary["params"] == list(space.params_range())
+    assert summary["memory"] == list(space.memory_range())
     assert summary["layers"] == [1, 2]
     assert summary["num_classes_from_data"] is True
     assert summary["constraints"]["max_params"] == 30000
@@ -37,6 +39,37 @@ def test_extremes_can_be_read_back_and_cost_what_is_said(space):
         assert said["macs"] == cost.macs(architecture, space.backbone)
         assert said["flops"] == 2 * said["macs"]
         assert said["params"] == cost.params(architecture, space.backbone)
+        assert said["memory"] == said["peak_activation_bytes"] + 4 * said["params"]
+
+
+def test_seeds_are_in_the_summary_and_in_the_table_with_their_costs(space):
+    designs = known_designs(space, space.seeds)
+    summary = space_summary(space)
+    assert list(summary["seeds"]) == list(designs)
+    for name, architecture in designs.items():
+        said = summary["seeds"][name]
+        assert Architecture.from_dict(said["architecture"]) == architecture
+        assert (said["macs"], said["params"]) == (
+            cost.macs(architecture, space.backbone),
+            cost.params(architecture, space.backbone),
+        )
+    text = io.StringIO()
+    Console(file=text, width=160).print(space_table(space))
+    assert [name for name in designs if f"seed {name}" not in text.getvalue()] == []
+    none = parse_space(TINY, "tiny.yaml", ("seeds=[]",))
+    assert space_summary(none)["seeds"] == {}
+
+
+def test_a_bound_on_memory_is_told_and_kept():
+    low, high = parse_space(TINY, "tiny.yaml").memory_range()
+    bounded = parse_space(TINY, "tiny.yaml", (f"constraints.max_memory={(low + high) // 2}",))
+    summary = space_summary(bounded)
+    assert summary["constraints"]["max_memory"] == (low + high) // 2
+    costs = [summary["smallest"], summary["largest"], *summary["seeds"].values()]
+    assert low <= max(said["memory"] for said in costs) <= (low + high) // 2
+    text = io.StringIO()
+    Console(file=text, width=160).print(space_table(bounded))
+    assert "max_memory" in text.getvalue()
 
 
 def test_a_summary_is_json(space):

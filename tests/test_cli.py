@@ -208,7 +208,7 @@ BAD = {
     "setting without a value": (["run", "tiny.yaml", "--set", "train.epochs"], "train.epochs"),
     "unknown key of the space": (["check", "tiny.yaml", "--set", "layers.num_head=2"], "num_head"),
     "wrong value": (["run", "tiny.yaml", "--set", "train.lr=fast"], "train.lr"),
-    "no epochs": (["run", "tiny.yaml", "--epochs=0"], "train.epochs"),
+    "negative epochs": (["run", "tiny.yaml", "--epochs=-1"], "train.epochs"),
     "negative workers": (["run", "tiny.yaml", "--workers=-1"], "--workers"),
     "no trials": (["run", "tiny.yaml", "--trials=0"], "--trials"),
     "negative seed": (["run", "tiny.yaml", "--seed=-1"], "seed"),
@@ -230,8 +230,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_misuse_is_one_message_and_touches_nothing(home, name):
+def assert_is_misuse(home, name, *more):
     (home / "bad.yaml").write_text("name: [tiny\nbackbone: {")
     (home / "binary.yaml").write_bytes(bytes(range(256)))
     (home / "wrong.yaml").write_text(TINY.replace("attention", "atention"))
@@ -239,12 +238,22 @@ def test_misuse_is_one_message_and_touches_nothing(home, name):
     (home / "mine" / "notes.txt").write_text("mine")
     arguments, said = BAD[name]
     before = {path: path.is_file() and path.read_bytes() for path in home.rglob("*")}
-    done = command(*arguments)
+    done = command(*arguments, *more)
     assert (done.code, done.stdout) == (2, "")
     assert said in done.stderr
     assert "hint: " in done.stderr or "Try 'search.py" in done.stderr
     assert "Traceback" not in done.stderr
     assert {path: path.is_file() and path.read_bytes() for path in home.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_misuse_is_one_message_and_touches_nothing(home, name):
+    assert_is_misuse(home, name)
+
+
+@pytest.mark.parametrize("name", [name for name, (words, _) in BAD.items() if words[0] == "run"])
+def test_misuse_of_a_dry_run_is_that_of_the_run(home, name):
+    assert_is_misuse(home, name, "--dry-run")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -256,7 +265,7 @@ def test_cuda_where_there_is_none_is_misuse(home):
 
 
 def test_all_problems_of_a_configuration_are_said_at_once(home):
-    done = command("run", "tiny.yaml", "--set=train.lr=-1", "--set=nonsense=1", "--epochs=0")
+    done = command("run", "tiny.yaml", "--set=train.lr=-1", "--set=nonsense=1", "--epochs=-1")
     assert done.code == 2
     for said in ("train.lr", "nonsense", "train.epochs"):
         assert said in done.stderr

@@ -17,9 +17,9 @@ BUDGET = {"--trials", "--minutes", "--workers", "--ray-address", "--storage"}
 EVERYWHERE = {"--quiet", "--verbose", "--debug", "--version"}
 
 COMMANDS = {
-    "run": SHARED | BUDGET | {"--format"},
-    "train": SHARED,
-    "search": BUDGET | {"--format"},
+    "run": SHARED | BUDGET | {"--dry-run", "--format"},
+    "train": SHARED | {"--dry-run", "--format"},
+    "search": BUDGET | {"--dry-run", "--format"},
     "check": {"--set", "--format"},
     "status": {"--format"},
     "front": {"--max-latency-ms", "--max-macs", "--max-params", "--min-top1", "--sort", "--format"},

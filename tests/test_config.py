@@ -75,7 +75,8 @@ class TestRefusing:
             '  line 3: train.epoch: unknown key; did you mean "epochs"?',
             "  line 4: train.lr: must be more than 0, got 0",
             "  line 5: train.lr: key is given twice, first in line 4",
-            "  line 6: search.sampler: 'nsga' is not one of nsga2, tpe, random; did you mean \"nsga2\"?",
+            "  line 6: search.sampler: 'nsga' is not one of predictor, nsga2, nsga3, tpe, gp, evolution, random; "
+            'did you mean "nsga3"?',
             '  line 7: epochs: unknown key here; did you mean "train.epochs"?',
             "  --set evaluate: must look like section.key=value",
             "  option seed: must be at least 0, got -1",

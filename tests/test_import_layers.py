@@ -21,7 +21,11 @@ LAYERS: tuple[tuple[set[str], ...], ...] = (
     (
         {
             "cost",
+            "designs",
             "memory",
+            "space_bounds",
+            "space_largest",
+            "space_paths",
             "space_reasons",
             "space_walk",
             "space_sampling",
@@ -36,7 +40,7 @@ LAYERS: tuple[tuple[set[str], ...], ...] = (
     ({"evaluation"},),
     ({"search"}, {"report", "figure", "check"}, {"bundle", "model_card", "export"}, {"progress"}, {"doctor"}),
     ({"session", "pipeline"},),
-    ({"redundancy"},),
+    ({"redundancy"}, {"rehearsal", "forecast"}),
     ({"cli_options", "cli_output", "cli_look", "cli"},),
 )
 AT_HOME = {

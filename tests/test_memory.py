@@ -119,3 +119,10 @@ def test_fewer_tokens_need_less_memory_and_the_peak_names_its_layer():
     index, operation, values = max(memory.live_values(late, DEIT), key=lambda entry: entry[2])
     assert (index, operation) == (0, "mlp")
     assert 4 * values == memory.peak_activation_bytes(late, DEIT)
+
+
+def test_what_it_takes_to_run_is_the_peak_of_one_image_and_the_parameters():
+    subnet = Subnet(backbone(), plain()).eval()
+    weights = sum(parameter.nbytes for parameter in subnet.parameters())
+    peak = tracked_peak(subnet, torch.zeros(1, 1, 16, 16))
+    assert memory.bytes_to_run(plain(), backbone()) == weights + peak

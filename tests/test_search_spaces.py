@@ -11,6 +11,7 @@ import pytest
 
 from nas.architecture import Architecture, AttentionKind, Hallucination, LayerChoice, Reducer
 from nas.config import SPACE_KEYS
+from nas.designs import DESIGNS
 from nas.document import Section
 from nas.space import GENES, LayerDomain, Rules, SearchSpace
 from nas.space_file import (
@@ -249,6 +250,10 @@ class TestReadme:
         text = README.read_text()
         words = [member.value for kind in (AttentionKind, Reducer, Hallucination) for member in kind]
         assert [word for word in words if f"`{word}`" not in text] == []
+
+    def test_readme_has_every_design(self):
+        section = README.read_text().split("### Seeds")[1].split("\n## ")[0]
+        assert tuple(re.findall(r"^\| ([a-z_]+) \| (?!design)", section, flags=re.MULTILINE)) == DESIGNS
 
     def test_readme_has_every_rule(self):
         rules = re.findall(r"^\| (C\d+) \| .+ \|$", README.read_text(), flags=re.MULTILINE)

@@ -1,9 +1,12 @@
 """Every way in which the YAML of a search space can be wrong, and what is said of it."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nas.designs import DESIGNS
 from nas.errors import SearchSpaceError
 from nas.space_file import parse_space, read_space
 from nas.yaml_file import dump_yaml
@@ -41,11 +44,13 @@ overrides:
   - {layers: 3-1, num_tokens: 35}
   - {num_heads: []}
 rules: {max_shared: -1, max_reduction: 2, static_after_reduction: 2}
-constraints: {max_macs: -5, max_param: 1e3}
-seeds: [deit]
+constraints: {max_macs: -5, max_param: 1e3, max_memory: 0}
+seeds: [deit, psvitt, deit]
+budget: 3
 depth: 3
 """
-        keys = "name, backbone, embed_dim, depth, layers, overrides, rules, constraints"
+        keys = "name, backbone, embed_dim, depth, layers, overrides, rules, constraints, seeds"
+        designs = "deit, psvit, dgssa_glad, hmhsa_cffn, castling, uniform"
         assert refused(text) == [
             "line 1: name: may hold only letters, digits and -_., as it names folders, got '../x y'",
             "line 2: backbone.in_chans: must be 3, got 1",
@@ -70,9 +75,11 @@ depth: 3
             "line 15: rules.static_after_reduction: must be true or false, got 2",
             'line 15: rules.max_reduction: unknown key; did you mean "max_reductions"?',
             "line 16: constraints.max_macs: must be more than 0, got -5",
+            "line 16: constraints.max_memory: must be more than 0, got 0",
             'line 16: constraints.max_param: unknown key; did you mean "max_params"?',
-            f"line 17: seeds: unknown key; known here: {keys}",
-            "line 18: depth: key is given twice, first in line 4",
+            f"line 17: seeds[1]: 'psvitt' is not one of {designs}; did you mean \"psvit\"?",
+            f"line 18: budget: unknown key; known here: {keys}",
+            "line 19: depth: key is given twice, first in line 4",
         ]
 
     def test_contradictions_are_told_together(self):
@@ -131,6 +138,8 @@ depth: 3
                 "overrides[0].layers: must be like 3, 0-1, first, last or [0, 2], got -1",
             ),
             ("overrides: [{layers: 0-99999}]", "overrides[0].layers: there is no layer 4; layers are 0 to 3"),
+            ("seeds: 3", f"seeds: 3 is not one of {', '.join(DESIGNS)}"),
+            ("seeds: [deit, deit]", "seeds: names 'deit' twice"),
             ("constraints: {max_latency_ms: 0}", "constraints.max_latency_ms: must be more than 0, got 0"),
             ("num_heads: 3", 'num_heads: unknown key here; did you mean "layers.num_heads"?'),
         ],
@@ -216,6 +225,7 @@ depth: 3
         [
             ("overrides: [5, {layers: 0, num_heads: x}]", 2),
             ("layers:\noverrides: [{}]\nseeds: {a: 1}", 2),
+            ("layers:\noverrides: [{}]\nbudget: {a: 1}", 2),
             ("overrides: [[1], {layers: {a: 1}}]\nlayers: [1]", 3),
         ],
     )
@@ -271,6 +281,21 @@ depth: 3
         with pytest.raises(SearchSpaceError, match=least) as caught:
             parse_space(PLAIN + "constraints: {max_macs: 1e3}\n", "a.yaml")
         assert caught.value.hint == "raise the bound, or allow cheaper choices"
+
+    @pytest.mark.parametrize(
+        ("bounds", "least"),
+        [
+            ("max_memory: 1e3", r"at most 1,000 bytes; the least possible is [\d,]+ bytes$"),
+            (
+                "max_macs: 10, max_params: 10, max_memory: 10",
+                r"at most 10 MACs and at most 10 parameters and at most 10 bytes; the least possible is [\d,]+"
+                r" MACs and [\d,]+ parameters and [\d,]+ bytes, each without the other bounds$",
+            ),
+        ],
+    )
+    def test_every_bound_is_told_with_the_least_possible(self, bounds, least):
+        (problem,) = refused(PLAIN + f"constraints: {{{bounds}}}\n")
+        assert re.match(r"line 5: constraints: no architecture meets " + least, problem), problem
 
     def test_wrong_setting_is_told_as_a_setting(self):
         changes = ("constraints.max_macs=lots", "layers.num_tokens=[64, 30]", "nam=x", "layers")

@@ -3,6 +3,7 @@
 import pytest
 
 from nas.architecture import AttentionKind, Hallucination, Reducer
+from nas.designs import DESIGNS
 from nas.space import Constraints, LayerDomain, Rules
 from nas.space_file import parse_space, read_space
 
@@ -122,6 +123,27 @@ def test_rules_are_read_one_by_one():
     space = parse_space(text, "a.yaml", ["rules.max_reductions=0"])
     assert space.rules == Rules(max_shared=3, max_reductions=0, static_after_reduction=True)
     assert space.digest != parse_space(PLAIN, "a.yaml").digest
+
+
+def test_every_bound_is_read():
+    text = PLAIN + "constraints: {max_macs: 9e9, max_params: 9e8, max_memory: 9e9, max_latency_ms: 8}\n"
+    bounds = Constraints(max_macs=9e9, max_params=9e8, max_memory=9e9, max_latency_ms=8.0)
+    assert parse_space(text, "a.yaml").constraints == bounds
+
+
+@pytest.mark.parametrize(
+    ("words", "seeds"),
+    [
+        ("", DESIGNS),
+        ("seeds: deit", ("deit",)),
+        ("seeds: [psvit, deit]", ("psvit", "deit")),
+        ("seeds: []", ()),
+    ],
+)
+def test_seeds_are_read_and_all_designs_where_they_are_left_out(words, seeds):
+    space = parse_space(f"{PLAIN}{words}\n", "a.yaml")
+    assert space.seeds == seeds
+    assert space.digest == parse_space(PLAIN, "a.yaml").digest
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
-"""Top-1 accuracy of a classifier on decoded images."""
+"""Which images a classifier gets right."""
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 
 from nas.errors import EvaluationError
 from nas.training.data import ImageSet
@@ -9,7 +11,7 @@ from nas.training.data import ImageSet
 
 def count_correct(
     model: nn.Module, images: ImageSet, *, batch_size: int, device: torch.device, precision: str
-) -> Tensor:
+) -> NDArray[np.bool_]:
     """Which images the model classifies right.
 
     Args:
@@ -20,7 +22,7 @@ def count_correct(
         precision: `bf16` computes under autocast; `fp32` does not.
 
     Returns:
-        [N] bool, on the CPU.
+        [N] bool.
 
     Raises:
         EvaluationError: A logit is not finite.
@@ -33,17 +35,4 @@ def count_correct(
             if not torch.isfinite(logits).all():
                 raise EvaluationError(f"logits of images {start} to {start + len(logits) - 1} are not finite")
             correct[chosen] = logits.argmax(dim=1).cpu() == images.labels[chosen]
-    return correct
-
-
-def top1_percent(correct: Tensor) -> float:
-    """Share of right answers, percent."""
-    return 100.0 * float(correct.sum()) / len(correct)
-
-
-def wilson_interval(correct: Tensor) -> tuple[float, float]:
-    """95 % interval of the accuracy that the images stand for, percent (Wilson's score, from scipy)."""
-    from scipy.stats import binomtest  # type: ignore[import-untyped]
-
-    interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(0.95, method="wilson")
-    return 100.0 * float(interval.low), 100.0 * float(interval.high)
+    return correct.numpy()

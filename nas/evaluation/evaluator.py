@@ -2,20 +2,23 @@
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from nas import cost
 from nas.architecture import Architecture
 from nas.config import EvaluateConfig, Precision
-from nas.errors import ConfigError, EvaluationError
-from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval
+from nas.errors import ConfigError, OutOfMemoryError
+from nas.evaluation.accuracy import count_correct
 from nas.evaluation.latency import LatencyMeter
+from nas.evaluation.racing import Rival, race
+from nas.evaluation.scores import measurement
 from nas.model.supernet import Supernet
 from nas.space import SearchSpace
 from nas.training.data import ImageSet
@@ -29,8 +32,15 @@ class Evaluator(Protocol):
 
     conditions: Conditions
 
-    def evaluate(self, architecture: Architecture) -> Measurement:
-        """Measure.
+    def evaluate(
+        self, architecture: Architecture, rivals: Sequence[Rival] = (), *, attempt: int = 0
+    ) -> Measurement:
+        """Measure, or stop where one of the rivals is surely better (`Measurement.beaten_by`).
+
+        Args:
+            architecture: What to measure.
+            rivals: Completed trials; none: every image is seen.
+            attempt: Earlier attempts that ran out of memory or killed their process; each halves the batch.
 
         Raises:
             EvaluationError: This candidate cannot be measured.
@@ -69,7 +79,8 @@ class EvaluatorSetup:
         return self.config.latency_batch_size or (1 if self.space.backbone.image_size >= 128 else 64)
 
     def conditions(self, num_images: int, *, stage: str) -> Conditions:
-        """Under which this setup measures."""
+        """Under which this setup measures, of a search split of so many images the first ones that it uses."""
+        num_images = min(num_images, self.config.max_images or num_images)
         return Conditions(
             device=device_name(self.device),
             precision=self.precision,
@@ -100,54 +111,61 @@ class SubnetEvaluator:
     Args:
         setup: How.
         supernet: The weights; extracted from, never written.
-        images: The search split.
+        images: The search split, or its first images as the configuration says.
     """
 
     def __init__(self, setup: EvaluatorSetup, supernet: Supernet, images: ImageSet) -> None:
         self.setup, self.supernet = setup, supernet
-        limit = setup.config.max_images
-        self.images = (
-            images
-            if limit is None
-            else ImageSet(images.images[:limit], images.labels[:limit], images.mean, images.std)
-        )
+        self.images = images.part(0, setup.config.max_images or len(images))
         self.device = torch.device(setup.device)
         self.meter = setup.meter(supernet) if setup.with_latency else None
         self.conditions = setup.conditions(len(self.images), stage="search")
 
-    def evaluate(self, architecture: Architecture) -> Measurement:
-        """Measure top-1, MACs, parameters and, where it is an objective, latency.
+    def evaluate(
+        self, architecture: Architecture, rivals: Sequence[Rival] = (), *, attempt: int = 0
+    ) -> Measurement:
+        """Measure MACs, parameters, where it is an objective latency, and then top-1; see `Evaluator`.
 
         Raises:
-            EvaluationError: Out of memory, or a logit is not finite.
+            OutOfMemoryError: Even with this batch.
+            EvaluationError: A logit is not finite.
         """
         started = time.perf_counter()
         backbone = self.setup.space.backbone
-        try:
-            subnet = self.supernet.extract(architecture).to(self.device)
-            correct = count_correct(
+        batch_size = max(1, self.setup.config.batch_size >> attempt)
+        values = {
+            "macs": float(cost.macs(architecture, backbone)),
+            "params": float(cost.params(architecture, backbone)),
+        }
+
+        def classify(start: int, stop: int) -> NDArray[np.bool_]:
+            return count_correct(
                 subnet,
-                self.images,
-                batch_size=self.setup.config.batch_size,
+                self.images.part(start, stop),
+                batch_size=batch_size,
                 device=self.device,
                 precision=self.setup.precision,
             )
-            values = {
-                "top1": top1_percent(correct),
-                "macs": float(cost.macs(architecture, backbone)),
-                "params": float(cost.params(architecture, backbone)),
-            }
+
+        try:
+            subnet = self.supernet.extract(architecture).to(self.device)
             if self.meter is not None:
                 ratio = self.meter.ratio(subnet, self.setup.config.latency_pairs)
                 values["latency_ms"] = ratio * self.setup.reference_ms
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise EvaluationError(f"out of memory: {error}") from error
-        return Measurement(
-            values=values,
-            intervals={"top1": wilson_interval(correct)},
-            conditions=self.conditions,
-            seconds=time.perf_counter() - started,
+            correct, beaten_by = race(classify, len(self.images), values, rivals)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(f"out of memory with {batch_size} images at once: {error}") from error
+        return measurement(
+            correct, values, self.conditions, beaten_by=beaten_by, seconds=time.perf_counter() - started
         )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: CUDA and Python have an exception for it, torch on a CPU only words."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def build_evaluator(setup: EvaluatorSetup, arrays: Mapping[str, NDArray[Any]]) -> SubnetEvaluator:

@@ -90,6 +90,7 @@ class GroupCommitJournal(BaseJournalBackend):
             return
         *firsts, last = self._buffer
         text = b"".join(line[:-1] + MORE + b"\n" for line in firsts) + last + b"\n"
+        self._size = os.fstat(self._file.fileno()).st_size  # optuna-dashboard may have added a note
         try:
             written = 0
             while written < len(text):

@@ -8,9 +8,9 @@ was in flight, and that is measured again under its old number.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -19,44 +19,25 @@ from nas.errors import ConfigError, RunError
 from nas.metrics import LATENCY, TOP1, Objective
 from nas.pareto import hypervolume, non_dominated
 from nas.run_directory import RunDirectory
-from nas.search.study import ArchitectureStudy
-from nas.search.workers import Result, Workers
+from nas.search.standing import Clock, Progress, VisibleFront
+from nas.search.study import STORAGE_ERRORS, ArchitectureStudy
+from nas.search.workers import Result, Task, Workers
 from nas.space import SearchSpace
 from nas.trial import Measurement, Trial, TrialState
 
 PATIENCE = 20  # repeats in a row before an architecture that was not seen yet is proposed
 TRIES = 200  # neighbours drawn in looking for one
 
-ENDED = (TrialState.COMPLETE, TrialState.FAILED, TrialState.REPEATED)
+ENDED = (TrialState.COMPLETE, TrialState.FAILED, TrialState.REPEATED, TrialState.PRUNED)
 
 Outcome = Literal["trials", "minutes", "space exhausted"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How a search stands.
+class Known(NamedTuple):
+    """What another run measured under the same conditions, and where that is written down."""
 
-    Attributes:
-        complete: Architectures measured.
-        failed: Trials that failed, without those that failed before.
-        repeated: Proposals answered from earlier trials.
-        total: Trials to pay for; None when time is the limit.
-        seconds: Since this process began to search.
-        eta_s: Seconds left; None while unknown.
-        hypervolume: Share of the box between ideal and reference.
-        front_size: Architectures that no other dominates.
-        best_top1: Percent; None before the first.
-    """
-
-    complete: int
-    failed: int
-    repeated: int
-    total: int | None
-    seconds: float
-    eta_s: float | None
-    hypervolume: float
-    front_size: int
-    best_top1: float | None
+    measurement: Measurement
+    source: str
 
 
 class Search:
@@ -70,6 +51,8 @@ class Search:
         study: Proposes.
         workers: Measure.
         run: Keeps the trials.
+        racing: Whether what is surely dominated is stopped early.
+        known: Measurements of other runs by digest; they are taken over and cost nothing.
 
     Attributes:
         outcome: Why the last `run` ended.
@@ -84,12 +67,17 @@ class Search:
         study: ArchitectureStudy,
         workers: Workers,
         run: RunDirectory,
+        *,
+        racing: bool = False,
+        known: Mapping[str, Known] | None = None,
     ) -> None:
         self.space = space
         self.objectives = tuple(objectives)
         self._study = study
         self._workers = workers
         self._run = run
+        self._racing = racing
+        self._known = known or {}
         self._forget()
 
     def _forget(self) -> None:
@@ -101,6 +89,8 @@ class Search:
         self._counts = Counter[str]()  # of ended trials, by their field in `Progress`
         self._best_top1: float | None = None
         self._front = np.empty((0, len(self.objectives)))
+        self._visible = VisibleFront(self.objectives, self.space.constraints.max_latency_ms)
+        self._num_free = 0  # architectures that were taken over
         self._next = 0
         self._streak = 0  # repeats since the last new architecture
         self._recorded: dict[int, Trial] = {}
@@ -122,12 +112,13 @@ class Search:
 
         Raises:
             ConfigError: No limit was given.
-            RunError: The recorded trials contradict the study, or a file cannot be written.
+            RunError: The recorded trials contradict the study, a file cannot be written, or the database is
+                lost.
             KeyboardInterrupt: Ctrl-C, after what is finished was recorded and the workers were closed.
         """
         if trials is None and minutes is None:
             raise ConfigError("a search needs a limit", hint="--trials N or --minutes M")
-        clock = _Clock(trials, minutes)
+        clock = Clock(trials, minutes)
         try:
             self._resume()
             clock.paid_before = self._num_paid
@@ -143,6 +134,8 @@ class Search:
                 self._end(result)
             self._workers.close()
             raise
+        except STORAGE_ERRORS as error:
+            raise self._study.lost(error) from error
         self._study.commit()
         return tuple(self._trials[number] for number in sorted(self._trials))
 
@@ -167,10 +160,10 @@ class Search:
 
     # --- proposing -----------------------------------------------------------------------------------------
 
-    def _is_over(self, clock: "_Clock") -> bool:
-        if clock.trials is not None and len(self._first) >= clock.trials:
+    def _is_over(self, clock: Clock) -> bool:
+        if clock.trials is not None and len(self._first) - self._num_free >= clock.trials:
             self.outcome = "trials"
-        elif clock.minutes is not None and clock.seconds >= 60 * clock.minutes:
+        elif clock.is_over:
             self.outcome = "minutes"
         elif self._is_exhausted or len(self._first) >= self.space.size():
             self.outcome = "space exhausted"
@@ -202,15 +195,8 @@ class Search:
 
     def _unseen_neighbour(self) -> Architecture | None:
         """Search around the front, then anywhere, for an architecture that was not proposed yet."""
-        visible = [
-            trial
-            for trial in self._trials.values()
-            if trial.state is TrialState.COMPLETE and trial.number <= self._next - self._study.window
-        ]
-        visible.sort(key=lambda trial: trial.number)
-        values = [self._row(trial.measurement) for trial in visible if trial.measurement is not None]
-        mask = non_dominated(np.array(values), [objective.metric.direction for objective in self.objectives])
-        parents = [trial.architecture for trial, is_best in zip(visible, mask, strict=True) if is_best]
+        self._visible.advance(self._trials, self._next - self._study.window)
+        parents = self._visible.architectures
         rng = self._study.generator(self._next)
         for i in range(TRIES):
             if parents and i < TRIES // 2:
@@ -222,7 +208,7 @@ class Search:
         return None
 
     def _admit(self, number: int, architecture: Architecture) -> None:
-        """Decide what becomes of a proposal: recorded already, a repeat, or to be measured."""
+        """Decide what becomes of a proposal: recorded already, a repeat, measured elsewhere, or to be measured."""
         self._next = number + 1
         first = self._first.setdefault(architecture.digest, number)
         self._streak = self._streak + 1 if first != number else 0
@@ -232,9 +218,13 @@ class Search:
             if record.architecture != architecture:
                 raise _contradiction(number, record.architecture.digest, architecture.digest)
             self._keep(record)
+        elif first == number and architecture.digest in self._known:
+            known = self._known[architecture.digest]
+            self._record(pending.ended(number, TrialState.REPEATED, known.measurement, source=known.source))
         elif first == number:
             self._in_flight[number] = pending
-            self._workers.submit(number, architecture)
+            self._visible.advance(self._trials, number - self._study.window)
+            self._workers.submit(Task(number, architecture, self._visible.rivals() if self._racing else ()))
         elif first in self._in_flight:
             self._repeats.setdefault(first, []).append((number, pending))
         else:
@@ -246,40 +236,28 @@ class Search:
         """Record a measured trial and the repeats that waited for it."""
         pending = self._in_flight.pop(result.number)
         measurement, error = result.measurement, result.error
-        if measurement is not None:
+        state = TrialState.COMPLETE
+        if measurement is not None and measurement.beaten_by is not None:
+            state = TrialState.PRUNED
+        elif measurement is not None:
             names = [objective.metric.name for objective in self.objectives]
             if missing := [name for name in names if name not in measurement.values]:
                 measurement, error = None, f"not measured: {', '.join(missing)}"
-        self._record(
-            Trial(
-                number=result.number,
-                state=TrialState.FAILED if measurement is None else TrialState.COMPLETE,
-                architecture=pending.architecture,
-                measurement=measurement,
-                error=error,
-                started=pending.started,
-                finished=time.time(),
-            )
-        )
+        if measurement is None:
+            state = TrialState.FAILED
+        self._record(pending.ended(result.number, state, measurement, error=error))
         for number, repeat in self._repeats.pop(result.number, []):
             self._repeat(number, repeat, result.number)
         self._study.commit()
 
     def _repeat(self, number: int, pending: "_Pending", first: int) -> None:
         original = self._trials[first]
-        has_failed = original.measurement is None
-        self._record(
-            Trial(
-                number=number,
-                state=TrialState.FAILED if has_failed else TrialState.REPEATED,
-                architecture=pending.architecture,
-                measurement=original.measurement,
-                error=f"failed before as trial {first}: {original.error}" if has_failed else None,
-                repeat_of=None if has_failed else first,
-                started=pending.started,
-                finished=time.time(),
-            )
-        )
+        if original.measurement is None:
+            error = f"failed before as trial {first}: {original.error}"
+            self._record(pending.ended(number, TrialState.FAILED, None, error=error))
+        else:
+            measurement = original.measurement
+            self._record(pending.ended(number, TrialState.REPEATED, measurement, repeat_of=first))
 
     def _record(self, trial: Trial) -> None:
         self._run.append_trial(trial)
@@ -289,17 +267,14 @@ class Search:
         self._trials[trial.number] = trial
         if trial.number not in self._told:
             self._told.add(trial.number)
-            if trial.measurement is not None:
-                self._study.tell_complete(trial.number, trial.measurement)
-            else:
-                self._study.tell_failed(trial.number, trial.error or "")
+            self._study.tell(trial)
         if self._first[trial.architecture.digest] != trial.number:
             self._counts["repeated"] += 1
-        elif trial.measurement is None:
-            self._counts["failed"] += 1
         else:
-            self._counts["complete"] += 1
-            self._extend_front(trial.measurement)
+            self._counts[trial.state.value] += 1
+            self._num_free += trial.source is not None
+            if trial.is_whole and trial.measurement is not None:
+                self._extend_front(trial.measurement)
 
     # --- progress ------------------------------------------------------------------------------------------
 
@@ -318,13 +293,14 @@ class Search:
 
     @property
     def _num_paid(self) -> int:
-        return self._counts["complete"] + self._counts["failed"]
+        return self._counts["complete"] + self._counts["failed"] + self._counts["pruned"]
 
-    def _progress(self, clock: "_Clock") -> Progress:
+    def _progress(self, clock: Clock) -> Progress:
         return Progress(
             complete=self._counts["complete"],
             failed=self._counts["failed"],
             repeated=self._counts["repeated"],
+            pruned=self._counts["pruned"],
             total=clock.trials,
             seconds=clock.seconds,
             eta_s=clock.left(self._num_paid),
@@ -341,28 +317,28 @@ class _Pending:
     architecture: Architecture
     started: float
 
-
-class _Clock:
-    """The limits of a search, and how far it is from them."""
-
-    def __init__(self, trials: int | None, minutes: float | None) -> None:
-        self.trials = trials
-        self.minutes = minutes
-        self.paid_before = 0
-        self._started = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._started
-
-    def left(self, paid: int) -> float | None:
-        """Seconds until the first limit, at the speed so far; None while that is unknown."""
-        lefts = []
-        if self.minutes is not None:
-            lefts.append(max(0.0, 60 * self.minutes - self.seconds))
-        if self.trials is not None and paid > self.paid_before:
-            lefts.append(max(0, self.trials - paid) * self.seconds / (paid - self.paid_before))
-        return min(lefts, default=None)
+    def ended(
+        self,
+        number: int,
+        state: TrialState,
+        measurement: Measurement | None,
+        *,
+        error: str | None = None,
+        repeat_of: int | None = None,
+        source: str | None = None,
+    ) -> Trial:
+        """What became of it, now."""
+        return Trial(
+            number=number,
+            state=state,
+            architecture=self.architecture,
+            measurement=measurement,
+            error=error,
+            repeat_of=repeat_of,
+            source=source,
+            started=self.started,
+            finished=time.time(),
+        )
 
 
 def _contradiction(number: int, recorded: str, proposed: str) -> RunError:

@@ -1,12 +1,7 @@
-"""The Optuna study behind a search: proposes architectures, is told how they did, survives a kill.
-
-A proposal depends on the seed, its number and the results the sampler may see, and on nothing else: every
-number has a sampler of its own, and trial n sees the results of trials up to n - window, whether or not later
-ones have arrived. So neither the order in which workers finish, nor a kill, nor stopping changes a proposal.
-"""
+"""The Optuna study behind a search: proposes architectures, is told how they did, survives a kill."""
 
 import warnings
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,44 +9,57 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas.architecture import Architecture
 from nas.config import SamplerName
+from nas.designs import known_designs
 from nas.errors import RunError
-from nas.metrics import LATENCY, Objective
+from nas.metrics import LATENCY, TOP1, Objective
 from nas.search.journal import GroupCommitJournal
+from nas.search.samplers import ATTRIBUTE, NumberedSampler, View, seed_words
 from nas.space import SearchSpace
-from nas.trial import Measurement
-
-ATTRIBUTE = "nas"
-"""User attribute of the study (what it searches) and of each trial (what was measured)."""
+from nas.trial import Trial
 
 WINDOW = 8
 """Keeps up to 4 workers busy with 2 trials each; results then do not depend on the number of workers."""
 
 
+STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError)
+"""What any call of a study may raise when its database is lost; `ArchitectureStudy.lost` explains them."""
+
 FIRST_GENERATION = 2**31
 """Seed word of the designs a search starts from; trial numbers, the other words in its place, stay below."""
+
+
+def window_of(num_workers: int) -> int:
+    """How many trials may be in flight: up to 4 workers get the same proposals, more get 8 trials each.
+
+    The oldest trial in flight holds the others up, so a slow one idles a large pool whose window is small:
+    simulated, with 1 % of the evaluations ten times slower, 128 workers were busy 31 % of the time with 2 trials
+    each and over 90 % with 16 (docs/scale.md).
+    """
+    return WINDOW if num_workers <= 4 else 8 * num_workers
 
 
 class ArchitectureStudy:
     """Architectures as Optuna trials. A new study begins with the largest and the smallest architecture.
 
-    Then come designs spread evenly over the MACs range, up to the population size; not for `random`.
+    Then come, but for `random`: the seeds it is given, the space's known designs, and up to the population size
+    designs spread evenly over the MACs range.
 
     Args:
         space: What may be proposed.
         objectives: What is optimised; their metrics' raw values are told, each with its direction.
-        sampler: `nsga2`, `tpe` or `random`.
-        population_size: NSGA-II's.
+        sampler: Its name.
+        population_size: Of NSGA-II, NSGA-III and evolution; also how many designs the study begins with.
         seed: Of every proposal.
         storage: Path of the journal, or a database URL (`postgresql://...`, `sqlite:///...`).
+        seeds: Architectures of the space to begin with, such as the front of an earlier run.
         window: Of a new study; a loaded one keeps its own, so that it can go on with more or fewer workers.
         name: The study's name in the storage; has to be the run's own where runs share a database.
 
@@ -71,6 +79,7 @@ class ArchitectureStudy:
         seed: int,
         storage: Path | str,
         *,
+        seeds: Sequence[Architecture] = (),
         window: int = WINDOW,
         name: str = "architectures",
     ) -> None:
@@ -78,14 +87,24 @@ class ArchitectureStudy:
         self.space = space
         self.objectives = tuple(objectives)
         self._seed = seed
-        self._num_designs = 2 if sampler == "random" else population_size
+        self._designs = self._first_designs(sampler, population_size, seeds)
         self._journal: GroupCommitJournal | None = None
+        self._database: RDBStorage | None = None
+        self._where = _masked(storage)
         self._distributions: dict[str, BaseDistribution] = {
             parameter: CategoricalDistribution([_plain(value) for value in values])
             for parameter, values in space.choices().items()
             if len(values) > 1
         }
-        self._sampler = _NumberedSampler(sampler, population_size, seed, self._distributions)
+        self._sampler = NumberedSampler(
+            sampler,
+            space,
+            objectives,
+            population_size,
+            len(self._designs),
+            seed,
+            self._distributions,
+        )
         identity = {
             "space": space.digest,
             "objectives": [objective.metric.name for objective in objectives],
@@ -95,17 +114,23 @@ class ArchitectureStudy:
         }
         try:
             self._storage = self._open(storage)
-            self._study = self._load(name, identity, window, storage)
+            self._study = self._load(name, identity, window)
             self.window: int = self._study.user_attrs[ATTRIBUTE]["window"]
-            self._sampler.view = _View(name, self._storage, self._sampler, self.window)
+            self._sampler.view = View(name, self._storage, self._sampler, self.window)
+            waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            self._num_waiting = len(waiting)
             self._enqueue_known()
+        except STORAGE_ERRORS as error:
+            self.close()
+            raise self.lost(error) from error
         except BaseException:
             self.close()
             raise
 
     def _open(self, storage: Path | str) -> BaseStorage:
         if isinstance(storage, str) and "://" in storage:
-            return open_database(storage)
+            self._database = _open_database(storage)
+            return optuna.storages.get_storage(self._database)
         self._journal = GroupCommitJournal(storage)
         try:
             return JournalStorage(self._journal)
@@ -114,7 +139,7 @@ class ArchitectureStudy:
                 f"{storage} is not an Optuna journal: {error!r}", hint="restore or delete the file"
             ) from error
 
-    def _load(self, name: str, identity: Mapping[str, Any], window: int, storage: Path | str) -> optuna.Study:
+    def _load(self, name: str, identity: Mapping[str, Any], window: int) -> optuna.Study:
         study = optuna.create_study(
             storage=self._storage,
             study_name=name,
@@ -135,19 +160,26 @@ class ArchitectureStudy:
             if known.get(key) != value
         ]:
             raise RunError(
-                f"study {name!r} in {_masked(storage)} is of another search\n" + "\n".join(differences),
+                f"study {name!r} in {self._where} is of another search\n" + "\n".join(differences),
                 hint="use the options it was started with, or another --run DIR",
             )
         return study
 
-    def _enqueue_known(self) -> None:
+    def _first_designs(
+        self, sampler: SamplerName, population_size: int, seeds: Sequence[Architecture]
+    ) -> list[Architecture]:
+        ends = [self.space.largest(), self.space.smallest()]
+        if sampler == "random":
+            return list(dict.fromkeys(ends))
+        known = dict.fromkeys([*ends, *seeds, *known_designs(self.space, self.space.seeds).values()])
         # Uniform draws leave both ends of the MACs range empty; a search that started from them lost to evenly
         # spread random architectures at the dear end (results/LOG.md).
         rng = np.random.default_rng(np.random.SeedSequence([self._seed, FIRST_GENERATION]))
-        spread = [self.space.sample_stratified(rng) for _ in range(self._num_designs - 2)]
-        known = [self.space.largest(), self.space.smallest(), *spread]
-        known = list(dict.fromkeys(known))
-        for architecture in known[len(self._study.get_trials(deepcopy=False)) :]:
+        spread = [self.space.sample_stratified(rng) for _ in range(population_size - len(known))]
+        return list(dict.fromkeys([*known, *spread]))
+
+    def _enqueue_known(self) -> None:
+        for architecture in self._designs[len(self._study.get_trials(deepcopy=False)) :]:
             self.enqueue(architecture)
         self.commit()
 
@@ -160,7 +192,13 @@ class ArchitectureStudy:
 
         Call `commit` before anything is done with it.
         """
-        trial = self._study.ask()
+        if self._num_waiting:
+            trial = self._study.ask()
+            self._num_waiting -= 1
+        else:
+            # Optuna's `ask` looks through all trials for one that waits.
+            trial_id = self._storage.create_new_trial(self._study._study_id)
+            trial = optuna.trial.Trial(self._study, trial_id)
         self._complete(trial)
         return trial.number, self.space.decode(trial.params)
 
@@ -174,27 +212,38 @@ class ArchitectureStudy:
     def enqueue(self, architecture: Architecture) -> None:
         """Make `architecture` the next proposal."""
         self._study.enqueue_trial(self._encode(architecture))
+        self._num_waiting += 1
 
-    def tell_complete(self, number: int, measurement: Measurement) -> None:
-        """Finish a trial with the objectives' values. All values are attached, for optuna-dashboard."""
-        trial = self._trial(number)
-        values = dict(measurement.values)
-        trial.set_user_attr(ATTRIBUTE, {"digest": self.space.decode(trial.params).digest, "values": values})
+    def tell(self, ended: Trial) -> None:
+        """Finish a trial. All that was measured is attached, for our samplers and for optuna-dashboard.
+
+        A repeat of a pruned architecture is pruned again. A failure has no values at all.
+        """
+        trial = self._trial(ended.number)
+        found = ended.measurement
+        attribute: dict[str, Any] = {"digest": ended.architecture.digest}
+        if found is None:
+            trial.set_user_attr(ATTRIBUTE, {**attribute, "error": ended.error or ""})
+            self._study.tell(ended.number, state=TrialState.FAIL)
+            return
+        values = dict(found.values)
+        attribute["values"] = values
+        if not ended.is_whole:
+            low, high = found.intervals[TOP1.name]
+            attribute |= {"beaten_by": found.beaten_by, "num_images": found.conditions.num_images}
+            attribute["top1_interval"] = [low, high]
+            trial.set_user_attr(ATTRIBUTE, attribute)
+            self._study.tell(ended.number, state=TrialState.PRUNED)
+            return
+        trial.set_user_attr(ATTRIBUTE, attribute)
         bound = self.space.constraints.max_latency_ms
         if bound is not None and LATENCY.name in values:
             trial.set_constraint(LATENCY.name, values[LATENCY.name] - bound)
         told = [float(values[objective.metric.name]) for objective in self.objectives]
-        self._study.tell(number, told, state=TrialState.COMPLETE)
-
-    def tell_failed(self, number: int, reason: str) -> None:
-        """Finish a trial that could not be measured."""
-        trial = self._trial(number)
-        trial.set_user_attr(ATTRIBUTE, {"digest": self.space.decode(trial.params).digest, "error": reason})
-        self._study.tell(number, state=TrialState.FAIL)
+        self._study.tell(ended.number, told, state=TrialState.COMPLETE)
 
     def _trial(self, number: int) -> optuna.Trial:
-        study_id = self._storage.get_study_id_from_name(self._study.study_name)
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
         return optuna.trial.Trial(self._study, trial_id)
 
     def running(self) -> dict[int, Architecture]:
@@ -210,7 +259,7 @@ class ArchitectureStudy:
 
     def finished(self) -> dict[int, str]:
         """Digests of the trials that were told, by number."""
-        states = (TrialState.COMPLETE, TrialState.FAIL)
+        states = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
         trials = self._study.get_trials(deepcopy=False, states=states)
         return {trial.number: trial.user_attrs.get(ATTRIBUTE, {}).get("digest", "") for trial in trials}
 
@@ -220,7 +269,7 @@ class ArchitectureStudy:
 
     def generator(self, number: int) -> np.random.Generator:
         """Random numbers for what the loop decides at a number; the same in every process."""
-        return np.random.default_rng(_seeds(self._seed, number)[2])
+        return np.random.default_rng(seed_words(self._seed, number)[2])
 
     def commit(self) -> None:
         """Wait until everything so far is on disk. A database does that by itself."""
@@ -231,122 +280,48 @@ class ArchitectureStudy:
         """Release the storage. Uncommitted changes to a journal are lost."""
         if self._journal is not None:
             self._journal.close()
+        if self._database is not None:
+            _close_database(self._database)
+
+    def lost(self, error: Exception) -> RunError:
+        """Say in one error what one of `STORAGE_ERRORS` means."""
+        return RunError(
+            f"storage {self._where} was lost: {_reason(error)}",
+            hint="once it is back, the same command resumes",
+        )
 
 
-class _NumberedSampler(BaseSampler):
-    """Hands every trial to a new sampler, seeded by (seed, number) and shown the view of the study."""
-
-    view: "_View"
-
-    def __init__(
-        self, kind: SamplerName, population_size: int, seed: int, distributions: dict[str, BaseDistribution]
-    ) -> None:
-        self._kind = kind
-        self._population_size = population_size
-        self._seed = seed
-        self._distributions = distributions
-
-    def infer_relative_search_space(
-        self,
-        study: optuna.Study,  # noqa: ARG002 - Optuna's signature
-        trial: FrozenTrial,  # noqa: ARG002
-    ) -> dict[str, BaseDistribution]:
-        # All parameters are always suggested: nothing to infer, which makes NSGA-II 1.4 to 2 times as fast.
-        return self._distributions
-
-    def sample_relative(
-        self,
-        study: optuna.Study,  # noqa: ARG002
-        trial: FrozenTrial,
-        search_space: dict[str, BaseDistribution],
-    ) -> dict[str, Any]:
-        inner_seed, uniform_seed, _ = _seeds(self._seed, trial.number)
-        inner = self._inner(int(inner_seed.generate_state(1)[0]))
-        self.view.now = trial.number
-        params = inner.sample_relative(self.view, trial, search_space) if inner and search_space else {}
-        # What is left open (first population, mutations, random search) is not drawn by the inner sampler:
-        # its second generator has the seed of its first, so mutations would repeat the crossover's draws.
-        rng = np.random.default_rng(uniform_seed)
-        for name, distribution in search_space.items():
-            assert isinstance(distribution, CategoricalDistribution)
-            drawn = distribution.choices[int(rng.integers(len(distribution.choices)))]
-            params.setdefault(name, drawn)
-        return params
-
-    def _inner(self, seed: int) -> BaseSampler | None:
-        if self._kind == "nsga2":
-            return NSGAIISampler(population_size=self._population_size, seed=seed)
-        if self._kind == "tpe":
-            return TPESampler(multivariate=True, constant_liar=True, seed=seed)
-        return None
-
-    def sample_independent(
-        self,
-        study: optuna.Study,  # noqa: ARG002
-        trial: FrozenTrial,  # noqa: ARG002
-        param_name: str,
-        param_distribution: BaseDistribution,  # noqa: ARG002
-    ) -> Any:
-        raise AssertionError(f"{param_name} is always sampled with the others")
-
-
-class _View(optuna.Study):
-    """The study as trial `now` may see it: results of trials after `now - window` seem still to come."""
-
-    def __init__(self, name: str, storage: BaseStorage, sampler: BaseSampler, window: int) -> None:
-        super().__init__(name, storage, sampler)
-        self._window = window
-        self.now = 0
-
-    def _get_trials(
-        self,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-        use_cache: bool = False,  # noqa: ARG002
-    ) -> list[FrozenTrial]:
-        trials = self._storage.get_all_trials(self._study_id, deepcopy=deepcopy)
-        seen = [trial if trial.number <= self.now - self._window else _as_running(trial) for trial in trials]
-        return [trial for trial in seen if states is None or trial.state in states]
-
-
-def _seeds(seed: int, number: int) -> list[np.random.SeedSequence]:
-    """Independent seeds at a number: of Optuna's sampler, of uniform draws, of the loop."""
-    return np.random.SeedSequence([seed, number]).spawn(3)
-
-
-def _as_running(trial: FrozenTrial) -> FrozenTrial:
-    if not trial.state.is_finished():
-        return trial
-    return FrozenTrial(
-        number=trial.number,
-        state=TrialState.RUNNING,
-        value=None,
-        values=None,
-        datetime_start=trial.datetime_start,
-        datetime_complete=None,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs={},
-        system_attrs=trial.system_attrs,
-        intermediate_values={},
-        trial_id=trial._trial_id,
-    )
-
-
-def open_database(url: str) -> BaseStorage:
-    """Connect to a database for studies, and make its tables where there are none.
+def check_database(url: str) -> None:
+    """Find out whether studies can be kept in a database.
 
     Raises:
         RunError: It cannot be reached or used; the password is not shown.
     """
+    _close_database(_open_database(url))
+
+
+def _open_database(url: str) -> RDBStorage:
+    """Connect, and make the tables where there are none."""
     try:
-        return optuna.storages.get_storage(RDBStorage(url))
-    except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        # A connection that died between two trials is replaced instead of ending the search.
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    except (*STORAGE_ERRORS, ImportError, ValueError, RuntimeError) as error:
         raise RunError(
-            f"storage {_masked(url)} cannot be used: {reason}",
+            f"storage {_masked(url)} cannot be used: {_reason(error)}",
             hint="a path, or a URL such as postgresql://user:password@host/database",
         ) from error
+
+
+def _close_database(database: RDBStorage) -> None:
+    database.remove_session()
+    database.engine.dispose()
+
+
+def _reason(error: BaseException) -> str:
+    """First line; of the driver's own error where Optuna wrapped it in a general one."""
+    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).splitlines()[0]
 
 
 def _masked(storage: Path | str) -> str:

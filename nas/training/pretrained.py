@@ -58,7 +58,9 @@ def initial_weights(spec: str, backbone: Backbone) -> dict[str, Tensor]:
     """
     kind, _, name = spec.partition(":")
     if kind not in KINDS or not name:
-        raise ConfigError(f"--init {spec}: not understood", hint="timm:NAME, local-dir:DIR or file:PATH")
+        raise ConfigError(
+            f"--init {spec}: not understood", hint="timm:NAME, local-dir:DIR, file:PATH or a run's folder"
+        )
     if kind == "file":
         weights = _plain(spec, _read_file(spec, name), backbone.class_token)
     else:

@@ -108,7 +108,8 @@ class SupernetTrainer:
         self.supernet, self.data, self.config = supernet.to(device), data, config
         self.seed, self.device, self.precision, self.directory = seed, device, precision, directory
         self.steps_per_epoch = max(len(data.train) // config.batch_size, 1)
-        self.epochs = config.epochs or max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / self.steps_per_epoch))
+        enough = max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / self.steps_per_epoch))
+        self.epochs = enough if config.epochs is None else config.epochs
         self.steps = self.epochs * self.steps_per_epoch
         self.optimizer = create_optimizer_v2(
             supernet, opt="adamw", lr=config.lr, weight_decay=config.weight_decay
@@ -116,7 +117,7 @@ class SupernetTrainer:
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer,
             sched="cosine",
-            num_epochs=self.epochs,
+            num_epochs=max(1, self.epochs),
             warmup_epochs=config.warmup_epochs,
             warmup_lr=config.lr / 100,
             min_lr=config.lr / 100,
@@ -144,11 +145,14 @@ class SupernetTrainer:
             TrainingError: The loss is not finite.
             CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
         """
-        first = self.resume()
-        if first == 0 and self.start is not None:
+        resumed = self.resume()
+        first = resumed or 0
+        if resumed is None and self.start is not None:
             self.start(self.supernet)
             if self.ema is not None:
                 self.ema.set(self.supernet)
+        if resumed is None and not self.steps:
+            self.save(0)
         started = saved = time.monotonic()
         for step in range(first, self.steps):
             losses = self.train_step(step)
@@ -260,15 +264,15 @@ class SupernetTrainer:
             tensors |= {f"optimizer.{index}.{k}": v for k, v in values.items()}
         save_checkpoint(self.directory, step, tensors, self._identity)
 
-    def resume(self) -> int:
-        """Load the newest checkpoint where there is one; returns the steps done.
+    def resume(self) -> int | None:
+        """Load the newest checkpoint; returns the steps done, None where there is no checkpoint.
 
         Raises:
             CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
         """
         checkpoint = load_checkpoint(self.directory, expected=self._identity)
         if checkpoint is None:
-            return 0
+            return None
         groups: dict[str, dict[str, Tensor]] = {"supernet": {}, "ema": {}, "optimizer": {}}
         for name, tensor in checkpoint.tensors.items():
             group, _, rest = name.partition(".")

@@ -1,14 +1,18 @@
-"""Start a supernet from a trained plain ViT: its weights, and for every operator what changes them least."""
+"""Start a supernet from a trained plain ViT, with for every operator what changes it least; or from a run."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nas.architecture import hallucinated_heads
+from nas.errors import CheckpointError, ConfigError
 from nas.model.supernet import Supernet
+from nas.run_directory import MANIFEST, RunDirectory
 from nas.space import SearchSpace
 from nas.training.calibration import Calibration, calibrate, start_operators
+from nas.training.checkpoint import load_checkpoint
 from nas.training.data import ImageSet
 from nas.training.ordering import order_by_importance, pair_heads
 from nas.training.pretrained import Weights, initial_weights, plain_subnet
@@ -20,16 +24,16 @@ BATCH = 32
 def warm_start(
     supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool, device: torch.device
 ) -> list[str]:
-    """Fill the supernet's weights in place from a trained plain ViT.
+    """Fill the supernet's weights in place from a trained plain ViT, or copy those of a run's supernet.
 
-    The weights go where they belong (law 2). Then the plain ViT is watched on the first training images without
+    A plain ViT's weights go where they belong (law 2). Then it is watched on the first training images without
     augmentation: static maps become its mean maps, low-rank factors the truncated decomposition of its
     matrices, the gain of linear attention the length of its outputs; where the space hallucinates, similar
     heads are put where a derived head starts as a copy of its parent.
 
     Args:
         supernet: Filled in place.
-        spec: `timm:NAME`, `local-dir:DIR` or `file:PATH`.
+        spec: `timm:NAME`, `local-dir:DIR`, `file:PATH` or a run's folder.
         images: Training images.
         ordered: Whether channels, heads and hidden neurons are put in the order of their importance, so that
             narrow subnets keep the best ones.
@@ -43,6 +47,9 @@ def warm_start(
         CheckpointError: They do not fit into the space.
     """
     space = supernet.space
+    if (Path(spec) / MANIFEST).is_file():
+        copy_supernet(supernet, Path(spec))
+        return []
     weights = initial_weights(spec, space.backbone)
     missing = set(supernet.load_timm(weights))
     if not (missing or ordered):
@@ -68,7 +75,41 @@ def check_init(space: SearchSpace, spec: str) -> None:
         ConfigError: The weights cannot be had or are no plain ViT.
         CheckpointError: They do not fit into the space.
     """
-    Supernet(space).load_timm(initial_weights(spec, space.backbone))
+    if (Path(spec) / MANIFEST).is_file():
+        copy_supernet(Supernet(space), Path(spec))
+    else:
+        Supernet(space).load_timm(initial_weights(spec, space.backbone))
+
+
+def copy_supernet(supernet: Supernet, path: Path) -> None:
+    """Fill a supernet with the trained weights of a run whose space has the same genes.
+
+    Raises:
+        ConfigError: The run's supernet is not trained to its end.
+        CheckpointError: Its weights have other names or shapes.
+    """
+    run = RunDirectory.open(path)
+    checkpoint = load_checkpoint(run.supernet_dir, expected={})
+    if "supernet_digest" not in run.manifest or checkpoint is None:
+        raise ConfigError(
+            f"--init {path}: its supernet is not trained to the end", hint="let that run go on first"
+        )
+    for group in ("ema.", "supernet."):
+        weights = {
+            name.removeprefix(group): tensor
+            for name, tensor in checkpoint.tensors.items()
+            if name.startswith(group)
+        }
+        if weights:
+            break
+    try:
+        supernet.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise CheckpointError(
+            f"--init {path}: its supernet is of another space: {first}",
+            hint="constraints, rules and seeds may differ from that run's space; the choices may not",
+        ) from error
 
 
 def watch(

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from nas.errors import EvaluationError
-from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval
+from nas.evaluation.accuracy import count_correct
+from nas.evaluation.scores import top1_percent, wilson_interval
 from nas.training.data import ImageSet
 
 FIXED = {"device": torch.device("cpu"), "precision": "fp32"}

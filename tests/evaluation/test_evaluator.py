@@ -6,7 +6,7 @@ from small_runs import digits, one_thread, tiny_space
 from nas import cost
 from nas.config import EvaluateConfig
 from nas.errors import ConfigError, DataError, EvaluationError
-from nas.evaluation.accuracy import count_correct, top1_percent
+from nas.evaluation.accuracy import count_correct
 from nas.evaluation.evaluator import (
     EvaluatorSetup,
     SubnetEvaluator,
@@ -16,6 +16,7 @@ from nas.evaluation.evaluator import (
     resolve_device,
     resolve_precision,
 )
+from nas.evaluation.scores import top1_percent
 from nas.model.supernet import Supernet
 from nas.training.data import sealed_test_split
 
@@ -110,7 +111,7 @@ def test_memory_that_does_not_suffice_makes_an_evaluation_error(supernet, archit
         def extract(self, _):
             raise torch.OutOfMemoryError("none left")
 
-    with pytest.raises(EvaluationError, match="out of memory: none left"):
+    with pytest.raises(EvaluationError, match="out of memory with 64 images at once: none left"):
         SubnetEvaluator(setup(), Greedy(tiny_space()), digits().search).evaluate(architectures[0])
 
 

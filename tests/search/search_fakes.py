@@ -6,21 +6,23 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import factories
 import numpy as np
+import psutil
 
 from nas import cost
 from nas.architecture import Architecture, Backbone
 from nas.config import SamplerName
-from nas.errors import EvaluationError
+from nas.errors import EvaluationError, OutOfMemoryError
 from nas.metrics import LATENCY, MACS, TOP1, Objective
 from nas.run_directory import RunDirectory
 from nas.search.loop import Search
 from nas.search.study import ArchitectureStudy
-from nas.search.workers import InlineWorkers, Result, Workers
+from nas.search.workers import InlineWorkers, Result, Task, Workers
 from nas.space import Constraints, LayerDomain, SearchSpace
 from nas.trial import Measurement, Trial
 
@@ -62,7 +64,13 @@ class AnalyticEvaluator:
         self._conduct = conduct or {}
         self._delay_s = delay_s
 
-    def evaluate(self, architecture: Architecture) -> Measurement:
+    def evaluate(
+        self,
+        architecture: Architecture,
+        rivals: tuple[Any, ...] = (),  # noqa: ARG002 - nobody is raced here
+        *,
+        attempt: int = 0,
+    ) -> Measurement:
         conduct = self._conduct.get(architecture.digest, "")
         if self._log is not None:
             append_line(self._log, architecture.digest)
@@ -79,6 +87,8 @@ class AnalyticEvaluator:
             raise ValueError("cannot\nbe done")
         if conduct == "refuse":
             raise EvaluationError("no memory for it")
+        if conduct == "memory" or (conduct == "memory twice" and attempt < 2):
+            raise OutOfMemoryError(f"out of memory: a batch of {8 >> attempt}")
         if conduct == "interrupt":
             raise KeyboardInterrupt
         if conduct == "die" or (conduct.startswith("/") and not Path(conduct).exists()):
@@ -112,6 +122,25 @@ def build_analytic(
     return AnalyticEvaluator(backbone, conduct=conduct)
 
 
+class Weigher(AnalyticEvaluator):
+    """Measures by how many bytes the private memory of its process grows for reading, and for copying, an array."""
+
+    def __init__(self, backbone: Backbone, arrays: Mapping[str, Any]) -> None:
+        super().__init__(backbone)
+        self._weights = arrays["weights"]
+
+    def evaluate(self, architecture: Architecture, *_: Any, **__: Any) -> Measurement:
+        process = psutil.Process()
+        before = process.memory_full_info().uss
+        assert self._weights.sum() == self._weights.size
+        read = process.memory_full_info().uss - before
+        copy = self._weights + 1
+        copied = process.memory_full_info().uss - before - read
+        assert copy.size == self._weights.size
+        values = {"read": float(read), "copied": float(copied)}
+        return replace(super().evaluate(architecture), values=values)
+
+
 class ShuffledWorkers:
     """Many slots, and results in a random order."""
 
@@ -121,15 +150,15 @@ class ShuffledWorkers:
         self.most_in_flight = 0
         self._evaluator = evaluator
         self._rng = np.random.default_rng(seed)
-        self._queue: list[tuple[int, Architecture]] = []
+        self._queue: list[Task] = []
 
-    def submit(self, number: int, architecture: Architecture) -> None:
-        self._queue.append((number, architecture))
+    def submit(self, task: Task) -> None:
+        self._queue.append(task)
         self.most_in_flight = max(self.most_in_flight, len(self._queue))
 
     def next_result(self) -> Result:
         inline = InlineWorkers(self._evaluator)
-        inline.submit(*self._queue.pop(int(self._rng.integers(len(self._queue)))))
+        inline.submit(self._queue.pop(int(self._rng.integers(len(self._queue)))))
         return inline.next_result()
 
     def finished(self) -> list[Result]:

@@ -44,13 +44,13 @@ class Witness(AnalyticEvaluator):
         self._space, self._run = space, run
         self.seen = []
 
-    def evaluate(self, architecture):
+    def evaluate(self, architecture, rivals=(), *, attempt=0):
         storage = JournalStorage(JournalFileBackend(str(self._run / "journal.log")))
         trials = optuna.load_study(study_name="architectures", storage=storage).trials
         running = [self._space.decode(t.params) for t in trials if t.state is optuna.trial.TrialState.RUNNING]
         told = sum(trial.state.is_finished() for trial in trials)
         self.seen.append((architecture in running, len(running), told == len(self.seen)))
-        return super().evaluate(architecture)
+        return super().evaluate(architecture, rivals, attempt=attempt)
 
 
 def test_a_proposal_and_all_earlier_results_are_on_disk_before_it_is_measured(tmp_path):
@@ -83,7 +83,7 @@ def test_progress_agrees_with_the_trials(tmp_path):
     assert [p.hypervolume for p in seen] == sorted(p.hypervolume for p in seen)
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random"])
+@pytest.mark.parametrize("sampler", ["predictor", "nsga2", "nsga3", "tpe", "evolution", "random"])
 def test_the_order_of_completion_and_the_number_of_workers_change_nothing(tmp_path, sampler):
     space = digits()
     inline = search(tmp_path / "inline", space, trials=40, sampler=sampler)

@@ -1,5 +1,6 @@
 import optuna
 import pytest
+from factories import trial
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -8,8 +9,18 @@ from search_fakes import AnalyticEvaluator, digits, make_study, tiny_space
 from nas.errors import RunError
 from nas.metrics import MACS, TOP1, Objective
 from nas.search.study import WINDOW, ArchitectureStudy
+from nas.trial import TrialState as State
 
-SAMPLERS = ("nsga2", "tpe", "random")
+SAMPLERS = ("predictor", "nsga2", "nsga3", "tpe", "evolution", "random")  # and gp, whose asks take seconds
+
+
+def tell(study, number, architecture, measurement):
+    """Tell a measurement, or the reason why there is none."""
+    if isinstance(measurement, str):
+        failed = {"state": State.FAILED, "measurement": None, "error": measurement}
+        study.tell(trial(number, architecture, **failed))
+    else:
+        study.tell(trial(number, architecture, measurement=measurement))
 
 
 def proposals(study, count, *, change=None, reopen=None, hold=0):
@@ -22,12 +33,12 @@ def proposals(study, count, *, change=None, reopen=None, hold=0):
     for _ in range(count):
         number, architecture = study.ask()
         digests.append(architecture.digest)
-        held.append((number, evaluator.evaluate(architecture)))
+        held.append((number, architecture, evaluator.evaluate(architecture)))
         if len(held) > hold:
-            for told, measurement in reversed(held):
+            for told, architecture, measurement in reversed(held):
                 if told == change:
                     measurement.values["top1"] += 50
-                study.tell_complete(told, measurement)
+                tell(study, told, architecture, measurement)
             held.clear()
         study.commit()
         if reopen:
@@ -108,8 +119,8 @@ def test_trials_left_running_are_found_again_under_their_numbers(tmp_path):
     study.close()
     study = make_study(digits(), tmp_path / "j")
     assert study.running() == asked
-    study.tell_failed(1, "no luck")
-    study.tell_complete(2, AnalyticEvaluator(study.space.backbone).evaluate(asked[2]))
+    tell(study, 1, asked[1], "no luck")
+    tell(study, 2, asked[2], AnalyticEvaluator(study.space.backbone).evaluate(asked[2]))
     assert study.running() == {0: asked[0]}
     assert study.finished() == {1: asked[1].digest, 2: asked[2].digest}
     study.close()
@@ -128,8 +139,8 @@ def test_everything_told_is_readable_by_optunas_tools(tmp_path):
     study = make_study(digits(), tmp_path / "j", "random")
     (first, a), (second, b) = study.ask(), study.ask()
     measurement = AnalyticEvaluator(study.space.backbone).evaluate(a)
-    study.tell_complete(first, measurement)
-    study.tell_failed(second, "out of memory")
+    tell(study, first, a, measurement)
+    tell(study, second, b, "out of memory")
     study.commit()
     stock = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j"))
     assert stock.metric_names == ["top1", "macs", "latency_ms"]
@@ -148,7 +159,7 @@ def test_a_measured_latency_beyond_the_bound_makes_a_trial_infeasible(tmp_path):
         number, architecture = study.ask()
         measurement = AnalyticEvaluator(study.space.backbone).evaluate(architecture)
         measurement.values["latency_ms"] = latency_ms
-        study.tell_complete(number, measurement)
+        tell(study, number, architecture, measurement)
     study.commit()
     stock = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j"))
     assert [trial.constraints for trial in stock.trials] == [{"latency_ms": -1.0}, {"latency_ms": 2.0}]

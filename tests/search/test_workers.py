@@ -1,15 +1,18 @@
+import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from search_fakes import AnalyticEvaluator, build_analytic, digits, outline, search
+from search_fakes import AnalyticEvaluator, Weigher, build_analytic, digits, outline, search
 
 from nas.errors import ConfigError, RunError
-from nas.search.workers import InlineWorkers, RayWorkers
+from nas.search.ray_workers import RayWorkers
+from nas.search.workers import ATTEMPTS, InlineWorkers, Task
 
 TIMEOUT_S = 3.0
 ARRAYS = {"weights": np.array([1.0, 2.0, 3.0])}
@@ -17,8 +20,10 @@ SPACE = digits()
 GOOD = [SPACE.sample(np.random.default_rng(seed)) for seed in range(8)]
 BAD = {
     name: SPACE.sample(np.random.default_rng(100 + i))
-    for i, name in enumerate(("raise", "nan", "die", "hang", "die once"))
+    for i, name in enumerate(("raise", "nan", "die", "hang", "die once", "memory", "memory twice"))
 }
+CONDUCT = {architecture.digest: name for name, architecture in BAD.items() if name != "die once"}
+QUARANTINED = "quarantined: out of memory: a batch of 2 after 3 attempts"
 
 
 def values(result):
@@ -27,23 +32,57 @@ def values(result):
 
 def results_of(workers, architectures):
     for number, architecture in enumerate(architectures):
-        workers.submit(number, architecture)
+        workers.submit(Task(number, architecture))
     results = [workers.next_result() for _ in architectures]
     return sorted(results, key=lambda result: result.number)
 
 
+PLAIN = InlineWorkers(AnalyticEvaluator(SPACE.backbone))
+
+
 def test_inline_workers_measure_in_order_and_report_errors_as_results():
-    conduct = {BAD["raise"].digest: "raise", BAD["nan"].digest: "nan"}
-    workers = InlineWorkers(AnalyticEvaluator(SPACE.backbone, conduct=conduct))
+    workers = InlineWorkers(AnalyticEvaluator(SPACE.backbone, conduct=CONDUCT))
     results = results_of(workers, [GOOD[0], BAD["raise"], BAD["nan"]])
     assert [result.number for result in results] == [0, 1, 2]
     assert [result.error for result in results] == [None, "ValueError: cannot be done", "top1 is nan"]
     assert [result.measurement is None for result in results] == [False, True, True]
 
 
+def test_where_memory_runs_out_smaller_batches_are_tried_and_then_no_more(tmp_path):
+    workers = InlineWorkers(AnalyticEvaluator(SPACE.backbone, tmp_path / "log", CONDUCT))
+    enough, quarantined = results_of(workers, [BAD["memory twice"], BAD["memory"]])
+    assert values(enough) == values(*results_of(PLAIN, [BAD["memory twice"]]))
+    assert quarantined.error == QUARANTINED
+    assert len((tmp_path / "log").read_text().split()) == 2 * ATTEMPTS
+
+
+def test_memory_that_runs_out_in_python_is_tried_again_too():
+    class Greedy(AnalyticEvaluator):
+        def evaluate(self, *args, attempt=0):
+            if attempt < ATTEMPTS - 1:
+                raise MemoryError
+            return super().evaluate(*args)
+
+    assert results_of(InlineWorkers(Greedy(SPACE.backbone)), GOOD[:1])[0].error is None
+
+
+def test_measurement_without_top1_is_no_failure():
+    class Pruned(AnalyticEvaluator):
+        def evaluate(self, *args, **options):
+            measurement = super().evaluate(*args, **options)
+            values = {name: value for name, value in measurement.values.items() if name != "top1"}
+            return replace(measurement, values=values)
+
+    assert set(values(*results_of(InlineWorkers(Pruned(SPACE.backbone)), GOOD[:1]))) == {
+        "macs",
+        "params",
+        "latency_ms",
+    }
+
+
 def test_ctrl_c_is_no_failure_of_a_candidate():
     workers = InlineWorkers(AnalyticEvaluator(SPACE.backbone, conduct={GOOD[0].digest: "interrupt"}))
-    workers.submit(0, GOOD[0])
+    workers.submit(Task(0, GOOD[0]))
     with pytest.raises(KeyboardInterrupt):
         workers.next_result()
 
@@ -55,7 +94,7 @@ def test_ray_workers_need_a_worker():
 
 def test_a_cluster_that_does_not_answer_is_one_clear_error():
     code = (
-        "from nas.search.workers import RayWorkers; from nas.errors import RunError\n"
+        "from nas.search.ray_workers import RayWorkers; from nas.errors import RunError\n"
         "try: RayWorkers(dict, {}, 1, 'nonsense', 1.0)\n"
         "except RunError as error: print(error.message)"
     )
@@ -63,6 +102,20 @@ def test_a_cluster_that_does_not_answer_is_one_clear_error():
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Ray at nonsense cannot be reached: ")
     assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.ray
+def test_workers_are_not_more_than_cores_and_hold_no_copy_of_the_arrays(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    weights = np.ones(12_500_000)
+    workers = RayWorkers(partial(Weigher, SPACE.backbone), {"weights": weights}, 3, None, 60.0)
+    try:
+        assert (workers.num_workers, workers.slots) == (1, 2)
+        (result,) = results_of(workers, GOOD[:1])
+    finally:
+        workers.close()
+    assert values(result)["read"] < 0.2 * weights.nbytes
+    assert values(result)["copied"] > 0.9 * weights.nbytes
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +132,7 @@ def broken(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ray_workers(flag, broken):
     """Two actors for the whole module: starting Ray takes seconds."""
-    conduct = {architecture.digest: name for name, architecture in BAD.items()}
-    conduct[BAD["die once"].digest] = str(flag)
+    conduct = {**CONDUCT, BAD["die once"].digest: str(flag)}
     workers = RayWorkers(partial(build_analytic, SPACE.backbone, conduct, broken), ARRAYS, 2, None, TIMEOUT_S)
     yield workers
     workers.close()
@@ -90,8 +142,7 @@ def ray_workers(flag, broken):
 @pytest.mark.ray
 def test_two_actors_give_the_results_of_this_process(ray_workers):
     assert ray_workers.slots == 4
-    inline = results_of(InlineWorkers(AnalyticEvaluator(SPACE.backbone)), GOOD)
-    assert [values(r) for r in results_of(ray_workers, GOOD)] == [values(r) for r in inline]
+    assert [values(r) for r in results_of(ray_workers, GOOD)] == [values(r) for r in results_of(PLAIN, GOOD)]
 
 
 @pytest.mark.ray
@@ -101,10 +152,20 @@ def test_a_search_over_actors_has_the_trials_of_one_in_this_process(ray_workers,
 
 
 @pytest.mark.ray
-def test_a_killed_actor_is_replaced_and_its_architecture_measured_after_all(ray_workers, flag):
+def test_a_killed_actor_is_replaced_and_its_architecture_measured_after_all(ray_workers, flag, capfd):
     results = results_of(ray_workers, [GOOD[0], BAD["die once"], *GOOD[1:4]])
     assert flag.read_text().split() == ["died"]
     assert [result.error for result in results] == [None] * 5
+    assert capfd.readouterr().out == ""  # where the answer goes
+
+
+@pytest.mark.ray
+def test_actors_try_smaller_batches_too_and_nothing_waits_for_them(ray_workers):
+    for number, architecture in enumerate([BAD["memory"], BAD["memory twice"], *GOOD]):
+        ray_workers.submit(Task(number, architecture))
+    results = [ray_workers.next_result() for _ in range(2 + len(GOOD))]
+    assert {result.number for result in results[-2:]} == {0, 1}
+    assert {result.number: result.error for result in results if result.error} == {0: QUARANTINED}
 
 
 @pytest.mark.ray
@@ -115,14 +176,15 @@ def test_bad_architectures_fail_with_their_reasons_and_the_others_complete(ray_w
     errors = dict(zip(bad, (result.error for result in results[1:5]), strict=True))
     assert errors["raise"] == "ValueError: cannot be done"
     assert errors["nan"] == "top1 is nan"
-    assert errors["die"].startswith("its worker died 2 times while measuring it: its process was killed")
+    assert errors["die"].startswith("quarantined: its worker died: its process was killed")
+    assert errors["die"].endswith(" after 3 attempts")
     assert errors["hang"] == "took longer than 3 s"
 
 
 @pytest.mark.ray
 def test_results_that_have_arrived_are_taken_without_waiting(ray_workers):
     for number, architecture in enumerate([*GOOD[:3], BAD["hang"]]):
-        ray_workers.submit(number, architecture)
+        ray_workers.submit(Task(number, architecture))
     found, deadline = [], time.monotonic() + 60
     while len(found) < 3 and time.monotonic() < deadline:
         started = time.monotonic()
@@ -137,6 +199,6 @@ def test_results_that_have_arrived_are_taken_without_waiting(ray_workers):
 def test_an_evaluator_that_cannot_be_built_ends_the_search_with_its_reason(ray_workers, broken):
     """The last one: the actors are of no use afterwards."""
     broken.touch()
-    ray_workers.submit(0, BAD["die"])
+    ray_workers.submit(Task(0, BAD["die"]))
     with pytest.raises(RunError, match="a worker cannot build its evaluator: FileExistsError: broken"):
         ray_workers.next_result()

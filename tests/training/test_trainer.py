@@ -4,7 +4,8 @@ from small_runs import digits, few_digits, greys, one_thread, tiny_space, traine
 
 from nas.config import TrainConfig
 from nas.errors import CheckpointError, TrainingError
-from nas.evaluation.accuracy import count_correct, top1_percent
+from nas.evaluation.accuracy import count_correct
+from nas.evaluation.scores import top1_percent
 from nas.model.supernet import Supernet
 from nas.training.trainer import SupernetTrainer
 
@@ -190,4 +191,4 @@ def test_progress_counts_steps_epochs_and_time(tmp_path):
 
 def test_the_recipe_is_checked_before_training():
     with pytest.raises(ValueError, match="epochs"):
-        TrainConfig(epochs=0)
+        TrainConfig(epochs=-1)

@@ -113,10 +113,10 @@ def test_a_run_starts_from_weights_once_and_resumes_without_them(spec, tmp_path)
     )  # fmt: skip
     done = command(*arguments)
     assert done.code == 0, done.stderr
-    assert "watched on training images" in done.stderr
+    assert "weights of the operators start at random" in done.stderr
     again = command(*arguments)
     assert again.code == 0
-    assert "watched on training images" not in again.stderr
+    assert "start at random" not in again.stderr
 
 
 def test_weights_that_do_not_fit_are_misuse_and_leave_nothing(spec, tmp_path):

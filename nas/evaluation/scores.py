@@ -1,0 +1,49 @@
+"""From right and wrong answers to a measurement."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.trial import Conditions, Measurement
+
+
+def top1_percent(correct: NDArray[np.bool_]) -> float:
+    """Share of right answers, percent."""
+    return 100.0 * float(correct.sum()) / len(correct)
+
+
+def wilson_interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
+    """95 % interval of the accuracy that the images stand for, percent (Wilson's score, from scipy)."""
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
+
+    interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(0.95, method="wilson")
+    return 100.0 * float(interval.low), 100.0 * float(interval.high)
+
+
+def measurement(
+    correct: NDArray[np.bool_],
+    costs: Mapping[str, float],
+    conditions: Conditions,
+    *,
+    beaten_by: int | None = None,
+    seconds: float,
+) -> Measurement:
+    """A measurement from the answers to the images that were seen: all of them, unless it was beaten.
+
+    Args:
+        correct: Which images were classified right.
+        costs: Other values by metric name.
+        conditions: Of a measurement on all images.
+        beaten_by: The trial that ended the race, if one did.
+        seconds: Wall time it took.
+    """
+    seen_all = beaten_by is None
+    return Measurement(
+        values={"top1": top1_percent(correct), **costs} if seen_all else dict(costs),
+        intervals={"top1": wilson_interval(correct)},
+        conditions=conditions if seen_all else conditions.on(len(correct)),
+        seconds=seconds,
+        correct=np.packbits(correct).tobytes(),
+        beaten_by=beaten_by,
+    )

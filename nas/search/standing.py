@@ -1,0 +1,124 @@
+"""How a search stands: its limits, how far it is from them, and the front that a proposal may see."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.architecture import Architecture
+from nas.evaluation.racing import Rival
+from nas.metrics import LATENCY, TOP1, Objective
+from nas.pareto import non_dominated
+from nas.trial import Measurement, Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How a search stands.
+
+    Attributes:
+        complete: Architectures measured.
+        failed: Trials that failed, without those that failed before.
+        repeated: Proposals answered from earlier trials.
+        pruned: Architectures that were beaten on some of the images.
+        total: Trials to pay for; None when time is the limit.
+        seconds: Since this process began to search.
+        eta_s: Seconds left; None while unknown.
+        hypervolume: Share of the box between ideal and reference.
+        front_size: Architectures that no other dominates.
+        best_top1: Percent; None before the first.
+    """
+
+    complete: int
+    failed: int
+    repeated: int
+    pruned: int
+    total: int | None
+    seconds: float
+    eta_s: float | None
+    hypervolume: float
+    front_size: int
+    best_top1: float | None
+
+
+class Clock:
+    """The limits of a search, and how far it is from them.
+
+    Attributes:
+        paid_before: Trials that earlier processes paid for.
+    """
+
+    def __init__(self, trials: int | None, minutes: float | None) -> None:
+        self.trials = trials
+        self.minutes = minutes
+        self.paid_before = 0
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since it was made."""
+        return time.monotonic() - self._started
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the minutes are spent."""
+        return self.minutes is not None and self.seconds >= 60 * self.minutes
+
+    def left(self, paid: int) -> float | None:
+        """Seconds until the first limit, at the speed so far; None while that is unknown."""
+        lefts = []
+        if self.minutes is not None:
+            lefts.append(max(0.0, 60 * self.minutes - self.seconds))
+        if self.trials is not None and paid > self.paid_before:
+            lefts.append(max(0, self.trials - paid) * self.seconds / (paid - self.paid_before))
+        return min(lefts, default=None)
+
+
+class VisibleFront:
+    """The front of the trials up to a number: what a later proposal may know, whoever finished first.
+
+    Args:
+        objectives: What is compared.
+        max_latency_ms: A trial above it is on no front; None: no bound.
+    """
+
+    def __init__(self, objectives: Sequence[Objective], max_latency_ms: float | None) -> None:
+        self._metrics = [objective.metric for objective in objectives]
+        self._max_latency_ms = max_latency_ms
+        self._members: list[tuple[Trial, list[float]]] = []
+        self._seen = -1
+
+    def advance(self, trials: Mapping[int, Trial], last: int) -> None:
+        """Take in the trials up to number `last`, all of which have ended."""
+        for number in range(self._seen + 1, last + 1):
+            trial = trials.get(number)
+            if trial and trial.repeat_of is None and trial.is_whole and trial.measurement is not None:
+                self._add(trial, trial.measurement)
+        self._seen = max(self._seen, last)
+
+    def _add(self, trial: Trial, measurement: Measurement) -> None:
+        latency = measurement.values.get(LATENCY.name, 0.0)
+        if self._max_latency_ms is not None and latency > self._max_latency_ms:
+            return
+        members = [*self._members, (trial, [measurement.values[metric.name] for metric in self._metrics])]
+        mask = non_dominated(
+            np.array([row for _, row in members]), [metric.direction for metric in self._metrics]
+        )
+        self._members = [member for member, is_best in zip(members, mask, strict=True) if is_best]
+
+    @property
+    def architectures(self) -> list[Architecture]:
+        """Of the members, by trial number."""
+        return [trial.architecture for trial, _ in self._members]
+
+    def rivals(self) -> tuple[Rival, ...]:
+        """The members as rivals of what is measured next; none where top-1 is no objective."""
+        if TOP1 not in self._metrics:
+            return ()
+        costs = [metric.name for metric in self._metrics if metric is not TOP1]
+        return tuple(
+            Rival(trial.number, {name: found.values[name] for name in costs}, found.correct)
+            for trial, _ in self._members
+            if (found := trial.measurement) is not None and found.correct
+        )

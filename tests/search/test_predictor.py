@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from replay_tables import small_table
+from search_fakes import AnalyticEvaluator, digits
+
+from nas.metrics import LATENCY, MACS, PARAMS, TOP1, Objective
+from nas.pareto import hypervolume
+from nas.search.predictor import Observation, _most_hypervolume, features, propose
+
+TABLE = small_table()
+OBJECTIVES = (Objective(TOP1, 10.0), Objective(MACS, 1.1 * float(TABLE.macs.max())))
+
+
+def observe(architecture, evaluator, *, is_whole=True):
+    values = evaluator.evaluate(architecture).values
+    return Observation(architecture, values["top1"], 0.0 if is_whole else 5.0, values["latency_ms"], is_whole)
+
+
+def observations(space, count, seed=0):
+    rng, evaluator = np.random.default_rng(seed), AnalyticEvaluator(space.backbone)
+    return [observe(space.sample(rng), evaluator, is_whole=i % 4 > 0) for i in range(count)]
+
+
+@pytest.mark.parametrize("names", [(TOP1, MACS), (TOP1, MACS, LATENCY), (TOP1, PARAMS), (MACS, LATENCY)])
+def test_a_batch_is_new_legal_and_the_same_for_the_same_seed(names):
+    space = digits()
+    references = {"top1": 0.0, "macs": 4e6, "latency_ms": 20.0, "params": 1e6}
+    objectives = [Objective(metric, references[metric.name]) for metric in names]
+    known, pending = observations(space, 20), [space.largest(), space.smallest()]
+    seen = {o.architecture.digest for o in known} | {architecture.digest for architecture in pending}
+
+    def batch():
+        rng = np.random.default_rng(3)
+        return propose(space, objectives, known, pending, seen, 6, rng)
+
+    first = batch()
+    assert len({architecture.digest for architecture in first} - seen) == len(first) == 6
+    assert all(architecture in space for architecture in first)
+    assert first == batch()
+
+
+def test_a_batch_is_as_small_as_what_is_left_of_the_space():
+    space = TABLE.space
+    known = [
+        Observation(a, 50.0 + i, 0.0, 1.0, True) for i, a in enumerate([space.largest(), space.smallest()])
+    ]
+    every = {a.digest for a in _everything()}
+    left = sorted(every)[:3]
+    found = propose(space, OBJECTIVES, known, [], every - set(left), 8, np.random.default_rng(0))
+    assert {architecture.digest for architecture in found} <= set(left)
+
+
+def _everything():
+    from nas.evaluation.replay import all_architectures
+
+    return all_architectures(TABLE.space)
+
+
+def test_the_predictor_finds_more_than_chance_does():
+    """Rounds of eight by hand, against uniform draws: the same number of measurements, three seeds."""
+    space, top1 = TABLE.space, TABLE.top1()
+
+    def measured(architecture):
+        return Observation(architecture, float(top1[TABLE.row(architecture)]), 0.0, None, is_whole=True)
+
+    def volume(found):
+        rows = [TABLE.row(o.architecture) for o in found]
+        return hypervolume(np.stack([top1[rows], TABLE.macs[rows]], axis=1), OBJECTIVES)
+
+    guided, chance = [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        random = [measured(space.sample(rng)) for _ in range(48)]
+        known = random[:16]
+        while len(known) < 48:
+            seen = {o.architecture.digest for o in known}
+            known = known + [measured(a) for a in propose(space, OBJECTIVES, known, [], seen, 8, rng)]
+        guided.append(volume(known))
+        chance.append(volume(random))
+    assert np.median(guided) > np.median(chance)
+
+
+def test_the_chosen_add_the_most_one_by_one():
+    """Lazy greedy against looking at everything again each time."""
+    rng = np.random.default_rng(0)
+    front, candidates = rng.random((4, 3)), list(rng.random((30, 3)))
+    objectives = [Objective(metric, 1.0) for metric in (MACS, PARAMS, LATENCY)]
+    expected, rows = [], front
+    for _ in range(6):
+        gains = [hypervolume(np.vstack([rows, c]), objectives) for c in candidates]
+        gains = [-1.0 if i in expected else gain for i, gain in enumerate(gains)]
+        expected.append(int(np.argmax(gains)))
+        rows = np.vstack([rows, candidates[expected[-1]]])
+    assert _most_hypervolume(front, candidates, 6) == expected
+
+
+def test_features_tell_all_architectures_apart():
+    architectures = list(_everything())
+    rows = features(architectures, TABLE.space)
+    assert np.isfinite(rows).all()
+    assert len(np.unique(rows, axis=0)) == len(architectures)

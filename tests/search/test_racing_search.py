@@ -1,0 +1,140 @@
+"""Searches over a replay table: racing, and what other runs have measured."""
+
+import json
+
+import numpy as np
+import pytest
+from replay_tables import small_table
+from search_fakes import ShuffledWorkers, new_run, outline
+
+from nas.evaluation.replay import ReplayEvaluator
+from nas.metrics import MACS, TOP1, Objective
+from nas.pareto import ParetoFront, non_dominated
+from nas.run_directory import RunDirectory
+from nas.search.loop import Search
+from nas.search.reuse import known_measurements
+from nas.search.study import ArchitectureStudy
+from nas.search.workers import InlineWorkers
+from nas.trial import Trial, TrialState
+
+TABLE = small_table(num_images=1600)
+OBJECTIVES = (Objective(TOP1, 0.0), Objective(MACS, 1.1 * float(TABLE.macs.max())))
+
+
+def search(folder, *, trials, racing=True, sampler="random", workers=None, known=None, seed=0):
+    run = RunDirectory.open(folder) if folder.exists() else new_run(folder)
+    study = ArchitectureStudy(TABLE.space, OBJECTIVES, sampler, 6, seed, run.journal_path)
+    workers = workers or InlineWorkers(ReplayEvaluator(TABLE))
+    found = Search(TABLE.space, OBJECTIVES, study, workers, run, racing=racing, known=known).run(
+        trials=trials
+    )
+    study.close()
+    return found
+
+
+def pruned(trials):
+    return [t for t in trials if t.state is TrialState.PRUNED]
+
+
+def test_a_beaten_architecture_is_pruned_with_its_interval_and_never_on_the_front(tmp_path):
+    trials = search(tmp_path / "run", trials=80)
+    beaten = pruned(trials)
+    assert len(beaten) > 20
+    by_number = {trial.number: trial for trial in trials}
+    for trial in beaten:
+        found, winner = trial.measurement, by_number[trial.measurement.beaten_by]
+        assert "top1" not in found.values
+        assert found.conditions.num_images < 1600
+        assert found.intervals["top1"][0] < winner.measurement.values["top1"]
+        assert winner.state is TrialState.COMPLETE
+        assert winner.number <= trial.number - 8
+        assert winner.measurement.values["macs"] <= found.values["macs"]
+    front = {point.digest for point in ParetoFront.from_trials(trials, OBJECTIVES).points}
+    assert not front & {trial.architecture.digest for trial in beaten}
+    assert [Trial.from_dict(json.loads(json.dumps(t.to_dict()))) for t in trials] == list(trials)
+
+
+def test_racing_spares_images_and_keeps_the_front(tmp_path):
+    raced, whole = (
+        search(tmp_path / str(racing), trials=120, racing=racing, seed=1) for racing in (True, False)
+    )
+    assert not pruned(whole)
+    assert outline(raced)[0][1] == outline(whole)[0][1]
+    assert [t.architecture for t in raced] == [t.architecture for t in whole]  # random proposals
+    shown = sum(t.measurement.conditions.num_images for t in raced if t.state is not TrialState.REPEATED)
+    assert shown < 0.8 * 1600 * 120
+    rows = [TABLE.row(t.architecture) for t in raced]
+    values = np.stack([TABLE.top1()[rows], TABLE.macs[rows]], axis=1)
+    on_front = non_dominated(values, ["maximize", "minimize"])
+    assert not any(
+        t.state is TrialState.PRUNED and is_best for t, is_best in zip(raced, on_front, strict=True)
+    )
+
+
+@pytest.mark.parametrize("sampler", ["predictor", "nsga2", "evolution"])
+def test_workers_and_order_change_nothing_in_a_race(tmp_path, sampler):
+    inline = search(tmp_path / "inline", trials=60, sampler=sampler)
+    assert pruned(inline)
+    for slots in (2, 8):
+        workers = ShuffledWorkers(ReplayEvaluator(TABLE), slots, seed=slots)
+        shuffled = search(tmp_path / str(slots), trials=60, sampler=sampler, workers=workers)
+        assert outline(shuffled) == outline(inline)
+        assert [t.measurement.beaten_by for t in shuffled] == [t.measurement.beaten_by for t in inline]
+
+
+def test_a_search_that_is_extended_races_as_if_it_had_not_stopped(tmp_path):
+    search(tmp_path / "parts", trials=30, sampler="predictor")
+    assert outline(search(tmp_path / "parts", trials=60, sampler="predictor")) == outline(
+        search(tmp_path / "whole", trials=60, sampler="predictor")
+    )
+
+
+class NeverAsked(ReplayEvaluator):
+    """Fails where something is paid for again."""
+
+    def __init__(self, known):
+        super().__init__(TABLE)
+        self._known = known
+
+    def evaluate(self, architecture, rivals=(), *, attempt=0):
+        assert architecture.digest not in self._known
+        return super().evaluate(architecture, rivals, attempt=attempt)
+
+
+def test_what_another_run_measured_is_taken_over_and_not_paid_for(tmp_path):
+    identity = {
+        "supernet_digest": "0123456789ab",
+        "splits": {"search": "s"},
+        "reference_ms": 2.0,
+        "reference_digest": "r",
+    }
+    first = search(tmp_path / "a", trials=40, racing=False)
+    for name, changes in (("a", {}), ("other", {"supernet_digest": "ba9876543210"})):
+        if name == "other":
+            search(tmp_path / name, trials=10, racing=False, seed=7)
+        RunDirectory.open(tmp_path / name).update_manifest(**(identity | changes))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "manifest.json").write_text("{")
+    run = new_run(tmp_path / "b")
+    run.update_manifest(**identity | {"reference_ms": 4.0})
+    known = known_measurements(run, TABLE.conditions)
+    assert set(known) == {trial.architecture.digest for trial in first}
+    latency = first[0].measurement.values["latency_ms"]
+    assert known[first[0].architecture.digest].measurement.values["latency_ms"] == 2 * latency
+    assert known_measurements(run, factories_conditions(precision="bf16")) == {}
+
+    workers = InlineWorkers(NeverAsked(known))
+    again = search(tmp_path / "b", trials=20, racing=False, known=known, workers=workers)
+    free = [trial for trial in again if trial.source]
+    assert [trial.source for trial in free[:2]] == ["a#0", "a#1"]
+    assert {trial.state for trial in free} == {TrialState.REPEATED}
+    assert sum(trial.state is TrialState.COMPLETE for trial in again) == 20
+    straight = search(tmp_path / "c", trials=len(again), racing=False)
+    assert [t.architecture for t in again] == [t.architecture for t in straight][: len(again)]
+    assert outline(search(tmp_path / "b", trials=20, racing=False, known=known)) == outline(again)
+
+
+def factories_conditions(**changes):
+    from dataclasses import replace
+
+    return replace(TABLE.conditions, **changes)
