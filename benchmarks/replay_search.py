@@ -109,7 +109,7 @@ def curve(table: ReplayTable, found: dict[str, Any]) -> dict[int, float]:
     whole = hypervolume(values_of(table, slice(None)), objectives)
     kept = np.array([not pruned for pruned in found["pruned"]])
     values = values_of(table, found["rows"])
-    counts = [count for count in range(5, len(kept) + 1, 5)]
+    counts = range(5, len(kept) + 1, 5)
     return {count: hypervolume(values[:count][kept[:count]], objectives) / whole for count in counts}
 
 

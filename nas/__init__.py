@@ -78,6 +78,7 @@ The files, in reading order:
     session.py                 a run opened for work: space, configuration, images, device
     progress.py                words for people while something long is running
     pipeline.py                the stages of a run, one after the other
+    export_pick.py             from a point of a run's front to a bundle
     redundancy.py              how redundant each layer's attention is: `rank-layers`
     rehearsal.py               a few steps and trials, done for real and timed
     forecast.py                what a command will need: `--dry-run`

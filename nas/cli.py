@@ -198,10 +198,10 @@ def export(
     format_: FormatOption = None,
 ) -> None:
     """Write an architecture as a model bundle, reload it, and fail if anything differs from the table."""
-    from nas import pipeline
+    from nas.export_pick import export_pick
     from nas.report import export_table
 
-    bundle = pipeline.export(run, pick, to, tuple(formats.split(",")), _reporter())
+    bundle = export_pick(run, pick, to, tuple(formats.split(",")), _reporter())
     values = bundle.to_dict()
     print_result(format_, values, lambda: export_table(values), lambda: flat_csv(values["files"]))
 

@@ -68,10 +68,11 @@ class Measurement:
         intervals: 95 % confidence interval (low, high) by metric name, where one was measured.
         conditions: Under which they hold.
         seconds: Wall time the measurement took.
-        correct: Which images were classified right, a bit each (`numpy.packbits`), in the order in which
-            all architectures of a run see them; empty where that was not kept.
-        beaten_by: Number of the trial that dominates this architecture beyond doubt on the images it was
-            shown. There is no top-1 then, only its interval, and `conditions.num_images` counts these images.
+        correct: Which images were classified right, a bit each (`numpy.packbits`), by number; empty where that
+            was not kept.
+        beaten_by: Number of the trial that surely dominates this architecture. There is no top-1 then, only an
+            interval of what it would be on the split; `conditions.num_images` counts the images it was shown,
+            and `correct` is in the order in which it was (`nas.evaluation.racing`).
     """
 
     values: Mapping[str, float]

@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[set[str], ...], ...] = (
     ({"evaluation"},),
     ({"search"}, {"report", "figure", "check"}, {"bundle", "model_card", "export"}, {"progress"}, {"doctor"}),
     ({"session", "pipeline"},),
-    ({"redundancy"}, {"rehearsal", "forecast"}),
+    ({"redundancy"}, {"rehearsal", "forecast"}, {"export_pick"}),
     ({"cli_options", "cli_output", "cli_look", "cli"},),
 )
 AT_HOME = {

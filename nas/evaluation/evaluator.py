@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from nas.config import EvaluateConfig, Precision
 from nas.errors import ConfigError, OutOfMemoryError
 from nas.evaluation.accuracy import count_correct
 from nas.evaluation.latency import LatencyMeter
-from nas.evaluation.racing import Rival, race
+from nas.evaluation.racing import Course, race
 from nas.evaluation.scores import measurement
 from nas.model.supernet import Supernet
 from nas.space import SearchSpace
@@ -33,13 +33,13 @@ class Evaluator(Protocol):
     conditions: Conditions
 
     def evaluate(
-        self, architecture: Architecture, rivals: Sequence[Rival] = (), *, attempt: int = 0
+        self, architecture: Architecture, course: Course | None = None, *, attempt: int = 0
     ) -> Measurement:
-        """Measure, or stop where one of the rivals is surely better (`Measurement.beaten_by`).
+        """Measure, or stop where a rival is surely better (`Measurement.beaten_by`).
 
         Args:
             architecture: What to measure.
-            rivals: Completed trials; none: every image is seen.
+            course: What it races over; None: every image is seen.
             attempt: Earlier attempts that ran out of memory or killed their process; each halves the batch.
 
         Raises:
@@ -122,7 +122,7 @@ class SubnetEvaluator:
         self.conditions = setup.conditions(len(self.images), stage="search")
 
     def evaluate(
-        self, architecture: Architecture, rivals: Sequence[Rival] = (), *, attempt: int = 0
+        self, architecture: Architecture, course: Course | None = None, *, attempt: int = 0
     ) -> Measurement:
         """Measure MACs, parameters, where it is an objective latency, and then top-1; see `Evaluator`.
 
@@ -138,10 +138,12 @@ class SubnetEvaluator:
             "params": float(cost.params(architecture, backbone)),
         }
 
-        def classify(start: int, stop: int) -> NDArray[np.bool_]:
+        def classify(numbers: NDArray[np.int32]) -> NDArray[np.bool_]:
             return count_correct(
                 subnet,
-                self.images.part(start, stop),
+                self.images
+                if len(numbers) == len(self.images)
+                else self.images.chosen(torch.from_numpy(numbers)),
                 batch_size=batch_size,
                 device=self.device,
                 precision=self.setup.precision,
@@ -152,13 +154,13 @@ class SubnetEvaluator:
             if self.meter is not None:
                 ratio = self.meter.ratio(subnet, self.setup.config.latency_pairs)
                 values["latency_ms"] = ratio * self.setup.reference_ms
-            correct, beaten_by = race(classify, len(self.images), values, rivals)
+            correct, verdict = race(classify, len(self.images), values, course)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(f"out of memory with {batch_size} images at once: {error}") from error
         return measurement(
-            correct, values, self.conditions, beaten_by=beaten_by, seconds=time.perf_counter() - started
+            correct, values, self.conditions, verdict=verdict, seconds=time.perf_counter() - started
         )
 
 

@@ -5,7 +5,7 @@ Samplers, racing and recovery are compared on such a table exactly and in second
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nas.architecture import Architecture
 from nas.errors import EvaluationError, RunError
-from nas.evaluation.racing import Rival, race, unpack
+from nas.evaluation.racing import Course, race, unpack
 from nas.evaluation.scores import measurement
 from nas.metrics import LATENCY, MACS, PARAMS
 from nas.space import SearchSpace
@@ -113,7 +113,7 @@ class ReplayEvaluator:
     def evaluate(
         self,
         architecture: Architecture,
-        rivals: Sequence[Rival] = (),
+        course: Course | None = None,
         *,
         attempt: int = 0,  # noqa: ARG002
     ) -> Measurement:
@@ -130,8 +130,8 @@ class ReplayEvaluator:
             PARAMS.name: float(table.params[row]),
             LATENCY.name: float(table.latency_ms[row]),
         }
-        correct, beaten_by = race(lambda start, stop: answers[start:stop], count, costs, rivals)
-        return measurement(correct, costs, self.conditions, beaten_by=beaten_by, seconds=0.0)
+        correct, verdict = race(lambda numbers: answers[numbers], count, costs, course)
+        return measurement(correct, costs, self.conditions, verdict=verdict, seconds=0.0)
 
 
 def all_architectures(space: SearchSpace) -> Iterator[Architecture]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.evaluation.racing import Verdict
 from nas.trial import Conditions, Measurement
 
 
@@ -26,7 +27,7 @@ def measurement(
     costs: Mapping[str, float],
     conditions: Conditions,
     *,
-    beaten_by: int | None = None,
+    verdict: Verdict | None = None,
     seconds: float,
 ) -> Measurement:
     """A measurement from the answers to the images that were seen: all of them, unless it was beaten.
@@ -35,15 +36,23 @@ def measurement(
         correct: Which images were classified right.
         costs: Other values by metric name.
         conditions: Of a measurement on all images.
-        beaten_by: The trial that ended the race, if one did.
+        verdict: Of the race, if it was lost.
         seconds: Wall time it took.
     """
-    seen_all = beaten_by is None
+    answers = np.packbits(correct).tobytes()
+    if verdict is not None:
+        return Measurement(
+            values=dict(costs),
+            intervals={"top1": verdict.top1_interval},
+            conditions=conditions.on(len(correct)),
+            seconds=seconds,
+            correct=answers,
+            beaten_by=verdict.beaten_by,
+        )
     return Measurement(
-        values={"top1": top1_percent(correct), **costs} if seen_all else dict(costs),
+        values={"top1": top1_percent(correct), **costs},
         intervals={"top1": wilson_interval(correct)},
-        conditions=conditions if seen_all else conditions.on(len(correct)),
+        conditions=conditions,
         seconds=seconds,
-        correct=np.packbits(correct).tobytes(),
-        beaten_by=beaten_by,
+        correct=answers,
     )

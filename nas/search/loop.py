@@ -224,7 +224,7 @@ class Search:
         elif first == number:
             self._in_flight[number] = pending
             self._visible.advance(self._trials, number - self._study.window)
-            self._workers.submit(Task(number, architecture, self._visible.rivals() if self._racing else ()))
+            self._workers.submit(Task(number, architecture, self._visible.course() if self._racing else None))
         elif first in self._in_flight:
             self._repeats.setdefault(first, []).append((number, pending))
         else:

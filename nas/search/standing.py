@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.architecture import Architecture
-from nas.evaluation.racing import Rival
+from nas.evaluation.racing import FIRST, Course, Rival, course_order
 from nas.metrics import LATENCY, TOP1, Objective
 from nas.pareto import non_dominated
 from nas.trial import Measurement, Trial
@@ -87,6 +88,8 @@ class VisibleFront:
         self._metrics = [objective.metric for objective in objectives]
         self._max_latency_ms = max_latency_ms
         self._members: list[tuple[Trial, list[float]]] = []
+        self._first: list[Measurement] = []  # whole, with answers, by number
+        self._order: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None
         self._seen = -1
 
     def advance(self, trials: Mapping[int, Trial], last: int) -> None:
@@ -98,6 +101,8 @@ class VisibleFront:
         self._seen = max(self._seen, last)
 
     def _add(self, trial: Trial, measurement: Measurement) -> None:
+        if len(self._first) < FIRST and measurement.correct:
+            self._first.append(measurement)
         latency = measurement.values.get(LATENCY.name, 0.0)
         if self._max_latency_ms is not None and latency > self._max_latency_ms:
             return
@@ -112,13 +117,17 @@ class VisibleFront:
         """Of the members, by trial number."""
         return [trial.architecture for trial, _ in self._members]
 
-    def rivals(self) -> tuple[Rival, ...]:
-        """The members as rivals of what is measured next; none where top-1 is no objective."""
-        if TOP1 not in self._metrics:
-            return ()
+    def course(self) -> Course | None:
+        """What is measured next races over; None where top-1 is no objective, or too little is known yet."""
+        if TOP1 not in self._metrics or len(self._first) < FIRST:
+            return None
+        if self._order is None:
+            num_images = self._first[0].conditions.num_images
+            self._order = course_order([found.correct for found in self._first], num_images)
         costs = [metric.name for metric in self._metrics if metric is not TOP1]
-        return tuple(
+        rivals = [
             Rival(trial.number, {name: found.values[name] for name in costs}, found.correct)
             for trial, _ in self._members
-            if (found := trial.measurement) is not None and found.correct
-        )
+            if (found := trial.measurement) is not None
+        ]
+        return Course(tuple(rivals), *self._order)

@@ -17,7 +17,7 @@ from nas.trial import Measurement
 
 if TYPE_CHECKING:  # keeps torch out of this import
     from nas.evaluation.evaluator import Evaluator
-    from nas.evaluation.racing import Rival
+    from nas.evaluation.racing import Course
 
 Arrays = Mapping[str, NDArray[Any]]
 Build = Callable[[Arrays], "Evaluator"]
@@ -32,12 +32,12 @@ class Task:
     Attributes:
         number: The trial's.
         architecture: To measure.
-        rivals: Measured before; the evaluator may stop once they surely dominate this one.
+        course: What it races over; the evaluator may stop once a rival surely dominates it.
     """
 
     number: int
     architecture: Architecture
-    rivals: "tuple[Rival, ...]" = ()
+    course: "Course | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def measure(evaluator: "Evaluator", task: Task, attempt: int = 0) -> Result:
         OutOfMemoryError: Worth another attempt, which computes in smaller batches.
     """
     try:
-        measurement = evaluator.evaluate(task.architecture, task.rivals, attempt=attempt)
+        measurement = evaluator.evaluate(task.architecture, task.course, attempt=attempt)
         bad = [f"{name} is {value}" for name, value in measurement.values.items() if not math.isfinite(value)]
     except OutOfMemoryError:
         raise

@@ -72,6 +72,10 @@ class ImageSet:
         """The images from one number up to another, without a copy."""
         return replace(self, images=self.images[start:stop], labels=self.labels[start:stop])
 
+    def chosen(self, numbers: Tensor) -> "ImageSet":
+        """A copy of some images, in the order of their numbers as given."""
+        return replace(self, images=self.images[numbers], labels=self.labels[numbers])
+
     def normalized(self, indices: Tensor | Sequence[int] | slice) -> Tensor:
         """The chosen images, [n, 3, S, S] float32: pixels / 255, minus the mean, divided by the deviation."""
         chosen = self.images[indices if isinstance(indices, slice) else torch.as_tensor(indices)]

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from nas.evaluation.racing import Rival, Z, leads, looks, race, unpack
+from nas.evaluation.racing import ALIGNMENT, Course, Rival, course_order, leads, looks, race, unpack
 
-IMAGES = 512
+IMAGES = 1024
 COSTS = {"macs": 2.0, "latency_ms": 2.0}
 
 
@@ -11,78 +11,95 @@ def rival(answers, number=7, **costs):
     return Rival(number, COSTS | costs, np.packbits(answers).tobytes())
 
 
-def raced(answers, rivals):
-    """What race returns, and the parts that it asked for."""
-    parts = []
-
-    def classify(start, stop):
-        parts.append((start, stop))
-        return answers[start:stop]
-
-    return *race(classify, len(answers), COSTS, rivals), parts
+def crowd(rng, count, quality=0.6):
+    """Architectures that answer alike: an image's difficulty decides, and luck."""
+    difficulty = rng.random(IMAGES)
+    return [difficulty + rng.normal(0, 0.1, IMAGES) < quality for _ in range(count)]
 
 
-def test_an_architecture_without_cheaper_rivals_sees_every_image_at_once():
-    answers = np.zeros(IMAGES, dtype=bool)
-    better = np.ones(IMAGES, dtype=bool)
-    dearer = [rival(better, macs=2.1), rival(better, latency_ms=3.0)]
-    correct, beaten_by, parts = raced(answers, dearer)
-    assert (len(correct), beaten_by, parts) == (IMAGES, None, [(0, IMAGES)])
+def course(rivals, crowd_answers):
+    order, doubt = course_order([np.packbits(answers).tobytes() for answers in crowd_answers], IMAGES)
+    return Course(tuple(rivals), order, doubt)
 
 
-def test_a_hopeless_architecture_is_stopped_at_the_first_look():
+def raced(answers, over):
+    """What race returns, and the images that it asked for."""
+    asked = []
+
+    def classify(numbers):
+        asked.append(numbers.tolist())
+        return answers[numbers]
+
+    return *race(classify, len(answers), COSTS, over), asked
+
+
+def test_without_cheaper_rivals_every_image_is_seen_at_once_and_in_order():
     answers, better = np.zeros(IMAGES, dtype=bool), np.ones(IMAGES, dtype=bool)
-    correct, beaten_by, parts = raced(answers, [rival(answers, 3), rival(better, 5)])
-    assert beaten_by == 5
-    assert parts == [(0, looks(IMAGES)[0])]
+    dearer = [rival(better, macs=2.1), rival(better, latency_ms=3.0)]
+    for over in (None, course([], [answers]), course(dearer, crowd(np.random.default_rng(0), 9))):
+        correct, verdict, asked = raced(answers, over)
+        assert (len(correct), verdict, asked) == (IMAGES, None, [list(range(IMAGES))])
+
+
+def test_a_hopeless_architecture_is_stopped_at_the_first_look_by_the_best_rival():
+    answers, better = np.zeros(IMAGES, dtype=bool), np.ones(IMAGES, dtype=bool)
+    over = course([rival(answers, 3), rival(better, 5)], crowd(np.random.default_rng(0), 16))
+    correct, verdict, asked = raced(answers, over)
+    assert verdict.beaten_by == 5
+    assert asked == [over.order[: looks(IMAGES)[0]].tolist()]
     assert len(correct) == looks(IMAGES)[0]
 
 
-def test_images_are_seen_once_and_in_order():
+def test_a_survivor_has_the_answers_it_would_have_without_a_race():
     rng = np.random.default_rng(0)
-    answers = rng.random(IMAGES) < 0.6
-    correct, beaten_by, parts = raced(answers, [rival(rng.random(IMAGES) < 0.6)])
-    assert beaten_by is None
+    *others, answers = crowd(rng, 18)
+    correct, verdict, asked = raced(answers, course([rival(others[0])], others[1:]))
+    assert verdict is None
     assert correct.tolist() == answers.tolist()
-    assert [start for start, _ in parts] == [0, *(stop for _, stop in parts[:-1])]
-    assert [stop for _, stop in parts] == [*looks(IMAGES), IMAGES]
+    assert sorted(number for part in asked for number in part) == list(range(IMAGES))
 
 
-def test_equal_answers_are_no_lead_and_a_whole_split_leaves_no_doubt():
-    answers = np.random.default_rng(0).random(IMAGES) < 0.5
-    assert leads(answers[None], answers, IMAGES).tolist() == [0.0]
-    one_better = answers.copy()
-    one_better[np.flatnonzero(~answers)[0]] = True
-    assert leads(one_better[None], answers, IMAGES)[0] > 1e6
+def test_disputed_images_come_first():
+    answers = [np.array([1, 1, 0, 1], dtype=bool), np.array([1, 0, 0, 0], dtype=bool)]
+    order, doubt = course_order([np.packbits(a).tobytes() for a in answers], 4)
+    assert (set(order[:2]), set(order[2:])) == ({1, 3}, {0, 2})
+    assert doubt.tolist() == pytest.approx([2 * 0.25, 2 * 0.25, 2 * 5 / 36, 2 * 5 / 36])
 
 
-def test_the_lead_is_the_paired_difference_over_its_error_without_replacement():
-    theirs = np.array([[1, 1, 1, 1, 0, 1, 0, 1]], dtype=bool)
-    ours = np.array([1, 0, 0, 1, 0, 1, 1, 1], dtype=bool)
-    difference = np.array([0, 1, 1, 0, 0, 0, -1, 0])
-    error = np.sqrt(difference.var() / 8 * (32 - 8) / 31)
-    assert leads(theirs, ours, 32)[0] == pytest.approx((1 / 8) / error)
+def test_the_spread_is_what_the_images_left_may_add_corrected_by_what_was_seen():
+    theirs = np.array([[1, 1, 0, 1], [0, 0, 0, 1]], dtype=bool)
+    ours = np.array([0, 1, 0, 0], dtype=bool)
+    doubt = np.array([0.5, 0.5, 0.4, 0.4, 0.3, 0.2], dtype=np.float32)
+    lead, spread = leads(theirs, ours, doubt)
+    assert lead.tolist() == [2, 0]
+    assert spread == pytest.approx(np.sqrt([0.5 * 2 / 1.8, 0.5 * 2 / 1.8]))
 
 
-def test_the_truly_better_is_hardly_ever_beaten():
-    """Pairs of which the candidate is at least as good on the whole split, close ones above all."""
+def test_the_truly_better_is_hardly_ever_beaten_and_the_interval_holds_the_truth():
+    """Pairs of close quality: who is at least as good on the whole split must not lose."""
     rng = np.random.default_rng(1)
-    wrong = 0
-    for _ in range(1000):
+    wrong, lost, held = 0, 0, 0
+    for _ in range(300):
+        quality = rng.normal(0.6, 0.03, 18)
         difficulty = rng.random(IMAGES)
-        ours, theirs = (difficulty + rng.normal(0, 0.2, IMAGES) < 0.6 for _ in range(2))
-        if theirs.sum() > ours.sum():
-            ours, theirs = theirs, ours
-        wrong += raced(ours, [rival(theirs)])[1] is not None
-    assert wrong <= 10
+        answers = [difficulty + rng.normal(0, 0.1, IMAGES) < q for q in quality]
+        ours, theirs, *others = answers
+        verdict = raced(ours, course([rival(theirs)], others))[1]
+        if verdict is not None:
+            lost += 1
+            wrong += ours.sum() >= theirs.sum()
+            low, high = verdict.top1_interval
+            held += low <= 100 * ours.mean() <= high
+    assert wrong <= 3
+    assert lost > 75
+    assert held > 0.8 * lost
 
 
 def test_looks_grow_and_come_after_whole_batches():
     for count in (10, 100, 287, 2000, 10_000):
         stops = looks(count)
         assert stops == sorted(set(stops))
-        assert all(stop % 32 == 0 and stop < count for stop in stops)
-    assert Z > 1.5
+        assert all(stop % ALIGNMENT == 0 and stop < count for stop in stops)
 
 
 def test_bits_come_back_as_they_were():

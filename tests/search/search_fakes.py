@@ -67,7 +67,7 @@ class AnalyticEvaluator:
     def evaluate(
         self,
         architecture: Architecture,
-        rivals: tuple[Any, ...] = (),  # noqa: ARG002 - nobody is raced here
+        course: Any = None,  # noqa: ARG002 - nobody is raced here
         *,
         attempt: int = 0,
     ) -> Measurement:

@@ -44,13 +44,13 @@ class Witness(AnalyticEvaluator):
         self._space, self._run = space, run
         self.seen = []
 
-    def evaluate(self, architecture, rivals=(), *, attempt=0):
+    def evaluate(self, architecture, course=None, *, attempt=0):
         storage = JournalStorage(JournalFileBackend(str(self._run / "journal.log")))
         trials = optuna.load_study(study_name="architectures", storage=storage).trials
         running = [self._space.decode(t.params) for t in trials if t.state is optuna.trial.TrialState.RUNNING]
         told = sum(trial.state.is_finished() for trial in trials)
         self.seen.append((architecture in running, len(running), told == len(self.seen)))
-        return super().evaluate(architecture, rivals, attempt=attempt)
+        return super().evaluate(architecture, course, attempt=attempt)
 
 
 def test_a_proposal_and_all_earlier_results_are_on_disk_before_it_is_measured(tmp_path):
