@@ -32,8 +32,9 @@ TRIALS, TRIALS_CSV, FRONT, FRONT_CSV = "trials.jsonl", "trials.csv", "front.json
 LOCK_PATIENCE_S = 0.5  # `is_locked` holds the lock for microseconds; a writer must not be refused for that
 
 TRIAL_COLUMNS = (
-    "number", "state", "digest", "top1", "macs", "flops", "params", "latency_ms",
-    "latency_ci_low_ms", "latency_ci_high_ms", "error", "repeat_of", "seconds", "started", "finished",
+    "number", "state", "digest", "top1", "top1_ci_low", "top1_ci_high", "macs", "flops", "params", "latency_ms",
+    "latency_ci_low_ms", "latency_ci_high_ms", "error", "beaten_by", "repeat_of", "source", "seconds",
+    "started", "finished",
     *(f"conditions.{name}" for name in Conditions.__slots__), "architecture",
 )  # fmt: skip
 
@@ -384,10 +385,14 @@ def _trial_row(record: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("macs", "params"):
         if isinstance(values[name], float) and values[name].is_integer():
             values[name] = int(values[name])
+    top1_low, top1_high = measurement["intervals"].get("top1", (None, None))
     low, high = measurement["intervals"].get("latency_ms", (None, None))
-    kept = ("number", "state", "digest", "error", "repeat_of", "started", "finished")
+    kept = ("number", "state", "digest", "error", "repeat_of", "source", "started", "finished")
     return {
-        **{name: record[name] for name in kept},
+        **{name: record.get(name) for name in kept},
+        "top1_ci_low": top1_low,
+        "top1_ci_high": top1_high,
+        "beaten_by": measurement.get("beaten_by"),
         **values,
         "flops": None if values["macs"] is None else 2 * values["macs"],
         "latency_ci_low_ms": low,

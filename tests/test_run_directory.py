@@ -335,17 +335,27 @@ def test_trials_csv_has_one_row_a_trial_and_flat_keys(run):
     run.append_trial(factories.trial(1, b, **failure))
     run.append_trial(factories.trial(2, a, state=TrialState.REPEATED, repeat_of=0, measurement=measured))
     run.append_trial(factories.trial(3, c, state=TrialState.RUNNING, measurement=None, finished=None))
+    beaten = Measurement(
+        values={"macs": 3_000_000},
+        intervals={"top1": (80.5, 84.5)},
+        conditions=factories.conditions(num_images=64),
+        seconds=0.25,
+        beaten_by=0,
+    )
+    run.append_trial(factories.trial(4, c, state=TrialState.PRUNED, measurement=beaten))
+    taken = factories.trial(5, b, state=TrialState.REPEATED, source="digits-1#17", measurement=measured)
+    run.append_trial(taken)
     path = run.write_trials_csv()
     assert path.name == "trials.csv"
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert ",".join(rows[0]) == (
-        "number,state,digest,top1,macs,flops,params,latency_ms,latency_ci_low_ms,latency_ci_high_ms,error,"
-        "repeat_of,seconds,started,finished,conditions.device,conditions.precision,conditions.split,"
+        "number,state,digest,top1,top1_ci_low,top1_ci_high,macs,flops,params,latency_ms,latency_ci_low_ms,"
+        "latency_ci_high_ms,error,beaten_by,repeat_of,source,seconds,started,finished,conditions.device,conditions.precision,conditions.split,"
         "conditions.num_images,conditions.target,conditions.latency_batch_size,conditions.latency_threads,"
         "conditions.latency_stage,conditions.supernet,conditions.torch,architecture"
     )
-    first, failed, repeated, running = rows
+    first, failed, repeated, running, pruned, known = rows
     expected = {
         "number": "0",
         "state": "complete",
@@ -364,6 +374,8 @@ def test_trials_csv_has_one_row_a_trial_and_flat_keys(run):
     assert (failed["state"], failed["error"], failed["macs"]) == ("failed", "out of memory,\nlayer 3", "")
     assert (repeated["repeat_of"], repeated["top1"]) == ("0", "91.25")
     assert (running["state"], running["finished"]) == ("running", "")
+    assert (pruned["top1"], pruned["top1_ci_low"], pruned["beaten_by"]) == ("", "80.5", "0")
+    assert (known["source"], known["repeat_of"], known["top1"]) == ("digits-1#17", "", "91.25")
 
 
 def test_trials_csv_of_a_run_without_trials_is_its_header(run):
