@@ -29,13 +29,16 @@ PART = 64  # architectures that are kept together
 LATENCY_PAIRS = 2  # a table holds one noisy value for good; more pairs would be most of the time
 
 
-def measure_parts(run: Path, space: Path, reference_ms: float, first: int, step: int) -> None:
+def measure_parts(
+    run: Path, space: Path, images: int | None, reference_ms: float, first: int, step: int
+) -> None:
     """Measure every `step`-th part from `first` on, in a process of its own with one thread."""
     torch.set_num_threads(1)
     session = reopen(run, Reporter(quiet=True))
     supernet = trained_supernet(session)
     setup = evaluator_setup(session, {**session.run.manifest, "reference_ms": reference_ms})
-    setup = replace(setup, config=setup.config.model_copy(update={"latency_pairs": LATENCY_PAIRS}))
+    update = {"latency_pairs": LATENCY_PAIRS, "max_images": images}
+    setup = replace(setup, config=setup.config.model_copy(update=update))
     evaluator = SubnetEvaluator(setup, supernet.requires_grad_(False).eval(), session.data.search)
     architectures = list(all_architectures(SearchSpace.from_yaml(space)))
     folder = run / "replay"
@@ -70,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="a run with a trained supernet")
     parser.add_argument("space", type=Path)
+    parser.add_argument("--images", type=int, help="of the search split that are used; default: all")
     parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
     run = RunDirectory.open(arguments.run)
@@ -85,7 +89,14 @@ def main() -> None:
     processes = [
         context.Process(
             target=measure_parts,
-            args=(arguments.run, arguments.space, float(reference.read_text()), i, arguments.processes),
+            args=(
+                arguments.run,
+                arguments.space,
+                arguments.images,
+                float(reference.read_text()),
+                i,
+                arguments.processes,
+            ),
         )
         for i in range(arguments.processes)
     ]
@@ -98,8 +109,10 @@ def main() -> None:
     parts = [np.load(path) for path in sorted(folder.glob("[0-9]*.npz"))]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0].files}
     order = np.argsort(columns["digests"])
-    limit = session.config.evaluate.max_images or len(session.data.search)
-    conditions = setup.conditions(min(limit, len(session.data.search)), stage="search")
+    count = min(arguments.images or len(session.data.search), len(session.data.search))
+    conditions = replace(setup, config=setup.config.model_copy(update={"max_images": None})).conditions(
+        count, stage="search"
+    )
     table = ReplayTable(
         space=SearchSpace.from_yaml(arguments.space),
         conditions=conditions,

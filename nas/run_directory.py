@@ -294,12 +294,9 @@ class RunDirectory:
         import pandas as pd
 
         rows = [_trial_row(record) for record in self.trial_records()]
-        table = pd.DataFrame(
-            rows, columns=list(TRIAL_COLUMNS), dtype=object
-        )  # keeps 3 beside a gap from turning 3.0
-        path = self.path / TRIALS_CSV
-        atomic_write_text(path, table.to_csv(index=False))
-        return path
+        table = pd.DataFrame(rows, columns=list(TRIAL_COLUMNS), dtype=object)  # or 3 beside a gap is 3.0
+        atomic_write_text(self.path / TRIALS_CSV, table.to_csv(index=False))
+        return self.path / TRIALS_CSV
 
     def write_front(self, values: Mapping[str, Any]) -> None:
         """Write `front.json`, the run's answer (`ParetoFront.to_dict`)."""

@@ -22,7 +22,7 @@ from nas.pareto import non_dominated
 from nas.space import SearchSpace
 
 MOST_POINTS = 384  # a Gaussian process learns from: its time grows with their third power
-OPTIMISM = 0.5  # standard deviations added to the predicted top-1
+OPTIMISM = 1.0  # standard deviations added to the predicted top-1
 GENERATIONS = 4  # of the search on the predictions
 CHILDREN = 160  # candidates of a generation, or four times the batch
 NEWCOMERS = 0.25  # share of the candidates that are drawn uniformly

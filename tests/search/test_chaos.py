@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.chaos import KINDS, endure, outline
+from benchmarks.chaos import KINDS, endure, outline, undisturbed
 from nas.trial import TrialState
 
 
@@ -10,9 +10,9 @@ from nas.trial import TrialState
 @pytest.mark.slow
 def test_a_search_whose_parts_are_killed_ends_as_one_that_was_left_alone(tmp_path):
     struck = endure(tmp_path / "struck", 50, 0, KINDS)
-    calm = endure(tmp_path / "calm", 50, 0, ())
+    calm = undisturbed(tmp_path / "calm", 50, 0)
     assert len(struck.kills) >= 3
-    assert outline(struck.trials) == outline(calm.trials)
+    assert outline(struck.trials) == outline(calm)
     assert struck.repeated == 0
     states = {trial.state for trial in struck.trials}
     assert states >= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED}
