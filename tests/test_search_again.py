@@ -2,6 +2,7 @@
 
 from small_runs import TINY, TRIALS, command, run_arguments
 
+from nas.pareto import ParetoFront
 from nas.run_directory import RunDirectory
 from nas.trial import TrialState
 
@@ -58,3 +59,16 @@ def test_constraints_may_differ_from_those_of_the_first_search(finished):
     assert command(*words).code == 0
     trials = RunDirectory.open(folder).trials()
     assert all(trial.measurement.values["macs"] <= 0.7 * largest for trial in trials)
+
+
+def test_a_search_starts_from_the_fronts_of_earlier_runs(finished):
+    folder, words = arguments(
+        finished, "seeded", "--trials=2", f"--set=search.seed_runs=[{finished.folder}]", "--seed=0"
+    )
+    done = command(*words)
+    assert done.code == 0, done.stderr
+    front = [point.architecture for point in ParetoFront.from_run(finished.folder).points]
+    first = [trial.architecture for trial in RunDirectory.open(folder).trials()]
+    ends = set(first[:2])  # the largest and the smallest of the space
+    assert first[2 : 2 + len(set(front) - ends)] == [a for a in front if a not in ends]
+    assert f"{len(front)} of {len(front)} on the front of {finished.folder}" in done.stderr

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,11 @@ from nas.evaluation.evaluator import (
     build_evaluator,
     device_name,
     evaluator_arrays,
+    is_out_of_memory,
     resolve_device,
     resolve_precision,
 )
+from nas.evaluation.racing import Course, Rival, course_order
 from nas.evaluation.scores import top1_percent
 from nas.model.supernet import Supernet
 from nas.training.data import sealed_test_split
@@ -182,3 +186,38 @@ def test_automatic_precision_is_bf16_for_large_networks_on_hardware_that_has_it(
     assert resolve_precision("auto", cpu, 10**6) == "fp32"
     expected = "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
     assert resolve_precision("auto", cpu, 10**9) == expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_architecture_that_is_not_beaten_has_the_answers_it_has_without_a_race(
+    supernet, architectures, precision
+):
+    """The order of the images and the batches they come in must not change a single answer."""
+    evaluator = SubnetEvaluator(replace(setup(), precision=precision), supernet, digits().search)
+    alone = [evaluator.evaluate(architecture) for architecture in architectures]
+    worst = min(alone, key=lambda found: found.values["top1"])
+    order = course_order([found.correct for found in alone], len(evaluator.images))
+    course = Course((Rival(0, {"macs": 0.0}, worst.correct),), *order)
+    for architecture, found in zip(architectures, alone, strict=True):
+        raced = evaluator.evaluate(architecture, course)
+        assert raced.beaten_by is None
+        assert raced.correct == found.correct
+        assert raced.values == found.values
+
+
+def test_a_beaten_architecture_saves_images(supernet, architectures):
+    evaluator = SubnetEvaluator(setup(), supernet, digits().search)
+    alone = [evaluator.evaluate(architecture) for architecture in architectures]
+    order = course_order([found.correct for found in alone], len(evaluator.images))
+    always_right = np.packbits(np.ones(len(evaluator.images), dtype=bool)).tobytes()
+    beaten = evaluator.evaluate(architectures[0], Course((Rival(7, {"macs": 0.0}, always_right),), *order))
+    assert beaten.beaten_by == 7
+    assert beaten.conditions.num_images == 64 < len(evaluator.images)
+    assert "top1" not in beaten.values
+
+
+def test_memory_that_torch_cannot_allocate_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("shapes differ"))

@@ -1,3 +1,4 @@
+import numpy as np
 import optuna
 import pytest
 from factories import trial
@@ -6,6 +7,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from search_fakes import AnalyticEvaluator, digits, make_study, tiny_space
 
+from nas.designs import known_designs
 from nas.errors import RunError
 from nas.metrics import MACS, TOP1, Objective
 from nas.search.study import WINDOW, ArchitectureStudy
@@ -54,6 +56,17 @@ def test_the_largest_and_the_smallest_architecture_come_first(tmp_path):
         space.largest().digest,
         space.smallest().digest,
     ]
+
+
+def test_seeds_and_known_designs_come_next_and_random_search_has_none(tmp_path):
+    space = digits()
+    seed = space.sample(np.random.default_rng(5))
+    designs = known_designs(space, space.seeds).values()
+    expected = dict.fromkeys([space.largest(), space.smallest(), seed, *designs])
+    first = proposals(make_study(space, tmp_path / "j", seeds=[seed]), len(expected))
+    assert first == [architecture.digest for architecture in expected]
+    drawn = proposals(make_study(space, tmp_path / "r", "random"), len(expected))
+    assert len(set(drawn[2:]) & set(first)) < len(expected) - 4
 
 
 def test_known_designs_are_parents_of_the_first_generation(tmp_path):
