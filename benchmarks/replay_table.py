@@ -13,6 +13,7 @@ import multiprocessing
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,15 +31,14 @@ LATENCY_PAIRS = 2  # a table holds one noisy value for good; more pairs would be
 
 
 def measure_parts(
-    run: Path, space: Path, images: int | None, reference_ms: float, first: int, step: int
+    run: Path, space: Path, settings: dict[str, Any], reference_ms: float, first: int, step: int
 ) -> None:
     """Measure every `step`-th part from `first` on, in a process of its own with one thread."""
     torch.set_num_threads(1)
     session = reopen(run, Reporter(quiet=True))
     supernet = trained_supernet(session)
     setup = evaluator_setup(session, {**session.run.manifest, "reference_ms": reference_ms})
-    update = {"latency_pairs": LATENCY_PAIRS, "max_images": images}
-    setup = replace(setup, config=setup.config.model_copy(update=update))
+    setup = replace(setup, config=setup.config.model_copy(update=settings))
     evaluator = SubnetEvaluator(setup, supernet.requires_grad_(False).eval(), session.data.search)
     architectures = list(all_architectures(SearchSpace.from_yaml(space)))
     folder = run / "replay"
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run with a trained supernet")
     parser.add_argument("space", type=Path)
     parser.add_argument("--images", type=int, help="of the search split that are used; default: all")
+    parser.add_argument("--latency-batch-size", type=int, default=64)
     parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
     run = RunDirectory.open(arguments.run)
@@ -81,7 +82,13 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     torch.set_num_threads(1)
     session = reopen(arguments.run, Reporter(quiet=True))
+    settings = {
+        "latency_pairs": LATENCY_PAIRS,
+        "latency_batch_size": arguments.latency_batch_size,
+        "max_images": arguments.images,
+    }
     setup = evaluator_setup(session, {**run.manifest, "reference_ms": 1.0})
+    setup = replace(setup, config=setup.config.model_copy(update=settings))
     reference = folder / "reference_ms.txt"
     if not reference.exists():
         reference.write_text(str(setup.meter(trained_supernet(session)).calibrate(CALIBRATION_ROUNDS)))
@@ -109,10 +116,7 @@ def main() -> None:
     parts = [np.load(path) for path in sorted(folder.glob("[0-9]*.npz"))]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0].files}
     order = np.argsort(columns["digests"])
-    count = min(arguments.images or len(session.data.search), len(session.data.search))
-    conditions = replace(setup, config=setup.config.model_copy(update={"max_images": None})).conditions(
-        count, stage="search"
-    )
+    conditions = setup.conditions(len(session.data.search), stage="search")
     table = ReplayTable(
         space=SearchSpace.from_yaml(arguments.space),
         conditions=conditions,
