@@ -9,6 +9,7 @@ replay_bars.csv (evaluations to reach a bar), replay_racing.csv and replay_searc
 """
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,13 +27,14 @@ from tables import REFERENCE, write_table
 from nas.evaluation.replay import ReplayEvaluator, ReplayTable
 from nas.metrics import LATENCY, MACS, TOP1, Objective
 from nas.pareto import hypervolume, non_dominated
-from nas.run_directory import RunDirectory
+from nas.run_directory import RunDirectory, atomic_write_text
 from nas.search.loop import Search
 from nas.search.study import ArchitectureStudy
 from nas.search.workers import InlineWorkers
 from nas.trial import TrialState
 
 TABLES = Path(__file__).resolve().parent / "replay"
+KEPT = REFERENCE.parent / "replay_search"
 RAM = Path("/dev/shm")
 POPULATION = 24
 CHANCE = 10.0  # percent; all tables have ten classes
@@ -74,6 +76,16 @@ def values_of(table: ReplayTable, rows: Sequence[int] | slice) -> NDArray[np.flo
     return np.stack([table.top1()[rows], table.macs[rows], table.latency_ms[rows]], axis=1)
 
 
+def searched(job: Job) -> dict[str, Any]:
+    """`search`, kept in a file, so that a benchmark that was stopped goes on."""
+    name = f"{job.table}-{job.sampler}-{'racing' if job.racing else 'whole'}-{job.trials}-{job.seed}.json"
+    path = KEPT / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(path, json.dumps(search(job)))
+    return {"job": job, **json.loads(path.read_text())}
+
+
 def search(job: Job) -> dict[str, Any]:
     """Run one search: the rows of the table in the order in which they were paid for, and their states."""
     table = ReplayTable.load(TABLES / f"{job.table}.npz")
@@ -95,7 +107,6 @@ def search(job: Job) -> dict[str, Any]:
         study.close()
     paid = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     return {
-        "job": job,
         "rows": [table.row(trial.architecture) for trial in paid],
         "pruned": [trial.state is TrialState.PRUNED for trial in paid],
         "images": sum(trial.measurement.conditions.num_images for trial in paid),
@@ -148,7 +159,7 @@ def main() -> None:
         for seed in range(min(arguments.seeds, GP_SEEDS) if sampler == "gp" else arguments.seeds)
     ]
     with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(search, jobs))
+        found = list(pool.map(searched, jobs))
     curves = {result["job"]: curve(tables[result["job"].table], result) for result in found}
     curve_rows, bar_rows, racing_rows = [], [], []
     for name, table in tables.items():
