@@ -185,7 +185,8 @@ def _fit_classes(space: SearchSpace, data: ImageData, source: Path) -> SearchSpa
 
 def _differences(run: RunDirectory, config: RunConfig, identity: dict[str, Any]) -> list[str]:
     manifest = run.manifest
-    found = config_differences(run.config(), config.model_dump(mode="json"))
+    before = RunConfig.model_validate(run.config())  # a run of an earlier version lacks keys: their defaults
+    found = config_differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
     for key, value in identity.items():
         if manifest.get(key) != value:
             found.append(f"{key}: {manifest.get(key)} in the run, {value} now")
