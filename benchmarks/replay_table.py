@@ -99,7 +99,7 @@ def main() -> None:
             args=(
                 arguments.run,
                 arguments.space,
-                arguments.images,
+                settings,
                 float(reference.read_text()),
                 i,
                 arguments.processes,
