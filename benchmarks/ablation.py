@@ -164,7 +164,7 @@ def latencies(names: list[str], rounds: int) -> dict[tuple[str, int], float]:
         subnets.append(subnet.eval())
     found = {}
     for batch in (1, 64):
-        meter = LatencyMeter(subnets[0], (3, 32, 32), batch, CPU)
+        meter = LatencyMeter(subnets[0], (3, 32, 32), batch)
         timings = meter.interleaved(subnets, rounds, 1.0)
         found |= {(name, batch): timing.median_ms for name, timing in zip(names, timings, strict=True)}
     return found

@@ -171,7 +171,8 @@ def endure(folder: Path, trials: int, seed: int, kinds: Sequence[str]) -> Ordeal
             ended = tuple(RunDirectory.open(folder / "run").trials())
             return Ordeal(tuple(kills), ended, repeated, time.monotonic() - started)
         if process.returncode not in (-signal.SIGKILL, 2):
-            raise RuntimeError(f"exit code {process.returncode}")
+            said = (folder / "stderr").read_text(errors="replace").splitlines()[-30:]
+            raise RuntimeError("\n".join([f"exit code {process.returncode}", *said]))
     raise RuntimeError(f"not at its end after {RESTARTS} starts")
 
 

@@ -21,7 +21,7 @@ from nas.architecture import Architecture
 from nas.config import EvaluateConfig
 from nas.evaluation.evaluator import EvaluatorSetup, build_evaluator, evaluator_arrays
 from nas.model.supernet import Supernet
-from nas.search.ray_connection import RayConnection
+from nas.ray_connection import RayConnection
 from nas.search.ray_workers import RayWorkers
 from nas.search.workers import InlineWorkers, Task, Workers
 from nas.space import SearchSpace

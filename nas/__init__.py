@@ -11,6 +11,8 @@ The files, in reading order:
     chunks.py                  how much a CPU computes at a time when it only infers
     architecture.py            the genotype: what is chosen for every layer; the backbone: what is fixed
     metrics.py                 what can be measured, in which unit, and which way is better
+    tune_config.py             what supernet trials vary, and when a bad one is stopped
+    target.py                  where and how latency is measured, as text and as a value
     config.py                  the knobs of a run, typed and validated
     yaml_file.py               YAML with line numbers
     document.py                what a person wrote, where it is written, and all that is wrong with it
@@ -27,7 +29,10 @@ The files, in reading order:
     space_file.py              the keys of a search space's YAML
     space_reasons.py           what a search space rules out or leaves open, in words
     run_directory.py           a run's folder: the only place that knows its file names
+    ray_connection.py          Ray, started or found
     pareto.py                  the front: dominance, hypervolume, knee
+    sub_spaces.py              what a supernet trial changes of the space and of the recipe
+    supernet_runs.py           the supernets of a run: their trials, the union of their fronts
     model/pooling.py           token pooling: fewer patch tokens on their grid
     model/glad.py              fewer tokens by learned queries on top of the average (GLAD)
     model/maps.py              what attention modules hand on; training aids; slices of the store
@@ -50,11 +55,21 @@ The files, in reading order:
     training/calibration.py    what such a ViT does on images; first values of the operators
     training/ordering.py       the order of its channels, heads and hidden neurons
     training/warm_start.py     a supernet started from it
-    training/trainer.py        supernet training: sandwich rule, in-place distillation
+    training/distributed.py    supernet training in several processes, on this machine or a cluster
+    training/world.py          the processes that train one supernet together
+    training/augmentation.py   random crops, flips, policies, Mixup: on whole batches
+    training/distill.py        divergences, and teachers from outside
+    training/step.py           the gradients of one step: who sees which images and learns from what
+    training/health.py         progress, the log of losses, divergence
+    training/trainer.py        the loop over steps: checkpoints, exact resume, restarts
     evaluation/accuracy.py     which images a classifier gets right
     evaluation/scores.py       from right and wrong answers to a measurement
     evaluation/racing.py       what is surely dominated on some images is not shown the others
+    evaluation/onnx_file.py    a subnet as an ONNX file
+    evaluation/targets.py      a subnet made ready for a target; cores of its own
     evaluation/latency.py      latency as a ratio to a reference model
+    evaluation/profile.py      latency predicted from measured architectures
+    evaluation/exclusive.py    the latency of a front, with nothing else running
     evaluation/evaluator.py    from an architecture to a measurement
     evaluation/replay.py       a small space measured once and for all
     search/study.py            what to propose next: Optuna
@@ -64,12 +79,18 @@ The files, in reading order:
     search/journal.py          Optuna's journal file with group commits
     search/workers.py          where architectures are measured: what all workers share, and those of this process
     search/ray_workers.py      where they are measured: Ray actors, on this machine or a cluster
-    search/ray_connection.py   Ray, started or found
+    search/ray_tasks.py        long jobs that do not need each other, as Ray tasks
     search/loop.py             propose, measure, record
     search/standing.py         how far a search is, and the front that a proposal may see
     search/reuse.py            what other runs measured already
+    search/supernet_trials.py  Ray Tune, Optuna and ASHA over the trainings of supernets
     report.py                  tables of trials and fronts
     figure.py                  the picture of a front
+    terminal_plot.py           small plots of characters
+    html_report.py             report.html: the data of the page that report_page/ draws
+    compare.py                 two runs side by side
+    trust.py                   does the supernet rank right: which architectures are asked, rank correlations
+    trust_figure.py            the picture of it: inherited against stand-alone top-1
     bundle.py                  a model bundle: its files, and the comparison it has to pass
     model_card.py              the README of a bundle
     export.py                  a point of a front as a bundle
@@ -77,14 +98,24 @@ The files, in reading order:
     doctor.py                  versions, devices, self-tests, what is missing
     session.py                 a run opened for work: space, configuration, images, device
     progress.py                words for people while something long is running
+    front_latency.py           the front's latency, measured again; the profile a search goes by
+    latency_runs.py            `latency`: a front, a bundle or a space measured on this machine
+    latency_exchange.py        the front measured on another device, by files
+    device_measure.py          the script that goes there: needs numpy and onnxruntime alone
     pipeline.py                the stages of a run, one after the other
+    supernet_trial.py          one of these trainings, in a process of its own
+    supernet_union.py          a run over several supernets
     export_pick.py             from a point of a run's front to a bundle
     redundancy.py              how redundant each layer's attention is: `rank-layers`
+    stand_alone.py             an architecture trained alone, as the supernet of its run was
+    trust_run.py               the stand-alone trainings that are left, and what they say: `trust`
     rehearsal.py               a few steps and trials, done for real and timed
     forecast.py                what a command will need: `--dry-run`
     cli_options.py             flags and arguments, their types and help
     cli_output.py              results on standard output, in the format asked for
+    cli_latency.py             `latency` and what belongs to it
     cli_look.py                commands that change nothing
+    cli_trust.py               `trust`
     cli.py                     commands, exit codes
 """
 

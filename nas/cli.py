@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nas.cli_latency import timing
 from nas.cli_look import looking
 from nas.cli_options import (
     DEFAULT_SPACE,
@@ -39,10 +40,14 @@ from nas.cli_options import (
     SkipOption,
     SpaceArgument,
     StorageOption,
+    SupernetTrialsOption,
+    TargetOption,
+    TrainWorkersOption,
     TrialsOption,
     WorkersOption,
 )
 from nas.cli_output import flat_csv, print_result, show_front
+from nas.cli_trust import trusting
 from nas.errors import ConfigError, NasError
 
 INTERRUPTED = 130
@@ -59,6 +64,8 @@ app = typer.Typer(
     "Exit: 0 done, 1 the answer is bad, 2 misuse, 130 interrupted.",
 )
 app.add_typer(looking)
+app.add_typer(trusting)
+app.add_typer(timing, name="latency")
 
 
 @dataclass(slots=True)
@@ -104,11 +111,13 @@ def run(
     workers: WorkersOption = None,
     ray_address: AddressOption = None,
     storage: StorageOption = None,
+    supernet_trials: SupernetTrialsOption = 1,
     sampler: SamplerOption = None,
     init: InitOption = None,
     seed: SeedOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    target: TargetOption = None,
     settings: SetOption = None,
     config: ConfigOption = None,
     skip_bad_images: SkipOption = False,
@@ -119,9 +128,16 @@ def run(
 
     Without arguments: the bundled digits on search_spaces/digits.yaml, a few minutes on two cores.
     """
-    recipe = _recipe(data, epochs, sampler, init, seed, device, precision, settings, config, skip_bad_images)
+    recipe = _recipe(
+        data, epochs, sampler, init, seed, device, precision, target, settings, config, skip_bad_images
+    )
     budgeting = Budgeting(
-        trials=trials, minutes=minutes, workers=workers, ray_address=ray_address, storage=storage
+        trials=trials,
+        minutes=minutes,
+        workers=workers,
+        ray_address=ray_address,
+        storage=storage,
+        supernet_trials=supernet_trials,
     )
     _run(space, run, budgeting, recipe, format_, is_dry=dry_run)
 
@@ -132,11 +148,14 @@ def train(
     data: DataOption = None,
     run: RunOption = None,
     epochs: EpochsOption = None,
+    workers: TrainWorkersOption = None,
+    ray_address: AddressOption = None,
     sampler: SamplerOption = None,
     init: InitOption = None,
     seed: SeedOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    target: TargetOption = None,
     settings: SetOption = None,
     config: ConfigOption = None,
     skip_bad_images: SkipOption = False,
@@ -144,15 +163,19 @@ def train(
     format_: FormatOption = None,
 ) -> None:
     """Train the supernet alone; `search RUN` goes on from there. Prints nothing but a forecast."""
-    recipe = _recipe(data, epochs, sampler, init, seed, device, precision, settings, config, skip_bad_images)
+    recipe = _recipe(
+        data, epochs, sampler, init, seed, device, precision, target, settings, config, skip_bad_images
+    )
     if dry_run:
         _forecast(lambda scratch: _start(space, run, recipe, scratch), None, format_)
         return
-    session = _start(space, run, recipe)
+    _resolve(recipe)  # cheap, and before torch is imported
     from nas import pipeline
 
+    pipeline.check_budget(pipeline.Budget(trials=None, ray_address=ray_address))
+    session = _start(space, run, recipe)
     with session.run.lock():
-        pipeline.train(session)
+        pipeline.train(session, workers or 0, ray_address)
     _next_step(f"search {shlex.quote(str(session.run.path))}")
 
 
@@ -174,7 +197,8 @@ def search(
         from nas.session import reopen
 
         session = reopen(run, _reporter())
-        trained_supernet(session)
+        if "supernet_trials" not in session.run.manifest:
+            trained_supernet(session)
         return session
 
     budgeting = Budgeting(
@@ -183,10 +207,10 @@ def search(
     if dry_run:
         _forecast(reopened, budgeting, format_)
         return
-    from nas import pipeline
+    from nas import supernet_union
 
     session, budget = reopened(), _budget(budgeting)
-    show_front(session.run.path, pipeline.run(session, budget), format_)
+    show_front(session.run.path, supernet_union.run(session, budget), format_)
 
 
 @app.command()
@@ -214,6 +238,7 @@ def _recipe(
     seed: int | None,
     device: str | None,
     precision: str | None,
+    targets: Sequence[str] | None,
     settings: Sequence[str] | None,
     config: Path | None,
     skip_bad_images: bool,
@@ -227,6 +252,7 @@ def _recipe(
         "seed": seed,
         "device": device,
         "precision": precision,
+        "evaluate.targets": targets or None,
     }
     return Recipe(config=config, settings=settings or (), flags=flags)
 
@@ -260,8 +286,10 @@ def _budget(options: Budgeting) -> Any:
         trials=trials,
         minutes=options.minutes,
         workers=workers,
+        train_workers=options.workers or 0,
         ray_address=options.ray_address,
         storage=options.storage,
+        supernet_trials=options.supernet_trials,
     )
 
 
@@ -275,16 +303,20 @@ def _run(
     is_dry: bool,
 ) -> None:
     _check_limits(budgeting)
-    _resolve(recipe)  # cheap, and before torch is imported
+    for_space, config = _resolve(recipe)  # cheap, and before torch is imported
+    if budgeting.supernet_trials > 1:
+        from nas.sub_spaces import check_supernet_trials
+
+        check_supernet_trials(config, space, for_space, budgeting.workers)
     if is_dry:
         _forecast(lambda scratch: _start(space, path, recipe, scratch), budgeting, format_)
         return
-    from nas import pipeline
+    from nas import pipeline, supernet_union
 
     budget = _budget(budgeting)
     pipeline.check_budget(budget)
     session = _start(space, path, recipe)
-    found = pipeline.run(session, budget)
+    found = supernet_union.run(session, budget)
     show_front(session.run.path, found, format_)
     if not COMMON.quiet:
         _next_step(f"export {shlex.quote(str(session.run.path))} --pick knee --to my_vit")

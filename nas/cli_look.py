@@ -4,7 +4,7 @@ But for `rank-layers`, which computes, and `doctor`, which tests, they import no
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +19,7 @@ from nas.cli_options import (
     SetOption,
     SpaceArgument,
 )
-from nas.cli_output import flat_csv, print_result, show_front
+from nas.cli_output import fits, flat_csv, plain, print_result, show_front
 
 looking = typer.Typer()
 
@@ -64,9 +64,9 @@ def front(
     format_: FormatOption = None,
 ) -> None:
     """The Pareto front."""
-    from nas.pareto import ParetoFront
+    from nas.supernet_runs import front_of
 
-    whole = found = ParetoFront.from_run(run)
+    whole = found = front_of(run)
     for name, maximum in (("latency_ms", max_latency_ms), ("macs", max_macs), ("params", max_params)):
         if maximum is not None:
             found = found.within(name, maximum=maximum)
@@ -84,13 +84,13 @@ def show(
     format_: FormatOption = None,
 ) -> None:
     """One architecture, layer by layer: tokens, operators, MACs, share of latency."""
-    from nas.pareto import ParetoFront
     from nas.report import show_rows, show_table
     from nas.run_directory import RunDirectory
     from nas.space_file import space_of_run
+    from nas.supernet_runs import front_of
 
     backbone = space_of_run(RunDirectory.open(run)).backbone
-    point = ParetoFront.from_run(run).pick(pick)
+    point = front_of(run).pick(pick)
     rows = show_rows(point, backbone)
     values = {
         "schema_version": 1,
@@ -98,7 +98,45 @@ def show(
         "layers": rows,
         "architecture": point.architecture.to_dict(),
     }
-    print_result(format_, values, lambda: show_table(point, backbone), lambda: flat_csv(rows))
+
+    def fitting() -> Any:
+        table = show_table(point, backbone)
+        return table if fits(table) else show_table(point, backbone, bars=False)
+
+    print_result(format_, values, fitting, lambda: flat_csv(rows))
+
+
+@looking.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN1", help="A run's folder.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN2", help="Another run's folder.")],
+    format_: FormatOption = None,
+) -> None:
+    """Two runs side by side: fronts, hypervolumes with one reference, what was different."""
+    from nas.compare import compare_rows, compare_runs, compare_tables
+
+    found = compare_runs(first, second)
+    print_result(format_, found, lambda: compare_tables(found), lambda: flat_csv(compare_rows(found)))
+
+
+@looking.command()
+def report(
+    run: RunArgument,
+    random: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="A random search on the same weights, drawn beside it."),
+    ] = None,
+    format_: FormatOption = None,
+) -> None:
+    """Write report.html, one page that needs no network, and the figures as PNG and PDF."""
+    from nas.html_report import write_report
+    from nas.run_directory import RunDirectory
+
+    found = RunDirectory.open(run)
+    files = write_report(found, None if random is None else RunDirectory.open(random))
+    rows = [{"file": str(path), "bytes": path.stat().st_size} for path in files]
+    values = {"schema_version": 1, "run": found.name, "files": rows}
+    print_result(format_, values, lambda: plain("\n".join(map(str, files))), lambda: flat_csv(rows))
 
 
 @looking.command()

@@ -41,6 +41,14 @@ InitOption = Annotated[
     typer.Option(help="timm:NAME | local-dir:DIR | file:PATH | a run's folder: weights to start from."),
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help="Where latency is measured: runtime[:batch=N,threads=N,precision=fp32|bf16] or profile:FILE; "
+        "repeatable (docs/latency.md).",
+    ),
+]
 PrecisionOption = Annotated[
     str | None, typer.Option(help="auto | fp32 | bf16; auto is bf16 where the hardware has it.")
 ]
@@ -65,12 +73,29 @@ WorkersOption = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Ray workers, one thread each; 0: in this process, without Ray. Default: one per core.",
+        help="Ray workers, one thread each; 0: in this process, without Ray. Default: one per core. "
+        "Where it is given, the supernet is trained in as many processes, too.",
+    ),
+]
+TrainWorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Processes that train together, through Ray: the same training as in one. Default: this one alone.",
     ),
 ]
 AddressOption = Annotated[str | None, typer.Option(help="Ray cluster to run on; default: this machine.")]
 StorageOption = Annotated[
     str | None, typer.Option(help="Database URL of the Optuna study; default: a journal in the run.")
+]
+SupernetTrialsOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Supernets to train in all, with hyper-parameters and sub-spaces as the section `tune` of the "
+        "configuration says; the best are searched, and the front is their union.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -100,6 +125,7 @@ class Budgeting:
     workers: int | None = None
     ray_address: str | None = None
     storage: str | None = None
+    supernet_trials: int = 1
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,16 +8,32 @@ from typing import Any
 
 from nas.cli_options import Format
 
+PIPED_WIDTH = 160  # columns of a table that is written to a file
+
 
 def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = None) -> None:
-    """Print a run's front, or the part of it that a filter left."""
+    """Print a run's front, or the part of it that a filter left; on a terminal with small plots."""
     from nas.report import front_csv, front_table
     from nas.run_directory import RunDirectory
 
-    name = RunDirectory.open(path).name
-    print_result(
-        format_, found.to_dict(name), lambda: front_table(found, whole=whole), lambda: front_csv(found)
-    )
+    run = RunDirectory.open(path)
+
+    def drawn() -> Any:
+        from rich.columns import Columns
+        from rich.console import Group
+        from rich.text import Text
+
+        from nas.supernet_runs import all_trial_records
+        from nas.terminal_plot import front_plots
+
+        table = front_table(found, whole=whole)
+        if not found.points:
+            return table
+        plots = front_plots(found, all_trial_records(run), whole or found)
+        legend = "● front   ★ knee   · not on it, or not shown"
+        return Group(table, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"))
+
+    print_result(format_, found.to_dict(run.name), drawn, lambda: front_csv(found))
 
 
 def print_result(
@@ -30,10 +46,27 @@ def print_result(
     elif chosen is Format.CSV:
         print(csv_text(), end="")  # noqa: T201
     else:
-        from rich.console import Console
+        _console().print(table())
 
-        width = None if sys.stdout.isatty() else 160
-        Console(width=width).print(table())
+
+def fits(table: Any) -> bool:
+    """Whether a table is printed without cutting words."""
+    from rich.console import Console
+
+    return bool(Console(width=1000).measure(table).maximum <= _console().width)
+
+
+def plain(text: str) -> Any:
+    """Lines as they are: neither wrapped nor coloured, so that they can be copied."""
+    from rich.text import Text
+
+    return Text(text, no_wrap=True, overflow="ignore")
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
 def flat_csv(rows: Sequence[dict[str, Any]]) -> str:

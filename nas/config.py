@@ -14,10 +14,13 @@ from pydantic.fields import FieldInfo
 
 from nas.document import Document, Problem, Section, check, in_order, shown
 from nas.errors import ConfigError, InputFileError
+from nas.target import check_targets
+from nas.tune_config import TuneConfig, candidate_problems
 from nas.yaml_file import apply_settings, read_text, scan_yaml
 
 Precision = Literal["auto", "fp32", "bf16"]
 SamplerName = Literal["predictor", "nsga2", "nsga3", "tpe", "gp", "evolution", "random"]
+Distillation = Literal["soft", "hard", "alpha", "none"]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -48,7 +51,7 @@ class DataConfig(Section):
 
 
 class TrainConfig(Section):
-    """How the supernet is trained: sandwich rule with in-place distillation, through timm's parts."""
+    """How the supernet is trained, through timm's parts."""
 
     epochs: int | None = Field(
         None,
@@ -57,11 +60,43 @@ class TrainConfig(Section):
         "0: none, the weights of `init` as they are",
     )
     batch_size: Annotated[int, Field(ge=1)] = Field(64, description="images per step")
+    rule: Literal["sandwich", "single_path"] = Field(
+        "sandwich",
+        description="subnets of a step: largest, smallest and random ones; or random ones alone (SPOS)",
+    )
     num_random: Annotated[int, Field(ge=0)] = Field(
         1, description="random subnets per step, beside largest and smallest"
     )
+    draw: Literal["stratified", "uniform"] = Field(
+        "stratified",
+        description="random subnets evenly over the MACs range, or uniformly over the space",
+    )
+    relatives: bool = Field(
+        False, description="random subnets of a step begin alike up to a random layer, computed once"
+    )
+    images: Literal["split", "whole"] = Field(
+        "split",
+        description="subnets beside the largest share the batch out, or each sees the whole batch",
+    )
+    distill: Distillation = Field(
+        "soft",
+        description="what the subnets learn from the largest's (or the teacher's) answers: all probabilities, the "
+        "first choice, alpha-divergence (AlphaNet); or labels instead",
+    )
+    conflict_free: bool = Field(
+        False,
+        description="take from the largest's gradient what opposes the other subnets' (NASViT)",
+    )
+    progressive: Fraction = Field(
+        0.0,
+        description="share of the training over which operators, tokens, sizes and depth are set free in turn; "
+        "0: at once",
+    )
     lr: Positive = Field(2e-3, description="peak learning rate of AdamW at this batch size")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.05, description="AdamW's weight decay")
+    layer_decay: Share = Field(
+        1.0, description="learning rate of a layer over that of the next one; 1 is off"
+    )
     warmup_epochs: Annotated[float, Field(ge=0)] = Field(2.0, description="linear warm-up, epochs")
     clip_grad: Positive = Field(1.0, description="gradient norm is clipped to this")
     label_smoothing: Fraction = Field(0.1, description="for the largest subnet's loss")
@@ -76,7 +111,7 @@ class TrainConfig(Section):
         None, description="random resized crop, share of the area; null: 0.6 to 1, and no crop below 16 px"
     )
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.998, description="weight averaging; 0 is off")
-    distill_temperature: Positive = Field(1.0, description="soft distillation from the largest subnet")
+    distill_temperature: Positive = Field(1.0, description="softens teacher and student; not for hard")
     static_guidance: Fraction = Field(
         0.2, description="share of the training in which dynamic maps lead the static ones; 0 is off"
     )
@@ -108,16 +143,35 @@ class EvaluateConfig(Section):
     racing: bool = Field(
         True, description="stop showing images to an architecture that is surely dominated on those it saw"
     )
+    targets: tuple[str, ...] = Field(
+        (),
+        description="where latency is measured, such as onnxruntime-cpu:batch=1,threads=1, or profile:FILE "
+        "(docs/latency.md); latency_ms is the first's, the front is measured on the others too; "
+        "empty: torch on the device",
+    )
     latency_batch_size: int | None = Field(
-        None, ge=1, description="null: 1 from 128 px on, 64 below (batch 1 is noise there)"
+        None,
+        ge=1,
+        description="where the target says none; null: 1 from 128 px on, 64 below (batch 1 is noise there)",
     )
     latency_pairs: Annotated[int, Field(ge=2)] = Field(
         6, description="interleaved (reference, candidate) pairs during the search"
     )
     final_rounds: Annotated[int, Field(ge=3)] = Field(
-        15, description="interleaved rounds of the exclusive stage after the search"
+        15,
+        description="interleaved rounds of the exclusive stage after the search; up to three times as many "
+        "for what is not known within 2 %",
     )
     timeout_s: Positive = Field(600.0, description="a candidate that takes longer is recorded as failed")
+
+    @field_validator("targets")
+    @classmethod
+    def _are_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            check_targets(value)
+        except ConfigError as error:
+            raise ValueError(error.message) from error
+        return value
 
 
 class SearchConfig(Section):
@@ -159,10 +213,16 @@ class RunConfig(Section):
     init_ordered: bool = Field(
         False, description="put the channels, heads and neurons of these weights in the order of importance"
     )
+    teacher: str = Field(
+        "",
+        description="timm:NAME | local-dir:DIR: a trained model of the same classes that teaches every subnet; "
+        "empty: the largest subnet teaches",
+    )
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     search: SearchConfig = SearchConfig()
+    tune: TuneConfig = TuneConfig()
 
 
 def split_settings(settings: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -204,6 +264,9 @@ def resolve_config(
                 problems.append(document.problem(path, str(error)))
     config, found = check(RunConfig, document, also_known=SPACE_KEYS)
     problems += found
+    if config is not None:
+        wrong = candidate_problems(config.tune, config.train)
+        problems += [document.problem(("tune", "parameters", key), text) for key, text in wrong]
     if config is None or problems:
         lines = in_order(problems)
         count = f"{len(lines)} problem{'s' if len(lines) != 1 else ''}"
@@ -221,7 +284,7 @@ def config_differences(run: Mapping[str, Any], asked: Mapping[str, Any]) -> list
         run: The configuration that the run was started with, as plain values.
         asked: The one that was asked for now.
     """
-    one, other = _flat(run), _flat(asked)
+    one, other = flat_config(run), flat_config(asked)
     return [
         f"{key}: {_said(one, key)} in the run, {_said(other, key)} asked"
         for key in dict.fromkeys([*one, *other])
@@ -229,11 +292,12 @@ def config_differences(run: Mapping[str, Any], asked: Mapping[str, Any]) -> list
     ]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_config(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration's plain values by dotted key, such as `train.epochs`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flat_config(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value
     return flat
@@ -286,6 +350,8 @@ def _words(annotation: Any) -> str:
         return " | ".join(map(str, arguments))
     if get_origin(annotation) in (Union, types.UnionType):
         return " | ".join(_words(argument) for argument in arguments)
+    if get_origin(annotation) is dict:
+        return "group of keys"
     if get_origin(annotation) is tuple:
         if arguments[-1] is Ellipsis:
             return f"list of {_words(arguments[0])}"

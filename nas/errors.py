@@ -30,6 +30,11 @@ def _rebuild(kind: type["NasError"], message: str, hint: str) -> "NasError":
     return error
 
 
+def one_line(text: str) -> str:
+    """A text without line breaks and not too long."""
+    return " ".join(text.split())[:500]
+
+
 class InputFileError(NasError):
     """A file the user wrote (YAML, JSON) is wrong; lists every problem found, each with its line.
 

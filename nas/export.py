@@ -16,7 +16,7 @@ from typing import Any
 
 import timm
 import torch
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 
 from nas.bundle import (
     ARCHITECTURE,
@@ -33,6 +33,7 @@ from nas.bundle import (
     verify_bundle,
 )
 from nas.errors import ConfigError, ExportError
+from nas.evaluation.onnx_file import traced, write_onnx
 from nas.metrics import METRICS
 from nas.model.feed_forward import fuse_branches
 from nas.model.subnet import Subnet
@@ -196,11 +197,11 @@ def _write_formats(
         if name == "timm":
             _write_timm(model, folder, preprocessing)
         else:
-            program = program or _program(model)
+            program = program or traced(model)
             if name == "pt2":
                 torch.export.save(program, path)
             else:
-                _write_onnx(program, path)
+                write_onnx(program, path)
         seconds[name] = time.perf_counter() - started
     return seconds
 
@@ -223,35 +224,6 @@ def _write_timm(model: Subnet, folder: Path, preprocessing: Mapping[str, Any]) -
             "input_size": input_size,
             **{key: preprocessing[key] for key in ("mean", "std", "interpolation", "crop_pct")},
         },
-    )
-
-
-def _batch_dimension() -> tuple[dict[int, Any]]:
-    return ({0: Dim("batch", min=1)},)
-
-
-def _program(model: Subnet) -> ExportedProgram:
-    """Trace the graph with a free batch size, and forget the source paths of the machine that traced it."""
-    backbone = model.backbone
-    # Two images, because the exporter bakes in sizes of 0 and 1.
-    images = torch.zeros(2, backbone.in_chans, backbone.image_size, backbone.image_size)
-    with torch.no_grad():
-        program = torch.export.export(model, (images,), dynamic_shapes=_batch_dimension())
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)
-    return program
-
-
-def _write_onnx(program: ExportedProgram, path: Path) -> None:
-    torch.onnx.export(
-        program,
-        f=path,
-        dynamo=True,
-        verbose=False,  # it prints its progress to stdout
-        external_data=False,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=_batch_dimension(),  # again, or the axis is called s34
     )
 
 

@@ -15,6 +15,7 @@ from nas.pipeline import trained_supernet
 from nas.progress import Reporter
 from nas.run_directory import RunDirectory
 from nas.session import reopen, torch_threads
+from nas.supernet_runs import owner
 
 
 def export_pick(
@@ -33,7 +34,8 @@ def export_pick(
         raise RunError(
             f"{path}: the search has not ended, so there is no final table", hint="run it to the end first"
         )
-    session = reopen(path, reporter)
+    owning = owner(run, point)
+    session = reopen(owning.path, reporter)
     subnet = trained_supernet(session).extract(point.architecture)
     conditions = point.measurement.conditions
     common: dict[str, Any] = {
@@ -68,7 +70,10 @@ def export_pick(
         std=session.data.std,
         class_names=session.data.class_names,
         point={**row, **test},
-        provenance=_provenance(run, point.digest, pick, directory),
+        provenance={
+            **_provenance(run, point.digest, pick, directory),
+            "supernet_digest": owning.manifest["supernet_digest"],
+        },
         on_step=lambda text: reporter.line("export", text),
     )
 
@@ -86,5 +91,4 @@ def _provenance(run: RunDirectory, digest: str, pick: str, directory: Path) -> d
             key: manifest[key]
             for key in ("versions", "device", "precision", "seed", "splits", "space_digest")
         },
-        "supernet_digest": manifest["supernet_digest"],
     }

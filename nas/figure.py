@@ -22,17 +22,17 @@ LABEL_BOX = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha":
 
 def front_figure(
     front: ParetoFront, trials: Iterable[Trial], path: Path, baselines: Mapping[str, FrontPoint] | None = None
-) -> Path:
-    """Draw top-1 against MACs and against latency as a PNG; the front is coloured by the other cost.
+) -> list[Path]:
+    """Draw top-1 against MACs and against latency as PNG and PDF; the front is coloured by the other cost.
 
     Args:
         front: Drawn with its staircase and knee.
         trials: Those measured but not on the front are drawn in grey.
-        path: File to write.
+        path: PNG file to write; the PDF, which is vectors, stands beside it.
         baselines: Name -> a known network, drawn as a cross.
 
     Returns:
-        `path`.
+        Both files.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -56,11 +56,14 @@ def front_figure(
     for point in (*front.points, *others.values())[:1]:
         lines += conditions_lines(point.measurement.conditions)
     figure.supxlabel("\n".join(lines), fontsize=8)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(path, content.getvalue())
-    return path
+    files = [path.with_suffix(".png"), path.with_suffix(".pdf")]
+    for file in files:
+        content = io.BytesIO()
+        undated = {"CreationDate": None} if file.suffix == ".pdf" else {}  # the same front, the same bytes
+        figure.savefig(content, format=file.suffix[1:], metadata=undated)
+        atomic_write_bytes(file, content.getvalue())
+    return files
 
 
 def _draw_panel(
@@ -104,12 +107,14 @@ def _draw_panel(
         axes.figure.colorbar(dots, ax=axes, label=titles[colour], pad=0.02)
     for name, point in baselines.items():
         spot = (values([point], across)[0], point.value(TOP1))
+        is_right = spot[0] > sum(axes.get_xlim()) / 2
         axes.plot(*spot, "x", c="crimson", ms=8, mew=2, zorder=4)
         axes.annotate(
             name,
             spot,
-            xytext=(7, -13),
+            xytext=(-7 if is_right else 7, -13),
             textcoords="offset points",
+            ha="right" if is_right else "left",
             fontsize=8,
             color="crimson",
             bbox=LABEL_BOX,

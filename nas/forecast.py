@@ -16,8 +16,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas import cost, pipeline
+from nas.evaluation.exclusive import CALIBRATION_ROUNDS
 from nas.evaluation.latency import SHORTEST_S, WARM_UP
-from nas.pipeline import CALIBRATION_ROUNDS, SHARE_ROUNDS, Budget
+from nas.front_latency import SHARE_ROUNDS
+from nas.pipeline import Budget
 from nas.progress import duration
 from nas.rehearsal import (
     MemoryWatch,
@@ -267,6 +269,12 @@ def _notes(session: Session, budget: Budget | None, values: Mapping[str, Any]) -
         notes.append(f"only {free / 1e9:.1f} GB of disk are free")
     if budget is None:
         return notes
+    if budget.supernet_trials > 1:
+        rounds = math.ceil(budget.supernet_trials / max(1, min(budget.workers, len(os.sched_getaffinity(0)))))
+        notes.append(
+            f"for one supernet; training {budget.supernet_trials} takes at most "
+            f"{duration(rounds * values['train_s'])} and as much disk each, less where they are stopped early"
+        )
     search = session.config.search
     if session.config.evaluate.racing:
         notes.append("without racing, which stops some measurements early")

@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,10 +11,14 @@ from nas import cost
 from nas.architecture import Architecture
 from nas.errors import NoResultError, RunError
 from nas.evaluation.evaluator import EvaluatorSetup, build_evaluator, evaluator_arrays
-from nas.figure import front_figure
+from nas.evaluation.exclusive import CALIBRATION_ROUNDS
+from nas.evaluation.profile import Predictor
+from nas.front_latency import latency_profile, measure_front
+from nas.html_report import write_report
 from nas.metrics import LATENCY, MACS, PARAMS, TOP1, Objective, metric_named
+from nas.model.subnet import Subnet
 from nas.model.supernet import Supernet
-from nas.pareto import FrontPoint, ParetoFront, objective_to_dict
+from nas.pareto import ParetoFront, objective_to_dict
 from nas.progress import duration
 from nas.report import front_csv
 from nas.run_directory import RunDirectory
@@ -24,14 +28,14 @@ from nas.search.reuse import known_measurements
 from nas.search.standing import Progress
 from nas.search.study import ArchitectureStudy, check_database, window_of
 from nas.search.workers import InlineWorkers, Workers
-from nas.session import Session, torch_threads
+from nas.session import LEAST_THREADED_MACS, Session, torch_threads
 from nas.training.data import sealed_test_split
-from nas.training.trainer import SupernetTrainer, TrainProgress
+from nas.training.distributed import TrainerSetup, possible_processes, train_distributed
+from nas.training.health import TrainProgress
+from nas.training.trainer import SupernetTrainer
 from nas.training.warm_start import warm_start
 
 REFERENCE_MARGIN = 1.1  # the worst corner: this much above the largest subnet
-CALIBRATION_ROUNDS = 30
-SHARE_ROUNDS = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +46,19 @@ class Budget:
         trials: Architectures to measure over the life of the run; None: no limit.
         minutes: Minutes to search from now; None: no limit.
         workers: Ray actors; 0 measures in this process without Ray.
+        train_workers: Processes that train together; fewer than 2: this one alone.
         ray_address: Of a running cluster; None: embedded.
         storage: Database URL for the study; None: the journal in the run folder.
+        supernet_trials: Supernets to train over the life of the run; 1: one, as the configuration says.
     """
 
     trials: int | None
     minutes: float | None = None
     workers: int = 0
+    train_workers: int = 0
     ray_address: str | None = None
     storage: str | None = None
+    supernet_trials: int = 1
 
 
 def run(session: Session, budget: Budget) -> ParetoFront:
@@ -61,10 +69,10 @@ def run(session: Session, budget: Budget) -> ParetoFront:
         KeyboardInterrupt: Ctrl-C; the same call resumes.
     """
     with session.run.lock():
-        if session.run.manifest["stage"] == "finished" and not _trials_left(session.run, budget):
+        if session.run.manifest["stage"] == "finished" and not trials_left(session.run, budget):
             session.reporter.line("run", "finished already; --trials above the present number extends it")
             return ParetoFront.from_run(session.run.path)
-        supernet = train(session)
+        supernet = train(session, budget.train_workers, budget.ray_address)
         search(session, supernet, budget)
         return measure(session, supernet)
 
@@ -88,19 +96,28 @@ def check_budget(budget: Budget) -> None:
             ) from error
 
 
-def _trials_left(run: RunDirectory, budget: Budget) -> bool:
+def trials_left(run: RunDirectory, budget: Budget) -> bool:
+    """Whether a budget extends a search that has ended."""
     paid = sum(record["state"] in ("complete", "failed", "pruned") for record in run.trial_records())
     return budget.minutes is not None or (budget.trials or 0) > paid
 
 
-def train(session: Session) -> Supernet:
+def train(session: Session, workers: int = 0, ray_address: str | None = None) -> Supernet:
     """Train the supernet, or go on with it, or load it where it is trained.
 
+    Args:
+        session: Of the run.
+        workers: Processes that train together; fewer than 2: this one alone. The weights are the same but for
+            rounding.
+        ray_address: Of a running cluster; None: embedded.
+
     Raises:
-        TrainingError: The loss is not finite.
+        TrainingError: The loss is not finite, even with a lower learning rate.
         CheckpointError: Checkpoints are damaged or belong to something else.
+        RunError: The processes of the training cannot be started, or are gone.
     """
-    trainer = supernet_trainer(session)
+    setup, trainer = trainer_setup(session), supernet_trainer(session)
+    processes = _train_processes(session, workers, ray_address)
     session.run.update_manifest(stage="training")
     last: TrainProgress | None = None
     with torch_threads(session.threads), sealed_test_split(), session.reporter.bar("supernet") as bar:
@@ -108,26 +125,52 @@ def train(session: Session) -> Supernet:
         def show(progress: TrainProgress) -> None:
             nonlocal last
             last = progress
+            if progress.warning:
+                session.reporter.line("warning", progress.warning)
+                session.run.log(f"training: {progress.warning}")
             largest, smallest, random = progress.losses
             bar(
                 progress.step,
                 progress.steps,
                 f"epoch {progress.epoch:.1f}/{progress.epochs}  "
-                f"loss largest {largest:.2f} smallest {smallest:.2f} random {random:.2f}  "
+                f"loss largest {largest:.2f} smallest {smallest:.2f} random {random:.2f} gap {progress.gap:+.2f}  "
                 f"{progress.images_per_second:.0f} images/s  left {duration(progress.eta_s)}",
             )
 
-        trained = trainer.run(show)
+        if processes > 1:
+            trained = train_distributed(trainer, setup, processes, ray_address, show)
+        else:
+            trained = trainer.run(show)
     if last is not None:
         session.run.log(f"supernet trained to step {last.step}, {last.images_per_second:.0f} images/s")
     session.run.update_manifest(supernet_digest=trainer.digest())
     return trained
 
 
+def _train_processes(session: Session, workers: int, ray_address: str | None) -> int:
+    if workers < 2:
+        return 1
+    if session.space.macs_range()[1] < LEAST_THREADED_MACS:
+        session.reporter.line("training", "in one process: networks as small as these are slower in several")
+        return 1
+    processes = possible_processes(workers, session.device, ray_address)
+    session.reporter.line("training", f"in {processes} process{'es' if processes > 1 else ''}")
+    return processes
+
+
+def trainer_setup(session: Session) -> TrainerSetup:
+    """What makes the trainer of a run, in this process and in others."""
+    return TrainerSetup(
+        space=session.space,
+        config=session.config,
+        precision=session.precision,
+        directory=session.run.supernet_dir.absolute(),
+    )
+
+
 def supernet_trainer(session: Session) -> SupernetTrainer:
     """The trainer of a run, at its beginning; `resume` loads its newest checkpoint."""
     config, init = session.config, session.config.init
-    supernet = Supernet(session.space, seed=config.seed, ffn_branches=config.train.ffn_branches)
 
     def start(fresh: Supernet) -> None:
         random = warm_start(
@@ -135,16 +178,7 @@ def supernet_trainer(session: Session) -> SupernetTrainer:
         )
         session.reporter.line("init", f"{init}: {len(random)} weights of the operators start at random")
 
-    return SupernetTrainer(
-        supernet,
-        session.data,
-        config.train,
-        seed=config.seed,
-        device=session.device,
-        precision=session.precision,
-        directory=session.run.supernet_dir,
-        start=start if init else None,
-    )
+    return trainer_setup(session).trainer(session.data, session.device, start=start if init else None)
 
 
 def search(session: Session, supernet: Supernet, budget: Budget) -> None:
@@ -154,7 +188,7 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
         KeyboardInterrupt: Ctrl-C; what is finished is kept.
     """
     run, config = session.run, session.config
-    run.update_manifest(**_search_identity(session, supernet))
+    run.update_manifest(**search_identity(session, supernet))
     manifest = run.manifest
     objectives = [Objective(metric_named(o["name"]), o["reference"]) for o in manifest["objectives"]]
     deadline = None if budget.minutes is None else time.time() + 60 * budget.minutes
@@ -173,7 +207,7 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
         budget.storage or run.journal_path,
         seeds=_seeds(session),
         window=window_of(budget.workers),
-        name=run.name if budget.storage else "architectures",
+        name=manifest.get("study", run.name) if budget.storage else "architectures",
     )
     workers: Workers | None = None
     try:
@@ -223,42 +257,36 @@ def _seeds(session: Session) -> list[Architecture]:
 
 
 def measure(session: Session, supernet: Supernet) -> ParetoFront:
-    """Measure the front's latency again, alone on the machine and interleaved, and write the answer."""
+    """Measure the latency of the front of the trials again, and write the answer; see `measure_points`."""
+    run = session.run
+    found = ParetoFront.from_trials(run.trials(), ParetoFront.from_run(run.path).objectives)
+    return measure_points(session, supernet, found, [supernet.extract(p.architecture) for p in found.points])
+
+
+def measure_points(
+    session: Session, supernet: Supernet, found: ParetoFront, subnets: list[Subnet]
+) -> ParetoFront:
+    """Measure latency alone on the machine and interleaved, and write the front of what is found.
+
+    Args:
+        session: Of the run that gets the front.
+        supernet: Its largest subnet is the reference; its weights do not matter.
+        found: The candidates.
+        subnets: The candidates' networks.
+
+    Raises:
+        NoResultError: There is no candidate, or none keeps the bound on latency.
+    """
     run = session.run
     manifest = run.manifest
     run.update_manifest(stage="measuring")
-    found = ParetoFront.from_trials(run.trials(), ParetoFront.from_run(run.path).objectives)
     if not found.points:
         raise NoResultError(
             f"{run.path}: no trial was completed", hint=f"see the errors in {run.path}/trials.csv"
         )
     setup = evaluator_setup(session, manifest)
     with torch_threads(1), sealed_test_split():
-        meter = setup.meter(supernet)
-        reference_ms = meter.calibrate(CALIBRATION_ROUNDS)
-        subnets = [supernet.extract(point.architecture).to(session.device) for point in found.points]
-        rounds = session.config.evaluate.final_rounds
-        with session.reporter.bar("latency") as bar:
-            timings = meter.interleaved(
-                subnets,
-                rounds,
-                reference_ms,
-                lambda done: bar(
-                    done, rounds, f"{len(subnets)} architectures, round {done}/{rounds}, nothing else runs"
-                ),
-            )
-        shares = [meter.layer_shares(subnet, SHARE_ROUNDS) for subnet in subnets]
-    points = []
-    for point, timing, share in zip(found.points, timings, shares, strict=True):
-        before = point.measurement
-        measurement = replace(
-            before,
-            values={**before.values, LATENCY.name: timing.median_ms},
-            intervals={**before.intervals, LATENCY.name: timing.interval_ms},
-            conditions=replace(before.conditions, latency_stage="exclusive"),
-            correct=b"",  # stays with the trial
-        )
-        points.append(FrontPoint(point.architecture, measurement, {"layer_latency_share": share}))
+        points, latency = measure_front(setup, supernet, found.points, subnets, session.reporter)
     front = ParetoFront.from_points(points, found.objectives, manifest["constraints"])
     if not front.points:
         raise NoResultError(
@@ -266,9 +294,11 @@ def measure(session: Session, supernet: Supernet) -> ParetoFront:
             "when measured again",
             hint="raise the bound, or search longer",
         )
-    run.write_front({**front.to_dict(run.name), "reference_ms": reference_ms})
+    run.write_front(
+        {**front.to_dict(run.name), "reference_ms": latency[0]["reference_ms"], "latency": latency}
+    )
     run.write_front_csv(front_csv(front))
-    front_figure(front, run.trials(), run.figure_path())
+    session.reporter.line("report", str(write_report(run)[0]))
     run.update_manifest(stage="finished")
     run.log(f"front of {len(front.points)} architectures, hypervolume {front.hypervolume():.4f}")
     return front
@@ -290,20 +320,22 @@ def trained_supernet(session: Session) -> Supernet:
     return trainer.trained()
 
 
-def _search_identity(session: Session, supernet: Supernet) -> dict[str, Any]:
+def search_identity(session: Session, supernet: Supernet) -> dict[str, Any]:
     """What the search is measured by, fixed when it first starts: objectives and the reference's latency."""
     manifest = session.run.manifest
     if "objectives" in manifest:
         return {}
-    with torch_threads(1):
-        meter = evaluator_setup(session, {**manifest, "reference_ms": 1.0}).meter(supernet)
-        reference_ms = meter.calibrate(CALIBRATION_ROUNDS)
     largest, backbone = session.space.largest(), session.space.backbone
+    setup = evaluator_setup(session, {**manifest, "reference_ms": 1.0})
+    with torch_threads(1):
+        reference_ms = slowest_ms = setup.meter(supernet).calibrate(CALIBRATION_ROUNDS)
+    if setup.profile is not None:
+        slowest_ms = max(slowest_ms, *Predictor(setup.profile).predict([largest]))
     worst = {
         TOP1.name: 0.0,
         MACS.name: REFERENCE_MARGIN * cost.macs(largest, backbone),
         PARAMS.name: REFERENCE_MARGIN * session.space.params_range()[1],
-        LATENCY.name: REFERENCE_MARGIN * reference_ms,
+        LATENCY.name: REFERENCE_MARGIN * slowest_ms,
     }
     objectives = [Objective(metric_named(name), worst[name]) for name in session.config.search.objectives]
     return {
@@ -325,6 +357,7 @@ def evaluator_setup(session: Session, manifest: Mapping[str, Any]) -> EvaluatorS
         supernet_digest=manifest["supernet_digest"],
         with_latency=LATENCY.name in session.config.search.objectives,
         reference_ms=manifest["reference_ms"],
+        profile=latency_profile(session.config, session.space),
     )
 
 

@@ -19,7 +19,7 @@ import psutil
 from nas import pipeline
 from nas.config import RunConfig
 from nas.errors import NoResultError
-from nas.figure import front_figure
+from nas.html_report import write_report
 from nas.model.supernet import Supernet
 from nas.pareto import ParetoFront
 from nas.pipeline import Budget
@@ -187,7 +187,7 @@ def rehearse_search(copy: Session, supernet: Supernet, budget: Budget) -> Search
     run.write_trials_csv()
     run.write_front(front.to_dict(run.name))
     run.write_front_csv(front_csv(front))
-    front_figure(front, records, run.figure_path())
+    write_report(run)
     files_s = time.perf_counter() - before
     per_point = size_of(run.path / "front.json") + size_of(run.front_csv)
     per_trial = size_of(run.journal_path) + sum(size_of(path) for path in run.path.glob("trials.*"))

@@ -7,7 +7,9 @@ import json
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas import cost
@@ -15,6 +17,7 @@ from nas.architecture import Architecture, AttentionKind, Backbone
 from nas.metrics import LATENCY, MACS, PARAMS, TOP1, Metric
 from nas.pareto import FrontPoint, ParetoFront
 from nas.run_directory import RunDirectory
+from nas.supernet_runs import OWNER, all_trial_records, front_of, supernet_trials
 from nas.trial import Conditions, TrialState
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ GLYPHS = {"dynamic": "●", "hallucinated": "◐", "static": "■", "shared": "�
 FEWER_TOKENS = "▾"
 LEGEND = "  ".join(f"{glyph} {kind}" for kind, glyph in GLYPHS.items()) + f"  {FEWER_TOKENS} fewer tokens"
 
+BAR_WIDTH = 6
 RECENT_TRIALS = 50
 PAUSE_FACTOR = 20  # a gap this many times the median one is a pause between sessions, not work
 
@@ -81,6 +85,9 @@ def front_table(
     knee = whole.knee().digest if whole.points else None
     digits = _digest_digits(whole.points)
     columns = [_metric_column(rows, metric) for metric in (TOP1, MACS, PARAMS, LATENCY)]
+    owners = [Path(point.details.get(OWNER, "")).name[:8] for point in rows]
+    if any(owners):
+        columns.append(("supernet", owners))
     part = f"{len(front.points)} of " if len(front.points) != len(whole.points) else ""
     title = f"Pareto front: {part}{len(whole.points)} architectures, hypervolume {whole.hypervolume():.4f}"
     table = Table(title=title, box=box.SIMPLE_HEAD, caption_justify="left")
@@ -171,8 +178,8 @@ def show_rows(shown: FrontPoint | Architecture, backbone: Backbone) -> list[dict
     return rows
 
 
-def show_table(shown: FrontPoint | Architecture, backbone: Backbone) -> "Table":
-    """`show_rows` as a table."""
+def show_table(shown: FrontPoint | Architecture, backbone: Backbone, *, bars: bool = True) -> "Table":
+    """`show_rows` as a table; without bars it fits 80 columns as far as its words do."""
     from rich import box
     from rich.table import Table
 
@@ -184,15 +191,14 @@ def show_table(shown: FrontPoint | Architecture, backbone: Backbone) -> "Table":
     )
     title = f"{architecture.digest}: {architecture.depth} layers, {architecture.embed_dim} channels"
     table = Table(title=title, box=box.SIMPLE_HEAD, caption=LEGEND, caption_justify="left", show_footer=True)
+    if not bars:
+        table.padding = (0, 0)
     table.add_column("", "total", no_wrap=True)
     for header in ("tokens", "attention"):
         table.add_column(header, no_wrap=True)
-    for header in ("heads", "mlp", "hidden"):
-        table.add_column(header, justify="right")
-    table.add_column(macs_header, macs[-1], justify="right")
-    table.add_column("share", justify="right")
-    table.add_column(params_header, params[-1], justify="right")
-    table.add_column("latency share", justify="right")
+    numbers = [("heads", ""), ("mlp", ""), ("hidden", ""), (macs_header, macs[-1]), ("share", "")]
+    for header, footer in [*numbers, (params_header, params[-1]), ("latency", "")]:
+        table.add_column(header, footer, justify="right", no_wrap=True)
     for row, macs_cell, params_cell in zip(rows, macs, params, strict=False):
         inside = [""] * 5
         if row["layer"] is not None:
@@ -201,7 +207,7 @@ def show_table(shown: FrontPoint | Architecture, backbone: Backbone) -> "Table":
             hidden = str(row["hidden"]) + (f" (rank {row['rank']})" if row["rank"] else "")
             sizes = [str(row["heads"]), f"{row['mlp_ratio']:g}", hidden]
             inside = [f"{row['tokens']}{arrow}", f"{glyph} {row['attention']}", *sizes]
-        shares = _percent(row["macs_share"]), _percent(row.get("latency_share"))
+        shares = [_share(row.get(name), has_bar=bars) for name in ("macs_share", "latency_share")]
         table.add_row(row["part"], *inside, macs_cell, shares[0], params_cell, shares[1])
     return table
 
@@ -216,7 +222,7 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
     Raises:
         RunError: The run is damaged.
     """
-    manifest, records, is_live = run.manifest, run.trial_records(), run.is_locked()
+    manifest, records, is_live = run.manifest, all_trial_records(run), run.is_locked()
     stage = manifest["stage"]
     counts = {state.value: 0 for state in TrialState}
     for record in records:
@@ -224,8 +230,10 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
     if not is_live:
         counts["running"] = 0  # the writer is gone, and what was in flight with it
     measured = counts["complete"] + counts["failed"] + counts["pruned"]
-    per_minute = _throughput([r["finished"] for r in records if r["finished"] and r["state"] != "repeated"])
-    front = ParetoFront.from_run(run.path) if "objectives" in manifest else None
+    finished = (r["finished"] for r in records if r["finished"] and r["state"] != "repeated")
+    per_minute = _throughput(sorted(finished))
+    front = front_of(run.path) if "objectives" in manifest else None
+    supernets = Counter(trial.state for trial in supernet_trials(run))
     left: list[float] = []
     budget = manifest.get("budget") or {}
     if budget.get("num_trials") is not None and per_minute:
@@ -243,6 +251,7 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
         "hypervolume": None if front is None else front.hypervolume(),
         "throughput_per_minute": per_minute,
         "minutes_left": 0.0 if stage == "finished" else min(left, default=None),
+        **({"supernets": dict(supernets)} if supernets else {}),
     }
 
 
@@ -259,6 +268,8 @@ def status_table(status: Mapping[str, Any]) -> "Table":
     table.add_row(
         "state", status["state"] + (f" while {status['stage']}" if status["state"] == "interrupted" else "")
     )
+    if "supernets" in status:
+        table.add_row("supernets", ", ".join(f"{n} {state}" for state, n in status["supernets"].items()))
     table.add_row("trials complete", f"{status['trials']['complete']}{asked}")
     for name, count in status["trials"].items():
         if name != "complete" and count:
@@ -337,8 +348,17 @@ def _operator_words(architecture: Architecture, layer: int) -> str:
     return words
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+def _bar(share: float, width: int = BAR_WIDTH) -> str:
+    """A share in [0, 1] as a bar of eighths of a character."""
+    eighths = round(share * width * 8)
+    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
+
+
+def _share(share: float | None, *, has_bar: bool) -> str:
+    if share is None:
+        return "-"
+    percent = f"{100 * share:4.1f} %"
+    return f"{_bar(share):{BAR_WIDTH}} {percent}" if has_bar else percent
 
 
 def _throughput(finished: Sequence[float]) -> float | None:

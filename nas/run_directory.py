@@ -20,23 +20,16 @@ from typing import Any
 import yaml
 
 from nas.errors import RunError
-from nas.metrics import METRICS
-from nas.trial import Conditions, Trial
+from nas.trial import TRIAL_COLUMNS, Trial, trial_row
 
 SCHEMA_VERSION = 1
 STAGES = ("created", "training", "searching", "measuring", "finished")
 
 MANIFEST, SPACE, CONFIG, LOCK = "manifest.json", "space.yaml", "config.yaml", "lock"
 TRIALS, TRIALS_CSV, FRONT, FRONT_CSV = "trials.jsonl", "trials.csv", "front.json", "front.csv"
+TRUST = "trust.json"
 
 LOCK_PATIENCE_S = 0.5  # `is_locked` holds the lock for microseconds; a writer must not be refused for that
-
-TRIAL_COLUMNS = (
-    "number", "state", "digest", "top1", "top1_ci_low", "top1_ci_high", "macs", "flops", "params", "latency_ms",
-    "latency_ci_low_ms", "latency_ci_high_ms", "error", "beaten_by", "repeat_of", "source", "seconds",
-    "started", "finished",
-    *(f"conditions.{name}" for name in Conditions.__slots__), "architecture",
-)  # fmt: skip
 
 
 def atomic_write_bytes(path: Path, content: bytes) -> None:
@@ -101,6 +94,8 @@ class RunDirectory:
         log_path: What happened, line by line.
         report_path: The report for people.
         supernet_dir: Folder of the supernet's checkpoints.
+        supernets_dir: Folder of the runs of supernet trials.
+        trust_dir: Folder of the architectures trained alone.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,6 +105,8 @@ class RunDirectory:
         self.log_path = path / "run.log"
         self.report_path = path / "report.html"
         self.supernet_dir = path / "supernet"
+        self.supernets_dir = path / "supernets"
+        self.trust_dir = path / "trust"
 
     @classmethod
     def create(
@@ -293,7 +290,7 @@ class RunDirectory:
         """Write `trials.csv`, one row a trial; results/README.md explains the columns. Returns its path."""
         import pandas as pd
 
-        rows = [_trial_row(record) for record in self.trial_records()]
+        rows = [trial_row(record) for record in self.trial_records()]
         table = pd.DataFrame(rows, columns=list(TRIAL_COLUMNS), dtype=object)  # or 3 beside a gap is 3.0
         atomic_write_text(self.path / TRIALS_CSV, table.to_csv(index=False))
         return self.path / TRIALS_CSV
@@ -322,6 +319,16 @@ class RunDirectory:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self.log_path.open("a") as file:
             file.write(f"{stamp} {' '.join(line.splitlines())}\n")
+
+    def write_trust(self, values: Mapping[str, Any]) -> None:
+        """Write `trust.json`: how well the supernet ranks (`nas.trust`)."""
+        atomic_write_text(self.path / TRUST, to_json_text({"schema_version": SCHEMA_VERSION, **values}))
+
+    def findings(self) -> dict[str, Any]:
+        """What `trust` and `retrain` found, by file name; raises a RunError where a file is damaged."""
+        paths = [self.path / TRUST, *sorted(self.path.glob("retrain/*.json"))]
+        names = [str(path.relative_to(self.path)) for path in paths if path.is_file()]
+        return {name: self._read_json(name) for name in names}
 
     def export_path(self, digest: str) -> Path:
         """Folder of an architecture's model bundle."""
@@ -374,27 +381,3 @@ def _end_of_whole_lines(descriptor: int) -> int:
     if end == 0 or os.pread(descriptor, 1, end - 1) == b"\n":
         return end
     return os.pread(descriptor, end, 0).rfind(b"\n") + 1
-
-
-def _trial_row(record: Mapping[str, Any]) -> dict[str, Any]:
-    measurement = record["measurement"] or {"values": {}, "intervals": {}, "conditions": {}, "seconds": None}
-    values = {name: measurement["values"].get(name) for name in METRICS}
-    for name in ("macs", "params"):
-        if isinstance(values[name], float) and values[name].is_integer():
-            values[name] = int(values[name])
-    top1_low, top1_high = measurement["intervals"].get("top1", (None, None))
-    low, high = measurement["intervals"].get("latency_ms", (None, None))
-    kept = ("number", "state", "digest", "error", "repeat_of", "source", "started", "finished")
-    return {
-        **{name: record.get(name) for name in kept},
-        "top1_ci_low": top1_low,
-        "top1_ci_high": top1_high,
-        "beaten_by": measurement.get("beaten_by"),
-        **values,
-        "flops": None if values["macs"] is None else 2 * values["macs"],
-        "latency_ci_low_ms": low,
-        "latency_ci_high_ms": high,
-        "seconds": measurement["seconds"],
-        **{f"conditions.{name}": value for name, value in measurement["conditions"].items()},
-        "architecture": json.dumps(record["architecture"], sort_keys=True, separators=(",", ":")),
-    }

@@ -16,6 +16,7 @@ import torch
 from nas.config import RunConfig, config_differences
 from nas.errors import ConfigError, RunError
 from nas.evaluation.evaluator import device_name, resolve_device, resolve_precision
+from nas.front_latency import check_targets_here
 from nas.progress import Reporter
 from nas.run_directory import RunDirectory, latest_unfinished, next_path
 from nas.space import SearchSpace
@@ -86,6 +87,7 @@ def start(
     space = parse_space(text, str(space_file), settings)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, space.macs_range()[1])
+    check_targets_here(config, space, reporter)
     data = load_images(config.data, space.backbone.image_size, config.seed)
     space = _fit_classes(space, data, space_file)
     identity = {
@@ -158,6 +160,7 @@ def reopen(path: Path, reporter: Reporter) -> Session:
     config, space = RunConfig.model_validate(run.config()), space_of_run(run)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, space.macs_range()[1])
+    check_targets_here(config, space, reporter)
     data = load_images(config.data, space.backbone.image_size, config.seed)
     space = _fit_classes(space, data, path)
     identity = {"space_digest": space.digest, "splits": data.hashes}

@@ -1,6 +1,7 @@
 """What was measured, under which conditions, and how it ended."""
 
 import base64
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -8,6 +9,7 @@ from typing import Any
 
 from nas.architecture import Architecture
 from nas.errors import RunError
+from nas.metrics import METRICS
 
 
 class TrialState(StrEnum):
@@ -176,3 +178,36 @@ class Trial:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"trial record is malformed: {error!r}") from error
+
+
+TRIAL_COLUMNS = (
+    "number", "state", "digest", "top1", "top1_ci_low", "top1_ci_high", "macs", "flops", "params", "latency_ms",
+    "latency_ci_low_ms", "latency_ci_high_ms", "error", "beaten_by", "repeat_of", "source", "seconds",
+    "started", "finished",
+    *(f"conditions.{name}" for name in Conditions.__slots__), "architecture",
+)  # fmt: skip
+
+
+def trial_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of `trials.jsonl` as a flat row of `trials.csv`; results/README.md explains the columns."""
+    measurement = record["measurement"] or {"values": {}, "intervals": {}, "conditions": {}, "seconds": None}
+    values = {name: measurement["values"].get(name) for name in METRICS}
+    for name in ("macs", "params"):
+        if isinstance(values[name], float) and values[name].is_integer():
+            values[name] = int(values[name])
+    top1_low, top1_high = measurement["intervals"].get("top1", (None, None))
+    low, high = measurement["intervals"].get("latency_ms", (None, None))
+    kept = ("number", "state", "digest", "error", "repeat_of", "source", "started", "finished")
+    return {
+        **{name: record.get(name) for name in kept},
+        "top1_ci_low": top1_low,
+        "top1_ci_high": top1_high,
+        "beaten_by": measurement.get("beaten_by"),
+        **values,
+        "flops": None if values["macs"] is None else 2 * values["macs"],
+        "latency_ci_low_ms": low,
+        "latency_ci_high_ms": high,
+        "seconds": measurement["seconds"],
+        **{f"conditions.{name}": value for name, value in measurement["conditions"].items()},
+        "architecture": json.dumps(record["architecture"], sort_keys=True, separators=(",", ":")),
+    }

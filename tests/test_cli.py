@@ -179,7 +179,7 @@ def test_search_of_what_is_not_trained_is_refused(finished, tmp_path):
     start = run_arguments(tmp_path / "r", "--trials=1", "--set=train.lr=1e30")
     failed = command(*start)
     assert (failed.code, failed.stdout) == (2, "")
-    assert "loss is not finite" in failed.stderr
+    assert "loss or gradient is not finite" in failed.stderr
     assert "hint: lower train.lr" in failed.stderr
     assert "the supernet is not trained yet" in command("search", tmp_path / "r").stderr
 

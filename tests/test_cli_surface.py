@@ -10,22 +10,26 @@ import nas
 from nas.cli import app
 
 SHARED = {
-    "--data", "--run", "--epochs", "--sampler", "--init", "--seed", "--device", "--precision",
+    "--data", "--run", "--epochs", "--sampler", "--init", "--seed", "--device", "--precision", "--target",
     "--set", "--config", "--skip-bad-images",
 }  # fmt: skip
 BUDGET = {"--trials", "--minutes", "--workers", "--ray-address", "--storage"}
 EVERYWHERE = {"--quiet", "--verbose", "--debug", "--version"}
 
 COMMANDS = {
-    "run": SHARED | BUDGET | {"--dry-run", "--format"},
-    "train": SHARED | {"--dry-run", "--format"},
+    "run": SHARED | BUDGET | {"--supernet-trials", "--dry-run", "--format"},
+    "train": SHARED | {"--workers", "--ray-address", "--dry-run", "--format"},
     "search": BUDGET | {"--dry-run", "--format"},
     "check": {"--set", "--format"},
     "status": {"--format"},
     "front": {"--max-latency-ms", "--max-macs", "--max-params", "--min-top1", "--sort", "--format"},
     "show": {"--format"},
+    "compare": {"--format"},
+    "report": {"--random", "--format"},
     "export": {"--pick", "--to", "--formats", "--format"},
     "doctor": {"--format"},
+    "latency": set(),
+    "trust": {"--architectures", "--seeds", "--epochs", "--workers", "--format"},
     "rank-layers": {"--init", "--data", "--images", "--seed", "--device", "--set", "--format"},
 }
 

@@ -197,7 +197,7 @@ def test_show_adds_up_to_the_network_and_names_every_operator():
 def test_show_prints_the_latency_shares_of_the_point_and_the_totals():
     shares = {"layer_latency_share": [0.25, 0.125, 0.25, 0.25, 0.0625, 0.03, 0.0125, 0.01, 0.01]}
     shown = FrontPoint(factories.varied(), factories.measurement(), shares)
-    text = text_of(show_table(shown, factories.backbone()))
+    text = text_of(show_table(shown, factories.backbone()), width=160)
     assert row_with(text, "layer 1").split()[-2:] == ["12.5", "%"]
     assert row_with(text, "▾ conv_pool").split()[:6] == ["layer", "3", "4", "▾", "conv_pool", "■"]
     macs = cost.macs(shown.architecture, factories.backbone())

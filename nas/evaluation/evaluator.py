@@ -17,10 +17,13 @@ from nas.config import EvaluateConfig, Precision
 from nas.errors import ConfigError, OutOfMemoryError
 from nas.evaluation.accuracy import count_correct
 from nas.evaluation.latency import LatencyMeter
+from nas.evaluation.profile import LatencyProfile, Predictor
 from nas.evaluation.racing import Course, race
 from nas.evaluation.scores import measurement
+from nas.evaluation.targets import described
 from nas.model.supernet import Supernet
 from nas.space import SearchSpace
+from nas.target import Target, parse_target, profile_path
 from nas.training.data import ImageSet
 from nas.trial import Conditions, Measurement
 
@@ -61,6 +64,7 @@ class EvaluatorSetup:
         supernet_digest: Names the weights in the conditions.
         with_latency: Whether latency is measured during the search.
         reference_ms: Calibrated time of the reference model, milliseconds per batch.
+        profile: Answers instead of the meter during the search.
     """
 
     space: SearchSpace
@@ -72,35 +76,59 @@ class EvaluatorSetup:
     supernet_digest: str
     with_latency: bool
     reference_ms: float
+    profile: LatencyProfile | None = None
 
     @property
-    def latency_batch_size(self) -> int:
-        """Images per forward pass of the latency measurement: 1 from 128 px on, else 64."""
-        return self.config.latency_batch_size or (1 if self.space.backbone.image_size >= 128 else 64)
+    def target(self) -> Target:
+        """Where and how latency is measured: the first target of the configuration, or the profile's."""
+        if self.profile is not None:
+            return self.profile.target
+        if self.config.targets and profile_path(self.config.targets[0]) is None:
+            return parse_target(self.config.targets[0])
+        return Target(runtime="torch-cuda" if self.device == "cuda" else "torch-cpu")
+
+    @property
+    def further_targets(self) -> tuple[Target, ...]:
+        """Those that only the front is measured on."""
+        return tuple(parse_target(text) for text in self.config.targets[1:])
+
+    def batch_of(self, target: Target) -> int:
+        """Images per forward pass: what the target says, or the configuration; else 1 from 128 px on and 64 below."""
+        return target.batch or self.config.latency_batch_size or default_batch(self.space.backbone.image_size)
 
     def conditions(self, num_images: int, *, stage: str) -> Conditions:
-        """Under which this setup measures, of a search split of so many images the first ones that it uses."""
+        """Under which this setup measures, of a search split of so many images the first ones that it uses.
+
+        Args:
+            num_images: Of the search split.
+            stage: `search` or `exclusive`; only during the search a profile answers.
+        """
         num_images = min(num_images, self.config.max_images or num_images)
+        is_predicted = self.profile is not None and stage == "search"
         return Conditions(
             device=device_name(self.device),
             precision=self.precision,
             split="search",
             num_images=num_images,
-            target="torch-cuda" if self.device == "cuda" else "torch-cpu",
-            latency_batch_size=self.latency_batch_size,
-            latency_threads=1,
+            target=self.profile.name if self.profile and is_predicted else described(self.target),
+            latency_batch_size=self.batch_of(self.target),
+            latency_threads=self.target.threads,
             latency_stage=stage,
             supernet=self.supernet_digest,
             torch=torch.__version__,
         )
 
-    def meter(self, supernet: Supernet) -> LatencyMeter:
-        """The latency meter of this setup; its reference is the largest subnet."""
-        backbone = self.space.backbone
-        device = torch.device(self.device)
+    def meter(self, supernet: Supernet, target: Target | None = None) -> LatencyMeter:
+        """The latency meter of a target; its reference is the largest subnet."""
+        backbone, target = self.space.backbone, target or self.target
         shape = (backbone.in_chans, backbone.image_size, backbone.image_size)
-        reference = supernet.extract(self.space.largest()).to(device)
-        return LatencyMeter(reference, shape, self.latency_batch_size, device)
+        reference = supernet.extract(self.space.largest())
+        return LatencyMeter(reference, shape, self.batch_of(target), target)
+
+
+def default_batch(image_size: int) -> int:
+    """Images per forward pass where nothing else is said: 1 from 128 px on, 64 below, where 1 is noise."""
+    return 1 if image_size >= 128 else 64
 
 
 class SubnetEvaluator:
@@ -118,7 +146,9 @@ class SubnetEvaluator:
         self.setup, self.supernet = setup, supernet
         self.images = images.part(0, setup.config.max_images or len(images))
         self.device = torch.device(setup.device)
-        self.meter = setup.meter(supernet) if setup.with_latency else None
+        profile = setup.profile if setup.with_latency else None
+        self.predictor = None if profile is None else Predictor(profile)
+        self.meter = setup.meter(supernet) if setup.with_latency and profile is None else None
         self.conditions = setup.conditions(len(self.images), stage="search")
 
     def evaluate(
@@ -154,6 +184,8 @@ class SubnetEvaluator:
             if self.meter is not None:
                 ratio = self.meter.ratio(subnet, self.setup.config.latency_pairs)
                 values["latency_ms"] = ratio * self.setup.reference_ms
+            if self.predictor is not None:
+                values["latency_ms"] = self.predictor.predict([architecture])[0]
             correct, verdict = race(classify, len(self.images), values, course)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

@@ -5,6 +5,7 @@ against 18 to 26 %, measured). A ratio becomes milliseconds by the reference's o
 run while nothing else of ours is running.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import quantile_test  # type: ignore[import-untyped]
+from scipy.stats import kendalltau, quantile_test  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from nas.errors import EvaluationError
+from nas.evaluation.targets import Program, device_of, prepare, using_threads
 from nas.model.subnet import Subnet
+from nas.target import Target
 
 WARM_UP = 3
+LONGEST_WARM_UP = 20
+STILL_FALLING = 0.95  # of the fastest pass so far: a pass below this says that the model is not warm yet
 SHORTEST_S = 0.005  # a timing shorter than this is repeated within one sample
+TOLERANCE = 0.02  # a median is known where its interval reaches no further than this share of it
+
+
+EAGER = Target(runtime="torch-cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +39,57 @@ class Timing:
         median_ms: Milliseconds per batch.
         interval_ms: 95 % confidence interval of the median (order statistics); of fewer than 6 samples,
             which hold none, their range.
+        passes_ms: Medians of the first and of the second half of the rounds.
+        rounds: How often it was timed.
     """
 
     median_ms: float
     interval_ms: tuple[float, float]
+    passes_ms: tuple[float, float]
+    rounds: int
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the interval is still wider than 2 % of the median on a side: this machine was not quiet."""
+        low, high = self.interval_ms
+        return max(high - self.median_ms, self.median_ms - low) > TOLERANCE * self.median_ms
+
+    def ties(self, other: "Timing") -> bool:
+        """Whether the intervals overlap: which of the two is faster is not known."""
+        return self.interval_ms[0] <= other.interval_ms[1] and other.interval_ms[0] <= self.interval_ms[1]
 
 
 class LatencyMeter:
-    """Times models against a fixed reference on one device.
+    """Times models against a fixed reference on one target.
 
     Args:
         reference: The model whose drift is divided out.
         image_shape: (C, S, S) of one image.
         batch_size: Images per forward pass.
-        device: Where the models are.
+        target: Where and how; its own batch is passed over for `batch_size`.
     """
 
     def __init__(
-        self, reference: nn.Module, image_shape: tuple[int, int, int], batch_size: int, device: torch.device
+        self,
+        reference: nn.Module,
+        image_shape: tuple[int, int, int],
+        batch_size: int,
+        target: Target = EAGER,
     ) -> None:
-        self.reference, self.device = reference, device
+        self.target, self.device = target, device_of(target)
+        self.reference = reference
         generator = torch.Generator().manual_seed(0)
-        self.images: Tensor = torch.randn(batch_size, *image_shape, generator=generator).to(device)
+        self.images: Tensor = torch.randn(batch_size, *image_shape, generator=generator)
+        self._reference: Callable[[], float] | None = None
 
     def calibrate(self, rounds: int) -> float:
         """Median time of the reference, milliseconds per batch."""
-        run = self._runner(self.reference)
+        run = self._reference_runner()
         return 1e3 * float(np.median([run() for _ in range(rounds)]))
 
     def ratio(self, model: nn.Module, pairs: int) -> float:
         """Median time of `model` over the reference's, from `pairs` timings in the order ABBA."""
-        reference, candidate = self._runner(self.reference), self._runner(model)
+        reference, candidate = self._reference_runner(), self._runner(model)
         ratios = []
         for pair in range(pairs):
             first, second = (reference, candidate) if pair % 2 == 0 else (candidate, reference)
@@ -74,35 +103,47 @@ class LatencyMeter:
         rounds: int,
         reference_ms: float,
         on_round: Callable[[int], None] = lambda _: None,
+        *,
+        most_rounds: int | None = None,
     ) -> list[Timing]:
         """Time all models in turn, round by round, each between two timings of the reference.
 
         Call it when nothing else is running. The interval is that of the median ratio; the reference's own
         calibration is common to all models and is not part of it.
+
+        Args:
+            models: To time.
+            rounds: In which all of them are timed.
+            reference_ms: What a ratio of 1 is.
+            on_round: Told how many rounds are done.
+            most_rounds: Rounds go on up to this number for the models whose interval is still wide.
         """
-        reference = self._runner(self.reference)
+        reference = self._reference_runner()
         runners = [self._runner(model) for model in models]
-        ratios: NDArray[np.float64] = np.empty((rounds, len(models)))
-        for r in range(rounds):
+        ratios: list[list[float]] = [[] for _ in models]
+        for r in range(max(rounds, most_rounds or 0)):
+            wide = [m for m in range(len(models)) if r < rounds or _summary(reference_ms, ratios[m]).is_noisy]
+            if not wide:
+                break
             before = reference()
-            order = np.random.default_rng([r, 7]).permutation(
-                len(models)
-            )  # nobody is always after the same one
-            for m in order:
-                seconds, after = runners[m](), reference()
-                ratios[r, m] = seconds / np.sqrt(before * after)
+            # Nobody is always after the same one.
+            for i in np.random.default_rng([r, 7]).permutation(len(wide)):
+                seconds, after = runners[wide[i]](), reference()
+                ratios[wide[i]].append(seconds / math.sqrt(before * after))
                 before = after
             on_round(r + 1)
-        return [_summary(reference_ms * ratios[:, m]) for m in range(len(models))]
+        return [_summary(reference_ms, found) for found in ratios]
 
     def layer_shares(self, subnet: Subnet, rounds: int) -> list[float]:
         """Share of each layer in the time of all layers, from timing them one after the other; sums to 1.
 
-        A share is that of a layer run alone on the tokens and maps that reach it.
+        A share is that of a layer run alone, eagerly and in fp32, on the tokens and maps that reach it.
         """
+        subnet = subnet.to(self.device)
+        images = self.images.to(self.device)
         times: NDArray[np.float64] = np.empty((rounds, len(subnet.blocks)))
         with torch.inference_mode():
-            first = subnet.patch_embed(self.images)
+            first = subnet.patch_embed(images)
             if subnet.cls_token is not None:
                 first = torch.cat([subnet.cls_token.expand(len(first), -1, -1), first], dim=1)
             for r in range(rounds):
@@ -116,25 +157,36 @@ class LatencyMeter:
         medians = np.median(times, axis=0)
         return [float(share) for share in medians / medians.sum()]
 
+    def _reference_runner(self) -> Callable[[], float]:
+        if self._reference is None:  # an export or a compilation takes seconds
+            self._reference = self._runner(self.reference)
+        return self._reference
+
     def _runner(self, model: nn.Module) -> Callable[[], float]:
-        """Warm up, and return a function that times one forward pass, seconds.
+        """Make ready, warm up, and return a function that times one forward pass, seconds.
 
         Every timing comes right after an untimed pass of the same model: straight after another, larger model
         a small one was measured up to 1.6 times slower than in steady use (results/LOG.md).
         """
+        run: Program = prepare(self.target, model, self.images)
 
         def forward(times: int) -> float:
-            with torch.inference_mode():
+            with torch.inference_mode(), using_threads(self.target.threads):
                 self._synchronise()
                 started = time.perf_counter()
                 for _ in range(times):
-                    model(self.images)
+                    run()
                 self._synchronise()
                 return (time.perf_counter() - started) / times
 
-        for _ in range(WARM_UP):
+        fastest, calm = math.inf, 0
+        for _ in range(LONGEST_WARM_UP):
             once = forward(1)
-        repeats = max(1, int(np.ceil(SHORTEST_S / max(once, 1e-6))))
+            calm = 0 if once < STILL_FALLING * fastest else calm + 1
+            fastest = min(fastest, once)
+            if calm == WARM_UP:
+                break
+        repeats = max(1, math.ceil(SHORTEST_S / max(fastest, 1e-6)))
 
         def timed() -> float:
             forward(1)
@@ -147,12 +199,27 @@ class LatencyMeter:
             torch.cuda.synchronize(self.device)
 
 
-def _summary(samples_ms: NDArray[np.float64]) -> Timing:
-    median = _positive(float(np.median(samples_ms)))
-    interval = quantile_test(samples_ms, q=median, p=0.5).confidence_interval(0.95)
-    low = interval.low if np.isfinite(interval.low) else samples_ms.min()
-    high = interval.high if np.isfinite(interval.high) else samples_ms.max()
-    return Timing(median, (float(low), float(high)))
+def repeat_tau(timings: Sequence[Timing]) -> float | None:
+    """Kendall's rank correlation of the order in the first and in the second half of the rounds.
+
+    1 where the order repeats; None of fewer than two models.
+    """
+    if len(timings) < 2:
+        return None
+    first, second = zip(*(timing.passes_ms for timing in timings), strict=True)
+    tau = float(kendalltau(first, second).statistic)
+    return tau if math.isfinite(tau) else None
+
+
+def _summary(reference_ms: float, ratios: Sequence[float]) -> Timing:
+    samples: NDArray[np.float64] = reference_ms * np.array(ratios)
+    median = _positive(float(np.median(samples)))
+    interval = quantile_test(samples, q=median, p=0.5).confidence_interval(0.95)
+    low = interval.low if np.isfinite(interval.low) else samples.min()
+    high = interval.high if np.isfinite(interval.high) else samples.max()
+    half = max(1, len(samples) // 2)
+    passes = float(np.median(samples[:half])), float(np.median(samples[-half:]))
+    return Timing(median, (float(low), float(high)), passes, len(samples))
 
 
 def _positive(value: float) -> float:

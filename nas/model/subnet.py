@@ -7,9 +7,9 @@ exported one.
 Shape letters: B batch, C input channels, S image side, T tokens, D channels, K classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -27,6 +27,9 @@ from nas.model.maps import Guidance, Provided
 from nas.model.pooling import ConvTokenPool, TokenPool
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # timm's ViT
+
+Begun = dict[Hashable, tuple[Tensor, Provided | None]]
+"""Tokens that architectures with the same weights computed for the same images, by how these begin."""
 
 
 class Block(nn.Module):
@@ -144,16 +147,37 @@ class Subnet(nn.Module):
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=1e-6)
 
-    def forward_features(self, images: Tensor, guidance: Guidance | None = None) -> Tensor:
+    def forward_features(
+        self, images: Tensor, guidance: Guidance | None = None, begun: Begun | None = None
+    ) -> Tensor:
         """Images to tokens [B, T of the last layer, D], normalised where a class token is read."""
+        done = -1 if begun is None else self._last_in(begun)
+        if begun is not None and done >= 0:
+            x, provided = begun[self._beginnings[done]]
+        else:
+            x, provided = self._embedded(images), None
+        for i, block in enumerate(self.blocks[done + 1 :], start=done + 1):
+            x, provided = block(x, provided, guidance)
+            if begun is not None:
+                begun[self._beginnings[i]] = x, provided
+        return cast(Tensor, self.norm(x))
+
+    def _embedded(self, images: Tensor) -> Tensor:
         x = self.patch_embed(images)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
-        x = x + self.pos_embed
-        provided: Provided | None = None
-        for block in self.blocks:
-            x, provided = block(x, provided, guidance)
-        return cast(Tensor, self.norm(x))
+        return cast(Tensor, x + self.pos_embed)
+
+    @cached_property
+    def _beginnings(self) -> list[Hashable]:
+        """What decides the tokens after each layer, apart from the weights' values and the images."""
+        architecture, backbone = self.architecture, self.backbone
+        layers = [(layer, architecture.context(i, backbone)) for i, layer in enumerate(architecture.layers)]
+        return [(architecture.embed_dim, *layers[: i + 1]) for i in range(len(layers))]
+
+    def _last_in(self, begun: Begun) -> int:
+        """The last layer whose tokens are there; -1 where none is."""
+        return max((i for i, key in enumerate(self._beginnings) if key in begun), default=-1)
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
         """Tokens to logits, or to the features before the classifier."""
@@ -161,9 +185,9 @@ class Subnet(nn.Module):
         features = self.fc_norm(pooled)
         return cast(Tensor, features if pre_logits else self.head(features))
 
-    def forward(self, images: Tensor, guidance: Guidance | None = None) -> Tensor:
-        """Classify; `guidance` is for training."""
-        return self.forward_head(self.forward_features(images, guidance))
+    def forward(self, images: Tensor, guidance: Guidance | None = None, begun: Begun | None = None) -> Tensor:
+        """Classify; `guidance` and `begun` are for training."""
+        return self.forward_head(self.forward_features(images, guidance, begun))
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer (timm's interface)."""

@@ -28,7 +28,7 @@ from nas.architecture import (
 from nas.errors import ArchitectureError, CheckpointError
 from nas.model import feed_forward, glad, hallucination, linear_attention, pooling, static_attention
 from nas.model.maps import Guidance
-from nas.model.subnet import Block, Subnet
+from nas.model.subnet import Begun, Block, Subnet
 from nas.space import SearchSpace
 from nas.space_walk import LayerDomain, attention_choices, feed_forwards
 
@@ -98,6 +98,19 @@ class Supernet(nn.Module):
         sliced = self._sliced(skeleton)
         module = skeleton.module.train(self.training)
         return functional_call(module, sliced, (images, guidance))  # type: ignore[no-any-return]
+
+    def forward_many(
+        self, images: Tensor, architectures: Sequence[Architecture], *, guidance: Guidance | None = None
+    ) -> list[Tensor]:
+        """Logits of several architectures; what they have in common from the first layer on is computed once."""
+        guided = guidance is not None and guidance.static > 0
+        begun: Begun = {}
+        logits = []
+        for architecture in architectures:
+            skeleton = self._skeleton(architecture, 0.0, guided)
+            module = skeleton.module.train(self.training)
+            logits.append(functional_call(module, self._sliced(skeleton), (images, guidance, begun)))
+        return logits
 
     def slices(self, architecture: Architecture) -> dict[str, Tensor]:
         """Views of the store that are the parameters of one architecture's `Subnet`, by its names."""
@@ -202,6 +215,13 @@ class Supernet(nn.Module):
         return {name for name, _ in self.named_parameters() if "static_map" in name} | {
             "pos_embed",
             "cls_token",
+        }
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: ARG002 - timm's interface
+        """Which layer a parameter belongs to, for layer-wise decay of the learning rate (timm's interface)."""
+        return {
+            "stem": r"^cls_token|^pos_embed|^patch_embed",
+            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm|^fc_norm", (99999,))],
         }
 
     def _check(self, architecture: Architecture) -> None:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from nas.errors import ConfigError, OutOfMemoryError, RunError
-from nas.search.ray_connection import CHECK_S, RayConnection
+from nas.errors import ConfigError, OutOfMemoryError, RunError, one_line
+from nas.ray_connection import CHECK_S, RayConnection
 from nas.search.workers import (
     ATTEMPTS,
     Arrays,
@@ -18,7 +18,6 @@ from nas.search.workers import (
     Result,
     Task,
     measure,
-    one_line,
     quarantined,
     reason_of,
 )

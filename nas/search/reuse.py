@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nas.errors import NasError
+from nas.evaluation.profile import PROFILE_NAME
 from nas.metrics import LATENCY
 from nas.run_directory import MANIFEST, RunDirectory
 from nas.search.loop import Known
@@ -14,7 +15,8 @@ def known_measurements(run: RunDirectory, conditions: Conditions) -> dict[str, K
     """Whole measurements in the folders beside a run that hold under its conditions, by digest.
 
     Conditions name the supernet by a digest of its weights. Latency was measured as a ratio to a reference model
-    and is put on this run's clock; measurements whose reference is another architecture are left out.
+    and is put on this run's clock, unless a profile answered; measurements whose reference is another architecture
+    are left out.
 
     Args:
         run: Its manifest has `splits`, `reference_ms` and `reference_digest`.
@@ -45,7 +47,7 @@ def _of_run(path: Path, ours: dict[str, object], conditions: Conditions) -> dict
         if measured is None or trial.state is not TrialState.COMPLETE or measured.conditions != conditions:
             continue
         values = dict(measured.values)
-        if LATENCY.name in values:
+        if LATENCY.name in values and not conditions.target.startswith(PROFILE_NAME):
             values[LATENCY.name] *= clock
         found[trial.architecture.digest] = Known(
             replace(measured, values=values), f"{run.path.name}#{trial.number}"

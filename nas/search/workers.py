@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from numpy.typing import NDArray
 
 from nas.architecture import Architecture
-from nas.errors import NasError, OutOfMemoryError
+from nas.errors import NasError, OutOfMemoryError, one_line
 from nas.trial import Measurement
 
 if TYPE_CHECKING:  # keeps torch out of this import
@@ -141,8 +141,3 @@ def quarantined(reason: str) -> str:
 def reason_of(error: BaseException) -> str:
     """An exception in one line."""
     return one_line(error.message if isinstance(error, NasError) else f"{type(error).__name__}: {error}")
-
-
-def one_line(text: str) -> str:
-    """A text without line breaks and not too long."""
-    return " ".join(text.split())[:500]

@@ -19,6 +19,7 @@ from torch import Tensor
 from nas.errors import CheckpointError
 from nas.run_directory import atomic_write_text
 
+_NOTHING: Mapping[str, Mapping[str, Any]] = {}
 KEPT = 2  # the newest, and one in case the newest was being replaced when the power failed
 
 
@@ -53,12 +54,15 @@ def save_checkpoint(
     return path
 
 
-def load_checkpoint(directory: Path, *, expected: Mapping[str, Any]) -> Checkpoint | None:
+def load_checkpoint(
+    directory: Path, *, expected: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]] = _NOTHING
+) -> Checkpoint | None:
     """The newest whole checkpoint; None when there is none.
 
     Args:
         directory: Where checkpoints lie.
         expected: Metadata that must be equal, such as the space's digest.
+        defaults: What a checkpoint of an earlier version means by lacking a key of such a group.
 
     Raises:
         CheckpointError: Checkpoints exist but none is whole, or they belong to something else.
@@ -74,6 +78,7 @@ def load_checkpoint(directory: Path, *, expected: Mapping[str, Any]) -> Checkpoi
             whole = False
         if not whole:
             continue
+        metadata |= {name: {**values, **metadata.get(name, {})} for name, values in defaults.items()}
         differing = [
             f"{k}: {metadata.get(k)!r}, expected {v!r}" for k, v in expected.items() if metadata.get(k) != v
         ]

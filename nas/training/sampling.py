@@ -1,17 +1,94 @@
-"""Which architectures a training step trains: a function of space, seed and step alone."""
+"""Which architectures a training step trains: a function of space, recipe, seed and step alone."""
 
 import numpy as np
 
 from nas.architecture import Architecture
-from nas.space import SearchSpace
+from nas.config import TrainConfig
+from nas.space import SearchSpace, Value
+
+STAGES = (
+    ("attention", "hallucination_ratio", "hallucination", "ffn_rank"),
+    ("num_tokens", "reducer"),
+    ("num_heads", "mlp_ratio", "embed_dim"),
+    ("depth",),
+)
+"""Genes that a progressive training sets free, stage by stage, from the plain network to the whole space."""
 
 
-def sandwich(space: SearchSpace, *, seed: int, step: int, num_random: int) -> tuple[Architecture, ...]:
-    """The largest, the smallest and `num_random` MACs-stratified random architectures, each only once.
+def drawn(
+    space: SearchSpace, config: TrainConfig, *, seed: int, step: int, progress: float
+) -> tuple[Architecture, ...]:
+    """The architectures of a step, each only once.
 
-    Source: sandwich rule, universally slimmable networks (arXiv 1903.05134). Differs: the random ones are
-    spread evenly over the MACs range instead of uniformly over the space, where nearly all lie in the middle.
+    - `sandwich`: the largest, the smallest and `train.num_random` random ones (universally slimmable networks,
+      arXiv 1903.05134).
+    - `single_path`: one random one, or `train.num_random` (SPOS, arXiv 1904.00420).
+
+    Random ones are spread evenly over the MACs range, or drawn uniformly from the space as the papers do, where nearly
+    all lie in the middle (`train.draw`). With `train.relatives` they begin alike up to a random layer, so that the
+    step computes what they have in common only once. With `train.progressive` they are held back to what is free.
+
+    Args:
+        space: Drawn from.
+        config: Recipe.
+        seed: Of the run.
+        step: Number of the step.
+        progress: Steps done / steps in all.
     """
     rng = np.random.default_rng([seed, step])
-    drawn = tuple(space.sample_stratified(rng) for _ in range(num_random))
-    return tuple(dict.fromkeys((space.largest(), space.smallest(), *drawn)))
+    draw = space.sample_stratified if config.draw == "stratified" else space.sample
+    is_sandwich = config.rule == "sandwich"
+    count = config.num_random if is_sandwich else max(config.num_random, 1)
+    random = [draw(rng) for _ in range(count)]
+    if config.relatives and count > 1:
+        random[1:] = [_beginning_as(space, random[0], other, rng) for other in random[1:]]
+    if is_sandwich:
+        random = [space.largest(), space.smallest(), *random]
+    free = free_genes(progress, config.progressive)
+    return tuple(dict.fromkeys(held_back(space, architecture, free) for architecture in random))
+
+
+def free_genes(progress: float, share: float) -> frozenset[str]:
+    """Genes that are free after this share of the training: all once `share` of it is over.
+
+    The stages (`STAGES`) take equal times; the first begins at once.
+
+    Source: progressive shrinking, OFA (arXiv 1908.09791). Differs: operators come first, since a pretrained start
+    changes least by them, and sizes last.
+    """
+    reached = len(STAGES) if progress >= share else int(progress / share * len(STAGES)) + 1
+    return frozenset(gene for stage in STAGES[:reached] for gene in stage)
+
+
+def held_back(space: SearchSpace, architecture: Architecture, free: frozenset[str]) -> Architecture:
+    """The architecture with every gene that is not free as in the largest one."""
+    locked = {gene for stage in STAGES for gene in stage} - free
+    if not locked:
+        return architecture
+    largest = space.encode(space.largest())
+    params = space.encode(architecture)
+    return space.decode({name: largest[name] if _gene(name) in locked else params[name] for name in params})
+
+
+def _beginning_as(
+    space: SearchSpace, first: Architecture, other: Architecture, rng: np.random.Generator
+) -> Architecture:
+    """The other architecture with the width of the first, and its layers up to a random one."""
+    shared = int(rng.integers(1, max(first.depth, 2)))
+    kept, params = space.encode(first), space.encode(other)
+
+    def value(name: str) -> Value:
+        layer = _layer(name)
+        return kept[name] if name == "embed_dim" or (layer is not None and layer < shared) else params[name]
+
+    return space.decode({name: value(name) for name in params})
+
+
+def _gene(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _layer(name: str) -> int | None:
+    """Number of the layer in a flat name such as `layers.07.attention`."""
+    head, _, rest = name.partition(".")
+    return int(rest.partition(".")[0]) if head == "layers" else None

@@ -1,6 +1,6 @@
-"""Supernet training: the sandwich rule with in-place distillation from the largest subnet.
+"""Supernet training: the loop over steps, with checkpoints, exact resume and restarts after a divergence.
 
-Every step is a function of (weights, seed, step): it seeds all random generators itself, so a run that was
+Every step is a function of (weights, recipe, seed, step): it seeds all random generators itself, so a run that was
 killed and resumed reaches the same weights, bit for bit on a CPU, as one that was not.
 """
 
@@ -9,73 +9,41 @@ import math
 import random
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from timm.data import Mixup, create_transform
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor
-from torch.nn import functional
 
-from nas.architecture import Architecture
 from nas.config import TrainConfig
 from nas.errors import TrainingError
-from nas.model.maps import Guidance
 from nas.model.supernet import Supernet
+from nas.training.augmentation import Augmentation
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.data import ImageData
-from nas.training.guidance import guidance_at
-from nas.training.sampling import sandwich
+from nas.training.health import MAX_RESTARTS, RESTART_LR, DivergedError, TrainLog, TrainProgress, smoothed
+from nas.training.sampling import drawn
+from nas.training.step import Step
+from nas.training.world import World
 
 LEAST_EPOCHS = 30
-LEAST_CROPPED = 16  # pixels; of an 8 px digit, a crop leaves too little to read
 LEAST_STEPS = 1000  # what the digits space needs (results/LOG.md)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainProgress:
-    """Where training stands.
-
-    Attributes:
-        step: Steps done.
-        steps: Steps in all.
-        epoch: Passes over the training images done.
-        epochs: Passes in all.
-        losses: Last loss of the largest (cross-entropy), the smallest and the mean random subnet
-            (distillation), nats.
-        images_per_second: Training images per second since the start of this process.
-        eta_s: Seconds left at that rate.
-    """
-
-    step: int
-    steps: int
-    epoch: float
-    epochs: int
-    losses: tuple[float, float, float]
-    images_per_second: float
-    eta_s: float
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """bf16 autocast where `precision` asks for it; otherwise nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+ALONE = World()
 
 
 class SupernetTrainer:
-    """Trains a supernet on the train split.
+    """Trains a supernet on the train split, by the recipe of `TrainConfig`.
 
-    Each step: the largest subnet learns the labels on the whole batch; the smallest and the random ones learn
-    its soft predictions, each on an equal share of the batch. One optimiser step on the largest's loss plus
-    the mean of the others': every image counts once with its label and once with the teacher's answer.
+    A step draws subnets (`sampling.drawn`), computes their gradients (`step.Step`) and takes one optimiser step. In a
+    space of one architecture there is nothing to distil: it is trained like any network.
 
-    Training aids of static and linear layers (`guidance_at`) add their losses to that of their pass. In a space
-    of one architecture there is nothing to distil: it is trained like any network.
+    Where a loss or a gradient is not finite, the training goes back to its last checkpoint and on with half the
+    learning rate, three times at most. Where that is depends on when the checkpoint was written: only a training
+    that never diverged is the same in every repetition.
 
     Args:
         supernet: Trained in place.
@@ -84,12 +52,14 @@ class SupernetTrainer:
         seed: Of order, augmentation and sampled architectures.
         device: Where to compute.
         precision: `fp32` or `bf16`.
-        directory: Checkpoints; a run that finds some resumes.
+        directory: Checkpoints and the log; a run that finds some resumes.
         start: Gives the supernet its first weights in place, where they are not random; not called by a run
             that resumes.
+        teacher: Logits of normalised images from a trained network; None: the largest subnet teaches.
+        world: The processes that share each batch.
 
-    Source: sandwich rule and in-place distillation, arXiv 1903.05134; soft targets as BigNAS (arXiv
-    2003.11142). Differs: the batch is shared out among the distilled subnets (results/LOG.md compares).
+    Raises:
+        TrainingError: A batch is too small for so many processes and subnets.
     """
 
     def __init__(
@@ -103,8 +73,17 @@ class SupernetTrainer:
         precision: str,
         directory: Path,
         start: Callable[[Supernet], None] | None = None,
+        teacher: Callable[[Tensor], Tensor] | None = None,
+        world: World = ALONE,
     ) -> None:
-        self.start = start
+        self.start, self.world = start, world
+        least = world.size * (config.num_random + 1 if config.images == "split" else 1)
+        if min(config.batch_size, len(data.train)) < least:
+            raise TrainingError(
+                f"train.batch_size {config.batch_size}: {world.size} processes and the subnets of a step "
+                f"share it out among them and need at least {least} images",
+                hint="raise train.batch_size, or use fewer workers",
+            )
         self.supernet, self.data, self.config = supernet.to(device), data, config
         self.seed, self.device, self.precision, self.directory = seed, device, precision, directory
         self.steps_per_epoch = max(len(data.train) // config.batch_size, 1)
@@ -112,7 +91,11 @@ class SupernetTrainer:
         self.epochs = enough if config.epochs is None else config.epochs
         self.steps = self.epochs * self.steps_per_epoch
         self.optimizer = create_optimizer_v2(
-            supernet, opt="adamw", lr=config.lr, weight_decay=config.weight_decay
+            supernet,
+            opt="adamw",
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            layer_decay=config.layer_decay if config.layer_decay < 1 else None,
         )
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer,
@@ -125,15 +108,10 @@ class SupernetTrainer:
             updates_per_epoch=self.steps_per_epoch,
         )
         self.ema = ModelEmaV3(supernet, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
-        self.transform = _augmentation(data, config, supernet.space.backbone.image_size)
-        self.mixup = None
-        if config.mixup or config.cutmix:
-            self.mixup = Mixup(
-                mixup_alpha=config.mixup,
-                cutmix_alpha=config.cutmix,
-                label_smoothing=config.label_smoothing,
-                num_classes=data.num_classes,
-            )
+        self.augment = Augmentation(data, config, supernet.space.backbone.image_size, device)
+        self.step = Step(supernet=supernet, config=config, precision=precision, world=world, teacher=teacher)
+        self.lr_scale = 1.0
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def run(self, on_progress: Callable[[TrainProgress], None] = lambda _: None) -> Supernet:
         """Train to the end, from the newest checkpoint where there is one.
@@ -142,37 +120,72 @@ class SupernetTrainer:
             The supernet with averaged weights, in evaluation mode.
 
         Raises:
-            TrainingError: The loss is not finite.
+            TrainingError: The loss is not finite, even with a lower learning rate.
             CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
         """
         resumed = self.resume()
-        first = resumed or 0
-        if resumed is None and self.start is not None:
-            self.start(self.supernet)
-            if self.ema is not None:
-                self.ema.set(self.supernet)
-        if resumed is None and not self.steps:
+        step = first = resumed or 0
+        if resumed is None:
+            if self.start is not None:
+                self.start(self.supernet)
+                if self.ema is not None:
+                    self.ema.set(self.supernet)
             self.save(0)
+        log = TrainLog(self.directory / "log.csv", first, self.steps)
         started = saved = time.monotonic()
-        for step in range(first, self.steps):
-            losses = self.train_step(step)
-            done, now = step + 1, time.monotonic()
-            if done == self.steps or now - saved > 60 * self.config.checkpoint_minutes:
-                self.save(done)
-                saved = now
-            rate = (done - first) * self.config.batch_size / max(now - started, 1e-9)
-            on_progress(
-                TrainProgress(
-                    step=done,
-                    steps=self.steps,
-                    epoch=done / self.steps_per_epoch,
-                    epochs=self.epochs,
-                    losses=losses,
-                    images_per_second=rate,
-                    eta_s=(self.steps - done) * self.config.batch_size / rate,
-                )
+        losses: tuple[float, float, float] | None = None
+        warning = ""
+        trained = 0
+        while step < self.steps:
+            try:
+                losses = smoothed(losses, self.train_step(step))
+            except DivergedError as error:
+                step, warning = self._restart(error)
+                continue
+            step, trained, now = step + 1, trained + 1, time.monotonic()
+            rate = trained * self.config.batch_size / max(now - started, 1e-9)
+            progress = TrainProgress(
+                step=step,
+                steps=self.steps,
+                epoch=step / self.steps_per_epoch,
+                epochs=self.epochs,
+                losses=losses,
+                lr=max(group["lr"] for group in self.optimizer.param_groups),
+                images_per_second=rate,
+                eta_s=(self.steps - step) * self.config.batch_size / rate,
+                warning=warning,
             )
+            warning = ""
+            log.add(progress)
+            if step == self.steps or now - saved > 60 * self.config.checkpoint_minutes:
+                self.save(step)
+                if self.world.rank == 0:
+                    log.write()
+                saved = now
+            on_progress(progress)
         return self.trained()
+
+    def _restart(self, error: DivergedError) -> tuple[int, str]:
+        """Go back to the last checkpoint with a lower learning rate; returns its step, and what to tell people.
+
+        Raises:
+            TrainingError: It was lowered often enough.
+        """
+        lowered = self.lr_scale * RESTART_LR
+        if lowered < RESTART_LR**MAX_RESTARTS:
+            raise TrainingError(
+                f"{error}, and lowering the learning rate {MAX_RESTARTS} times did not help",
+                hint=f"lower train.lr (now {self.config.lr:g}) and run the same command with a new --run",
+            ) from error
+        step = self.resume()
+        assert step is not None, "a training begins with a checkpoint"
+        self.lr_scale = lowered
+        if self.world.rank == 0:
+            self.save(step)
+        return step, (
+            f"{error}; back to step {step} with {lowered:g} of train.lr, "
+            f"{round(math.log(lowered, RESTART_LR))} of at most {MAX_RESTARTS} times"
+        )
 
     def trained(self) -> Supernet:
         """The supernet that is evaluated: averaged weights where they are kept."""
@@ -188,59 +201,41 @@ class SupernetTrainer:
         return sha.hexdigest()[:12]
 
     def train_step(self, step: int) -> tuple[float, float, float]:
-        """One optimiser step; returns the losses of the largest, the smallest and the mean random subnet."""
+        """One optimiser step.
+
+        Returns:
+            Cross-entropy with the labels of the largest subnet, the smallest, and of the random ones the mean, nats;
+            of the nearest of these where there is none.
+
+        Raises:
+            DivergedError: A loss or the gradient is not finite; the weights are as before.
+        """
         seed_everything(self.seed, step)
         images, targets = self._batch(step)
-        largest, *others = sandwich(
-            self.supernet.space, seed=self.seed, step=step, num_random=self.config.num_random
-        )
-        self.supernet.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        guidance = guidance_at(step / self.steps, self.config)
-        logits = self._logits(images, largest, guidance, self.config.drop_path)
-        loss = functional.cross_entropy(
-            logits, targets, label_smoothing=0.0 if self.mixup else self.config.label_smoothing
-        )
-        _with_aids(loss, guidance).backward()  # type: ignore[no-untyped-call]
-        taught = (logits.detach() / self.config.distill_temperature).softmax(dim=-1)
-        losses = [loss.detach()]
-        for i, architecture in enumerate(others):
-            share = slice(i, None, len(others))
-            guidance = guidance_at(step / self.steps, self.config)
-            student = self._logits(images[share], architecture, guidance) / self.config.distill_temperature
-            distilled = functional.cross_entropy(student, taught[share])
-            (_with_aids(distilled, guidance) / len(others)).backward()  # type: ignore[no-untyped-call]
-            losses.append(distilled.detach())
-        torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_grad)
-        values = torch.stack(losses).tolist()
-        if not all(map(math.isfinite, values)):
-            raise TrainingError(
-                f"step {step}: loss is not finite ({values})",
-                hint=f"lower train.lr (now {self.config.lr:g}) and run the same command with a new --run",
-            )
+        progress = step / self.steps
+        architectures = drawn(self.supernet.space, self.config, seed=self.seed, step=step, progress=progress)
+        losses = self.step.run(images, targets, architectures, progress)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_grad))
+        if not all(map(math.isfinite, [*losses, norm])):
+            raise DivergedError(step, losses)
         self.scheduler.step_update(num_updates=step)
+        for group in self.optimizer.param_groups:
+            group["lr"] *= self.lr_scale
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.supernet, step=step)
-        random_losses = values[2:] or values[-1:]
-        return values[0], values[min(1, len(values) - 1)], sum(random_losses) / len(random_losses)
-
-    def _logits(
-        self, images: Tensor, architecture: Architecture, guidance: Guidance | None, drop_path: float = 0.0
-    ) -> Tensor:
-        with autocast(self.device, self.precision):
-            logits: Tensor = self.supernet(images, architecture, drop_path=drop_path, guidance=guidance)
-        return logits.float()
+        if self.config.rule == "single_path":
+            return (sum(losses) / len(losses),) * 3
+        random = losses[2:] or losses[-1:]
+        return losses[0], losses[min(1, len(losses) - 1)], sum(random) / len(random)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.data.train))
-        chosen = order[position * self.config.batch_size : (position + 1) * self.config.batch_size]
-        images = torch.stack([self.transform(image) for image in self.data.train.images[chosen]])
-        images, labels = images.to(self.device), self.data.train.labels[chosen].to(self.device)
-        if self.mixup is not None and len(images) % 2 == 0:
-            images, labels = self.mixup(images, labels)
-        return images, labels
+        if epoch != self._epoch:
+            order = np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.data.train))
+            self._epoch, self._order = epoch, order
+        chosen = self._order[position * self.config.batch_size : (position + 1) * self.config.batch_size]
+        return self.augment(self.data.train.images[chosen], self.data.train.labels[chosen])
 
     # --- checkpoints -------------------------------------------------------------------------------------
 
@@ -251,18 +246,20 @@ class SupernetTrainer:
             "train_split": self.data.hashes["train"],
             "seed": self.seed,
             "precision": self.precision,
-            "recipe": self.config.model_dump(mode="json", exclude={"checkpoint_minutes"}),
+            "recipe": _recipe(self.config),
         }
 
     def save(self, step: int) -> None:
-        """Write a checkpoint after `step` steps."""
+        """Write a checkpoint after `step` steps; only the first process does."""
+        if self.world.rank:
+            return
         tensors: dict[str, Tensor] = {f"supernet.{k}": v for k, v in self.supernet.state_dict().items()}
         if self.ema is not None:
             tensors |= {f"ema.{k}": v for k, v in self.ema.module.state_dict().items()}
         state = self.optimizer.state_dict()["state"]
         for index, values in state.items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in values.items()}
-        save_checkpoint(self.directory, step, tensors, self._identity)
+        save_checkpoint(self.directory, step, tensors, {**self._identity, "lr_scale": self.lr_scale})
 
     def resume(self) -> int | None:
         """Load the newest checkpoint; returns the steps done, None where there is no checkpoint.
@@ -270,7 +267,9 @@ class SupernetTrainer:
         Raises:
             CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
         """
-        checkpoint = load_checkpoint(self.directory, expected=self._identity)
+        checkpoint = load_checkpoint(
+            self.directory, expected=self._identity, defaults={"recipe": _recipe(TrainConfig())}
+        )
         if checkpoint is None:
             return None
         groups: dict[str, dict[str, Tensor]] = {"supernet": {}, "ema": {}, "optimizer": {}}
@@ -285,12 +284,13 @@ class SupernetTrainer:
             index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.lr_scale = checkpoint.metadata.get("lr_scale", 1.0)
         return checkpoint.step
 
 
-def _with_aids(loss: Tensor, guidance: Guidance | None) -> Tensor:
-    """A loss plus what the training aids of its forward pass added."""
-    return loss + sum(guidance.losses) if guidance is not None and guidance.losses else loss
+def _recipe(config: TrainConfig) -> dict[str, Any]:
+    """The settings that decide the weights."""
+    return config.model_dump(mode="json", exclude={"checkpoint_minutes"})
 
 
 def seed_everything(seed: int, step: int) -> None:
@@ -299,29 +299,3 @@ def seed_everything(seed: int, step: int) -> None:
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))  # noqa: NPY002 - timm's Mixup draws from it
     torch.manual_seed(int(words[2]))
-
-
-def _augmentation(data: ImageData, config: TrainConfig, image_size: int) -> Callable[[Tensor], Tensor]:
-    """Timm's training transform for one uint8 image [3, S, S] -> normalised float32 [3, S, S]."""
-    flip = config.hflip if config.hflip is not None else (0.5 if data.flip_safe else 0.0)
-    scale = config.crop_scale or ((0.6, 1.0) if image_size >= LEAST_CROPPED else (1.0, 1.0))
-    transform = create_transform(
-        (3, image_size, image_size),
-        is_training=True,
-        scale=scale,
-        ratio=(3 / 4, 4 / 3) if scale[0] < 1 else (1, 1),
-        hflip=flip,
-        color_jitter=None,
-        auto_augment=config.auto_augment or None,
-        interpolation="bilinear",
-        mean=tuple(data.mean),
-        std=tuple(data.std),
-    )
-    to_pil = _to_pil()
-    return lambda image: transform(to_pil(image))
-
-
-def _to_pil() -> Callable[[Tensor], Any]:
-    from PIL import Image
-
-    return lambda image: Image.fromarray(image.permute(1, 2, 0).numpy())

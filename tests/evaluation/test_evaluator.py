@@ -22,6 +22,7 @@ from nas.evaluation.evaluator import (
 from nas.evaluation.racing import Course, Rival, course_order
 from nas.evaluation.scores import top1_percent
 from nas.model.supernet import Supernet
+from nas.target import parse_target
 from nas.training.data import sealed_test_split
 
 
@@ -154,9 +155,10 @@ def test_batch_of_the_latency_measurement_goes_by_the_image_size():
 
     small = replace(setup(), config=EvaluateConfig())
     backbone = replace(small.space.backbone, image_size=128, patch_size=32)
-    assert small.latency_batch_size == 64
-    assert replace(small, space=replace(small.space, backbone=backbone)).latency_batch_size == 1
-    assert setup().latency_batch_size == 8
+    assert small.batch_of(small.target) == 64
+    assert replace(small, space=replace(small.space, backbone=backbone)).batch_of(small.target) == 1
+    assert setup().batch_of(small.target) == 8
+    assert setup().batch_of(parse_target("torch-cpu:batch=3")) == 3
 
 
 # --- device and precision ---

@@ -26,7 +26,7 @@ def _single_threaded():
 
 @pytest.fixture(scope="module")
 def meter():
-    return LatencyMeter(work(2), (3, 16, 16), 64, torch.device("cpu"))
+    return LatencyMeter(work(2), (3, 16, 16), 64)
 
 
 def test_four_times_the_work_takes_longer(meter):
@@ -61,7 +61,7 @@ def test_times_are_proportional_to_the_reference(meter):
 
 
 def test_images_are_the_same_in_every_process_and_of_the_batch_asked_for(meter):
-    again = LatencyMeter(meter.reference, (3, 16, 16), 64, torch.device("cpu"))
+    again = LatencyMeter(meter.reference, (3, 16, 16), 64)
     assert meter.images.shape == (64, 3, 16, 16)
     assert torch.equal(again.images, meter.images)
 
@@ -73,7 +73,7 @@ def test_shares_of_the_layers_sum_to_one(class_token):
     space = tiny_space()
     space = replace(space, backbone=replace(space.backbone, class_token=class_token))
     subnet = Supernet(space).extract(space.largest())
-    shares = LatencyMeter(subnet, (3, 8, 8), 4, torch.device("cpu")).layer_shares(subnet, 3)
+    shares = LatencyMeter(subnet, (3, 8, 8), 4).layer_shares(subnet, 3)
     assert len(shares) == 2
     assert sum(shares) == pytest.approx(1)
     assert min(shares) > 0
@@ -97,7 +97,7 @@ class Diary(nn.Module):
 @pytest.mark.parametrize("how", ["ratio", "interleaved"])
 def test_every_timing_follows_a_pass_of_the_same_model(how):
     diary = []
-    meter = LatencyMeter(Diary("reference", diary), (3, 4, 4), 1, torch.device("cpu"))
+    meter = LatencyMeter(Diary("reference", diary), (3, 4, 4), 1)
     if how == "ratio":
         meter.ratio(Diary("small", diary), pairs=3)
     else:

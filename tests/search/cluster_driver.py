@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from search_fakes import AnalyticEvaluator, append_line, digits, search
 
+from nas import ray_connection
 from nas.errors import RunError
-from nas.search import ray_connection, ray_workers
+from nas.search import ray_workers
 
 FREE = 20
 SPACE = digits()

@@ -13,15 +13,15 @@ import pytest
 from cluster_driver import FREE
 from search_fakes import digits, outline, search
 
+from nas.ray_connection import RayConnection
 from nas.run_directory import RunDirectory
-from nas.search.ray_connection import RayConnection
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 HERE = Path(__file__).parent
 IMPORTS = os.pathsep.join(map(str, [HERE, HERE.parent, HERE.parents[1]]))
 NUM_TRIALS = 40
-RESUMES = "nothing that was finished is lost: the same command goes on with the search"
+RESUMES = "nothing that was finished is lost: the same command goes on"
 
 
 def start(folder: Path, num_workers: int, address: str = "") -> subprocess.Popen:

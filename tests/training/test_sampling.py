@@ -1,8 +1,16 @@
+from itertools import pairwise
+
 import pytest
 from small_runs import tiny_space
 
 from nas import cost
-from nas.training.sampling import sandwich
+from nas.config import TrainConfig
+from nas.space import SearchSpace
+from nas.training.sampling import STAGES, drawn, free_genes
+
+
+def sandwich(space, *, seed, step, num_random, progress=1.0, **recipe):
+    return drawn(space, TrainConfig(num_random=num_random, **recipe), seed=seed, step=step, progress=progress)
 
 
 def test_the_first_two_are_the_largest_and_the_smallest():
@@ -21,18 +29,92 @@ def test_no_random_ones_are_drawn_where_none_are_asked_for():
 def test_a_step_is_a_function_of_space_seed_and_step():
     space = tiny_space()
 
-    def drawn(seed, step):
+    def at(seed, step):
         return sandwich(space, seed=seed, step=step, num_random=4)
 
-    assert drawn(1, 2) == drawn(1, 2)
-    assert len({drawn(seed, step) for seed in range(3) for step in range(3)}) == 9
+    assert at(1, 2) == at(1, 2)
+    assert len({at(seed, step) for seed in range(3) for step in range(3)}) == 9
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_random_ones_are_spread_over_the_whole_range_of_costs(seed):
     space = tiny_space()
     low, high = space.macs_range()
-    drawn = [a for step in range(100) for a in sandwich(space, seed=seed, step=step, num_random=2)[2:]]
-    shares = [(cost.macs(a, space.backbone) - low) / (high - low) for a in drawn]
+    random = [a for step in range(100) for a in sandwich(space, seed=seed, step=step, num_random=2)[2:]]
+    shares = [(cost.macs(a, space.backbone) - low) / (high - low) for a in random]
     quarters = [sum(q / 4 <= share < (q + 1) / 4 for share in shares) for q in range(4)]
     assert min(quarters) >= 0.1 * len(shares)
+
+
+def test_a_single_path_step_has_random_ones_only_and_one_at_least():
+    space = tiny_space()
+    steps = [sandwich(space, seed=0, step=step, num_random=0, rule="single_path") for step in range(20)]
+    assert {len(step) for step in steps} == {1}
+    assert len(set(steps)) > 10
+
+
+def test_uniform_draws_are_those_of_the_space():
+    space = tiny_space()
+    low, high = space.macs_range()
+
+    def mean_share(draw):
+        costs = [
+            cost.macs(a, space.backbone)
+            for step in range(60)
+            for a in sandwich(space, seed=0, step=step, num_random=2, rule="single_path", draw=draw)
+        ]
+        return sum(costs) / len(costs), costs
+
+    uniform, stratified = mean_share("uniform")[1], mean_share("stratified")[1]
+    assert uniform != stratified
+    assert sum(c > (low + high) / 2 for c in uniform) < sum(c > (low + high) / 2 for c in stratified)
+
+
+def shared_layers(one, other):
+    pairs = zip(one.layers, other.layers, strict=False)
+    count = 0
+    for mine, theirs in pairs:
+        if mine != theirs:
+            break
+        count += 1
+    return count if one.embed_dim == other.embed_dim else 0
+
+
+def test_relatives_begin_alike_and_others_seldom_do():
+    space = SearchSpace.from_yaml("search_spaces/cifar_joint.yaml").with_num_classes(10)
+
+    def shared(step, **recipe):
+        first, second = sandwich(space, seed=0, step=step, num_random=2, rule="single_path", **recipe)
+        assert first in space
+        assert second in space
+        return shared_layers(first, second)
+
+    related = [shared(step, relatives=True) for step in range(30)]
+    strangers = [shared(step) for step in range(30)]
+    assert sum(related) > 3 * sum(strangers)
+    assert min(related) < max(related)
+
+
+def test_genes_are_set_free_stage_by_stage():
+    free = [free_genes(step / 100, 0.8) for step in range(100)]
+    assert free[0] == frozenset(STAGES[0])
+    assert all(before <= after for before, after in pairwise(free))
+    assert "depth" not in free[59]
+    assert "depth" in free[61]
+    assert free[80] == free_genes(0.0, 0.0) == {gene for stage in STAGES for gene in stage}
+
+
+def test_what_is_not_free_is_as_in_the_largest():
+    space = SearchSpace.from_yaml("search_spaces/cifar_joint.yaml").with_num_classes(10)
+    largest = space.largest()
+    for step in range(10):
+        held = sandwich(space, seed=0, step=step, num_random=2, progressive=0.8, progress=0.0)
+        assert held[0] == largest
+        assert {(a.embed_dim, a.depth) for a in held} == {(largest.embed_dim, largest.depth)}
+        assert all(
+            [layer.num_tokens for layer in a.layers] == [layer.num_tokens for layer in largest.layers]
+            for a in held
+        )
+        assert all(a in space for a in held)
+    whole = sandwich(space, seed=0, step=0, num_random=2, progressive=0.8, progress=0.9)
+    assert whole == sandwich(space, seed=0, step=0, num_random=2)

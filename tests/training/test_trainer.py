@@ -60,7 +60,20 @@ def test_training_that_was_stopped_and_resumed_ends_with_the_same_weights(straig
     assert steps == list(range(step + 1, 9))
 
 
-@pytest.mark.parametrize("recipe", [{"mixup": 0.5, "cutmix": 1.0}, {"ema_decay": 0.0}, {"drop_path": 0.3}])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"mixup": 0.5, "cutmix": 1.0},
+        {"ema_decay": 0.0},
+        {"drop_path": 0.3},
+        {"rule": "single_path", "draw": "uniform"},
+        {"images": "whole", "relatives": True},
+        {"distill": "alpha", "conflict_free": True},
+        {"distill": "hard", "progressive": 0.8, "layer_decay": 0.7},
+        {"distill": "none", "auto_augment": "rand-m5-n1", "hflip": 0.5, "crop_scale": (0.6, 1.0)},
+    ],
+    ids=lambda recipe: "+".join(recipe),
+)
 def test_resuming_is_exact_with_every_part_of_the_recipe(tmp_path, recipe):
     whole = weights(trainer(tmp_path / "whole", **recipe).run())
     with pytest.raises(StoppedError):
@@ -118,7 +131,7 @@ def test_minutes_between_checkpoints_are_no_part_of_the_recipe(straight, tmp_pat
 
 def test_a_loss_that_is_not_finite_stops_training_and_says_what_to_lower(tmp_path):
     diverging = trainer(tmp_path, lr=1e30)
-    with pytest.raises(TrainingError, match=r"step \d+: loss is not finite") as caught:
+    with pytest.raises(TrainingError, match=r"step \d+: loss or gradient is not finite") as caught:
         diverging.run()
     assert "train.lr (now 1e+30)" in caught.value.hint
 

@@ -7,13 +7,15 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nas.errors import RunError
-from nas.search.workers import Arrays, one_line
+from numpy.typing import NDArray
+
+from nas.errors import RunError, one_line
 
 MIN_OBJECT_STORE_BYTES = 100_000_000
 CHECK_S = 2.0  # between two looks at what this process cannot do without
@@ -21,6 +23,7 @@ LOST_S = 20.0  # without them before giving up; after 60 s Ray ends this process
 CONNECT_S = 5.0  # for one TCP connection
 
 _Address = tuple[str, int]
+_Arrays = Mapping[str, NDArray[Any]]
 
 
 class RayConnection:
@@ -41,7 +44,7 @@ class RayConnection:
 
     ray: Any
 
-    def __init__(self, address: str | None, num_workers: int, arrays: Arrays) -> None:
+    def __init__(self, address: str | None, num_workers: int, arrays: _Arrays) -> None:
         self._cleanup = ExitStack()
         self._connect(address or os.environ.get("RAY_ADDRESS"), num_workers, arrays)
         context = self.ray.get_runtime_context()
@@ -50,7 +53,7 @@ class RayConnection:
         self._own_node = self._raylet(context.get_node_id())
         self._checked = self._seen = time.monotonic()
 
-    def _connect(self, address: str | None, num_workers: int, arrays: Arrays) -> None:
+    def _connect(self, address: str | None, num_workers: int, arrays: _Arrays) -> None:
         # Before the import, or Ray reports usage over the network.
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         # Actors without a GPU of their own see all of them, as the evaluator's --device decides.
@@ -109,7 +112,7 @@ class RayConnection:
         elif at_once or now - self._seen > LOST_S:
             raise RunError(
                 f"Ray is gone: {' and '.join(lost)} cannot be reached",
-                hint="nothing that was finished is lost: the same command goes on with the search",
+                hint="nothing that was finished is lost: the same command goes on",
             )
 
     def is_alive(self, node: str) -> bool:

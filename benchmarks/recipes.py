@@ -1,0 +1,282 @@
+"""Which training recipe makes the best supernet in the same CPU time, and which ranks as training alone does.
+
+    python benchmarks/recipes.py DATA [--space benchmarks/recipes.yaml] [--seconds 120] [--seeds 3] [--processes 2]
+
+DATA is a data spec, such as parquet:TRAIN,TEST. How long a step of a recipe takes is measured first, interleaved with
+the others; then every recipe gets as many epochs as fit the CPU seconds, one thread, and each seed anew. Measured on
+the search split with inherited weights: the smallest, the largest and fixed MACs-stratified architectures, and the
+hypervolume (top-1, MACs) of them all. The same fixed architectures are trained alone, with the default recipe, too:
+Kendall's tau compares their order with the inherited one. What is finished is kept in results/recipes/.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import kendalltau
+from tables import write_table
+
+from nas import cost
+from nas.architecture import Architecture
+from nas.config import DataConfig, TrainConfig
+from nas.evaluation.accuracy import count_correct
+from nas.evaluation.scores import top1_percent
+from nas.metrics import MACS, TOP1, Objective
+from nas.model.supernet import Supernet
+from nas.pareto import hypervolume
+from nas.space import SearchSpace
+from nas.stand_alone import space_of_one
+from nas.training.data import ImageData, load_images
+from nas.training.trainer import SupernetTrainer
+
+DEFAULT: dict[str, Any] = {}
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": DEFAULT,
+    "whole batch": {"images": "whole"},
+    "2 random": {"num_random": 2},
+    "whole, 2 random": {"images": "whole", "num_random": 2},
+    "whole, 2 relatives": {"images": "whole", "num_random": 2, "relatives": True},
+    "uniform draw": {"draw": "uniform"},
+    "single path, uniform (SPOS)": {"rule": "single_path", "draw": "uniform"},
+    "single path, stratified": {"rule": "single_path"},
+    "labels, no distillation": {"distill": "none"},
+    "hard distillation": {"distill": "hard"},
+    "alpha-divergence": {"distill": "alpha"},
+    "conflict-free": {"conflict_free": True},
+    "no training aids": {"static_guidance": 0.0, "linear_aux": False},
+}
+CACHE = Path("results/recipes")
+FIXED = 20  # architectures, beside the smallest and the largest
+IMAGES = (8000, 2000)  # training, search
+TIMED_STEPS = 12
+CPU = torch.device("cpu")
+
+
+def config_of(recipe: dict[str, Any], epochs: int) -> TrainConfig:
+    """The default recipe with these changes."""
+    return TrainConfig(**{"epochs": epochs, "warmup_epochs": 1.0, "checkpoint_minutes": 1e6, **recipe})
+
+
+def opened(space_file: str, spec: str) -> tuple[SearchSpace, ImageData]:
+    """The space, and the first images of the data."""
+    space = SearchSpace.from_yaml(space_file)
+    data = load_images(DataConfig(spec=spec), space.backbone.image_size, 0)
+    if space.num_classes_from_data:
+        space = space.with_num_classes(data.num_classes)
+    data.train, data.search = data.train.part(0, IMAGES[0]), data.search.part(0, IMAGES[1])
+    return space, data
+
+
+def fixed_architectures(space: SearchSpace) -> list[Architecture]:
+    """Smallest, largest, and some spread over the MACs range."""
+    rng = np.random.default_rng(1)
+    low, high = space.macs_range()
+    drawn = [space.sample_near(low + (i + 0.5) / FIXED * (high - low), rng) for i in range(FIXED)]
+    return [space.smallest(), space.largest(), *drawn]
+
+
+def trainer_of(
+    space: SearchSpace, data: ImageData, recipe: dict[str, Any], epochs: int, seed: int, folder: str
+) -> SupernetTrainer:
+    """A training from random weights."""
+    return SupernetTrainer(
+        Supernet(space, seed=seed), data, config_of(recipe, epochs),
+        seed=seed, device=CPU, precision="fp32", directory=Path(folder),
+    )  # fmt: skip
+
+
+def step_seconds(space: SearchSpace, data: ImageData) -> dict[str, float]:
+    """CPU seconds of a step of every recipe, and of the largest architecture alone, medians of interleaved steps."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        trainers = {
+            name: trainer_of(space, data, recipe, 100, 0, f"{folder}/{name}")
+            for name, recipe in RECIPES.items()
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in trainers}
+        for number in range(TIMED_STEPS + 2):
+            for name, trainer in trainers.items():
+                step = int(number / (TIMED_STEPS + 2) * trainer.steps)  # training aids come and go
+                started = time.process_time()
+                trainer.train_step(step)
+                if number > 1:
+                    seconds[name].append(time.process_time() - started)
+    return {name: median(times) for name, times in seconds.items()}
+
+
+def measured(supernet: Supernet, architectures: Iterable[Architecture], data: ImageData) -> list[float]:
+    """Top-1 on the search split of each, percent."""
+    return [
+        top1_percent(
+            count_correct(supernet.extract(a), data.search, batch_size=64, device=CPU, precision="fp32")
+        )
+        for a in architectures
+    ]
+
+
+def train_recipe(space_file: str, spec: str, name: str, epochs: int, seed: int) -> dict[str, Any]:
+    """Train a supernet, measure the fixed architectures."""
+    torch.set_num_threads(1)
+    space, data = opened(space_file, spec)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.process_time()
+        supernet = trainer_of(space, data, RECIPES[name], epochs, seed, folder).run()
+        seconds = time.process_time() - started
+    return {"top1": measured(supernet, fixed_architectures(space), data), "cpu_s": seconds, "epochs": epochs}
+
+
+def train_alone(space_file: str, spec: str, number: int, epochs: int, seed: int) -> dict[str, Any]:
+    """Train one of the fixed architectures alone."""
+    torch.set_num_threads(1)
+    space, data = opened(space_file, spec)
+    architecture = fixed_architectures(space)[number]
+    alone = space_of_one(space, architecture)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.process_time()
+        supernet = trainer_of(alone, data, DEFAULT, epochs, seed, folder).run()
+        seconds = time.process_time() - started
+    return {"top1": measured(supernet, [architecture], data)[0], "cpu_s": seconds, "epochs": epochs}
+
+
+def tau_of(one: list[float], other: list[float]) -> float:
+    """Kendall's tau-b."""
+    return float(kendalltau(one, other).statistic)
+
+
+def row(
+    name: str, results: list[dict[str, Any]], alone: np.ndarray, step_ratio: float, macs: list[int]
+) -> dict[str, Any]:
+    """One recipe: means over seeds, with the deviation."""
+    objectives = [Objective(TOP1, 0.0), Objective(MACS, 1.1 * max(macs))]
+    volumes = [
+        hypervolume(np.array(list(zip(result["top1"], macs, strict=True))), objectives) for result in results
+    ]
+
+    def spread(values: list[float]) -> float | str:
+        return round(stdev(values), 4) if len(values) > 1 else ""
+
+    cells: dict[str, Any] = {
+        "recipe": name,
+        "seeds": len(results),
+        "epochs": results[0]["epochs"],
+        "cpu_s": round(mean(result["cpu_s"] for result in results), 1),
+        "step_over_default": round(step_ratio, 3),
+        "smallest_top1": round(mean(result["top1"][0] for result in results), 2),
+        "fixed_top1": round(mean(mean(result["top1"][2:]) for result in results), 2),
+        "fixed_top1_sd": spread([mean(result["top1"][2:]) for result in results]),
+        "largest_top1": round(mean(result["top1"][1] for result in results), 2),
+        "hypervolume": round(mean(volumes), 4),
+        "hypervolume_sd": spread(volumes),
+    }
+    if len(alone):
+        taus = [tau_of(result["top1"][2:], list(alone.mean(axis=1))) for result in results]
+        cells |= {"tau_alone": round(mean(taus), 3), "tau_sd": spread(taus)}
+    return cells
+
+
+def main() -> None:
+    """Train, measure and write the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data")
+    parser.add_argument("--space", default="benchmarks/recipes.yaml")
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--alone-seeds", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    space, data = opened(options.space, options.data)
+    timing = CACHE / f"{space.digest}-steps.json"
+    if not timing.exists():
+        timing.write_text(json.dumps(step_seconds(space, data)))
+    step_s: dict[str, float] = json.loads(timing.read_text())
+    steps_per_epoch = len(data.train) // TrainConfig().batch_size
+    epochs = {name: max(1, round(options.seconds / (step_s[name] * steps_per_epoch))) for name in RECIPES}
+    jobs = [
+        (
+            train_recipe,
+            (options.space, options.data, name, epochs[name], seed),
+            f"{name}-{epochs[name]}-{seed}",
+        )
+        for seed in range(options.seeds)
+        for name in RECIPES
+    ]
+    alone_jobs = [
+        (
+            train_alone,
+            (options.space, options.data, 2 + i, epochs["default"], seed),
+            f"alone{i}-{epochs['default']}-{seed}",
+        )
+        for seed in range(options.alone_seeds)
+        for i in range(FIXED)
+    ]
+    first = len(RECIPES)  # one seed of everything, then who trains alone, then more seeds
+    results: dict[str, dict[str, Any]] = {}
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
+        waiting = {}
+        for function, arguments, key in [*jobs[:first], *alone_jobs, *jobs[first:]]:
+            path = CACHE / f"{space.digest}-{key}.json"
+            if path.exists():
+                results[key] = json.loads(path.read_text())
+            else:
+                waiting[pool.submit(function, *arguments)] = (key, path)
+        for done in as_completed(waiting):
+            key, path = waiting[done]
+            results[key] = done.result()
+            path.write_text(json.dumps(results[key]))
+            print(
+                f"{len(results)}/{len(jobs) + len(alone_jobs)} {key}: {results[key]['cpu_s']:.0f} s CPU",
+                flush=True,
+            )
+    macs = [cost.macs(a, space.backbone) for a in fixed_architectures(space)]
+    alone = np.array(
+        [
+            [results[f"alone{i}-{epochs['default']}-{seed}"]["top1"] for seed in range(options.alone_seeds)]
+            for i in range(FIXED)
+        ]
+    )
+    rows = [
+        row(
+            name,
+            [results[f"{name}-{epochs[name]}-{seed}"] for seed in range(options.seeds)],
+            alone,
+            step_s[name] / step_s["default"],
+            macs,
+        )
+        for name in RECIPES
+    ]
+    tokens = [mean(layer.num_tokens for layer in a.layers) for a in fixed_architectures(space)[2:]]
+    truth = list(alone.mean(axis=1)) if len(alone) else []
+    baselines = (
+        f"; tau of MACs {tau_of([float(m) for m in macs[2:]], truth):.3f}, of mean tokens {tau_of(tokens, truth):.3f}"
+        + (
+            f", of one seed alone and another {tau_of(list(alone[:, 0]), list(alone[:, 1])):.3f}"
+            if options.alone_seeds > 1
+            else ""
+        )
+        if truth
+        else ""
+    )
+    write_table(
+        "recipes",
+        rows,
+        f"{space.name}: {len(data.train)} training, {len(data.search)} search images, "
+        f"batch {TrainConfig().batch_size}, fp32, about {options.seconds:g} CPU s a training, "
+        f"{FIXED} fixed architectures; trained alone: {options.alone_seeds} seeds, "
+        f"{epochs['default']} epochs each{baselines}",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The latency of a front: measured again while nothing else of ours runs; and the profile that a search goes by."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from nas.config import RunConfig
+from nas.errors import ConfigError
+from nas.evaluation.evaluator import EvaluatorSetup, device_name
+from nas.evaluation.exclusive import Readings, measure_alone
+from nas.evaluation.latency import LatencyMeter
+from nas.evaluation.profile import LatencyProfile, mismatches, read_profile
+from nas.evaluation.targets import check_available
+from nas.metrics import LATENCY
+from nas.model.subnet import Subnet
+from nas.model.supernet import Supernet
+from nas.pareto import FrontPoint
+from nas.progress import Reporter
+from nas.space import SearchSpace
+from nas.target import parse_target, profile_path
+
+SHARE_ROUNDS = 9
+
+
+def measure_front(
+    setup: EvaluatorSetup,
+    supernet: Supernet,
+    found: Sequence[FrontPoint],
+    subnets: Sequence[Subnet],
+    reporter: Reporter,
+) -> tuple[list[FrontPoint], list[dict[str, Any]]]:
+    """Time the candidates on every target of the configuration.
+
+    Args:
+        setup: How.
+        supernet: Its largest subnet is the reference; its weights do not matter.
+        found: The candidates.
+        subnets: Their networks.
+        reporter: Tells people.
+
+    Returns:
+        The candidates with the latency on the first target, and the others' in their details; and what holds for
+        all of them, a row a target (`Readings.to_dict`).
+    """
+    readings = [
+        _alone(setup.meter(supernet, target), subnets, setup.config.final_rounds, reporter)
+        for target in (setup.target, *setup.further_targets)
+    ]
+    meter = setup.meter(supernet)
+    digests = [point.digest for point in found]
+    tables = [reading.points(digests) for reading in readings]
+    target = setup.conditions(1, stage="exclusive").target
+    points = []
+    for i, (point, subnet) in enumerate(zip(found, subnets, strict=True)):
+        before, row = point.measurement, tables[0][i]
+        measurement = replace(
+            before,
+            values={**before.values, LATENCY.name: row["latency_ms"]},
+            intervals={**before.intervals, LATENCY.name: tuple(row["latency_ci_ms"])},
+            conditions=replace(before.conditions, latency_stage="exclusive", target=target),
+            correct=b"",  # stays with the trial
+        )
+        details = {
+            **point.details,
+            "layer_latency_share": meter.layer_shares(subnet, SHARE_ROUNDS),
+            "latency": {key: row[key] for key in ("rounds", "noisy", "ties")},
+        }
+        further = {
+            str(reading.target): {
+                key: table[i][key] for key in ("latency_ms", "latency_ci_ms", "noisy", "ties")
+            }
+            for reading, table in zip(readings[1:], tables[1:], strict=True)
+        }
+        if further:
+            details["latency_targets"] = further
+        points.append(FrontPoint(point.architecture, measurement, details))
+    return points, [reading.to_dict() for reading in readings]
+
+
+def _alone(meter: LatencyMeter, subnets: Sequence[Subnet], rounds: int, reporter: Reporter) -> Readings:
+    with reporter.bar("latency") as bar:
+
+        def show(done: int, of: int) -> None:
+            bar(
+                done,
+                of,
+                f"{len(subnets)} architectures on {meter.target}, round {done}/{of}, nothing else runs",
+            )
+
+        readings = measure_alone(meter, subnets, rounds, show)
+    reporter.line("latency", f"{meter.target}, batch of {readings.batch}: {readings.summary()}")
+    return readings
+
+
+def check_targets_here(config: RunConfig, space: SearchSpace, reporter: Reporter) -> None:
+    """Find out what would stop the measuring of latency, before hours are spent on the training.
+
+    A profile of another device is used all the same, with a warning.
+
+    Raises:
+        ConfigError: A target is not there, or a profile cannot be used.
+    """
+    profile = latency_profile(config, space)
+    texts = [text for text in config.evaluate.targets if profile_path(text) is None]
+    for target in [*map(parse_target, texts), *([] if profile is None else [profile.target])]:
+        check_available(target)
+    here = device_name("cuda" if profile is not None and profile.target.is_cuda else "cpu")
+    if profile is not None and profile.device != here:
+        reporter.line(
+            "warning",
+            f"the latency profile was measured on {profile.device}, this is {here}: the search goes by that "
+            "device, the front is measured on this one",
+        )
+
+
+def latency_profile(config: RunConfig, space: SearchSpace) -> LatencyProfile | None:
+    """The profile that answers for the first target during the search, where that is one.
+
+    Raises:
+        ConfigError: It cannot be used, or not for this space.
+    """
+    texts = config.evaluate.targets
+    path = profile_path(texts[0]) if texts else None
+    if path is None:
+        return None
+    profile = read_profile(path)
+    if problems := mismatches(profile, space.backbone):
+        raise ConfigError(
+            f"{path} is of another backbone: {'; '.join(problems)}",
+            hint="python search.py latency profile SPACE.yaml makes one for this space",
+        )
+    return profile

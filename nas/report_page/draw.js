@@ -1,0 +1,148 @@
+// Numbers in their units, colours, and the few drawing helpers that all charts share.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const FRONT = DATA.front;
+const $ = (id) => document.getElementById(id);
+const SVG = "http://www.w3.org/2000/svg";
+
+// A node; text is set as text, so no name of a run is ever read as markup.
+function node(tag, attributes = {}, ...children) {
+  return furnish(document.createElement(tag), attributes, children);
+}
+function shape(tag, attributes = {}, ...children) {
+  return furnish(document.createElementNS(SVG, tag), attributes, children);
+}
+function furnish(made, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+// Other points were measured beside other work: their latency must not be compared with that of a final front.
+const differs = DATA.conditions.cloud && JSON.stringify(DATA.conditions.cloud) !== JSON.stringify(DATA.conditions.front);
+const known = (value) => value !== null && value !== undefined;
+const unit = (metric) => DATA.units[metric];
+const isMeasured = (metric) => unit(metric).is_measured;
+
+// A value in its metric's unit, without the unit's name: axes and column heads have that.
+function bare(metric, value, more = 0) {
+  if (!known(value)) return "–";
+  const { factor, decimals } = unit(metric);
+  return (value / factor).toFixed(decimals + more);
+}
+const named = (metric, value, more = 0) =>
+  known(value) ? `${bare(metric, value, more)} ${unit(metric).unit}` : "not measured";
+const title = (metric) => (unit(metric).unit.includes(unit(metric).label) ? unit(metric).unit : `${unit(metric).label} (${unit(metric).unit})`);
+function flops(macs) {
+  const size = 2 * macs;
+  const [factor, prefix] = size >= 1e9 ? [1e9, "G"] : size >= 1e6 ? [1e6, "M"] : size >= 1e3 ? [1e3, "k"] : [1, ""];
+  return `${(size / factor).toPrecision(3)} ${prefix}FLOPs/image`;
+}
+function withInterval(metric, row) {
+  const interval = row[`${metric}_ci`];
+  const text = named(metric, row[metric], 1);
+  return interval ? `${text}, 95 % interval ${bare(metric, interval[0], 1)} to ${bare(metric, interval[1], 1)}` : text;
+}
+
+// Viridis (matplotlib), 11 stops: equal steps look equal, also to colour-blind people and in grey.
+const VIRIDIS = ["440154", "482475", "414487", "355f8d", "2a788e", "21918c", "22a884", "44bf70", "7ad151", "bddf26", "fde725"]
+  .map((hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16)));
+function viridis(share) {
+  const at = Math.min(Math.max(share, 0), 1) * (VIRIDIS.length - 1);
+  const low = Math.min(Math.floor(at), VIRIDIS.length - 2);
+  return VIRIDIS[low].map((value, i) => Math.round(value + (at - low) * (VIRIDIS[low + 1][i] - value)));
+}
+const rgb = (channels) => `rgb(${channels.join(",")})`;
+const inkOn = (channels) => (0.3 * channels[0] + 0.59 * channels[1] + 0.11 * channels[2] > 140 ? "#111" : "#fff");
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+function extent(values) {
+  let low = Infinity, high = -Infinity;
+  for (const value of values) if (known(value)) { low = Math.min(low, value); high = Math.max(high, value); }
+  return low <= high ? [low, high] : null;
+}
+function shareOf(value, [low, high], isLog = false) {
+  if (!(high > low)) return 0.5;
+  return isLog ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
+}
+
+// From values to pixels. A logarithmic scale needs positive values.
+function scale([low, high], [from, to], isLog = false) {
+  const place = isLog ? Math.log : (value) => value;
+  const [a, b] = [place(low), place(high)];
+  return (value) => from + ((place(value) - a) / (b - a || 1)) * (to - from);
+}
+function ticks([low, high], wanted, isLog = false) {
+  if (isLog) {
+    const found = [];
+    const dense = Math.log10(high / low) < 1.3 ? [1, 1.5, 2, 3, 4, 5, 7] : Math.log10(high / low) < 2.5 ? [1, 2, 5] : [1];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
+      for (const digit of dense) found.push(digit * 10 ** power);
+    return found.filter((value) => value >= low && value <= high);
+  }
+  const rough = (high - low) / wanted || 1;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((digit) => digit * power >= rough);
+  const found = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step);
+  return found;
+}
+const short = (value) => String(+value.toPrecision(4));
+function widened([low, high], share, isLog = false) {
+  if (isLog) { const ratio = (high / low) ** share || 1.1; return [low / Math.max(ratio, 1.02), high * Math.max(ratio, 1.02)]; }
+  const gap = (high - low || Math.abs(high) || 1) * share;
+  return [low - gap, high + gap];
+}
+
+// Both axes with grid, tick labels and names. `box` = left, top, right, bottom in pixels.
+function axes(svg, box, x, y) {
+  const [left, top, right, bottom] = box;
+  for (const value of x.ticks) {
+    const at = x.to(value);
+    svg.append(shape("line", { class: "grid", x1: at, x2: at, y1: top, y2: bottom }),
+      shape("text", { class: "soft", x: at, y: bottom + 16, "text-anchor": "middle" }, x.say(value)));
+  }
+  for (const value of y.ticks) {
+    const at = y.to(value);
+    svg.append(shape("line", { class: "grid", x1: left, x2: right, y1: at, y2: at }),
+      shape("text", { class: "soft", x: left - 7, y: at + 4, "text-anchor": "end" }, y.say(value)));
+  }
+  svg.append(shape("path", { class: "axis", d: `M${left},${top}V${bottom}H${right}` }),
+    shape("text", { x: (left + right) / 2, y: bottom + 36, "text-anchor": "middle" }, x.name),
+    shape("text", { x: left - 40, y: top - 10 }, y.name));
+}
+
+function showTip(event, text) {
+  const tip = $("tip");
+  tip.textContent = text;
+  tip.hidden = false;
+  const { width, height } = tip.getBoundingClientRect();
+  tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - width - 6))}px`;
+  tip.style.top = `${Math.max(4, Math.min(event.clientY + 14, innerHeight - height - 6))}px`;
+}
+const hideTip = () => { $("tip").hidden = true; };
+
+// A command with a button that copies it; clipboards are closed to some pages on disk, hence the second way.
+function command(words, text) {
+  const code = node("code", {}, ...text.split(" ").flatMap((word) => [node("span", {}, word), " "])); // no break after a hyphen
+  const button = node("button", { type: "button", "aria-label": `Copy the ${words} command` }, "Copy");
+  button.addEventListener("click", async () => {
+    let isDone = false;
+    try { await navigator.clipboard.writeText(text); isDone = true; } catch {
+      getSelection().selectAllChildren(code);
+      isDone = document.execCommand("copy");
+    }
+    button.textContent = isDone ? "Copied" : "Press Ctrl-C";
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  });
+  return node("div", { class: "command" }, node("span", {}, words), code, button);
+}
+
+function table(heads, rows, attributes = {}) {
+  const head = node("tr", {}, ...heads.map(([text, kind]) => node("th", { class: kind, scope: "col" }, text)));
+  return node("table", attributes, node("thead", {}, head), node("tbody", {}, ...rows));
+}

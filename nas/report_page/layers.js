@@ -1,0 +1,113 @@
+// What the layers of an architecture are: the heat map along the front, one architecture in full, and the table.
+
+// Okabe and Ito's colours, told apart by colour-blind people; a glyph says the same without colour.
+const KINDS = { dynamic: [0, 114, 178], hallucinated: [230, 159, 0], static: [204, 121, 167], shared: [0, 158, 115], linear: [86, 180, 233] };
+const REDUCERS = { none: [150, 158, 168], pool: [0, 114, 178], conv_pool: [230, 159, 0], glad: [0, 158, 115] };
+const QUANTITIES = [
+  { id: "kind", name: "attention", classes: KINDS, of: (part) => part.kind, sign: (value) => DATA.kinds[value] },
+  { id: "tokens", name: "patch tokens", of: (part) => part.tokens },
+  { id: "reducer", name: "reducer before the layer", classes: REDUCERS, of: (part) => part.reducer || "none", sign: (value) => (value === "none" ? "" : value[0]) },
+  { id: "heads", name: "heads", of: (part) => part.heads },
+  { id: "mlp_ratio", name: "MLP ratio", of: (part) => part.mlp_ratio },
+  { id: "macs_share", name: "share of MACs", of: (part) => part.macs_share, say: (value) => `${(100 * value).toFixed(1)} %` },
+  { id: "latency_share", name: "share of latency", of: (part) => part.latency_share, say: (value) => `${(100 * value).toFixed(1)} %` },
+];
+const layersOf = (row) => row.rows.filter((part) => part.layer !== null);
+const depth = Math.max(...FRONT.map((row) => layersOf(row).length));
+
+function heatMap(host, quantity) {
+  const width = Math.max(host.clientWidth, 300), left = 168, tall = Math.max(7, Math.min(22, 620 / FRONT.length));
+  const cell = Math.max(26, Math.min(110, (width - left - 8) / depth)), top = 24;
+  const full = left + cell * depth + 8, height = top + tall * FRONT.length + 6;
+  const svg = shape("svg", { width: full, height, viewBox: `0 0 ${full} ${height}`, role: "img", style: "max-width:none",
+    "aria-label": `${quantity.name} of every layer; rows are the ${FRONT.length} architectures of the front by MACs, cheapest first` });
+  const say = quantity.say || ((value) => String(value));
+  const span = quantity.classes ? null : extent(FRONT.flatMap((row) => layersOf(row).map(quantity.of)));
+  for (let i = 0; i < depth; i++) svg.append(shape("text", { class: "soft", x: left + cell * (i + 0.5), y: 15, "text-anchor": "middle" }, cell > 55 ? `layer ${i}` : i));
+  if (tall >= 13) svg.append(shape("text", { class: "soft", x: 2, y: 15 }, `digest, ${unit("macs").unit.split("/")[0]}`), shape("text", { class: "soft", x: left - 8, y: 15, "text-anchor": "end" }, "top-1"));
+  byCost.forEach((index, line) => {
+    const row = FRONT[index], y = top + line * tall;
+    const group = shape("g", { class: "row", "data-digest": row.digest, onclick: () => select(index), onpointerleave: hideTip });
+    if (tall >= 13) group.append(shape("text", { x: 2, y: y + tall * 0.72 }, `${row.digest.slice(0, 8)}  ${bare("macs", row.macs)}`),
+      shape("text", { class: "soft", x: left - 8, y: y + tall * 0.72, "text-anchor": "end" }, `${bare("top1", row.top1)} %`));
+    layersOf(row).forEach((part, i) => {
+      const value = quantity.of(part);
+      if (!known(value)) return;
+      const fill = quantity.classes ? quantity.classes[value] : viridis(shareOf(value, span));
+      group.append(shape("rect", { x: left + i * cell, y, width: cell - 1.5, height: tall - 1, fill: rgb(fill),
+        onpointermove: (event) => showTip(event, `${row.digest.slice(0, 8)}, layer ${i}\n${part.attention}\n${part.tokens} tokens${part.reducer ? ` after ${part.reducer}` : ""}, ${part.heads} heads, MLP ratio ${part.mlp_ratio}\n${quantity.name}: ${say(value)}`) }));
+      const text = quantity.classes ? quantity.sign(value) : say(value);
+      if (tall >= 13 && text.length * 7 < cell) group.append(shape("text", { x: left + (i + 0.5) * cell, y: y + tall * 0.72, "text-anchor": "middle", style: `fill:${inkOn(fill)};pointer-events:none` }, text));
+    });
+    group.append(shape("rect", { class: "frame", x: 0.5, y: y - 0.5, width: full - 2, height: tall, style: "pointer-events:none" }));
+    svg.append(group);
+  });
+  host.replaceChildren(svg);
+  const hasShares = FRONT.some((row) => layersOf(row).some((part) => known(quantity.of(part))));
+  const names = span ? `from ${say(span[0])} (dark) to ${say(span[1])} (bright)` : "";
+  $("layers-note").replaceChildren(...(quantity.classes ? Object.entries(quantity.classes).map(([name, fill]) =>
+    node("span", { class: "legend" }, swatch(rgb(fill)), `${quantity.sign(name)} ${name}`)) : [hasShares ? `${quantity.name}: ${names}. ` : "Not measured in this run. "]),
+  `Rows: digest, ${title("macs")}, top-1; cheapest first. Columns: layers, input to output; no cell, no layer.`);
+}
+const swatch = (colour) => shape("svg", { width: 12, height: 12, "aria-hidden": "true" }, shape("rect", { width: 12, height: 12, rx: 2, fill: colour }));
+
+function layerSwitch(host, onChange) {
+  QUANTITIES.forEach((quantity, i) => {
+    const radio = node("input", { type: "radio", name: "quantity", value: quantity.id, checked: i === 0, onchange: () => onChange(quantity) });
+    host.append(node("label", {}, radio, quantity.name));
+  });
+}
+
+function shareBar(share, kind = "") {
+  if (!known(share)) return node("td", {}, "–");
+  const fill = node("i");
+  fill.style.width = `${(100 * share).toFixed(1)}%`;
+  return node("td", {}, node("span", { class: `share ${kind}`, "aria-hidden": "true" }, fill), `${(100 * share).toFixed(1)} %`);
+}
+
+function facts(pairs) {
+  return node("dl", {}, ...pairs.flatMap(([words, value]) => [node("dt", {}, words), node("dd", {}, value)]));
+}
+function valuesOf(row) {
+  return facts([["top-1", withInterval("top1", row)], ["MACs", `${named("macs", row.macs, 1)} = ${flops(row.macs)}`],
+    ["parameters", `${row.params.toLocaleString("en")}`], ["latency", withInterval("latency_ms", row)]]);
+}
+
+function frontDetail(host, row) {
+  const special = Object.entries(DATA.picks).filter(([, digest]) => digest === row.digest).map(([name]) => name);
+  const rows = row.rows.map((part) => {
+    const isLayer = part.layer !== null;
+    const kind = isLayer ? `${DATA.kinds[part.kind]} ${part.attention}` : "";
+    const hidden = isLayer ? `${part.hidden}${part.rank ? ` (rank ${part.rank})` : ""}` : "";
+    const tokens = isLayer ? `${part.tokens}${part.reducer ? ` ${DATA.fewer} ${part.reducer}` : ""}` : "";
+    return node("tr", {}, node("td", { class: "left" }, part.part), node("td", { class: "left" }, tokens), node("td", { class: "left" }, kind),
+      ...[isLayer ? part.heads : "", isLayer ? part.mlp_ratio : "", hidden].map((value) => node("td", {}, String(value))), shareBar(part.macs_share), shareBar(part.latency_share, "second"));
+  });
+  const heads = [["part", "left"], ["tokens", "left"], ["attention", "left"], ["heads"], ["MLP"], ["hidden"], ["of MACs"], ["of latency"]];
+  const reproduce = DATA.command ? command("run again", DATA.command) : null;
+  host.replaceChildren(
+    node("p", {}, node("code", { id: "selected" }, row.digest), `${known(row.number) ? ` · trial ${row.number}` : ""}${row.supernet ? ` · ${row.supernet}` : ""} · ${layersOf(row).length} layers, ${row.embed_dim} channels`,
+      special.length ? ` · ${special.join(", ")}` : ""), valuesOf(row),
+    node("div", { class: "scroll" }, table(heads, rows)), command("export", row.export), command("show", row.show), reproduce || "");
+}
+function cloudDetail(host, row) {
+  host.replaceChildren(node("p", {}, node("code", { id: "selected" }, row.digest), `${known(row.number) ? ` · trial ${row.number}` : ""} · ${row.embed_dim} channels · not on the front`), valuesOf(row),
+    node("p", {}, node("span", { class: "mono" }, row.drawn), node("span", { class: "note" }, `  ${Object.entries(DATA.kinds).map(([name, glyph]) => `${glyph} ${name}`).join("  ")}  ${DATA.fewer} fewer tokens`)),
+    node("p", { class: "note" }, "Another architecture is at least as good in everything, so there is no export command; the architecture itself is in trials.csv."));
+}
+
+function frontTable(host) {
+  const heads = [["", "left"], ["digest", "left"], ...["top1", "macs", "params", "latency_ms"].map((metric) => [title(metric)]), ["layers", "left"]];
+  const interval = (metric, row) => {
+    const pair = row[`${metric}_ci`];
+    return `${bare(metric, row[metric], 1)}${pair ? ` [${bare(metric, pair[0], 1)}, ${bare(metric, pair[1], 1)}]` : ""}`;
+  };
+  const rows = byCost.map((index) => {
+    const row = FRONT[index], stars = Object.entries(DATA.picks).filter(([, digest]) => digest === row.digest).map(([name]) => name).join(", ");
+    const radio = node("input", { type: "radio", name: "pick", value: row.digest, "aria-label": describe(row).replaceAll("\n", ", "), onchange: () => select(index) });
+    return node("tr", { "data-digest": row.digest, onclick: () => select(index) }, node("td", { class: "left" }, radio),
+      node("td", { class: "left mono" }, `${row.digest.slice(0, 8)} ${stars}`), ...["top1", "macs", "params", "latency_ms"].map((metric) => node("td", {}, interval(metric, row))),
+      node("td", { class: "left mono" }, row.drawn));
+  });
+  host.replaceChildren(table(heads, rows));
+}

@@ -1,0 +1,65 @@
+"""Long jobs that do not need each other, as Ray tasks of one CPU each."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from nas.errors import one_line
+from nas.ray_connection import CHECK_S, RayConnection
+from nas.search.workers import ATTEMPTS, Arrays, Result, quarantined, reason_of
+
+Job = TypeVar("Job")
+
+
+def run_tasks(
+    function: Callable[[Job, Arrays], Result],
+    jobs: Sequence[Job],
+    arrays: Arrays,
+    num_workers: int,
+    *,
+    num_gpus: float = 0,
+) -> Iterator[tuple[Job, Result]]:
+    """Do each job in a worker process; yields them as they end, whichever is first.
+
+    A job whose process dies is done again, `ATTEMPTS` times in all, and then it has failed.
+
+    Args:
+        function: Does a job; a top-level function. What it raises is the job's error.
+        jobs: What to do; sent to the workers.
+        arrays: Put into Ray's object store once; read, never written.
+        num_workers: Jobs at a time. On this machine alone not more than it has cores.
+        num_gpus: GPUs that Ray sets aside for each.
+
+    Raises:
+        RunError: Ray cannot be started, or is gone.
+    """
+    num_workers = min(num_workers, len(jobs))
+    if not os.environ.get("RAY_ADDRESS"):
+        num_workers = min(num_workers, len(os.sched_getaffinity(0)))
+    connection = RayConnection(None, num_workers, arrays)
+    try:
+        ray = connection.ray
+        stored = ray.put(dict(arrays))
+        task = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=ATTEMPTS - 1)(function)
+        waiting = iter(jobs)
+        pending: dict[Any, Job] = {task.remote(job, stored): job for job in islice(waiting, num_workers)}
+        while pending:
+            connection.check()
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=CHECK_S)
+            for reference in done:
+                finished = pending.pop(reference)
+                pending |= {task.remote(job, stored): job for job in islice(waiting, 1)}
+                yield finished, _result(ray, reference)
+    finally:
+        connection.close()
+
+
+def _result(ray: Any, reference: Any) -> Result:
+    try:
+        result: Result = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        return Result(0, None, reason_of(error.cause))
+    except ray.exceptions.RayError as error:
+        return Result(0, None, quarantined(one_line(f"its process died: {error}")))
+    return result

@@ -1,0 +1,99 @@
+"""What training does to a batch of images before a network sees them, on whole tensors."""
+
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.data import Mixup, create_transform
+from torch import Tensor, nn
+
+from nas.config import TrainConfig
+from nas.training.data import ImageData
+
+LEAST_CROPPED = 16  # pixels; of an 8 px digit, a crop leaves too little to read
+ASPECT = (3 / 4, 4 / 3)
+
+
+class Augmentation:
+    """Random crops and flips (Kornia), timm's automatic policies, and timm's Mixup and CutMix.
+
+    Crops and flips are computed for the whole batch on the device that trains. A policy such as `rand-m5-n1`
+    goes image by image through Pillow before them, as timm does. All of it draws from torch's, Python's and
+    NumPy's global generators.
+
+    Shapes: images [B, 3, S, S] uint8 and labels [B] -> images [B, 3, S, S] float32, normalised, and labels [B], or
+    class shares [B, K] with Mixup or CutMix.
+
+    Args:
+        data: What the images are: mean, deviation, number of classes, and whether they may be flipped.
+        config: Which augmentation.
+        image_size: S, pixels.
+        device: Where to compute.
+    """
+
+    def __init__(self, data: ImageData, config: TrainConfig, image_size: int, device: torch.device) -> None:
+        self.device = device
+        self.mean, self.std = (
+            torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (data.mean, data.std)
+        )
+        self.geometry = _geometry(data, config, image_size)
+        self.policy = _policy(data, config, image_size)
+        self.mixup: Any = None
+        if config.mixup or config.cutmix:
+            self.mixup = Mixup(
+                mixup_alpha=config.mixup,
+                cutmix_alpha=config.cutmix,
+                label_smoothing=config.label_smoothing,
+                num_classes=data.num_classes,
+            )
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Augment a batch."""
+        if self.policy is not None:
+            images = torch.stack([self.policy(_to_pil(image)) for image in images])
+        x = images.to(self.device).float().div_(255)
+        if self.geometry is not None:
+            x = self.geometry(x)
+        x = x.sub_(self.mean).div_(self.std)
+        labels = labels.to(self.device)
+        if self.mixup is not None and len(x) % 2 == 0:
+            x, labels = self.mixup(x, labels)
+        return x, labels
+
+
+def _geometry(data: ImageData, config: TrainConfig, image_size: int) -> nn.Module | None:
+    """Random resized crop and flip; None where neither is wanted."""
+    from kornia.augmentation import AugmentationSequential, RandomHorizontalFlip, RandomResizedCrop
+
+    flip = config.hflip if config.hflip is not None else (0.5 if data.flip_safe else 0.0)
+    scale = config.crop_scale or ((0.6, 1.0) if image_size >= LEAST_CROPPED else (1.0, 1.0))
+    parts: list[Any] = []
+    if scale[0] < 1:
+        size = (image_size, image_size)
+        parts.append(RandomResizedCrop(size, scale=scale, ratio=ASPECT, cropping_mode="resample"))
+    if flip:
+        parts.append(RandomHorizontalFlip(p=flip))
+    return AugmentationSequential(*parts) if parts else None
+
+
+def _policy(data: ImageData, config: TrainConfig, image_size: int) -> Any:
+    """Timm's automatic augmentation of one Pillow image, to uint8 [3, S, S]; None where it is off."""
+    if not config.auto_augment:
+        return None
+    return create_transform(
+        (3, image_size, image_size),
+        is_training=True,
+        scale=(1.0, 1.0),
+        ratio=(1, 1),
+        hflip=0.0,
+        color_jitter=None,
+        auto_augment=config.auto_augment,
+        interpolation="bilinear",
+        mean=tuple(data.mean),
+        std=tuple(data.std),
+        use_prefetcher=True,  # ends with uint8 pixels
+    )
+
+
+def _to_pil(image: Tensor) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).numpy())

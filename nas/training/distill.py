@@ -1,0 +1,123 @@
+"""What a network learns from another one: divergences, and teachers from outside the search.
+
+Shape letters: B batch, K classes.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_data_config
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.config import Distillation
+from nas.errors import ConfigError
+from nas.training.pretrained import UNREADABLE
+
+ALPHAS = (-1.0, 1.0)
+CLIP = 5.0
+"""AlphaNet's settings: the two alphas, and what importance weights are clipped to."""
+
+
+def divergences(kind: Distillation, student_BK: Tensor, teacher_BK: Tensor, temperature: float) -> Tensor:
+    """What each image's prediction lacks of the teacher's, nats, [B].
+
+    - `soft`: cross-entropy with the teacher's softened probabilities (arXiv 1503.02531; in-place: BigNAS, arXiv
+      2003.11142). Its gradient is that of the Kullback-Leibler divergence.
+    - `hard`: cross-entropy with the teacher's first choice (DeiT, arXiv 2012.12877).
+    - `alpha`: the larger of two clipped alpha-divergences, which punish too much and too little uncertainty
+      (AlphaNet, arXiv 2102.07954, alpha -1 and 1, clipped at 5). Differs: the gradient goes through the student's
+      logits as there, but the value is reported as the plain divergence.
+
+    Args:
+        kind: Which one.
+        student_BK: Logits, [B, K].
+        teacher_BK: Logits, [B, K]; no gradient goes into them.
+        temperature: Both are divided by it before the softmax; `hard` takes the student's as they are.
+    """
+    teacher_BK = teacher_BK.detach()
+    if kind == "hard":
+        return functional.cross_entropy(student_BK, teacher_BK.argmax(dim=1), reduction="none")
+    log_q, log_p = (
+        functional.log_softmax(logits / temperature, dim=1) for logits in (student_BK, teacher_BK)
+    )
+    if kind == "soft":
+        return -(log_p.exp() * log_q).sum(dim=1)
+    low, high = (_alpha_divergence(log_q, log_p, alpha) for alpha in ALPHAS)
+    values, losses = zip(low, high, strict=True)
+    return torch.where(values[0] > values[1], losses[0], losses[1])
+
+
+def _alpha_divergence(log_q: Tensor, log_p: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Value [B] of D_alpha(p || q), and a loss [B] whose gradient is its clipped one (AlphaNet, equation 7)."""
+    p, q = log_p.exp(), log_q.exp()
+    if alpha == 1:
+        value, weight = (p * (log_p - log_q)).sum(dim=1), p
+    else:
+        weighted = (alpha * (log_p - log_q)).exp()
+        value = (q * (weighted - 1)).sum(dim=1) / (alpha * (alpha - 1))
+        weight = q * weighted.clamp(0, CLIP) / alpha
+    return value.detach(), -(weight.detach() * log_q).sum(dim=1)
+
+
+class Teacher(nn.Module):
+    """A trained timm model of the same classes that answers for the images of a training step.
+
+    Images are resized to the teacher's own input size (bilinear) and normalised as it was trained.
+
+    Args:
+        spec: `timm:NAME` or `local-dir:DIR`.
+        num_classes: Of the data.
+        mean: That the images it will get were normalised with,
+        std: and their deviation.
+
+    Raises:
+        ConfigError: The model cannot be had, or is not of so many classes.
+    """
+
+    def __init__(self, spec: str, num_classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.model = _load(spec)
+        config = resolve_data_config({}, model=self.model)
+        self.size = config["input_size"][-2:]
+        found = getattr(self.model, "num_classes", None)
+        if found != num_classes:
+            raise ConfigError(
+                f"--teacher {spec}: has {found} classes, the data has {num_classes}",
+                hint="a teacher must be trained on the same classes, in the same order; fine-tune it first",
+            )
+        # pixels = x * std + mean; what the teacher wants = (pixels - own mean) / own std
+        own_mean, own_std = torch.tensor(config["mean"]), torch.tensor(config["std"])
+        self.scale = nn.Parameter((torch.tensor(std) / own_std).view(1, 3, 1, 1))
+        self.shift = nn.Parameter(((torch.tensor(mean) - own_mean) / own_std).view(1, 3, 1, 1))
+        self.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, K] of normalised images [B, 3, S, S]."""
+        x = images * self.scale + self.shift
+        if x.shape[-2:] != tuple(self.size):
+            x = functional.interpolate(x, self.size, mode="bilinear", antialias=True)
+        logits: Tensor = self.model(x)
+        return logits.float()
+
+
+def _load(spec: str) -> Any:
+    kind, _, name = spec.partition(":")
+    if kind not in ("timm", "local-dir") or not name:
+        raise ConfigError(f"--teacher {spec}: not understood", hint="timm:NAME or local-dir:DIR")
+    import nas.model.subnet  # noqa: F401 - an exported network of ours can teach, too
+
+    try:
+        if kind == "local-dir":
+            json.loads((Path(name) / "config.json").read_text())
+        return timm.create_model(name if kind == "timm" else spec, pretrained=True)
+    except UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"--teacher {spec}: {reason}",
+            hint="timm:NAME of timm's registry, or local-dir:DIR, a folder with config.json and weights",
+        ) from error

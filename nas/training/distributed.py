@@ -1,0 +1,323 @@
+"""Supernet training in several processes, through Ray Train, on this machine or a cluster: the same training as in one.
+
+Every process draws the same architectures and augments the same batch, computes on its share of it, and adds up
+the gradients with the others'. Checkpoints are the trainer's own, in the run's folder; Ray Train keeps none. When a
+process dies, all start again from the newest one.
+"""
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.config import RunConfig
+from nas.errors import NasError, RunError, one_line
+from nas.model.supernet import Supernet
+from nas.ray_connection import RayConnection
+from nas.space import SearchSpace
+from nas.training.data import ImageData, ImageSet
+from nas.training.distill import Teacher
+from nas.training.health import TrainProgress
+from nas.training.trainer import ALONE, SupernetTrainer
+from nas.training.world import World
+
+FAILURES = 3  # deaths of processes that a training survives
+REPORT_S = 1.0  # between two reports of the first process
+LOOK_S = 0.2  # between two looks at its report
+SILENCE_S = 600.0  # without a report; a cluster may have to find the CPUs first
+PROGRESS, SCRATCH = (
+    "progress.json",
+    "ray-train",
+)  # within the folder of the checkpoints, while there is training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerSetup:
+    """What makes a trainer, but for the images and the device: small, and the same in every process.
+
+    Attributes:
+        space: Of the supernet.
+        config: Of the run.
+        precision: `fp32` or `bf16`.
+        directory: Of the checkpoints; processes on several machines must all see it.
+    """
+
+    space: SearchSpace
+    config: RunConfig
+    precision: str
+    directory: Path
+
+    def trainer(
+        self,
+        data: ImageData,
+        device: torch.device,
+        *,
+        world: World = ALONE,
+        start: Callable[[Supernet], None] | None = None,
+    ) -> SupernetTrainer:
+        """The trainer of one process, at its beginning."""
+        config = self.config
+        teacher: Teacher | None = None
+        if config.teacher:
+            teacher = Teacher(config.teacher, data.num_classes, data.mean, data.std).to(device)
+        return SupernetTrainer(
+            Supernet(self.space, seed=config.seed, ffn_branches=config.train.ffn_branches),
+            data,
+            config.train,
+            seed=config.seed,
+            device=device,
+            precision=self.precision,
+            directory=self.directory,
+            start=start,
+            teacher=teacher,
+            world=world,
+        )
+
+
+def possible_processes(asked: int, device: torch.device, address: str | None) -> int:
+    """How many processes to train in: on this machine alone, not more than it has cores, or GPUs to train on."""
+    if address or os.environ.get("RAY_ADDRESS"):
+        return asked
+    return min(asked, torch.cuda.device_count() if device.type == "cuda" else _cores())
+
+
+def train_distributed(
+    trainer: SupernetTrainer,
+    setup: TrainerSetup,
+    num_workers: int,
+    address: str | None,
+    on_progress: Callable[[TrainProgress], None],
+) -> Supernet:
+    """Train to the end in several processes, from the newest checkpoint where there is one.
+
+    Where fewer processes find a CPU (or GPU), it goes on with those, and with more again once they do: the weights
+    are the same but for rounding. Train images travel once to every machine; the other splits do not.
+
+    Args:
+        trainer: Of this process, at its beginning; has the trained weights in the end.
+        setup: Makes the trainers of the other processes.
+        num_workers: Processes, at most.
+        address: Of a running Ray cluster; None: RAY_ADDRESS where set, else a Ray of our own on this machine.
+        on_progress: Told about once a second.
+
+    Returns:
+        The supernet with averaged weights, in evaluation mode.
+
+    Raises:
+        TrainingError: The loss is not finite.
+        CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
+        RunError: Ray cannot be started or reached or is gone, processes die again and again, or they do not see
+            the checkpoints.
+    """
+    if _begin(trainer) < trainer.steps:
+        images = trainer.data.train
+        arrays = {"images": images.images.numpy(), "labels": images.labels.numpy()}
+        connection = RayConnection(address, num_workers, arrays)
+        try:
+            _fit(connection, trainer, setup, num_workers, arrays, on_progress)
+        finally:
+            connection.close()
+            shutil.rmtree(trainer.directory / SCRATCH, ignore_errors=True)
+            (trainer.directory / PROGRESS).unlink(missing_ok=True)
+        trainer.resume()
+    return trainer.trained()
+
+
+def _begin(trainer: SupernetTrainer) -> int:
+    """The steps done; where there are none, first weights for all processes, on disk."""
+    done = trainer.resume()
+    if done is None:
+        if trainer.start is not None:
+            trainer.start(trainer.supernet)
+            if trainer.ema is not None:
+                trainer.ema.set(trainer.supernet)
+        trainer.save(0)
+    return done or 0
+
+
+def _fit(
+    connection: RayConnection,
+    trainer: SupernetTrainer,
+    setup: TrainerSetup,
+    num_workers: int,
+    arrays: Mapping[str, Any],
+    on_progress: Callable[[TrainProgress], None],
+) -> None:
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths of the configuration stay valid
+    from ray import train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    scratch, report = trainer.directory / SCRATCH, trainer.directory / PROGRESS
+    shutil.rmtree(scratch, ignore_errors=True)
+    report.unlink(missing_ok=True)
+    uses_gpu = trainer.device.type == "cuda"
+    kept = [connection.ray.put(arrays)]  # in a list, or the processes would get copies of the arrays
+    group = TorchTrainer(
+        _train,
+        train_loop_config={
+            "setup": setup,
+            "arrays": kept,
+            "data": _description(trainer.data),
+            "report": report.absolute(),
+        },
+        torch_config=TorchConfig(backend="nccl" if uses_gpu else "gloo"),
+        scaling_config=train.ScalingConfig(num_workers=(1, num_workers), use_gpu=uses_gpu),
+        run_config=train.RunConfig(
+            name="run",
+            storage_path=str(scratch.absolute()),
+            failure_config=train.FailureConfig(max_failures=FAILURES),
+        ),
+    )
+    fitting = _Fitting(group)
+    fitting.start()
+    heard = time.monotonic()
+    seen: TrainProgress | None = None
+    while fitting.is_alive():
+        fitting.join(LOOK_S)
+        connection.check()
+        progress = _read(report)
+        if progress not in (None, seen):
+            seen, heard = progress, time.monotonic()
+            on_progress(progress)
+        elif time.monotonic() - heard > SILENCE_S:
+            raise RunError(
+                f"nothing was heard of the training processes for {SILENCE_S:g} s",
+                hint="`ray status` shows whether there is a CPU or GPU for them; the same command goes on",
+            )
+    fitting.check()
+
+
+class _Fitting(threading.Thread):
+    """Waits for Ray Train in a thread of its own: in the main one it would take over Ctrl-C."""
+
+    def __init__(self, group: Any) -> None:
+        super().__init__(daemon=True)
+        self._group = group
+        self._problem: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._problem = self._group.fit().return_value
+        except Exception as error:  # noqa: BLE001 - raised by `check`, in the thread that waits
+            self._problem = error
+
+    def check(self) -> None:
+        """Raise what went wrong, in words for the user."""
+        if isinstance(self._problem, NasError):
+            raise self._problem
+        if self._problem is not None:
+            raise RunError(
+                f"training in several processes failed: {_cause(self._problem)}",
+                hint="the newest checkpoint is kept: the same command goes on; --workers 0 trains in one process",
+            ) from self._problem
+
+
+def _cause(error: Exception) -> str:
+    """In one line: of a process's death and the errors of others that it was connected to, the death."""
+    failures: Sequence[BaseException] = list(getattr(error, "worker_failures", {}).values()) or [error]
+    from ray.exceptions import RayActorError
+
+    worst = next((failure for failure in failures if isinstance(failure, RayActorError)), failures[0])
+    text = str(worst).strip()
+    return one_line(f"{type(worst).__name__}: {text.splitlines()[-1] if text else 'no message'}")
+
+
+def _read(report: Path) -> TrainProgress | None:
+    try:
+        values = json.loads(report.read_text())
+    except FileNotFoundError:
+        return None
+    return TrainProgress(**{**values, "losses": tuple(values["losses"])})
+
+
+def _write(report: Path, progress: TrainProgress) -> None:
+    scratch = report.with_suffix(".tmp")
+    scratch.write_text(json.dumps(asdict(progress)))
+    scratch.replace(report)
+
+
+# --- in the other processes --------------------------------------------------------------------------------
+
+
+def _description(data: ImageData) -> dict[str, Any]:
+    """All that a training needs to know about images, without any."""
+    return {
+        "class_names": data.class_names,
+        "flip_safe": data.flip_safe,
+        "hashes": data.hashes,
+        "mean": data.mean,
+        "std": data.std,
+    }
+
+
+def _train_data(arrays: Mapping[str, Any], description: Mapping[str, Any]) -> ImageData:
+    """The train split over arrays that other processes share: read, never written. The search split is empty."""
+    rest = dict(description)
+    mean, std = rest.pop("mean"), rest.pop("std")
+    train = ImageSet(torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]), mean, std)
+    return ImageData(train=train, search=train.part(0, 0), summary=[], test=None, **rest)
+
+
+def _train(task: Mapping[str, Any]) -> NasError | None:
+    """What each process does; returns what the user has to be told, the same in all of them."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    context = ray.train.get_context()
+    world = World(context.get_world_rank(), context.get_world_size())
+    torch.set_num_threads(max(1, _cores() // context.get_local_world_size()))
+    data = _train_data(ray.get(task["arrays"][0]), task["data"])
+    setup: TrainerSetup = task["setup"]
+    found: int | NasError | None
+    try:
+        trainer = setup.trainer(data, get_device(), world=world)
+        found = trainer.resume()
+    except NasError as error:
+        found = error
+    everywhere: list[Any] = [None] * world.size
+    torch.distributed.all_gather_object(everywhere, found)
+    if problem := _disagreement(everywhere, setup.directory):
+        return problem
+    try:
+        trainer.run(_reporter(task["report"]) if world.rank == 0 else lambda _: None)
+    except NasError as error:  # the same in every process: losses are those of the whole batch
+        return error
+    return None
+
+
+def _disagreement(found: Sequence[int | NasError | None], directory: Path) -> NasError | None:
+    """Why processes that found these numbers of steps cannot train together, if so."""
+    for problem in found:
+        if isinstance(problem, NasError):
+            return problem
+    if len(set(found)) > 1 or None in found:
+        steps = ", ".join("none" if step is None else str(step) for step in found)
+        return RunError(
+            f"{directory}: the training processes find different checkpoints there (after steps: {steps})",
+            hint="all machines of the cluster must see the run's folder at the same path",
+        )
+    return None
+
+
+def _reporter(report: Path) -> Callable[[TrainProgress], None]:
+    last = 0.0
+
+    def tell(progress: TrainProgress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= REPORT_S or progress.step == progress.steps or progress.warning:
+            last = now
+            _write(report, progress)
+
+    return tell
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,100 @@
+"""What a training says about itself while it runs: progress, losses, and that it diverged."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.run_directory import atomic_write_text
+
+LOGGED = 200  # rows of a whole training
+SMOOTHING = 0.95  # of the losses shown: a step's own are noise
+MAX_RESTARTS = 3
+RESTART_LR = 0.5  # of the learning rate before
+
+
+class DivergedError(Exception):
+    """A loss or the gradient of a step is not finite."""
+
+    def __init__(self, step: int, losses: list[float]) -> None:
+        super().__init__(f"step {step}: loss or gradient is not finite (losses {losses})")
+        self.step = step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainProgress:
+    """Where training stands.
+
+    Attributes:
+        step: Steps done.
+        steps: Steps in all.
+        epoch: Passes over the training images done.
+        epochs: Passes in all.
+        losses: Cross-entropy with the labels of the largest, the smallest and the mean random subnet, nats,
+            averaged over about the last 20 steps.
+        lr: Learning rate of the last step.
+        images_per_second: Training images per second since the start of this process.
+        eta_s: Seconds left at that rate.
+        warning: What went wrong since the last report; empty where nothing did.
+    """
+
+    step: int
+    steps: int
+    epoch: float
+    epochs: int
+    losses: tuple[float, float, float]
+    lr: float
+    images_per_second: float
+    eta_s: float
+    warning: str = ""
+
+    @property
+    def gap(self) -> float:
+        """How much more the smallest subnet loses than the largest, nats."""
+        return self.losses[1] - self.losses[0]
+
+
+def smoothed(before: tuple[float, ...] | None, now: tuple[float, float, float]) -> tuple[float, float, float]:
+    """The running average of the losses, after one more step."""
+    if before is None:
+        return now
+    first, second, third = (
+        SMOOTHING * old + (1 - SMOOTHING) * new for old, new in zip(before, now, strict=True)
+    )
+    return first, second, third
+
+
+class TrainLog:
+    """The course of a training as a table: `log.csv` beside its checkpoints.
+
+    A training that was killed goes on from a checkpoint; rows of steps that it does again are replaced.
+
+    Args:
+        path: Of the file.
+        done: Steps that the training has done already.
+        steps: Steps in all.
+    """
+
+    COLUMNS = ("step", "epoch", "loss_largest", "loss_smallest", "loss_random", "lr", "images_per_second")
+
+    def __init__(self, path: Path, done: int, steps: int) -> None:
+        self.path, self.every = path, max(steps // LOGGED, 1)
+        self.rows: list[dict[str, str]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= done]
+
+    def add(self, progress: TrainProgress) -> None:
+        """Take note of a step, if it is one of those that are written down."""
+        if progress.step % self.every and progress.step != progress.steps:
+            return
+        values = (progress.step, progress.epoch, *progress.losses, progress.lr, progress.images_per_second)
+        self.rows.append({name: f"{value:.6g}" for name, value in zip(self.COLUMNS, values, strict=True)})
+
+    def write(self) -> None:
+        """Replace the file."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        atomic_write_text(self.path, text.getvalue())

@@ -1,0 +1,206 @@
+"""The gradients of one training step: which subnet sees which images, and what it learns from.
+
+Shape letters: B images of the batch over all processes, b of this one, K classes.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nas.architecture import Architecture
+from nas.config import TrainConfig
+from nas.model.maps import Guidance
+from nas.model.supernet import Supernet
+from nas.training.distill import divergences
+from nas.training.guidance import guidance_at
+from nas.training.world import World
+
+Gradients = dict[torch.nn.Parameter, Tensor]
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """bf16 autocast where `precision` asks for it; otherwise nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Computes the gradients of one step after another.
+
+    The first subnet of a sandwich, the largest, learns the labels on the whole batch. The others, or all of a
+    single-path step, are its students: they share the batch out among themselves, or see all of it. Each loss
+    is a mean over the images of the whole batch, whichever process has them; the students' are averaged.
+
+    Training aids of static and linear layers (`guidance_at`) add their losses to that of their pass.
+
+    Source: sandwich rule, arXiv 1903.05134. Differs: the students' losses are averaged, not summed, and by default
+    each sees a part of the batch (results/LOG.md compares).
+
+    Attributes:
+        supernet: Gets the gradients.
+        config: Recipe.
+        precision: `fp32` or `bf16`.
+        world: The processes that share the batch.
+        teacher: Answers for the largest subnet, and teaches it too; None: the largest teaches.
+    """
+
+    supernet: Supernet
+    config: TrainConfig
+    precision: str
+    world: World
+    teacher: Callable[[Tensor], Tensor] | None = None
+
+    def run(
+        self, images: Tensor, targets: Tensor, architectures: Sequence[Architecture], progress: float
+    ) -> list[float]:
+        """Leave the gradients in the supernet; those of weights that were not used are None.
+
+        Args:
+            images: Of the whole batch, the same in every process, [B, C, S, S].
+            targets: Labels [B] or class shares [B, K].
+            architectures: Of this step, the same in every process.
+            progress: Steps done / steps in all.
+
+        Returns:
+            Cross-entropy with the labels of each architecture, nats, mean over the images that it saw.
+        """
+        mine = self.world.share(len(images))
+        batch = _Batch(images[mine], targets[mine], mine.start, len(images))
+        taught: Tensor | None = None
+        if self.teacher is not None:
+            with autocast(images.device, self.precision):
+                taught = self.teacher(batch.images).float()
+        self.supernet.train()
+        self.supernet.zero_grad(set_to_none=True)
+        losses: list[Tensor] = []
+        led: Gradients = {}
+        students = list(architectures)
+        if self.config.rule == "sandwich":
+            leader, *students = students
+            logits, loss = self._lead(leader, batch, taught, progress)
+            losses.append(loss)
+            taught = logits if taught is None else taught
+            if self.config.conflict_free and students:
+                led = self._taken_gradients()
+        if students:
+            losses += self._teach(students, batch, taught, progress)
+        gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
+        values = torch.stack(losses)
+        self.world.add_up([*gradients, values])
+        if led:
+            self.world.add_up(list(led.values()))
+            _add_without_conflict(led)
+        return values.tolist()
+
+    def _lead(
+        self, architecture: Architecture, batch: "_Batch", taught: Tensor | None, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        """Backward pass of the largest subnet; returns its logits, and its loss against the labels."""
+        guidance = guidance_at(progress, self.config)
+        with autocast(batch.images.device, self.precision):
+            logits = self.supernet(
+                batch.images, architecture, drop_path=self.config.drop_path, guidance=guidance
+            )
+        logits = logits.float()
+        labelled = self._label_losses(logits, batch.targets).sum() / batch.total
+        loss = labelled
+        if taught is not None and self.config.distill != "none":
+            loss = (labelled + self._distilled(logits, taught).sum() / batch.total) / 2
+        _with_aids(loss, guidance, len(logits) / batch.total).backward()  # type: ignore[no-untyped-call]
+        return logits.detach(), labelled.detach()
+
+    def _teach(
+        self, students: Sequence[Architecture], batch: "_Batch", taught: Tensor | None, progress: float
+    ) -> list[Tensor]:
+        """Backward passes of the students; returns their losses against the labels."""
+        if self.config.distill == "none":
+            taught = None
+        number = len(students)
+        if self.config.images == "whole":
+            guidance = guidance_at(progress, self.config)
+            with autocast(batch.images.device, self.precision):
+                every = self.supernet.forward_many(batch.images, students, guidance=guidance)
+            pairs = [
+                self._student_losses(logits.float(), batch.targets, taught, batch.total) for logits in every
+            ]
+            loss = torch.stack([loss for loss, _ in pairs]).sum() / number
+            part = len(batch.images) / batch.total / number
+            _with_aids(loss, guidance, part).backward()  # type: ignore[no-untyped-call]
+            return [labelled for _, labelled in pairs]
+        losses = []
+        for i, architecture in enumerate(students):
+            share, total = batch.share(i, number)
+            guidance = guidance_at(progress, self.config)
+            with autocast(batch.images.device, self.precision):
+                logits = self.supernet(batch.images[share], architecture, guidance=guidance)
+            answers = None if taught is None else taught[share]
+            loss, labelled = self._student_losses(logits.float(), batch.targets[share], answers, total)
+            part = len(logits) / total / number
+            _with_aids(loss / number, guidance, part).backward()  # type: ignore[no-untyped-call]
+            losses.append(labelled)
+        return losses
+
+    def _student_losses(
+        self, logits: Tensor, targets: Tensor, taught: Tensor | None, total: int
+    ) -> tuple[Tensor, Tensor]:
+        """What it learns by, with a gradient, and its loss against the labels, without."""
+        labelled = self._label_losses(logits, targets).sum() / total
+        loss = labelled if taught is None else self._distilled(logits, taught).sum() / total
+        return loss, labelled.detach()
+
+    def _label_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        smoothing = self.config.label_smoothing if targets.ndim == 1 else 0.0  # Mixup has smoothed them
+        return functional.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+
+    def _distilled(self, logits: Tensor, taught: Tensor) -> Tensor:
+        return divergences(self.config.distill, logits, taught, self.config.distill_temperature)
+
+    def _taken_gradients(self) -> Gradients:
+        """The gradients so far, which the supernet then has no more."""
+        taken = {p: p.grad for p in self.supernet.parameters() if p.grad is not None}
+        self.supernet.zero_grad(set_to_none=True)
+        return taken
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """This process's images: [b, C, S, S], their targets, the first one's place in the batch, and B."""
+
+    images: Tensor
+    targets: Tensor
+    start: int
+    total: int
+
+    def share(self, number: int, count: int) -> tuple[slice, int]:
+        """Of `count` students, the images of one: every `count`-th of the batch; and how many of B these are."""
+        first = (number - self.start) % count
+        return slice(first, None, count), len(range(number, self.total, count))
+
+
+def _with_aids(loss: Tensor, guidance: Guidance | None, part: float) -> Tensor:
+    """A loss plus what the training aids of its forward pass added, which are means over this process's images."""
+    return loss + part * sum(guidance.losses) if guidance is not None and guidance.losses else loss
+
+
+def _add_without_conflict(led: Gradients) -> None:
+    """Add the largest subnet's gradient to the others', without the part that opposes theirs.
+
+    Weight by weight, where the two gradients' scalar product is negative, the largest's is projected onto the
+    plane that the others' is normal to.
+
+    Source: NASViT (ICLR 2022), which prefers the small subnets' gradients where they conflict.
+    """
+    for parameter, gradient in led.items():
+        others = parameter.grad
+        if others is None:
+            parameter.grad = gradient
+            continue
+        product = (gradient * others).sum()
+        length = (others * others).sum()
+        opposing = torch.where(length > 0, product.clamp(max=0) / length.clamp_min(1e-30), 0.0)
+        parameter.grad = others + gradient - opposing * others

@@ -1,0 +1,72 @@
+import pytest
+import torch
+from small_runs import few_digits, image_data
+
+from nas.config import TrainConfig
+from nas.training.augmentation import Augmentation
+from nas.training.trainer import seed_everything
+
+CPU = torch.device("cpu")
+
+
+def pictures(size=24):
+    """Images that no flip or crop maps onto themselves."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (16, 3, size, size), dtype=torch.uint8, generator=generator)
+    return image_data(images, torch.arange(16) % 10)
+
+
+def augmented(data, seed=0, **recipe):
+    size = data.train.images.shape[-1]
+    augment = Augmentation(data, TrainConfig(**recipe), size, CPU)
+    seed_everything(seed, 0)
+    return augment(data.train.images, data.train.labels)
+
+
+def test_without_augmentation_images_are_normalised_as_for_evaluation():
+    images, labels = augmented(few_digits())
+    torch.testing.assert_close(images, few_digits().train.normalized(slice(None)))
+    assert torch.equal(labels, few_digits().train.labels)
+
+
+def test_a_flip_is_the_mirror_image():
+    data = pictures()
+    images, _ = augmented(data, hflip=1.0, crop_scale=(1.0, 1.0))
+    torch.testing.assert_close(images, data.train.normalized(slice(None)).flip(3))
+
+
+def test_flips_are_image_by_image():
+    data = pictures()
+    images, _ = augmented(data, hflip=0.5, crop_scale=(1.0, 1.0))
+    plain = data.train.normalized(slice(None))
+    flipped = [torch.allclose(image, other.flip(2)) for image, other in zip(images, plain, strict=True)]
+    kept = [torch.allclose(image, other) for image, other in zip(images, plain, strict=True)]
+    assert all(a != b for a, b in zip(flipped, kept, strict=True))
+    assert 2 <= sum(flipped) <= 14
+
+
+def test_crops_keep_the_size_and_the_range_of_the_pixels():
+    data = pictures()
+    images, _ = augmented(data, crop_scale=(0.3, 0.6))
+    plain = data.train.normalized(slice(None))
+    assert images.shape == plain.shape
+    assert not torch.allclose(images, plain)
+    assert images.min() >= plain.min() - 1e-4
+    assert images.max() <= plain.max() + 1e-4
+
+
+@pytest.mark.parametrize(
+    "recipe", [{"crop_scale": (0.5, 1.0), "hflip": 0.5}, {"auto_augment": "rand-m5-n1"}, {"cutmix": 1.0}]
+)
+def test_augmentation_is_a_function_of_the_seed(recipe):
+    data = pictures()
+    one, again, other = (augmented(data, seed, **recipe)[0] for seed in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_the_stored_images_stay_as_they_are():
+    data = pictures()
+    before = data.train.images.clone()
+    augmented(data, hflip=0.5, crop_scale=(0.5, 1.0), mixup=1.0, auto_augment="rand-m5-n1")
+    assert torch.equal(data.train.images, before)
