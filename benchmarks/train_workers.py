@@ -7,6 +7,7 @@ torch's own with gloo, as Ray Train starts them, without the half minute that it
 """
 
 import argparse
+import os
 import tempfile
 import time
 from multiprocessing.connection import Connection
@@ -86,6 +87,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    os.environ["OMP_WAIT_POLICY"] = (
+        "PASSIVE"  # as the command line does; read by the processes when they start
+    )
     crews = [Crew(1, 1), Crew(1, options.workers), Crew(options.workers, 1)]
     speeds: dict[str, list[float]] = {crew.name: [] for crew in crews}
     for _ in range(options.rounds):

@@ -42,9 +42,11 @@ from nas.cli_options import (
     StorageOption,
     SupernetTrialsOption,
     TargetOption,
+    TeacherOption,
     TrainWorkersOption,
     TrialsOption,
     WorkersOption,
+    recipe_of,
 )
 from nas.cli_output import flat_csv, print_result, show_front
 from nas.cli_trust import trusting
@@ -114,6 +116,7 @@ def run(
     supernet_trials: SupernetTrialsOption = 1,
     sampler: SamplerOption = None,
     init: InitOption = None,
+    teacher: TeacherOption = None,
     seed: SeedOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
@@ -128,8 +131,19 @@ def run(
 
     Without arguments: the bundled digits on search_spaces/digits.yaml, a few minutes on two cores.
     """
-    recipe = _recipe(
-        data, epochs, sampler, init, seed, device, precision, target, settings, config, skip_bad_images
+    recipe = recipe_of(
+        data,
+        epochs,
+        sampler,
+        init,
+        teacher,
+        seed,
+        device,
+        precision,
+        target,
+        settings,
+        config,
+        skip_bad_images,
     )
     budgeting = Budgeting(
         trials=trials,
@@ -152,6 +166,7 @@ def train(
     ray_address: AddressOption = None,
     sampler: SamplerOption = None,
     init: InitOption = None,
+    teacher: TeacherOption = None,
     seed: SeedOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
@@ -163,8 +178,19 @@ def train(
     format_: FormatOption = None,
 ) -> None:
     """Train the supernet alone; `search RUN` goes on from there. Prints nothing but a forecast."""
-    recipe = _recipe(
-        data, epochs, sampler, init, seed, device, precision, target, settings, config, skip_bad_images
+    recipe = recipe_of(
+        data,
+        epochs,
+        sampler,
+        init,
+        teacher,
+        seed,
+        device,
+        precision,
+        target,
+        settings,
+        config,
+        skip_bad_images,
     )
     if dry_run:
         _forecast(lambda scratch: _start(space, run, recipe, scratch), None, format_)
@@ -228,33 +254,6 @@ def export(
     bundle = export_pick(run, pick, to, tuple(formats.split(",")), _reporter())
     values = bundle.to_dict()
     print_result(format_, values, lambda: export_table(values), lambda: flat_csv(values["files"]))
-
-
-def _recipe(
-    data: str | None,
-    epochs: int | None,
-    sampler: str | None,
-    init: str | None,
-    seed: int | None,
-    device: str | None,
-    precision: str | None,
-    targets: Sequence[str] | None,
-    settings: Sequence[str] | None,
-    config: Path | None,
-    skip_bad_images: bool,
-) -> Recipe:
-    flags = {
-        "data.spec": data,
-        "data.skip_bad_images": skip_bad_images or None,
-        "train.epochs": epochs,
-        "search.sampler": sampler,
-        "init": init,
-        "seed": seed,
-        "device": device,
-        "precision": precision,
-        "evaluate.targets": targets or None,
-    }
-    return Recipe(config=config, settings=settings or (), flags=flags)
 
 
 def _resolve(recipe: Recipe) -> tuple[tuple[str, ...], Any]:

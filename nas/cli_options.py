@@ -40,6 +40,12 @@ InitOption = Annotated[
     str | None,
     typer.Option(help="timm:NAME | local-dir:DIR | file:PATH | a run's folder: weights to start from."),
 ]
+TeacherOption = Annotated[
+    str | None,
+    typer.Option(
+        help="timm:NAME | local-dir:DIR: a trained model of the same classes that teaches every subnet."
+    ),
+]
 DeviceOption = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
 TargetOption = Annotated[
     list[str] | None,
@@ -135,3 +141,33 @@ class Recipe:
     config: Path | None = None
     settings: Sequence[str] = ()
     flags: dict[str, Any] | None = None
+
+
+def recipe_of(
+    data: str | None,
+    epochs: int | None,
+    sampler: str | None,
+    init: str | None,
+    teacher: str | None,
+    seed: int | None,
+    device: str | None,
+    precision: str | None,
+    target: Sequence[str] | None,
+    settings: Sequence[str] | None,
+    config: Path | None,
+    skip_bad_images: bool,
+) -> Recipe:
+    """The named options as keys of the configuration."""
+    flags = {
+        "data.spec": data,
+        "data.skip_bad_images": skip_bad_images or None,
+        "train.epochs": epochs,
+        "search.sampler": sampler,
+        "init": init,
+        "teacher": teacher,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "evaluate.targets": target or None,
+    }
+    return Recipe(config=config, settings=settings or (), flags=flags)

@@ -22,6 +22,7 @@ from nas.run_directory import RunDirectory, latest_unfinished, next_path
 from nas.space import SearchSpace
 from nas.space_file import parse_space, space_of_run
 from nas.training.data import ImageData, load_images
+from nas.training.distill import Teacher
 from nas.training.warm_start import check_init
 from nas.yaml_file import read_text
 
@@ -111,6 +112,8 @@ def start(
     else:
         if config.init:
             check_init(space, config.init)
+        if config.teacher:
+            Teacher(config.teacher, data.num_classes, data.mean, data.std)
         path = path or next_path(RESULTS, space.name)
         if scratch is not None:
             _check_creatable(path)

@@ -304,3 +304,25 @@ def test_debug_shows_where_an_error_comes_from(home):
 def test_the_bundled_space_is_found_from_the_repository(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert json.loads(command("check").stdout)["name"] == "digits"
+
+
+def test_an_exported_network_teaches_another_run(finished, tmp_path):
+    exported = command(
+        "export", finished.folder, "--pick", "top1", "--to", tmp_path / "vit", "--formats", "timm"
+    )
+    assert exported.code == 0, exported.stderr
+    arguments = run_arguments(tmp_path / "r", "--trials=2", f"--teacher=local-dir:{tmp_path / 'vit'}")
+    taught = command(*arguments)
+    assert taught.code == 0, taught.stderr
+    assert json.loads(taught.stdout)["points"]
+    assert (
+        json.loads((tmp_path / "r" / "manifest.json").read_text())["supernet_digest"]
+        != (json.loads((finished.folder / "manifest.json").read_text())["supernet_digest"])
+    )
+
+
+def test_a_teacher_that_cannot_be_had_stops_a_run_before_anything_is_written(tmp_path):
+    refused = command(*run_arguments(tmp_path / "r", "--trials=2", "--teacher=local-dir:/no/such"))
+    assert refused.code == 2
+    assert "--teacher local-dir:/no/such" in refused.stderr
+    assert not (tmp_path / "r").exists()

@@ -10,7 +10,7 @@ import nas
 from nas.cli import app
 
 SHARED = {
-    "--data", "--run", "--epochs", "--sampler", "--init", "--seed", "--device", "--precision", "--target",
+    "--data", "--run", "--epochs", "--sampler", "--init", "--teacher", "--seed", "--device", "--precision", "--target",
     "--set", "--config", "--skip-bad-images",
 }  # fmt: skip
 BUDGET = {"--trials", "--minutes", "--workers", "--ray-address", "--storage"}
