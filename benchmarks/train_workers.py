@@ -71,7 +71,11 @@ class Crew:
         """Train for some steps; the slowest process counts."""
         for order in self._orders:
             order.send(steps)
-        return steps * BATCH / max(order.recv() for order in self._orders)
+        try:
+            return steps * BATCH / max(order.recv() for order in self._orders)
+        except EOFError:
+            self._processes.join()  # says why one has died
+            raise
 
     def close(self) -> None:
         """Send everybody home."""

@@ -245,6 +245,7 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
         "run": run.name,
         "state": stage if is_live or stage in ("created", "finished") else "interrupted",
         "stage": stage,
+        "training": _last_of_training(run),
         "trials": counts,
         "num_trials": budget.get("num_trials"),
         "front_size": None if front is None else len(front.points),
@@ -253,6 +254,15 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
         "minutes_left": 0.0 if stage == "finished" else min(left, default=None),
         **({"supernets": dict(supernets)} if supernets else {}),
     }
+
+
+def _last_of_training(run: RunDirectory) -> dict[str, float] | None:
+    """The last row of the training's log."""
+    if not run.training_log.exists():
+        return None
+    with run.training_log.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: float(value) for name, value in rows[-1].items()} if rows else None
 
 
 def status_table(status: Mapping[str, Any]) -> "Table":
@@ -268,6 +278,13 @@ def status_table(status: Mapping[str, Any]) -> "Table":
     table.add_row(
         "state", status["state"] + (f" while {status['stage']}" if status["state"] == "interrupted" else "")
     )
+    if (training := status["training"]) is not None:
+        table.add_row(
+            "supernet",
+            f"step {training['step']:.0f} of {training['steps']:.0f}, loss largest {training['loss_largest']:.2f} "
+            f"smallest {training['loss_smallest']:.2f} random {training['loss_random']:.2f} nats, "
+            f"{training['images_per_second']:.0f} images/s",
+        )
     if "supernets" in status:
         table.add_row("supernets", ", ".join(f"{n} {state}" for state, n in status["supernets"].items()))
     table.add_row("trials complete", f"{status['trials']['complete']}{asked}")

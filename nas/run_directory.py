@@ -28,6 +28,7 @@ STAGES = ("created", "training", "searching", "measuring", "finished")
 MANIFEST, SPACE, CONFIG, LOCK = "manifest.json", "space.yaml", "config.yaml", "lock"
 TRIALS, TRIALS_CSV, FRONT, FRONT_CSV = "trials.jsonl", "trials.csv", "front.json", "front.csv"
 TRUST = "trust.json"
+TRAINING_LOG = "log.csv"
 
 LOCK_PATIENCE_S = 0.5  # `is_locked` holds the lock for microseconds; a writer must not be refused for that
 
@@ -94,6 +95,7 @@ class RunDirectory:
         log_path: What happened, line by line.
         report_path: The report for people.
         supernet_dir: Folder of the supernet's checkpoints.
+        training_log: The course of its training, a table.
         supernets_dir: Folder of the runs of supernet trials.
         trust_dir: Folder of the architectures trained alone.
     """
@@ -105,6 +107,7 @@ class RunDirectory:
         self.log_path = path / "run.log"
         self.report_path = path / "report.html"
         self.supernet_dir = path / "supernet"
+        self.training_log = self.supernet_dir / TRAINING_LOG
         self.supernets_dir = path / "supernets"
         self.trust_dir = path / "trust"
 

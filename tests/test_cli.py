@@ -111,6 +111,8 @@ def test_status_counts_the_trials(finished):
     assert values["state"] == "finished"
     for state in ("complete", "failed", "repeated", "pruned", "running"):
         assert values["trials"][state] == states.count(state)
+    assert values["training"]["step"] == values["training"]["steps"] > 0
+    assert 0 < values["training"]["loss_largest"] < 5
     assert values["hypervolume"] == json.loads(finished.stdout)["hypervolume"]
     assert "finished" in command("status", finished.folder, "--format=table").stdout
     assert len(rows(command("status", finished.folder, "--format=csv").stdout)) == 1

@@ -2,7 +2,8 @@
 
 The cost of a layer depends on its neighbours: a map that a later layer takes is written to memory, one that nobody
 takes never is. So the predictor sees whole architectures: for each kind of operation how much of it there is. A
-non-negative sum of these is fitted to relative errors; a Gaussian process corrects what is not additive.
+non-negative sum of these is fitted to relative errors. A Gaussian process on what it leaves, ridge regression, and a
+Gaussian process alone predicted no better (results/LOG.md).
 """
 
 import json
@@ -197,59 +198,24 @@ class Predictor:
     """Latency of architectures from a profile, milliseconds per batch; the same in every process."""
 
     def __init__(self, profile: LatencyProfile) -> None:
+        from sklearn.linear_model import LinearRegression
+
         self.backbone = profile.backbone
         rows = [features(architecture, self.backbone) for architecture in profile.architectures]
         self._names = sorted({name for row in rows for name in row})
-        self._model = _Model(self._table(rows), np.array(profile.latency_ms))
+        table, latency_ms = self._table(rows), np.array(profile.latency_ms)
+        scale = table.max(axis=0)
+        fitted = LinearRegression(positive=True, fit_intercept=False)
+        fitted.fit(table / scale, latency_ms, sample_weight=latency_ms**-2.0)
+        self._weights = fitted.coef_ / scale
 
     def predict(self, architectures: Sequence[Architecture]) -> list[float]:
         """Milliseconds per batch."""
         rows = [features(architecture, self.backbone) for architecture in architectures]
-        return [float(value) for value in self._model.predict(self._table(rows))]
+        return [float(value) for value in self._table(rows) @ self._weights]
 
     def _table(self, rows: Sequence[Mapping[str, float]]) -> Floats:
         return np.array([[row.get(name, 0.0) for name in self._names] for row in rows])
-
-
-class _Model:
-    """A non-negative sum of features, and a Gaussian process on what it leaves of the logarithm."""
-
-    def __init__(self, rows: Floats, latency_ms: Floats) -> None:
-        from sklearn.gaussian_process import GaussianProcessRegressor
-        from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
-        from sklearn.linear_model import LinearRegression
-
-        self._scale = np.maximum(rows.max(axis=0), 1e-12)
-        scaled = rows / self._scale
-        self._sum = LinearRegression(positive=True, fit_intercept=False)
-        self._sum.fit(scaled, latency_ms, sample_weight=latency_ms**-2.0)
-        self._center, spread = scaled.mean(axis=0), scaled.std(axis=0)
-        self._spread = np.where(spread > 1e-9, spread, np.inf)  # what never varies says nothing
-        left = np.log(latency_ms / self._additive(scaled))
-        self._shift = float(left.mean())
-        length = math.sqrt(rows.shape[1])
-        kernel = ConstantKernel(1e-3, (1e-6, 1.0)) * Matern(
-            length, (0.5 * length, 50 * length), nu=2.5
-        ) + WhiteKernel(1e-4, (1e-7, 1.0))
-        self._process = GaussianProcessRegressor(kernel)
-        import warnings
-
-        from sklearn.exceptions import ConvergenceWarning
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a bound reached is an answer too
-            self._process.fit(self._standard(scaled), left - self._shift)
-
-    def predict(self, rows: Floats) -> Floats:
-        scaled = rows / self._scale
-        left = self._process.predict(self._standard(scaled)) + self._shift
-        return np.asarray(self._additive(scaled) * np.exp(left))
-
-    def _standard(self, scaled: Floats) -> Floats:
-        return np.asarray((scaled - self._center) / self._spread)
-
-    def _additive(self, scaled: Floats) -> Floats:
-        return np.asarray(np.maximum(self._sum.predict(scaled), 1e-9))
 
 
 def features(architecture: Architecture, backbone: Backbone) -> dict[str, float]:
@@ -274,14 +240,17 @@ def features(architecture: Architecture, backbone: Backbone) -> dict[str, float]
         if layer.attention is AttentionKind.DYNAMIC:
             is_written = context.exports or layer.num_hallucinated > 0
             found["softmax written" if is_written else "softmax fused"] += layer.num_real * maps
-            found["maps derived"] += layer.num_hallucinated * maps
+            if layer.num_hallucinated:
+                found["maps derived"] += layer.num_hallucinated * maps
         elif layer.attention is not AttentionKind.LINEAR:
             found[f"maps {kind}"] += layer.num_heads * maps
         found["channels"] += tokens * width
         found["hidden"] += tokens * architecture.hidden_dim(i)
         found[f"layers {kind}"] += 1
-        found["layers derived"] += layer.num_hallucinated > 0
-        found["layers of factors"] += layer.ffn_rank < 1
+        if layer.num_hallucinated:
+            found["layers derived"] += 1
+        if layer.ffn_rank < 1:
+            found["layers of factors"] += 1
         if layer.reducer is not None:
             found[f"reducer {layer.reducer.value}"] += context.tokens_before * width
     return dict(found)

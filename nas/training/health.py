@@ -65,7 +65,7 @@ def smoothed(before: tuple[float, ...] | None, now: tuple[float, float, float]) 
 
 
 class TrainLog:
-    """The course of a training as a table: `log.csv` beside its checkpoints.
+    """The course of a training as a table beside its checkpoints.
 
     A training that was killed goes on from a checkpoint; rows of steps that it does again are replaced.
 
@@ -75,7 +75,16 @@ class TrainLog:
         steps: Steps in all.
     """
 
-    COLUMNS = ("step", "epoch", "loss_largest", "loss_smallest", "loss_random", "lr", "images_per_second")
+    COLUMNS = (
+        "step",
+        "steps",
+        "epoch",
+        "loss_largest",
+        "loss_smallest",
+        "loss_random",
+        "lr",
+        "images_per_second",
+    )
 
     def __init__(self, path: Path, done: int, steps: int) -> None:
         self.path, self.every = path, max(steps // LOGGED, 1)
@@ -88,8 +97,9 @@ class TrainLog:
         """Take note of a step, if it is one of those that are written down."""
         if progress.step % self.every and progress.step != progress.steps:
             return
-        values = (progress.step, progress.epoch, *progress.losses, progress.lr, progress.images_per_second)
-        self.rows.append({name: f"{value:.6g}" for name, value in zip(self.COLUMNS, values, strict=True)})
+        p = progress
+        values = (p.step, p.steps, p.epoch, *p.losses, p.lr, p.images_per_second)
+        self.rows.append({name: f"{value:.7g}" for name, value in zip(self.COLUMNS, values, strict=True)})
 
     def write(self) -> None:
         """Replace the file."""

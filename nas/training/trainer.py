@@ -22,6 +22,7 @@ from torch import Tensor
 from nas.config import TrainConfig
 from nas.errors import TrainingError
 from nas.model.supernet import Supernet
+from nas.run_directory import TRAINING_LOG
 from nas.training.augmentation import Augmentation
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.data import ImageData
@@ -131,7 +132,7 @@ class SupernetTrainer:
                 if self.ema is not None:
                     self.ema.set(self.supernet)
             self.save(0)
-        log = TrainLog(self.directory / "log.csv", first, self.steps)
+        log = TrainLog(self.directory / TRAINING_LOG, first, self.steps)
         started = saved = time.monotonic()
         losses: tuple[float, float, float] | None = None
         warning = ""
