@@ -3,7 +3,7 @@
 The cost of a layer depends on its neighbours: a map that a later layer takes is written to memory, one that nobody
 takes never is. So the predictor sees whole architectures: for each kind of operation how much of it there is. A
 non-negative sum of these is fitted to relative errors. A Gaussian process on what it leaves, ridge regression, and a
-Gaussian process alone predicted no better (results/LOG.md).
+Gaussian process alone predicted no better on 60 architectures of two spaces.
 """
 
 import json
@@ -204,7 +204,7 @@ class Predictor:
         rows = [features(architecture, self.backbone) for architecture in profile.architectures]
         self._names = sorted({name for row in rows for name in row})
         table, latency_ms = self._table(rows), np.array(profile.latency_ms)
-        scale = table.max(axis=0)
+        scale = np.where(table.any(axis=0), table.max(axis=0), 1.0)
         fitted = LinearRegression(positive=True, fit_intercept=False)
         fitted.fit(table / scale, latency_ms, sample_weight=latency_ms**-2.0)
         self._weights = fitted.coef_ / scale

@@ -181,8 +181,8 @@ class SupernetTrainer:
         step = self.resume()
         assert step is not None, "a training begins with a checkpoint"
         self.lr_scale = lowered
-        if self.world.rank == 0:
-            self.save(step)
+        self.world.add_up([torch.zeros(1, device=self.device)])  # all have read it before it is replaced
+        self.save(step)
         return step, (
             f"{error}; back to step {step} with {lowered:g} of train.lr, "
             f"{round(math.log(lowered, RESTART_LR))} of at most {MAX_RESTARTS} times"
