@@ -32,10 +32,8 @@ FAILURES = 3  # deaths of processes that a training survives
 REPORT_S = 1.0  # between two reports of the first process
 LOOK_S = 0.2  # between two looks at its report
 SILENCE_S = 600.0  # without a report; a cluster may have to find the CPUs first
-PROGRESS, SCRATCH = (
-    "progress.json",
-    "ray-train",
-)  # within the folder of the checkpoints, while there is training
+PROGRESS = "progress.json"  # in the folder of the checkpoints, as is the other, while there is training
+SCRATCH = "ray-train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +114,7 @@ def train_distributed(
         RunError: Ray cannot be started or reached or is gone, processes die again and again, or they do not see
             the checkpoints.
     """
-    if _begin(trainer) < trainer.steps:
+    if trainer.begin() < trainer.steps:  # first weights are on disk before the others start
         images = trainer.data.train
         arrays = {"images": images.images.numpy(), "labels": images.labels.numpy()}
         connection = RayConnection(address, num_workers, arrays)
@@ -128,18 +126,6 @@ def train_distributed(
             (trainer.directory / PROGRESS).unlink(missing_ok=True)
         trainer.resume()
     return trainer.trained()
-
-
-def _begin(trainer: SupernetTrainer) -> int:
-    """The steps done; where there are none, first weights for all processes, on disk."""
-    done = trainer.resume()
-    if done is None:
-        if trainer.start is not None:
-            trainer.start(trainer.supernet)
-            if trainer.ema is not None:
-                trainer.ema.set(trainer.supernet)
-        trainer.save(0)
-    return done or 0
 
 
 def _fit(

@@ -124,14 +124,7 @@ class SupernetTrainer:
             TrainingError: The loss is not finite, even with a lower learning rate.
             CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
         """
-        resumed = self.resume()
-        step = first = resumed or 0
-        if resumed is None:
-            if self.start is not None:
-                self.start(self.supernet)
-                if self.ema is not None:
-                    self.ema.set(self.supernet)
-            self.save(0)
+        step = first = self.begin()
         log = TrainLog(self.directory / TRAINING_LOG, first, self.steps)
         started = saved = time.monotonic()
         losses: tuple[float, float, float] | None = None
@@ -165,6 +158,21 @@ class SupernetTrainer:
                 saved = now
             on_progress(progress)
         return self.trained()
+
+    def begin(self) -> int:
+        """Load the newest checkpoint, or write the first weights as one; returns the steps done.
+
+        Raises:
+            CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
+        """
+        done = self.resume()
+        if done is None:
+            if self.start is not None:
+                self.start(self.supernet)
+                if self.ema is not None:
+                    self.ema.set(self.supernet)
+            self.save(0)
+        return done or 0
 
     def _restart(self, error: DivergedError) -> tuple[int, str]:
         """Go back to the last checkpoint with a lower learning rate; returns its step, and what to tell people.
