@@ -145,6 +145,43 @@ def train_alone(space_file: str, spec: str, number: int, epochs: int, seed: int)
     return {"top1": measured(supernet, [architecture], data)[0], "cpu_s": seconds, "epochs": epochs}
 
 
+def recipe_key(name: str, epochs: dict[str, int], seed: int) -> str:
+    """Of a supernet's results."""
+    return f"{name}-{epochs[name]}-{seed}"
+
+
+def alone_key(number: int, epochs: dict[str, int], seed: int) -> str:
+    """Of an architecture's that was trained alone."""
+    return f"alone{number}-{epochs['default']}-{seed}"
+
+
+def finished(
+    jobs: list[tuple[Any, tuple[Any, ...], str]], digest: str, processes: int
+) -> dict[str, dict[str, Any]]:
+    """Results by key; Ctrl-C ends it with those that are there."""
+    results: dict[str, dict[str, Any]] = {}
+    waiting = {}
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    try:
+        for function, arguments, key in jobs:
+            path = CACHE / f"{digest}-{key}.json"
+            if path.exists():
+                results[key] = json.loads(path.read_text())
+            else:
+                waiting[pool.submit(function, *arguments)] = (key, path)
+        for done in as_completed(waiting):
+            key, path = waiting[done]
+            results[key] = done.result()
+            path.write_text(json.dumps(results[key]))
+            print(f"{len(results)}/{len(jobs)} {key}: {results[key]['cpu_s']:.0f} s CPU", flush=True)
+        pool.shutdown()
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(pool._processes.values()):
+            process.kill()
+    return results
+
+
 def tau_of(one: list[float], other: list[float]) -> float:
     """Kendall's tau-b."""
     return float(kendalltau(one, other).statistic)
@@ -201,78 +238,55 @@ def main() -> None:
     step_s: dict[str, float] = json.loads(timing.read_text())
     steps_per_epoch = len(data.train) // TrainConfig().batch_size
     epochs = {name: max(1, round(options.seconds / (step_s[name] * steps_per_epoch))) for name in RECIPES}
-    jobs = [
-        (
-            train_recipe,
-            (options.space, options.data, name, epochs[name], seed),
-            f"{name}-{epochs[name]}-{seed}",
-        )
-        for seed in range(options.seeds)
-        for name in RECIPES
-    ]
-    alone_jobs = [
-        (
-            train_alone,
-            (options.space, options.data, 2 + i, epochs["default"], seed),
-            f"alone{i}-{epochs['default']}-{seed}",
-        )
-        for seed in range(options.alone_seeds)
-        for i in range(FIXED)
-    ]
-    first = len(RECIPES)  # one seed of everything, then who trains alone, then more seeds
-    results: dict[str, dict[str, Any]] = {}
-    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        waiting = {}
-        for function, arguments, key in [*jobs[:first], *alone_jobs, *jobs[first:]]:
-            path = CACHE / f"{space.digest}-{key}.json"
-            if path.exists():
-                results[key] = json.loads(path.read_text())
-            else:
-                waiting[pool.submit(function, *arguments)] = (key, path)
-        for done in as_completed(waiting):
-            key, path = waiting[done]
-            results[key] = done.result()
-            path.write_text(json.dumps(results[key]))
-            print(
-                f"{len(results)}/{len(jobs) + len(alone_jobs)} {key}: {results[key]['cpu_s']:.0f} s CPU",
-                flush=True,
-            )
+    jobs: list[tuple[Any, tuple[Any, ...], str]] = []
+    for seed in range(max(options.seeds, options.alone_seeds)):
+        if seed < options.seeds:
+            jobs += [
+                (
+                    train_recipe,
+                    (options.space, options.data, name, epochs[name], seed),
+                    recipe_key(name, epochs, seed),
+                )
+                for name in RECIPES
+            ]
+        if seed < options.alone_seeds:
+            jobs += [
+                (
+                    train_alone,
+                    (options.space, options.data, 2 + i, epochs["default"], seed),
+                    alone_key(i, epochs, seed),
+                )
+                for i in range(FIXED)
+            ]
+    results = finished(jobs, space.digest, options.processes)
     macs = [cost.macs(a, space.backbone) for a in fixed_architectures(space)]
     alone = np.array(
         [
-            [results[f"alone{i}-{epochs['default']}-{seed}"]["top1"] for seed in range(options.alone_seeds)]
-            for i in range(FIXED)
+            [results[alone_key(i, epochs, seed)]["top1"] for i in range(FIXED)]
+            for seed in range(options.alone_seeds)
+            if all(alone_key(i, epochs, seed) in results for i in range(FIXED))
         ]
-    )
-    rows = [
-        row(
-            name,
-            [results[f"{name}-{epochs[name]}-{seed}"] for seed in range(options.seeds)],
-            alone,
-            step_s[name] / step_s["default"],
-            macs,
-        )
-        for name in RECIPES
-    ]
-    tokens = [mean(layer.num_tokens for layer in a.layers) for a in fixed_architectures(space)[2:]]
-    truth = list(alone.mean(axis=1)) if len(alone) else []
-    baselines = (
-        f"; tau of MACs {tau_of([float(m) for m in macs[2:]], truth):.3f}, of mean tokens {tau_of(tokens, truth):.3f}"
-        + (
-            f", of one seed alone and another {tau_of(list(alone[:, 0]), list(alone[:, 1])):.3f}"
-            if options.alone_seeds > 1
-            else ""
-        )
-        if truth
-        else ""
-    )
+    ).T
+    rows = []
+    for name in RECIPES:
+        keys = [recipe_key(name, epochs, seed) for seed in range(options.seeds)]
+        found = [results[key] for key in keys if key in results]
+        if found:
+            rows.append(row(name, found, alone, step_s[name] / step_s["default"], macs))
+    trained = f"{FIXED} of them trained alone, {alone.shape[1]} seeds: " if len(alone) else ""
+    if len(alone):
+        tokens = [mean(layer.num_tokens for layer in a.layers) for a in fixed_architectures(space)[2:]]
+        truth = list(alone.mean(axis=1))
+        trained += f"tau of MACs {tau_of([float(m) for m in macs[2:]], truth):.3f}, "
+        trained += f"of mean tokens {tau_of(tokens, truth):.3f}"
+        if alone.shape[1] > 1:
+            trained += f", of one seed and another {tau_of(list(alone[:, 0]), list(alone[:, 1])):.3f}"
     write_table(
         "recipes",
         rows,
         f"{space.name}: {len(data.train)} training, {len(data.search)} search images, "
-        f"batch {TrainConfig().batch_size}, fp32, about {options.seconds:g} CPU s a training, "
-        f"{FIXED} fixed architectures; trained alone: {options.alone_seeds} seeds, "
-        f"{epochs['default']} epochs each{baselines}",
+        f"batch {TrainConfig().batch_size}, fp32, one thread, about {options.seconds:g} CPU s a training; "
+        f"smallest, largest and {FIXED} fixed architectures; {trained}",
     )
 
 

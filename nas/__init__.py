@@ -40,6 +40,7 @@ The files, in reading order:
     model/hallucination.py     heads whose maps derive from other heads' (hMHSA)
     model/static_attention.py  learned maps, the same for every image (DGSSA)
     model/linear_attention.py  linear-angular attention (Castling-ViT)
+    model/features.py          feature maps: which layers have one, and how timm lets them be chosen
     model/feed_forward.py      feed-forward with a low-rank second matrix; its training branches (cFFN)
     model/subnet.py            one architecture as a plain classifier: the only forward pass, known to timm
     model/supernet.py          one set of weights for every architecture

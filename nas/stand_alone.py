@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,16 +12,19 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
 from nas.architecture import Architecture
 from nas.config import RunConfig
-from nas.errors import CheckpointError
+from nas.errors import CheckpointError, RunError, one_line
 from nas.evaluation.evaluator import SubnetEvaluator
 from nas.evaluation.racing import Course
+from nas.model.subnet import Subnet
 from nas.model.supernet import Supernet
 from nas.pipeline import evaluator_setup, supernet_trainer
 from nas.progress import Reporter
-from nas.run_directory import RunDirectory
+from nas.run_directory import RunDirectory, atomic_write_bytes
 from nas.search.workers import InlineWorkers, Result, Task
 from nas.session import Session, torch_threads
 from nas.space import GENES, SearchSpace
@@ -50,6 +53,7 @@ class StandAloneSetup:
         hashes: Of the splits.
         mean: Of the train split, per channel.
         std: Of the train split, per channel.
+        keeps_weights: Whether a training leaves its network behind (`weights_path`).
     """
 
     space: SearchSpace
@@ -64,10 +68,15 @@ class StandAloneSetup:
     hashes: dict[str, str]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    keeps_weights: bool = False
 
     def name(self, architecture: Architecture) -> str:
         """Of one training: its record and the folder of its checkpoints."""
         return f"{architecture.digest}-seed{self.seed}-{self.recipe}"
+
+    def weights_path(self, architecture: Architecture) -> Path:
+        """File of the network that a training left behind."""
+        return self.folder / f"{self.name(architecture)}.safetensors"
 
 
 class StandAloneEvaluator:
@@ -81,10 +90,13 @@ class StandAloneEvaluator:
     Args:
         setup: How.
         data: The images; the test split is not opened.
+        on_step: Called after every step of a training.
     """
 
-    def __init__(self, setup: StandAloneSetup, data: ImageData) -> None:
-        self.setup = setup
+    def __init__(
+        self, setup: StandAloneSetup, data: ImageData, on_step: Callable[[], None] = lambda: None
+    ) -> None:
+        self.setup, self.on_step = setup, on_step
         self.session = Session(
             run=RunDirectory(setup.folder),
             space=setup.space,
@@ -130,9 +142,12 @@ class StandAloneEvaluator:
             trainer.start = lambda alone: copy_slice(self._first, alone)
         started = time.perf_counter()
         with sealed_test_split():
-            trained = trainer.run()
+            trained = trainer.run(lambda _: self.on_step())
         setup = evaluator_setup(session, {"supernet_digest": trainer.digest(), "reference_ms": 1.0})
         found = SubnetEvaluator(setup, trained, session.data.search).evaluate(architecture, attempt=attempt)
+        if self.setup.keeps_weights:
+            weights = trained.extract(architecture).cpu().state_dict()
+            atomic_write_bytes(self.setup.weights_path(architecture), save(weights))
         return replace(found, seconds=time.perf_counter() - started)
 
     @cached_property
@@ -186,7 +201,27 @@ def recipe_digest(config: RunConfig, hashes: Mapping[str, str], precision: str) 
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def build_stand_alone(setup: StandAloneSetup, arrays: Arrays) -> StandAloneEvaluator:
+def trained_network(setup: StandAloneSetup, architecture: Architecture) -> Subnet:
+    """The network that a training left behind, in evaluation mode.
+
+    Raises:
+        RunError: It is not there, or damaged.
+    """
+    path = setup.weights_path(architecture)
+    subnet = Subnet(setup.space.backbone, architecture)
+    try:
+        subnet.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RunError(
+            f"{path}: not the weights of a training: {one_line(str(error))}",
+            hint="delete it to train again; workers on other machines must see this folder",
+        ) from error
+    return subnet.eval()
+
+
+def build_stand_alone(
+    setup: StandAloneSetup, arrays: Arrays, on_step: Callable[[], None] = lambda: None
+) -> StandAloneEvaluator:
     """An evaluator over arrays that may be shared with other processes; they are read, never written."""
     train, search = (
         ImageSet(
@@ -206,13 +241,15 @@ def build_stand_alone(setup: StandAloneSetup, arrays: Arrays) -> StandAloneEvalu
         summary=[],
         test=None,
     )
-    return StandAloneEvaluator(setup, data)
+    return StandAloneEvaluator(setup, data, on_step)
 
 
-def train_alone(job: tuple[StandAloneSetup, Architecture], arrays: Arrays) -> Result:
+def train_alone(
+    job: tuple[StandAloneSetup, Architecture], arrays: Arrays, on_step: Callable[[], None] = lambda: None
+) -> Result:
     """Train and measure, or say in one line why it was not possible: a task for another process."""
     setup, architecture = job
-    workers = InlineWorkers(build_stand_alone(setup, arrays))
+    workers = InlineWorkers(build_stand_alone(setup, arrays, on_step))
     workers.submit(Task(0, architecture))
     with torch_threads(1):
         return workers.next_result()

@@ -59,12 +59,13 @@ def trust(
     session = reopen(path, reporter)
     with session.run.lock():
         supernet = trained_supernet(session)
-        setup = _setup(session, epochs)
+        setup = stand_alone_setup(session, session.config, epochs, session.run.trust_dir)
         chosen = choose(session.space, architectures, session.config.seed)
         if len(chosen) < architectures:
             reporter.line("space", f"{session.space.name} has no more than {len(chosen)} architectures")
-        inherited = _inherited(session, setup.config, supernet, chosen, reporter)
-        records = _stand_alone(session, setup, chosen, seeds, workers, reporter)
+        inherited = inherited_top1(session, setup.config, supernet, chosen, reporter)
+        setups = [replace(setup, seed=setup.seed + i) for i in range(seeds)]
+        records = trained_alone(setups, chosen, session.data, workers, reporter)
         failed = [record for record in records if record["error"] is not None]
         lost = {record["digest"] for record in failed}
         rows = []
@@ -100,45 +101,14 @@ def trust(
     return {"schema_version": _RECORD_VERSION, **found}
 
 
-def _setup(session: Session, epochs: int | None) -> StandAloneSetup:
-    """Of a run; the seed is that of the first trainings."""
-    epochs = supernet_trainer(session).epochs if epochs is None else epochs
-    if epochs < 1:
-        raise ConfigError(
-            f"{session.run.path}: its supernet had no epoch of training, so there is no recipe to train with",
-            hint="trust --epochs N, or trust of the run that its weights come from",
-        )
-    config = session.config.model_copy(
-        update={
-            "train": session.config.train.model_copy(update={"epochs": epochs}),
-            "search": session.config.search.model_copy(update={"objectives": ("top1",)}),  # no latency
-        }
-    )
-    data = session.data
-    return StandAloneSetup(
-        space=session.space,
-        config=config,
-        seed=config.seed,
-        recipe=recipe_digest(config, data.hashes, session.precision),
-        folder=session.run.trust_dir.absolute(),
-        device=session.device.type,
-        precision=session.precision,
-        class_names=data.class_names,
-        flip_safe=data.flip_safe,
-        hashes=data.hashes,
-        mean=data.mean,
-        std=data.std,
-    )
-
-
-def _inherited(
+def inherited_top1(
     session: Session,
     config: RunConfig,
     supernet: Supernet,
     architectures: Sequence[Architecture],
     reporter: Reporter,
 ) -> dict[str, float]:
-    """Top-1 with the supernet's weights by digest, measured as in the search."""
+    """Top-1 in percent with the supernet's weights, measured as in the search, by digest."""
     setup = evaluator_setup(replace(session, config=config), {**session.run.manifest, "reference_ms": 1.0})
     evaluator = SubnetEvaluator(setup, supernet, session.data.search)
     found = {}
@@ -147,87 +117,3 @@ def _inherited(
             found[architecture.digest] = evaluator.evaluate(architecture).values["top1"]
             bar(i, len(architectures), f"{i}/{len(architectures)} architectures")
     return found
-
-
-def _stand_alone(
-    session: Session,
-    first: StandAloneSetup,
-    architectures: Sequence[Architecture],
-    num_seeds: int,
-    workers: int,
-    reporter: Reporter,
-) -> list[dict[str, Any]]:
-    """A record of every training, by seed and then by architecture: read where there is one, else made."""
-    total = num_seeds * len(architectures)
-    setups = [replace(first, seed=first.seed + i) for i in range(num_seeds)]
-    records = {(s.seed, a.digest): _read(s, a) for s in setups for a in architectures}
-    known = sum(record is not None for record in records.values())
-    reporter.line(
-        "alone",
-        f"{len(architectures)} architectures x {num_seeds} seed{'s' * (num_seeds != 1)}, "
-        f"{first.config.train.epochs} epochs each: {total} trainings, {known} done already",
-    )
-    missing = [(s, a) for s in setups for a in architectures if records[s.seed, a.digest] is None]
-    started, done, failures = time.monotonic(), known, 0
-    with reporter.bar("alone") as bar:
-        for (setup, architecture), result in _train_all(missing, session.data, workers):
-            records[setup.seed, architecture.digest] = _write(setup, architecture, result)
-            done, failures = done + 1, failures + (result.error is not None)
-            left = (time.monotonic() - started) / (done - known) * (total - done)
-            bar(done, total, f"{done}/{total} trained  failed {failures}  left {duration(left)}")
-    return [record for record in records.values() if record is not None]
-
-
-def _train_all(
-    jobs: Sequence[tuple[StandAloneSetup, Architecture]], data: ImageData, num_workers: int
-) -> Iterator[tuple[tuple[StandAloneSetup, Architecture], Result]]:
-    """Train each; yields them as they end."""
-    arrays = image_arrays(data)
-    if num_workers == 0:
-        for job in jobs:
-            yield job, train_alone(job, arrays)
-    elif jobs:
-        gpus = 1 / num_workers if jobs[0][0].device == "cuda" else 0
-        yield from run_tasks(train_alone, jobs, arrays, num_workers, num_gpus=gpus)
-
-
-def _record_path(setup: StandAloneSetup, architecture: Architecture) -> Path:
-    return setup.folder / f"{setup.name(architecture)}.json"
-
-
-def _read(setup: StandAloneSetup, architecture: Architecture) -> dict[str, Any] | None:
-    """The record of a training that has ended; None where there is none."""
-    path = _record_path(setup, architecture)
-    try:
-        record = dict(json.loads(path.read_text()))
-        if not {"digest", "seed", "top1", "error"} <= set(record):
-            raise ValueError("keys are missing")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path}: not the record of a training: {error}", hint="delete it to train again"
-        ) from error
-    shutil.rmtree(path.with_suffix(""), ignore_errors=True)  # where a kill came before the end of `_write`
-    return record
-
-
-def _write(setup: StandAloneSetup, architecture: Architecture, result: Result) -> dict[str, Any]:
-    """Record how a training ended; its checkpoints are not needed any more."""
-    measurement, path = result.measurement, _record_path(setup, architecture)
-    record = {
-        "schema_version": _RECORD_VERSION,
-        "digest": architecture.digest,
-        "seed": setup.seed,
-        "recipe": setup.recipe,
-        "epochs": setup.config.train.epochs,
-        "top1": None if measurement is None else measurement.values["top1"],
-        "conditions": None if measurement is None else measurement.conditions.to_dict(),
-        "seconds": None if measurement is None else measurement.seconds,
-        "error": result.error,
-        "architecture": architecture.to_dict(),
-    }
-    setup.folder.mkdir(exist_ok=True)
-    atomic_write_text(path, to_json_text(record))
-    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-    return record

@@ -4,9 +4,10 @@ It holds just what the architecture needs, under timm's parameter names wherever
 registered with timm as `nas_vit`, so that `timm.create_model("local-dir:...", pretrained=True)` loads an
 exported one.
 
-Shape letters: B batch, C input channels, S image side, T tokens, D channels, K classes.
+Shape letters: B batch, C input channels, S image side, T tokens, D channels, K classes, H and W of a feature map.
 """
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from nas.architecture import Architecture, Backbone, LayerChoice, LayerContext, Reducer
 from nas.errors import ArchitectureError
 from nas.model.attention import build_attention
+from nas.model.features import as_map, check_on_grid, chosen_layers, layers_on_grid
 from nas.model.feed_forward import build_feed_forward
 from nas.model.glad import GlobalAggregation
 from nas.model.maps import Guidance, Provided
@@ -137,6 +139,14 @@ class Subnet(nn.Module):
         self.head: nn.Module = (
             nn.Linear(width, backbone.num_classes) if backbone.num_classes else nn.Identity()
         )
+        self.feature_info = [
+            {
+                "module": f"blocks.{i}",
+                "num_chs": width,
+                "reduction": _whole(backbone.image_size / math.sqrt(layer.num_tokens)),
+            }
+            for i, layer in enumerate(architecture.layers)
+        ]
 
     def init_weights(self) -> None:
         """Initialise as timm's ViT does; the operators' own weights keep the values they are built with."""
@@ -189,6 +199,66 @@ class Subnet(nn.Module):
         """Classify; `guidance` and `begun` are for training."""
         return self.forward_head(self.forward_features(images, guidance, begun))
 
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """What layers put out (timm's interface; `features_only=True` calls it).
+
+        Shapes: feature maps [B, D, H, W]; with `output_fmt="NLC"` patch tokens [B, T, D], whether or not they lie on
+        a grid.
+
+        Args:
+            images: Normalised, [B, C, S, S].
+            indices: Layers; a number: so many of the last ones; None: all.
+            norm: Apply the last norm to each, where the network has it before pooling.
+            stop_early: Do not run the layers after the last one asked for.
+            output_fmt: `NCHW` or `NLC`.
+            intermediates_only: Leave out the tokens that `forward_features` returns, which stand first otherwise.
+
+        Raises:
+            ArchitectureError: The tokens of a layer asked for lie on no grid; names those that do.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise ValueError(f"output_fmt must be NCHW or NLC, got {output_fmt!r}")
+        taken = chosen_layers(indices, len(self.blocks))
+        if output_fmt == "NCHW":
+            check_on_grid(taken, self.architecture, self.backbone)
+        x, provided = self._embedded(images), None
+        found: list[Tensor] = []
+        for i, block in enumerate(self.blocks[: taken[-1] + 1] if stop_early else self.blocks):
+            x, provided = block(x, provided)
+            if i in taken:
+                tokens = (self.norm(x) if norm else x)[:, self.num_prefix_tokens :]
+                found.append(as_map(tokens) if output_fmt == "NCHW" else tokens)
+        return found if intermediates_only else (self.norm(x), found)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the layers after the last one asked for, and the classifier (timm's interface).
+
+        Returns:
+            The layers asked for, counted from the first.
+
+        Raises:
+            ArchitectureError: The tokens of such a layer lie on no grid; names those that do.
+        """
+        taken = chosen_layers(indices, len(self.blocks))
+        check_on_grid(taken, self.architecture, self.backbone)
+        self.blocks = self.blocks[: taken[-1] + 1]
+        if prune_norm:
+            self.norm = nn.Identity()
+        if prune_head:
+            self.fc_norm = nn.Identity()
+            self.reset_classifier(0)
+        return taken
+
     def get_classifier(self) -> nn.Module:
         """The last linear layer (timm's interface)."""
         return self.head
@@ -204,6 +274,10 @@ class Subnet(nn.Module):
         """Parameters that the optimiser does not decay (timm's interface)."""
         static = {name for name, _ in self.named_parameters() if name.endswith("static_map")}
         return {"pos_embed", "cls_token"} | static
+
+
+def _whole(value: float) -> float | int:
+    return int(value) if value.is_integer() else value
 
 
 def _default_cfg(**values: Any) -> dict[str, Any]:
@@ -258,7 +332,11 @@ def _create(
 
 @register_model  # type: ignore[untyped-decorator]
 def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
-    """A searched Vision Transformer; `architecture` and `backbone` come from the bundle's config.json."""
+    """A searched Vision Transformer; `architecture` and `backbone` come from the bundle's config.json.
+
+    With `features_only=True` it returns a list of feature maps [B, D, H, W], one a layer of `out_indices`; by default
+    of every layer whose tokens lie on a square grid.
+    """
     kwargs = {
         name: value
         for name, value in kwargs.items()
@@ -274,4 +352,7 @@ def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
         "in_chans": fixed.in_chans,
         "img_size": fixed.image_size,
     } | kwargs
-    return cast(Subnet, build_model_with_cfg(_create, "nas_vit", pretrained, **kwargs))
+    features: dict[str, Any] = {"feature_cls": "getter"}
+    if kwargs.get("features_only"):
+        features["out_indices"] = layers_on_grid(Architecture.from_dict(kwargs["architecture"]), fixed)
+    return cast(Subnet, build_model_with_cfg(_create, "nas_vit", pretrained, feature_cfg=features, **kwargs))

@@ -19,6 +19,7 @@ def run_tasks(
     num_workers: int,
     *,
     num_gpus: float = 0,
+    on_wait: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Job, Result]]:
     """Do each job in a worker process; yields them as they end, whichever is first.
 
@@ -30,6 +31,7 @@ def run_tasks(
         arrays: Put into Ray's object store once; read, never written.
         num_workers: Jobs at a time. On this machine alone not more than it has cores.
         num_gpus: GPUs that Ray sets aside for each.
+        on_wait: Called every few seconds until all are done.
 
     Raises:
         RunError: Ray cannot be started, or is gone.
@@ -47,6 +49,7 @@ def run_tasks(
         while pending:
             connection.check()
             done, _ = ray.wait(list(pending), num_returns=1, timeout=CHECK_S)
+            on_wait()
             for reference in done:
                 finished = pending.pop(reference)
                 pending |= {task.remote(job, stored): job for job in islice(waiting, 1)}
