@@ -34,6 +34,7 @@ from nas.metrics import MACS, TOP1, Objective
 from nas.model.supernet import Supernet
 from nas.pareto import hypervolume
 from nas.space import SearchSpace
+from nas.space_sampling import sample_near
 from nas.stand_alone import space_of_one
 from nas.training.data import ImageData, load_images
 from nas.training.trainer import SupernetTrainer
@@ -78,7 +79,7 @@ def fixed_architectures(space: SearchSpace) -> list[Architecture]:
     """Smallest, largest, and some spread over the MACs range."""
     rng = np.random.default_rng(1)
     low, high = space.macs_range()
-    drawn = [space.sample_near(low + (i + 0.5) / FIXED * (high - low), rng) for i in range(FIXED)]
+    drawn = [sample_near(space, low + (i + 0.5) / FIXED * (high - low), rng) for i in range(FIXED)]
     return [space.smallest(), space.largest(), *drawn]
 
 

@@ -109,7 +109,10 @@ The files, in reading order:
     export_pick.py             from a point of a run's front to a bundle
     redundancy.py              how redundant each layer's attention is: `rank-layers`
     stand_alone.py             an architecture trained alone, as the supernet of its run was
-    trust_run.py               the stand-alone trainings that are left, and what they say: `trust`
+    trained_alone.py           such trainings, each done once: their records, and what is left
+    trust_run.py               what such trainings say of a supernet: `trust`
+    retrain.py                 what a retrained architecture is compared with; its numbers in words
+    retrain_run.py             an architecture of the front trained alone and tested: `retrain`
     rehearsal.py               a few steps and trials, done for real and timed
     forecast.py                what a command will need: `--dry-run`
     cli_options.py             flags and arguments, their types and help
@@ -117,6 +120,7 @@ The files, in reading order:
     cli_latency.py             `latency` and what belongs to it
     cli_look.py                commands that change nothing
     cli_trust.py               `trust`
+    cli_retrain.py             `retrain`
     cli.py                     commands, exit codes
 """
 

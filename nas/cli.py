@@ -49,6 +49,7 @@ from nas.cli_options import (
     recipe_of,
 )
 from nas.cli_output import flat_csv, print_result, show_front
+from nas.cli_retrain import retraining
 from nas.cli_trust import trusting
 from nas.errors import ConfigError, NasError
 
@@ -67,6 +68,7 @@ app = typer.Typer(
 )
 app.add_typer(looking)
 app.add_typer(trusting)
+app.add_typer(retraining)
 app.add_typer(timing, name="latency")
 
 

@@ -1,7 +1,7 @@
 """From a point of a run's front to a bundle: measured again, tested once, and written with where it came from."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,12 @@ from nas.errors import ExportError, RunError
 from nas.evaluation.accuracy import count_correct
 from nas.evaluation.scores import top1_percent, wilson_interval
 from nas.export import ExportReport, export_bundle
-from nas.metrics import TOP1
-from nas.pareto import ParetoFront
+from nas.model.subnet import Subnet
+from nas.pareto import FrontPoint, ParetoFront
 from nas.pipeline import trained_supernet
 from nas.progress import Reporter
 from nas.run_directory import RunDirectory
-from nas.session import reopen, torch_threads
+from nas.session import Session, reopen, torch_threads
 from nas.supernet_runs import owner
 
 
@@ -29,39 +29,80 @@ def export_pick(
         ExportError: Something written differs from what was searched; nothing is left behind.
     """
     run = RunDirectory.open(path)
-    point = ParetoFront.from_run(path).pick(pick)
-    if run.front() is None:
-        raise RunError(
-            f"{path}: the search has not ended, so there is no final table", hint="run it to the end first"
-        )
+    point = final_point(run, pick)
     owning = owner(run, point)
     session = reopen(owning.path, reporter)
-    subnet = trained_supernet(session).extract(point.architecture)
-    conditions = point.measurement.conditions
+    return export_measured(
+        session,
+        trained_supernet(session).extract(point.architecture),
+        front_row(run, point.digest),
+        directory,
+        formats,
+        provenance={
+            **provenance(
+                run, point.digest, f"python search.py export {run.path} --pick {pick} --to {directory}"
+            ),
+            "supernet_digest": owning.manifest["supernet_digest"],
+        },
+    )
+
+
+def final_point(run: RunDirectory, pick: str) -> FrontPoint:
+    """The point of a run's final front that a user asks for.
+
+    Raises:
+        RunError: No point or more than one answers, or the search has not ended.
+    """
+    point = ParetoFront.from_run(run.path).pick(pick)
+    if run.front() is None:
+        raise RunError(
+            f"{run.path}: the search has not ended, so there is no final table",
+            hint="run it to the end first",
+        )
+    return point
+
+
+def front_row(run: RunDirectory, digest: str) -> dict[str, Any]:
+    """The row of the table, as in `front --format json`."""
+    points: list[dict[str, Any]] = ParetoFront.from_run(run.path).to_dict(run.name)["points"]
+    return next(row for row in points if row["digest"] == digest)
+
+
+def export_measured(
+    session: Session,
+    subnet: Subnet,
+    row: Mapping[str, Any],
+    directory: Path,
+    formats: Sequence[str],
+    *,
+    provenance: Mapping[str, Any],
+) -> ExportReport:
+    """Measure a network again, test it, and write it as a bundle if it is what its row says.
+
+    Raises:
+        ExportError: Its top-1 on the search split is another than the row's, or something written differs.
+    """
+    conditions = row["conditions"]
     common: dict[str, Any] = {
         "batch_size": session.config.evaluate.batch_size,
         "device": session.device,
-        "precision": conditions.precision,
+        "precision": conditions["precision"],
     }
     images = session.data.search
     ranked = images.part(0, session.config.evaluate.max_images or len(images))
     with torch_threads(1):
         again = top1_percent(count_correct(subnet.to(session.device), ranked, **common))
         tested = count_correct(subnet, session.data.open_test(), **common)
-    table = point.value(TOP1)
-    if not math.isclose(again, table, abs_tol=1e-9):
+    if not math.isclose(again, row["top1"], abs_tol=1e-9):
         raise ExportError(
-            f"{point.digest}: top-1 on the search split is {again:.4f} % now and {table:.4f} % in the table",
-            hint=f"the table was measured on {conditions.device} with torch {conditions.torch}",
+            f"{row['digest']}: top-1 on the search split is {again:.4f} % now and {row['top1']:.4f} % in the table",
+            hint=f"the table was measured on {conditions['device']} with torch {conditions['torch']}",
         )
     test = {
         "test_top1": top1_percent(tested),
         "test_top1_ci": list(wilson_interval(tested)),
         "test_images": len(tested),
     }
-    row = next(
-        p for p in ParetoFront.from_run(path).to_dict(run.name)["points"] if p["digest"] == point.digest
-    )
     return export_bundle(
         subnet.cpu(),
         directory,
@@ -70,23 +111,18 @@ def export_pick(
         std=session.data.std,
         class_names=session.data.class_names,
         point={**row, **test},
-        provenance={
-            **_provenance(run, point.digest, pick, directory),
-            "supernet_digest": owning.manifest["supernet_digest"],
-        },
-        on_step=lambda text: reporter.line("export", text),
+        provenance=provenance,
+        on_step=lambda text: session.reporter.line("export", text),
     )
 
 
-def _provenance(run: RunDirectory, digest: str, pick: str, directory: Path) -> dict[str, Any]:
+def provenance(run: RunDirectory, digest: str, command: str) -> dict[str, Any]:
+    """Where a network of a run comes from, and the commands that make it again."""
     manifest = run.manifest
     return {
         "run": run.name,
         "digest": digest,
-        "commands": [
-            manifest["command"],
-            f"python search.py export {run.path} --pick {pick} --to {directory}",
-        ],
+        "commands": [manifest["command"], command],
         **{
             key: manifest[key]
             for key in ("versions", "device", "precision", "seed", "splits", "space_digest")

@@ -98,6 +98,7 @@ class RunDirectory:
         training_log: The course of its training, a table.
         supernets_dir: Folder of the runs of supernet trials.
         trust_dir: Folder of the architectures trained alone.
+        retrain_dir: Folder of what `retrain` found; the trainings are below it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,6 +111,7 @@ class RunDirectory:
         self.training_log = self.supernet_dir / TRAINING_LOG
         self.supernets_dir = path / "supernets"
         self.trust_dir = path / "trust"
+        self.retrain_dir = path / "retrain"
 
     @classmethod
     def create(
@@ -326,6 +328,12 @@ class RunDirectory:
     def write_trust(self, values: Mapping[str, Any]) -> None:
         """Write `trust.json`: how well the supernet ranks (`nas.trust`)."""
         atomic_write_text(self.path / TRUST, to_json_text({"schema_version": SCHEMA_VERSION, **values}))
+
+    def write_retrain(self, digest: str, values: Mapping[str, Any]) -> None:
+        """Write `retrain/<digest>.json`: how good an architecture is when it is trained alone."""
+        self.retrain_dir.mkdir(exist_ok=True)
+        text = to_json_text({"schema_version": SCHEMA_VERSION, **values})
+        atomic_write_text(self.retrain_dir / f"{digest}.json", text)
 
     def findings(self) -> dict[str, Any]:
         """What `trust` and `retrain` found, by file name; raises a RunError where a file is damaged."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from nas.architecture import Architecture
-from nas.config import RunConfig
 from nas.errors import ConfigError, RunError
 from nas.pipeline import supernet_trainer
 from nas.progress import Reporter, duration
@@ -25,19 +24,19 @@ LOOK_EVERY_S = 1.0  # at the checkpoints of trainings that go on
 Job = tuple[StandAloneSetup, Architecture]
 
 
-def stand_alone_setup(session: Session, config: RunConfig, epochs: int | None, folder: Path) -> StandAloneSetup:
+def stand_alone_setup(session: Session, epochs: int | None, folder: Path) -> StandAloneSetup:
     """How architectures of a run are trained alone; the seed is that of the first trainings.
 
     Args:
-        session: Of the run.
-        config: What decides the trainings.
+        session: Of the run, with the configuration that decides the trainings.
         epochs: Of a training; None: as many as the supernet had.
         folder: Of records and checkpoints.
 
     Raises:
-        ConfigError: The supernet had no epoch, and none is given.
+        ConfigError: The supernet had no epoch, and none is given; or the teacher cannot be had.
     """
-    epochs = supernet_trainer(session).epochs if epochs is None else epochs
+    planned, config = supernet_trainer(session), session.config
+    epochs = planned.epochs if epochs is None else epochs
     if epochs < 1:
         raise ConfigError(
             f"{session.run.path}: its supernet had no epoch of training, so there is no recipe to train with",
@@ -106,7 +105,9 @@ def trained_alone(
             if now - looked < LOOK_EVERY_S and len(ended) < total:
                 return
             looked = now
-            done = len(ended) + _under_way([j for j in missing if records[j[0].seed, j[1].digest] is None], steps)
+            done = len(ended) + _under_way(
+                [j for j in missing if records[j[0].seed, j[1].digest] is None], steps
+            )
             left = duration((now - started) / (done - first) * (total - done)) if done > first else "unknown"
             failures = sum(record["error"] is not None for record in ended)
             bar(
@@ -176,6 +177,7 @@ def _write(setup: StandAloneSetup, architecture: Architecture, result: Result) -
         "recipe": setup.recipe,
         "epochs": setup.config.train.epochs,
         "top1": None if measurement is None else measurement.values["top1"],
+        "top1_ci": None if measurement is None else list(measurement.intervals["top1"]),
         "conditions": None if measurement is None else measurement.conditions.to_dict(),
         "seconds": None if measurement is None else measurement.seconds,
         "error": result.error,

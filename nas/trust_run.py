@@ -1,35 +1,21 @@
 """`trust RUN`: the stand-alone trainings that are left, their records, and what they say of the supernet."""
 
-import json
-import shutil
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nas.architecture import Architecture
 from nas.config import RunConfig
-from nas.errors import ConfigError, RunError
 from nas.evaluation.evaluator import SubnetEvaluator
 from nas.model.supernet import Supernet
-from nas.pipeline import evaluator_setup, supernet_trainer, trained_supernet
-from nas.progress import Reporter, duration
-from nas.run_directory import atomic_write_text, to_json_text
-from nas.search.ray_tasks import run_tasks
-from nas.search.workers import Result
+from nas.pipeline import evaluator_setup, trained_supernet
+from nas.progress import Reporter
 from nas.session import Session, reopen, torch_threads
-from nas.stand_alone import (
-    StandAloneSetup,
-    image_arrays,
-    recipe_digest,
-    train_alone,
-)
-from nas.training.data import ImageData, sealed_test_split
+from nas.trained_alone import RECORD_VERSION, stand_alone_setup, trained_alone
+from nas.training.data import sealed_test_split
 from nas.trust import architecture_row, check_counts, choose, rank_statistics
 from nas.trust_figure import trust_figure
-
-_RECORD_VERSION = 1
 
 
 def trust(
@@ -59,7 +45,7 @@ def trust(
     session = reopen(path, reporter)
     with session.run.lock():
         supernet = trained_supernet(session)
-        setup = stand_alone_setup(session, session.config, epochs, session.run.trust_dir)
+        setup = stand_alone_setup(session, epochs, session.run.trust_dir)
         chosen = choose(session.space, architectures, session.config.seed)
         if len(chosen) < architectures:
             reporter.line("space", f"{session.space.name} has no more than {len(chosen)} architectures")
@@ -98,7 +84,7 @@ def trust(
         trust_figure(found, session.run.figure_path("trust"))
     for record in failed:
         reporter.line("failed", f"{record['digest']}, seed {record['seed']}: {record['error']}")
-    return {"schema_version": _RECORD_VERSION, **found}
+    return {"schema_version": RECORD_VERSION, **found}
 
 
 def inherited_top1(

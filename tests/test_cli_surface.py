@@ -30,6 +30,18 @@ COMMANDS = {
     "doctor": {"--format"},
     "latency": set(),
     "trust": {"--architectures", "--seeds", "--epochs", "--workers", "--format"},
+    "retrain": {
+        "--pick",
+        "--from",
+        "--seeds",
+        "--epochs",
+        "--baseline",
+        "--teacher",
+        "--set",
+        "--workers",
+        "--to",
+        "--format",
+    },
     "rank-layers": {"--init", "--data", "--images", "--seed", "--device", "--set", "--format"},
 }
 

@@ -43,7 +43,17 @@ LAYERS: tuple[tuple[set[str], ...], ...] = (
     ({"evaluation"},),
     (
         {"search"},
-        {"report", "figure", "terminal_plot", "html_report", "compare", "check", "trust", "trust_figure"},
+        {
+            "report",
+            "figure",
+            "terminal_plot",
+            "html_report",
+            "compare",
+            "check",
+            "trust",
+            "trust_figure",
+            "retrain",
+        },
         {"bundle", "model_card", "export"},
         {"progress"},
         {"doctor"},
@@ -53,18 +63,17 @@ LAYERS: tuple[tuple[set[str], ...], ...] = (
         {"redundancy"},
         {"device_measure", "latency_runs", "latency_exchange"},
         {"supernet_trial", "supernet_union"},
-        {"stand_alone", "trust_run"},
+        {"stand_alone", "trained_alone", "trust_run", "retrain_run", "export_pick"},
         {"rehearsal", "forecast"},
-        {"export_pick"},
     ),
-    ({"cli_options", "cli_latency", "cli_output", "cli_look", "cli_trust", "cli"},),
+    ({"cli_options", "cli_latency", "cli_output", "cli_look", "cli_trust", "cli_retrain", "cli"},),
 )
 AT_HOME = {
     "optuna": ("search",),
     "ray": ("search", "ray_connection", "training.distributed"),
     "pandas": ("report", "run_directory"),
     "matplotlib": ("report", "figure", "trust_figure"),
-    "typer": ("cli", "cli_latency", "cli_look", "cli_trust", "cli_options"),
+    "typer": ("cli", "cli_latency", "cli_look", "cli_trust", "cli_retrain", "cli_options"),
 }
 LOOKING = ("nas", "nas.space", "nas.cost", "nas.pareto", "nas.run_directory", "nas.report", "nas.cli")
 HEAVY = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")
