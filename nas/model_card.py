@@ -90,6 +90,7 @@ def model_card(
     )
     sections = {
         "Metrics": "\n".join(_metrics(table)) + "\n",
+        **({"Training": _training(table["retrained"])} if table.get("retrained") else {}),
         "Use": f"{snippets}\n{normalised}",
         "Files": "\n".join(_files(table["formats"])) + "\n",
         "Layers": "\n".join(_layers(architecture)) + "\n",
@@ -122,6 +123,27 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     if conditions:
         yield "Measured under: " + ", ".join(f"{key} {value}" for key, value in conditions.items()) + "."
+
+
+def _training(retrained: Mapping[str, Any]) -> str:
+    """How a network was trained alone, and over all seeds."""
+    start = {"scratch": "random weights", "inherited": f"weights of the supernet {retrained['supernet']}"}
+    number = retrained["num_seeds"]
+    chosen = f", the best of {number} seeds on the search split" if number > 1 else ""
+    rows = [row for row in (retrained["picked"], retrained["baseline"]) if row]
+    lines = [
+        f"Trained alone for {retrained['epochs']} epochs from {start[retrained['from']]}, seed {retrained['seed']}"
+        f"{chosen}. The recipe is under `retrained` in `metrics.json`.",
+        "",
+        f"| architecture | top-1 on the test split, {number} seed{'s' * (number != 1)}, % "
+        "| with the supernet's weights, % |",
+        "| --- | ---: | ---: |",
+    ]
+    labels = ("this one", f"{rows[-1]['name']}, trained the same way")
+    for row, label in zip(rows, labels, strict=False):
+        spread = "" if row["test_top1_sd"] is None else f" ± {row['test_top1_sd']:.2f}"
+        lines.append(f"| {label} | {row['test_top1']:.2f}{spread} | {row['inherited_test_top1']:.2f} |")
+    return "\n".join(lines) + "\n"
 
 
 def _triple(values: Sequence[float]) -> str:

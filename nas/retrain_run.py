@@ -51,9 +51,9 @@ class Request:
     settings: tuple[str, ...] = ()
     with_baseline: bool = True
 
-    def command(self, run: Path, directory: Path) -> str:
+    def command(self, run: Path, digest: str, directory: Path) -> str:
         """The command line that makes the bundle again."""
-        words = ["retrain", str(run), "--pick", self.pick, "--from", self.start, "--seeds", str(self.seeds)]
+        words = ["retrain", str(run), "--pick", digest, "--from", self.start, "--seeds", str(self.seeds)]
         words += [] if self.epochs is None else ["--epochs", str(self.epochs)]
         words += [] if self.teacher is None else ["--teacher", self.teacher]
         words += [word for setting in self.settings for word in ("--set", setting)]
@@ -147,6 +147,7 @@ def retrain(
             "settings": _settings(setup),
         }
         run.write_retrain(point.digest, found)
+        reporter.line("report", f"python search.py report {shlex.quote(str(path))} puts it onto the page")
     if directory is not None:
         _export(run, session, setups, point.architecture, records, found, request, directory)
     return {"schema_version": SCHEMA_VERSION, **found}
@@ -231,6 +232,7 @@ def _export(
     ended = [r for r in records if r["digest"] == architecture.digest and r["error"] is None]
     best = max(ended, key=lambda record: (record["top1"], -record["seed"]))
     subnet = trained_network(next(s for s in setups if s.seed == best["seed"]), architecture)
+    session.reporter.line("export", f"seed {best['seed']}, the best on the search split, to {directory}")
     row = front_row(run, architecture.digest)
     latency = {
         key: value for key, value in row["conditions"].items() if key.startswith(("target", "latency"))
@@ -254,7 +256,7 @@ def _export(
         directory,
         tuple(FILES),
         provenance={
-            **provenance(run, architecture.digest, request.command(run.path, directory)),
+            **provenance(run, architecture.digest, request.command(run.path, architecture.digest, directory)),
             "supernet_digest": found["supernet"],
             "retrain": {**recipe, "seed": best["seed"]},
         },
