@@ -33,6 +33,8 @@ logits = model(torch.zeros(1, {C}, {S}, {S}))
 ```
 
 Without `pretrained=True` timm builds it with random weights. `num_classes=N` gives it a fresh classifier.
+`features_only=True` makes it a backbone for detection and segmentation: a list of feature maps, one a layer of
+`out_indices`; by default of every layer whose tokens lie on a square grid.
 """,
     "pt2": """With torch alone, on normalised images, any batch size:
 
@@ -128,12 +130,12 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
 def _training(retrained: Mapping[str, Any]) -> str:
     """How a network was trained alone, and over all seeds."""
     start = {"scratch": "random weights", "inherited": f"weights of the supernet {retrained['supernet']}"}
-    number = retrained["num_seeds"]
+    number, epochs = retrained["num_seeds"], retrained["epochs"]
     chosen = f", the best of {number} seeds on the search split" if number > 1 else ""
     rows = [row for row in (retrained["picked"], retrained["baseline"]) if row]
     lines = [
-        f"Trained alone for {retrained['epochs']} epochs from {start[retrained['from']]}, seed {retrained['seed']}"
-        f"{chosen}. The recipe is under `retrained` in `metrics.json`.",
+        f"Trained alone for {epochs} epoch{'s' * (epochs != 1)} from {start[retrained['from']]}, "
+        f"seed {retrained['seed']}{chosen}. The recipe is under `retrained` in `metrics.json`.",
         "",
         f"| architecture | top-1 on the test split, {number} seed{'s' * (number != 1)}, % "
         "| with the supernet's weights, % |",

@@ -111,7 +111,7 @@ def retrain_table(found: Mapping[str, Any]) -> "Table":
 
     rows = networks(found)
     factor, prefix = unit_of([row["macs"] for row in rows])
-    words = {"scratch": "random weights", "inherited": "weights of the supernet"}
+    words = {"scratch": "random weights", "inherited": "the inherited weights"}
     table = Table(title=f"{found['run']}: {found['picked']['digest']} trained alone", box=box.SIMPLE_HEAD)
     table.caption_justify = "left"
     table.add_column("architecture", no_wrap=True)
@@ -129,8 +129,10 @@ def retrain_table(found: Mapping[str, Any]) -> "Table":
         )
     seeds = f"{found['num_seeds']} seed{'s' * (found['num_seeds'] != 1)}"
     lines = [
-        f"from {words[found['from']]} ({found['supernet']}), {found['epochs']} epochs on the train split, {seeds}"
+        f"alone: from {words[found['from']]}, {found['epochs']} epoch{'s' * (found['epochs'] != 1)} "
+        f"on the train split, {seeds}"
         f"{'' if found['num_seeds'] == 1 else ': mean ± standard deviation'}",
+        f"inherited: weights of the supernet {found['supernet']}",
         f"{found['search_images']} search images, which chose the architecture; {found['test_images']} test images",
     ]
     if found["failed"]:

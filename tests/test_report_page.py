@@ -273,6 +273,21 @@ def trust(run):
     return run
 
 
+def retrained(run):
+    accuracies = {
+        "inherited_top1": 80.0,
+        "top1": 85.25,
+        "top1_sd": 1.5,
+        "inherited_test_top1": 79,
+        "test_top1": 84,
+    }
+    picked = {"name": "knee", "digest": "0123456789ab", "test_top1_sd": 2.125, **accuracies}
+    counts = {"num_seeds": 2, "epochs": 30, "search_images": 287, "test_images": 359}
+    found = {"from": "scratch", "picked": picked, "baseline": None, "supernet": "ab", **counts}
+    run.write_retrain("0123456789ab", found)
+    return run
+
+
 def without_intervals(trial: Trial) -> Trial:
     trial.measurement.intervals.clear()
     return trial
@@ -287,6 +302,7 @@ CASES = {
     "a search that goes on": lambda path: make_run(path, made_trials(12), is_final=False),
     "an old run": lambda path: make_run(path, [without_intervals(trial) for trial in made_trials(12)]),
     "trust": lambda path: trust(make_run(path, made_trials(12))),
+    "retrain": lambda path: retrained(make_run(path, made_trials(12))),
 }
 
 
@@ -312,6 +328,7 @@ def test_runs_at_the_edge_are_drawn_and_answer(browser, tmp_path, case):
         case == "a search that goes on"
     )
     assert ("0.510, 95 % interval 0.200 to 0.700" in words) == (case == "trust")
+    assert ("80.00 85.25 ± 1.50 79.00 84.00 ± 2.1" in words) == (case == "retrain")
 
 
 def test_a_name_full_of_markup_is_text(browser, tmp_path):

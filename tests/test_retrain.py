@@ -298,7 +298,7 @@ def test_the_bundle_is_the_network_of_the_best_seed_and_says_how_it_was_trained(
     provenance = json.loads((tmp_path / "vit" / "provenance.json").read_text())
     assert provenance["retrain"]["settings"] == home[1]["settings"]
     card = (tmp_path / "vit" / "README.md").read_text()
-    assert "Trained alone for 1 epochs from weights of the supernet" in card
+    assert "Trained alone for 1 epoch from weights of the supernet" in card
     assert f"| this one | {picked['test_top1']:.2f} ± {picked['test_top1_sd']:.2f} |" in card
     again = command(*provenance["commands"][1].split()[2:], "--workers=0")
     assert "4 trainings, 4 done already" in again.stderr

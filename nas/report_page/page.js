@@ -129,11 +129,27 @@ function trust(host) {
   if (!Object.hasOwn(DATA.findings, "trust.json")) host.append(node("p", { class: "note" }, "Top-1 here is measured with weights inherited from the supernet; how well that ranks stand-alone training was not measured in this run."),
     command("measure it", DATA.trust_command));
   for (const [name, values] of Object.entries(DATA.findings)) {
+    if (values.picked) {
+      host.append(node("h3", {}, `${values.picked.digest} trained alone`), ...retrained(values));
+      continue;
+    }
     const pairs = Object.values(values).filter(Array.isArray).find((list) => list.length && known(list[0].inherited_top1) && known(list[0].stand_alone_top1));
     const columns = node("div", { class: "two" }, facts(flat(values)));
     host.append(node("h3", {}, name), columns);
     if (pairs) columns.append(inheritedPlot(pairs));
   }
+}
+
+// What `retrain` found: inherited and own top-1 on both splits, of the architecture and of its baseline.
+function retrained(values) {
+  const spread = (row, key) => `${row[key].toFixed(2)}${known(row[`${key}_sd`]) ? ` ± ${row[`${key}_sd`].toFixed(2)}` : ""}`;
+  const rows = [values.picked, values.baseline].filter(known).map((row) => node("tr", {}, node("td", { class: "left" }, `${row.name} (${row.digest})`),
+    ...[row.inherited_top1.toFixed(2), spread(row, "top1"), row.inherited_test_top1.toFixed(2), spread(row, "test_top1")].map((text) => node("td", {}, text))));
+  const heads = [["architecture", "left"], ...["search", "test"].flatMap((split) => ["inherited", "alone"].map((way) => [`${split}, ${way}`]))];
+  const start = values.from === "scratch" ? "random weights" : "the inherited weights";
+  const seeds = values.num_seeds > 1 ? `${values.num_seeds} seeds, mean ± standard deviation` : "1 seed";
+  return [node("div", { class: "scroll" }, table(heads, rows)), node("p", { class: "note" }, `Top-1, %. Alone: ${values.epochs} epochs from ${start}, ${seeds}. ` +
+    `${values.search_images} search images, which chose the architecture; ${values.test_images} test images, which no training and no search has seen. Inherited: supernet ${values.supernet}.`)];
 }
 
 function conditionTables([left, right]) {
