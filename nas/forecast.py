@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas import cost, pipeline
-from nas.evaluation.exclusive import CALIBRATION_ROUNDS
+from nas.evaluation.exclusive import CALIBRATION_ROUNDS, PATIENCE
 from nas.evaluation.latency import SHORTEST_S, WARM_UP
 from nas.front_latency import SHARE_ROUNDS
 from nas.pipeline import Budget
@@ -238,9 +238,9 @@ def _searching_values(
         )
     front = front_size(done + trials, len(config.search.objectives))
     share = proposals.design_macs / cost.macs(space.largest(), space.backbone)  # as spread out as a front
-    final_s = final_stage_s(
-        front, config.evaluate.final_rounds, share * searching.reference_s, searching.reference_s
-    )
+    # Rounds go on until intervals are narrow; on shared machines they never were before the last one.
+    rounds = PATIENCE * config.evaluate.final_rounds * max(1, len(config.evaluate.targets))
+    final_s = final_stage_s(front, rounds, share * searching.reference_s, searching.reference_s)
     files = (done + trials) * searching.trial_bytes + front * searching.point_bytes + searching.fixed_bytes
     return {
         "search_s": search_s,
