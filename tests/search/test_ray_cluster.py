@@ -16,11 +16,12 @@ from search_fakes import digits, outline, search
 from nas.ray_connection import RayConnection
 from nas.run_directory import RunDirectory
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 HERE = Path(__file__).parent
 IMPORTS = os.pathsep.join(map(str, [HERE, HERE.parent, HERE.parents[1]]))
 NUM_TRIALS = 40
+PATIENCE_S = 240  # starting workers takes a minute where three processes share a core
 RESUMES = "nothing that was finished is lost: the same command goes on"
 
 
@@ -43,7 +44,7 @@ def log(folder: Path) -> list[tuple[str, str]]:
 
 
 def wait_for(is_reached, driver: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not is_reached():
         if driver.poll() is not None or time.monotonic() > deadline:
             driver.kill()
@@ -53,7 +54,7 @@ def wait_for(is_reached, driver: subprocess.Popen) -> None:
 
 def end_of(driver: subprocess.Popen) -> tuple[int, list[str]]:
     """Exit code and what it wrote."""
-    lines = driver.communicate(timeout=60)[0].splitlines()
+    lines = driver.communicate(timeout=PATIENCE_S)[0].splitlines()
     return driver.returncode, lines
 
 
