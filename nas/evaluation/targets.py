@@ -143,12 +143,7 @@ def machine_state() -> dict[str, Any]:
     """What disturbs a measurement: load averages of 1 and 5 minutes, and the clock in MHz where it is known."""
     try:
         frequency = psutil.cpu_freq()
-    except (
-        OSError,
-        NotImplementedError,
-        AttributeError,
-        RuntimeError,
-    ):  # hidden in containers, and on some chips
+    except (OSError, AttributeError, RuntimeError):  # hidden in containers, and on some chips
         frequency = None
     load = psutil.getloadavg()
     return {
