@@ -1,6 +1,7 @@
 """Which training recipe makes the best supernet in the same CPU time, and which ranks as training alone does.
 
     python benchmarks/recipes.py DATA [--space benchmarks/recipes.yaml] [--seconds 120] [--seeds 3] [--processes 2]
+    python benchmarks/recipes.py DATA --seconds 300 --recipes default,"whole batch" --table recipes_longer
 
 DATA is a data spec, such as parquet:TRAIN,TEST. How long a step of a recipe takes is measured first, interleaved with
 the others; then every recipe gets as many epochs as fit the CPU seconds, one thread, and each seed anew. Measured on
@@ -44,10 +45,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "default": DEFAULT,
     "whole batch": {"images": "whole"},
     "2 random": {"num_random": 2},
-    "whole, 2 relatives": {"images": "whole", "num_random": 2, "relatives": True},
+    "whole batch 2 relatives": {"images": "whole", "num_random": 2, "relatives": True},
     "uniform draw": {"draw": "uniform"},
-    "single path, uniform (SPOS)": {"rule": "single_path", "draw": "uniform"},
-    "labels, no distillation": {"distill": "none"},
+    "single path uniform (SPOS)": {"rule": "single_path", "draw": "uniform"},
+    "labels only": {"distill": "none"},
     "hard distillation": {"distill": "hard"},
     "alpha-divergence": {"distill": "alpha"},
     "conflict-free": {"conflict_free": True},
@@ -230,7 +231,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--alone-seeds", type=int, default=2)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--recipes", default=",".join(RECIPES), help="those to train, by name")
+    parser.add_argument("--table", default="recipes")
     options = parser.parse_args()
+    names = options.recipes.split(",")
+    if unknown := [name for name in names if name not in RECIPES]:
+        parser.error(f"no such recipe: {', '.join(unknown)}; there are {', '.join(RECIPES)}")
     CACHE.mkdir(parents=True, exist_ok=True)
     space, data = opened(options.space, options.data)
     timing = CACHE / f"{space.digest}-steps.json"
@@ -238,7 +244,10 @@ def main() -> None:
         timing.write_text(json.dumps(step_seconds(space, data)))
     step_s: dict[str, float] = json.loads(timing.read_text())
     steps_per_epoch = len(data.train) // TrainConfig().batch_size
-    epochs = {name: max(1, round(options.seconds / (step_s[name] * steps_per_epoch))) for name in RECIPES}
+    epochs = {
+        name: max(1, round(options.seconds / (step_s[name] * steps_per_epoch)))
+        for name in {"default", *names}
+    }
     jobs: list[tuple[Any, tuple[Any, ...], str]] = []
     for seed in range(max(options.seeds, options.alone_seeds)):
         if seed < options.seeds:
@@ -248,7 +257,7 @@ def main() -> None:
                     (options.space, options.data, name, epochs[name], seed),
                     recipe_key(name, epochs, seed),
                 )
-                for name in RECIPES
+                for name in names
             ]
         if seed < options.alone_seeds:
             jobs += [
@@ -269,7 +278,7 @@ def main() -> None:
         ]
     ).T
     rows = []
-    for name in RECIPES:
+    for name in names:
         keys = [recipe_key(name, epochs, seed) for seed in range(options.seeds)]
         found = [results[key] for key in keys if key in results]
         if found:
@@ -283,7 +292,7 @@ def main() -> None:
         if alone.shape[1] > 1:
             trained += f", of one seed and another {tau_of(list(alone[:, 0]), list(alone[:, 1])):.3f}"
     write_table(
-        "recipes",
+        options.table,
         rows,
         f"{space.name}: {len(data.train)} training, {len(data.search)} search images, "
         f"batch {TrainConfig().batch_size}, fp32, one thread, about {options.seconds:g} CPU s a training; "

@@ -67,11 +67,10 @@ def smoothed(before: tuple[float, ...] | None, now: tuple[float, float, float]) 
 class TrainLog:
     """The course of a training as a table beside its checkpoints.
 
-    A training that was killed goes on from a checkpoint; rows of steps that it does again are replaced.
+    A training that was killed, or diverged, goes on from a checkpoint; rows of steps that it does again are replaced.
 
     Args:
         path: Of the file.
-        done: Steps that the training has done already.
         steps: Steps in all.
     """
 
@@ -86,15 +85,17 @@ class TrainLog:
         "images_per_second",
     )
 
-    def __init__(self, path: Path, done: int, steps: int) -> None:
+    def __init__(self, path: Path, steps: int) -> None:
         self.path, self.every = path, max(steps // LOGGED, 1)
         self.rows: list[dict[str, str]] = []
         if path.exists():
             with path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= done]
+                self.rows = list(csv.DictReader(file))
 
     def add(self, progress: TrainProgress) -> None:
         """Take note of a step, if it is one of those that are written down."""
+        while self.rows and int(self.rows[-1]["step"]) >= progress.step:
+            self.rows.pop()
         if progress.step % self.every and progress.step != progress.steps:
             return
         p = progress

@@ -125,7 +125,7 @@ class SupernetTrainer:
             CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
         """
         step = first = self.begin()
-        log = TrainLog(self.directory / TRAINING_LOG, first, self.steps)
+        log = TrainLog(self.directory / TRAINING_LOG, self.steps)
         started = saved = time.monotonic()
         losses: tuple[float, float, float] | None = None
         warning = ""

@@ -99,3 +99,15 @@ def test_a_checkpoint_of_something_else_is_refused_with_every_difference(tmp_pat
     assert "space: 'abc', expected 'xyz'" in caught.value.message
     assert "seed: None, expected 3" in caught.value.message
     assert "recipe" not in caught.value.message
+
+
+def test_a_checkpoint_of_an_earlier_version_means_the_default_by_a_key_that_it_lacks(tmp_path):
+    save(tmp_path, 1)
+    expected = {"space": "abc", "recipe": {"lr": 0.1, "added_later": "off"}}
+    defaults = {"recipe": {"lr": 0.5, "added_later": "off"}}
+    assert load_checkpoint(tmp_path, expected=expected, defaults=defaults).step == 1
+    for other in ({"added_later": "on"}, {"lr": 0.5}):
+        with pytest.raises(CheckpointError, match="recipe"):
+            load_checkpoint(
+                tmp_path, expected={**expected, "recipe": {**expected["recipe"], **other}}, defaults=defaults
+            )

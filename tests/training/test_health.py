@@ -28,11 +28,11 @@ class SometimesNaN:
         return torch.full((len(images), 10), math.nan if self.count in self.calls else 0.0)
 
 
-def taught(directory, teacher):
+def taught(directory, teacher, minutes=1e-9):
     return SupernetTrainer(
         Supernet(tiny_space()),
         few_digits(),
-        TrainConfig(epochs=2, batch_size=32, warmup_epochs=0, checkpoint_minutes=1e-9),
+        TrainConfig(epochs=2, batch_size=32, warmup_epochs=0, checkpoint_minutes=minutes),
         seed=0,
         device=torch.device("cpu"),
         precision="fp32",
@@ -79,6 +79,24 @@ def test_a_training_that_diverges_again_and_again_stops_with_its_last_good_check
     again = taught(tmp_path, SometimesNaN())
     assert again.resume() == 3
     assert all(p.isfinite().all() for p in again.supernet.parameters())
+
+
+def logged_steps(directory):
+    with (directory / "log.csv").open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def test_steps_that_are_done_again_after_a_divergence_are_in_the_log_once(tmp_path):
+    taught(tmp_path, SometimesNaN(6), minutes=1e6).run()  # no checkpoint but the first: steps 1 to 5 come again
+    assert logged_steps(tmp_path) == list(range(1, 9))
+
+
+def test_steps_that_are_done_again_since_the_newest_checkpoint_was_torn_are_in_the_log_once(tmp_path):
+    trainer(tmp_path).run()
+    torn = tmp_path / "step-00000008.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-1])
+    trainer(tmp_path).run()
+    assert logged_steps(tmp_path) == list(range(1, 9))
 
 
 def test_the_log_has_the_course_of_the_training_once_although_it_was_killed(tmp_path):

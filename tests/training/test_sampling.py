@@ -92,7 +92,7 @@ def test_relatives_begin_alike_and_others_seldom_do():
     related = [shared(step, relatives=True) for step in range(30)]
     strangers = [shared(step) for step in range(30)]
     assert sum(related) > 3 * sum(strangers)
-    assert min(related) < max(related)
+    assert len(set(related)) > 5  # up to a random layer
 
 
 def test_genes_are_set_free_stage_by_stage():

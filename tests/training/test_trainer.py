@@ -81,6 +81,21 @@ def test_resuming_is_exact_with_every_part_of_the_recipe(tmp_path, recipe):
     assert equal(weights(trainer(tmp_path / "stopped", **recipe).run()), whole)
 
 
+PARTS = ("patch_embed.", "blocks.0.", "blocks.1.", "head.")
+
+
+def test_layer_wise_decay_slows_early_layers_more_than_late_ones(tmp_path):
+    decayed = trainer(tmp_path, layer_decay=0.5)
+    names = {id(parameter): name for name, parameter in decayed.supernet.named_parameters()}
+    scale = {
+        names[id(parameter)]: group["lr_scale"]
+        for group in decayed.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    by_part = {part: {scale[name] for name in scale if name.startswith(part)} for part in PARTS}
+    assert by_part == {part: {0.5 ** (len(PARTS) - 1 - place)} for place, part in enumerate(PARTS)}
+
+
 def test_a_torn_newest_checkpoint_costs_only_the_steps_since_the_one_before(straight, tmp_path):
     with pytest.raises(StoppedError):
         trainer(tmp_path).run(stop_at(5))
