@@ -13,6 +13,7 @@ from train_speed import synthetic
 
 from nas.config import EvaluateConfig
 from nas.evaluation.evaluator import EvaluatorSetup, SubnetEvaluator
+from nas.metrics import LATENCY
 from nas.model.supernet import Supernet
 from nas.space import SearchSpace
 from nas.training.data import ImageSet
@@ -48,8 +49,8 @@ def main() -> None:
                     device="cpu",
                     precision=precision,
                     supernet_digest="random",
-                    with_latency=with_latency,
-                    reference_ms=1.0,
+                    latencies=(LATENCY,) if with_latency else (),
+                    reference_ms={LATENCY.name: 1.0},
                 )
                 evaluators[precision, with_latency] = SubnetEvaluator(setup, supernet, images)
         seconds: dict[tuple[str, bool], list[float]] = {key: [] for key in evaluators}

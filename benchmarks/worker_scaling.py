@@ -56,7 +56,7 @@ def measure(name: str, most: int, evaluations: int, rounds: int) -> list[dict[st
     images = synthetic(space.backbone.image_size, 10).train
     setup = EvaluatorSetup(
         space=space, config=EvaluateConfig(), mean=images.mean, std=images.std, device="cpu", precision="fp32",
-        supernet_digest="random", with_latency=False, reference_ms=1.0,
+        supernet_digest="random", latencies=(), reference_ms={},
     )  # fmt: skip
     arrays = evaluator_arrays(Supernet(space), images)
     build = partial(build_evaluator, setup)

@@ -30,6 +30,7 @@ The files, in reading order:
     space_reasons.py           what a search space rules out or leaves open, in words
     run_directory.py           a run's folder: the only place that knows its file names
     ray_connection.py          Ray, started or found
+    front_point.py             an architecture and what was measured of it
     pareto.py                  the front: dominance, hypervolume, knee
     sub_spaces.py              what a supernet trial changes of the space and of the recipe
     supernet_runs.py           the supernets of a run: their trials, the union of their fronts
@@ -85,10 +86,14 @@ The files, in reading order:
     search/standing.py         how far a search is, and the front that a proposal may see
     search/reuse.py            what other runs measured already
     search/supernet_trials.py  Ray Tune, Optuna and ASHA over the trainings of supernets
-    report.py                  tables of trials and fronts
+    report.py                  an architecture layer by layer, how a run stands
+    front_table.py             tables of fronts: what was measured, how far it can be believed
     figure.py                  the picture of a front
     terminal_plot.py           small plots of characters
-    html_report.py             report.html: the data of the page that report_page/ draws
+    measured.py                all that a run has measured, over its supernets
+    report_curve.py            how the hypervolume grew, and a random search beside it
+    report_data.py             what the page of a run shows, as JSON values
+    html_report.py             report.html: that data and the scripts in report_page/ in one file
     compare.py                 two runs side by side
     trust.py                   does the supernet rank right: which architectures are asked, rank correlations
     trust_figure.py            the picture of it: inherited against stand-alone top-1
@@ -97,6 +102,7 @@ The files, in reading order:
     export.py                  a point of a front as a bundle
     check.py                   what a search space amounts to: size, range of costs, extremes
     doctor.py                  versions, devices, self-tests, what is missing
+    callbacks.py               what other code may see of a run while it goes on; TensorBoard
     session.py                 a run opened for work: space, configuration, images, device
     progress.py                words for people while something long is running
     front_latency.py           the front's latency, measured again; the profile a search goes by

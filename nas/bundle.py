@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,22 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "timm": ("model.safetensors", "config.json"),
     "pt2": ("model.pt2",),
     "onnx": ("model.onnx",),
+    "openvino": ("openvino_model.bin", "openvino_model.xml"),
 }
 """Files of every format, the one with the weights first."""
+
+DEFAULT_FORMATS = ("timm", "pt2", "onnx")
+
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+"""Packages beyond torch and timm that write a format; the last one runs it."""
 
 ARCHITECTURE, TABLE, PROVENANCE, CARD = "architecture.json", "metrics.json", "provenance.json", "README.md"
 OWN_FILES = frozenset({ARCHITECTURE, TABLE, PROVENANCE, CARD}.union(*FILES.values()))
 
-TOLERANCE: Mapping[str, float] = {"timm": 0.0, "pt2": 0.0, "onnx": 1e-4}
+TOLERANCE: Mapping[str, float] = {"timm": 0.0, "pt2": 0.0, "onnx": 1e-4, "openvino": 1e-4}
 """Greatest difference of a logit on a CPU in fp32. The first two run the same kernels: they are bit-equal."""
 
 BATCHES = (1, 2, 7)  # 1 is what exporters like to bake in, 7 is what nobody traced with
@@ -101,24 +110,33 @@ def verify_bundle(directory: str | Path, *, on_step: Callable[[str], None] = lam
     )
 
 
-def require(*modules: str) -> None:
-    """Import the packages of the onnx format.
+def require(formats: Iterable[str], *, to_write: bool) -> None:
+    """Import the packages that the formats need, to read them or also to write them.
 
     Raises:
         ConfigError: Names all that are missing.
 
     """
-    missing = []
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            missing.append(name)
-    if missing:
+    problems, missing = [], []
+    for name in formats:
+        needed = NEEDED.get(name, ()) if to_write else NEEDED.get(name, ())[-1:]
+        absent = [module for module in needed if not _is_importable(module)]
+        if absent:
+            problems.append(f"the {name} format needs {' and '.join(absent)}, which cannot be imported")
+            missing += absent
+    if problems:
         raise ConfigError(
-            f"the onnx format needs {' and '.join(missing)}, which cannot be imported",
-            hint=f"pip install {' '.join(missing)}, or leave onnx out of the formats",
+            "; ".join(problems),
+            hint=f"pip install {' '.join(dict.fromkeys(missing))}, or choose other formats",
         )
+
+
+def _is_importable(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 def file_facts(folder: Path, name: str) -> dict[str, dict[str, Any]]:
@@ -140,14 +158,13 @@ def compare(
         on_step: Told in a few words what begins.
 
     Raises:
-        ConfigError: onnxruntime is missing.
+        ConfigError: The package that runs a format is missing.
         ExportError: Lists every difference.
 
     """
     table, architecture, backbone = _read(folder)
     formats = [name for name in FILES if name in table["formats"]]
-    if "onnx" in formats:
-        require("onnxruntime")
+    require(formats, to_write=False)
     problems = list(_wrong_digests(table, architecture, reference))
     images = {batch: _images(batch, backbone) for batch in BATCHES}
     expected = None if reference is None else _logits(reference, images)
@@ -156,14 +173,14 @@ def compare(
     for name in formats:
         on_step(f"{name}: reload and compare")
         started = time.perf_counter()
-        damage = list(_damage(folder, table["formats"][name]["files"], table["params"]))
+        damage = list(_damage(folder, name, table["formats"][name]["files"], table["params"]))
         problems += damage
         if damage:
             continue  # nothing loads a file that somebody else wrote
         try:
             loaded = _load(name, folder)
             logits = _logits(loaded.run, images)
-        except Exception as error:  # noqa: BLE001 - three runtimes raise what they like
+        except Exception as error:  # noqa: BLE001 - four runtimes raise what they like
             problems.append(f"{name}: does not load and run: {type(error).__name__}: {error}")
             continue
         expected = expected or logits
@@ -224,7 +241,7 @@ def _wrong_macs(macs: int, flops: int) -> Iterator[str]:
         yield f"{flops:,} FLOPs counted, the table's {macs:,} MACs make {2 * macs:,}"
 
 
-def _damage(folder: Path, files: Mapping[str, Mapping[str, Any]], params: int) -> Iterator[str]:
+def _damage(folder: Path, name: str, files: Mapping[str, Mapping[str, Any]], params: int) -> Iterator[str]:
     """Say what is wrong with the files of a format, before anything loads them."""
     for file, written in files.items():
         path = folder / file
@@ -233,8 +250,7 @@ def _damage(folder: Path, files: Mapping[str, Mapping[str, Any]], params: int) -
         elif _sha256(path) != written["sha256"]:
             yield f"{file}: the content is not what was written"
         elif (
-            file.startswith("model.")
-            and not 3.6 * params <= path.stat().st_size <= 5 * params + GRAPH_ALLOWANCE
+            file == FILES[name][0] and not 3.6 * params <= path.stat().st_size <= 5 * params + GRAPH_ALLOWANCE
         ):
             yield f"{file}: {path.stat().st_size:,} bytes for {params:,} fp32 parameters"
 
@@ -264,6 +280,12 @@ def _load(name: str, folder: Path) -> _Loaded:
     if name == "pt2":
         program = torch.export.load(path)
         return _Loaded(program.module(), sum(p.numel() for p in program.parameters()))
+    if name == "openvino":
+        import openvino
+
+        # Without the hint it computes in bf16 where the processor can.
+        compiled = openvino.compile_model(folder / FILES[name][1], "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return _Loaded(lambda images: torch.from_numpy(compiled({"images": images.numpy()})["logits"].copy()))
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +43,7 @@ from nas.cli_options import (
     SupernetTrialsOption,
     TargetOption,
     TeacherOption,
+    TensorBoardOption,
     TrainWorkersOption,
     TrialsOption,
     WorkersOption,
@@ -126,6 +127,7 @@ def run(
     settings: SetOption = None,
     config: ConfigOption = None,
     skip_bad_images: SkipOption = False,
+    tensorboard: TensorBoardOption = False,
     dry_run: DryRunOption = False,
     format_: FormatOption = None,
 ) -> None:
@@ -134,19 +136,8 @@ def run(
     Without arguments: the bundled digits on search_spaces/digits.yaml, a few minutes on two cores.
     """
     recipe = recipe_of(
-        data,
-        epochs,
-        sampler,
-        init,
-        teacher,
-        seed,
-        device,
-        precision,
-        target,
-        settings,
-        config,
-        skip_bad_images,
-    )
+        data, epochs, sampler, init, teacher, seed, device, precision, target, settings, config, skip_bad_images
+    )  # fmt: skip
     budgeting = Budgeting(
         trials=trials,
         minutes=minutes,
@@ -155,7 +146,7 @@ def run(
         storage=storage,
         supernet_trials=supernet_trials,
     )
-    _run(space, run, budgeting, recipe, format_, is_dry=dry_run)
+    _run(space, run, budgeting, recipe, format_, is_dry=dry_run, tensorboard=tensorboard)
 
 
 @app.command()
@@ -176,24 +167,14 @@ def train(
     settings: SetOption = None,
     config: ConfigOption = None,
     skip_bad_images: SkipOption = False,
+    tensorboard: TensorBoardOption = False,
     dry_run: DryRunOption = False,
     format_: FormatOption = None,
 ) -> None:
     """Train the supernet alone; `search RUN` goes on from there. Prints nothing but a forecast."""
     recipe = recipe_of(
-        data,
-        epochs,
-        sampler,
-        init,
-        teacher,
-        seed,
-        device,
-        precision,
-        target,
-        settings,
-        config,
-        skip_bad_images,
-    )
+        data, epochs, sampler, init, teacher, seed, device, precision, target, settings, config, skip_bad_images
+    )  # fmt: skip
     if dry_run:
         _forecast(lambda scratch: _start(space, run, recipe, scratch), None, format_)
         return
@@ -201,7 +182,8 @@ def train(
     from nas import pipeline
 
     pipeline.check_budget(pipeline.Budget(trials=None, ray_address=ray_address))
-    session = _start(space, run, recipe)
+    callbacks = _callbacks(tensorboard)
+    session = replace(_start(space, run, recipe), callbacks=callbacks)
     with session.run.lock():
         pipeline.train(session, workers or 0, ray_address)
     _next_step(f"search {shlex.quote(str(session.run.path))}")
@@ -215,6 +197,7 @@ def search(
     workers: WorkersOption = None,
     ray_address: AddressOption = None,
     storage: StorageOption = None,
+    tensorboard: TensorBoardOption = False,
     dry_run: DryRunOption = False,
     format_: FormatOption = None,
 ) -> None:
@@ -237,7 +220,8 @@ def search(
         return
     from nas import supernet_union
 
-    session, budget = reopened(), _budget(budgeting)
+    budget, callbacks = _budget(budgeting), _callbacks(tensorboard)
+    session = replace(reopened(), callbacks=callbacks)
     show_front(session.run.path, supernet_union.run(session, budget), format_)
 
 
@@ -246,7 +230,9 @@ def export(
     run: RunArgument,
     pick: Annotated[str, typer.Option(help="knee | top1 | fastest | cheapest | digest | architecture file.")],
     to: Annotated[Path, typer.Option(help="Folder of the model bundle.")],
-    formats: Annotated[str, typer.Option(help="Comma-separated: timm, pt2, onnx.")] = "timm,pt2,onnx",
+    formats: Annotated[
+        str, typer.Option(help="Comma-separated: timm, pt2, onnx, openvino.")
+    ] = "timm,pt2,onnx",
     format_: FormatOption = None,
 ) -> None:
     """Write an architecture as a model bundle, reload it, and fail if anything differs from the table."""
@@ -270,6 +256,12 @@ def _start(space: Path, path: Path | None, recipe: Recipe, scratch: Path | None 
     from nas.session import start  # after the cheap checks: it takes seconds to import
 
     return start(space, for_space, config, path, _reporter(), scratch=scratch)
+
+
+def _callbacks(tensorboard: bool) -> Any:
+    from nas.callbacks import TensorBoard
+
+    return (TensorBoard(),) if tensorboard else ()
 
 
 def _check_limits(options: Budgeting) -> None:
@@ -302,6 +294,7 @@ def _run(
     format_: Format | None,
     *,
     is_dry: bool,
+    tensorboard: bool = False,
 ) -> None:
     _check_limits(budgeting)
     for_space, config = _resolve(recipe)  # cheap, and before torch is imported
@@ -316,7 +309,8 @@ def _run(
 
     budget = _budget(budgeting)
     pipeline.check_budget(budget)
-    session = _start(space, path, recipe)
+    callbacks = _callbacks(tensorboard)
+    session = replace(_start(space, path, recipe), callbacks=callbacks)
     found = supernet_union.run(session, budget)
     show_front(session.run.path, found, format_)
     if not COMMON.quiet:

@@ -47,6 +47,9 @@ TeacherOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
+TensorBoardOption = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write TensorBoard's event files, into RUN/tensorboard.")
+]
 TargetOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -9,8 +9,9 @@ import numpy as np
 
 from nas.config import RunConfig, flat_config
 from nas.errors import RunError
+from nas.front_point import FrontPoint
 from nas.metrics import MACS, TOP1, Metric, Objective
-from nas.pareto import FrontPoint, ParetoFront, hypervolume
+from nas.pareto import ParetoFront, hypervolume
 from nas.report import unit_of
 from nas.run_directory import RunDirectory
 from nas.supernet_runs import front_of

@@ -9,17 +9,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from nas.document import Document, Problem, Section, check, in_order, shown
 from nas.errors import ConfigError, InputFileError
+from nas.metrics import LATENCIES
 from nas.target import check_targets
 from nas.tune_config import TuneConfig, candidate_problems
 from nas.yaml_file import apply_settings, read_text, scan_yaml
 
 Precision = Literal["auto", "fp32", "bf16"]
 SamplerName = Literal["predictor", "nsga2", "nsga3", "tpe", "gp", "evolution", "random"]
+MetricName = Literal["top1", "macs", "params", "latency_ms", "latency_ms_2", "latency_ms_3", "latency_ms_4"]
 Distillation = Literal["soft", "hard", "alpha", "none"]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -177,8 +179,10 @@ class EvaluateConfig(Section):
 class SearchConfig(Section):
     """How the front is searched."""
 
-    objectives: tuple[Literal["top1", "macs", "params", "latency_ms"], ...] = Field(
-        ("top1", "macs", "latency_ms"), min_length=1, description="metrics to optimise"
+    objectives: tuple[MetricName, ...] = Field(
+        ("top1", "macs", "latency_ms"),
+        min_length=1,
+        description="metrics to optimise; `latency_ms` is on the first target, `latency_ms_2` on the second",
     )
 
     sampler: SamplerName = Field("predictor", description="what proposes architectures")
@@ -223,6 +227,17 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
+
+    @model_validator(mode="after")
+    def _has_a_target_for_every_latency(self) -> "RunConfig":
+        given = max(1, len(self.evaluate.targets))
+        names = {metric.name for metric in LATENCIES[given:]}
+        if missing := [name for name in self.search.objectives if name in names]:
+            raise ValueError(
+                f"search.objectives: {shown(tuple(missing))}, but evaluate.targets has {given} target"
+                f"{'s' if given > 1 else ''}"
+            )
+        return self
 
 
 def split_settings(settings: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -64,7 +64,7 @@ def export_bundle(
     Args:
         subnet: The network, on any device.
         directory: The bundle's folder: new, empty, or an earlier bundle.
-        formats: Which of `timm`, `pt2` and `onnx` to write.
+        formats: Which of `timm`, `pt2`, `onnx` and `openvino` to write.
         mean: Per channel, of pixels scaled to 0..1; what normalisation subtracts.
         std: Per channel, of pixels scaled to 0..1; what normalisation divides by.
         class_names: One a class; the position is the label.
@@ -123,8 +123,7 @@ def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
         raise ConfigError(f"unknown format {names}", hint=f"{guess}known formats: {known}")
     if not formats:
         raise ConfigError("no format to export", hint=f"known formats: {known}")
-    if "onnx" in formats:
-        require("onnx", "onnxscript", "onnxruntime")
+    require(formats, to_write=True)
     return tuple(name for name in FILES if name in formats)
 
 
@@ -200,10 +199,22 @@ def _write_formats(
             program = program or traced(model)
             if name == "pt2":
                 torch.export.save(program, path)
-            else:
+            elif name == "onnx":
                 write_onnx(program, path)
+            else:
+                _write_openvino(program, folder / FILES[name][1])
         seconds[name] = time.perf_counter() - started
     return seconds
+
+
+def _write_openvino(program: ExportedProgram, path: Path) -> None:
+    """Write OpenVINO's own format, in fp32; the weights go beside it."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as scratch:
+        write_onnx(program, Path(scratch) / "model.onnx")
+        read = openvino.Core().read_model(Path(scratch) / "model.onnx")
+        openvino.save_model(read, path, compress_to_fp16=False)
 
 
 def _write_timm(model: Subnet, folder: Path, preprocessing: Mapping[str, Any]) -> None:

@@ -9,8 +9,9 @@ from nas.errors import ExportError, RunError
 from nas.evaluation.accuracy import count_correct
 from nas.evaluation.scores import top1_percent, wilson_interval
 from nas.export import ExportReport, export_bundle
+from nas.front_point import FrontPoint
 from nas.model.subnet import Subnet
-from nas.pareto import FrontPoint, ParetoFront
+from nas.pareto import ParetoFront
 from nas.pipeline import trained_supernet
 from nas.progress import Reporter
 from nas.run_directory import RunDirectory

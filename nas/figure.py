@@ -4,32 +4,39 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from nas.front_point import FrontPoint
 from nas.metrics import LATENCY, MACS, TOP1, Metric
-from nas.pareto import FrontPoint, ParetoFront
+from nas.pareto import ParetoFront
 from nas.report import conditions_lines, unit_of
 from nas.run_directory import atomic_write_bytes
-from nas.trial import Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GREY = "#b8b8b8"
+RETRAINED = "#8a3ffc"
+TEST_ASIDE = 8  # points to the right, so that both splits can be read
 COLOUR_MAP = "viridis"  # readable by colour-blind people and in grey
 LABEL_BOX = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
 
 
 def front_figure(
-    front: ParetoFront, trials: Iterable[Trial], path: Path, baselines: Mapping[str, FrontPoint] | None = None
+    front: ParetoFront,
+    others: Sequence[FrontPoint],
+    path: Path,
+    baselines: Mapping[str, FrontPoint] | None = None,
+    retrained: Sequence[Mapping[str, Any]] = (),
 ) -> list[Path]:
     """Draw top-1 against MACs and against latency as PNG and PDF; the front is coloured by the other cost.
 
     Args:
         front: Drawn with its staircase and knee.
-        trials: Those measured but not on the front are drawn in grey.
+        others: Measured but not on the front, drawn in grey.
         path: PNG file to write; the PDF, which is vectors, stands beside it.
         baselines: Name -> a known network, drawn as a cross.
+        retrained: Networks that were trained alone (`nas.measured.retrained_networks`), with marks of their own.
 
     Returns:
         Both files.
@@ -37,24 +44,22 @@ def front_figure(
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    on_front = {point.digest for point in front.points}
-    others = {
-        trial.architecture.digest: FrontPoint(trial.architecture, trial.measurement)
-        for trial in trials
-        if trial.measurement is not None and trial.is_whole and trial.architecture.digest not in on_front
-    }
     figure = Figure(figsize=(11, 5), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.06))
     left, right = figure.subplots(1, 2, sharey=True)
     known = baselines or {}
-    _draw_panel(left, front, list(others.values()), known, MACS, LATENCY)
-    _draw_panel(right, front, list(others.values()), known, LATENCY, MACS)
+    for axes, across, colour in ((left, MACS, LATENCY), (right, LATENCY, MACS)):
+        _draw_retrained(axes, retrained, across, _factor([*front.points, *others, *known.values()], across))
+        _draw_panel(axes, front, others, known, across, colour)
     left.set_ylabel("top-1 (%)")
-    marks, names = left.get_legend_handles_labels()
+    marks = sorted(zip(*left.get_legend_handles_labels(), strict=True), key=lambda mark: "split" in mark[1])
     if marks:
-        figure.legend(marks, names, loc="outside upper center", ncols=len(marks), fontsize=8, frameon=False)
-    lines = [f"{len(front.points)} of {len(on_front) + len(others)} measured architectures are on the front"]
-    for point in (*front.points, *others.values())[:1]:
+        handles, names = zip(*marks, strict=True)
+        figure.legend(handles, names, loc="outside upper center", ncols=len(marks), fontsize=8, frameon=False)
+    count = len(front.points) + len(others)
+    lines = [f"{len(front.points)} of {count} measured architectures are on the front"]
+    for point in (*front.points, *others)[:1]:
         lines += conditions_lines(point.measurement.conditions)
+    lines += dict.fromkeys(_training_line(row) for row in retrained)
     figure.supxlabel("\n".join(lines), fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_suffix(".png"), path.with_suffix(".pdf")]
@@ -78,8 +83,8 @@ def _draw_panel(
         return [point.value(metric) / factor[metric] for point in points]
 
     everything = [*front.points, *others, *baselines.values()]
-    macs_factor, prefix = unit_of([point.value(MACS) for point in everything])
-    factor = {TOP1: 1.0, MACS: macs_factor, LATENCY: 1.0}
+    _, prefix = unit_of([point.value(MACS) for point in everything])
+    factor = {metric: _factor(everything, metric) for metric in (TOP1, MACS, LATENCY)}
     batches = {str(point.measurement.conditions.latency_batch_size) for point in everything}
     titles = {
         MACS: f"{prefix}MACs / image",
@@ -136,6 +141,56 @@ def _draw_panel(
             bbox=LABEL_BOX,
             zorder=5,
         )
+
+
+def _factor(points: Iterable[FrontPoint], metric: Metric) -> float:
+    return unit_of([point.value(MACS) for point in points])[0] if metric is MACS else 1.0
+
+
+def _draw_retrained(
+    axes: "Axes", retrained: Sequence[Mapping[str, Any]], across: Metric, factor: float
+) -> None:
+    """Trained alone: filled diamonds on the search split, hollow ones beside them on the test split."""
+    from matplotlib.transforms import offset_copy
+
+    rows = [row for row in retrained if row.get(across.name) is not None]
+    if not rows:
+        return
+    x = [row[across.name] / factor for row in rows]
+    aside = offset_copy(axes.transData, axes.get_figure(root=True), x=TEST_ASIDE, units="points")
+    for key, label, place, fill in (
+        ("top1", "trained alone, search split", axes.transData, RETRAINED),
+        ("test_top1", "trained alone, TEST split", aside, "white"),
+    ):
+        top1, spread = [row[key] for row in rows], [row[f"{key}_sd"] or 0.0 for row in rows]
+        before = [row[f"inherited_{key}"] for row in rows]
+        axes.update_datalim([*zip(x, top1, strict=True), *zip(x, before, strict=True)])
+        axes.vlines(
+            x, before, top1, colors=RETRAINED, linewidths=0.8, linestyles=":", transform=place, zorder=3
+        )
+        style: dict[str, Any] = {
+            "ecolor": RETRAINED,
+            "mec": RETRAINED,
+            "mfc": fill,
+            "capsize": 2.5,
+            "ms": 6,
+            "zorder": 5,
+        }
+        axes.errorbar(x, top1, yerr=spread, fmt="D", label=label, transform=place, **style)
+        if key == "test_top1":
+            mark: dict[str, Any] = {"c": "none", "mec": RETRAINED, "mfc": "white", "ms": 6, "zorder": 5}
+            axes.plot(x, before, "^", label="inherited, TEST split", transform=place, **mark)
+    axes.autoscale_view()
+
+
+def _training_line(row: Mapping[str, Any]) -> str:
+    start = {"scratch": "random", "inherited": "inherited"}[row["from"]]
+    count = len(row["seeds"])
+    seeds = "1 seed" if count == 1 else f"mean and standard deviation of {count} seeds"
+    return (
+        f"trained alone: {row['epochs']} epochs from {start} weights, {seeds}; "
+        f"test split: {row['test_images']} images that no training and no search has seen, drawn beside"
+    )
 
 
 def _staircase(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:

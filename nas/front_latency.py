@@ -11,10 +11,10 @@ from nas.evaluation.exclusive import Readings, measure_alone
 from nas.evaluation.latency import LatencyMeter
 from nas.evaluation.profile import LatencyProfile, mismatches, read_profile
 from nas.evaluation.targets import check_available
-from nas.metrics import LATENCY
+from nas.front_point import FrontPoint
+from nas.metrics import LATENCIES, LATENCY, Metric
 from nas.model.subnet import Subnet
 from nas.model.supernet import Supernet
-from nas.pareto import FrontPoint
 from nas.progress import Reporter
 from nas.space import SearchSpace
 from nas.target import parse_target, profile_path
@@ -39,12 +39,12 @@ def measure_front(
         reporter: Tells people.
 
     Returns:
-        The candidates with the latency on the first target, and the others' in their details; and what holds for
-        all of them, a row a target (`Readings.to_dict`).
+        The candidates with the latencies that the search was after, and those on further targets in their
+        details; and what holds for all of them, a row a target (`Readings.to_dict`).
     """
     readings = [
         _alone(setup.meter(supernet, target), subnets, setup.config.final_rounds, reporter)
-        for target in (setup.target, *setup.further_targets)
+        for target in setup.targets.values()
     ]
     meter = setup.meter(supernet)
     digests = [point.digest for point in found]
@@ -53,10 +53,18 @@ def measure_front(
     points = []
     for i, (point, subnet) in enumerate(zip(found, subnets, strict=True)):
         before, row = point.measurement, tables[0][i]
+        rows = {
+            metric.name: table[i]
+            for metric, table in zip(setup.targets, tables, strict=True)
+            if metric is LATENCY or metric in setup.latencies
+        }
         measurement = replace(
             before,
-            values={**before.values, LATENCY.name: row["latency_ms"]},
-            intervals={**before.intervals, LATENCY.name: tuple(row["latency_ci_ms"])},
+            values={**before.values, **{name: found["latency_ms"] for name, found in rows.items()}},
+            intervals={
+                **before.intervals,
+                **{name: tuple(found["latency_ci_ms"]) for name, found in rows.items()},
+            },
             conditions=replace(before.conditions, latency_stage="exclusive", target=target),
             correct=b"",  # stays with the trial
         )
@@ -100,33 +108,47 @@ def check_targets_here(config: RunConfig, space: SearchSpace, reporter: Reporter
     Raises:
         ConfigError: A target is not there, or a profile cannot be used.
     """
-    profile = latency_profile(config, space)
+    profiles = latency_profiles(config, space).values()
     texts = [text for text in config.evaluate.targets if profile_path(text) is None]
-    for target in [*map(parse_target, texts), *([] if profile is None else [profile.target])]:
+    for target in [*map(parse_target, texts), *(profile.target for profile in profiles)]:
         check_available(target)
-    here = device_name("cuda" if profile is not None and profile.target.is_cuda else "cpu")
-    if profile is not None and profile.device != here:
-        reporter.line(
-            "warning",
-            f"the latency profile was measured on {profile.device}, this is {here}: the search goes by that "
-            "device, the front is measured on this one",
+    without = {metric.name for metric in LATENCIES[max(1, len(config.evaluate.targets)) :]}
+    if bounded := [f"max_{name}" for name in space.constraints.latency_bounds() if name in without]:
+        raise ConfigError(
+            f"constraints: {', '.join(bounded)}, but evaluate.targets names {len(config.evaluate.targets)}",
+            hint="one --target for each, in their order",
         )
+    for profile in profiles:
+        here = device_name("cuda" if profile.target.is_cuda else "cpu")
+        if profile.device != here:
+            reporter.line(
+                "warning",
+                f"the latency profile was measured on {profile.device}, this is {here}: the search goes by that "
+                "device, the front is measured on this one",
+            )
 
 
-def latency_profile(config: RunConfig, space: SearchSpace) -> LatencyProfile | None:
-    """The profile that answers for the first target during the search, where that is one.
+def latency_profiles(config: RunConfig, space: SearchSpace) -> dict[str, LatencyProfile]:
+    """The profiles that answer during the search, by the name of the metric.
 
     Raises:
-        ConfigError: It cannot be used, or not for this space.
+        ConfigError: One cannot be used, or not for this space.
     """
-    texts = config.evaluate.targets
-    path = profile_path(texts[0]) if texts else None
-    if path is None:
-        return None
-    profile = read_profile(path)
-    if problems := mismatches(profile, space.backbone):
-        raise ConfigError(
-            f"{path} is of another backbone: {'; '.join(problems)}",
-            hint="python search.py latency profile SPACE.yaml makes one for this space",
-        )
-    return profile
+    found = {}
+    for metric, text in zip(LATENCIES, config.evaluate.targets, strict=False):
+        path = profile_path(text)
+        if path is None:
+            continue
+        found[metric.name] = profile = read_profile(path)
+        if problems := mismatches(profile, space.backbone):
+            raise ConfigError(
+                f"{path} is of another backbone: {'; '.join(problems)}",
+                hint="python search.py latency profile SPACE.yaml makes one for this space",
+            )
+    return found
+
+
+def searched_latencies(config: RunConfig, space: SearchSpace) -> tuple[Metric, ...]:
+    """The latencies that a search needs: objectives, and what the space bounds."""
+    names = {*config.search.objectives, *space.constraints.latency_bounds()}
+    return tuple(metric for metric in LATENCIES if metric.name in names)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nas.architecture import Architecture, Backbone, LayerChoice
+from nas.metrics import LATENCIES
 
 FRONT_MATTER = """---
 library_name: timm
@@ -55,6 +56,16 @@ session = onnxruntime.InferenceSession({onnx}, providers=["CPUExecutionProvider"
 (logits,) = session.run(["logits"], {{"images": numpy.zeros((1, {C}, {S}, {S}), numpy.float32)}})
 ```
 """,
+    "openvino": """With OpenVINO, on normalised images, any batch size; without the hint it may compute in bf16:
+
+```python
+import numpy
+import openvino
+
+model = openvino.compile_model({openvino}, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
+logits = model({{"images": numpy.zeros((1, {C}, {S}, {S}), numpy.float32)}})["logits"]
+```
+""",
 }
 
 
@@ -77,6 +88,7 @@ def model_card(
     """
     C, S = backbone.in_chans, backbone.image_size
     paths = {"source": f"local-dir:{name}", "pt2": f"{name}/model.pt2", "onnx": f"{name}/model.onnx"}
+    paths["openvino"] = f"{name}/openvino_model.xml"
     values = {"C": C, "S": S} | {key: json.dumps(path, ensure_ascii=False) for key, path in paths.items()}
     snippets = "\n".join(SNIPPETS[kind].format(**values) for kind in table["formats"])
     summary = (
@@ -109,7 +121,8 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
     split = f"{table.get('split') or conditions.get('split') or 'unknown'} split"
     accuracy = f"{split}, {images:,} images" if images else split
     batch, threads = conditions.get("latency_batch_size"), conditions.get("latency_threads")
-    latency = f"{conditions.get('target', 'unknown target')}, batch size {batch}, threads {threads}"
+    target, *further = conditions.get("target", "unknown target").split("; ")
+    latency = f"{target}, batch size {batch}, threads {threads}"
     yield "| metric | value | 95 % interval | unit | conditions |"
     yield "| --- | ---: | --- | --- | --- |"
     yield f"| top-1 | {_number(table.get('top1'))} | {_interval(table.get('top1_ci'))} | % | {accuracy} |"
@@ -122,6 +135,10 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
     yield f"| parameters | {table['params']:,} | | parameters | |"
     milliseconds, interval = _number(table.get("latency_ms")), _interval(table.get("latency_ci_ms"))
     yield f"| latency | {milliseconds} | {interval} | ms/batch | {latency} |"
+    measured = [metric for metric in LATENCIES[1:] if table.get(metric.name) is not None]
+    for metric, text in zip(measured, further, strict=False):
+        milliseconds, interval = _number(table[metric.name]), _interval(table.get(f"{metric.name}_ci"))
+        yield f"| {metric.label} | {milliseconds} | {interval} | {metric.unit} | {text} |"
     yield ""
     if conditions:
         yield "Measured under: " + ", ".join(f"{key} {value}" for key, value in conditions.items()) + "."

@@ -5,7 +5,7 @@ A front holds measurements of one set of conditions only (law 8).
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from nas.architecture import Architecture
 from nas.errors import ConfigError, RunError
-from nas.metrics import LATENCY, MACS, METRICS, PARAMS, TOP1, Direction, Metric, Objective, metric_named
+from nas.front_point import FrontPoint
+from nas.metrics import (
+    LATENCY,
+    MACS,
+    METRICS,
+    TOP1,
+    Direction,
+    Metric,
+    Objective,
+    metric_named,
+)
 from nas.run_directory import SCHEMA_VERSION, RunDirectory, check_schema
-from nas.trial import Conditions, Measurement, Trial
+from nas.trial import Trial
 
 MIN_PREFIX = 6
 
@@ -74,32 +84,6 @@ def hypervolume(values: ArrayLike, objectives: Sequence[Objective]) -> float:
     return float(moocore.hypervolume(losses, ref=np.ones(len(objectives))))
 
 
-@dataclass(frozen=True, slots=True)
-class FrontPoint:
-    """An architecture and what was measured of it.
-
-    Attributes:
-        architecture: The network.
-        measurement: Its values and their conditions.
-        details: Further facts about the point for reports, JSON values only, such as `layer_latency_share`
-            (one share per layer).
-    """
-
-    architecture: Architecture
-    measurement: Measurement
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def digest(self) -> str:
-        """Identity of the architecture."""
-        return self.architecture.digest
-
-    def value(self, metric: Metric) -> float:
-        """Value in the metric's unit; NaN where it was not measured or is not finite."""
-        value = self.measurement.values.get(metric.name, math.nan)
-        return value if math.isfinite(value) else math.nan
-
-
 @dataclass(frozen=True)
 class ParetoFront:
     """Architectures of which none dominates another, measured under the same conditions.
@@ -131,8 +115,8 @@ class ParetoFront:
     ) -> "ParetoFront":
         """The front of measured points, in an order that does not depend on theirs.
 
-        Left out: points without a finite value for every objective, and points above a constraint or without
-        the value it bounds. Of several measurements of one architecture the first counts.
+        Left out: points without a finite value for every objective, and points that are or may be above a
+        constraint (by the upper end of their interval), or without the value it bounds. Of several measurements of one architecture the first counts.
 
         Args:
             points: Measured under the same conditions.
@@ -148,7 +132,7 @@ class ParetoFront:
         candidates: dict[str, FrontPoint] = {}
         for point in points:
             complete = all(math.isfinite(point.value(objective.metric)) for objective in objectives)
-            if complete and all(point.value(metric) <= high for metric, high in bounds):
+            if complete and all(_at_most(point, metric) <= high for metric, high in bounds):
                 candidates.setdefault(point.digest, point)
         found = list(candidates.values())
         _require_same_conditions(found)
@@ -291,7 +275,7 @@ class ParetoFront:
             "run": run,
             "objectives": [objective_to_dict(objective) for objective in self.objectives],
             "hypervolume": self.hypervolume(),
-            "points": [_point_to_dict(point) for point in self.points],
+            "points": [point.to_dict() for point in self.points],
         }
 
     @classmethod
@@ -304,7 +288,7 @@ class ParetoFront:
         check_schema(values, "front")
         try:
             objectives = tuple(_objective_from_dict(objective) for objective in values["objectives"])
-            points = tuple(_point_from_dict(point) for point in values["points"])
+            points = tuple(FrontPoint.from_dict(point) for point in values["points"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"front: a key is missing or malformed: {error!r}") from error
         return cls(objectives, points)
@@ -336,6 +320,11 @@ def _objective_from_dict(values: Mapping[str, Any]) -> Objective:
     return Objective(metric_named(values["name"]), float(values["reference"]))
 
 
+def _at_most(point: FrontPoint, metric: Metric) -> float:
+    """Upper end of the value's interval, where there is one."""
+    return max(point.value(metric), point.measurement.intervals.get(metric.name, (0.0, -math.inf))[1])
+
+
 def _loss(point: FrontPoint, metric: Metric) -> float:
     """Value to sort by, best first; infinite where the metric was not measured."""
     value = point.value(metric)
@@ -356,43 +345,3 @@ def _require_same_conditions(points: Sequence[FrontPoint]) -> None:
         f"measurements under different conditions cannot be on one front: {'; '.join(differing)}",
         hint="measure them again under the same conditions, or start a new run",
     )
-
-
-def _point_to_dict(point: FrontPoint) -> dict[str, Any]:
-    measurement = point.measurement
-    macs = _whole(point.value(MACS))
-    latency_ci, top1_ci = (measurement.intervals.get(metric.name) for metric in (LATENCY, TOP1))
-    values = {
-        "digest": point.digest,
-        "top1": _finite(point.value(TOP1)),
-        "top1_ci": None if top1_ci is None else list(top1_ci),
-        "macs": macs,
-        "flops": None if macs is None else 2 * macs,
-        "params": _whole(point.value(PARAMS)),
-        "latency_ms": _finite(point.value(LATENCY)),
-        "latency_ci_ms": None if latency_ci is None else list(latency_ci),
-        "seconds": measurement.seconds,
-        "split": measurement.conditions.split,
-        "conditions": measurement.conditions.to_dict(),
-        "architecture": point.architecture.to_dict(),
-    }
-    return {**values, "details": dict(point.details)} if point.details else values
-
-
-def _point_from_dict(values: Mapping[str, Any]) -> FrontPoint:
-    intervals = {TOP1.name: values.get("top1_ci"), LATENCY.name: values["latency_ci_ms"]}
-    measurement = Measurement(
-        values={name: values[name] for name in METRICS if values[name] is not None},
-        intervals={name: (pair[0], pair[1]) for name, pair in intervals.items() if pair is not None},
-        conditions=Conditions(**values["conditions"]),
-        seconds=values["seconds"],
-    )
-    return FrontPoint(Architecture.from_dict(values["architecture"]), measurement, values.get("details", {}))
-
-
-def _finite(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _whole(value: float) -> int | float | None:
-    return None if math.isnan(value) else int(value) if value == int(value) else value

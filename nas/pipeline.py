@@ -13,14 +13,14 @@ from nas.errors import NoResultError, RunError
 from nas.evaluation.evaluator import EvaluatorSetup, build_evaluator, evaluator_arrays
 from nas.evaluation.exclusive import CALIBRATION_ROUNDS
 from nas.evaluation.profile import Predictor
-from nas.front_latency import latency_profile, measure_front
+from nas.front_latency import latency_profiles, measure_front, searched_latencies
+from nas.front_table import front_csv
 from nas.html_report import write_report
 from nas.metrics import LATENCY, MACS, PARAMS, TOP1, Objective, metric_named
 from nas.model.subnet import Subnet
 from nas.model.supernet import Supernet
 from nas.pareto import ParetoFront, objective_to_dict
 from nas.progress import duration
-from nas.report import front_csv
 from nas.run_directory import RunDirectory
 from nas.search.loop import Search
 from nas.search.ray_workers import RayWorkers
@@ -32,7 +32,7 @@ from nas.session import LEAST_THREADED_MACS, Session, torch_threads
 from nas.training.data import sealed_test_split
 from nas.training.distributed import TrainerSetup, possible_processes, train_distributed
 from nas.training.health import TrainProgress
-from nas.training.trainer import SupernetTrainer
+from nas.training.trainer import SupernetTrainer, check_batch
 from nas.training.warm_start import warm_start
 
 REFERENCE_MARGIN = 1.1  # the worst corner: this much above the largest subnet
@@ -118,6 +118,7 @@ def train(session: Session, workers: int = 0, ray_address: str | None = None) ->
     """
     setup, trainer = trainer_setup(session), supernet_trainer(session)
     processes = _train_processes(session, workers, ray_address)
+    check_batch(session.config.train, len(session.data.train), processes)
     session.run.update_manifest(stage="training")
     last: TrainProgress | None = None
     with torch_threads(session.threads), sealed_test_split(), session.reporter.bar("supernet") as bar:
@@ -136,6 +137,8 @@ def train(session: Session, workers: int = 0, ray_address: str | None = None) ->
                 f"loss largest {largest:.2f} smallest {smallest:.2f} random {random:.2f} gap {progress.gap:+.2f}  "
                 f"{progress.images_per_second:.0f} images/s  left {duration(progress.eta_s)}",
             )
+            for callback in session.callbacks:
+                callback.on_train(session.run, progress)
 
         if processes > 1:
             trained = train_distributed(trainer, setup, processes, ray_address, show)
@@ -220,7 +223,8 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
             )
             session.reporter.line("workers", f"{workers.num_workers} Ray actors, one thread each")
         conditions = setup.conditions(len(arrays["labels"]), stage="search")
-        known = known_measurements(run, conditions)
+        needed = {*config.search.objectives, *(metric.name for metric in setup.latencies)}
+        known = known_measurements(run, conditions, needed)
         if known:
             session.reporter.line("known", f"{len(known)} architectures were measured by other runs")
         loop = Search(
@@ -233,9 +237,13 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
             known=known,
         )
         with torch_threads(1), sealed_test_split(), session.reporter.bar("search") as bar:
-            trials = loop.run(
-                trials=budget.trials, minutes=budget.minutes, on_progress=lambda p: bar(*_search_line(p))
-            )
+
+            def show(progress: Progress) -> None:
+                bar(*_search_line(progress))
+                for callback in session.callbacks:
+                    callback.on_trial(run, progress)
+
+            trials = loop.run(trials=budget.trials, minutes=budget.minutes, on_progress=show)
     finally:
         if workers is not None:
             workers.close()
@@ -290,14 +298,17 @@ def measure_points(
     front = ParetoFront.from_points(points, found.objectives, manifest["constraints"])
     if not front.points:
         raise NoResultError(
-            f"{run.path}: none of {len(points)} candidates keeps constraints.max_latency_ms "
+            f"{run.path}: none of {len(points)} candidates keeps "
+            f"{' and '.join(f'constraints.max_{name}' for name in session.space.constraints.latency_bounds())} "
             "when measured again",
             hint="raise the bound, or search longer",
         )
     run.write_front(
         {**front.to_dict(run.name), "reference_ms": latency[0]["reference_ms"], "latency": latency}
     )
-    run.write_front_csv(front_csv(front))
+    run.write_front_csv(front_csv(front, latency))
+    for callback in session.callbacks:
+        callback.on_front(run, front)
     session.reporter.line("report", str(write_report(run)[0]))
     run.update_manifest(stage="finished")
     run.log(f"front of {len(front.points)} architectures, hypervolume {front.hypervolume():.4f}")
@@ -328,19 +339,25 @@ def search_identity(session: Session, supernet: Supernet) -> dict[str, Any]:
     largest, backbone = session.space.largest(), session.space.backbone
     setup = evaluator_setup(session, {**manifest, "reference_ms": 1.0})
     with torch_threads(1):
-        reference_ms = slowest_ms = setup.meter(supernet).calibrate(CALIBRATION_ROUNDS)
-    if setup.profile is not None:
-        slowest_ms = max(slowest_ms, *Predictor(setup.profile).predict([largest]))
+        reference_ms = {
+            metric.name: setup.meter(supernet, target).calibrate(CALIBRATION_ROUNDS)
+            for metric, target in setup.targets.items()
+            if metric is LATENCY or metric in setup.latencies
+        }
     worst = {
         TOP1.name: 0.0,
         MACS.name: REFERENCE_MARGIN * cost.macs(largest, backbone),
         PARAMS.name: REFERENCE_MARGIN * session.space.params_range()[1],
-        LATENCY.name: REFERENCE_MARGIN * slowest_ms,
     }
+    for name, slowest_ms in reference_ms.items():
+        if name in setup.profiles:
+            slowest_ms = max(slowest_ms, *Predictor(setup.profiles[name]).predict([largest]))
+        worst[name] = REFERENCE_MARGIN * slowest_ms
     objectives = [Objective(metric_named(name), worst[name]) for name in session.config.search.objectives]
     return {
         "objectives": [objective_to_dict(o) for o in objectives],
-        "reference_ms": reference_ms,
+        "reference_ms": reference_ms.pop(LATENCY.name),
+        "further_reference_ms": reference_ms,
         "reference_digest": largest.digest,
     }
 
@@ -355,9 +372,9 @@ def evaluator_setup(session: Session, manifest: Mapping[str, Any]) -> EvaluatorS
         device=session.device.type,
         precision=session.precision,
         supernet_digest=manifest["supernet_digest"],
-        with_latency=LATENCY.name in session.config.search.objectives,
-        reference_ms=manifest["reference_ms"],
-        profile=latency_profile(session.config, session.space),
+        latencies=searched_latencies(session.config, session.space),
+        reference_ms={LATENCY.name: manifest["reference_ms"], **manifest.get("further_reference_ms", {})},
+        profiles=latency_profiles(session.config, session.space),
     )
 
 

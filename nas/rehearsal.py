@@ -19,12 +19,12 @@ import psutil
 from nas import pipeline
 from nas.config import RunConfig
 from nas.errors import NoResultError
+from nas.front_table import front_csv
 from nas.html_report import write_report
 from nas.model.supernet import Supernet
 from nas.pareto import ParetoFront
 from nas.pipeline import Budget
 from nas.progress import Bar, Reporter
-from nas.report import front_csv
 from nas.run_directory import RunDirectory
 from nas.session import Session, torch_threads
 from nas.training.data import sealed_test_split

@@ -1,23 +1,19 @@
-"""Results for people: tables for the terminal, and CSV. Looks only; the figure is drawn in `nas.figure`."""
+"""Results for people: an architecture layer by layer, how a run stands, what an export wrote. Looks only."""
 
 import csv
-import io
 import itertools
-import json
 import math
 import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas import cost
 from nas.architecture import Architecture, AttentionKind, Backbone
-from nas.metrics import LATENCY, MACS, PARAMS, TOP1, Metric
-from nas.pareto import FrontPoint, ParetoFront
+from nas.front_point import FrontPoint
 from nas.run_directory import RunDirectory
-from nas.supernet_runs import OWNER, all_trial_records, front_of, supernet_trials
+from nas.supernet_runs import all_trial_records, front_of, supernet_trials
 from nas.trial import Conditions, TrialState
 
 if TYPE_CHECKING:
@@ -30,12 +26,6 @@ LEGEND = "  ".join(f"{glyph} {kind}" for kind, glyph in GLYPHS.items()) + f"  {F
 BAR_WIDTH = 6
 RECENT_TRIALS = 50
 PAUSE_FACTOR = 20  # a gap this many times the median one is a pause between sessions, not work
-
-FRONT_COLUMNS = (
-    "digest", "knee", "top1", "top1_ci_low", "top1_ci_high", "macs", "flops", "params",
-    "latency_ms", "latency_ci_low_ms", "latency_ci_high_ms", "split",
-    *(f"conditions.{name}" for name in Conditions.__slots__), "architecture",
-)  # fmt: skip
 
 
 def layer_kind(architecture: Architecture, layer: int) -> str:
@@ -62,81 +52,6 @@ def conditions_lines(conditions: Conditions) -> list[str]:
         f"latency: {c.target} on {c.device}, batch of {c.latency_batch_size}, {threads}, "
         f"{c.latency_stage} stage, torch {c.torch}",
     ]
-
-
-def front_table(
-    front: ParetoFront,
-    baselines: Mapping[str, FrontPoint] | None = None,
-    *,
-    whole: ParetoFront | None = None,
-) -> "Table":
-    """The front as a table with units, one row a point in the front's order, then the baselines by name.
-
-    Args:
-        front: What to show.
-        baselines: Name -> a known network, measured like the front.
-        whole: The front that `front` is a part of; its knee is marked, so that it is what `pick knee` takes.
-    """
-    from rich import box
-    from rich.table import Table
-
-    whole, named = whole or front, dict(baselines or {})
-    rows = [*front.points, *named.values()]
-    knee = whole.knee().digest if whole.points else None
-    digits = _digest_digits(whole.points)
-    columns = [_metric_column(rows, metric) for metric in (TOP1, MACS, PARAMS, LATENCY)]
-    owners = [Path(point.details.get(OWNER, "")).name[:8] for point in rows]
-    if any(owners):
-        columns.append(("supernet", owners))
-    part = f"{len(front.points)} of " if len(front.points) != len(whole.points) else ""
-    title = f"Pareto front: {part}{len(whole.points)} architectures, hypervolume {whole.hypervolume():.4f}"
-    table = Table(title=title, box=box.SIMPLE_HEAD, caption_justify="left")
-    table.add_column("", no_wrap=True)
-    table.add_column("digest", no_wrap=True)
-    for header, _ in columns:
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("layers", no_wrap=True)
-    conditions = rows[0].measurement.conditions if rows else None
-    strange = {name for name, point in named.items() if point.measurement.conditions != conditions}
-    names = [
-        *(point.digest[:digits] for point in front.points),
-        *(f"{name} †" if name in strange else name for name in named),
-    ]
-    for i, (name, point) in enumerate(zip(names, rows, strict=True)):
-        if named and i == len(front.points):
-            table.add_section()
-        mark = "★" if point.digest == knee and i < len(front.points) else ""
-        values = [cells[i] for _, cells in columns]
-        table.add_row(mark, name, *values, draw_layers(point.architecture))
-    lines = [LEGEND, "★ knee   1 MAC = 2 FLOPs", *(conditions_lines(conditions) if conditions else [])]
-    lines += ["† measured under other conditions"] if strange else []
-    table.caption = "\n".join(lines)
-    return table
-
-
-def front_csv(front: ParetoFront) -> str:
-    """The front as CSV, one row a point; results/README.md explains the columns."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FRONT_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    knee = front.knee().digest if front.points else None
-    for values in front.to_dict("")["points"]:
-        top1_low, top1_high = values["top1_ci"] or (None, None)
-        latency_low, latency_high = values["latency_ci_ms"] or (None, None)
-        flat = {name: values[name] for name in FRONT_COLUMNS if name in values}
-        writer.writerow(
-            {
-                **flat,
-                **{f"conditions.{name}": value for name, value in values["conditions"].items()},
-                "knee": values["digest"] == knee,
-                "top1_ci_low": top1_low,
-                "top1_ci_high": top1_high,
-                "latency_ci_low_ms": latency_low,
-                "latency_ci_high_ms": latency_high,
-                "architecture": json.dumps(values["architecture"], sort_keys=True, separators=(",", ":")),
-            }
-        )
-    return text.getvalue()
 
 
 def show_rows(shown: FrontPoint | Architecture, backbone: Backbone) -> list[dict[str, Any]]:
@@ -185,8 +100,10 @@ def show_table(shown: FrontPoint | Architecture, backbone: Backbone, *, bars: bo
 
     architecture = shown if isinstance(shown, Architecture) else shown.architecture
     rows = show_rows(shown, backbone)
-    macs_header, macs = _column("MACs", [row["macs"] for row in rows] + [sum(row["macs"] for row in rows)])
-    params_header, params = _column(
+    macs_header, macs = unit_column(
+        "MACs", [row["macs"] for row in rows] + [sum(row["macs"] for row in rows)]
+    )
+    params_header, params = unit_column(
         "params", [row["params"] for row in rows] + [sum(r["params"] for r in rows)]
     )
     title = f"{architecture.digest}: {architecture.depth} layers, {architecture.embed_dim} channels"
@@ -324,7 +241,7 @@ def unit_of(values: Iterable[float]) -> tuple[float, str]:
     return next(((f, p) for f, p in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if largest >= f), (1.0, ""))
 
 
-def _column(label: str, values: Sequence[float]) -> tuple[str, list[str]]:
+def unit_column(label: str, values: Sequence[float]) -> tuple[str, list[str]]:
     """Header with one unit, cells with one number of decimals: 3 digits of the largest, 2 of the least."""
     factor, prefix = unit_of(values)
     sizes = [math.log10(value / factor) for value in values if math.isfinite(value) and value > 0] or [0.0]
@@ -332,26 +249,6 @@ def _column(label: str, values: Sequence[float]) -> tuple[str, list[str]]:
     decimals = 0 if factor == 1 else min(max(wanted, 0), 3)
     cells = ["-" if math.isnan(value) else f"{value / factor:.{decimals}f}" for value in values]
     return (f"{prefix}MACs" if label == "MACs" else f"{label} ({prefix})" if prefix else label), cells
-
-
-def _metric_column(points: Sequence[FrontPoint], metric: Metric) -> tuple[str, list[str]]:
-    values = [point.value(metric) for point in points]
-    if metric in (MACS, PARAMS):
-        return _column("params" if metric is PARAMS else metric.label, values)
-    decimals = 1 if metric is TOP1 else 2 + (min(values, default=1.0) < 0.5)
-    cells = []
-    for point, value in zip(points, values, strict=True):
-        interval = point.measurement.intervals.get(metric.name)
-        spread = (
-            "" if interval is None else f" ± {max(interval[1] - value, value - interval[0]):.{decimals}f}"
-        )
-        cells.append("-" if math.isnan(value) else f"{value:.{decimals}f}{spread}")
-    return f"{metric.label} ({'%' if metric is TOP1 else 'ms'})", cells
-
-
-def _digest_digits(points: Sequence[FrontPoint]) -> int:
-    """Digits that tell the points apart, at least 8."""
-    return next((n for n in range(8, 12) if len({p.digest[:n] for p in points}) == len(points)), 12)
 
 
 def _operator_words(architecture: Architecture, layer: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nas.architecture import Architecture
-from nas.bundle import FILES
+from nas.bundle import DEFAULT_FORMATS
 from nas.config import resolve_config
 from nas.errors import ConfigError, DataError, NoResultError
 from nas.evaluation.accuracy import count_correct
@@ -254,7 +254,7 @@ def _export(
             },
         },
         directory,
-        tuple(FILES),
+        DEFAULT_FORMATS,
         provenance={
             **provenance(run, architecture.digest, request.command(run.path, architecture.digest, directory)),
             "supernet_digest": found["supernet"],

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from nas.errors import RunError
-from nas.trial import TRIAL_COLUMNS, Trial, trial_row
+from nas.trial import FURTHER, TRIAL_COLUMNS, Trial, trial_row
 
 SCHEMA_VERSION = 1
 STAGES = ("created", "training", "searching", "measuring", "finished")
@@ -99,6 +99,7 @@ class RunDirectory:
         supernets_dir: Folder of the runs of supernet trials.
         trust_dir: Folder of the architectures trained alone.
         retrain_dir: Folder of what `retrain` found; the trainings are below it.
+        tensorboard_dir: Folder of TensorBoard's event files.
     """
 
     def __init__(self, path: Path) -> None:
@@ -112,6 +113,7 @@ class RunDirectory:
         self.supernets_dir = path / "supernets"
         self.trust_dir = path / "trust"
         self.retrain_dir = path / "retrain"
+        self.tensorboard_dir = path / "tensorboard"
 
     @classmethod
     def create(
@@ -296,7 +298,8 @@ class RunDirectory:
         import pandas as pd
 
         rows = [trial_row(record) for record in self.trial_records()]
-        table = pd.DataFrame(rows, columns=list(TRIAL_COLUMNS), dtype=object)  # or 3 beside a gap is 3.0
+        columns = [*TRIAL_COLUMNS, *(name for name in FURTHER if any(name in row for row in rows))]
+        table = pd.DataFrame(rows, columns=columns, dtype=object)  # or 3 beside a gap is 3.0
         atomic_write_text(self.path / TRIALS_CSV, table.to_csv(index=False))
         return self.path / TRIALS_CSV
 

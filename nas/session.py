@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from nas.callbacks import Callback
 from nas.config import RunConfig, config_differences
 from nas.errors import ConfigError, RunError
 from nas.evaluation.evaluator import device_name, resolve_device, resolve_precision
@@ -43,6 +44,7 @@ class Session:
         device: Where to compute.
         precision: `fp32` or `bf16`.
         reporter: Tells people.
+        callbacks: Told how the run goes on.
     """
 
     run: RunDirectory
@@ -52,6 +54,7 @@ class Session:
     device: torch.device
     precision: str
     reporter: Reporter
+    callbacks: tuple[Callback, ...] = ()
 
     @property
     def threads(self) -> int:
@@ -126,7 +129,7 @@ def start(
                 "seed": config.seed,
                 "versions": _versions(),
                 "threads": _train_threads(space),
-                "constraints": {"latency_ms": space.constraints.max_latency_ms},
+                "constraints": space.constraints.latency_bounds(),
                 "mean": list(data.mean),
                 "std": list(data.std),
                 "class_names": list(data.class_names),

@@ -1,13 +1,14 @@
 """Hard bounds of a search space: what they ask, the least that is possible within them, the proof that nothing is."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 from nas import cost, memory
 from nas.architecture import Architecture, Backbone, LayerChoice
 from nas.memory import VALUE_BYTES
+from nas.metrics import LATENCIES
 from nas.space_paths import Cheapest, Edge, Graph, Node, Path, most_values
 from nas.space_walk import Walk
 
@@ -15,6 +16,7 @@ Bound = Literal["max_macs", "max_params", "max_memory"]
 # Of a bound on memory, for activations, when much is looked for; four of them missed more than a tenth in small spaces.
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
 NOT_EMPTY = "that some architecture is within the bounds is checked at construction"
+FIRST_BOUNDS = ("max_macs", "max_params", "max_latency_ms")
 UNITS: dict[Bound, str] = {"max_macs": "MACs", "max_params": "parameters", "max_memory": "bytes"}
 
 
@@ -26,18 +28,30 @@ class Constraints:
         max_macs: Per image.
         max_params: Parameters.
         max_memory: Bytes to run the model on one image in fp32 (`memory.bytes_to_run`).
-        max_latency_ms: Per batch.
+        max_latency_ms: Per batch, on the first target of a run; `max_latency_ms_2` is on the second.
     """
 
     max_macs: float | None = None
     max_params: float | None = None
     max_memory: float | None = None
     max_latency_ms: float | None = None
+    max_latency_ms_2: float | None = None
+    max_latency_ms_3: float | None = None
+    max_latency_ms_4: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `max_memory` is left out where it is not set, so that older spaces keep their digests."""
+        """Plain JSON values; later keys are left out where they are not set, so older spaces keep their digests."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {key: value for key, value in values.items() if value is not None or key != "max_memory"}
+        return {key: value for key, value in values.items() if value is not None or key in FIRST_BOUNDS}
+
+    def latency_bounds(self) -> dict[str, float]:
+        """Highest latency by the name of the metric, where there is a bound."""
+        bounds = {metric.name: getattr(self, f"max_{metric.name}") for metric in LATENCIES}
+        return {name: bound for name, bound in bounds.items() if bound is not None}
+
+    def keeps_latency(self, values: Mapping[str, float]) -> bool:
+        """Whether measured values are within the bounds on latency; what was not measured is."""
+        return all(values.get(name, 0.0) <= bound for name, bound in self.latency_bounds().items())
 
     def bounds(self) -> Iterator[tuple[Bound, float]]:
         """The bounds that arithmetic can check."""

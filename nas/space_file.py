@@ -126,6 +126,9 @@ class ConstraintSection(Section):
     max_params: Positive | None = None
     max_memory: Positive | None = None
     max_latency_ms: Positive | None = None
+    max_latency_ms_2: Positive | None = None
+    max_latency_ms_3: Positive | None = None
+    max_latency_ms_4: Positive | None = None
 
 
 class SpaceFile(Section):

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nas.errors import RunError
+from nas.front_point import FrontPoint
 from nas.metrics import TOP1
-from nas.pareto import FrontPoint, ParetoFront
+from nas.pareto import ParetoFront
 from nas.run_directory import MANIFEST, RunDirectory
 
 ENTRY = "supernet_trial"

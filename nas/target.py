@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from nas.errors import ConfigError
+from nas.metrics import LATENCIES
 
 Runtime = Literal[
     "torch-cpu",
@@ -118,16 +119,16 @@ def check_targets(texts: Sequence[str]) -> None:
         ConfigError: One line with all problems.
     """
     problems, hint = [], ""
-    for i, text in enumerate(texts):
+    for text in texts:
         if profile_path(text) is not None:
-            if i:
-                problems.append(f"target {text!r}: only the first target can be a profile")
             continue
         try:
             parse_target(text)
         except ConfigError as error:
             problems.append(error.message)
             hint = error.hint
+    if len(texts) > len(LATENCIES):
+        problems.append(f"{len(texts)} targets, there can be {len(LATENCIES)}")
     if len(set(texts)) < len(texts):
         problems.append("a target is given twice")
     if problems:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nas.front_point import FrontPoint
 from nas.metrics import LATENCY, MACS, TOP1, Metric
-from nas.pareto import FrontPoint, ParetoFront
+from nas.pareto import ParetoFront
 from nas.report import unit_of
 
 WIDTH, HEIGHT = 56, 12

@@ -9,7 +9,7 @@ from typing import Any
 
 from nas.architecture import Architecture
 from nas.errors import RunError
-from nas.metrics import METRICS
+from nas.metrics import LATENCIES, METRICS
 
 
 class TrialState(StrEnum):
@@ -188,6 +188,10 @@ TRIAL_COLUMNS = (
 )  # fmt: skip
 
 
+FURTHER = tuple(metric.name for metric in LATENCIES[1:])
+"""Columns that are there where a search needed latency on further targets; behind all others."""
+
+
 def trial_row(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record of `trials.jsonl` as a flat row of `trials.csv`; results/README.md explains the columns."""
     measurement = record["measurement"] or {"values": {}, "intervals": {}, "conditions": {}, "seconds": None}
@@ -208,6 +212,7 @@ def trial_row(record: Mapping[str, Any]) -> dict[str, Any]:
         "latency_ci_low_ms": low,
         "latency_ci_high_ms": high,
         "seconds": measurement["seconds"],
+        **{name: measurement["values"][name] for name in FURTHER if name in measurement["values"]},
         **{f"conditions.{name}": value for name, value in measurement["conditions"].items()},
         "architecture": json.dumps(record["architecture"], sort_keys=True, separators=(",", ":")),
     }

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from nas.architecture import Architecture, AttentionKind, Backbone, Hallucination, LayerChoice, Reducer
+from nas.front_point import FrontPoint
 from nas.metrics import LATENCY, MACS, TOP1, Objective
-from nas.pareto import FrontPoint, objective_to_dict
+from nas.pareto import objective_to_dict
 from nas.trial import Conditions, Measurement, Trial, TrialState
 
 OBJECTIVES = (Objective(TOP1, 0.0), Objective(MACS, 10e6), Objective(LATENCY, 20.0))

@@ -17,9 +17,9 @@ BUDGET = {"--trials", "--minutes", "--workers", "--ray-address", "--storage"}
 EVERYWHERE = {"--quiet", "--verbose", "--debug", "--version"}
 
 COMMANDS = {
-    "run": SHARED | BUDGET | {"--supernet-trials", "--dry-run", "--format"},
-    "train": SHARED | {"--workers", "--ray-address", "--dry-run", "--format"},
-    "search": BUDGET | {"--dry-run", "--format"},
+    "run": SHARED | BUDGET | {"--supernet-trials", "--tensorboard", "--dry-run", "--format"},
+    "train": SHARED | {"--workers", "--ray-address", "--tensorboard", "--dry-run", "--format"},
+    "search": BUDGET | {"--tensorboard", "--dry-run", "--format"},
     "check": {"--set", "--format"},
     "status": {"--format"},
     "front": {"--max-latency-ms", "--max-macs", "--max-params", "--min-top1", "--sort", "--format"},

@@ -105,12 +105,25 @@ class TestRefusing:
             ("search.objectives=[top1, top1]", "search.objectives: names a metric twice: ['top1', 'top1']"),
             ("search.objectives=top1", "search.objectives: must be a list, such as [a, b], got 'top1'"),
             ("device=gpu", "device: 'gpu' is not one of auto, cpu, cuda"),
+            (
+                "evaluate.targets=[torch-cpu, torch-cpu-packed, torch-cpu:batch=2, torch-cpu:batch=3, onnxruntime-cpu]",
+                "evaluate.targets: 5 targets, there can be 4",
+            ),
         ],
     )
     def test_wrong_value_is_named_with_its_rule(self, setting, problem):
         with pytest.raises(ConfigError) as caught:
             resolve_config(settings=[setting])
         assert caught.value.message == f"configuration: 1 problem\n  --set {problem}"
+
+    def test_a_latency_to_optimise_needs_its_target(self):
+        with pytest.raises(ConfigError, match=r"\['latency_ms_2'\], but evaluate.targets has 1 target"):
+            resolve_config(settings=["search.objectives=[top1, latency_ms, latency_ms_2]"])
+        two = "evaluate.targets=[torch-cpu, onnxruntime-cpu]"
+        assert resolve_config(settings=["search.objectives=[top1, latency_ms_2]", two]).search.objectives == (
+            "top1",
+            "latency_ms_2",
+        )
 
 
 class TestSplitting:
@@ -167,7 +180,9 @@ class TestDescribing:
         assert options["train.batch_size"][1:] == ("whole number, >= 1", "64", "images per step")
         assert options["evaluate.max_images"].type == "whole number | null, >= 1"
         assert options["evaluate.max_images"].default == "null"
-        assert options["search.objectives"].type == "list of top1 | macs | params | latency_ms"
+        assert options["search.objectives"].type == (
+            "list of top1 | macs | params | latency_ms | latency_ms_2 | latency_ms_3 | latency_ms_4"
+        )
         assert options["train.crop_scale"].type == "[number, number] | null"
         assert options["data.skip_bad_images"].type == "true | false"
         assert [key for key, option in options.items() if not option.help] == []

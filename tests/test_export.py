@@ -258,7 +258,7 @@ def test_an_empty_folder_and_missing_parents_are_fine(small: Subnet, tmp_path: P
 def test_unknown_formats_are_named_with_the_known_ones(small: Subnet, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown format 'onx', 'tflite'") as caught:
         export(small, tmp_path / "b", formats=("timm", "onx", "tflite"))
-    assert caught.value.hint == 'did you mean "onnx"? known formats: timm, pt2, onnx'
+    assert caught.value.hint == 'did you mean "onnx"? known formats: timm, pt2, onnx, openvino'
     with pytest.raises(ConfigError, match="no format"):
         export(small, tmp_path / "b", formats=())
     assert list(tmp_path.iterdir()) == []
@@ -283,9 +283,37 @@ def test_a_missing_onnx_package_is_named(
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match="onnx and onnxruntime") as caught:
         export(small, tmp_path / "b", formats=("timm", "onnx"))
-    assert caught.value.hint == "pip install onnx onnxruntime, or leave onnx out of the formats"
+    assert caught.value.hint == "pip install onnx onnxruntime, or choose other formats"
     assert list(tmp_path.iterdir()) == []
     assert export(small, tmp_path / "b", formats=("timm",)).digest == small.architecture.digest
+
+
+def test_all_missing_packages_are_named_together(
+    small: Subnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"onnx format needs onnxruntime.*openvino format needs openvino"):
+        export(small, tmp_path / "b", formats=("onnx", "openvino"))
+
+
+@pytest.mark.slow
+def test_openvino_computes_the_network_and_its_snippet_runs(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    subnet = subnet_of(EVERY_OPERATOR, CLASS_TOKEN)
+    report = export(subnet, tmp_path / "b", formats=("openvino",))
+    assert [row.format for row in report.formats] == ["openvino"]
+    assert max(report.formats[0].max_delta.values()) < 1e-4
+    assert {path.name for path in (tmp_path / "b").iterdir()} >= {"openvino_model.bin", "openvino_model.xml"}
+    assert verify_bundle(tmp_path / "b").digest == subnet.architecture.digest
+    weights = tmp_path / "b" / "openvino_model.bin"
+    assert weights.stat().st_size == pytest.approx(4 * cost.params(subnet.architecture, CLASS_TOKEN), rel=0.1)
+    card = (tmp_path / "b" / "README.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert (
+        run_python(snippet + "print(tuple(logits.shape))\n", tmp_path, path=ROOT).splitlines()[-1]
+        == "(1, 10)"
+    )
 
 
 @pytest.mark.slow

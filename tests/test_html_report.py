@@ -6,12 +6,23 @@ import shlex
 
 import factories
 import pytest
-from report_runs import lost_trials, made_trials, make_run, page_space
+from report_runs import (
+    LATENCY_ROWS,
+    lost_trials,
+    made_trials,
+    make_run,
+    page_space,
+    retrained,
+    supernets_run,
+    trusted,
+)
 
 from nas import cost
 from nas.errors import RunError
-from nas.html_report import hypervolume_curve, report_data, report_html, write_report
+from nas.html_report import report_html, write_report
 from nas.pareto import ParetoFront, hypervolume
+from nas.report_curve import hypervolume_curve
+from nas.report_data import genes, report_data
 from nas.run_directory import RunDirectory
 from nas.trial import TrialState
 
@@ -131,14 +142,112 @@ def test_what_is_no_random_search_on_these_weights_is_refused(run, tmp_path):
         report_data(run, make_run(tmp_path / "b", made_trials(5, supernet="fedcba987654"), config=config))
 
 
-def test_what_other_commands_found_is_shown(tmp_path):
+def test_what_trust_found_is_there_as_it_was_written(tmp_path):
     run = make_run(tmp_path / "r", made_trials(10))
-    assert report_data(run)["findings"] == {}
-    trust = {"schema_version": 1, "kendall_tau": 0.5}
-    (run.path / "trust.json").write_text(json.dumps(trust))
-    (run.path / "retrain").mkdir()
-    (run.path / "retrain" / "knee.json").write_text('{"schema_version": 1}')
-    assert report_data(run)["findings"] == {"trust.json": trust, "retrain/knee.json": {"schema_version": 1}}
+    assert report_data(run)["trust"] is None
+    trusted(run)
+    assert report_data(run)["trust"] == json.loads((run.path / "trust.json").read_text())
+
+
+def test_of_several_supernets_the_knees_is_the_one_that_trust_is_asked_of(tmp_path):
+    run = supernets_run(tmp_path / "several", 20)
+    of_knee = RunDirectory.open(run.path / ParetoFront.from_run(run.path).knee().details["supernet_run"])
+    assert shlex.split(report_data(run)["trust_command"])[-1] == str(of_knee.path)
+    trusted(of_knee)
+    assert report_data(run)["trust"]["run"] == of_knee.name
+
+
+def test_a_retrained_architecture_and_its_baseline_have_both_accuracies_and_their_costs(tmp_path):
+    run = make_run(tmp_path / "r", made_trials(20))
+    assert report_data(run)["retrained"] == []
+    picked, baseline = report_data(retrained(run))["retrained"]
+    knee = ParetoFront.from_run(run.path).knee()
+    assert picked["digest"] == knee.digest
+    assert picked["latency_ms"] == knee.measurement.values["latency_ms"]
+    assert (picked["is_on_front"], picked["is_baseline"], baseline["is_baseline"]) == (True, False, True)
+    assert (picked["inherited_top1"], picked["top1"], picked["test_top1"]) == (70, 79, 77.5)
+    assert picked["top1_sd"] == pytest.approx(2**0.5)
+    assert baseline["macs"] == cost.macs(page_space().largest(), page_space().backbone)
+
+
+def test_the_same_baseline_of_two_retrained_architectures_is_there_once(tmp_path):
+    run = retrained(make_run(tmp_path / "r", made_trials(20)))
+    found = run.findings()[f"retrain/{ParetoFront.from_run(run.path).knee().digest}.json"]
+    other = ParetoFront.from_run(run.path).pick("top1")
+    run.write_retrain(other.digest, {**found, "picked": {**found["picked"], "digest": other.digest}})
+    assert sorted(row["name"] for row in report_data(run)["retrained"]) == ["knee", "knee", "plain ViT"]
+
+
+def test_every_target_is_a_metric_with_its_unit_conditions_and_doubts(tmp_path):
+    run = make_run(tmp_path / "r", made_trials(40), targets=2)
+    data, front = report_data(run), ParetoFront.from_run(run.path)
+    assert [target["metric"] for target in data["targets"]] == ["latency_ms", "latency_ms_2"]
+    assert [target["repeat_tau"] for target in data["targets"]] == [0.93, None]
+    assert data["units"]["latency_ms_2"]["unit"] == "ms per batch of 1"
+    for row, point in zip(data["front"], front.points, strict=True):
+        second = point.details["latency_targets"][LATENCY_ROWS[1]["target"]]
+        assert (row["latency_ms_2"], row["latency_ms_2_ci"]) == (
+            second["latency_ms"],
+            second["latency_ci_ms"],
+        )
+        assert row["doubts"]["latency_ms"] == {
+            key: point.details["latency"][key] for key in ("noisy", "ties")
+        }
+    digest = front.points[0].digest
+    front.points[1].details["latency"]["ties"].append("0" * 12)  # was measured and is not on the front
+    run.write_front({**run.front(), **front.to_dict(run.name)})
+    assert report_data(run)["front"][1]["doubts"]["latency_ms"]["ties"] == [digest]
+
+
+def test_a_run_of_one_target_has_no_other_latency(run):
+    data = report_data(run)
+    assert [target["metric"] for target in data["targets"]] == ["latency_ms"]
+    assert "latency_ms_2" not in {**data["units"], **data["front"][0], **data["cloud"]}
+
+
+def test_genes_of_what_is_not_on_the_front_are_those_of_its_architecture(run):
+    cloud = report_data(run)["cloud"]
+    trials = {trial.architecture.digest: trial.architecture for trial in run.trials()}
+    for i, digest in enumerate(cloud["digest"]):
+        for name, value in genes(trials[digest]).items():
+            assert cloud[name][i] == pytest.approx(value, rel=1e-4)
+
+
+def test_the_trials_of_all_supernets_are_shown_each_with_its_own(tmp_path):
+    run = supernets_run(tmp_path / "several", 30)
+    data = report_data(run)
+    assert [(one["number"], one["state"], one["num_trials"]) for one in data["supernets"]] == [
+        (0, "complete", 30),
+        (1, "complete", 30),
+        (2, "failed", 0),
+    ]
+    on_front = [row["supernet"] for row in data["front"]]
+    assert [one["num_on_front"] for one in data["supernets"]] == [
+        on_front.count(number) for number in range(3)
+    ]
+    assert set(on_front) == set(data["cloud"]["supernet"]) == {0, 1}
+    folders = {one["number"]: run.supernets_dir / one["key"] for one in data["supernets"]}
+    trials = {number: RunDirectory.open(folder).trials() for number, folder in folders.items()}
+    measured = {t.architecture.digest for number in (0, 1) for t in trials[number]}
+    assert {row["digest"] for row in data["front"]} | set(data["cloud"]["digest"]) == measured
+    for row in data["front"]:
+        assert trials[row["supernet"]][row["number"]].architecture.digest == row["digest"]
+    assert data["curve"][-1][0] == 60
+    assert data["conditions"]["cloud"]["supernet"] == data["conditions"]["front"]["supernet"]
+    assert report_data(make_run(tmp_path / "one", made_trials(5)))["supernets"] == []
+
+
+def test_of_an_architecture_in_several_supernets_the_better_top1_counts(tmp_path):
+    run = supernets_run(tmp_path / "several", 30)
+    data = report_data(run)
+    best = {}
+    for one in data["supernets"][:2]:
+        for trial in RunDirectory.open(run.supernets_dir / one["key"]).trials():
+            top1 = trial.measurement.values["top1"]
+            best[trial.architecture.digest] = max(top1, best.get(trial.architecture.digest, 0))
+    assert len(best) < 60
+    shown = dict(zip(data["cloud"]["digest"], data["cloud"]["top1"], strict=True))
+    assert all(top1 == pytest.approx(best[digest], rel=1e-4) for digest, top1 in shown.items())
 
 
 def test_a_run_without_a_trial_has_no_report(tmp_path):

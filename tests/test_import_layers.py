@@ -16,7 +16,8 @@ ROOT = Path(nas.__file__).parent
 # From low to high: a module may import what is lower and what is in its own set. A package is its modules.
 LAYERS: tuple[tuple[set[str], ...], ...] = (
     ({"errors"}, {"chunks"}),
-    ({"architecture"}, {"metrics"}, {"document", "yaml_file", "target", "tune_config", "config"}),
+    ({"metrics"},),
+    ({"architecture"}, {"document", "yaml_file", "target", "tune_config", "config"}),
     ({"trial"},),
     (
         {
@@ -32,6 +33,7 @@ LAYERS: tuple[tuple[set[str], ...], ...] = (
             "space",
             "space_file",
             "run_directory",
+            "front_point",
             "pareto",
             "supernet_runs",
             "sub_spaces",
@@ -48,6 +50,10 @@ LAYERS: tuple[tuple[set[str], ...], ...] = (
             "figure",
             "terminal_plot",
             "html_report",
+            "front_table",
+            "measured",
+            "report_data",
+            "report_curve",
             "compare",
             "check",
             "trust",
@@ -58,7 +64,7 @@ LAYERS: tuple[tuple[set[str], ...], ...] = (
         {"progress"},
         {"doctor"},
     ),
-    ({"session", "front_latency", "pipeline"},),
+    ({"callbacks", "session", "front_latency", "pipeline"},),
     (
         {"redundancy"},
         {"device_measure", "latency_runs", "latency_exchange"},

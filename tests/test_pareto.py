@@ -11,10 +11,11 @@ import pytest
 from factories import OBJECTIVES, point
 
 from nas.errors import ConfigError, RunError
+from nas.front_point import FrontPoint
 from nas.metrics import LATENCY, MACS, PARAMS, TOP1, Objective
-from nas.pareto import FrontPoint, ParetoFront, hypervolume, non_dominated
+from nas.pareto import ParetoFront, hypervolume, non_dominated
 from nas.run_directory import RunDirectory
-from nas.trial import TrialState
+from nas.trial import Measurement, TrialState
 
 MIN, MAX = "minimize", "maximize"
 PLANE = (Objective(TOP1, 0.0), Objective(LATENCY, 10.0))
@@ -137,7 +138,7 @@ def test_only_trials_with_every_objective_finite_enter():
 
 
 def test_a_measured_bound_excludes_violators_before_they_can_dominate():
-    trials = factories.trials_of([(95, 1e6, 9.0), (90, 2e6, 8.0), (80, 3e6, 8.5)])
+    trials = factories.trials_of([(95, 1e6, 9.0), (90, 2e6, 7.8), (80, 3e6, 8.5)])
     plane = (Objective(TOP1, 0.0), Objective(MACS, 1e7))
     bounds = {"latency_ms": 8.0, "params": None}
     front = ParetoFront.from_trials(trials, plane, bounds)
@@ -299,7 +300,7 @@ def make_run(tmp_path, **manifest):
 
 
 def test_a_run_gives_its_trials_front_until_the_final_one_is_written(tmp_path):
-    run = make_run(tmp_path, constraints={"latency_ms": 8.0})
+    run = make_run(tmp_path, constraints={"latency_ms": 8.5})
     assert ParetoFront.from_run(run.path).points == ()
     for trial in factories.trials_of([(95, 1_000_000, 9.0), (90, 2_000_000, 8.0)]):
         run.append_trial(trial)
@@ -315,3 +316,23 @@ def test_a_run_without_objectives_is_refused(tmp_path):
     run = RunDirectory.create(tmp_path / "r", manifest={}, space_text="", config={})
     with pytest.raises(RunError, match="does not say what is optimised"):
         ParetoFront.from_run(run.path)
+
+
+def test_what_may_be_above_a_bound_by_its_interval_is_left_out():
+    one, other = factories.distinct_architectures(2)
+    made = [
+        FrontPoint(
+            architecture,
+            Measurement(
+                values={"top1": top1, "macs": 1e6, "params": 1e4, "latency_ms": 7.9},
+                intervals={"latency_ms": (7.5, high), "top1": (0.0, 100.0)},
+                conditions=factories.conditions(),
+                seconds=1.0,
+            ),
+        )
+        for architecture, top1, high in ((one, 90.0, 8.1), (other, 80.0, 8.0))
+    ]
+    objectives = [Objective(TOP1, 0.0), Objective(LATENCY, 20.0)]
+    bounded = ParetoFront.from_points(made, objectives, {"latency_ms": 8.0})
+    assert [point.digest for point in bounded.points] == [other.digest]
+    assert [p.digest for p in ParetoFront.from_points(made, objectives).points] == [one.digest]

@@ -150,6 +150,42 @@ def test_no_candidate_within_the_latency_bound_is_an_answer_of_its_own(tmp_path)
     assert len(session.run.trial_records()) == 2
 
 
+TWO_TARGETS = "evaluate.targets=[torch-cpu, 'torch-cpu-packed:batch=2']"
+
+
+def test_latency_on_two_targets_is_optimised_and_measured_again(tmp_path):
+    session = begin(tmp_path, TWO_TARGETS, "search.objectives=[top1, latency_ms, latency_ms_2]")
+    front = pipeline.run(session, Budget(trials=5))
+    assert [objective.metric.name for objective in front.objectives] == ["top1", "latency_ms", "latency_ms_2"]
+    for trial in session.run.trials():
+        assert {"latency_ms", "latency_ms_2"} < set(trial.measurement.values)
+    header = (session.run.path / "trials.csv").read_text().splitlines()[0]
+    assert header.endswith(",architecture,latency_ms_2")
+    for point in front.points:
+        for name in ("latency_ms", "latency_ms_2"):
+            low, high = point.measurement.intervals[name]
+            assert 0 < low <= point.measurement.values[name] <= high
+        further = point.details["latency_targets"]["torch-cpu-packed:batch=2"]
+        assert point.measurement.values["latency_ms_2"] == further["latency_ms"]
+    assert "torch-cpu-packed, batch of 2" in front.points[0].measurement.conditions.target
+    assert ParetoFront.from_run(session.run.path).to_dict("r") == front.to_dict("r")
+
+
+def test_latency_is_bounded_on_the_second_target_and_where_it_is_no_objective(tmp_path):
+    objectives = "search.objectives=[top1, macs]"
+    session = begin(tmp_path, TWO_TARGETS, objectives, space_settings=["constraints.max_latency_ms_2=1e-9"])
+    with pytest.raises(NoResultError, match=r"keeps constraints\.max_latency_ms_2"):
+        pipeline.run(session, Budget(trials=3))
+    for trial in session.run.trials():
+        assert "latency_ms_2" in trial.measurement.values
+        assert "latency_ms" not in trial.measurement.values
+
+
+def test_a_bound_on_a_target_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="max_latency_ms_2, but evaluate.targets names 0"):
+        begin(tmp_path, space_settings=["constraints.max_latency_ms_2=3"])
+
+
 def test_initial_weights_that_cannot_be_had_are_said_before_there_is_a_run(tmp_path):
     with pytest.raises(ConfigError, match="no_such_model"):
         begin(tmp_path, "init=timm:no_such_model")

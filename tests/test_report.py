@@ -1,7 +1,5 @@
 """What people read: words, units and shares are those of the values, and looking imports nothing heavy."""
 
-import csv
-import io
 import math
 import re
 import subprocess
@@ -10,48 +8,16 @@ from pathlib import Path
 
 import factories
 import pytest
-from factories import OBJECTIVES, point
-from rich.console import Console
+from report_runs import row_with, text_of
 
 from nas import cost
-from nas.pareto import FrontPoint, ParetoFront
-from nas.report import (
-    FRONT_COLUMNS,
-    draw_layers,
-    front_csv,
-    front_table,
-    show_rows,
-    show_table,
-    status_dict,
-    status_table,
-    unit_of,
-)
-from nas.run_directory import TRIAL_COLUMNS, RunDirectory
+from nas.front_point import FrontPoint
+from nas.pareto import ParetoFront
+from nas.report import draw_layers, show_rows, show_table, status_dict, status_table, unit_of
+from nas.run_directory import RunDirectory
 from nas.trial import TrialState
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def text_of(table, width=120):
-    console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(table)
-    return console.file.getvalue()
-
-
-def row_with(text, word):
-    found = [line for line in text.splitlines() if word in line]
-    assert len(found) == 1, text
-    return found[0]
-
-
-def front():
-    a, b = factories.distinct_architectures(2)
-    points = [
-        FrontPoint(factories.varied(), factories.measurement(88.25, 1_200_000, 4.0, 21_500)),
-        point(91.0, 1_900_000, 6.0, a),
-        point(91.5, 24_000_000, 9.0, b),
-    ]
-    return ParetoFront(OBJECTIVES, points)
 
 
 def test_layers_are_drawn_with_one_glyph_each_and_a_mark_where_tokens_fall():
@@ -59,109 +25,10 @@ def test_layers_are_drawn_with_one_glyph_each_and_a_mark_where_tokens_fall():
     assert draw_layers(factories.plain(4)) == "●●●●"
 
 
-def test_front_table_states_values_with_units_interval_knee_and_conditions():
-    text = text_of(front_table(front()))
-    header = row_with(text, "digest")
-    assert header.split() == ["digest", "top-1", "(%)", "MMACs", "params", "(k)", "latency", "(ms)", "layers"]
-    first = row_with(text, factories.varied().digest[:8])
-    assert first.split() == [
-        factories.varied().digest[:8],
-        "88.2",
-        "1.2",
-        "21.5",
-        "4.00",
-        "±",
-        "0.08",
-        "●○◐▾■◐○◇▾●◇",
-    ]
-    assert row_with(text, "  ★ ").split()[1] == front().knee().digest[:8]
-    assert row_with(text, "◐ hallucinated").split() == (
-        [
-            "●",
-            "dynamic",
-            "◐",
-            "hallucinated",
-            "■",
-            "static",
-            "○",
-            "shared",
-            "◇",
-            "linear",
-            "▾",
-            "fewer",
-            "tokens",
-        ]
-    )
-    assert "144 images of the search split, fp32" in text
-    words = " ".join(text.split())  # lines wrap at the width of the table
-    assert "latency: torch-cpu on cpu: Test CPU, batch of 64, 1 thread, exclusive stage, torch 2.8.0" in words
-
-
-def test_front_table_fits_an_80_column_terminal():
-    assert max(len(line) for line in text_of(front_table(front()), width=80).splitlines()) <= 80
-    assert "…" not in text_of(front_table(front()), width=80)
-
-
 def test_one_unit_a_column_follows_the_largest_value():
     assert [unit_of([1, v]) for v in (999, 1e3, 5e6, 2e9)] == [(1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G")]
     assert unit_of([math.nan, 3e6, math.inf]) == (1e6, "M")
     assert unit_of([]) == (1, "")
-
-
-def test_values_that_were_not_measured_are_dashes():
-    a, b = factories.distinct_architectures(2)
-    points = [point(90, 1_000_000, 5, a), point(80, 2_000_000, 6, b)]
-    del points[0].measurement.values["params"]
-    text = text_of(front_table(ParetoFront(OBJECTIVES[:1], points)))
-    assert row_with(text, a.digest[:8]).split()[1:5] == [a.digest[:8], "90.0", "1.00", "-"]
-
-
-def test_baselines_stand_under_the_front_and_other_conditions_are_marked():
-    same = FrontPoint(factories.plain(), factories.measurement(92, 3_000_000, 11))
-    other = FrontPoint(factories.plain(), factories.measurement(93, 3_000_000, 11, torch="2.9.0"))
-    text = text_of(front_table(front(), {"plain ViT": same, "older": other}))
-    assert "†" not in row_with(text, "plain ViT")
-    assert "older †" in row_with(text, "older")
-    assert "† measured under other conditions" in text
-    assert "†" not in text_of(front_table(front(), {"plain ViT": same}))
-
-
-def test_a_part_of_a_front_marks_the_knee_of_the_whole():
-    whole = front()
-    others = [p for p in whole.points if p.digest != whole.knee().digest]
-    part = ParetoFront(OBJECTIVES, others)
-    text = text_of(front_table(part, whole=whole))
-    assert "Pareto front: 2 of 3 architectures" in text
-    assert f"hypervolume {whole.hypervolume():.4f}" in text
-    assert "  ★ " not in text
-
-
-def test_latencies_below_half_a_millisecond_keep_a_third_decimal():
-    only = point(90, 1_000_000, 0.045, factories.plain())
-    assert "0.045 ± 0.001" in text_of(front_table(ParetoFront(OBJECTIVES, [only])))
-
-
-def test_an_empty_front_is_a_table_without_rows():
-    text = text_of(front_table(ParetoFront(OBJECTIVES, ())))
-    assert "0 architectures" in text
-    assert front_csv(ParetoFront(OBJECTIVES, ())).count("\n") == 1
-
-
-def test_front_csv_has_a_row_a_point_and_the_documented_columns():
-    shown = front()
-    rows = list(csv.DictReader(io.StringIO(front_csv(shown))))
-    assert ",".join(rows[0]) == (
-        "digest,knee,top1,top1_ci_low,top1_ci_high,macs,flops,params,latency_ms,latency_ci_low_ms,"
-        "latency_ci_high_ms,split,conditions.device,conditions.precision,conditions.split,"
-        "conditions.num_images,conditions.target,conditions.latency_batch_size,conditions.latency_threads,"
-        "conditions.latency_stage,conditions.supernet,conditions.torch,architecture"
-    )
-    assert [row["digest"] for row in rows] == [p.digest for p in shown.points]
-    assert [row["digest"] for row in rows if row["knee"] == "True"] == [shown.knee().digest]
-    first = rows[0]
-    assert (first["macs"], first["flops"], first["params"]) == ("1200000", "2400000", "21500")
-    assert (first["latency_ci_low_ms"], first["top1_ci_low"]) == ("3.92", "")
-    assert first["architecture"] == factories.varied().to_json()
 
 
 def test_show_adds_up_to_the_network_and_names_every_operator():
@@ -267,18 +134,16 @@ def test_status_leaves_the_nearer_of_trials_and_deadline(tmp_path):
     assert (status_dict(run)["state"], status_dict(run)["minutes_left"]) == ("finished", 0)
 
 
-def test_every_column_and_key_is_explained_in_the_readme(tmp_path):
-    explained = set(re.findall(r"`([\w.]+)`", (ROOT / "results" / "README.md").read_text()))
-    values = front().to_dict("r")
-    keys = {*TRIAL_COLUMNS, *FRONT_COLUMNS, *values, *values["points"][0], *values["objectives"][0]}
-    keys |= {*status_dict(make_run(tmp_path)), *RunDirectory.open(tmp_path / "digits-1").manifest, "budget"}
-    assert keys - explained == set()
-
-
 def test_looking_at_results_imports_nothing_heavy():
     code = (
-        "import sys, nas.report, nas.figure, nas.run_directory\n"
-        "heavy = {'torch', 'timm', 'ray', 'optuna', 'pandas', 'matplotlib', 'rich', 'pydantic'}\n"
+        "import sys, nas.report, nas.front_table, nas.report_data, nas.figure, nas.run_directory\n"
+        "heavy = {'torch', 'timm', 'ray', 'optuna', 'pandas', 'matplotlib', 'rich'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_every_key_of_status_and_manifest_is_explained_in_the_readme(tmp_path):
+    explained = set(re.findall(r"`([\w.]+)`", (ROOT / "results" / "README.md").read_text()))
+    keys = {*status_dict(make_run(tmp_path)), *RunDirectory.open(tmp_path / "digits-1").manifest, "budget"}
+    assert keys - explained == set()

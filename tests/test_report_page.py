@@ -1,36 +1,43 @@
 """The page in a real browser: it draws, answers, can be used without a mouse, and asks the network for nothing."""
 
 import json
-import shutil
 
 import factories
 import pytest
-from report_runs import lost_trials, made_trials, make_run, page_space
+from report_browser import (
+    answer,
+    budget,
+    chromium,
+    complaints,
+    css,
+    needs_browser,
+    opened,
+    selected,
+    set_value,
+)
+from report_runs import (
+    lost_trials,
+    made_trials,
+    make_run,
+    page_space,
+    retrained,
+    trusted,
+)
 
+from nas.front_point import FrontPoint
 from nas.html_report import write_report
-from nas.pareto import FrontPoint, ParetoFront
+from nas.pareto import ParetoFront
 from nas.trial import Trial
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs Chromium: apt-get install chromium chromium-driver"
-)
+pytestmark = needs_browser
 MANY = 5_000
 NARROW = 400
 
 
 @pytest.fixture(scope="module")
 def browser():
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with chromium() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -47,46 +54,6 @@ def run(tmp_path_factory):
 @pytest.fixture
 def page(browser, run):
     return opened(browser, run)
-
-
-def opened(browser, run, width=1200):
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    for log in ("browser", "performance"):
-        browser.get_log(log)  # what earlier pages left there
-    browser.get(run.report_path.as_uri())
-    assert browser.execute_script("return document.documentElement.dataset.drawn") == "true"
-    return browser
-
-
-def complaints(browser):
-    return [entry["message"] for entry in browser.get_log("browser")]
-
-
-def css(browser, selector):
-    return browser.find_elements("css selector", selector)
-
-
-def set_value(browser, name, value, event="input"):
-    code = "const at = document.getElementById(arguments[0]); at.value = arguments[1];"
-    browser.execute_script(code + "at.dispatchEvent(new Event(arguments[2]));", name, str(value), event)
-
-
-def answer(browser):
-    return css(browser, "#answer")[0].get_attribute("data-digest")
-
-
-def selected(browser):
-    return css(browser, "#selected")[0].text
-
-
-def budget(browser):
-    """The bounded metric, and the bound in its own unit."""
-    metric, shown = (css(browser, name)[0].get_property("value") for name in ("#metric", "#limit"))
-    factor = browser.execute_script(
-        "return JSON.parse(document.getElementById('data').textContent).units[arguments[0]].factor", metric
-    )
-    return metric, float(shown) * factor * (1 + 1e-12)
 
 
 def test_the_page_is_drawn_without_a_complaint_or_a_request(page, run):
@@ -267,27 +234,6 @@ def test_thousands_of_trials_are_all_drawn(browser, tmp_path):
     assert complaints(browser) == []
 
 
-def trust(run):
-    found = {"schema_version": 1, "kendall_tau": 0.51, "kendall_tau_ci": [0.2, 0.7], "ceiling": {"tau": 0.8}}
-    (run.path / "trust.json").write_text(json.dumps(found))
-    return run
-
-
-def retrained(run):
-    accuracies = {
-        "inherited_top1": 80.0,
-        "top1": 85.25,
-        "top1_sd": 1.5,
-        "inherited_test_top1": 79,
-        "test_top1": 84,
-    }
-    picked = {"name": "knee", "digest": "0123456789ab", "test_top1_sd": 2.125, **accuracies}
-    counts = {"num_seeds": 2, "epochs": 30, "search_images": 287, "test_images": 359}
-    found = {"from": "scratch", "picked": picked, "baseline": None, "supernet": "ab", **counts}
-    run.write_retrain("0123456789ab", found)
-    return run
-
-
 def without_intervals(trial: Trial) -> Trial:
     trial.measurement.intervals.clear()
     return trial
@@ -301,7 +247,7 @@ CASES = {
     "no trials of its own": lambda path: without_trials(make_run(path, made_trials(12))),
     "a search that goes on": lambda path: make_run(path, made_trials(12), is_final=False),
     "an old run": lambda path: make_run(path, [without_intervals(trial) for trial in made_trials(12)]),
-    "trust": lambda path: trust(make_run(path, made_trials(12))),
+    "trust": lambda path: trusted(make_run(path, made_trials(12))),
     "retrain": lambda path: retrained(make_run(path, made_trials(12))),
 }
 
@@ -327,8 +273,14 @@ def test_runs_at_the_edge_are_drawn_and_answer(browser, tmp_path, case):
     assert ("The search has not ended" in css(browser, "#summary")[0].text) == (
         case == "a search that goes on"
     )
-    assert ("0.510, 95 % interval 0.200 to 0.700" in words) == (case == "trust")
-    assert ("80.00 85.25 ± 1.50 79.00 84.00 ± 2.1" in words) == (case == "retrain")
+    found = run.findings()
+    assert ("was not measured in this run" in words) == ("trust.json" not in found)
+    if case == "trust":
+        verdict, (low, high) = found["trust.json"]["verdict"], found["trust.json"]["kendall_tau_ci"]
+        assert verdict[1:] in words
+        assert f"{found['trust.json']['kendall_tau']:.2f} [{low:.2f}, {high:.2f}]" in words
+        assert len(css(browser, "#trust .pair")) == 12
+    assert ("70.00 79.00 ± 1.41 68.50 77.50 ± 1.41" in words) == (case == "retrain")
 
 
 def test_a_name_full_of_markup_is_text(browser, tmp_path):

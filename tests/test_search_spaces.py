@@ -242,7 +242,7 @@ class TestReadme:
 
         schema = keys(SpaceFile, "") | keys(BackboneSection, "backbone.") | keys(GeneSection, "layers.")
         schema |= {"overrides.layers"} | keys(RuleSection, "rules.") | keys(ConstraintSection, "constraints.")
-        written = re.findall(r"^\| `([a-z_.]+)` \|", README.read_text(), flags=re.MULTILINE)
+        written = re.findall(r"^\| `([a-z_.0-9]+)` \|", README.read_text(), flags=re.MULTILINE)
         assert sorted(written) == sorted(schema | {f"{name}.yaml" for name in NAMES})
         assert set(OverrideSection.model_fields) == {"layers", *GENES}
 

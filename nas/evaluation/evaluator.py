@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,9 +21,10 @@ from nas.evaluation.profile import LatencyProfile, Predictor
 from nas.evaluation.racing import Course, race
 from nas.evaluation.scores import measurement
 from nas.evaluation.targets import described
+from nas.metrics import LATENCIES, LATENCY, Metric
 from nas.model.supernet import Supernet
 from nas.space import SearchSpace
-from nas.target import Target, parse_target, profile_path
+from nas.target import Target, parse_target
 from nas.training.data import ImageSet
 from nas.trial import Conditions, Measurement
 
@@ -62,9 +63,10 @@ class EvaluatorSetup:
         device: Where to compute.
         precision: `fp32` or `bf16`.
         supernet_digest: Names the weights in the conditions.
-        with_latency: Whether latency is measured during the search.
-        reference_ms: Calibrated time of the reference model, milliseconds per batch.
-        profile: Answers instead of the meter during the search.
+        latencies: Those that the search needs, objectives or bounded; the others are measured of the front alone.
+        reference_ms: Calibrated time of the reference model on the targets of these, milliseconds per batch, by
+            the name of the metric.
+        profiles: Answer instead of the meter during the search, by the name of the metric.
     """
 
     space: SearchSpace
@@ -74,23 +76,24 @@ class EvaluatorSetup:
     device: str
     precision: str
     supernet_digest: str
-    with_latency: bool
-    reference_ms: float
-    profile: LatencyProfile | None = None
+    latencies: tuple[Metric, ...]
+    reference_ms: Mapping[str, float]
+    profiles: Mapping[str, LatencyProfile] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> dict[Metric, Target]:
+        """Where and how each latency is measured: the configuration's targets, or those of its profiles."""
+        if not self.config.targets:
+            return {LATENCY: Target(runtime="torch-cuda" if self.device == "cuda" else "torch-cpu")}
+        return {
+            metric: self.profiles[metric.name].target if metric.name in self.profiles else parse_target(text)
+            for metric, text in zip(LATENCIES, self.config.targets, strict=False)
+        }
 
     @property
     def target(self) -> Target:
-        """Where and how latency is measured: the first target of the configuration, or the profile's."""
-        if self.profile is not None:
-            return self.profile.target
-        if self.config.targets and profile_path(self.config.targets[0]) is None:
-            return parse_target(self.config.targets[0])
-        return Target(runtime="torch-cuda" if self.device == "cuda" else "torch-cpu")
-
-    @property
-    def further_targets(self) -> tuple[Target, ...]:
-        """Those that only the front is measured on."""
-        return tuple(parse_target(text) for text in self.config.targets[1:])
+        """The first one."""
+        return self.targets[LATENCY]
 
     def batch_of(self, target: Target) -> int:
         """Images per forward pass: what the target says, or the configuration; else 1 from 128 px on and 64 below."""
@@ -104,13 +107,22 @@ class EvaluatorSetup:
             stage: `search` or `exclusive`; only during the search a profile answers.
         """
         num_images = min(num_images, self.config.max_images or num_images)
-        is_predicted = self.profile is not None and stage == "search"
+
+        def named(metric: Metric) -> str:
+            is_predicted = metric.name in self.profiles and stage == "search"
+            return self.profiles[metric.name].name if is_predicted else described(self.targets[metric])
+
+        further = [
+            f"{named(metric)}, batch of {self.batch_of(target)}, threads {target.threads}"
+            for metric, target in self.targets.items()
+            if metric in self.latencies and metric is not LATENCY
+        ]
         return Conditions(
             device=device_name(self.device),
             precision=self.precision,
             split="search",
             num_images=num_images,
-            target=self.profile.name if self.profile and is_predicted else described(self.target),
+            target="; ".join([named(LATENCY), *further]),
             latency_batch_size=self.batch_of(self.target),
             latency_threads=self.target.threads,
             latency_stage=stage,
@@ -146,15 +158,22 @@ class SubnetEvaluator:
         self.setup, self.supernet = setup, supernet
         self.images = images.part(0, setup.config.max_images or len(images))
         self.device = torch.device(setup.device)
-        profile = setup.profile if setup.with_latency else None
-        self.predictor = None if profile is None else Predictor(profile)
-        self.meter = setup.meter(supernet) if setup.with_latency and profile is None else None
+        self.predictors = {
+            metric.name: Predictor(setup.profiles[metric.name])
+            for metric in setup.latencies
+            if metric.name in setup.profiles
+        }
+        self.meters = {
+            metric.name: setup.meter(supernet, setup.targets[metric])
+            for metric in setup.latencies
+            if metric.name not in setup.profiles
+        }
         self.conditions = setup.conditions(len(self.images), stage="search")
 
     def evaluate(
         self, architecture: Architecture, course: Course | None = None, *, attempt: int = 0
     ) -> Measurement:
-        """Measure MACs, parameters, where it is an objective latency, and then top-1; see `Evaluator`.
+        """Measure MACs, parameters, latency where the search needs it, and then top-1; see `Evaluator`.
 
         Raises:
             OutOfMemoryError: Even with this batch.
@@ -181,11 +200,11 @@ class SubnetEvaluator:
 
         try:
             subnet = self.supernet.extract(architecture).to(self.device)
-            if self.meter is not None:
-                ratio = self.meter.ratio(subnet, self.setup.config.latency_pairs)
-                values["latency_ms"] = ratio * self.setup.reference_ms
-            if self.predictor is not None:
-                values["latency_ms"] = self.predictor.predict([architecture])[0]
+            for name, meter in self.meters.items():
+                ratio = meter.ratio(subnet, self.setup.config.latency_pairs)
+                values[name] = ratio * self.setup.reference_ms[name]
+            for name, predictor in self.predictors.items():
+                values[name] = predictor.predict([architecture])[0]
             correct, verdict = race(classify, len(self.images), values, course)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

@@ -1,14 +1,16 @@
-// Scatter plots, parallel coordinates and the hypervolume curve. Each is drawn anew when its width changes.
+// Scatter plots and the hypervolume curve. Each is drawn anew when its width changes.
 
 const RADIUS = 5.5;
 const CLICK_REACH = 9; // pixels from a grey dot
 const byCost = FRONT.map((_, i) => i).sort((a, b) => FRONT[a].macs - FRONT[b].macs);
 
 function describe(row) {
-  const number = known(row.number) ? `trial ${row.number} · ` : "";
-  return `${number}${row.digest.slice(0, 8)}\n${named("top1", row.top1)} · ${named("macs", row.macs)}\n` +
-    `${named("params", row.params)} · ${named("latency_ms", row.latency_ms)}\n${row.drawn}`;
+  const supernet = known(row.supernet) ? `supernet ${row.supernet} · ` : "", number = known(row.number) ? `trial ${row.number} · ` : "";
+  const latencies = COSTS.slice(2).map((metric) => `${named(metric, row[metric])}${LATENCIES.length > 1 ? `, ${targetOf(metric).target}` : ""}${doubtsOf(row, metric).noisy ? " (noisy)" : ""}`);
+  return `${supernet}${number}${row.digest.slice(0, 8)}\n${named("top1", row.top1)} · ${named("macs", row.macs)}\n` +
+    `${named("params", row.params)} · ${latencies.join("\n")}\n${row.drawn}`;
 }
+const targetOf = (metric) => DATA.targets.find((target) => target.metric === metric);
 const cloudRow = (i) => Object.fromEntries(Object.entries(DATA.cloud).map(([name, column]) => [name, column[i]]));
 
 // Best top-1 at or below each cost: the corners of a two-dimensional front.
@@ -35,10 +37,10 @@ function scatter(host, metric, colour, view) {
   }
   const hasColour = isMeasured(colour) && FRONT.some((row) => known(row[colour]));
   const box = [52, 46, width - 14, height - 46];
-  const others = view.zoom ? [] : [DATA.cloud, columnsOf(DATA.baselines)];
+  const others = view.zoom ? [] : [DATA.cloud, columnsOf(DATA.baselines), ...(view.alone ? [retrainedColumns(metric)] : [])];
   const rows = FRONT.filter((row) => known(row[metric]) && known(row.top1));
   const spans = (name) => rows.flatMap((row) => (view.bars && row[`${name}_ci`]) || [row[name]]);
-  const xs = extent([...spans(metric), ...others.flatMap((columns) => columns[metric])]);
+  const xs = extent([...spans(metric), ...others.flatMap((columns) => columns[metric] || [])]);
   const ys = extent([...spans("top1"), ...others.flatMap((columns) => columns.top1)]);
   const isLog = view.log && xs[0] > 0;
   const xRange = widened(xs, 0.04, isLog), yRange = widened(ys, 0.04);
@@ -51,7 +53,8 @@ function scatter(host, metric, colour, view) {
     { to: (value) => x(value * factor), ticks: ticks(shown, Math.max(3, width / 110), isLog), say: short, name: title(metric) },
     { to: y, ticks: ticks(yRange, 6), say: short, name: "top-1 (%)" });
   const canvas = node("canvas", { "aria-hidden": "true" });
-  const dots = paintCloud(canvas, width, height, metric, x, y, box);
+  const dots = [], paint = () => paintCloud(canvas, dots, width, height, metric, x, y, box);
+  paint();
   const clip = `clip-${metric}`;
   svg.append(shape("clipPath", { id: clip }, shape("rect", { x: box[0], y: box[1] - 6, width: box[2] - box[0], height: box[3] - box[1] + 6 })));
   const inside = shape("g", { "clip-path": `url(#${clip})` });
@@ -61,35 +64,40 @@ function scatter(host, metric, colour, view) {
   if (view.bars) for (const row of rows) inside.append(...intervals(row, metric, x, y, "interval"));
   const shades = hasColour ? extent(FRONT.map((row) => row[colour])) : null;
   const isLogColour = view.log && hasColour && shades[0] > 0;
-  if (hasColour) colourBar(svg, colour, box[2], width, isLogColour);
+  if (hasColour) colourBar(svg, colour, shades, box[2], width, isLogColour);
   const order = [...byCost].sort((a, b) => FRONT[a][metric] - FRONT[b][metric]);
   for (const i of order) {
     const row = FRONT[i];
     if (!known(row[metric])) continue;
-    inside.append(shape("circle", { class: "point", "data-digest": row.digest, "data-index": i, r: RADIUS, role: "button",
+    inside.append(shape("circle", { class: doubtsOf(row, metric).noisy ? "point noisy" : "point", "data-digest": row.digest, "data-index": i, r: RADIUS, role: "button",
       cx: x(row[metric]), cy: y(row.top1), tabindex: -1, "aria-label": describe(row).replaceAll("\n", ", "),
       fill: hasColour && known(row[colour]) ? rgb(viridis(shareOf(row[colour], shades, isLogColour))) : css("--accent") }));
   }
-  baselineMarks(svg, metric, x, y, box);
+  const label = labeller(svg, box);
+  baselineMarks(svg, metric, x, y, box, label);
+  if (view.alone) retrainedMarks(svg, metric, x, y, box, label);
   const limit = shape("line", { class: "limit", y1: box[1], y2: box[3], visibility: "hidden" });
-  const cross = shape("g", {}), ring = shape("circle", { class: "ring", r: RADIUS + 4, visibility: "hidden" });
-  svg.append(limit, cross, ring);
+  const cross = shape("g", {}), ties = shape("g", {}), ring = shape("circle", { class: "ring", r: RADIUS + 4, visibility: "hidden" });
+  svg.append(limit, ties, cross, ring);
   host.append(node("div", { class: "plot" }, canvas, svg));
   listen(svg, dots, order);
-  return { metric, svg, place(row) {
+  return { metric, svg, paint, place(row) {
     cross.replaceChildren();
+    ties.replaceChildren();
     const isThere = row && known(row[metric]) && x(row[metric]) >= box[0] - 1 && y(row.top1) <= box[3] + 1;
     ring.setAttribute("visibility", isThere ? "visible" : "hidden");
     if (!isThere) return;
     ring.setAttribute("cx", x(row[metric])); ring.setAttribute("cy", y(row.top1));
     if (view.bars) cross.append(...intervals(row, metric, x, y, "selected-interval"));
+    const tied = new Set(doubtsOf(row, metric).ties);
+    for (const other of rows) if (tied.has(other.digest)) ties.append(shape("circle", { class: "tie", r: RADIUS + 4, cx: x(other[metric]), cy: y(other.top1) }));
   }, bound(value) {
     const isThere = known(value) && x(value) >= box[0] && x(value) <= box[2];
     limit.setAttribute("visibility", isThere ? "visible" : "hidden");
     if (isThere) { limit.setAttribute("x1", x(value)); limit.setAttribute("x2", x(value)); }
   } };
 }
-const columnsOf = (rows) => Object.fromEntries(["top1", "macs", "params", "latency_ms"].map((name) => [name, rows.map((row) => row[name])]));
+const columnsOf = (rows) => Object.fromEntries(["top1", ...COSTS].map((name) => [name, rows.map((row) => row[name])]));
 
 function intervals(row, metric, x, y, kind) {
   const marks = [], [sideways, upright] = [row[`${metric}_ci`], row.top1_ci];
@@ -98,18 +106,19 @@ function intervals(row, metric, x, y, kind) {
   return marks;
 }
 
-// Thousands of grey dots on one canvas; returns where they are, for the pointer.
-function paintCloud(canvas, width, height, metric, x, y, [left, top, right, bottom]) {
-  const ratio = devicePixelRatio || 1, dots = [];
+// Thousands of grey dots on one canvas; `dots` then says where they are, for the pointer.
+function paintCloud(canvas, dots, width, height, metric, x, y, [left, top, right, bottom]) {
+  const ratio = devicePixelRatio || 1;
+  dots.length = 0;
   canvas.width = width * ratio; canvas.height = height * ratio;
   canvas.style.width = `${width}px`; canvas.style.height = `${height}px`;
   const pen = canvas.getContext("2d");
   pen.scale(ratio, ratio);
   pen.fillStyle = css("--cloud");
   pen.globalAlpha = DATA.cloud.digest.length > 1500 ? 0.35 : 0.7;
-  DATA.cloud[metric].forEach((value, i) => {
+  (DATA.cloud[metric] || []).forEach((value, i) => {
     const top1 = DATA.cloud.top1[i];
-    if (!known(value) || !known(top1)) return;
+    if (!known(value) || !known(top1) || !isCloudWithin(i)) return;
     const [across, up] = [x(value), y(top1)];
     if (across < left || across > right || up < top || up > bottom) return;
     pen.beginPath();
@@ -118,35 +127,26 @@ function paintCloud(canvas, width, height, metric, x, y, [left, top, right, bott
     dots.push([across, up, i]);
   });
   canvas.dataset.dots = dots.length;
-  return dots;
 }
 
-function colourBar(svg, metric, right, width, isLog) {
-  const [low, high] = extent(FRONT.map((row) => row[metric]));
-  const long = Math.min(110, width * 0.22), left = right - long, id = `shade-${metric}`;
+function colourBar(svg, metric, [low, high], right, width, isLog) {
+  const long = Math.min(110, width * 0.22), left = right - long, id = `shade-${metric}-${width}`;
   const stops = VIRIDIS.map((channels, i) => shape("stop", { offset: i / (VIRIDIS.length - 1), "stop-color": rgb(channels) }));
   svg.append(shape("linearGradient", { id }, ...stops),
     shape("rect", { x: left, y: 22, width: long, height: 8, fill: `url(#${id})` }),
-    shape("text", { x: right, y: 14, "text-anchor": "end", class: "soft" }, `colour: ${title(metric)}${isLog ? ", log." : ""}`),
+    shape("text", { x: right, y: 14, "text-anchor": "end", class: "soft" }, `colour: ${width < 450 ? unit(metric).label : title(metric)}${isLog ? ", log." : ""}`),
     shape("text", { x: left - 5, y: 30, "text-anchor": "end", class: "soft" }, bare(metric, low)),
     shape("text", { x: right, y: 42, "text-anchor": "end", class: "soft" }, bare(metric, high)));
 }
 
-// Crosses with names; of some places around the cross a name takes the first that is free.
-function baselineMarks(svg, metric, x, y, [left, top, right, bottom]) {
-  const taken = [];
+// Crosses with names.
+function baselineMarks(svg, metric, x, y, [left, top, right, bottom], label) {
   for (const baseline of DATA.baselines) {
     if (!known(baseline[metric])) continue;
     const [at, up] = [x(baseline[metric]), y(baseline.top1)];
     if (at < left || at > right || up < top || up > bottom) continue;
     svg.append(shape("path", { class: "mark", d: `M${at - 5},${up - 5}l10,10m0,-10l-10,10` }));
-    const wide = baseline.name.length * 6.6;
-    const places = [[8, 4], [-8 - wide, 4], [-wide / 2, -10], [-wide / 2, 19], [8, -12], [8, 20], [-8 - wide, -12], [-8 - wide, 20], [8, 34], [-8 - wide, 34]];
-    const isFree = ([dx, dy]) => at + dx > left && at + dx + wide < right + 8 && taken.every(([a, b, w]) =>
-      at + dx > a + w || at + dx + wide < a || Math.abs(up + dy - b) > 13);
-    const [dx, dy] = places.find(isFree) || places[0];
-    taken.push([at + dx, up + dy, wide]);
-    svg.append(shape("text", { class: "marked halo", x: at + dx, y: up + dy }, baseline.name));
+    label(at, up, baseline.name, "marked");
   }
 }
 
@@ -160,9 +160,10 @@ function listen(svg, dots, order) {
     return best;
   };
   svg.addEventListener("pointermove", (event) => {
-    const point = event.target.closest(".point");
-    const near = point ? null : grey(event);
+    const point = event.target.closest(".point"), alone = event.target.closest(".alone");
+    const near = point || alone ? null : grey(event);
     if (point) showTip(event, describe(FRONT[point.dataset.index]));
+    else if (alone) showTip(event, describeRetrained(DATA.retrained[alone.dataset.alone]));
     else if (near !== null) showTip(event, `${describe(cloudRow(near))}\nnot on the front`);
     else hideTip();
   });
@@ -178,44 +179,12 @@ function listen(svg, dots, order) {
     const here = event.target.closest(".point");
     if (!here || (!step && event.key !== "Enter" && event.key !== " ")) return;
     event.preventDefault();
-    const at = order.indexOf(+here.dataset.index) + (step || 0);
-    const next = order[Math.min(Math.max(at, 0), order.length - 1)];
+    const walk = order.filter((i) => i === +here.dataset.index || isWithin(FRONT[i]));
+    const at = walk.indexOf(+here.dataset.index) + (step || 0);
+    const next = walk[Math.min(Math.max(at, 0), walk.length - 1)];
     select(next);
     svg.querySelector(`.point[data-index="${next}"]`).focus();
   });
-}
-
-function parallel(host) {
-  const inLayers = (row) => row.rows.filter((part) => part.layer !== null);
-  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-  const metrics = ["macs", "params", "latency_ms", "top1"].filter(isMeasured)
-    .map((name) => ({ name: unit(name).label, unit: unit(name).unit.replace(/\/image| parameters| per batch.*/, ""), of: (row) => row[name], say: (value) => bare(name, value) }));
-  const average = (gene) => (row) => mean(inLayers(row).map((part) => part[gene]));
-  const genes = [["depth", "layers", (row) => inLayers(row).length], ["width", "channels", (row) => row.embed_dim],
-    ["tokens", "mean", average("tokens")], ["heads", "mean", average("heads")], ["MLP ratio", "mean", average("mlp_ratio")],
-    ["dynamic", "% layers", (row) => 100 * mean(inLayers(row).map((part) => +(part.kind === "dynamic")))]]
-    .map(([name, words, of]) => ({ name, unit: words, of, say: (value) => short(+value.toPrecision(3)) }));
-  const lines = [...genes, ...metrics];
-  const width = Math.max(host.clientWidth, 640), height = 330, top = 58, bottom = height - 26;
-  const x = (i) => 44 + (i * (width - 88)) / (lines.length - 1);
-  const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", style: "max-width:none",
-    "aria-label": `Parallel coordinates of ${FRONT.length} architectures; the same values are in the table of the front` });
-  const places = lines.map((line) => { const span = extent(FRONT.map(line.of)); return { span, to: (value) => bottom - shareOf(value, span) * (bottom - top) }; });
-  const shades = extent(FRONT.map((row) => row.top1));
-  FRONT.forEach((row, i) => {
-    const path = lines.map((line, j) => `${j ? "L" : "M"}${x(j).toFixed(1)},${places[j].to(line.of(row)).toFixed(1)}`).join("");
-    svg.append(shape("path", { class: "line", d: path, "data-digest": row.digest, stroke: rgb(viridis(shareOf(row.top1, shades))), onclick: () => select(i),
-      onpointermove: (event) => showTip(event, describe(row)), onpointerleave: hideTip }));
-  });
-  svg.append(shape("path", { class: "chosen" }));
-  lines.forEach((line, j) => {
-    const middle = { x: x(j), "text-anchor": "middle" };
-    svg.append(shape("path", { class: "axis", d: `M${x(j)},${top}V${bottom}` }),
-      shape("text", { ...middle, y: 14 }, line.name), shape("text", { ...middle, y: 29, class: "soft", style: "font-size:11px" }, line.unit),
-      shape("text", { ...middle, y: top - 8, class: "soft halo" }, line.say(places[j].span[1])),
-      shape("text", { ...middle, y: bottom + 17, class: "soft halo" }, line.say(places[j].span[0])));
-  });
-  host.replaceChildren(svg);
 }
 
 function curve(host) {
@@ -234,15 +203,4 @@ function curve(host) {
   if (others.length) svg.append(shape("path", { class: "random", d: path(others) }));
   svg.append(shape("path", { class: "curve", d: path(DATA.curve) }));
   host.append(svg);
-}
-
-// Inherited against stand-alone top-1 of the architectures that were trained alone.
-function inheritedPlot(pairs) {
-  const width = 380, height = 300, box = [52, 34, width - 14, height - 46];
-  const xRange = widened(extent(pairs.map((one) => one.inherited_top1)), 0.06), yRange = widened(extent(pairs.map((one) => one.stand_alone_top1)), 0.06);
-  const x = scale(xRange, [box[0], box[2]]), y = scale(yRange, [box[3], box[1]]);
-  const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Inherited against stand-alone top-1 of ${pairs.length} architectures` });
-  axes(svg, box, { to: x, ticks: ticks(xRange, 5), say: short, name: "inherited top-1 (%)" }, { to: y, ticks: ticks(yRange, 5), say: short, name: "stand-alone top-1 (%)" });
-  for (const one of pairs) svg.append(shape("circle", { r: 4, cx: x(one.inherited_top1), cy: y(one.stand_alone_top1), fill: css("--accent"), stroke: css("--ink"), "stroke-width": 0.6 }));
-  return svg;
 }

@@ -27,6 +27,15 @@ const differs = DATA.conditions.cloud && JSON.stringify(DATA.conditions.cloud) !
 const known = (value) => value !== null && value !== undefined;
 const unit = (metric) => DATA.units[metric];
 const isMeasured = (metric) => unit(metric).is_measured;
+const LATENCIES = DATA.targets.map((target) => target.metric);
+// Of several targets each is named: by its runtime where that tells them apart.
+for (const { metric, target } of DATA.targets) {
+  const [runtime] = target.split(":"), isAlone = DATA.targets.filter((other) => other.target.split(":")[0] === runtime).length === 1;
+  if (DATA.targets.length > 1) unit(metric).label = `latency on ${isAlone ? runtime : target}`;
+}
+const COSTS = ["macs", "params", ...(LATENCIES.length ? LATENCIES : ["latency_ms"])];
+// What is doubtful about a latency of a point of the front: whether it is noisy, and whom it cannot be told from.
+const doubtsOf = (row, metric) => (row.doubts && row.doubts[metric]) || { noisy: false, ties: [] };
 
 // A value in its metric's unit, without the unit's name: axes and column heads have that.
 function bare(metric, value, more = 0) {
@@ -140,6 +149,22 @@ function command(words, text) {
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   });
   return node("div", { class: "command" }, node("span", {}, words), code, button);
+}
+
+// Names beside marks; of some places around its mark a name takes the first that is free.
+function labeller(svg, [left, , right]) {
+  const taken = [];
+  return (at, up, words, kind, aside = 0) => { // `aside`: how far the mark reaches to the left of `at`
+    const wide = words.length * 6.6;
+    const back = -8 - wide - aside;
+    const places = [[8, 4], [back, 4], [-wide / 2, -10], [-wide / 2, 19], [8, -12], [8, 20], [back, -12], [back, 20], [8, 34], [back, 34]];
+    const isFree = ([dx, dy]) => at + dx > left && at + dx + wide < right + 8 && taken.every(([a, b, w]) =>
+      at + dx > a + w || at + dx + wide < a || Math.abs(up + dy - b) > 13);
+    const beside = aside ? places.filter(([dx]) => dx !== -wide / 2) : places;
+    const [dx, dy] = beside.find(isFree) || beside[0];
+    taken.push([at + dx, up + dy, wide]);
+    svg.append(shape("text", { class: `${kind} halo`, x: at + dx, y: up + dy }, words));
+  };
 }
 
 function table(heads, rows, attributes = {}) {

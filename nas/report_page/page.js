@@ -1,12 +1,12 @@
 // The page: what is selected, what the budget allows, and who has to hear of it.
 
-const view = { log: false, zoom: false, bars: true, quantity: QUANTITIES[0] };
+const view = { log: false, zoom: false, bars: true, alone: true, target: COSTS[2], quantity: QUANTITIES[0] };
 const MANY_BARS = 60; // points whose intervals would hide one another; the switch shows them
-let plots = [], chosen = null;
+let plots = [], chosen = null, showRanges = () => {};
 
-// The best top-1 within a bound. FRONT is in the order by which `pick top1` tells equal ones apart: the first counts.
+// The best top-1 within a bound and the ranges. FRONT is in the order by which `pick top1` tells equal ones apart: the first counts.
 function bestWithin(metric, limit) {
-  const inside = FRONT.filter((row) => known(row[metric]) && row[metric] <= limit);
+  const inside = FRONT.filter((row) => known(row[metric]) && row[metric] <= limit && isWithin(row));
   return inside.reduce((best, row) => (best === null || row.top1 > best.top1 ? row : best), null);
 }
 
@@ -51,44 +51,63 @@ function fromNumber() {
   $("budget").value = Math.round($("budget").max * shareOf(value, [low, high]));
   applyBudget();
 }
-function applyBudget() {
+function applyBudget(selects = true) {
   const metric = $("metric").value, { factor } = unit(metric);
   // A tiny slack undoes the division by the unit's factor, which may lose the last bit.
   const limit = $("limit").value === "" ? Infinity : $("limit").value * factor * (1 + 1e-12);
-  const best = bestWithin(metric, limit), inside = FRONT.filter((row) => known(row[metric]) && row[metric] <= limit);
+  const best = bestWithin(metric, limit), inside = FRONT.filter((row) => known(row[metric]) && row[metric] <= limit && isWithin(row));
   for (const plot of plots) plot.bound(plot.metric === metric && limit < Infinity ? limit : null);
   const within = new Set(inside.map((row) => row.digest));
   for (const one of document.querySelectorAll(".point, .interval, tbody tr[data-digest]")) one.classList.toggle("outside", !within.has(one.dataset.digest));
-  const words = limit < Infinity ? `at most ${$("limit").value} ${unit(metric).unit}` : "no budget";
+  const words = (limit < Infinity ? `at most ${$("limit").value} ${unit(metric).unit}` : "no budget") + (ranges.size ? ` and ${rangeWords()}` : "");
   $("budget").setAttribute("aria-valuetext", words);
   $("answer").dataset.digest = best ? best.digest : "";
   if (!best) {
-    $("answer").textContent = `Nothing on the front has ${words}; the least is ${named(metric, sliderRange()[0], 1)}.`;
+    $("answer").textContent = `Nothing on the front has ${words}${ranges.size ? "" : `; the least is ${named(metric, sliderRange()[0], 1)}`}.`;
     $("answer-commands").replaceChildren();
     return;
   }
   $("answer").replaceChildren(node("strong", {}, best.digest.slice(0, 8)), ` is the best of ${inside.length} with ${words}: top-1 ${named("top1", best.top1)}, ` +
-    `${named("macs", best.macs)}, ${named("params", best.params)}, ${named("latency_ms", best.latency_ms)}.`);
+    `${named("macs", best.macs)}, ${named("params", best.params)}, ${COSTS.slice(2).map((cost) => named(cost, best[cost])).join(", ")}.`);
   $("answer-commands").replaceChildren(command("export", best.export));
-  select(FRONT.indexOf(best));
+  if (selects) select(FRONT.indexOf(best));
+}
+
+// What is outside the ranges of the parallel coordinates is dimmed everywhere; grey dots outside them are not drawn.
+function applyRanges() {
+  const outside = new Set(FRONT.filter((row) => !isWithin(row)).map((row) => row.digest));
+  for (const one of document.querySelectorAll(".point, .interval, .line, .row, #front-table tr")) one.classList.toggle("filtered", outside.has(one.dataset.digest));
+  for (const plot of plots) plot.paint();
+  const others = DATA.cloud.digest.length, kept = others - DATA.cloud.digest.filter((_, i) => !isCloudWithin(i)).length;
+  $("ranges").textContent = ranges.size ? `${rangeWords()}: ${FRONT.length - outside.size} of ${FRONT.length} on the front, ${kept} of ${others} others` : "";
+  $("no-ranges").disabled = !ranges.size;
+  applyBudget(false);
+}
+function clearRanges() {
+  if (!ranges.size) return;
+  ranges.clear();
+  showRanges();
+  applyRanges();
 }
 
 function draw() {
-  for (const name of ["log", "zoom", "bars"]) view[name] = $(name).checked;
+  for (const name of ["log", "zoom", "bars", "alone"]) view[name] = $(name).checked;
   const [left, right] = $("charts").children;
-  plots = [scatter(left, "macs", "latency_ms", view), scatter(right, "latency_ms", "macs", view)].filter(Boolean);
+  plots = [scatter(left, "macs", view.target, view), scatter(right, view.target, "macs", view)].filter(Boolean);
   heatMap($("layers"), view.quantity);
-  parallel($("parallel"));
+  showRanges = parallel($("parallel"), applyRanges);
   curve($("curve"));
   const kept = chosen;
   applyBudget();
   if (kept) { chosen = kept; if (known(kept.export)) frontDetail($("detail"), kept); else cloudDetail($("detail"), kept); }
   highlight();
+  applyRanges();
 }
 
 const listed = (conditions) => `top-1: ${conditions.num_images} images of the ${conditions.split} split, ${conditions.precision}, weights ${conditions.supernet}. ` +
   `Latency: ${conditions.target} on ${conditions.device}, batch of ${conditions.latency_batch_size}, ` +
   `${conditions.latency_threads} thread${conditions.latency_threads === 1 ? "" : "s"}, ${conditions.latency_stage} stage, torch ${conditions.torch}.`;
+const orders = () => DATA.targets.filter((target) => known(target.repeat_tau)).map((target) => ` Order of the latencies on ${target.target} repeats with tau ${target.repeat_tau.toFixed(2)}.`).join("");
 
 function words() {
   const { counts, conditions, cloud, random } = DATA;
@@ -100,56 +119,26 @@ function words() {
   const cross = () => shape("svg", { width: 14, height: 14, "aria-hidden": "true" }, shape("path", { class: "mark", d: "M2,2l10,10m0,-10l-10,10" }));
   const dashed = () => shape("svg", { width: 24, height: 14, "aria-hidden": "true" }, shape("path", { class: "random", d: "M0,7h24" }));
   $("legend").append(node("span", {}, dot(`fill:${rgb(viridis(0.5))};stroke:var(--ink)`), "Pareto front"), node("span", {}, dot("fill:var(--cloud)"), `${cloud.digest.length} not on it`),
-    DATA.baselines.length ? node("span", {}, cross(), "known designs") : "", random ? node("span", {}, dashed(), `random search, ${random.num_trials} trials`) : "");
+    DATA.baselines.length ? node("span", {}, cross(), "known designs") : "",
+    ...(FRONT.some((row) => LATENCIES.some((metric) => doubtsOf(row, metric).noisy)) ? [node("span", {}, dot("fill:none;stroke:var(--ink);stroke-dasharray:2.5 2"), "latency noisy: not known within 2 %")] : []),
+    ...(FRONT.some((row) => LATENCIES.some((metric) => doubtsOf(row, metric).ties.length)) ? [node("span", {}, dot("fill:none;stroke:var(--mark);stroke-width:2;stroke-dasharray:3 3"), "latency not told apart from the selected one")] : []),
+    ...(DATA.retrained.length ? retrainedLegend() : []), random ? node("span", {}, dashed(), `random search, ${random.num_trials} trials`) : "");
   const lost = [[counts.failed, "failed"], [counts.pruned, "stopped early, surely dominated"], [counts.repeated, "repeats, measured once"]].filter(([count]) => count);
-  $("trade-note").textContent = `Front: ${listed(conditions.front)}${differs ? ` Grey dots and crosses off the front: latency of the ${conditions.cloud.latency_stage} stage, so only their order among themselves counts there.` : ""}` +
+  $("trade-note").textContent = `Front: ${listed(conditions.front)}${orders()}${differs ? ` Grey dots, crosses and diamonds off the front: latency of the ${conditions.cloud.latency_stage} stage, so only their order among themselves counts there.` : ""}` +
     ` MACs and parameters: exact arithmetic.${lost.length ? ` Not drawn: ${lost.map(([count, name]) => `${count} ${name}`).join("; ")}.` : ""}` +
     `${DATA.errors.length ? ` Reasons: ${DATA.errors.map(([text, count]) => `${text} (${count})`).join("; ")}.` : ""}` +
-    `${random ? ` Dashed: the front of ${random.run} at equal budget${differs ? "; not beside latency, which it has of the search stage only" : ""}.` : ""}`;
+    `${random ? ` Dashed: the front of ${random.run} at equal budget${differs ? "; not beside latency, which it has of the search stage only" : ""}.` : ""}` +
+    `${DATA.retrained.length ? ` Diamonds: trained alone, ± standard deviation over seeds; the test split is another split than the front's, so its marks are hollow and stand ${ASIDE} pixels to the right of their cost.` : ""}` +
+    `${DATA.supernets.length ? ` Points of ${count(new Set(FRONT.map((row) => row.supernet)).size, "supernet")}; each was measured with the weights of its own.` : ""}`;
   const box = Object.entries(DATA.references).map(([name, value]) => `${unit(name).label} ${named(name, value)}`).join(", ");
   $("curve-note").textContent = `Share of the box between the ideal and the reference corner (${box}) that all trials so far dominate` +
     `${differs ? `; during the search, latency of the ${conditions.cloud.latency_stage} stage. The front as measured at the end: ${DATA.hypervolume.toFixed(4)}.` : "."}` +
+    `${DATA.supernets.length ? ` Trials of all supernets that were searched, one search after the other.` : ""}` +
     `${random ? ` Dashed: random search (${random.run}): ${random.hypervolume.toFixed(4)} after ${random.num_trials} trials.` : ""}`;
-}
-
-// What other commands found, whatever its keys: nested ones dotted, an interval beside its value, long lists counted.
-function flat(value, prefix = "") {
-  if (Array.isArray(value)) {
-    const isShort = value.length <= 4 && value.every((one) => typeof one !== "object");
-    return [[prefix, isShort ? `[${value.map(brief).join(", ")}]` : `${value.length} entries`]];
-  }
-  if (value === null || typeof value !== "object") return [[prefix, brief(value)]];
-  const kept = Object.entries(value).filter(([name]) => name !== "schema_version" && !(name.endsWith("_ci") && name.slice(0, -3) in value));
-  return kept.flatMap(([name, inner]) => flat(inner, prefix ? `${prefix}.${name}` : name)
-    .map(([words, text]) => [words, value[`${name}_ci`] ? `${text}, 95 % interval ${value[`${name}_ci`].map(brief).join(" to ")}` : text]));
-}
-const brief = (value) => (value === null ? "not known" : typeof value === "number" && !Number.isInteger(value) ? value.toFixed(3) : String(value));
-
-function trust(host) {
-  if (!Object.hasOwn(DATA.findings, "trust.json")) host.append(node("p", { class: "note" }, "Top-1 here is measured with weights inherited from the supernet; how well that ranks stand-alone training was not measured in this run."),
-    command("measure it", DATA.trust_command));
-  for (const [name, values] of Object.entries(DATA.findings)) {
-    if (values.picked) {
-      host.append(node("h3", {}, `${values.picked.digest} trained alone`), ...retrained(values));
-      continue;
-    }
-    const pairs = Object.values(values).filter(Array.isArray).find((list) => list.length && known(list[0].inherited_top1) && known(list[0].stand_alone_top1));
-    const columns = node("div", { class: "two" }, facts(flat(values)));
-    host.append(node("h3", {}, name), columns);
-    if (pairs) columns.append(inheritedPlot(pairs));
-  }
-}
-
-// What `retrain` found: inherited and own top-1 on both splits, of the architecture and of its baseline.
-function retrained(values) {
-  const spread = (row, key) => `${row[key].toFixed(2)}${known(row[`${key}_sd`]) ? ` ± ${row[`${key}_sd`].toFixed(2)}` : ""}`;
-  const rows = [values.picked, values.baseline].filter(known).map((row) => node("tr", {}, node("td", { class: "left" }, `${row.name} (${row.digest})`),
-    ...[row.inherited_top1.toFixed(2), spread(row, "top1"), row.inherited_test_top1.toFixed(2), spread(row, "test_top1")].map((text) => node("td", {}, text))));
-  const heads = [["architecture", "left"], ...["search", "test"].flatMap((split) => ["inherited", "alone"].map((way) => [`${split}, ${way}`]))];
-  const start = values.from === "scratch" ? "random weights" : "the inherited weights";
-  const seeds = values.num_seeds > 1 ? `${values.num_seeds} seeds, mean ± standard deviation` : "1 seed";
-  return [node("div", { class: "scroll" }, table(heads, rows)), node("p", { class: "note" }, `Top-1, %. Alone: ${values.epochs} epochs from ${start}, ${seeds}. ` +
-    `${values.search_images} search images, which chose the architecture; ${values.test_images} test images, which no training and no search has seen. Inherited: supernet ${values.supernet}.`)];
+  $("parallel-note").textContent = "One line an architecture, coloured by top-1; a click selects it. Drag along an axis to keep a range: what is outside fades on the whole page; a click on the axis or Escape clears it. " +
+    `With keys: Tab to a handle, left and right to the next, up and down to move it. Each axis runs from its lowest to its highest value on the front.${LATENCIES.length > 1 ? ` ${DATA.targets.map(({ target }, i) => `Latency ${i + 1}: ${target}`).join("; ")}.` : ""}`;
+  const isDoubted = FRONT.some((row) => LATENCIES.some((metric) => doubtsOf(row, metric).noisy || doubtsOf(row, metric).ties.length));
+  $("table-note").textContent = `Arrow keys move the selection. FLOPs = 2 × MACs. Intervals are 95 %.${isDoubted ? " ~ noisy: not known within 2 %. =n: not told apart from n others of the front, whose intervals overlap." : ""}${orders()}`;
 }
 
 function conditionTables([left, right]) {
@@ -171,18 +160,27 @@ themed(dark.matches ? "dark" : "light");
 dark.addEventListener("change", () => { themed(dark.matches ? "dark" : "light"); draw(); });
 $("theme").addEventListener("click", () => { themed(document.documentElement.dataset.theme === "dark" ? "light" : "dark"); draw(); });
 $("charts").append(node("div", { id: "by-macs" }), node("div", { id: "by-latency" }));
-for (const name of ["macs", "latency_ms", "params"]) if (isMeasured(name) && sliderRangeOf(name)) $("metric").append(node("option", { value: name }, unit(name).unit));
+for (const name of ["macs", ...COSTS.slice(2), "params"]) if (isMeasured(name) && sliderRangeOf(name)) $("metric").append(node("option", { value: name }, LATENCIES.length > 1 && LATENCIES.includes(name) ? title(name) : unit(name).unit));
+for (const { metric, target } of DATA.targets) $("target").append(node("option", { value: metric }, target));
+$("target-switch").hidden = DATA.targets.length < 2;
+$("target").addEventListener("change", () => { view.target = $("target").value; draw(); });
+$("alone-switch").hidden = !DATA.retrained.length;
 function sliderRangeOf(name) { return extent(FRONT.map((row) => row[name])); }
 for (const [name, digest] of Object.entries(DATA.picks)) $("picks").append(node("button", { type: "button", "data-pick": digest, onclick: () => select(FRONT.findIndex((row) => row.digest === digest)) }, name));
 words();
 frontTable($("front-table"));
-layerSwitch($("layer-switch"), (quantity) => { view.quantity = quantity; heatMap($("layers"), quantity); highlight(); });
-trust($("trust"));
+layerSwitch($("layer-switch"), (quantity) => { view.quantity = quantity; heatMap($("layers"), quantity); highlight(); applyRanges(); });
+retrainedSection($("alone-table"));
+trustSection($("trust"));
+noiseSection($("noise"));
+supernetSection($("supernets-section"), $("supernets"));
 conditionTables([node("div"), node("div")].map((one) => { $("conditions").append(one); return one; }));
 const macs = extent(FRONT.map((row) => row.macs));
 $("log").checked = macs !== null && macs[0] > 0 && macs[1] / macs[0] > 8;
 $("bars").checked = FRONT.length <= MANY_BARS;
-for (const name of ["log", "zoom", "bars"]) $(name).addEventListener("change", draw);
+for (const name of ["log", "zoom", "bars", "alone"]) $(name).addEventListener("change", draw);
+$("no-ranges").addEventListener("click", clearRanges);
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") clearRanges(); });
 $("metric").addEventListener("change", () => { $("budget").value = $("budget").max; fromSlider(); });
 $("budget").addEventListener("input", fromSlider);
 $("limit").addEventListener("input", fromNumber);

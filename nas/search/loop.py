@@ -16,7 +16,7 @@ import numpy as np
 
 from nas.architecture import Architecture
 from nas.errors import ConfigError, RunError
-from nas.metrics import LATENCY, TOP1, Objective
+from nas.metrics import TOP1, Objective
 from nas.pareto import hypervolume, non_dominated
 from nas.run_directory import RunDirectory
 from nas.search.standing import Clock, Progress, VisibleFront
@@ -46,7 +46,7 @@ class Search:
     Hold `run.lock()` meanwhile. The caller closes study and workers.
 
     Args:
-        space: What may be proposed. Its bound on latency, if any, holds for the front that is reported.
+        space: What may be proposed. Its bounds on latency, if any, hold for the front that is reported.
         objectives: What is optimised; a measurement without one of them is a failure.
         study: Proposes.
         workers: Measure.
@@ -89,7 +89,7 @@ class Search:
         self._counts = Counter[str]()  # of ended trials, by their field in `Progress`
         self._best_top1: float | None = None
         self._front = np.empty((0, len(self.objectives)))
-        self._visible = VisibleFront(self.objectives, self.space.constraints.max_latency_ms)
+        self._visible = VisibleFront(self.objectives, self.space.constraints)
         self._num_free = 0  # architectures that were taken over
         self._next = 0
         self._streak = 0  # repeats since the last new architecture
@@ -127,8 +127,7 @@ class Search:
                     self._propose()
                 if not self._in_flight:
                     break
-                self._end(self._workers.next_result())
-                on_progress(self._progress(clock))
+                on_progress(self._progress(clock, self._end(self._workers.next_result())))
         except KeyboardInterrupt:
             for result in self._workers.finished():
                 self._end(result)
@@ -232,8 +231,8 @@ class Search:
 
     # --- ending --------------------------------------------------------------------------------------------
 
-    def _end(self, result: Result) -> None:
-        """Record a measured trial and the repeats that waited for it."""
+    def _end(self, result: Result) -> Trial:
+        """Record a measured trial and the repeats that waited for it; returns the trial."""
         pending = self._in_flight.pop(result.number)
         measurement, error = result.measurement, result.error
         state = TrialState.COMPLETE
@@ -245,10 +244,12 @@ class Search:
                 measurement, error = None, f"not measured: {', '.join(missing)}"
         if measurement is None:
             state = TrialState.FAILED
-        self._record(pending.ended(result.number, state, measurement, error=error))
+        trial = pending.ended(result.number, state, measurement, error=error)
+        self._record(trial)
         for number, repeat in self._repeats.pop(result.number, []):
             self._repeat(number, repeat, result.number)
         self._study.commit()
+        return trial
 
     def _repeat(self, number: int, pending: "_Pending", first: int) -> None:
         original = self._trials[first]
@@ -284,8 +285,7 @@ class Search:
     def _extend_front(self, measurement: Measurement) -> None:
         if TOP1.name in measurement.values:
             self._best_top1 = max(self._best_top1 or 0.0, measurement.values[TOP1.name])
-        bound = self.space.constraints.max_latency_ms
-        if bound is not None and measurement.values.get(LATENCY.name, 0.0) > bound:
+        if not self.space.constraints.keeps_latency(measurement.values):
             return
         rows = np.vstack([self._front, self._row(measurement)])
         directions = [objective.metric.direction for objective in self.objectives]
@@ -295,7 +295,7 @@ class Search:
     def _num_paid(self) -> int:
         return self._counts["complete"] + self._counts["failed"] + self._counts["pruned"]
 
-    def _progress(self, clock: Clock) -> Progress:
+    def _progress(self, clock: Clock, trial: Trial) -> Progress:
         return Progress(
             complete=self._counts["complete"],
             failed=self._counts["failed"],
@@ -307,6 +307,7 @@ class Search:
             hypervolume=hypervolume(self._front, self.objectives),
             front_size=len(self._front),
             best_top1=self._best_top1,
+            trial=trial,
         )
 
 

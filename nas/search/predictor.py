@@ -8,7 +8,7 @@ before it, and those in flight, at their predicted values.
 
 import heapq
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nas import cost
 from nas.architecture import Architecture, AttentionKind, Hallucination, Reducer
-from nas.metrics import LATENCY, MACS, PARAMS, TOP1, Objective
+from nas.metrics import LATENCIES, MACS, PARAMS, TOP1, Objective
 from nas.pareto import non_dominated
 from nas.space import SearchSpace
 
@@ -39,14 +39,14 @@ class Observation:
         architecture: The network.
         top1: Percent; of the images seen, where a race ended early. None where it was not measured.
         top1_error: Standard error of that for all images, percent.
-        latency_ms: Milliseconds per batch; None where it was not measured.
+        latencies: Milliseconds per batch by the name of the metric; empty where none was measured.
         is_whole: Whether it may be on a front.
     """
 
     architecture: Architecture
     top1: float | None
     top1_error: float
-    latency_ms: float | None
+    latencies: Mapping[str, float]
     is_whole: bool
 
 
@@ -110,15 +110,19 @@ class _Model:
     ) -> None:
         self._space = space
         self._objectives = objectives
-        self._top1 = self._latency = None
+        self._top1 = None
+        self._latencies: dict[str, _Surrogate] = {}
         names = [objective.metric.name for objective in objectives]
         if TOP1.name in names:
             known = [o for o in observations if o.top1 is not None]
             self._top1 = self._fit(known, [o.top1 or 0.0 for o in known], [o.top1_error for o in known], rng)
-        if LATENCY.name in names:
-            known = [o for o in observations if o.latency_ms is not None]
-            values = [math.log(o.latency_ms or 1.0) for o in known]
-            self._latency = self._fit(known, values, [0.0] * len(known), rng)
+        bounds = space.constraints.latency_bounds()
+        for metric in LATENCIES:
+            known = [o for o in observations if metric.name in o.latencies]
+            if known and (metric.name in names or metric.name in bounds):
+                values = [math.log(o.latencies[metric.name]) for o in known]
+                self._latencies[metric.name] = self._fit(known, values, [0.0] * len(known), rng)
+        self._bounds = {name: bound for name, bound in bounds.items() if name in self._latencies}
 
     def _fit(
         self,
@@ -138,9 +142,21 @@ class _Model:
         optimism: float = 0.0,
         observed: dict[str, Observation] | None = None,
     ) -> Floats:
-        """[n, objectives]; measured values where there are any, else predicted ones."""
+        """[n, objectives]; measured values where there are any, else predicted ones.
+
+        Where a bound on latency is broken they are all beyond the reference, the more the further (Deb's rule).
+        """
         known = [(observed or {}).get(architecture.digest) for architecture in architectures]
         rows = features(architectures, self._space)
+        latencies = {
+            name: np.array(
+                [
+                    v if o is None else o.latencies.get(name, v)
+                    for o, v in zip(known, np.exp(surrogate.predict(rows, 0.0)), strict=True)
+                ]
+            )
+            for name, surrogate in self._latencies.items()
+        }
         backbone = self._space.backbone
         columns = []
         for objective in self._objectives:
@@ -151,20 +167,17 @@ class _Model:
                 values = np.array(
                     [v if o is None or o.top1 is None else o.top1 for o, v in zip(known, values, strict=True)]
                 )
-            elif name == LATENCY.name:
-                assert self._latency is not None
-                values = np.exp(self._latency.predict(rows, 0.0))
-                values = np.array(
-                    [
-                        v if o is None or o.latency_ms is None else o.latency_ms
-                        for o, v in zip(known, values, strict=True)
-                    ]
-                )
+            elif name in latencies:
+                values = latencies[name]
             else:
                 count = {MACS.name: cost.macs, PARAMS.name: cost.params}[name]
                 values = np.array([count(a, backbone) for a in architectures], dtype=float)
             columns.append((objective.ideal - values) / (objective.ideal - objective.reference))
-        return np.maximum(np.stack(columns, axis=1), 0.0)
+        losses = np.maximum(np.stack(columns, axis=1), 0.0)
+        for name, bound in self._bounds.items():
+            excess = latencies[name][:, None] / bound - 1
+            losses = np.where(excess > 0, np.maximum(losses, 1 + excess), losses)
+        return losses
 
 
 class _Surrogate:
@@ -263,7 +276,7 @@ def _most_hypervolume(front: Floats, candidates: Sequence[Floats], size: int) ->
     """Choose candidates one by one, each by the hypervolume it adds to the front and to those before it.
 
     What a candidate adds only falls as others are chosen, so one that still leads after being looked at again is
-    the best (lazy greedy).
+    the best (lazy greedy). Of those that add nothing, what is least beyond the reference comes first.
     """
 
     def volume(rows: Floats) -> float:
@@ -271,13 +284,15 @@ def _most_hypervolume(front: Floats, candidates: Sequence[Floats], size: int) ->
         return float(moocore.hypervolume(inside, ref=np.ones(rows.shape[1]))) if len(inside) else 0.0
 
     base = volume(front)
-    queue = [(base - volume(np.vstack([front, row])), i, 0) for i, row in enumerate(candidates)]
+    beyond = [max(0.0, float(row.max()) - 1) for row in candidates]
+    queue = [(base - volume(np.vstack([front, row])), beyond[i], i, 0) for i, row in enumerate(candidates)]
     heapq.heapify(queue)
     chosen: list[int] = []
     while queue and len(chosen) < size:
-        gain, i, looked = heapq.heappop(queue)
+        gain, _, i, looked = heapq.heappop(queue)
         if looked < len(chosen):
-            heapq.heappush(queue, (base - volume(np.vstack([front, candidates[i]])), i, len(chosen)))
+            now = base - volume(np.vstack([front, candidates[i]]))
+            heapq.heappush(queue, (now, beyond[i], i, len(chosen)))
             continue
         chosen.append(i)
         front = np.vstack([front, candidates[i]])

@@ -1,17 +1,21 @@
 """What other runs measured already: the same supernet, images and conditions are not paid for twice."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nas.errors import NasError
 from nas.evaluation.profile import PROFILE_NAME
-from nas.metrics import LATENCY
+from nas.metrics import LATENCIES, LATENCY
 from nas.run_directory import MANIFEST, RunDirectory
 from nas.search.loop import Known
 from nas.trial import Conditions, TrialState
 
 
-def known_measurements(run: RunDirectory, conditions: Conditions) -> dict[str, Known]:
+def known_measurements(
+    run: RunDirectory, conditions: Conditions, needed: Collection[str]
+) -> dict[str, Known]:
     """Whole measurements in the folders beside a run that hold under its conditions, by digest.
 
     Conditions name the supernet by a digest of its weights. Latency was measured as a ratio to a reference model
@@ -21,6 +25,7 @@ def known_measurements(run: RunDirectory, conditions: Conditions) -> dict[str, K
     Args:
         run: Its manifest has `splits`, `reference_ms` and `reference_digest`.
         conditions: Under which it measures.
+        needed: Names of the metrics without which a measurement is of no use.
     """
     ours = run.manifest
     found: dict[str, Known] = {}
@@ -28,27 +33,39 @@ def known_measurements(run: RunDirectory, conditions: Conditions) -> dict[str, K
         if path.parent == run.path.resolve():
             continue
         try:
-            found |= _of_run(path.parent, ours, conditions)
+            found |= _of_run(path.parent, ours, conditions, needed)
         except NasError:
             continue  # a damaged run is no reason not to search in this one
     return found
 
 
-def _of_run(path: Path, ours: dict[str, object], conditions: Conditions) -> dict[str, Known]:
+def _clocks(manifest: Mapping[str, Any]) -> dict[str, float]:
+    """Milliseconds of the reference model by the name of the metric."""
+    return {LATENCY.name: manifest["reference_ms"], **manifest.get("further_reference_ms", {})}
+
+
+def _of_run(
+    path: Path, ours: Mapping[str, Any], conditions: Conditions, needed: Collection[str]
+) -> dict[str, Known]:
     run = RunDirectory.open(path)
     theirs = run.manifest
     same = ("supernet_digest", "splits", "reference_digest")
     if any(theirs.get(key) != ours[key] for key in same) or "reference_ms" not in theirs:
         return {}
-    clock = float(str(ours["reference_ms"])) / float(theirs["reference_ms"])
+    before, now = _clocks(theirs), _clocks(ours)
+    clocks = {name: now[name] / before[name] for name in now if name in before}
     found = {}
     for trial in run.trials():
         measured = trial.measurement
         if measured is None or trial.state is not TrialState.COMPLETE or measured.conditions != conditions:
             continue
         values = dict(measured.values)
-        if LATENCY.name in values and not conditions.target.startswith(PROFILE_NAME):
-            values[LATENCY.name] *= clock
+        if any(name not in values for name in needed):
+            continue
+        names = [LATENCY.name, *(metric.name for metric in LATENCIES[1:] if metric.name in values)]
+        for name, target in zip(names, conditions.target.split("; "), strict=False):
+            if name in values and not target.startswith(PROFILE_NAME):
+                values[name] *= clocks[name]
         found[trial.architecture.digest] = Known(
             replace(measured, values=values), f"{run.path.name}#{trial.number}"
         )

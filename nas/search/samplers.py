@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.architecture import Architecture
 from nas.config import SamplerName
-from nas.metrics import LATENCY, TOP1, Objective
+from nas.metrics import LATENCIES, TOP1, Objective
 from nas.search import evolution, predictor
 from nas.search.predictor import Observation
 from nas.space import SearchSpace
@@ -202,11 +202,11 @@ def round_of(number: int, num_designs: int) -> tuple[int | None, int]:
 def _observation(trial: FrozenTrial, architecture: Architecture) -> Observation:
     known = trial.user_attrs[ATTRIBUTE]
     values: Mapping[str, float] = known["values"]
-    latency = values.get(LATENCY.name)
+    latencies = {metric.name: values[metric.name] for metric in LATENCIES if metric.name in values}
     if trial.state is TrialState.COMPLETE:
-        return Observation(architecture, values.get(TOP1.name), 0.0, latency, is_whole=True)
+        return Observation(architecture, values.get(TOP1.name), 0.0, latencies, is_whole=True)
     low, high = known["top1_interval"]
-    return Observation(architecture, (low + high) / 2, (high - low) / 4, latency, is_whole=False)
+    return Observation(architecture, (low + high) / 2, (high - low) / 4, latencies, is_whole=False)
 
 
 class View(optuna.Study):

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from nas.architecture import Architecture
 from nas.evaluation.racing import FIRST, Course, Rival, course_order
-from nas.metrics import LATENCY, TOP1, Objective
+from nas.metrics import TOP1, Objective
 from nas.pareto import non_dominated
+from nas.space_bounds import Constraints
 from nas.trial import Measurement, Trial
 
 
@@ -29,6 +30,7 @@ class Progress:
         hypervolume: Share of the box between ideal and reference.
         front_size: Architectures that no other dominates.
         best_top1: Percent; None before the first.
+        trial: The architecture that was measured last.
     """
 
     complete: int
@@ -41,6 +43,7 @@ class Progress:
     hypervolume: float
     front_size: int
     best_top1: float | None
+    trial: Trial
 
 
 class Clock:
@@ -81,12 +84,12 @@ class VisibleFront:
 
     Args:
         objectives: What is compared.
-        max_latency_ms: A trial above it is on no front; None: no bound.
+        constraints: A trial above their bounds on latency is on no front.
     """
 
-    def __init__(self, objectives: Sequence[Objective], max_latency_ms: float | None) -> None:
+    def __init__(self, objectives: Sequence[Objective], constraints: Constraints) -> None:
         self._metrics = [objective.metric for objective in objectives]
-        self._max_latency_ms = max_latency_ms
+        self._constraints = constraints
         self._members: list[tuple[Trial, list[float]]] = []
         self._first: list[Measurement] = []  # whole, with answers, by number
         self._order: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None
@@ -103,8 +106,7 @@ class VisibleFront:
     def _add(self, trial: Trial, measurement: Measurement) -> None:
         if len(self._first) < FIRST and measurement.correct:
             self._first.append(measurement)
-        latency = measurement.values.get(LATENCY.name, 0.0)
-        if self._max_latency_ms is not None and latency > self._max_latency_ms:
+        if not self._constraints.keeps_latency(measurement.values):
             return
         members = [*self._members, (trial, [measurement.values[metric.name] for metric in self._metrics])]
         mask = non_dominated(

@@ -19,7 +19,7 @@ from nas.architecture import Architecture
 from nas.config import SamplerName
 from nas.designs import known_designs
 from nas.errors import RunError
-from nas.metrics import LATENCY, TOP1, Objective
+from nas.metrics import TOP1, Objective
 from nas.search.journal import GroupCommitJournal
 from nas.search.samplers import ATTRIBUTE, NumberedSampler, View, seed_words
 from nas.space import SearchSpace
@@ -236,9 +236,9 @@ class ArchitectureStudy:
             self._study.tell(ended.number, state=TrialState.PRUNED)
             return
         trial.set_user_attr(ATTRIBUTE, attribute)
-        bound = self.space.constraints.max_latency_ms
-        if bound is not None and LATENCY.name in values:
-            trial.set_constraint(LATENCY.name, values[LATENCY.name] - bound)
+        for name, bound in self.space.constraints.latency_bounds().items():
+            if name in values:
+                trial.set_constraint(name, values[name] - bound)
         told = [float(values[objective.metric.name]) for objective in self.objectives]
         self._study.tell(ended.number, told, state=TrialState.COMPLETE)
 

@@ -36,6 +36,21 @@ LEAST_STEPS = 1000  # what the digits space needs (results/LOG.md)
 ALONE = World()
 
 
+def check_batch(config: TrainConfig, num_images: int, processes: int) -> None:
+    """Find out whether a batch can be shared out.
+
+    Raises:
+        TrainingError: It is too small for so many processes and subnets.
+    """
+    least = processes * (config.num_random + 1 if config.images == "split" else 1)
+    if min(config.batch_size, num_images) < least:
+        raise TrainingError(
+            f"train.batch_size {config.batch_size}: {processes} process{'es' if processes > 1 else ''} and the "
+            f"subnets of a step share it out among them and need at least {least} images",
+            hint="raise train.batch_size, or use fewer workers",
+        )
+
+
 class SupernetTrainer:
     """Trains a supernet on the train split, by the recipe of `TrainConfig`.
 
@@ -78,13 +93,7 @@ class SupernetTrainer:
         world: World = ALONE,
     ) -> None:
         self.start, self.world = start, world
-        least = world.size * (config.num_random + 1 if config.images == "split" else 1)
-        if min(config.batch_size, len(data.train)) < least:
-            raise TrainingError(
-                f"train.batch_size {config.batch_size}: {world.size} processes and the subnets of a step "
-                f"share it out among them and need at least {least} images",
-                hint="raise train.batch_size, or use fewer workers",
-            )
+        check_batch(config, len(data.train), world.size)
         self.supernet, self.data, self.config = supernet.to(device), data, config
         self.seed, self.device, self.precision, self.directory = seed, device, precision, directory
         self.steps_per_epoch = max(len(data.train) // config.batch_size, 1)
@@ -124,7 +133,7 @@ class SupernetTrainer:
             TrainingError: The loss is not finite, even with a lower learning rate.
             CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
         """
-        step = first = self.begin()
+        step = self.begin()
         log = TrainLog(self.directory / TRAINING_LOG, self.steps)
         started = saved = time.monotonic()
         losses: tuple[float, float, float] | None = None

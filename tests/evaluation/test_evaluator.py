@@ -21,6 +21,7 @@ from nas.evaluation.evaluator import (
 )
 from nas.evaluation.racing import Course, Rival, course_order
 from nas.evaluation.scores import top1_percent
+from nas.metrics import LATENCIES, LATENCY
 from nas.model.supernet import Supernet
 from nas.target import parse_target
 from nas.training.data import sealed_test_split
@@ -44,7 +45,7 @@ def architectures():
     return [space.smallest(), space.largest(), *(space.sample(rng) for _ in range(3))]
 
 
-def setup(*, with_latency=False, **config):
+def setup(*latencies, **config):
     data = digits()
     return EvaluatorSetup(
         space=tiny_space(),
@@ -54,8 +55,8 @@ def setup(*, with_latency=False, **config):
         device="cpu",
         precision="fp32",
         supernet_digest="0123456789ab",
-        with_latency=with_latency,
-        reference_ms=2.0,
+        latencies=latencies,
+        reference_ms={"latency_ms": 2.0, "latency_ms_2": 3.0},
     )
 
 
@@ -83,9 +84,33 @@ def test_the_same_architecture_has_the_same_values_again(supernet, architectures
 
 
 def test_latency_is_measured_where_it_is_asked_for(supernet, architectures):
-    evaluator = SubnetEvaluator(setup(with_latency=True), supernet, digits().search)
+    evaluator = SubnetEvaluator(setup(LATENCY), supernet, digits().search)
     largest = evaluator.evaluate(architectures[1])
     assert 0.2 < largest.values["latency_ms"] / 2.0 < 5  # the reference is the largest subnet, at 2 ms
+
+
+def test_latency_is_measured_on_every_target_that_the_search_needs(supernet, architectures):
+    targets = ("torch-cpu", "torch-cpu-packed:batch=4", "torch-cpu:precision=bf16")
+    evaluator = SubnetEvaluator(setup(*LATENCIES[:2], targets=targets), supernet, digits().search)
+    values = evaluator.evaluate(architectures[1]).values
+    assert 0.2 < values["latency_ms"] / 2.0 < 5
+    assert 0.2 < values["latency_ms_2"] / 3.0 < 5
+    assert "latency_ms_3" not in values
+    second = SubnetEvaluator(setup(LATENCIES[1], targets=targets), supernet, digits().search)
+    assert "latency_ms" not in second.evaluate(architectures[1]).values
+
+
+def test_conditions_name_the_further_targets_that_a_search_needs(supernet):
+    def target(*latencies, targets):
+        return SubnetEvaluator(
+            setup(*latencies, targets=targets), supernet, digits().search
+        ).conditions.target
+
+    targets = ("torch-cpu", "torch-cpu-packed:batch=4")
+    assert target(LATENCY, targets=targets) == "torch-cpu"
+    both = target(*LATENCIES[:2], targets=targets)
+    assert both == "torch-cpu; torch-cpu-packed, batch of 4, threads 1"
+    assert both != target(*LATENCIES[:2], targets=("torch-cpu", "torch-cpu-packed:batch=2"))
 
 
 def test_conditions_say_how_it_was_measured(supernet):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -264,6 +265,29 @@ def test_trials_of_another_search_are_refused(tmp_path):
 def test_a_search_without_limit_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="needs a limit"):
         search(tmp_path / "run", tiny_space())
+
+
+def test_what_breaks_the_bound_of_a_further_target_is_not_on_the_front(tmp_path):
+    class TwoTargets(AnalyticEvaluator):
+        """The second is slow where the first is fast."""
+
+        def evaluate(self, architecture, course=None, *, attempt=0):
+            measurement = super().evaluate(architecture, course, attempt=attempt)
+            values = measurement.values
+            return replace(measurement, values={**values, "latency_ms_2": 10 / values["latency_ms"]})
+
+    def sizes(**constraints):
+        space, seen = tiny_space(**constraints), []
+        workers = InlineWorkers(TwoTargets(space.backbone))
+        trials = search(
+            tmp_path / f"run{len(constraints)}", space, trials=9, workers=workers, on_progress=seen.append
+        )
+        return seen[-1].front_size, [trial.measurement.values["latency_ms_2"] for trial in trials]
+
+    whole, latencies = sizes()
+    bound = sorted(latencies)[4]
+    bounded, _ = sizes(max_latency_ms_2=bound)
+    assert 0 < bounded < whole
 
 
 def test_a_latency_bound_holds_for_the_front_that_is_reported(tmp_path):

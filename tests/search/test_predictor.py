@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from replay_tables import small_table
@@ -6,6 +8,7 @@ from search_fakes import AnalyticEvaluator, digits
 from nas.metrics import LATENCY, MACS, PARAMS, TOP1, Objective
 from nas.pareto import hypervolume
 from nas.search.predictor import Observation, _most_hypervolume, features, propose
+from nas.space import Constraints
 
 TABLE = small_table()
 OBJECTIVES = (Objective(TOP1, 10.0), Objective(MACS, 1.1 * float(TABLE.macs.max())))
@@ -13,7 +16,9 @@ OBJECTIVES = (Objective(TOP1, 10.0), Objective(MACS, 1.1 * float(TABLE.macs.max(
 
 def observe(architecture, evaluator, *, is_whole=True):
     values = evaluator.evaluate(architecture).values
-    return Observation(architecture, values["top1"], 0.0 if is_whole else 5.0, values["latency_ms"], is_whole)
+    return Observation(
+        architecture, values["top1"], 0.0 if is_whole else 5.0, {"latency_ms": values["latency_ms"]}, is_whole
+    )
 
 
 def observations(space, count, seed=0):
@@ -39,10 +44,29 @@ def test_a_batch_is_new_legal_and_the_same_for_the_same_seed(names):
     assert first == batch()
 
 
+def test_where_latency_is_bounded_what_would_be_too_slow_is_not_proposed():
+    def latency_ms(architecture):
+        return sum(layer.num_tokens for layer in architecture.layers) + architecture.embed_dim / 8
+
+    free, objectives = digits(), [Objective(TOP1, 0.0)]
+    known = [replace(o, latencies={"latency_ms": latency_ms(o.architecture)}) for o in observations(free, 40)]
+    bound = sorted(o.latencies["latency_ms"] for o in known)[6]
+    seen = {o.architecture.digest for o in known}
+
+    def too_slow(space):
+        batch = propose(space, objectives, known, [], seen, 12, np.random.default_rng(3))
+        assert len(batch) == 12
+        return sum(latency_ms(architecture) > bound for architecture in batch)
+
+    assert too_slow(free) > 4
+    assert too_slow(replace(free, constraints=Constraints(max_latency_ms=bound))) <= 1
+
+
 def test_a_batch_is_as_small_as_what_is_left_of_the_space():
     space = TABLE.space
     known = [
-        Observation(a, 50.0 + i, 0.0, 1.0, True) for i, a in enumerate([space.largest(), space.smallest()])
+        Observation(a, 50.0 + i, 0.0, {"latency_ms": 1.0}, True)
+        for i, a in enumerate([space.largest(), space.smallest()])
     ]
     every = {a.digest for a in _everything()}
     left = sorted(every)[:3]
@@ -61,7 +85,7 @@ def test_the_predictor_finds_more_than_chance_does():
     space, top1 = TABLE.space, TABLE.top1()
 
     def measured(architecture):
-        return Observation(architecture, float(top1[TABLE.row(architecture)]), 0.0, None, is_whole=True)
+        return Observation(architecture, float(top1[TABLE.row(architecture)]), 0.0, {}, is_whole=True)
 
     def volume(found):
         rows = [TABLE.row(o.architecture) for o in found]

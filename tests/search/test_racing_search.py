@@ -119,11 +119,12 @@ def test_what_another_run_measured_is_taken_over_and_not_paid_for(tmp_path):
     (tmp_path / "damaged" / "manifest.json").write_text("{")
     run = new_run(tmp_path / "b")
     run.update_manifest(**identity | {"reference_ms": 4.0})
-    known = known_measurements(run, TABLE.conditions)
+    known = known_measurements(run, TABLE.conditions, ["top1", "latency_ms"])
     assert set(known) == {trial.architecture.digest for trial in first}
     latency = first[0].measurement.values["latency_ms"]
     assert known[first[0].architecture.digest].measurement.values["latency_ms"] == 2 * latency
-    assert known_measurements(run, factories_conditions(precision="bf16")) == {}
+    assert known_measurements(run, factories_conditions(precision="bf16"), []) == {}
+    assert known_measurements(run, TABLE.conditions, ["latency_ms_2"]) == {}
 
     workers = InlineWorkers(NeverAsked(known))
     again = search(tmp_path / "b", trials=20, racing=False, known=known, workers=workers)

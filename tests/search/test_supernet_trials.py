@@ -19,7 +19,8 @@ from small_runs import (
 )
 
 from nas.errors import RunError
-from nas.pareto import FrontPoint, ParetoFront
+from nas.front_point import FrontPoint
+from nas.pareto import ParetoFront
 from nas.pipeline import Budget
 from nas.run_directory import RunDirectory
 from nas.search.supernet_trials import EPOCH, FAILED, SCORE, Plan, _Search

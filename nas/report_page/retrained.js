@@ -1,0 +1,60 @@
+// Networks that were trained alone: their marks in the scatter plots, their numbers in words and in a table.
+
+const ASIDE = 11; // pixels to the right: the test split's marks, so that both splits can be read
+const spread = (row, key) => `${row[key].toFixed(2)}${known(row[`${key}_sd`]) ? ` ± ${row[`${key}_sd`].toFixed(2)}` : ""}`;
+const trainedHow = (row) => `${row.epochs} epochs from ${row.from === "scratch" ? "random weights" : "the inherited weights"}, ` +
+  (row.seeds.length > 1 ? `${row.seeds.length} seeds: mean ± standard deviation` : "1 seed");
+
+function describeRetrained(row) {
+  return `${row.name} (${row.digest}), trained alone\n${trainedHow(row)}\nsearch split: inherited ${row.inherited_top1.toFixed(2)} %, alone ${spread(row, "top1")} %\n` +
+    `TEST split: inherited ${row.inherited_test_top1.toFixed(2)} %, alone ${spread(row, "test_top1")} %`;
+}
+
+// What the axes have to make room for.
+function retrainedColumns(metric) {
+  const rows = DATA.retrained.filter((row) => known(row[metric]));
+  const tops = (row) => ["top1", "test_top1"].flatMap((key) => [row[`inherited_${key}`], row[key] - (row[`${key}_sd`] || 0), row[key] + (row[`${key}_sd`] || 0)]);
+  return { [metric]: rows.map((row) => row[metric]), top1: rows.flatMap(tops) };
+}
+
+const diamond = (x, y, r = 6) => `M${x},${y - r}L${x + r},${y}L${x},${y + r}L${x - r},${y}Z`;
+const triangle = (x, y, r = 5.5) => `M${x},${y - r}L${x + r},${y + r * 0.8}L${x - r},${y + r * 0.8}Z`;
+
+// Filled on the search split, hollow and set aside on the test split; a triangle before, a diamond after the training.
+function retrainedMarks(svg, metric, x, y, [left, top, right, bottom], label) {
+  DATA.retrained.forEach((row, i) => {
+    if (!known(row[metric])) return;
+    const at = x(row[metric]), group = shape("g", { class: "alone", "data-alone": i });
+    if (at < left || at > right) return;
+    for (const [key, across, split] of [["top1", at, "search"], ["test_top1", at + ASIDE, "test"]]) {
+      const [before, after] = [y(row[`inherited_${key}`]), y(row[key])], sd = row[`${key}_sd`];
+      if (Math.min(before, after) < top || Math.max(before, after) > bottom) continue;
+      group.append(shape("path", { class: "way", d: `M${across},${before}V${after}` }));
+      if (known(sd)) group.append(shape("path", { class: "sd", d: `M${across - 4},${y(row[key] + sd)}h8m-4,0V${y(row[key] - sd)}m-4,0h8` }));
+      if (split === "test" || !row.is_on_front) group.append(shape("path", { class: split, d: triangle(across, before) }));
+      group.append(shape("path", { class: split, d: diamond(across, after) }));
+    }
+    if (!group.childElementCount) return;
+    svg.append(group);
+    label(at + ASIDE, y(row.top1), `${row.name}, alone`, "alone-name", ASIDE);
+  });
+}
+
+function retrainedLegend() {
+  const sign = (kind, path) => shape("svg", { width: 14, height: 14, "aria-hidden": "true" }, shape("path", { class: kind, d: path(7, 7) }));
+  return [node("span", { class: "alone" }, sign("search", diamond), "trained alone, search split"), node("span", { class: "alone" }, sign("test", diamond), "trained alone, TEST split"),
+    node("span", { class: "alone" }, sign("test", triangle), "inherited, TEST split")];
+}
+
+function retrainedSection(host) {
+  if (!DATA.retrained.length) {
+    host.append(node("p", { class: "note" }, "No architecture of this front was trained alone."), command("train one", DATA.retrain_command));
+    return;
+  }
+  const rows = DATA.retrained.map((row) => node("tr", {}, node("td", { class: "left" }, `${row.is_baseline ? "baseline: " : ""}${row.name} (${row.digest})`), node("td", {}, bare("macs", row.macs, 1)),
+    ...[row.inherited_top1.toFixed(2), spread(row, "top1"), row.inherited_test_top1.toFixed(2), spread(row, "test_top1")].map((text) => node("td", {}, text)), node("td", { class: "left words" }, `${trainedHow(row)}; ${row.file}`)));
+  const heads = [["architecture", "left"], [title("macs")], ...["search split", "TEST split"].flatMap((split) => [[`${split}, inherited`], [`${split}, alone`]]), ["trained", "left"]];
+  const [first] = DATA.retrained;
+  host.append(node("div", { class: "scroll" }, table(heads, rows)), node("p", { class: "note" }, `Top-1, %; ± is the standard deviation over seeds. The baseline was trained the same way. ` +
+    `The ${first.search_images} search images chose the architectures; the ${first.test_images} test images no training and no search has seen, so only they say how good a network is on new images. Inherited: weights of the supernet.`));
+}
