@@ -13,13 +13,15 @@ PIPED_WIDTH = 160  # columns of a table that is written to a file
 
 def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = None) -> None:
     """Print a run's front, or the part of it that a filter left; on a terminal with small plots."""
-    from nas.front_table import front_csv, front_table
+    from nas.front_table import export_command, front_csv, front_table
     from nas.run_directory import RunDirectory
 
     run = RunDirectory.open(path)
     final = run.front() or {}
     latency = {name: final[name] for name in ("reference_ms", "latency") if name in final}
     targets = latency.get("latency", ())
+    made_by = run.manifest.get("command")
+    commands = [*([made_by] if made_by else []), export_command(path, "DIGEST")]
 
     def drawn() -> Any:
         from rich.columns import Columns
@@ -29,14 +31,15 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
         from nas.supernet_runs import all_trial_records
         from nas.terminal_plot import front_plots
 
-        table = front_table(found, whole=whole, latency=targets)
+        table = front_table(found, whole=whole, latency=targets, commands=commands)
         if not found.points:
             return table
         plots = front_plots(found, all_trial_records(run), whole or found)
         legend = "● front   ★ knee   · not on it, or not shown"
         return Group(table, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"))
 
-    print_result(format_, {**found.to_dict(run.name), **latency}, drawn, lambda: front_csv(found, targets))
+    values = {**found.to_dict(run.name), **latency, "commands": commands}
+    print_result(format_, values, drawn, lambda: front_csv(found, path, targets))
 
 
 def print_result(

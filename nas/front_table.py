@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 FRONT_COLUMNS = (
     "digest", "knee", "top1", "top1_ci_low", "top1_ci_high", "macs", "flops", "params",
     "latency_ms", "latency_ci_low_ms", "latency_ci_high_ms", "split",
-    *(f"conditions.{name}" for name in Conditions.__slots__), "architecture",
+    *(f"conditions.{name}" for name in Conditions.__slots__), "architecture", "export_command",
 )  # fmt: skip
 NOISY, TIES = "~", "="
 
@@ -58,6 +59,7 @@ def front_table(
     *,
     whole: ParetoFront | None = None,
     latency: Sequence[Mapping[str, Any]] = (),
+    commands: Sequence[str] = (),
 ) -> "Table":
     """The front as a table with units, one row a point in the front's order, then the baselines by name.
 
@@ -66,6 +68,7 @@ def front_table(
         baselines: Name -> a known network, measured like the front.
         whole: The front that `front` is a part of; its knee is marked, so that it is what `pick knee` takes.
         latency: What holds for the latency of all points, a row a target: `latency` of `front.json`.
+        commands: What makes the front again, and what takes a network from it.
     """
     from rich import box
     from rich.table import Table
@@ -112,6 +115,7 @@ def front_table(
     lines += conditions_lines(conditions) if conditions else []
     lines += [latency_line(row) for row in latency]
     lines += ["† measured under other conditions"] if strange else []
+    lines += [f"$ {command}" for command in commands]
     table.caption = "\n".join(lines)
     return table
 
@@ -125,13 +129,19 @@ def latency_line(row: Mapping[str, Any]) -> str:
     return f"{row['target']}: {order}; batch of {row['batch']}, {threads}, {row['precision']}{version}"
 
 
-def front_csv(front: ParetoFront, latency: Sequence[Mapping[str, Any]] = ()) -> str:
+def export_command(path: Path, digest: str) -> str:
+    """What writes the files of an architecture of a run's front."""
+    return f"python search.py export {shlex.quote(str(path))} --pick {digest} --to {digest}"
+
+
+def front_csv(front: ParetoFront, path: Path, latency: Sequence[Mapping[str, Any]] = ()) -> str:
     """The front as CSV, one row a point; results/README.md explains the columns.
 
     Columns of what only some runs have come last: doubts about latency, further targets, the supernet.
 
     Args:
         front: Its rows.
+        path: Of the run.
         latency: As for `front_table`.
     """
     knee = front.knee().digest if front.points else None
@@ -140,7 +150,9 @@ def front_csv(front: ParetoFront, latency: Sequence[Mapping[str, Any]] = ()) -> 
     columns = dict.fromkeys([*FRONT_COLUMNS, *(name for row in rows for name in row)])
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, "knee": row["digest"] == knee} for row in rows)
+    for row in rows:
+        command = export_command(path, row["digest"])
+        writer.writerow({**row, "knee": row["digest"] == knee, "export_command": command})
     return text.getvalue()
 
 

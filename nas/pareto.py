@@ -116,7 +116,8 @@ class ParetoFront:
         """The front of measured points, in an order that does not depend on theirs.
 
         Left out: points without a finite value for every objective, and points that are or may be above a
-        constraint (by the upper end of their interval), or without the value it bounds. Of several measurements of one architecture the first counts.
+        constraint (by the upper end of their interval), or without the value it bounds. Of several measurements of
+        one architecture the first counts.
 
         Args:
             points: Measured under the same conditions.

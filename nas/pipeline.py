@@ -306,7 +306,7 @@ def measure_points(
     run.write_front(
         {**front.to_dict(run.name), "reference_ms": latency[0]["reference_ms"], "latency": latency}
     )
-    run.write_front_csv(front_csv(front, latency))
+    run.write_front_csv(front_csv(front, run.path, latency))
     for callback in session.callbacks:
         callback.on_front(run, front)
     session.reporter.line("report", str(write_report(run)[0]))

@@ -186,7 +186,7 @@ def rehearse_search(copy: Session, supernet: Supernet, budget: Budget) -> Search
     front = ParetoFront.from_trials(records, ParetoFront.from_run(run.path).objectives)
     run.write_trials_csv()
     run.write_front(front.to_dict(run.name))
-    run.write_front_csv(front_csv(front))
+    run.write_front_csv(front_csv(front, run.path))
     write_report(run)
     files_s = time.perf_counter() - before
     per_point = size_of(run.path / "front.json") + size_of(run.front_csv)

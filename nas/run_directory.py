@@ -319,7 +319,7 @@ class RunDirectory:
             (self.path / name).unlink(missing_ok=True)
 
     def write_front_csv(self, text: str) -> None:
-        """Write `front.csv` (`report.front_csv`)."""
+        """Write `front.csv` (`front_table.front_csv`)."""
         atomic_write_text(self.front_csv, text)
 
     def log(self, line: str) -> None:

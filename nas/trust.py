@@ -199,7 +199,7 @@ def verdict(found: Mapping[str, Any], num_architectures: int) -> str:
     parts += [f"better than {' and '.join(better)}"] if better else []
     if unclear:
         parts.append(
-            f"not told apart from {' and '.join(unclear)}: with {num_architectures} architectures "
+            f"perhaps no better than {' and '.join(unclear)}: with {num_architectures} architectures "
             "the interval of the difference in tau holds 0"
         )
     return f"inherited accuracy ranks {'; '.join(parts)}"

@@ -17,6 +17,7 @@ from nas.pareto import ParetoFront
 from nas.run_directory import TRIAL_COLUMNS, RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
+RUN = Path("results/digits 1")
 
 
 def front():
@@ -105,22 +106,31 @@ def test_latencies_below_half_a_millisecond_keep_a_third_decimal():
     assert "0.045 ± 0.001" in text_of(front_table(ParetoFront(OBJECTIVES, [only])))
 
 
+def test_the_front_says_what_makes_it_again_and_what_takes_a_network_from_it():
+    commands = ["python search.py run a.yaml", "python search.py export r --pick DIGEST --to DIGEST"]
+    text = text_of(front_table(front(), commands=commands), width=200)
+    assert [line.strip() for line in text.splitlines() if "$" in line] == [f"$ {line}" for line in commands]
+
+
 def test_an_empty_front_is_a_table_without_rows():
     text = text_of(front_table(ParetoFront(OBJECTIVES, ())))
     assert "0 architectures" in text
-    assert front_csv(ParetoFront(OBJECTIVES, ())).count("\n") == 1
+    assert front_csv(ParetoFront(OBJECTIVES, ()), RUN).count("\n") == 1
 
 
 def test_front_csv_has_a_row_a_point_and_the_documented_columns():
     shown = front()
-    rows = list(csv.DictReader(io.StringIO(front_csv(shown))))
+    rows = list(csv.DictReader(io.StringIO(front_csv(shown, RUN))))
     assert ",".join(rows[0]) == (
         "digest,knee,top1,top1_ci_low,top1_ci_high,macs,flops,params,latency_ms,latency_ci_low_ms,"
         "latency_ci_high_ms,split,conditions.device,conditions.precision,conditions.split,"
         "conditions.num_images,conditions.target,conditions.latency_batch_size,conditions.latency_threads,"
-        "conditions.latency_stage,conditions.supernet,conditions.torch,architecture"
+        "conditions.latency_stage,conditions.supernet,conditions.torch,architecture,export_command"
     )
     assert [row["digest"] for row in rows] == [p.digest for p in shown.points]
+    assert rows[0]["export_command"] == (
+        f"python search.py export 'results/digits 1' --pick {rows[0]['digest']} --to {rows[0]['digest']}"
+    )
     assert [row["digest"] for row in rows if row["knee"] == "True"] == [shown.knee().digest]
     first = rows[0]
     assert (first["macs"], first["flops"], first["params"]) == ("1200000", "2400000", "21500")
@@ -166,7 +176,7 @@ def test_every_target_has_a_column_and_a_line_with_its_tau():
 
 
 def test_csv_has_columns_of_further_targets_and_doubts_where_there_are_some():
-    rows = list(csv.DictReader(io.StringIO(front_csv(doubtful(), LATENCY_ROWS))))
+    rows = list(csv.DictReader(io.StringIO(front_csv(doubtful(), RUN, LATENCY_ROWS))))
     assert list(rows[0])[: len(FRONT_COLUMNS)] == list(FRONT_COLUMNS)
     second = doubtful().points[1].digest
     assert [row["latency_noisy"] for row in rows] == ["True", "False", "False"]
@@ -183,7 +193,7 @@ def test_a_latency_that_the_search_measured_has_a_column_before_the_front_is_fin
     text = text_of(front_table(only))
     assert "target 2" in text
     assert "7.50" in row_with(text, factories.plain().digest[:8])
-    (row,) = csv.DictReader(io.StringIO(front_csv(only)))
+    (row,) = csv.DictReader(io.StringIO(front_csv(only, RUN)))
     assert (row["latency_ms_2"], row["target_2"]) == ("7.5", "")
 
 
@@ -192,12 +202,12 @@ def test_points_of_several_supernets_name_theirs(tmp_path):
     shown = ParetoFront.from_run(run.path)
     owners = [one.details["supernet_run"] for one in shown.points]
     assert len(set(owners)) == 2
-    rows = list(csv.DictReader(io.StringIO(front_csv(shown))))
+    rows = list(csv.DictReader(io.StringIO(front_csv(shown, RUN))))
     assert [row["supernet"] for row in rows] == owners
     text = text_of(front_table(shown), width=160)
     for one, owner in zip(shown.points, owners, strict=True):
         assert owner.split("/")[1][:8] in row_with(text, f" {one.digest[:8]} ")
-    assert "supernet" not in next(csv.reader(io.StringIO(front_csv(front()))))
+    assert "supernet" not in next(csv.reader(io.StringIO(front_csv(front(), RUN))))
 
 
 def test_front_prints_what_holds_for_all_latencies(tmp_path):
@@ -213,6 +223,6 @@ def test_every_column_and_key_is_explained_in_the_readme(tmp_path):
     values = front().to_dict("r")
     keys = {*TRIAL_COLUMNS, *FRONT_COLUMNS, *values, *values["points"][0], *values["objectives"][0]}
     for shown in (doubtful(), ParetoFront.from_run(run.path)):
-        keys |= set(next(csv.reader(io.StringIO(front_csv(shown, LATENCY_ROWS)))))
+        keys |= set(next(csv.reader(io.StringIO(front_csv(shown, RUN, LATENCY_ROWS)))))
     assert keys - explained == set()
     assert RunDirectory.open(run.path).front() is not None

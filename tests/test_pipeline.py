@@ -182,7 +182,7 @@ def test_latency_is_bounded_on_the_second_target_and_where_it_is_no_objective(tm
 
 
 def test_a_bound_on_a_target_that_there_is_not_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="max_latency_ms_2, but evaluate.targets names 0"):
+    with pytest.raises(ConfigError, match=r"max_latency_ms_2, but evaluate\.targets names 0"):
         begin(tmp_path, space_settings=["constraints.max_latency_ms_2=3"])
 
 
