@@ -41,7 +41,8 @@ CLONE = ("nas", "search.py", "search_spaces", "examples", "docs", "tests", "pypr
 """What a page finds in its folder: links, so that what it writes stays in that folder."""
 DIGITS_RUN = "results/digits-1"
 SHORT_RUN = (
-    f"python search.py run search_spaces/digits.yaml --run {DIGITS_RUN} --epochs 3 --trials 24 --workers 0"
+    f"python search.py run search_spaces/digits.yaml --run {DIGITS_RUN} --epochs 3 --trials 24 --workers 0 "
+    "--set evaluate.final_rounds=3"
 )
 
 FENCED = re.compile(r"^```(\w+)(?: ([\w./-]+))?\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
