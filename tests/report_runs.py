@@ -13,6 +13,7 @@ from rich.console import Console
 from nas import cost
 from nas.designs import known_designs
 from nas.front_point import FrontPoint
+from nas.html_report import write_report
 from nas.pareto import ParetoFront
 from nas.retrain import baseline_of, network_row
 from nas.run_directory import RunDirectory
@@ -230,3 +231,11 @@ def _again(measured):
 def _shares(point):
     depth = point.architecture.depth
     return {"layer_latency_share": [1 / depth] * depth}
+
+
+def page_run(path: Path) -> RunDirectory:
+    """A run with its report, and two trials that failed."""
+    trials = [*made_trials(80), *lost_trials(2, 80)]
+    made = make_run(path, trials, reference_digest=page_space().largest().digest, command="x y")
+    write_report(made)
+    return made

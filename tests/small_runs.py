@@ -16,8 +16,10 @@ import torch
 
 import nas
 from nas.cli import main
-from nas.config import DataConfig, TrainConfig
+from nas.config import DataConfig, TrainConfig, resolve_config
 from nas.model.supernet import Supernet
+from nas.progress import Reporter
+from nas.session import Session, start
 from nas.space import SearchSpace
 from nas.space_file import parse_space
 from nas.training.data import ImageData, ImageSet, load_images
@@ -175,3 +177,25 @@ def python(code: str, cwd: Path) -> Outcome:
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+SETTINGS = (
+    "device=cpu",
+    "train.epochs=1",
+    "train.batch_size=400",
+    "train.warmup_epochs=0",
+    "evaluate.final_rounds=3",
+    "evaluate.latency_pairs=2",
+    "evaluate.latency_batch_size=4",
+    "evaluate.max_images=40",
+)
+
+
+def begin(
+    tmp_path: Path, *settings: str, reporter: Reporter | None = None, space_settings: Sequence[str] = ()
+) -> Session:
+    """A new run of the tiny space in `tmp_path / "r"`."""
+    space_file = tmp_path / "tiny.yaml"
+    space_file.write_text(TINY)
+    config = resolve_config(settings=[*SETTINGS, *settings])
+    return start(space_file, tuple(space_settings), config, tmp_path / "r", reporter or Reporter(quiet=True))

@@ -3,27 +3,15 @@ import sys
 from dataclasses import replace
 
 import pytest
-from small_runs import TINY, command, one_thread, run_arguments, trainer
+from small_runs import begin, command, one_thread, run_arguments, trainer
 
 from nas import pipeline
 from nas.callbacks import TensorBoard
-from nas.config import resolve_config
 from nas.errors import RunError
 from nas.pipeline import Budget
 from nas.progress import Reporter
 from nas.run_directory import RunDirectory
-from nas.session import reopen, start
-
-SETTINGS = (
-    "device=cpu",
-    "train.epochs=1",
-    "train.batch_size=200",
-    "train.warmup_epochs=0",
-    "search.objectives=[top1, macs]",
-    "evaluate.final_rounds=3",
-    "evaluate.latency_batch_size=4",
-    "evaluate.max_images=40",
-)
+from nas.session import reopen
 
 
 @pytest.fixture(autouse=True)
@@ -64,11 +52,11 @@ class Tired(Listener):
             raise NoMoreError
 
 
-def begin(tmp_path, *callbacks):
-    space_file = tmp_path / "tiny.yaml"
-    space_file.write_text(TINY)
-    session = start(space_file, (), resolve_config(settings=SETTINGS), tmp_path / "r", Reporter(quiet=True))
-    return replace(session, callbacks=callbacks)
+PLAIN = ("train.batch_size=200", "search.objectives=[top1, macs]")
+
+
+def watched(tmp_path, *callbacks):
+    return replace(begin(tmp_path, *PLAIN), callbacks=callbacks)
 
 
 def again(session, *callbacks):
@@ -77,7 +65,7 @@ def again(session, *callbacks):
 
 def test_a_callback_hears_of_every_step_every_paid_trial_and_the_front(tmp_path):
     listener = Listener()
-    session = begin(tmp_path, listener)
+    session = watched(tmp_path, listener)
     front = pipeline.run(session, Budget(trials=6))
     assert listener.steps == list(range(1, len(session.data.train) // 200 + 1))
     paid = [trial for trial in session.run.trials() if trial.state in ("complete", "pruned", "failed")]
@@ -94,7 +82,7 @@ def test_a_callback_hears_of_every_step_every_paid_trial_and_the_front(tmp_path)
 
 def test_what_a_callback_raises_costs_nothing_that_is_finished(tmp_path):
     tired = Tired()
-    session = begin(tmp_path, tired)
+    session = watched(tmp_path, tired)
     with pytest.raises(NoMoreError):
         pipeline.run(session, Budget(trials=6))
     rested = Listener()
@@ -103,7 +91,7 @@ def test_what_a_callback_raises_costs_nothing_that_is_finished(tmp_path):
     assert [trial.architecture for trial in tired.trials + rested.trials] == ended
 
     (tmp_path / "other").mkdir()
-    undisturbed = begin(tmp_path / "other")
+    undisturbed = watched(tmp_path / "other")
     pipeline.run(undisturbed, Budget(trials=6))
     assert [trial.architecture for trial in undisturbed.run.trials()] == [
         trial.architecture for trial in session.run.trials()

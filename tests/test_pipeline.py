@@ -3,27 +3,15 @@ import json
 import math
 
 import pytest
-from small_runs import TINY, one_thread
+from small_runs import begin, one_thread
 
 from nas import pipeline
-from nas.config import resolve_config
 from nas.errors import ConfigError, DataError, NoResultError, RunError
 from nas.pareto import ParetoFront
 from nas.pipeline import Budget
 from nas.progress import Reporter
 from nas.run_directory import RunDirectory
-from nas.session import reopen, start
-
-SETTINGS = [
-    "device=cpu",
-    "train.epochs=1",
-    "train.batch_size=400",
-    "train.warmup_epochs=0",
-    "evaluate.final_rounds=3",
-    "evaluate.latency_pairs=2",
-    "evaluate.latency_batch_size=4",
-    "evaluate.max_images=40",
-]
+from nas.session import reopen
 
 
 @pytest.fixture(autouse=True)
@@ -49,13 +37,6 @@ class Intruder(Reporter):
             self.refused[label] = self.refused.get(label, 0) + 1
 
         yield show if label in ("supernet", "search") else lambda *_: None
-
-
-def begin(tmp_path, *settings, reporter=None, space_settings=()):
-    space_file = tmp_path / "tiny.yaml"
-    space_file.write_text(TINY)
-    config = resolve_config(settings=[*SETTINGS, *settings])
-    return start(space_file, tuple(space_settings), config, tmp_path / "r", reporter or Reporter(quiet=True))
 
 
 def refuse_everything(tmp_path):

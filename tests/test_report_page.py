@@ -19,7 +19,7 @@ from report_runs import (
     lost_trials,
     made_trials,
     make_run,
-    page_space,
+    page_run,
     retrained,
     trusted,
 )
@@ -42,13 +42,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    trials = [*made_trials(80), *lost_trials(2, 80)]
-    largest = page_space().largest().digest
-    made = make_run(
-        tmp_path_factory.mktemp("runs") / "page-1", trials, reference_digest=largest, command="x y"
-    )
-    write_report(made)
-    return made
+    return page_run(tmp_path_factory.mktemp("runs") / "page-1")
 
 
 @pytest.fixture

@@ -14,10 +14,9 @@ from report_browser import (
 )
 from report_runs import (
     LATENCY_ROWS,
-    lost_trials,
     made_trials,
     make_run,
-    page_space,
+    page_run,
     retrained,
     supernets_run,
     trusted,
@@ -39,13 +38,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    trials = [*made_trials(80), *lost_trials(2, 80)]
-    largest = page_space().largest().digest
-    made = make_run(
-        tmp_path_factory.mktemp("runs") / "page-1", trials, reference_digest=largest, command="x y"
-    )
-    write_report(made)
-    return made
+    return page_run(tmp_path_factory.mktemp("runs") / "page-1")
 
 
 @pytest.fixture
