@@ -93,7 +93,8 @@ def export_measured(
     ranked = images.part(0, session.config.evaluate.max_images or len(images))
     with torch_threads(1):
         again = top1_percent(count_correct(subnet.to(session.device), ranked, **common))
-        tested = count_correct(subnet, session.data.open_test(), **common)
+        # The files compute in fp32, whatever the search was measured in.
+        tested = count_correct(subnet, session.data.open_test(), **{**common, "precision": "fp32"})
     if not math.isclose(again, row["top1"], abs_tol=1e-9):
         raise ExportError(
             f"{row['digest']}: top-1 on the search split is {again:.4f} % now and {row['top1']:.4f} % in the table",

@@ -129,7 +129,7 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
     if table.get("test_top1") is not None:
         interval, count = _interval(table.get("test_top1_ci")), table.get("test_images")
         images = f", {count:,} images" if count else ""
-        yield f"| top-1, test | {_number(table['test_top1'])} | {interval} | % | test split{images} |"
+        yield f"| top-1, test | {_number(table['test_top1'])} | {interval} | % | test split{images}, fp32 |"
     yield f"| MACs | {table['macs']:,} | | MACs/image | one image |"
     yield f"| FLOPs | {table['flops']:,} | | FLOPs/image | 2 x MACs |"
     yield f"| parameters | {table['params']:,} | | parameters | |"

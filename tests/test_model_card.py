@@ -33,4 +33,4 @@ def test_a_test_result_is_on_the_card(tmp_path: Path) -> None:
     point = point_of(small) | {"test_top1": 88.5, "test_top1_ci": [85.0, 91.0], "test_images": 359}
     export(small, tmp_path / "b", point=point)
     card = (tmp_path / "b" / "README.md").read_text()
-    assert "| top-1, test | 88.5 | 85 to 91 | % | test split, 359 images |" in card
+    assert "| top-1, test | 88.5 | 85 to 91 | % | test split, 359 images, fp32 |" in card
