@@ -31,12 +31,15 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
         from nas.supernet_runs import all_trial_records
         from nas.terminal_plot import front_plots
 
-        table = front_table(found, whole=whole, latency=targets, commands=commands)
+        table = front_table(found, whole=whole, latency=targets)
         if not found.points:
             return table
         plots = front_plots(found, all_trial_records(run), whole or found)
         legend = "● front   ★ knee   · not on it, or not shown"
-        return Group(table, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"))
+        again = [Text(f"$ {command}", no_wrap=True, overflow="ignore") for command in commands]
+        return Group(
+            table, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"), *again
+        )
 
     values = {**found.to_dict(run.name), **latency, "commands": commands}
     print_result(format_, values, drawn, lambda: front_csv(found, path, targets))
@@ -52,7 +55,7 @@ def print_result(
     elif chosen is Format.CSV:
         print(csv_text(), end="")  # noqa: T201
     else:
-        _console().print(table())
+        _console().print(table(), crop=False)  # a command longer than a line is to be copied whole
 
 
 def fits(table: Any) -> bool:

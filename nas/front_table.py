@@ -59,7 +59,6 @@ def front_table(
     *,
     whole: ParetoFront | None = None,
     latency: Sequence[Mapping[str, Any]] = (),
-    commands: Sequence[str] = (),
 ) -> "Table":
     """The front as a table with units, one row a point in the front's order, then the baselines by name.
 
@@ -68,7 +67,6 @@ def front_table(
         baselines: Name -> a known network, measured like the front.
         whole: The front that `front` is a part of; its knee is marked, so that it is what `pick knee` takes.
         latency: What holds for the latency of all points, a row a target: `latency` of `front.json`.
-        commands: What makes the front again, and what takes a network from it.
     """
     from rich import box
     from rich.table import Table
@@ -115,7 +113,6 @@ def front_table(
     lines += conditions_lines(conditions) if conditions else []
     lines += [latency_line(row) for row in latency]
     lines += ["† measured under other conditions"] if strange else []
-    lines += [f"$ {command}" for command in commands]
     table.caption = "\n".join(lines)
     return table
 
