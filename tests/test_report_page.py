@@ -179,11 +179,17 @@ def test_the_heat_map_shows_what_is_asked_for(page, run):
 
 
 def test_the_copy_button_says_that_it_copied(page):
-    button = css(page, "#detail .command button")[0]
-    button.click()
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(page, 10).until(lambda _: button.text == "Copied")
+    button = css(page, "#detail .command button")[0]
+    page.execute_script(  # it says so for a moment only
+        "window.said = []; const button = arguments[0];"
+        "new MutationObserver(() => window.said.push(button.textContent))"
+        ".observe(button, { childList: true, characterData: true, subtree: true });",
+        button,
+    )
+    button.click()
+    WebDriverWait(page, 60).until(lambda _: "Copied" in page.execute_script("return window.said"))
 
 
 @pytest.mark.parametrize("preferred", ["light", "dark"])
