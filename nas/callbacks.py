@@ -68,7 +68,7 @@ class TensorBoard:
     def on_trial(self, run: RunDirectory, progress: Progress) -> None:
         """What was measured, and how good the front is."""
         number, measurement = progress.trial.number, progress.trial.measurement
-        writer = self._writer(run, "search", number)
+        writer = self._writer(run, "search", None)  # trials end in any order: nothing is told twice
         writer.add_scalar("search/hypervolume", progress.hypervolume, number)
         writer.add_scalar("search/front_size", progress.front_size, number)
         for metric in (TOP1, MACS, LATENCY):
@@ -88,8 +88,8 @@ class TensorBoard:
             writer.close()
         self._writers.clear()
 
-    def _writer(self, run: RunDirectory, part: str, step: int) -> "SummaryWriter":
-        """Of a part of a run; what an earlier process wrote from this step on is withdrawn."""
+    def _writer(self, run: RunDirectory, part: str, step: int | None) -> "SummaryWriter":
+        """Of a part of a run; what an earlier process wrote from a step on is withdrawn, where one is given."""
         from torch.utils.tensorboard.writer import SummaryWriter
 
         folder = run.tensorboard_dir / part

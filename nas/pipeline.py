@@ -24,7 +24,7 @@ from nas.progress import duration
 from nas.run_directory import RunDirectory
 from nas.search.loop import Search
 from nas.search.ray_workers import RayWorkers
-from nas.search.reuse import known_measurements
+from nas.search.reuse import known_measurements, reference_clocks
 from nas.search.standing import Progress
 from nas.search.study import ArchitectureStudy, check_database, window_of
 from nas.search.workers import InlineWorkers, Workers
@@ -373,7 +373,7 @@ def evaluator_setup(session: Session, manifest: Mapping[str, Any]) -> EvaluatorS
         precision=session.precision,
         supernet_digest=manifest["supernet_digest"],
         latencies=searched_latencies(session.config, session.space),
-        reference_ms={LATENCY.name: manifest["reference_ms"], **manifest.get("further_reference_ms", {})},
+        reference_ms=reference_clocks(manifest),
         profiles=latency_profiles(session.config, session.space),
     )
 

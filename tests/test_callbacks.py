@@ -159,6 +159,23 @@ def test_steps_that_a_training_does_again_are_shown_once(tmp_path):
     assert shown[4:] == [(step, pytest.approx(loss)) for step, loss in seen]
 
 
+def test_a_resumed_search_withdraws_no_trial_that_ended_before(tmp_path):
+    told = []
+
+    class Keeper(Listener):
+        def on_trial(self, run, progress):  # noqa: ARG002
+            told.append(progress)
+
+    session = watched(tmp_path, Keeper())
+    pipeline.run(session, Budget(trials=4))
+    for progress in (told[3], told[1]):  # a process each; number 1 was in flight when the first one died
+        board = TensorBoard()
+        board.on_trial(session.run, progress)
+        board.close()
+    shown = {step for step, _ in scalars(session.run.tensorboard_dir / "search")["search/hypervolume"]}
+    assert shown == {told[3].trial.number, told[1].trial.number}
+
+
 def test_a_missing_tensorboard_is_said_before_there_is_a_run(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(RunError, match="tensorboard is not installed"):

@@ -39,7 +39,7 @@ def known_measurements(
     return found
 
 
-def _clocks(manifest: Mapping[str, Any]) -> dict[str, float]:
+def reference_clocks(manifest: Mapping[str, Any]) -> dict[str, float]:
     """Milliseconds of the reference model by the name of the metric."""
     return {LATENCY.name: manifest["reference_ms"], **manifest.get("further_reference_ms", {})}
 
@@ -52,7 +52,7 @@ def _of_run(
     same = ("supernet_digest", "splits", "reference_digest")
     if any(theirs.get(key) != ours[key] for key in same) or "reference_ms" not in theirs:
         return {}
-    before, now = _clocks(theirs), _clocks(ours)
+    before, now = reference_clocks(theirs), reference_clocks(ours)
     clocks = {name: now[name] / before[name] for name in now if name in before}
     found = {}
     for trial in run.trials():
