@@ -112,7 +112,7 @@ def noise(name: str, rounds: int, repeats: int, count: int) -> list[dict[str, ob
             for _ in range(repeats):
                 found.setdefault((state, "naive loop, ms"), []).append(naive(meter, subnets, rounds))
                 readings = measure_alone(meter, subnets, rounds)
-                ratios = [timing.median_ms / readings.reference_ms for timing in readings.timings]
+                ratios = [timing.median_ms / readings.clock.median_ms for timing in readings.timings]
                 found.setdefault((state, "interleaved ratio"), []).append(ratios)
                 noisy.setdefault(state, []).extend(timing.is_noisy for timing in readings.timings)
     rows = []
@@ -215,6 +215,11 @@ def bound(searches: int, trials: int, epochs: int) -> list[dict[str, object]]:
             searched(space, "--run", str(run), f"--set=constraints.max_latency_ms={limit}", *options)
             again = json.loads(output("latency", str(run), "--target=torch-cpu:batch=64", "--format=json"))
             (table,) = again["targets"]
+            said = json.loads((run / "front.json").read_text())
+            known = {
+                p["digest"]: p["latency_ms"] / said["latency"][0]["reference_ms"] for p in said["points"]
+            }
+            ratios = [p["latency_ms"] / table["reference_ms"] / known[p["digest"]] for p in table["points"]]
             rows.append(
                 {
                     "seed": seed,
@@ -223,6 +228,11 @@ def bound(searches: int, trials: int, epochs: int) -> list[dict[str, object]]:
                     "slowest_ms": round(max(p["latency_ms"] for p in table["points"]), 3),
                     "above": sum(p["latency_ms"] > limit for p in table["points"]),
                     "surely_above": sum(p["latency_ci_ms"][0] > limit for p in table["points"]),
+                    "reference_again_over_run": round(
+                        table["reference_ms"] / said["latency"][0]["reference_ms"], 3
+                    ),
+                    "ratio_again_over_run": round(float(np.median(ratios)), 3),
+                    "range": f"{min(ratios):.3f} {max(ratios):.3f}",
                     "repeat_tau": table["repeat_tau"],
                 }
             )
@@ -272,13 +282,14 @@ def main() -> None:
         ]
         write_table("latency_noise", rows, f"architectures of a space timed again and again; {how}")
     if "predictor" in given.parts:
-        rows = [
-            row
-            for name in given.spaces
-            for text in given.profile_targets
-            for row in predictor(name, text, given.rounds, given.architectures)
-        ]
-        write_table("latency_predictor", rows, f"latency of architectures left out in turn (10 folds); {how}")
+        for name in given.spaces:
+            rows = [
+                row
+                for text in given.profile_targets
+                for row in predictor(name, text, given.rounds, given.architectures)
+            ]
+            notes = f"latency of architectures left out in turn (10 folds); {how}"
+            write_table(f"latency_predictor_{name}", rows, notes)
     if "deployments" in given.parts:
         rows = [row for name in given.spaces for row in deployments(name, given.targets, given.rounds)]
         write_table("latency_deployments", rows, f"one network in several runtimes, in turn; {how}")

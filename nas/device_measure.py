@@ -25,7 +25,6 @@ import onnxruntime
 WARM_UP, LONGEST_WARM_UP, STILL_FALLING = 3, 20, 0.95
 SHORTEST_S = 0.005  # a timing shorter than this is repeated within one sample
 TOLERANCE = 0.02
-CALIBRATION_ROUNDS = 30
 
 
 def runner(path: Path, images: Any, threads: int, provider: str) -> Callable[[], float]:
@@ -98,23 +97,25 @@ def measure(folder: Path, threads: int, rounds: int, most_rounds: int, provider:
     reference = runner(folder / listed["reference"]["file"], images, threads, provider)
     models = listed["models"]
     runners = [runner(folder / model["file"], images, threads, provider) for model in models]
-    reference_ms = 1e3 * statistics.median(reference() for _ in range(CALIBRATION_ROUNDS))
-    samples: list[list[float]] = [[] for _ in models]
+    ratios: list[list[float]] = [[] for _ in models]
+    references: list[float] = []
     for done in range(max(rounds, most_rounds)):
-        wide = [i for i in range(len(models)) if done < rounds or is_noisy(samples[i])]
+        wide = [i for i in range(len(models)) if done < rounds or is_noisy(ratios[i])]
         if not wide:
             break
         random.Random(done).shuffle(wide)  # nobody is always after the same one
-        earlier = reference()
+        references.append(reference())
         for i in wide:
             seconds, later = runners[i](), reference()
-            samples[i].append(reference_ms * seconds / math.sqrt(earlier * later))
-            earlier = later
+            ratios[i].append(seconds / math.sqrt(references[-1] * later))
+            references.append(later)
         sys.stderr.write(f"\rround {done + 1}: {len(wide)} of {len(models)} models")
         sys.stderr.flush()
     sys.stderr.write("\n")
+    reference_ms = 1e3 * statistics.median(references)
     points = []
-    for model, times in zip(models, samples, strict=True):
+    for model, found in zip(models, ratios, strict=True):
+        times = [reference_ms * ratio for ratio in found]
         half = max(1, len(times) // 2)
         points.append(
             {

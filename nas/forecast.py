@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas import cost, pipeline
-from nas.evaluation.exclusive import CALIBRATION_ROUNDS, PATIENCE
+from nas.evaluation.exclusive import PATIENCE
 from nas.evaluation.latency import SHORTEST_S, WARM_UP
 from nas.front_latency import SHARE_ROUNDS
 from nas.pipeline import Budget
@@ -84,13 +84,13 @@ def timed_pass_s(forward_s: float) -> float:
 
 
 def final_stage_s(front: int, rounds: int, candidate_s: float, reference_s: float) -> float:
-    """Seconds of the latency stage at the end: calibration, interleaved rounds, shares of the layers."""
+    """Seconds of the latency stage at the end: interleaved rounds, shares of the layers."""
     if not front:
         return 0.0
     reference, candidate = timed_pass_s(reference_s), timed_pass_s(candidate_s)
     warm_up = WARM_UP * (2 * reference_s + front * candidate_s)
     interleaved = rounds * (reference + front * (reference + candidate))
-    return warm_up + CALIBRATION_ROUNDS * reference + interleaved + front * SHARE_ROUNDS * candidate_s
+    return warm_up + interleaved + front * SHARE_ROUNDS * candidate_s
 
 
 @dataclass(frozen=True, slots=True)

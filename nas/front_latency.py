@@ -1,6 +1,6 @@
 """The latency of a front: measured again while nothing else of ours runs; and the profile that a search goes by."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -83,6 +83,29 @@ def measure_front(
             details["latency_targets"] = further
         points.append(FrontPoint(point.architecture, measurement, details))
     return points, [reading.to_dict() for reading in readings]
+
+
+def kept_when_slow(
+    constraints: Mapping[str, float | None], latency: Sequence[Mapping[str, Any]], reporter: Reporter
+) -> dict[str, float | None]:
+    """The constraints, those on latency so much lower that they hold in the machine's slow moments as well.
+
+    Args:
+        constraints: Metric name -> highest allowed value.
+        latency: Of `measure_front`, a row a target.
+        reporter: Told what becomes of a bound.
+    """
+    kept = dict(constraints)
+    for metric, row in zip(LATENCIES, latency, strict=False):
+        bound, slowness = kept.get(metric.name), row["reference_slow_ms"] / row["reference_ms"]
+        if bound is not None:
+            kept[metric.name] = bound / slowness
+            reporter.line(
+                "bound",
+                f"{bound:g} ms on {row['target']} is kept as {bound / slowness:.4g} ms: this machine was "
+                f"{100 * (slowness - 1):.0f} % slower in its slow moments",
+            )
+    return kept
 
 
 def _alone(meter: LatencyMeter, subnets: Sequence[Subnet], rounds: int, reporter: Reporter) -> Readings:

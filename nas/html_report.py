@@ -29,8 +29,8 @@ def write_report(run: RunDirectory, random: RunDirectory | None = None) -> list[
     Raises:
         RunError: Nothing was measured yet, the run is damaged, or `random` cannot be compared with it.
     """
-    atomic_write_text(run.report_path, report_html(report_data(run, random)))
     found = measured(run)
+    atomic_write_text(run.report_path, report_html(report_data(found, random)))
     figures = front_figure(
         found.front,
         found.others,

@@ -243,6 +243,8 @@ def measured_tables(values: dict[str, Any]) -> "Group":
         table = Table(
             title=f"{found['runtime']}, batch of {found['batch']}, {values['image_size']} px, {threads}",
             caption=f"{values['device']}, torch {found['torch']}, load average {load:.1f}{cores}\n"
+            f"reference {found['reference_ms']:.3g} ms, in slow moments {found['reference_slow_ms']:.3g} ms: "
+            "all times may be off by as much\n"
             f"± 95 % interval of the median   ~ not known within 2 %   = intervals overlap{order}"
             + (f"\n{found['note']}" if found["note"] else ""),
             box=box.SIMPLE_HEAD,

@@ -11,9 +11,8 @@ from nas import cost
 from nas.architecture import Architecture
 from nas.errors import NoResultError, RunError
 from nas.evaluation.evaluator import EvaluatorSetup, build_evaluator, evaluator_arrays
-from nas.evaluation.exclusive import CALIBRATION_ROUNDS
 from nas.evaluation.profile import Predictor
-from nas.front_latency import latency_profiles, measure_front, searched_latencies
+from nas.front_latency import kept_when_slow, latency_profiles, measure_front, searched_latencies
 from nas.front_table import front_csv
 from nas.html_report import write_report
 from nas.metrics import LATENCY, MACS, PARAMS, TOP1, Objective, metric_named
@@ -35,6 +34,10 @@ from nas.training.health import TrainProgress
 from nas.training.trainer import SupernetTrainer, check_batch
 from nas.training.warm_start import warm_start
 
+CALIBRATION_ROUNDS = 30
+CALIBRATION_S = (
+    5.0  # at least, where milliseconds decide what is allowed: a machine's speed changes within seconds
+)
 REFERENCE_MARGIN = 1.1  # the worst corner: this much above the largest subnet
 
 
@@ -295,7 +298,8 @@ def measure_points(
     setup = evaluator_setup(session, manifest)
     with torch_threads(1), sealed_test_split():
         points, latency = measure_front(setup, supernet, found.points, subnets, session.reporter)
-    front = ParetoFront.from_points(points, found.objectives, manifest["constraints"])
+    constraints = kept_when_slow(manifest["constraints"], latency, session.reporter)
+    front = ParetoFront.from_points(points, found.objectives, constraints)
     if not front.points:
         raise NoResultError(
             f"{run.path}: none of {len(points)} candidates keeps "
@@ -338,9 +342,12 @@ def search_identity(session: Session, supernet: Supernet) -> dict[str, Any]:
         return {}
     largest, backbone = session.space.largest(), session.space.backbone
     setup = evaluator_setup(session, {**manifest, "reference_ms": 1.0})
+    bounded = session.space.constraints.latency_bounds()
     with torch_threads(1):
         reference_ms = {
-            metric.name: setup.meter(supernet, target).calibrate(CALIBRATION_ROUNDS)
+            metric.name: setup.meter(supernet, target).calibrate(
+                CALIBRATION_ROUNDS, CALIBRATION_S if metric.name in bounded else 0.0
+            )
             for metric, target in setup.targets.items()
             if metric is LATENCY or metric in setup.latencies
         }

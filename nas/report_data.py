@@ -10,8 +10,8 @@ from typing import Any
 from nas.architecture import Architecture, Backbone
 from nas.config import flat_config
 from nas.front_point import FrontPoint
-from nas.front_table import further_latencies, ties_within
-from nas.measured import Measured, measured, measured_designs, retrained_networks
+from nas.front_table import export_command, further_latencies, ties_within
+from nas.measured import Measured, measured_designs, retrained_networks
 from nas.metrics import LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1
 from nas.pareto import ParetoFront
 from nas.report import FEWER_TOKENS, GLYPHS, draw_layers, layer_kind, show_rows, unit_of
@@ -33,18 +33,18 @@ GENES = {
 """What an architecture is like in single numbers: words and unit."""
 
 
-def report_data(run: RunDirectory, random: RunDirectory | None = None) -> dict[str, Any]:
+def report_data(found: Measured, random: RunDirectory | None = None) -> dict[str, Any]:
     """What the page shows.
 
     Args:
-        run: What is shown.
+        found: What is shown.
         random: A random search to show beside it.
 
     Raises:
-        RunError: Nothing was measured yet, the run is damaged, or `random` cannot be compared with it.
+        RunError: The run is damaged, or `random` cannot be compared with it.
     """
-    found = measured(run)
-    front, trials, manifest = found.front, found.all_trials, run.manifest
+    run, front, trials = found.run, found.front, found.all_trials
+    manifest = run.manifest
     numbers = _numbers(found)
     rows = [_front_row(point, found, numbers) for point in front.points]
     cloud = _cloud(found, numbers)
@@ -117,7 +117,7 @@ def _supernet_number(point: FrontPoint, numbers: Mapping[str, int]) -> int | Non
 
 
 def _front_row(point: FrontPoint, found: Measured, numbers: Mapping[tuple[str, str], int]) -> dict[str, Any]:
-    architecture, where = point.architecture, shlex.quote(str(found.run.path))
+    architecture = point.architecture
     rows = _layer_rows(point, found.space.backbone)
     first = point.details.get("latency")
     doubts = {} if first is None else {LATENCY.name: first}
@@ -134,8 +134,8 @@ def _front_row(point: FrontPoint, found: Measured, numbers: Mapping[tuple[str, s
             name: {"noisy": row["noisy"], "ties": ties_within(row["ties"], found.front.points)}
             for name, row in doubts.items()
         },
-        "export": f"python search.py export {where} --pick {point.digest} --to my_vit",
-        "show": f"python search.py show {where} {point.digest}",
+        "export": export_command(found.run.path, point.digest),
+        "show": f"python search.py show {shlex.quote(str(found.run.path))} {point.digest}",
     }
 
 

@@ -1,4 +1,4 @@
-"""A run that several modules look at."""
+"""A run and a browser that several modules look at and with."""
 
 import contextlib
 from dataclasses import dataclass
@@ -28,3 +28,12 @@ def finished(tmp_path_factory):
         done = command(*arguments)
     assert done.code == 0, done.stderr
     return Finished(home / "r", arguments, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window; only for tests marked `needs_browser`."""
+    from report_browser import chromium
+
+    with chromium() as driver:
+        yield driver

@@ -20,6 +20,7 @@ from report_runs import (
 from nas import cost
 from nas.errors import RunError
 from nas.html_report import report_html, write_report
+from nas.measured import measured
 from nas.pareto import ParetoFront, hypervolume
 from nas.report_curve import hypervolume_curve
 from nas.report_data import genes, report_data
@@ -27,6 +28,10 @@ from nas.run_directory import RunDirectory
 from nas.trial import TrialState
 
 COUNT = 60
+
+
+def page_data(run, random=None):
+    return report_data(measured(run), random)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +46,8 @@ def embedded(page):
 
 
 def test_the_page_holds_its_data_and_asks_for_nothing_else(run):
-    page = report_html(report_data(run))
-    assert embedded(page) == json.loads(json.dumps(report_data(run)))
+    page = report_html(page_data(run))
+    assert embedded(page) == json.loads(json.dumps(page_data(run)))
     addresses = set(re.findall(r"(?:https?:)?//[\w.]+\.\w+[\w/]*", page.replace("// ", "")))
     assert addresses <= {"http://www.w3.org/2000/svg"}  # the name of SVG, not an address that is opened
     assert "default-src 'none'" in page
@@ -50,7 +55,7 @@ def test_the_page_holds_its_data_and_asks_for_nothing_else(run):
 
 
 def test_every_point_of_the_front_is_there_with_its_values_layers_and_commands(run):
-    front, data = ParetoFront.from_run(run.path), report_data(run)
+    front, data = ParetoFront.from_run(run.path), page_data(run)
     assert [row["digest"] for row in data["front"]] == [point.digest for point in front.points]
     for row, point in zip(data["front"], front.points, strict=True):
         assert {name: row[name] for name in ("top1", "macs", "params", "latency_ms")} == dict(
@@ -67,7 +72,7 @@ def test_every_point_of_the_front_is_there_with_its_values_layers_and_commands(r
 
 
 def test_what_is_not_on_the_front_is_a_dot_or_is_counted(run):
-    data, trials = report_data(run), run.trials()
+    data, trials = page_data(run), run.trials()
     on_front = {row["digest"] for row in data["front"]}
     whole = {t.architecture.digest for t in trials if t.state is TrialState.COMPLETE}
     assert set(data["cloud"]["digest"]) == whole - on_front
@@ -76,10 +81,10 @@ def test_what_is_not_on_the_front_is_a_dot_or_is_counted(run):
 
 
 def test_known_designs_are_marked_only_where_they_were_measured(run, tmp_path):
-    names = {baseline["name"] for baseline in report_data(run)["baselines"]}
+    names = {baseline["name"] for baseline in page_data(run)["baselines"]}
     assert "plain ViT, largest" in names
     later = make_run(tmp_path / "r", made_trials(20)[10:])
-    assert report_data(later)["baselines"] == []
+    assert page_data(later)["baselines"] == []
 
 
 def test_the_hypervolume_curve_rises_to_that_of_all_trials_and_failures_cost(run):
@@ -114,7 +119,7 @@ def test_text_of_a_run_cannot_end_the_script_that_holds_it(tmp_path):
     hostile = "</script><script>broken = 1</script><!-- \u2028 & \" '"
     trials = [*made_trials(10), *lost_trials(1, 10, hostile)]
     run = make_run(tmp_path / "a\"b'<i>&", trials, command=hostile)
-    page = report_html(report_data(run))
+    page = report_html(page_data(run))
     assert page.count("<script") == page.count("</script>") == 2
     assert embedded(page)["errors"] == [[hostile.splitlines()[0], 1]]
     assert embedded(page)["command"] == hostile
@@ -124,43 +129,41 @@ def test_text_of_a_run_cannot_end_the_script_that_holds_it(tmp_path):
 def test_random_search_is_shown_up_to_the_same_budget(run, tmp_path):
     config = {"search": {"sampler": "random"}}
     longer = make_run(tmp_path / "random", made_trials(COUNT + 30, seed=5), config=config)
-    found = report_data(run, longer)["random"]
+    found = page_data(run, longer)["random"]
     assert found["num_trials"] == COUNT + 3
     assert found["curve"][-1][0] == COUNT + 3
     front = ParetoFront.from_trials(longer.trials()[: COUNT + 3], factories.OBJECTIVES)
     assert found["hypervolume"] == front.hypervolume()
-    assert report_data(run)["random"] is None
+    assert page_data(run)["random"] is None
 
 
 def test_what_is_no_random_search_on_these_weights_is_refused(run, tmp_path):
     with pytest.raises(RunError, match="its sampler is predictor, not random"):
-        report_data(
-            run, make_run(tmp_path / "a", made_trials(5), config={"search": {"sampler": "predictor"}})
-        )
+        page_data(run, make_run(tmp_path / "a", made_trials(5), config={"search": {"sampler": "predictor"}}))
     config = {"search": {"sampler": "random"}}
     with pytest.raises(RunError, match="other conditions"):
-        report_data(run, make_run(tmp_path / "b", made_trials(5, supernet="fedcba987654"), config=config))
+        page_data(run, make_run(tmp_path / "b", made_trials(5, supernet="fedcba987654"), config=config))
 
 
 def test_what_trust_found_is_there_as_it_was_written(tmp_path):
     run = make_run(tmp_path / "r", made_trials(10))
-    assert report_data(run)["trust"] is None
+    assert page_data(run)["trust"] is None
     trusted(run)
-    assert report_data(run)["trust"] == json.loads((run.path / "trust.json").read_text())
+    assert page_data(run)["trust"] == json.loads((run.path / "trust.json").read_text())
 
 
 def test_of_several_supernets_the_knees_is_the_one_that_trust_is_asked_of(tmp_path):
     run = supernets_run(tmp_path / "several", 20)
     of_knee = RunDirectory.open(run.path / ParetoFront.from_run(run.path).knee().details["supernet_run"])
-    assert shlex.split(report_data(run)["trust_command"])[-1] == str(of_knee.path)
+    assert shlex.split(page_data(run)["trust_command"])[-1] == str(of_knee.path)
     trusted(of_knee)
-    assert report_data(run)["trust"]["run"] == of_knee.name
+    assert page_data(run)["trust"]["run"] == of_knee.name
 
 
 def test_a_retrained_architecture_and_its_baseline_have_both_accuracies_and_their_costs(tmp_path):
     run = make_run(tmp_path / "r", made_trials(20))
-    assert report_data(run)["retrained"] == []
-    picked, baseline = report_data(retrained(run))["retrained"]
+    assert page_data(run)["retrained"] == []
+    picked, baseline = page_data(retrained(run))["retrained"]
     knee = ParetoFront.from_run(run.path).knee()
     assert picked["digest"] == knee.digest
     assert picked["latency_ms"] == knee.measurement.values["latency_ms"]
@@ -175,12 +178,12 @@ def test_the_same_baseline_of_two_retrained_architectures_is_there_once(tmp_path
     found = run.findings()[f"retrain/{ParetoFront.from_run(run.path).knee().digest}.json"]
     other = ParetoFront.from_run(run.path).pick("top1")
     run.write_retrain(other.digest, {**found, "picked": {**found["picked"], "digest": other.digest}})
-    assert sorted(row["name"] for row in report_data(run)["retrained"]) == ["knee", "knee", "plain ViT"]
+    assert sorted(row["name"] for row in page_data(run)["retrained"]) == ["knee", "knee", "plain ViT"]
 
 
 def test_every_target_is_a_metric_with_its_unit_conditions_and_doubts(tmp_path):
     run = make_run(tmp_path / "r", made_trials(40), targets=2)
-    data, front = report_data(run), ParetoFront.from_run(run.path)
+    data, front = page_data(run), ParetoFront.from_run(run.path)
     assert [target["metric"] for target in data["targets"]] == ["latency_ms", "latency_ms_2"]
     assert [target["repeat_tau"] for target in data["targets"]] == [0.93, None]
     assert data["units"]["latency_ms_2"]["unit"] == "ms per batch of 1"
@@ -196,17 +199,17 @@ def test_every_target_is_a_metric_with_its_unit_conditions_and_doubts(tmp_path):
     digest = front.points[0].digest
     front.points[1].details["latency"]["ties"].append("0" * 12)  # was measured and is not on the front
     run.write_front({**run.front(), **front.to_dict(run.name)})
-    assert report_data(run)["front"][1]["doubts"]["latency_ms"]["ties"] == [digest]
+    assert page_data(run)["front"][1]["doubts"]["latency_ms"]["ties"] == [digest]
 
 
 def test_a_run_of_one_target_has_no_other_latency(run):
-    data = report_data(run)
+    data = page_data(run)
     assert [target["metric"] for target in data["targets"]] == ["latency_ms"]
     assert "latency_ms_2" not in {**data["units"], **data["front"][0], **data["cloud"]}
 
 
 def test_genes_of_what_is_not_on_the_front_are_those_of_its_architecture(run):
-    cloud = report_data(run)["cloud"]
+    cloud = page_data(run)["cloud"]
     trials = {trial.architecture.digest: trial.architecture for trial in run.trials()}
     for i, digest in enumerate(cloud["digest"]):
         for name, value in genes(trials[digest]).items():
@@ -215,7 +218,7 @@ def test_genes_of_what_is_not_on_the_front_are_those_of_its_architecture(run):
 
 def test_the_trials_of_all_supernets_are_shown_each_with_its_own(tmp_path):
     run = supernets_run(tmp_path / "several", 30)
-    data = report_data(run)
+    data = page_data(run)
     assert [(one["number"], one["state"], one["num_trials"]) for one in data["supernets"]] == [
         (0, "complete", 30),
         (1, "complete", 30),
@@ -234,12 +237,12 @@ def test_the_trials_of_all_supernets_are_shown_each_with_its_own(tmp_path):
         assert trials[row["supernet"]][row["number"]].architecture.digest == row["digest"]
     assert data["curve"][-1][0] == 60
     assert data["conditions"]["cloud"]["supernet"] == data["conditions"]["front"]["supernet"]
-    assert report_data(make_run(tmp_path / "one", made_trials(5)))["supernets"] == []
+    assert page_data(make_run(tmp_path / "one", made_trials(5)))["supernets"] == []
 
 
 def test_of_an_architecture_in_several_supernets_the_better_top1_counts(tmp_path):
     run = supernets_run(tmp_path / "several", 30)
-    data = report_data(run)
+    data = page_data(run)
     best = {}
     for one in data["supernets"][:2]:
         for trial in RunDirectory.open(run.supernets_dir / one["key"]).trials():
@@ -268,7 +271,7 @@ def test_the_files_of_a_report_are_a_page_and_its_figures(tmp_path):
 
 def test_thousands_of_trials_stay_a_small_file(tmp_path):
     run = make_run(tmp_path / "r", made_trials(3_000))
-    assert len(report_html(report_data(run)).encode()) < 2_000_000
+    assert len(report_html(page_data(run)).encode()) < 2_000_000
 
 
 def test_every_run_ends_with_a_report(finished):

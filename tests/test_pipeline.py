@@ -7,6 +7,7 @@ from small_runs import begin, one_thread
 
 from nas import pipeline
 from nas.errors import ConfigError, DataError, NoResultError, RunError
+from nas.front_latency import kept_when_slow
 from nas.pareto import ParetoFront
 from nas.pipeline import Budget
 from nas.progress import Reporter
@@ -160,6 +161,49 @@ def test_latency_is_bounded_on_the_second_target_and_where_it_is_no_objective(tm
     for trial in session.run.trials():
         assert "latency_ms_2" in trial.measurement.values
         assert "latency_ms" not in trial.measurement.values
+
+
+def test_a_bound_on_latency_is_kept_in_the_slow_moments_of_the_machine_too(tmp_path):
+    told = Reporter(quiet=True)
+    said = []
+    told.line = lambda label, text: said.append((label, text))
+    rows = [
+        {"target": "torch-cpu", "reference_ms": 10.0, "reference_slow_ms": 12.5},
+        {"target": "torch-cpu-packed", "reference_ms": 4.0, "reference_slow_ms": 4.0},
+    ]
+    constraints = {"macs": 9e6, "latency_ms": 5.0, "latency_ms_2": 3.0, "params": None}
+    kept = kept_when_slow(constraints, rows, told)
+    assert kept == {"macs": 9e6, "latency_ms": 4.0, "latency_ms_2": 3.0, "params": None}
+    assert [label for label, _ in said] == ["bound", "bound"]
+    assert "5 ms on torch-cpu is kept as 4 ms: this machine was 25 % slower" in said[0][1]
+    assert kept_when_slow({"latency_ms": None}, rows, told) == {"latency_ms": None}
+    assert len(said) == 2
+
+
+def test_a_front_under_a_bound_holds_what_keeps_it_by_the_slowest_reading(tmp_path):
+    session = begin(tmp_path, space_settings=["constraints.max_latency_ms=1000"])
+    front = pipeline.run(session, Budget(trials=4))
+    (row,) = json.loads((session.run.path / "front.json").read_text())["latency"]
+    slowness = row["reference_slow_ms"] / row["reference_ms"]
+    assert slowness >= 1
+    highest = sorted(point.measurement.intervals["latency_ms"][1] for point in front.points)
+    supernet = pipeline.trained_supernet(session)
+    bound = highest[0] * slowness * 0.999  # the fastest keeps it by its interval alone
+    session.run.update_manifest(constraints={"latency_ms": bound})
+    row["reference_slow_ms"] = row["reference_ms"] * slowness
+    with patched_measurements(front, row), pytest.raises(NoResultError, match="when measured again"):
+        pipeline.measure_points(session, supernet, front, [])
+    session.run.update_manifest(constraints={"latency_ms": highest[0] * slowness * 1.001})
+    with patched_measurements(front, row):
+        assert len(pipeline.measure_points(session, supernet, front, []).points) == 1
+
+
+@contextlib.contextmanager
+def patched_measurements(front, row):
+    """What a second measuring would find, exactly as the first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "measure_front", lambda *_: (list(front.points), [row]))
+        yield
 
 
 def test_a_bound_on_a_target_that_there_is_not_is_refused(tmp_path):

@@ -7,7 +7,6 @@ import pytest
 from report_browser import (
     answer,
     budget,
-    chromium,
     complaints,
     css,
     needs_browser,
@@ -32,12 +31,6 @@ from nas.trial import Trial
 pytestmark = needs_browser
 MANY = 5_000
 NARROW = 400
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as driver:
-        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +67,7 @@ def test_the_slider_names_what_the_front_says_is_best(page, run, metric):
         assert bounded == metric
         best = front.within(metric, maximum=limit).pick("top1")
         assert answer(page) == selected(page) == best.digest
-        assert f"--pick {best.digest} --to my_vit" in css(page, "#answer-commands code")[0].text
+        assert f"--pick {best.digest} --to {best.digest}" in css(page, "#answer-commands code")[0].text
         named.append(best.digest)
     assert len(set(named)) > 2
     assert complaints(page) == []

@@ -4,7 +4,6 @@ import pytest
 from report_browser import (
     answer,
     budget,
-    chromium,
     complaints,
     css,
     needs_browser,
@@ -28,12 +27,6 @@ from nas.supernet_runs import supernet_trials
 
 pytestmark = needs_browser
 NARROW = 400
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as driver:
-        yield driver
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas.evaluation.latency import LatencyMeter, Timing, repeat_tau
+from nas.evaluation.latency import Clock, LatencyMeter, Timing, repeat_tau
 from nas.evaluation.targets import described, machine_state, own_cores
 from nas.target import Target
 
-CALIBRATION_ROUNDS = 30
 PATIENCE = 3  # times the rounds asked for are spent at most on a model that is not known within 2 %
 
 
@@ -22,7 +21,7 @@ class Readings:
     Attributes:
         target: Where and how.
         batch: Images per forward pass.
-        reference_ms: Of the reference model, milliseconds per batch.
+        clock: How long the reference model took.
         timings: One a model, in their order.
         cores: This process was pinned to; empty: to none.
         machine: Load and clock before and after: `nas.evaluation.targets.machine_state`.
@@ -30,7 +29,7 @@ class Readings:
 
     target: Target
     batch: int
-    reference_ms: float
+    clock: Clock
     timings: tuple[Timing, ...]
     cores: tuple[int, ...]
     machine: Mapping[str, Any]
@@ -60,7 +59,8 @@ class Readings:
             "threads": self.target.threads,
             "precision": self.target.precision,
             "torch": torch.__version__,
-            "reference_ms": self.reference_ms,
+            "reference_ms": self.clock.median_ms,
+            "reference_slow_ms": self.clock.slow_ms,
             "repeat_tau": self.tau,
             "cores": list(self.cores),
             "machine": dict(self.machine),
@@ -87,7 +87,7 @@ def measure_alone(
     rounds: int,
     on_round: Callable[[int, int], None] = lambda _, __: None,
 ) -> Readings:
-    """Calibrate the reference and time all models in turn, on cores of their own.
+    """Time all models in turn with the reference, on cores of their own.
 
     Args:
         meter: Of the target.
@@ -101,12 +101,10 @@ def measure_alone(
     """
     with own_cores(meter.target) as cores:
         before = machine_state()
-        reference_ms = meter.calibrate(CALIBRATION_ROUNDS)
         most = PATIENCE * rounds
-        timings = meter.interleaved(
+        timings, clock = meter.interleaved(
             models,
             rounds,
-            reference_ms,
             lambda done: on_round(done, rounds if done <= rounds else most),
             most_rounds=most,
         )
@@ -114,7 +112,7 @@ def measure_alone(
     return Readings(
         target=meter.target,
         batch=len(meter.images),
-        reference_ms=reference_ms,
+        clock=clock,
         timings=tuple(timings),
         cores=cores,
         machine={"before": before, "after": after},

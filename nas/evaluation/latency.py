@@ -1,8 +1,8 @@
 """Latency of extracted subnets, always as a ratio to a reference model that is timed in turn with them.
 
 On a shared machine raw times drift by tens of percent; the ratio of neighbours in time does not (1 to 4 %
-against 18 to 26 %, measured). A ratio becomes milliseconds by the reference's own time, calibrated once per
-run while nothing else of ours is running.
+against 18 to 26 %, measured). A ratio becomes milliseconds by the reference's own time: calibrated once before a
+search, and over all timings of what is measured while nothing else of ours is running.
 """
 
 import math
@@ -26,7 +26,7 @@ LONGEST_WARM_UP = 20
 STILL_FALLING = 0.95  # of the fastest pass so far: a pass below this says that the model is not warm yet
 SHORTEST_S = 0.005  # a timing shorter than this is repeated within one sample
 TOLERANCE = 0.02  # a median is known where its interval reaches no further than this share of it
-
+PARTS, SLOW = 20, 0.95  # of the reference's timings; the quantile of the parts' medians that is called slow
 
 EAGER = Target(runtime="torch-cpu")
 
@@ -59,6 +59,28 @@ class Timing:
         return self.interval_ms[0] <= other.interval_ms[1] and other.interval_ms[0] <= self.interval_ms[1]
 
 
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How long the reference takes, from all its timings in turn with the models.
+
+    Attributes:
+        median_ms: Milliseconds per batch.
+        slow_ms: In the machine's slow moments: of 20 parts of the timings, one after the other in time, 95 % have a
+            median of at most this. On a quiet machine it is the median.
+    """
+
+    median_ms: float
+    slow_ms: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Clock":
+        """From timings in the order in which they were taken."""
+        parts = np.array_split(1e3 * np.array(seconds), min(PARTS, len(seconds)))
+        slow = float(np.quantile([np.median(part) for part in parts], SLOW))
+        median = _positive(1e3 * float(np.median(seconds)))
+        return cls(median, max(slow, median))
+
+
 class LatencyMeter:
     """Times models against a fixed reference on one target.
 
@@ -82,10 +104,13 @@ class LatencyMeter:
         self.images: Tensor = torch.randn(batch_size, *image_shape, generator=generator)
         self._reference: Callable[[], float] | None = None
 
-    def calibrate(self, rounds: int) -> float:
-        """Median time of the reference, milliseconds per batch."""
-        run = self._reference_runner()
-        return 1e3 * float(np.median([run() for _ in range(rounds)]))
+    def calibrate(self, rounds: int, at_least_s: float = 0.0) -> float:
+        """Median time of the reference, milliseconds per batch; of more rounds where these are over too soon."""
+        run, started = self._reference_runner(), time.perf_counter()
+        seconds: list[float] = []
+        while len(seconds) < rounds or time.perf_counter() - started < at_least_s:
+            seconds.append(run())
+        return 1e3 * float(np.median(seconds))
 
     def ratio(self, model: nn.Module, pairs: int) -> float:
         """Median time of `model` over the reference's, from `pairs` timings in the order ABBA."""
@@ -101,38 +126,40 @@ class LatencyMeter:
         self,
         models: Sequence[nn.Module],
         rounds: int,
-        reference_ms: float,
         on_round: Callable[[int], None] = lambda _: None,
         *,
         most_rounds: int | None = None,
-    ) -> list[Timing]:
+    ) -> tuple[list[Timing], Clock]:
         """Time all models in turn, round by round, each between two timings of the reference.
 
         Call it when nothing else is running. The interval is that of the median ratio; the reference's own
-        calibration is common to all models and is not part of it.
+        time is common to all models and is not part of it.
 
         Args:
             models: To time.
             rounds: In which all of them are timed.
-            reference_ms: What a ratio of 1 is.
             on_round: Told how many rounds are done.
             most_rounds: Rounds go on up to this number for the models whose interval is still wide.
         """
         reference = self._reference_runner()
         runners = [self._runner(model) for model in models]
         ratios: list[list[float]] = [[] for _ in models]
+        references: list[float] = []
         for r in range(max(rounds, most_rounds or 0)):
-            wide = [m for m in range(len(models)) if r < rounds or _summary(reference_ms, ratios[m]).is_noisy]
+            wide = [m for m in range(len(models)) if r < rounds or _summary(1.0, ratios[m]).is_noisy]
             if not wide:
                 break
             before = reference()
+            references.append(before)
             # Nobody is always after the same one.
             for i in np.random.default_rng([r, 7]).permutation(len(wide)):
                 seconds, after = runners[wide[i]](), reference()
                 ratios[wide[i]].append(seconds / math.sqrt(before * after))
+                references.append(after)
                 before = after
             on_round(r + 1)
-        return [_summary(reference_ms, found) for found in ratios]
+        clock = Clock.of(references)
+        return [_summary(clock.median_ms, found) for found in ratios], clock
 
     def layer_shares(self, subnet: Subnet, rounds: int) -> list[float]:
         """Share of each layer in the time of all layers, from timing them one after the other; sums to 1.

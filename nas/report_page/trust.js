@@ -59,12 +59,12 @@ function noiseSection(host) {
   const rows = DATA.targets.map((target) => {
     const doubts = FRONT.map((row) => doubtsOf(row, target.metric)), { before, after } = target.machine, load = [before, after].map((state) => state.load_average[0]).join(" → ");
     const cells = [target.repeat_tau === null ? "too few" : target.repeat_tau.toFixed(2), `${doubts.filter((one) => one.noisy).length} of ${FRONT.length}`, `${doubts.filter((one) => one.ties.length).length} of ${FRONT.length}`,
-      String(target.batch), String(target.threads), target.precision, target.reference_ms.toFixed(2), load];
+      String(target.batch), String(target.threads), target.precision, [target.reference_ms, target.reference_slow_ms].filter(known).map((value) => value.toFixed(2)).join(", slow "), load];
     return node("tr", {}, node("td", { class: "left" }, target.target), ...cells.map((text) => node("td", {}, text)), node("td", { class: "left words" }, `${target.runtime}, torch ${target.torch}`));
   });
   const heads = [["latency on", "left"], ["repeat tau"], ["noisy"], ["tied"], ["batch"], ["threads"], ["precision"], ["reference (ms)"], ["load"], ["runtime", "left words"]];
   host.append(node("div", { class: "scroll apart" }, table(heads, rows)), node("p", { class: "note" }, "Repeat tau: Kendall's correlation of the order in two halves of the rounds; 1 is the same order. Noisy: the interval of the median is wider than ± 2 %. " +
-    "Tied: its interval overlaps another's, so which of both is faster is not known. Load: of the machine, average of one minute, before and after."));
+    "Tied: its interval overlaps another's, so which of both is faster is not known. Reference, slow: its time in the machine's slow moments (95 % of 20 parts of the measuring were faster); a bound on latency is kept at that speed. Load: of the machine, average of one minute, before and after."));
 }
 
 function supernetSection(section, host) {

@@ -7,7 +7,7 @@ import torch
 from small_runs import one_thread, tiny_space
 from torch import nn
 
-from nas.evaluation.latency import LatencyMeter
+from nas.evaluation.latency import Clock, LatencyMeter
 from nas.model.supernet import Supernet
 
 WIDTH = 768
@@ -44,7 +44,7 @@ def test_calibration_is_a_positive_time(meter):
 @pytest.mark.parametrize("rounds", [3, 6, 9])
 def test_models_measured_in_turn_keep_their_order_and_their_intervals_hold_the_median(meter, rounds):
     seen = []
-    slow, fast = meter.interleaved([work(8), work(1)], rounds, 10.0, seen.append)
+    (slow, fast), _ = meter.interleaved([work(8), work(1)], rounds, seen.append)
     assert seen == list(range(1, rounds + 1))
     assert fast.median_ms < slow.median_ms
     for timing in (slow, fast):
@@ -53,11 +53,30 @@ def test_models_measured_in_turn_keep_their_order_and_their_intervals_hold_the_m
         assert math.isfinite(high)
 
 
-def test_times_are_proportional_to_the_reference(meter):
-    (one,) = meter.interleaved([meter.reference], 6, 1.0)
-    (thousand,) = meter.interleaved([meter.reference], 6, 1000.0)
-    assert 0.5 < one.median_ms < 2
-    assert 500 < thousand.median_ms < 2000
+def test_the_reference_among_the_models_takes_what_the_clock_says(meter):
+    (one,), clock = meter.interleaved([meter.reference], 6)
+    assert 0.5 < one.median_ms / clock.median_ms < 2
+    assert clock.slow_ms >= clock.median_ms
+
+
+def test_a_clock_knows_how_slow_the_machine_was_for_a_while():
+    steady = Clock.of([0.01] * 200)
+    assert steady.median_ms == steady.slow_ms == pytest.approx(10)
+    one_slow_timing = Clock.of([0.01] * 199 + [0.5])
+    assert one_slow_timing.slow_ms == pytest.approx(10)
+    slow_for_a_fifth = Clock.of([0.01] * 160 + [0.015] * 40)
+    assert slow_for_a_fifth.median_ms == pytest.approx(10)
+    assert slow_for_a_fifth.slow_ms == pytest.approx(15)
+    assert Clock.of([0.01, 0.02]).slow_ms == pytest.approx(19.5)
+
+
+def test_a_calibration_lasts_as_long_as_it_is_told():
+    diary = []
+    meter = LatencyMeter(Diary("reference", diary), (3, 4, 4), 1)
+    started = time.perf_counter()
+    meter.calibrate(2, at_least_s=0.2)
+    assert time.perf_counter() - started >= 0.2
+    assert diary.count("reference") > 10
 
 
 def test_images_are_the_same_in_every_process_and_of_the_batch_asked_for(meter):
@@ -101,7 +120,7 @@ def test_every_timing_follows_a_pass_of_the_same_model(how):
     if how == "ratio":
         meter.ratio(Diary("small", diary), pairs=3)
     else:
-        meter.interleaved([Diary("small", diary), Diary("other", diary)], 3, 1.0)
+        meter.interleaved([Diary("small", diary), Diary("other", diary)], 3)
     blocks = [(name, len(list(calls))) for name, calls in itertools.groupby(diary)]
     assert {name for name, _ in blocks} >= {"reference", "small"}
     assert all(length >= 2 for _, length in blocks), blocks

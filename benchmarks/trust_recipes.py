@@ -1,0 +1,107 @@
+"""Which training recipe makes a supernet rank as training alone does, by one set of trainings alone.
+
+    python search.py train SPACE.yaml --run RUN --data SPEC
+    python search.py trust RUN
+    python search.py train SPACE.yaml --run OTHER --data SPEC --set train.rule=single_path --set train.draw=uniform
+    python benchmarks/trust_recipes.py RUN OTHER [--table trust_recipes]
+
+The architectures that `trust` trained alone for RUN are measured with the weights of every run named, on RUN's search
+split; intervals are of the same bootstrap as those of `trust`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tables import write_table
+
+from nas.architecture import Architecture
+from nas.config import flat_config
+from nas.pipeline import trained_supernet
+from nas.progress import Reporter
+from nas.run_directory import TRUST, RunDirectory
+from nas.session import reopen
+from nas.trust import BASELINES, architecture_row, rank_statistics
+from nas.trust_run import inherited_top1
+
+
+def recipe_of(run: RunDirectory, first: RunDirectory) -> str:
+    """What differs from the first run's training, in words."""
+    mine, theirs = (flat_config(each.config()["train"]) for each in (run, first))
+    changed = [f"{key}={value}" for key, value in mine.items() if value != theirs.get(key)]
+    return " ".join(changed) or "as the first"
+
+
+def inherited(path: Path, asked: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """The rows of `trust` with the weights of another run, and that run's number of training images."""
+    session = reopen(path, Reporter(quiet=True))
+    config = session.config.model_copy(
+        update={"search": session.config.search.model_copy(update={"objectives": ("top1",)})}
+    )
+    architectures = [Architecture.from_dict(row["architecture"]) for row in asked]
+    found = inherited_top1(session, config, trained_supernet(session), architectures, Reporter(quiet=True))
+    rows = [
+        architecture_row(a, session.space, found[a.digest], row["stand_alone_top1_by_seed"])
+        for a, row in zip(architectures, asked, strict=True)
+    ]
+    return rows, session.data.hashes["search"]
+
+
+def within(value: float | None, interval: list[float] | None) -> str:
+    """A statistic and its interval."""
+    return (
+        "" if value is None or interval is None else f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
+    )
+
+
+def main() -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+", help="the first one was asked by `trust`")
+    parser.add_argument("--table", default="trust_recipes")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    first = RunDirectory.open(given.runs[0])
+    trust: dict[str, Any] = json.loads((first.path / f"{TRUST}.json").read_text())
+    rows: list[dict[str, Any]] = []
+    images = None
+    for path in given.runs:
+        of_run, hashed = inherited(path, trust["architectures"])
+        images = images or hashed
+        if hashed != images:
+            parser.error(f"{path}: its search split is another than that of {given.runs[0]}")
+        found, run = rank_statistics(of_run), RunDirectory.open(path)
+        rows.append(
+            {
+                "recipe": recipe_of(run, first),
+                "seed": run.config()["seed"],
+                "epochs": run.config()["train"]["epochs"],
+                "inherited_top1": round(sum(row["inherited_top1"] for row in of_run) / len(of_run), 2),
+                "kendall_tau": within(found["kendall_tau"], found["kendall_tau_ci"]),
+                "spearman_rho": within(found["spearman_rho"], found["spearman_rho_ci"]),
+                **{
+                    f"tau_above_{name}": within(row["tau_above_it"], row["tau_above_it_ci"])
+                    for name, row in found["baselines"].items()
+                },
+            }
+        )
+    baselines = ", ".join(
+        f"{words} {within(trust['baselines'][name]['kendall_tau'], trust['baselines'][name]['kendall_tau_ci'])}"
+        for name, words in BASELINES.items()
+    )
+    write_table(
+        given.table,
+        rows,
+        f"{trust['num_architectures']} architectures trained alone for {trust['epochs']} epochs with "
+        f"{trust['num_seeds']} seeds; {trust['num_images']} images of the search split, {trust['precision']}; "
+        f"95 % intervals; tau of {baselines}; of one seed and another "
+        f"{within(trust['seed_to_seed_tau'], trust['seed_to_seed_tau_ci'])}",
+    )
+
+
+if __name__ == "__main__":
+    main()
