@@ -176,7 +176,7 @@ def train(
         data, epochs, sampler, init, teacher, seed, device, precision, target, settings, config, skip_bad_images
     )  # fmt: skip
     if dry_run:
-        _forecast(lambda scratch: _start(space, run, recipe, scratch), None, format_)
+        _forecast(lambda scratch: _start(space, run, recipe, scratch), None, format_, workers or 0)
         return
     _resolve(recipe)  # cheap, and before torch is imported
     from nas import pipeline
@@ -318,7 +318,10 @@ def _run(
 
 
 def _forecast(
-    open_session: Callable[[Path], Any], budgeting: Budgeting | None, format_: Format | None
+    open_session: Callable[[Path], Any],
+    budgeting: Budgeting | None,
+    format_: Format | None,
+    train_workers: int = 0,
 ) -> None:
     """Print what a command will need.
 
@@ -326,6 +329,7 @@ def _forecast(
         open_session: Its session; a new run has to be made in the folder that it is given.
         budgeting: Of its search; None: it only trains.
         format_: Of the output.
+        train_workers: Processes that train together.
     """
     started = time.perf_counter()
     from tempfile import TemporaryDirectory
@@ -335,10 +339,12 @@ def _forecast(
     budget = _budget(budgeting) if budgeting is not None else None
     if budget is not None:
         check_budget(budget)
+        train_workers = budget.train_workers
     with TemporaryDirectory(prefix="nas-dry-run-") as scratch:
         session = open_session(Path(scratch) / "new")
         start_s = time.perf_counter() - started
-        values = forecast(session, budget, scratch=Path(scratch) / "rehearsal", start_s=start_s)
+        rehearsal = Path(scratch) / "rehearsal"
+        values = forecast(session, budget, scratch=rehearsal, start_s=start_s, train_workers=train_workers)
     print_result(format_, values, lambda: forecast_table(values), lambda: flat_csv([values]))
 
 

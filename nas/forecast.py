@@ -30,7 +30,7 @@ from nas.rehearsal import (
     scratch_copy,
     size_of,
 )
-from nas.session import Session
+from nas.session import LEAST_THREADED_MACS, Session
 from nas.space import SearchSpace
 from nas.training.checkpoint import KEPT
 
@@ -144,7 +144,9 @@ def check_budget(budget: Budget) -> None:
         pipeline.check_budget(budget)  # says why
 
 
-def forecast(session: Session, budget: Budget | None, *, scratch: Path, start_s: float) -> dict[str, Any]:
+def forecast(
+    session: Session, budget: Budget | None, *, scratch: Path, start_s: float, train_workers: int = 0
+) -> dict[str, Any]:
     """Rehearse a command for some seconds and say what it will need. The session's run is only read.
 
     Args:
@@ -152,6 +154,7 @@ def forecast(session: Session, budget: Budget | None, *, scratch: Path, start_s:
         budget: Of its search; None: it only trains.
         scratch: Folder for the rehearsal; must not exist.
         start_s: What it took to open the session, seconds.
+        train_workers: Processes that train together; it is rehearsed in this one, which a note says.
 
     Returns:
         Seconds (`*_s`), bytes (`*_bytes`) and counts; what was measured; and in `notes` what is left out.
@@ -185,7 +188,7 @@ def forecast(session: Session, budget: Budget | None, *, scratch: Path, start_s:
     }
     values["total_s"] = sum(values[name] for name in ("start_s", "train_s", "search_s", "measure_s"))
     values["disk_bytes"] = values["disk_checkpoints_bytes"] + values["disk_trials_bytes"]
-    return {"schema_version": 1, **values, "notes": _notes(session, budget, values)}
+    return {"schema_version": 1, **values, "notes": _notes(session, budget, values, train_workers)}
 
 
 def _training_values(training: Training, session: Session) -> dict[str, Any]:
@@ -256,7 +259,9 @@ def _searching_values(
     }
 
 
-def _notes(session: Session, budget: Budget | None, values: Mapping[str, Any]) -> list[str]:
+def _notes(
+    session: Session, budget: Budget | None, values: Mapping[str, Any], train_workers: int
+) -> list[str]:
     """What the figures leave out, and what is short."""
     notes = []
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
@@ -267,6 +272,8 @@ def _notes(session: Session, budget: Budget | None, values: Mapping[str, Any]) -
         notes.append(f"this machine has only {installed / 1e9:.1f} GB of memory")
     if values["disk_bytes"] > free:
         notes.append(f"only {free / 1e9:.1f} GB of disk are free")
+    if train_workers > 1 and session.space.macs_range()[1] >= LEAST_THREADED_MACS:
+        notes.append(f"training is that of one process; what {train_workers} make of it is not forecast")
     if budget is None:
         return notes
     if budget.supernet_trials > 1:

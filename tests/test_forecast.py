@@ -213,6 +213,16 @@ def test_training_alone_is_forecast_without_a_search(home):
     assert (values["search_s"], values["measure_s"], values["trials"]) == (0, 0, 0)
 
 
+def test_a_training_in_several_processes_is_rehearsed_in_one_which_is_said(home, monkeypatch):
+    tiny = forecast("train", "tiny.yaml", *QUICK, "--workers=3", "--dry-run")
+    assert not any("process" in note for note in tiny["notes"])  # it will train in one
+    monkeypatch.setattr("nas.forecast.LEAST_THREADED_MACS", 0)
+    (note,) = [
+        n for n in forecast("train", "tiny.yaml", *QUICK, "--workers=3", "--dry-run")["notes"] if "3" in n
+    ]
+    assert note == "training is that of one process; what 3 make of it is not forecast"
+
+
 def test_what_is_done_is_not_forecast_again(home, finished):
     before = contents(finished.folder)
     again = forecast(*finished.arguments, "--dry-run")
