@@ -71,10 +71,10 @@ def test_short_passes_are_repeated_until_five_milliseconds():
     assert timed_pass_s(0.01) == pytest.approx((1 + 1) * 0.01)
 
 
-def test_last_stage_calibrates_interleaves_and_looks_at_layers():
-    warm_up, calibration = 3 * (2 * 0.01 + 2 * 0.01), 30 * 0.02
+def test_last_stage_interleaves_and_looks_at_layers():
+    warm_up = 3 * (2 * 0.01 + 2 * 0.01)
     interleaved, shares = 3 * (0.02 + 2 * (0.02 + 0.02)), 2 * 9 * 0.01
-    assert final_stage_s(2, 3, 0.01, 0.01) == pytest.approx(warm_up + calibration + interleaved + shares)
+    assert final_stage_s(2, 3, 0.01, 0.01) == pytest.approx(warm_up + interleaved + shares)
     assert final_stage_s(0, 3, 0.01, 0.01) == 0.0
 
 
