@@ -1,11 +1,12 @@
 """How far latency can be believed, predicted and bounded, and what other deployments make of it.
 
-    python benchmarks/latency.py [--parts noise predictor deployments bound] [--rounds 15] [--architectures 80]
+    python benchmarks/latency.py [--parts noise slowed predictor deployments bound] [--rounds 15] [--architectures 80]
 
 noise: coefficient of variation and repeat tau of a naive loop and of interleaved ratios, on the machine as it is and
-beside processes that keep every core busy. predictor: latency profiles, cross-validated, beside MACs and mean tokens.
-deployments: runtimes and precisions in turn, over eager torch. bound: searches under a latency bound, whose fronts
-another process measures again. Run it on a quiet machine.
+beside processes that keep every core busy. slowed: whether a network is told from itself with a little more work.
+predictor: latency profiles, cross-validated, beside MACs and mean tokens. deployments: runtimes and precisions in turn,
+over eager torch. bound: searches under a latency bound, whose fronts another process measures again. Run it on a quiet
+machine.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 from tables import write_table
+from torch import nn
 
 from nas.evaluation.evaluator import default_batch
 from nas.evaluation.exclusive import measure_alone
@@ -48,7 +50,8 @@ DEPLOYMENTS = (
     "torch-cpu-compiled:precision=bf16",
     "onnxruntime-cpu",
 )
-PARTS = ("noise", "predictor", "deployments", "bound")
+PARTS = ("noise", "slowed", "predictor", "deployments", "bound")
+EXTRA_IMAGES = (1, 3, 6, 13)  # of 64: 2 to 20 % more work
 
 
 def load(name: str) -> SearchSpace:
@@ -135,6 +138,51 @@ def noise(name: str, rounds: int, repeats: int, count: int) -> list[dict[str, ob
                 "marked_noisy": round(float(np.mean(noisy[state])), 2) if method != "naive loop, ms" else "",
             }
         )
+    return rows
+
+
+class Slowed(nn.Module):
+    """A network that does some of its work twice."""
+
+    def __init__(self, subnet: Subnet, extra: int) -> None:
+        super().__init__()
+        self.subnet, self.extra = subnet, extra
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of all images; those of the first ones are computed again."""
+        self.subnet(images[: self.extra])
+        logits: torch.Tensor = self.subnet(images)
+        return logits
+
+
+def slowed(name: str, rounds: int, repeats: int) -> list[dict[str, object]]:
+    """Rows of one space: is a network that was slowed down a little told from what it was?"""
+    space = load(name)
+    subnet = random_subnet(space.backbone, space.smallest())
+    size = space.backbone.image_size
+    shape = (space.backbone.in_chans, size, size)
+    meter = LatencyMeter(subnet, shape, default_batch(size), EAGER)
+    models = [subnet, *(Slowed(subnet, extra) for extra in EXTRA_IMAGES)]
+    rows: list[dict[str, object]] = []
+    for state, processes in (("quiet", 0), ("loaded", len(os.sched_getaffinity(0)))):
+        with busy(processes):
+            timings = [measure_alone(meter, models, rounds).timings for _ in range(repeats)]
+        for i, extra in enumerate(EXTRA_IMAGES, start=1):
+            slower = [found[i].median_ms / found[0].median_ms - 1 for found in timings]
+            rows.append(
+                {
+                    "space": name,
+                    "state": state,
+                    "batch": len(meter.images),
+                    "computed_twice": extra,
+                    "repeats": repeats,
+                    "slower_percent": round(100 * float(np.median(slower)), 1),
+                    "least": round(100 * min(slower), 1),
+                    "most": round(100 * max(slower), 1),
+                    "found_slower": sum(x > 0 for x in slower),
+                    "intervals_apart": sum(not found[i].ties(found[0]) for found in timings),
+                }
+            )
     return rows
 
 
@@ -281,6 +329,11 @@ def main() -> None:
             row for name in given.spaces for row in noise(name, given.rounds, given.repeats, given.models)
         ]
         write_table("latency_noise", rows, f"architectures of a space timed again and again; {how}")
+    if "slowed" in given.parts:
+        rows = slowed("cifar_small", given.rounds, given.repeats)
+        how_long = f"{given.rounds} to {3 * given.rounds} rounds"
+        notes = f"the smallest network beside itself with some images computed twice; {how_long}"
+        write_table("latency_slowed", rows, notes)
     if "predictor" in given.parts:
         for name in given.spaces:
             rows = [

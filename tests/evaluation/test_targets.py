@@ -94,6 +94,16 @@ def test_a_cuda_target_computes_what_the_subnet_computes(runtime):
         torch.testing.assert_close(outputs(runtime, model).cpu(), expected, rtol=0, atol=1e-3)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("runtime", ["torch-cuda", "torch-cuda-graph"])
+def test_a_card_is_timed_by_events_that_hold_the_whole_pass(runtime):
+    (subnet,) = subnets(1)
+    few, many = (LatencyMeter(subnet, (3, 16, 16), batch, Target(runtime=runtime)) for batch in (64, 4096))
+    few_ms, many_ms = few.calibrate(9), many.calibrate(9)
+    assert 0 < few_ms < many_ms < 10_000
+
+
 @pytest.mark.parametrize("text", ["torch-cpu-packed", "torch-cpu:precision=bf16", "torch-cpu"])
 def test_a_target_leaves_the_model_as_it_was(text):
     (model,) = subnets(1)
