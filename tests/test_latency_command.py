@@ -102,6 +102,7 @@ def test_latency_of_a_front_is_a_row_a_target_and_architecture(run):
     assert [table["runtime"] for table in values["targets"]] == ["torch-cpu", "torch-cpu-packed"]
     for table in values["targets"]:
         assert table["batch"] == 4
+        assert 0 < table["reference_ms"] <= table["reference_slow_ms"]
         assert [point["digest"] for point in table["points"]] == digests
         for point in table["points"]:
             assert set(point["ties"]) <= set(digests) - {point["digest"]}
@@ -112,6 +113,7 @@ def test_latency_comes_as_a_table_and_as_csv_too(run):
     table = command("latency", run, "--target=torch-cpu:batch=4", "--rounds=3", "--format=table")
     assert "torch-cpu, batch of 4, 8 px, 1 thread" in table.stdout
     assert "load average" in table.stdout
+    assert "in slow moments" in table.stdout
     rows = command("latency", "--target=torch-cpu:batch=4", "--rounds=3", "--format=csv", run)
     assert len(list(csv.DictReader(io.StringIO(rows.stdout)))) == len(ParetoFront.from_run(run).points)
 
