@@ -19,10 +19,10 @@ from tables import write_table
 
 from nas.architecture import Architecture
 from nas.config import flat_config
-from nas.pipeline import trained_supernet
+from nas.pipeline import supernet_trainer, trained_supernet
 from nas.progress import Reporter
 from nas.run_directory import TRUST, RunDirectory
-from nas.session import reopen
+from nas.session import Session, reopen
 from nas.trust import BASELINES, architecture_row, rank_statistics
 from nas.trust_run import inherited_top1
 
@@ -31,22 +31,20 @@ def recipe_of(run: RunDirectory, first: RunDirectory) -> str:
     """What differs from the first run's training, in words."""
     mine, theirs = (flat_config(each.config()["train"]) for each in (run, first))
     changed = [f"{key}={value}" for key, value in mine.items() if value != theirs.get(key)]
-    return " ".join(changed) or "as the first"
+    return " ".join(changed) or "of the first run"
 
 
-def inherited(path: Path, asked: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """The rows of `trust` with the weights of another run, and that run's number of training images."""
-    session = reopen(path, Reporter(quiet=True))
+def inherited(session: Session, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of `trust` with the weights of a run."""
     config = session.config.model_copy(
         update={"search": session.config.search.model_copy(update={"objectives": ("top1",)})}
     )
     architectures = [Architecture.from_dict(row["architecture"]) for row in asked]
     found = inherited_top1(session, config, trained_supernet(session), architectures, Reporter(quiet=True))
-    rows = [
+    return [
         architecture_row(a, session.space, found[a.digest], row["stand_alone_top1_by_seed"])
         for a, row in zip(architectures, asked, strict=True)
     ]
-    return rows, session.data.hashes["search"]
 
 
 def within(value: float | None, interval: list[float] | None) -> str:
@@ -66,20 +64,19 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     first = RunDirectory.open(given.runs[0])
-    trust: dict[str, Any] = json.loads((first.path / f"{TRUST}.json").read_text())
+    trust: dict[str, Any] = json.loads((first.path / TRUST).read_text())
     rows: list[dict[str, Any]] = []
-    images = None
-    for path in given.runs:
-        of_run, hashed = inherited(path, trust["architectures"])
-        images = images or hashed
-        if hashed != images:
-            parser.error(f"{path}: its search split is another than that of {given.runs[0]}")
-        found, run = rank_statistics(of_run), RunDirectory.open(path)
+    sessions = [reopen(path, Reporter(quiet=True)) for path in given.runs]
+    for session in sessions:
+        if session.data.hashes["search"] != sessions[0].data.hashes["search"]:
+            parser.error(f"{session.run.path}: its search split is another than that of {given.runs[0]}")
+        of_run, run = inherited(session, trust["architectures"]), session.run
+        found = rank_statistics(of_run)
         rows.append(
             {
                 "recipe": recipe_of(run, first),
                 "seed": run.config()["seed"],
-                "epochs": run.config()["train"]["epochs"],
+                "epochs": supernet_trainer(session).epochs,
                 "inherited_top1": round(sum(row["inherited_top1"] for row in of_run) / len(of_run), 2),
                 "kendall_tau": within(found["kendall_tau"], found["kendall_tau_ci"]),
                 "spearman_rho": within(found["spearman_rho"], found["spearman_rho_ci"]),
@@ -93,13 +90,14 @@ def main() -> None:
         f"{words} {within(trust['baselines'][name]['kendall_tau'], trust['baselines'][name]['kendall_tau_ci'])}"
         for name, words in BASELINES.items()
     )
+    ceiling = within(trust["seed_to_seed_tau"], trust["seed_to_seed_tau_ci"])
     write_table(
         given.table,
         rows,
-        f"{trust['num_architectures']} architectures trained alone for {trust['epochs']} epochs with "
-        f"{trust['num_seeds']} seeds; {trust['num_images']} images of the search split, {trust['precision']}; "
-        f"95 % intervals; tau of {baselines}; of one seed and another "
-        f"{within(trust['seed_to_seed_tau'], trust['seed_to_seed_tau_ci'])}",
+        f"{sessions[0].space.name}: {trust['num_architectures']} architectures trained alone for "
+        f"{trust['epochs']} epochs with {trust['num_seeds']} seeds; {trust['num_images']} images of the search split, "
+        f"{trust['precision']}; 95 % intervals; tau of {baselines}"
+        + (f"; of seeds {ceiling}" if ceiling else ""),
     )
 
 
