@@ -35,9 +35,7 @@ from nas.training.trainer import SupernetTrainer, check_batch
 from nas.training.warm_start import warm_start
 
 CALIBRATION_ROUNDS = 30
-CALIBRATION_S = (
-    5.0  # at least, where milliseconds decide what is allowed: a machine's speed changes within seconds
-)
+CALIBRATION_S = 5.0  # at least, where latency is bounded: a machine's speed changes within seconds
 REFERENCE_MARGIN = 1.1  # the worst corner: this much above the largest subnet
 
 

@@ -180,20 +180,17 @@ def test_a_bound_on_latency_is_kept_in_the_slow_moments_of_the_machine_too(tmp_p
     assert len(said) == 2
 
 
-def test_a_front_under_a_bound_holds_what_keeps_it_by_the_slowest_reading(tmp_path):
+def test_a_front_under_a_bound_holds_what_keeps_it_in_slow_moments(tmp_path):
     session = begin(tmp_path, space_settings=["constraints.max_latency_ms=1000"])
     front = pipeline.run(session, Budget(trials=4))
     (row,) = json.loads((session.run.path / "front.json").read_text())["latency"]
-    slowness = row["reference_slow_ms"] / row["reference_ms"]
-    assert slowness >= 1
+    row["reference_slow_ms"] = 1.25 * row["reference_ms"]
     highest = sorted(point.measurement.intervals["latency_ms"][1] for point in front.points)
     supernet = pipeline.trained_supernet(session)
-    bound = highest[0] * slowness * 0.999  # the fastest keeps it by its interval alone
-    session.run.update_manifest(constraints={"latency_ms": bound})
-    row["reference_slow_ms"] = row["reference_ms"] * slowness
+    session.run.update_manifest(constraints={"latency_ms": 1.249 * highest[0]})
     with patched_measurements(front, row), pytest.raises(NoResultError, match="when measured again"):
         pipeline.measure_points(session, supernet, front, [])
-    session.run.update_manifest(constraints={"latency_ms": highest[0] * slowness * 1.001})
+    session.run.update_manifest(constraints={"latency_ms": 1.251 * highest[0]})
     with patched_measurements(front, row):
         assert len(pipeline.measure_points(session, supernet, front, []).points) == 1
 

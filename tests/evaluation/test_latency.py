@@ -59,11 +59,23 @@ def test_the_reference_among_the_models_takes_what_the_clock_says(meter):
     assert clock.slow_ms >= clock.median_ms
 
 
+def test_the_clock_is_of_all_timings_of_the_reference(meter):
+    before_and_after = iter([0.02, 0.04] * 3)
+    meter._reference = lambda: next(before_and_after)
+    (one,), clock = meter.interleaved([work(1)], 3)
+    assert next(before_and_after, None) is None
+    assert clock.median_ms == pytest.approx(30)
+    assert clock.slow_ms == pytest.approx(40)
+    assert one.rounds == 3
+
+
 def test_a_clock_knows_how_slow_the_machine_was_for_a_while():
     steady = Clock.of([0.01] * 200)
     assert steady.median_ms == steady.slow_ms == pytest.approx(10)
     one_slow_timing = Clock.of([0.01] * 199 + [0.5])
     assert one_slow_timing.slow_ms == pytest.approx(10)
+    scattered = Clock.of([0.02 if i % 10 == 0 else 0.01 for i in range(200)])
+    assert scattered.slow_ms == pytest.approx(10)
     slow_for_a_fifth = Clock.of([0.01] * 160 + [0.015] * 40)
     assert slow_for_a_fifth.median_ms == pytest.approx(10)
     assert slow_for_a_fifth.slow_ms == pytest.approx(15)
