@@ -80,9 +80,8 @@ def test_a_profile_predicts_what_macs_cannot_see(space, good):
 
 
 def test_a_profile_that_loses_to_macs_is_not_used(space, tmp_path):
-    profile = profile_of(space, lambda a, backbone: 1e-6 * cost.macs(a, backbone))
-    assert profile.scores["MACs"].mape < 1e-6
-    assert any(line.startswith("MACs predicts with 0.0 %") for line in profile.losses)
+    profile = profile_of(space, lambda a, backbone: 1e-6 * cost.macs(a, backbone), noise=0.05)
+    assert any(line.startswith("MACs predicts with") for line in profile.losses)
     file = tmp_path / "p.json"
     profile.write(file)
     with pytest.raises(ConfigError, match=r"p\.json is not used: MACs predicts") as caught:
