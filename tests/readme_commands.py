@@ -3,6 +3,8 @@
     python tests/readme_commands.py                    # README.md at the root, then every page
     python tests/readme_commands.py docs/tutorial.md   # these alone
 
+Two pages at a time, each in order, since most commands keep one core busy; a line begins with its page.
+
 Fenced blocks are run in the order of the page: of `bash` every line (the install lines lose their `pip install` part,
 which CI has done), of `python` the whole block in a process of its own. A block with a file name behind its language,
 such as "```yaml shapes.yaml", is written to that file. A page of docs/ gets a fresh folder that has what a clone has,
@@ -17,8 +19,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +48,9 @@ SHORT_RUN = (
     f"python search.py run search_spaces/digits.yaml --run {DIGITS_RUN} --epochs 3 --trials 24 --workers 0 "
     "--set evaluate.final_rounds=3"
 )
+
+MAKING_SHORT_RUN = Lock()
+PAGES_AT_A_TIME = 2
 
 FENCED = re.compile(r"^```(\w+)(?: ([\w./-]+))?\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 NOT_RUN = "# not run"
@@ -81,7 +88,7 @@ def _commands(block: str) -> Iterator[Step]:
     for line in block.replace("\\\n", " ").splitlines():
         words, _, comment = line.partition("  #")
         command = re.sub(r"^pip install -e \S+ && ", "", words.strip())
-        if command and not command.startswith(("#", "git clone", "cd ")) and command != "pytest":
+        if command and not command.startswith(("#", "git clone", "cd ")) and command.split()[0] != "pytest":
             said = re.search(r"\bexit (\d)(?: or (\d))?\b", comment)
             yield Step("bash", command, codes=tuple(map(int, filter(None, said.groups()))) if said else (0,))
 
@@ -91,7 +98,7 @@ def commands(text: str) -> list[str]:
     return [step.text for step in steps(text) if step.kind == "bash"]
 
 
-def run(step: Step, folder: Path) -> bool:
+def run(step: Step, folder: Path, page: str) -> bool:
     """Do it in a folder and say how it went; returns whether it ended as it should."""
     if step.kind == "file":
         (folder / step.file).parent.mkdir(parents=True, exist_ok=True)
@@ -108,13 +115,14 @@ def run(step: Step, folder: Path) -> bool:
         text=True,
     )
     shown = step.text if step.kind == "bash" else step.text.strip().splitlines()[0] + " ..."
-    print(f"{time.monotonic() - started:6.1f} s  exit {done.returncode}  {shown}", flush=True)
-    if done.returncode not in step.codes:
-        print(done.stdout[-3000:], done.stderr[-3000:], sep="\n")
-        return False
-    if step.text == "python search.py":
-        print("\n".join(done.stderr.splitlines()[-12:]))
-    return True
+    lines = [f"{time.monotonic() - started:6.1f} s  exit {done.returncode}  {shown}"]
+    is_well = done.returncode in step.codes
+    if not is_well:
+        lines += [*done.stdout[-3000:].splitlines(), *done.stderr[-3000:].splitlines()]
+    elif step.text == "python search.py":
+        lines += done.stderr.splitlines()[-12:]
+    print("\n".join(f"{page:>17} | {line}" for line in lines), flush=True)
+    return is_well
 
 
 def run_page(page: str, below: Path) -> bool:
@@ -125,16 +133,16 @@ def run_page(page: str, below: Path) -> bool:
         below: A folder for the folders of pages, the same for all.
     """
     text = (ROOT / page).read_text()
-    print(f"== {page}", flush=True)
     if page == README:
-        return all(run(step, ROOT) for step in steps(text))
+        return all(run(step, ROOT, page) for step in steps(text))
     folder = _fresh(below, Path(page).stem)
     if DIGITS_RUN in text:
         made = below / "short" / DIGITS_RUN
-        if not made.exists() and not run(Step("bash", SHORT_RUN), _fresh(below, "short")):
-            return False
+        with MAKING_SHORT_RUN:
+            if not made.exists() and not run(Step("bash", SHORT_RUN), _fresh(below, "short"), page):
+                return False
         shutil.copytree(made, folder / DIGITS_RUN)
-    return all(run(step, folder) for step in steps(text))
+    return all(run(step, folder, page) for step in steps(text))
 
 
 def _fresh(below: Path, name: str) -> Path:
@@ -146,10 +154,11 @@ def _fresh(below: Path, name: str) -> Path:
 
 
 def main() -> int:
-    """Do what the named pages say, or all of them; stops at the first thing that fails."""
+    """Do what the named pages say, or all of them; a page ends at the first thing that fails."""
     started = time.monotonic()
-    with TemporaryDirectory(prefix="pages-") as below:
-        is_well = all(run_page(page, Path(below)) for page in sys.argv[1:] or (README, *PAGES))
+    pages = sys.argv[1:] or (README, *PAGES)
+    with TemporaryDirectory(prefix="pages-") as below, ThreadPoolExecutor(PAGES_AT_A_TIME) as pool:
+        is_well = all(list(pool.map(run_page, pages, [Path(below)] * len(pages))))
     print(f"== {time.monotonic() - started:.0f} s: {'all ran' if is_well else 'FAILED'}")
     return 0 if is_well else 1
 

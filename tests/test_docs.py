@@ -140,11 +140,11 @@ def test_a_page_is_read_as_it_stands():
 
 
 def test_what_fails_is_told(tmp_path, capsys):
-    assert [run(step, tmp_path) for step in steps(PAGE)] == [True, True, True, False, True, True]
+    assert [run(step, tmp_path, "page") for step in steps(PAGE)] == [True, True, True, False, True, True]
     assert "exit 3  import sys ..." in capsys.readouterr().out
-    assert not run(Step("bash", "cat made/b.yaml"), tmp_path)
+    assert not run(Step("bash", "cat made/b.yaml"), tmp_path, "page")
     assert "b.yaml: No such file" in capsys.readouterr().out
-    assert not run(Step("bash", "true", codes=(1,)), tmp_path)
+    assert not run(Step("bash", "true", codes=(1,)), tmp_path, "page")
 
 
 # --- spaces.md ----------------------------------------------------------------------------------------------
