@@ -218,6 +218,13 @@ class SearchSpace:
                 flat[f"layers.{i:02d}.{gene}"] = tuple(_plain(value) for value in getattr(domain, gene))
         return flat
 
+    @cached_property
+    def choices_cheap_first(self) -> dict[str, list[Value]]:
+        """Flat parameters, and their values from the cheapest to the most costly."""
+        return {
+            name: sorted(values, key=space_sampling.price(name)) for name, values in self._choices.items()
+        }
+
     def encode(self, architecture: Architecture) -> dict[str, Value]:
         """Flat parameters that decode to `architecture`; genes without effect get their first value.
 

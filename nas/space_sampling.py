@@ -1,7 +1,9 @@
 """Drawing from a `SearchSpace`: uniformly, evenly over the range of MACs, and near a given architecture."""
 
+import math
 from bisect import bisect
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,9 +65,8 @@ def sample_near(space: "SearchSpace", macs: float, rng: np.random.Generator) -> 
     the tilt is bisected until the MACs come near. Then single genes are changed, in random order, where that
     brings the MACs nearer or the architecture closer to keeping the constraints.
     """
-    uniform = {name: float(rng.random()) for name in space.choices()}
-    ranked = {name: sorted(values, key=_price(name)) for name, values in space.choices().items()}
-    changes = [(name, value) for name, values in ranked.items() if len(values) > 1 for value in values]
+    ranked = space.choices_cheap_first
+    uniform = {name: float(rng.random()) for name in ranked}
 
     def error(architecture: Architecture) -> float:
         return abs(cost.macs(architecture, space.backbone) / macs - 1) + EXCESS_WEIGHT * space.excess(
@@ -77,10 +78,13 @@ def sample_near(space: "SearchSpace", macs: float, rng: np.random.Generator) -> 
     for _ in range(TILT_STEPS):
         tilt = (bottom + top) / 2
         drawn.append(space.nearest(_tilted(ranked, uniform, tilt)))
+        if error(drawn[-1]) <= NEAR and not space.excess(drawn[-1]):
+            return drawn[-1]
         less = cost.macs(drawn[-1], space.backbone) < macs
         bottom, top = (tilt, top) if less else (bottom, tilt)
     best = min(drawn, key=error)
     params, least = space.encode_unbounded(best), error(best)
+    changes = [(name, value) for name, values in ranked.items() if len(values) > 1 for value in values]
     for i in [i for _ in range(PASSES) for i in rng.permutation(len(changes))]:
         if least <= NEAR and not space.excess(best):
             return best
@@ -93,12 +97,12 @@ def sample_near(space: "SearchSpace", macs: float, rng: np.random.Generator) -> 
 def _tilted(ranked: Mapping[str, Sequence[Any]], uniform: Mapping[str, float], tilt: float) -> dict[str, Any]:
     shares = {}
     for count in {len(values) for values in ranked.values()}:
-        weights = np.exp(tilt * (np.arange(count) - (count - 1) * (tilt > 0)))
-        shares[count] = np.cumsum(weights / weights.sum())[:-1].tolist()
+        weights = [math.exp(tilt * (i - (count - 1) * (tilt > 0))) for i in range(count)]
+        shares[count] = list(accumulate(weight / sum(weights) for weight in weights))[:-1]
     return {name: values[bisect(shares[len(values)], uniform[name])] for name, values in ranked.items()}
 
 
-def _price(name: str) -> Any:
+def price(name: str) -> Any:
     """A sort key that puts the cheap values of a gene first."""
     sign = -1 if name.endswith("hallucination_ratio") else 1
     return lambda value: COST_ORDER[value] if isinstance(value, str) else sign * value
