@@ -1,13 +1,13 @@
 """Which training recipe makes the best supernet in the same CPU time, and which ranks as training alone does.
 
     python benchmarks/recipes.py DATA [--space benchmarks/recipes.yaml] [--seconds 120] [--seeds 3] [--processes 2]
-    python benchmarks/recipes.py DATA --seconds 300 --recipes default,"whole batch" --table recipes_longer
+    python benchmarks/recipes.py DATA --seconds 300 --recipes sandwich,"whole batch" --table recipes_longer
 
 DATA is a data spec, such as parquet:TRAIN,TEST. How long a step of a recipe takes is measured first, interleaved with
 the others; then every recipe gets as many epochs as fit the CPU seconds, one thread, and each seed anew. Measured on
 the search split with inherited weights: the smallest, the largest and fixed MACs-stratified architectures, and the
-hypervolume (top-1, MACs) of them all. The same fixed architectures are trained alone, with the default recipe, too:
-Kendall's tau compares their order with the inherited one. What is finished is kept in results/recipes/.
+hypervolume (top-1, MACs) of them all. The same fixed architectures are trained alone too, for as many epochs as the
+sandwich: Kendall's tau compares their order with the inherited one. What is finished is kept in results/recipes/.
 """
 
 import argparse
@@ -40,20 +40,25 @@ from nas.stand_alone import space_of_one
 from nas.training.data import ImageData, load_images
 from nas.training.trainer import SupernetTrainer
 
-DEFAULT: dict[str, Any] = {}
+SANDWICH: dict[str, Any] = {"rule": "sandwich", "draw": "stratified"}
+SINGLE: dict[str, Any] = {"rule": "single_path", "draw": "uniform"}
 RECIPES: dict[str, dict[str, Any]] = {
-    "default": DEFAULT,
-    "whole batch": {"images": "whole"},
-    "2 random": {"num_random": 2},
-    "whole batch 2 relatives": {"images": "whole", "num_random": 2, "relatives": True},
-    "uniform draw": {"draw": "uniform"},
-    "single path uniform (SPOS)": {"rule": "single_path", "draw": "uniform"},
-    "labels only": {"distill": "none"},
-    "hard distillation": {"distill": "hard"},
-    "alpha-divergence": {"distill": "alpha"},
-    "conflict-free": {"conflict_free": True},
-    "no training aids": {"static_guidance": 0.0, "linear_aux": False},
+    "sandwich": SANDWICH,
+    "whole batch": {**SANDWICH, "images": "whole"},
+    "2 random": {**SANDWICH, "num_random": 2},
+    "whole batch 2 relatives": {**SANDWICH, "images": "whole", "num_random": 2, "relatives": True},
+    "uniform draw": {**SANDWICH, "draw": "uniform"},
+    "labels only": {**SANDWICH, "distill": "none"},
+    "hard distillation": {**SANDWICH, "distill": "hard"},
+    "alpha-divergence": {**SANDWICH, "distill": "alpha"},
+    "conflict-free": {**SANDWICH, "conflict_free": True},
+    "no training aids": {**SANDWICH, "static_guidance": 0.0, "linear_aux": False},
+    "single path (SPOS)": SINGLE,
+    "single path stratified": {**SINGLE, "draw": "stratified"},
+    "2 single paths": {**SINGLE, "num_random": 2},
+    "2 single paths stratified": {**SINGLE, "num_random": 2, "draw": "stratified"},
 }
+BASE = "sandwich"  # steps are shown over its steps; training alone has as many epochs
 CACHE = Path("results/recipes")
 FIXED = 20  # architectures, beside the smallest and the largest
 IMAGES = (8000, 2000)  # training, search
@@ -62,7 +67,7 @@ CPU = torch.device("cpu")
 
 
 def config_of(recipe: dict[str, Any], epochs: int) -> TrainConfig:
-    """The default recipe with these changes."""
+    """The default configuration with these changes."""
     return TrainConfig(**{"epochs": epochs, "warmup_epochs": 1.0, "checkpoint_minutes": 1e6, **recipe})
 
 
@@ -142,7 +147,7 @@ def train_alone(space_file: str, spec: str, number: int, epochs: int, seed: int)
     alone = space_of_one(space, architecture)
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
-        supernet = trainer_of(alone, data, DEFAULT, epochs, seed, folder).run()
+        supernet = trainer_of(alone, data, SINGLE, epochs, seed, folder).run()
         seconds = time.process_time() - started
     return {"top1": measured(supernet, [architecture], data)[0], "cpu_s": seconds, "epochs": epochs}
 
@@ -154,7 +159,7 @@ def recipe_key(name: str, epochs: dict[str, int], seed: int) -> str:
 
 def alone_key(number: int, epochs: dict[str, int], seed: int) -> str:
     """Of an architecture's that was trained alone."""
-    return f"alone{number}-{epochs['default']}-{seed}"
+    return f"alone{number}-{epochs[BASE]}-{seed}"
 
 
 def finished(
@@ -206,7 +211,7 @@ def row(
         "seeds": len(results),
         "epochs": results[0]["epochs"],
         "cpu_s": round(mean(result["cpu_s"] for result in results), 1),
-        "step_over_default": round(step_ratio, 3),
+        "step_over_sandwich": round(step_ratio, 3),
         "smallest_top1": round(mean(result["top1"][0] for result in results), 2),
         "fixed_top1": round(mean(mean(result["top1"][2:]) for result in results), 2),
         "fixed_top1_sd": spread([mean(result["top1"][2:]) for result in results]),
@@ -239,14 +244,14 @@ def main() -> None:
         parser.error(f"no such recipe: {', '.join(unknown)}; there are {', '.join(RECIPES)}")
     CACHE.mkdir(parents=True, exist_ok=True)
     space, data = opened(options.space, options.data)
-    timing = CACHE / f"{space.digest}-steps.json"
+    digest = f"{space.digest}-{data.hashes['train'][:6]}"
+    timing = CACHE / f"{digest}-steps.json"
     if not timing.exists():
         timing.write_text(json.dumps(step_seconds(space, data)))
     step_s: dict[str, float] = json.loads(timing.read_text())
     steps_per_epoch = len(data.train) // TrainConfig().batch_size
     epochs = {
-        name: max(1, round(options.seconds / (step_s[name] * steps_per_epoch)))
-        for name in {"default", *names}
+        name: max(1, round(options.seconds / (step_s[name] * steps_per_epoch))) for name in {BASE, *names}
     }
     jobs: list[tuple[Any, tuple[Any, ...], str]] = []
     for seed in range(max(options.seeds, options.alone_seeds)):
@@ -263,12 +268,12 @@ def main() -> None:
             jobs += [
                 (
                     train_alone,
-                    (options.space, options.data, 2 + i, epochs["default"], seed),
+                    (options.space, options.data, 2 + i, epochs[BASE], seed),
                     alone_key(i, epochs, seed),
                 )
                 for i in range(FIXED)
             ]
-    results = finished(jobs, space.digest, options.processes)
+    results = finished(jobs, digest, options.processes)
     macs = [cost.macs(a, space.backbone) for a in fixed_architectures(space)]
     alone = np.array(
         [
@@ -282,7 +287,7 @@ def main() -> None:
         keys = [recipe_key(name, epochs, seed) for seed in range(options.seeds)]
         found = [results[key] for key in keys if key in results]
         if found:
-            rows.append(row(name, found, alone, step_s[name] / step_s["default"], macs))
+            rows.append(row(name, found, alone, step_s[name] / step_s[BASE], macs))
     trained = f"{FIXED} of them trained alone, {alone.shape[1]} seeds: " if len(alone) else ""
     if len(alone):
         tokens = [mean(layer.num_tokens for layer in a.layers) for a in fixed_architectures(space)[2:]]

@@ -9,6 +9,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,15 @@ from nas.training.step import autocast
 from nas.training.trainer import SupernetTrainer
 
 BATCH = 128
-RELATIVES: dict[str, Any] = {"images": "whole", "num_random": 3, "relatives": True}
+ONE_BY_ONE = "the same, one by one"
+SANDWICH: dict[str, Any] = {"rule": "sandwich"}
+RELATIVES: dict[str, Any] = {**SANDWICH, "images": "whole", "num_random": 3, "relatives": True}
+RECIPES: dict[str, dict[str, Any]] = {
+    "single path step": {},
+    "sandwich step": SANDWICH,
+    "whole batch, 3 relatives": RELATIVES,
+    ONE_BY_ONE: RELATIVES,
+}
 
 
 def synthetic(size: int, classes: int) -> ImageData:
@@ -108,22 +117,11 @@ def trainer_of(space: SearchSpace, data: ImageData, precision: str, **recipe: An
     )
 
 
-def sandwich_step(space: SearchSpace, data: ImageData, precision: str, threads: int) -> Callable[[int], None]:
-    """A whole training step: augmentation, three subnets, distillation, EMA."""
-    trainer = trainer_of(space, data, precision)
-
-    def step(number: int) -> None:
-        torch.set_num_threads(threads)
-        trainer.train_step(number)
-
-    return step
-
-
-def relatives_step(
-    space: SearchSpace, data: ImageData, precision: str, threads: int
+def whole_step(
+    space: SearchSpace, data: ImageData, precision: str, threads: int, recipe: dict[str, Any]
 ) -> Callable[[int], None]:
-    """The largest, the smallest and three relatives, the whole batch each, what they share computed once."""
-    trainer = trainer_of(space, data, precision, **RELATIVES)
+    """All that a training by a recipe does in a step: augmentation, passes, optimiser, average of weights."""
+    trainer = trainer_of(space, data, precision, **recipe)
 
     def step(number: int) -> None:
         torch.set_num_threads(threads)
@@ -157,19 +155,18 @@ def drawn_at(space: SearchSpace, config: TrainConfig, number: int) -> Sequence[A
     return drawn(space, config, seed=0, step=number, progress=1.0)
 
 
-def macs_of(kind: str, space: SearchSpace, steps: int) -> float:
-    """Mean MACs of a forward pass of one step's subnets, per image of the batch."""
-    largest = cost.macs(space.largest(), space.backbone)
+def macs_of(kind: str, space: SearchSpace, rounds: int) -> np.ndarray:
+    """MACs of the forward passes of each round's step, per image of the batch."""
     if kind in ("plain timm ViT", "largest in supernet"):
-        return largest
-    config = TrainConfig() if kind == "sandwich step" else TrainConfig(**RELATIVES)
+        return np.full(rounds, float(cost.macs(space.largest(), space.backbone)))
+    config = TrainConfig(**RECIPES[kind])
     each = [
         [cost.macs(a, space.backbone) for a in drawn_at(space, config, number)]
-        for number in range(1, steps + 1)
+        for number in range(1, rounds + 1)
     ]
     if kind == "sandwich step":
-        return float(np.mean([first + np.mean(others) for first, *others in each]))
-    return float(np.mean([sum(macs) for macs in each]))
+        return np.array([first + np.mean(others) for first, *others in each])
+    return np.array([sum(macs) for macs in each], dtype=float)
 
 
 def main() -> None:
@@ -182,9 +179,10 @@ def main() -> None:
     kinds = {
         "plain timm ViT": plain_step,
         "largest in supernet": shared_step,
-        "sandwich step": sandwich_step,
-        "whole batch, 3 relatives": relatives_step,
-        "the same, one by one": one_by_one,
+        **{
+            kind: partial(whole_step, recipe=recipe) for kind, recipe in RECIPES.items() if kind != ONE_BY_ONE
+        },
+        ONE_BY_ONE: one_by_one,
     }
     cells = [(precision, threads) for precision in ("fp32", "bf16") for threads in (1, 2)]
     steps = {(kind, *cell): make(space, data, *cell) for cell in cells for kind, make in kinds.items()}
@@ -204,6 +202,7 @@ def main() -> None:
             times = np.array(seconds[kind, precision, threads])
             ratio = float(np.median(times / plain))
             relative_macs = macs[kind] / macs["plain timm ViT"]
+            equal = float(np.median(times / plain / relative_macs))
             rows.append(
                 {
                     "step": kind,
@@ -211,18 +210,18 @@ def main() -> None:
                     "threads": threads,
                     "images_per_second": round(BATCH / float(np.median(times)), 1),
                     "time_over_plain": round(ratio, 3),
-                    "macs_over_plain": round(relative_macs, 3),
-                    "time_over_plain_of_equal_macs": round(ratio / relative_macs, 3),
+                    "macs_over_plain": round(float(relative_macs.mean()), 3),
+                    "time_over_plain_of_equal_macs": round(equal, 3),
                     "time_over_plain_fp32": round(float(np.median(times / reference)), 3),
                 }
             )
     write_table(
         "train_speed",
         rows,
-        f"cifar_small, largest subnet {macs['plain timm ViT'] / 1e6:.0f} MMACs per image, batch {BATCH}, {rounds} "
-        "interleaved rounds, medians; plain: forward and backward pass and AdamW, no augmentation; a sandwich step is "
-        "a whole step of the default recipe: the largest on the batch, two others on a half each; MACs of the "
-        "relatives are counted as if nothing were shared",
+        f"cifar_small, largest subnet {macs['plain timm ViT'][0] / 1e6:.0f} MMACs per image, batch {BATCH}, {rounds} "
+        "interleaved rounds, medians; plain: forward and backward pass and AdamW, no augmentation; a single path "
+        "step is a whole step of the default recipe: one random subnet, another in every round; a sandwich step: the "
+        "largest on the batch, two others on a half each; MACs of the relatives are counted as if nothing were shared",
     )
 
 

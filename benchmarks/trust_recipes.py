@@ -23,6 +23,7 @@ from nas.pipeline import supernet_trainer, trained_supernet
 from nas.progress import Reporter
 from nas.run_directory import TRUST, RunDirectory
 from nas.session import Session, reopen
+from nas.trained_alone import stand_alone_setup
 from nas.trust import BASELINES, architecture_row, rank_statistics
 from nas.trust_run import inherited_top1
 
@@ -36,9 +37,7 @@ def recipe_of(run: RunDirectory, first: RunDirectory) -> str:
 
 def inherited(session: Session, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of `trust` with the weights of a run."""
-    config = session.config.model_copy(
-        update={"search": session.config.search.model_copy(update={"objectives": ("top1",)})}
-    )
+    config = stand_alone_setup(session, None, session.run.trust_dir).config
     architectures = [Architecture.from_dict(row["architecture"]) for row in asked]
     found = inherited_top1(session, config, trained_supernet(session), architectures, Reporter(quiet=True))
     return [

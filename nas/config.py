@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from nas.document import Document, Problem, Section, check, in_order, shown
@@ -58,16 +58,16 @@ class TrainConfig(Section):
     epochs: int | None = Field(
         None,
         ge=0,
-        description="passes over the training images; null: 30, or as many as make 1,000 steps; "
+        description="passes over the training images; null: 50, or as many as make 1,800 steps; "
         "0: none, the weights of `init` as they are",
     )
     batch_size: Annotated[int, Field(ge=1)] = Field(64, description="images per step")
     rule: Literal["sandwich", "single_path"] = Field(
-        "sandwich",
+        "single_path",
         description="subnets of a step: largest, smallest and random ones; or random ones alone (SPOS)",
     )
     num_random: Annotated[int, Field(ge=0)] = Field(
-        1, description="random subnets per step, beside largest and smallest"
+        1, description="random subnets per step; of a sandwich, beside largest and smallest"
     )
     draw: Literal["stratified", "uniform"] = Field(
         "stratified",
@@ -82,12 +82,12 @@ class TrainConfig(Section):
     )
     distill: Distillation = Field(
         "soft",
-        description="what the subnets learn from the largest's (or the teacher's) answers: all probabilities, the "
-        "first choice, alpha-divergence (AlphaNet); or labels instead",
+        description="what subnets learn from the largest's answers, or the teacher's: all probabilities, the first "
+        "choice, alpha-divergence (AlphaNet); or labels instead, as single paths without a teacher always do",
     )
     conflict_free: bool = Field(
         False,
-        description="take from the largest's gradient what opposes the other subnets' (NASViT)",
+        description="take from the largest's gradient what opposes the other subnets' (NASViT); for a sandwich",
     )
     progressive: Fraction = Field(
         0.0,
@@ -101,9 +101,9 @@ class TrainConfig(Section):
     )
     warmup_epochs: Annotated[float, Field(ge=0)] = Field(2.0, description="linear warm-up, epochs")
     clip_grad: Positive = Field(1.0, description="gradient norm is clipped to this")
-    label_smoothing: Fraction = Field(0.1, description="for the largest subnet's loss")
+    label_smoothing: Fraction = Field(0.1, description="of losses against labels")
     drop_path: Fraction = Field(
-        0.0, description="stochastic depth rate of the last layer, largest subnet only"
+        0.0, description="stochastic depth rate of the last layer; of a sandwich, for the largest subnet only"
     )
     mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="timm Mixup alpha; 0 is off")
     cutmix: Annotated[float, Field(ge=0)] = Field(0.0, description="timm CutMix alpha; 0 is off")
@@ -124,6 +124,13 @@ class TrainConfig(Section):
         1, description="parallel linear branches of each low-rank factor, added up in weight space"
     )
     checkpoint_minutes: Positive = Field(1.0, description="minutes between checkpoints")
+
+    @field_validator("conflict_free")
+    @classmethod
+    def _has_a_largest_subnet(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("rule") == "single_path":
+            raise ValueError("needs train.rule: sandwich, a single path has no largest subnet beside it")
+        return value
 
     @field_validator("crop_scale")
     @classmethod
@@ -220,7 +227,7 @@ class RunConfig(Section):
     teacher: str = Field(
         "",
         description="timm:NAME | local-dir:DIR: a trained model of the same classes that teaches every subnet; "
-        "empty: the largest subnet teaches",
+        "empty: the largest subnet of a sandwich teaches, and nobody single paths",
     )
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()

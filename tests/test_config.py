@@ -116,6 +116,12 @@ class TestRefusing:
             resolve_config(settings=[setting])
         assert caught.value.message == f"configuration: 1 problem\n  --set {problem}"
 
+    def test_a_single_path_has_no_gradients_that_conflict(self):
+        sandwich = ["train.rule=sandwich", "train.conflict_free=true"]
+        assert resolve_config(settings=sandwich).train.conflict_free
+        with pytest.raises(ConfigError, match=r"--set train.conflict_free: needs train.rule: sandwich"):
+            resolve_config(settings=["train.rule=single_path", "train.conflict_free=true"])
+
     def test_a_latency_to_optimise_needs_its_target(self):
         with pytest.raises(ConfigError, match=r"\['latency_ms_2'\], but evaluate.targets has 1 target"):
             resolve_config(settings=["search.objectives=[top1, latency_ms, latency_ms_2]"])

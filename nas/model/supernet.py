@@ -100,14 +100,22 @@ class Supernet(nn.Module):
         return functional_call(module, sliced, (images, guidance))  # type: ignore[no-any-return]
 
     def forward_many(
-        self, images: Tensor, architectures: Sequence[Architecture], *, guidance: Guidance | None = None
+        self,
+        images: Tensor,
+        architectures: Sequence[Architecture],
+        *,
+        drop_path: float = 0.0,
+        guidance: Guidance | None = None,
     ) -> list[Tensor]:
-        """Logits of several architectures; what they have in common from the first layer on is computed once."""
+        """Logits of several architectures; what they have in common from the first layer on is computed once.
+
+        Drop path spares or drops an image's common layers for all of them, at the rates of the first.
+        """
         guided = guidance is not None and guidance.static > 0
         begun: Begun = {}
         logits = []
         for architecture in architectures:
-            skeleton = self._skeleton(architecture, 0.0, guided)
+            skeleton = self._skeleton(architecture, drop_path, guided)
             module = skeleton.module.train(self.training)
             logits.append(functional_call(module, self._sliced(skeleton), (images, guidance, begun)))
         return logits

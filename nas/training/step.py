@@ -34,7 +34,8 @@ class Step:
 
     The first subnet of a sandwich, the largest, learns the labels on the whole batch. The others, or all of a
     single-path step, are its students: they share the batch out among themselves, or see all of it. Each loss
-    is a mean over the images of the whole batch, whichever process has them; the students' are averaged.
+    is a mean over the images of the whole batch, whichever process has them; the students' are averaged. Drop path is
+    for the largest, or for all of a single-path step.
 
     Training aids of static and linear layers (`guidance_at`) add their losses to that of their pass.
 
@@ -97,6 +98,16 @@ class Step:
             _add_without_conflict(led)
         return values.tolist()
 
+    @torch.no_grad()
+    def measure(self, images: Tensor, targets: Tensor, architectures: Sequence[Architecture]) -> list[float]:
+        """Cross-entropy with the labels of each architecture on these images, nats, without a gradient."""
+        self.supernet.eval()
+        with autocast(images.device, self.precision):
+            losses = [
+                self._label_losses(self.supernet(images, a).float(), targets).mean() for a in architectures
+            ]
+        return torch.stack(losses).tolist()
+
     def _lead(
         self, architecture: Architecture, batch: "_Batch", taught: Tensor | None, progress: float
     ) -> tuple[Tensor, Tensor]:
@@ -121,10 +132,13 @@ class Step:
         if self.config.distill == "none":
             taught = None
         number = len(students)
+        drop_path = self.config.drop_path if self.config.rule == "single_path" else 0.0
         if self.config.images == "whole":
             guidance = guidance_at(progress, self.config)
             with autocast(batch.images.device, self.precision):
-                every = self.supernet.forward_many(batch.images, students, guidance=guidance)
+                every = self.supernet.forward_many(
+                    batch.images, students, drop_path=drop_path, guidance=guidance
+                )
             pairs = [
                 self._student_losses(logits.float(), batch.targets, taught, batch.total) for logits in every
             ]
@@ -137,7 +151,9 @@ class Step:
             share, total = batch.share(i, number)
             guidance = guidance_at(progress, self.config)
             with autocast(batch.images.device, self.precision):
-                logits = self.supernet(batch.images[share], architecture, guidance=guidance)
+                logits = self.supernet(
+                    batch.images[share], architecture, drop_path=drop_path, guidance=guidance
+                )
             answers = None if taught is None else taught[share]
             loss, labelled = self._student_losses(logits.float(), batch.targets[share], answers, total)
             part = len(logits) / total / number

@@ -31,8 +31,9 @@ from nas.training.sampling import drawn
 from nas.training.step import Step
 from nas.training.world import World
 
-LEAST_EPOCHS = 30
-LEAST_STEPS = 1000  # what the digits space needs (results/LOG.md)
+LEAST_EPOCHS = 50
+LEAST_STEPS = 1800  # what the digits space needs (results/LOG.md)
+LOOK_STEPS = 50  # at most, between looks at the ends of the space where a step does not train them
 ALONE = World()
 
 
@@ -100,6 +101,7 @@ class SupernetTrainer:
         enough = max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / self.steps_per_epoch))
         self.epochs = enough if config.epochs is None else config.epochs
         self.steps = self.epochs * self.steps_per_epoch
+        self.look_steps = max(1, min(LOOK_STEPS, self.steps // 20))
         self.optimizer = create_optimizer_v2(
             supernet,
             opt="adamw",
@@ -122,6 +124,7 @@ class SupernetTrainer:
         self.step = Step(supernet=supernet, config=config, precision=precision, world=world, teacher=teacher)
         self.lr_scale = 1.0
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+        self._ends: tuple[float, float] | None = None
 
     def run(self, on_progress: Callable[[TrainProgress], None] = lambda _: None) -> Supernet:
         """Train to the end, from the newest checkpoint where there is one.
@@ -223,7 +226,8 @@ class SupernetTrainer:
 
         Returns:
             Cross-entropy with the labels of the largest subnet, the smallest, and of the random ones the mean, nats;
-            of the nearest of these where there is none.
+            of the nearest of these where there is none. With `single_path` the first two are of every
+            50th step, or more often in a short training.
 
         Raises:
             DivergedError: A loss or the gradient is not finite; the weights are as before.
@@ -232,6 +236,8 @@ class SupernetTrainer:
         images, targets = self._batch(step)
         progress = step / self.steps
         architectures = drawn(self.supernet.space, self.config, seed=self.seed, step=step, progress=progress)
+        if self.config.rule == "single_path" and (self._ends is None or step % self.look_steps == 0):
+            self._look_at_ends(images, targets)
         losses = self.step.run(images, targets, architectures, progress)
         norm = float(torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_grad))
         if not all(map(math.isfinite, [*losses, norm])):
@@ -243,9 +249,17 @@ class SupernetTrainer:
         if self.ema is not None:
             self.ema.update(self.supernet, step=step)
         if self.config.rule == "single_path":
-            return (sum(losses) / len(losses),) * 3
+            mean = sum(losses) / len(losses)
+            return (*(self._ends or (mean, mean)), mean)
         random = losses[2:] or losses[-1:]
         return losses[0], losses[min(1, len(losses) - 1)], sum(random) / len(random)
+
+    def _look_at_ends(self, images: Tensor, targets: Tensor) -> None:
+        """Measure the largest and the smallest subnet before a step; nothing in a space of one architecture."""
+        largest, smallest = self.supernet.space.largest(), self.supernet.space.smallest()
+        if largest != smallest:
+            first, second = self.step.measure(images, targets, (largest, smallest))
+            self._ends = first, second
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         epoch, position = divmod(step, self.steps_per_epoch)

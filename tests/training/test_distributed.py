@@ -18,8 +18,9 @@ CPU = torch.device("cpu")
 RECIPES = {
     "default": {},
     "mixup": {"mixup": 0.5, "cutmix": 1.0},
-    "whole": {"images": "whole", "conflict_free": True, "distill": "alpha"},
-    "single_path": {"rule": "single_path", "layer_decay": 0.8},
+    "sandwich": {"rule": "sandwich"},
+    "whole": {"rule": "sandwich", "images": "whole", "conflict_free": True, "distill": "alpha"},
+    "decay": {"layer_decay": 0.8},
 }
 UNEVEN = 35  # images a step: 17 for one process, 18 for the other
 

@@ -90,7 +90,8 @@ def test_branches_of_the_factors_are_trained_and_extracted_as_their_sum(tmp_path
 
 def test_static_maps_that_are_led_end_nearer_to_the_dynamic_ones(tmp_path):
     def divergence(share):
-        trainer = aided(tmp_path / str(share), epochs=10, lr=0.03, static_guidance=share, ema_decay=0.0)
+        recipe = {"rule": "sandwich", "epochs": 10, "lr": 0.03, "static_guidance": share, "ema_decay": 0.0}
+        trainer = aided(tmp_path / str(share), **recipe)
         space, images = trainer.supernet.space, few_digits().train.normalized(slice(0, 64))
         static = space.decode({**space.encode(space.largest()), "layers.00.attention": "static"})
         assert static.layers[0].attention == "static"
@@ -104,7 +105,8 @@ def test_static_maps_that_are_led_end_nearer_to_the_dynamic_ones(tmp_path):
     assert divergence(0.99) < divergence(0.0) - 0.02
 
 
-def test_a_space_of_one_architecture_is_trained_once_a_step(tmp_path):
+@pytest.mark.parametrize("rule", ["sandwich", "single_path"])
+def test_a_space_of_one_architecture_is_trained_once_a_step(tmp_path, rule):
     space = tiny_space()
     one = parse_space(AIDED.replace("[dynamic, static, linear]", "dynamic").replace("[0.5, 1]", "1"), "one")
     assert one.size() == 1 < space.size()
@@ -112,7 +114,7 @@ def test_a_space_of_one_architecture_is_trained_once_a_step(tmp_path):
         trainer = SupernetTrainer(
             Supernet(one),
             few_digits(),
-            TrainConfig(epochs=1, batch_size=64),
+            TrainConfig(rule=rule, epochs=1, batch_size=64),
             seed=0,
             device=torch.device("cpu"),
             precision="fp32",

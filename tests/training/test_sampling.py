@@ -10,7 +10,8 @@ from nas.training.sampling import STAGES, drawn, free_genes
 
 
 def sandwich(space, *, seed, step, num_random, progress=1.0, **recipe):
-    return drawn(space, TrainConfig(num_random=num_random, **recipe), seed=seed, step=step, progress=progress)
+    config = TrainConfig(**{"rule": "sandwich", "num_random": num_random, **recipe})
+    return drawn(space, config, seed=seed, step=step, progress=progress)
 
 
 def test_the_first_two_are_the_largest_and_the_smallest():
@@ -51,6 +52,21 @@ def test_a_single_path_step_has_random_ones_only_and_one_at_least():
     steps = [sandwich(space, seed=0, step=step, num_random=0, rule="single_path") for step in range(20)]
     assert {len(step) for step in steps} == {1}
     assert len(set(steps)) > 10
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_stratified_single_paths_are_now_and_then_an_end_of_the_space(count):
+    space = tiny_space()
+
+    def ends(draw):
+        recipe = {"num_random": count, "rule": "single_path", "draw": draw}
+        first = [sandwich(space, seed=0, step=step, **recipe)[0] for step in range(600)]
+        return first.count(space.smallest()) / 600, first.count(space.largest()) / 600
+
+    smallest, largest = ends("stratified")
+    assert 0.07 < smallest < 0.2  # the tiny space is hit at its ends by chance as well
+    assert 0.03 < largest < 0.2
+    assert max(ends("uniform")) < 0.03
 
 
 def test_uniform_draws_are_those_of_the_space():

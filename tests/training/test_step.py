@@ -36,7 +36,7 @@ def gradients(supernet):
 
 def after_step(chosen, teacher=None, **recipe):
     supernet = Supernet(tiny_space())
-    config = TrainConfig(**recipe)
+    config = TrainConfig(**{"rule": "sandwich", **recipe})
     step = Step(supernet=supernet, config=config, precision="fp32", world=World(), teacher=teacher)
     losses = step.run(*batch(), chosen, 1.0)
     return losses, gradients(supernet)

@@ -66,10 +66,11 @@ def test_training_that_was_stopped_and_resumed_ends_with_the_same_weights(straig
         {"mixup": 0.5, "cutmix": 1.0},
         {"ema_decay": 0.0},
         {"drop_path": 0.3},
-        {"rule": "single_path", "draw": "uniform"},
-        {"images": "whole", "relatives": True},
-        {"distill": "alpha", "conflict_free": True},
-        {"distill": "hard", "progressive": 0.8, "layer_decay": 0.7},
+        {"draw": "uniform", "images": "whole", "drop_path": 0.2},
+        {"rule": "sandwich"},
+        {"rule": "sandwich", "images": "whole", "relatives": True},
+        {"rule": "sandwich", "distill": "alpha", "conflict_free": True},
+        {"rule": "sandwich", "distill": "hard", "progressive": 0.8, "layer_decay": 0.7},
         {"distill": "none", "auto_augment": "rand-m5-n1", "hflip": 0.5, "crop_scale": (0.6, 1.0)},
     ],
     ids=lambda recipe: "+".join(recipe),
@@ -159,6 +160,30 @@ def test_training_teaches_the_largest_and_the_smallest_subnet(tmp_path):
     for architecture in (supernet.space.largest(), supernet.space.smallest()):
         found = top1_percent(count_correct(supernet.extract(architecture), greys().search, **fixed))
         assert found > 60.0  # chance is 25
+
+
+def test_single_paths_show_the_losses_of_both_ends_of_the_space(tmp_path):
+    taught = trainer(tmp_path, epochs=300, num_random=1, ema_decay=0.0)
+    space, seen = taught.supernet.space, []
+    taught.begin()
+    for step in range(3):
+        images, labels = taught._batch(step)
+        found = taught.step.measure(images, labels, (space.largest(), space.smallest()))
+        assert found == pytest.approx(
+            [
+                torch.nn.functional.cross_entropy(
+                    taught.supernet.extract(a)(images), labels, label_smoothing=0.1
+                ).item()
+                for a in (space.largest(), space.smallest())
+            ],
+            rel=1e-5,
+        )
+        losses = taught.train_step(step)
+        seen.append(losses)
+        if step == 0:
+            assert losses[:2] == pytest.approx(found)
+    assert len({losses[:2] for losses in seen}) == 1  # measured again after 50 steps
+    assert len({losses[2] for losses in seen}) == 3
 
 
 def test_averaged_weights_are_those_returned_and_none_are_kept_where_it_is_off(tmp_path):
