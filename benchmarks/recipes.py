@@ -1,7 +1,7 @@
 """Which training recipe makes the best supernet in the same CPU time, and which ranks as training alone does.
 
     python benchmarks/recipes.py DATA [--space benchmarks/recipes.yaml] [--seconds 120] [--seeds 3] [--processes 2]
-    python benchmarks/recipes.py DATA --seconds 300 --recipes sandwich,"whole batch" --table recipes_longer
+    python benchmarks/recipes.py DATA --seconds 300 --recipes "sandwich; single path (SPOS)" --table recipes_longer
 
 DATA is a data spec, such as parquet:TRAIN,TEST. How long a step of a recipe takes is measured first, interleaved with
 the others; then every recipe gets as many epochs as fit the CPU seconds, one thread, and each seed anew. Measured on
@@ -44,15 +44,15 @@ SANDWICH: dict[str, Any] = {"rule": "sandwich", "draw": "stratified"}
 SINGLE: dict[str, Any] = {"rule": "single_path", "draw": "uniform"}
 RECIPES: dict[str, dict[str, Any]] = {
     "sandwich": SANDWICH,
-    "whole batch": {**SANDWICH, "images": "whole"},
-    "2 random": {**SANDWICH, "num_random": 2},
-    "whole batch 2 relatives": {**SANDWICH, "images": "whole", "num_random": 2, "relatives": True},
-    "uniform draw": {**SANDWICH, "draw": "uniform"},
-    "labels only": {**SANDWICH, "distill": "none"},
-    "hard distillation": {**SANDWICH, "distill": "hard"},
-    "alpha-divergence": {**SANDWICH, "distill": "alpha"},
-    "conflict-free": {**SANDWICH, "conflict_free": True},
-    "no training aids": {**SANDWICH, "static_guidance": 0.0, "linear_aux": False},
+    "sandwich, whole batch": {**SANDWICH, "images": "whole"},
+    "sandwich, 2 random": {**SANDWICH, "num_random": 2},
+    "sandwich, whole batch, 2 relatives": {**SANDWICH, "images": "whole", "num_random": 2, "relatives": True},
+    "sandwich, uniform draw": {**SANDWICH, "draw": "uniform"},
+    "sandwich, labels only": {**SANDWICH, "distill": "none"},
+    "sandwich, hard distillation": {**SANDWICH, "distill": "hard"},
+    "sandwich, alpha-divergence": {**SANDWICH, "distill": "alpha"},
+    "sandwich, conflict-free": {**SANDWICH, "conflict_free": True},
+    "sandwich, no training aids": {**SANDWICH, "static_guidance": 0.0, "linear_aux": False},
     "single path (SPOS)": SINGLE,
     "single path stratified": {**SINGLE, "draw": "stratified"},
     "2 single paths": {**SINGLE, "num_random": 2},
@@ -236,10 +236,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--alone-seeds", type=int, default=2)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--recipes", default=",".join(RECIPES), help="those to train, by name")
+    parser.add_argument(
+        "--recipes", default="; ".join(RECIPES), help="those to train, by name, with ; between"
+    )
     parser.add_argument("--table", default="recipes")
     options = parser.parse_args()
-    names = options.recipes.split(",")
+    names = [name.strip() for name in options.recipes.split(";")]
     if unknown := [name for name in names if name not in RECIPES]:
         parser.error(f"no such recipe: {', '.join(unknown)}; there are {', '.join(RECIPES)}")
     CACHE.mkdir(parents=True, exist_ok=True)

@@ -14,10 +14,8 @@ STAGES = (
 )
 """Genes that a progressive training sets free, stage by stage, from the plain network to the whole space."""
 
-SMALLEST, LARGEST = (
-    0.1,
-    0.05,
-)  # of single-path steps that are spread over the MACs; draws hit these two hardly ever
+SMALLEST_SHARE, LARGEST_SHARE = 0.1, 0.05
+"""Of single-path steps that are spread over the MACs; their draws hardly ever hit these two by chance."""
 
 
 def drawn(
@@ -59,9 +57,9 @@ def drawn(
 def _end_or(other: Architecture, space: SearchSpace, rng: np.random.Generator) -> Architecture:
     """Now and then the smallest or the largest, otherwise `other`."""
     share = rng.random()
-    if share < SMALLEST:
+    if share < SMALLEST_SHARE:
         return space.smallest()
-    return space.largest() if share < SMALLEST + LARGEST else other
+    return space.largest() if share < SMALLEST_SHARE + LARGEST_SHARE else other
 
 
 def free_genes(progress: float, share: float) -> frozenset[str]:

@@ -33,7 +33,7 @@ from nas.training.world import World
 
 LEAST_EPOCHS = 50
 LEAST_STEPS = 1800  # what the digits space needs (results/LOG.md)
-LOOK_STEPS = 50  # at most, between looks at the ends of the space where a step does not train them
+LOOK_STEPS = 50  # at most, between measurements of the ends of the space where no step trains both
 ALONE = World()
 
 
@@ -101,7 +101,7 @@ class SupernetTrainer:
         enough = max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / self.steps_per_epoch))
         self.epochs = enough if config.epochs is None else config.epochs
         self.steps = self.epochs * self.steps_per_epoch
-        self.look_steps = max(1, min(LOOK_STEPS, self.steps // 20))
+        self._look_steps = max(1, min(LOOK_STEPS, self.steps // 20))
         self.optimizer = create_optimizer_v2(
             supernet,
             opt="adamw",
@@ -226,8 +226,8 @@ class SupernetTrainer:
 
         Returns:
             Cross-entropy with the labels of the largest subnet, the smallest, and of the random ones the mean, nats;
-            of the nearest of these where there is none. With `single_path` the first two are of every
-            50th step, or more often in a short training.
+            of the nearest of these where there is none. With `single_path` the first two are measured before every
+            50th step, or more often in a short training, and stay until then.
 
         Raises:
             DivergedError: A loss or the gradient is not finite; the weights are as before.
@@ -236,7 +236,7 @@ class SupernetTrainer:
         images, targets = self._batch(step)
         progress = step / self.steps
         architectures = drawn(self.supernet.space, self.config, seed=self.seed, step=step, progress=progress)
-        if self.config.rule == "single_path" and (self._ends is None or step % self.look_steps == 0):
+        if self.config.rule == "single_path" and (self._ends is None or step % self._look_steps == 0):
             self._look_at_ends(images, targets)
         losses = self.step.run(images, targets, architectures, progress)
         norm = float(torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_grad))

@@ -100,6 +100,21 @@ def test_a_single_path_learns_the_labels():
     assert losses[0] == pytest.approx(smoothed_loss(supernet(images, chosen[0]), labels).item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("images", ["split", "whole"])
+def test_drop_path_acts_on_single_paths_and_of_a_sandwich_on_the_largest_alone(images):
+    recipe = {**WHOLE, "images": images}
+    first, second, *_ = architectures(tiny_space())
+    deep = tiny_space().decode({**tiny_space().encode(second), "depth": first.depth})
+
+    def changed(rule, chosen):
+        torch.manual_seed(0)
+        dropped, plain = (after_step(chosen, rule=rule, drop_path=rate, **recipe)[0] for rate in (0.5, 0.0))
+        return [abs(one - other) > 1e-4 for one, other in zip(dropped, plain, strict=True)]
+
+    assert changed("single_path", [first, deep]) == [True, True]
+    assert changed("sandwich", [first, deep]) == [True, False]
+
+
 def test_an_outside_teacher_teaches_the_largest_beside_the_labels_and_the_others_alone():
     chosen = architectures(tiny_space(), count=0)
     answers = torch.randn(24, 10, generator=torch.Generator().manual_seed(0))
