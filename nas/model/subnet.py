@@ -8,7 +8,7 @@ Shape letters: B batch, C input channels, S image side, T tokens, D channels, K 
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, cast
@@ -92,6 +92,7 @@ class Subnet(nn.Module):
         architecture: What was chosen.
         drop_path: Stochastic depth rate of the last layer, rising linearly from 0; training only.
         guided: Whether static layers have queries and keys too, for `Guidance`; training only.
+        build_block: Makes a layer from the arguments of `Block`.
 
     With the plain choice everywhere this is timm's `VisionTransformer`, parameter for parameter (law 2).
     """
@@ -103,6 +104,7 @@ class Subnet(nn.Module):
         *,
         drop_path: float = 0.0,
         guided: bool = False,
+        build_block: Callable[..., Block] = Block,
     ) -> None:
         super().__init__()
         self.backbone, self.architecture = backbone, architecture
@@ -123,7 +125,7 @@ class Subnet(nn.Module):
             torch.empty(1, backbone.num_patches + backbone.num_prefix_tokens, width)
         )
         self.blocks = nn.ModuleList(
-            Block(
+            build_block(
                 width,
                 layer,
                 architecture.context(i, backbone),

@@ -6,9 +6,9 @@ searched.
 """
 
 import math
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import torch
@@ -42,7 +42,8 @@ INITIAL = {
     **{f"mlp.{name}": first for name, first in feed_forward.INITIAL.items()},
 }
 """First values of the weights that a plain ViT does not have, by their name within the block."""
-CACHED_SKELETONS = 256  # modules without weights, some 100 kB each
+CACHED_SKELETONS = 256  # modules without weights
+CACHED_BLOCKS = 2048  # layers of skeletons, some 40 kB each
 
 
 class Supernet(nn.Module):
@@ -83,6 +84,7 @@ class Supernet(nn.Module):
                             weights[f"blocks.{i}.{name}_{branch}"] = nn.Parameter(torch.zeros(shape))
         self._owners = {name: _register(self, name, parameter) for name, parameter in weights.items()}
         self._skeletons: OrderedDict[tuple[Architecture, float, bool], _Skeleton] = OrderedDict()
+        self._blocks: OrderedDict[Hashable, Block] = OrderedDict()
 
     def forward(
         self,
@@ -242,14 +244,33 @@ class Supernet(nn.Module):
         key = (architecture, drop_path, guided)
         if key not in self._skeletons:
             self._check(architecture)
+            used: Counter[Hashable] = Counter()
+            build = partial(self._block, used)
             with torch.device("meta"):
-                self._skeletons[key] = _Skeleton(
-                    Subnet(self.space.backbone, architecture, drop_path=drop_path, guided=guided)
+                module = Subnet(
+                    self.space.backbone, architecture, drop_path=drop_path, guided=guided, build_block=build
                 )
+            self._skeletons[key] = _Skeleton(module)
             if len(self._skeletons) > CACHED_SKELETONS:
                 self._skeletons.popitem(last=False)
         self._skeletons.move_to_end(key)
         return self._skeletons[key]
+
+    def _block(self, used: Counter[Hashable], *args: Hashable, **options: Hashable) -> Block:
+        """A layer of a skeleton. Skeletons share them, but none has one twice: its layers have weights of their own.
+
+        Building layers is most of what a new architecture costs a step, and layers repeat far more often than
+        architectures do.
+        """
+        alike = (*args, *options.items())
+        used[alike] += 1
+        key = (alike, used[alike])
+        if key not in self._blocks:
+            self._blocks[key] = Block(*args, **options)  # type: ignore[arg-type]
+            if len(self._blocks) > CACHED_BLOCKS:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(key)
+        return self._blocks[key]
 
 
 class _Skeleton:
@@ -266,10 +287,13 @@ class _Skeleton:
         self.slicers: dict[str, Any] = {
             path: part for path, part in module.named_modules() if hasattr(part, "slice_from")
         }
+        sliced = {
+            f"{path}.{name}" for path, part in self.slicers.items() for name, _ in part.named_parameters()
+        }
         self.prefixes = {
             name: tuple(map(slice, parameter.shape))
             for name, parameter in module.named_parameters()
-            if not any(name.startswith(path + ".") for path in self.slicers)
+            if name not in sliced
         }
 
 

@@ -108,6 +108,7 @@ class SupernetTrainer:
             lr=config.lr,
             weight_decay=config.weight_decay,
             layer_decay=config.layer_decay if config.layer_decay < 1 else None,
+            fused=True,
         )
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer,

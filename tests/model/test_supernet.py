@@ -293,6 +293,7 @@ def test_architecture_of_another_space_is_refused(supernet):
 
 def test_skeletons_are_few_weightless_and_not_state(monkeypatch):
     monkeypatch.setattr(supernet_file, "CACHED_SKELETONS", 4)
+    monkeypatch.setattr(supernet_file, "CACHED_BLOCKS", 6)
     supernet = random_supernet(SPACE)
     names = list(supernet.state_dict())
     rng = np.random.default_rng(0)
@@ -301,9 +302,21 @@ def test_skeletons_are_few_weightless_and_not_state(monkeypatch):
         first = [supernet(images(2), architecture) for architecture in drawn]
         assert all(torch.equal(supernet(images(2), a), y) for a, y in zip(drawn, first, strict=True))
     assert len(supernet._skeletons) <= 4
+    assert len(supernet._blocks) <= 6
     assert all(p.is_meta for kept in supernet._skeletons.values() for p in kept.module.parameters())
     assert list(supernet.state_dict()) == names == [name for name, _ in supernet.named_parameters()]
     assert len(list(supernet.modules())) == len(list(Supernet(SPACE).modules()))
+
+
+def test_skeletons_share_layers_and_none_has_one_twice():
+    supernet = Supernet(SPACE)
+    layer = LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=2)
+    three, two = (Architecture(embed_dim=24, layers=(layer,) * depth) for depth in (3, 2))
+    longer, shorter = (list(supernet._skeleton(a, 0.0, False).module.blocks) for a in (three, two))
+    assert len(set(longer)) == 3
+    assert shorter == longer[:2]
+    for changed in ((two, 0.0, True), (two, 0.2, False)):
+        assert set(longer[1:]).isdisjoint(supernet._skeleton(*changed).module.blocks)
 
 
 def test_skeleton_follows_the_mode_of_the_supernet():
