@@ -41,7 +41,9 @@ from nas.training.data import ImageData, load_images
 from nas.training.trainer import SupernetTrainer
 
 SANDWICH: dict[str, Any] = {"rule": "sandwich", "draw": "stratified"}
-SINGLE: dict[str, Any] = {"rule": "single_path", "draw": "uniform"}
+SPOS: dict[str, Any] = {"rule": "single_path", "draw": "uniform", "ends": 0.0}
+STRATIFIED: dict[str, Any] = {**SPOS, "draw": "stratified"}
+ENDS: dict[str, Any] = {"ends": 0.15}
 RECIPES: dict[str, dict[str, Any]] = {
     "sandwich": SANDWICH,
     "sandwich, whole batch": {**SANDWICH, "images": "whole"},
@@ -53,10 +55,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "sandwich, alpha-divergence": {**SANDWICH, "distill": "alpha"},
     "sandwich, conflict-free": {**SANDWICH, "conflict_free": True},
     "sandwich, no training aids": {**SANDWICH, "static_guidance": 0.0, "linear_aux": False},
-    "single path (SPOS)": SINGLE,
-    "single path stratified": {**SINGLE, "draw": "stratified"},
-    "2 single paths": {**SINGLE, "num_random": 2},
-    "2 single paths stratified": {**SINGLE, "num_random": 2, "draw": "stratified"},
+    "single path (SPOS)": SPOS,
+    "single path, ends": {**SPOS, **ENDS},
+    "single path stratified": STRATIFIED,
+    "single path stratified, ends": {**STRATIFIED, **ENDS},
+    "2 single paths": {**SPOS, "num_random": 2},
+    "2 single paths, ends": {**SPOS, **ENDS, "num_random": 2},
 }
 BASE = "sandwich"  # steps are shown over its steps; training alone has as many epochs
 CACHE = Path("results/recipes")
@@ -147,7 +151,7 @@ def train_alone(space_file: str, spec: str, number: int, epochs: int, seed: int)
     alone = space_of_one(space, architecture)
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
-        supernet = trainer_of(alone, data, SINGLE, epochs, seed, folder).run()
+        supernet = trainer_of(alone, data, SPOS, epochs, seed, folder).run()
         seconds = time.process_time() - started
     return {"top1": measured(supernet, [architecture], data)[0], "cpu_s": seconds, "epochs": epochs}
 

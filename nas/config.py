@@ -73,6 +73,10 @@ class TrainConfig(Section):
         "stratified",
         description="random subnets evenly over the MACs range, or uniformly over the space",
     )
+    ends: Fraction = Field(
+        0.15,
+        description="share of single-path steps that train the smallest subnet (two of three) or the largest instead",
+    )
     relatives: bool = Field(
         False, description="random subnets of a step begin alike up to a random layer, computed once"
     )

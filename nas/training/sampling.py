@@ -14,9 +14,6 @@ STAGES = (
 )
 """Genes that a progressive training sets free, stage by stage, from the plain network to the whole space."""
 
-SMALLEST_SHARE, LARGEST_SHARE = 0.1, 0.05
-"""Of single-path steps that are spread over the MACs; their draws hardly ever hit these two by chance."""
-
 
 def drawn(
     space: SearchSpace, config: TrainConfig, *, seed: int, step: int, progress: float
@@ -25,8 +22,8 @@ def drawn(
 
     - `sandwich`: the largest, the smallest and `train.num_random` random ones (universally slimmable networks,
       arXiv 1903.05134).
-    - `single_path`: one random one, or `train.num_random` (SPOS, arXiv 1904.00420). Differs with stratified draws: one
-      in ten is the smallest and one in twenty the largest, of which only a draw of their own makes good networks.
+    - `single_path`: one random one, or `train.num_random` (SPOS, arXiv 1904.00420). Differs: now and then the first is
+      the smallest or the largest (`train.ends`), which random draws hit hardly ever.
 
     Random ones are spread evenly over the MACs range, or drawn uniformly from the space as the papers do, where nearly
     all lie in the middle (`train.draw`). With `train.relatives` they begin alike up to a random layer, so that the
@@ -44,8 +41,8 @@ def drawn(
     is_sandwich = config.rule == "sandwich"
     count = config.num_random if is_sandwich else max(config.num_random, 1)
     random = [draw(rng) for _ in range(count)]
-    if not is_sandwich and config.draw == "stratified":
-        random[0] = _end_or(random[0], space, rng)
+    if not is_sandwich:
+        random[0] = _end_or(random[0], space, rng, config.ends)
     if config.relatives and count > 1:
         random[1:] = [_beginning_as(space, random[0], other, rng) for other in random[1:]]
     if is_sandwich:
@@ -54,12 +51,12 @@ def drawn(
     return tuple(dict.fromkeys(held_back(space, architecture, free) for architecture in random))
 
 
-def _end_or(other: Architecture, space: SearchSpace, rng: np.random.Generator) -> Architecture:
-    """Now and then the smallest or the largest, otherwise `other`."""
-    share = rng.random()
-    if share < SMALLEST_SHARE:
-        return space.smallest()
-    return space.largest() if share < SMALLEST_SHARE + LARGEST_SHARE else other
+def _end_or(other: Architecture, space: SearchSpace, rng: np.random.Generator, share: float) -> Architecture:
+    """The smallest in two thirds of this share of the cases, the largest in one third, otherwise `other`."""
+    lot = rng.random()
+    if lot >= share:
+        return other
+    return space.smallest() if lot < share * 2 / 3 else space.largest()
 
 
 def free_genes(progress: float, share: float) -> frozenset[str]:

@@ -51,29 +51,26 @@ def test_random_ones_are_spread_over_the_whole_range_of_costs(seed):
 
 def test_a_single_path_step_has_random_ones_only_and_one_at_least():
     space = tiny_space()
-    steps = [subnets(space, seed=0, step=step, num_random=0, rule="single_path") for step in range(20)]
+    steps = [
+        subnets(space, seed=0, step=step, num_random=0, rule="single_path", ends=0.0) for step in range(20)
+    ]
     assert {len(step) for step in steps} == {1}
     assert len(set(steps)) > 10
 
 
+@pytest.mark.parametrize("draw", ["uniform", "stratified"])
 @pytest.mark.parametrize("count", [1, 2])
-def test_one_stratified_single_path_in_ten_is_the_smallest_and_one_in_twenty_the_largest(count):
+def test_a_share_of_single_paths_is_the_smallest_or_the_largest(count, draw):
     space = tiny_space()
 
-    def ends(seed, draw):
-        recipe = {"num_random": count, "rule": "single_path", "draw": draw}
-        first = [subnets(space, seed=seed, step=step, **recipe)[0] for step in range(600)]
+    def found(ends):
+        recipe = {"num_random": count, "rule": "single_path", "draw": draw, "ends": ends}
+        first = [subnets(space, seed=0, step=step, **recipe)[0] for step in range(600)]
         return np.array([first.count(space.smallest()), first.count(space.largest())]) / 600
 
-    def by_chance(seed):
-        rng = np.random.default_rng(seed)
-        drawn = [space.sample_stratified(rng) for _ in range(600)]
-        return np.array([drawn.count(space.smallest()), drawn.count(space.largest())]) / 600
-
-    chance = by_chance(0)  # the tiny space is hit at its ends by stratified draws as well
-    found = (ends(0, "stratified") - chance) / (1 - chance)
-    assert found == pytest.approx([0.1, 0.05], abs=0.04)
-    assert max(ends(0, "uniform")) < 0.03
+    chance = found(0.0)  # the tiny space is hit at its ends by stratified draws as well
+    assert (found(0.3) - chance) / (1 - chance) == pytest.approx([0.2, 0.1], abs=0.05)
+    assert found(0.9) == pytest.approx([0.6, 0.3], abs=0.06)
 
 
 def test_uniform_draws_are_those_of_the_space():
