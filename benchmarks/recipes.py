@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ BASE = "sandwich"  # steps are shown over its steps; training alone has as many 
 CACHE = Path("results/recipes")
 FIXED = 20  # architectures, beside the smallest and the largest
 IMAGES = (8000, 2000)  # training, search
-TIMED_STEPS = 12
+TIMED_STEPS = 40
 CPU = torch.device("cpu")
 
 
@@ -104,7 +104,7 @@ def trainer_of(
 
 
 def step_seconds(space: SearchSpace, data: ImageData) -> dict[str, float]:
-    """CPU seconds of a step of every recipe, and of the largest architecture alone, medians of interleaved steps."""
+    """CPU seconds of a step of every recipe, means of interleaved steps: each has other architectures."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         trainers = {
@@ -119,7 +119,7 @@ def step_seconds(space: SearchSpace, data: ImageData) -> dict[str, float]:
                 trainer.train_step(step)
                 if number > 1:
                     seconds[name].append(time.process_time() - started)
-    return {name: median(times) for name, times in seconds.items()}
+    return {name: mean(times) for name, times in seconds.items()}
 
 
 def measured(supernet: Supernet, architectures: Iterable[Architecture], data: ImageData) -> list[float]:

@@ -58,7 +58,7 @@ class TrainConfig(Section):
     epochs: int | None = Field(
         None,
         ge=0,
-        description="passes over the training images; null: 50, or as many as make 1,800 steps; "
+        description="passes over the training images; null: 60, or as many as make 2,000 steps; "
         "0: none, the weights of `init` as they are",
     )
     batch_size: Annotated[int, Field(ge=1)] = Field(64, description="images per step")
@@ -69,9 +69,9 @@ class TrainConfig(Section):
     num_random: Annotated[int, Field(ge=0)] = Field(
         1, description="random subnets per step; of a sandwich, beside largest and smallest"
     )
-    draw: Literal["stratified", "uniform"] = Field(
-        "stratified",
-        description="random subnets evenly over the MACs range, or uniformly over the space",
+    draw: Literal["uniform", "stratified"] = Field(
+        "uniform",
+        description="random subnets uniformly over the space, or evenly over the MACs range",
     )
     ends: Fraction = Field(
         0.15,

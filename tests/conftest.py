@@ -9,12 +9,13 @@ import pytest
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that has ended: where it is, how it was started, and what the command printed."""
+    """A run that has ended: where it is, how it was started, what the command printed, and what then lay beside it."""
 
     folder: Path
     arguments: list[str]
     stdout: str
     stderr: str
+    beside: set[str]
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,8 @@ def finished(tmp_path_factory):
     with contextlib.chdir(home):
         done = command(*arguments)
     assert done.code == 0, done.stderr
-    return Finished(home / "r", arguments, done.stdout, done.stderr)
+    beside = {path.name for path in home.iterdir()}  # other modules' runs come later, in any order
+    return Finished(home / "r", arguments, done.stdout, done.stderr, beside)
 
 
 @pytest.fixture(scope="session")

@@ -52,8 +52,7 @@ def wait_until(condition, process):
 
 
 def test_a_run_writes_its_folder_and_nothing_else(finished):
-    home = finished.folder.parent
-    assert {path.name for path in home.iterdir()} == {"tiny.yaml", "r"}
+    assert finished.beside == {"tiny.yaml", "r"}
     for name in (
         "manifest.json", "space.yaml", "config.yaml", "journal.log", "trials.jsonl", "trials.csv",
         "front.json", "front.csv", "run.log", "figures/front.png",

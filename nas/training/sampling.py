@@ -25,9 +25,10 @@ def drawn(
     - `single_path`: one random one, or `train.num_random` (SPOS, arXiv 1904.00420). Differs: now and then the first is
       the smallest or the largest (`train.ends`), which random draws hit hardly ever.
 
-    Random ones are spread evenly over the MACs range, or drawn uniformly from the space as the papers do, where nearly
-    all lie in the middle (`train.draw`). With `train.relatives` they begin alike up to a random layer, so that the
-    step computes what they have in common only once. With `train.progressive` they are held back to what is free.
+    Random ones are drawn uniformly from the space as the papers do, where nearly all lie in the middle of the MACs
+    range, or are spread evenly over it (`train.draw`). With `train.relatives` they begin alike up to a random layer,
+    so that the step computes what they have in common only once. With `train.progressive` they are held back to what
+    is free.
 
     Args:
         space: Drawn from.

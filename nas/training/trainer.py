@@ -31,8 +31,8 @@ from nas.training.sampling import drawn
 from nas.training.step import Step
 from nas.training.world import World
 
-LEAST_EPOCHS = 50
-LEAST_STEPS = 1800  # what the digits space needs (results/LOG.md)
+LEAST_EPOCHS = 60
+LEAST_STEPS = 2000  # what the digits space needs (results/LOG.md)
 LOOK_STEPS = 50  # at most, between measurements of the ends of the space where no step trains both
 ALONE = World()
 

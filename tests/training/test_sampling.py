@@ -43,7 +43,8 @@ def test_a_step_is_a_function_of_space_seed_and_step():
 def test_random_ones_are_spread_over_the_whole_range_of_costs(seed):
     space = tiny_space()
     low, high = space.macs_range()
-    random = [a for step in range(100) for a in subnets(space, seed=seed, step=step, num_random=2)[2:]]
+    steps = (subnets(space, seed=seed, step=step, num_random=2, draw="stratified") for step in range(100))
+    random = [a for step in steps for a in step[2:]]
     shares = [(cost.macs(a, space.backbone) - low) / (high - low) for a in random]
     quarters = [sum(q / 4 <= share < (q + 1) / 4 for share in shares) for q in range(4)]
     assert min(quarters) >= 0.1 * len(shares)
