@@ -294,8 +294,9 @@ def main() -> None:
         found = [results[key] for key in keys if key in results]
         if found:
             rows.append(row(name, found, alone, step_s[name] / step_s[BASE], macs))
-    trained = f"{FIXED} of them trained alone, {alone.shape[1]} seeds: " if len(alone) else ""
+    trained = ""
     if len(alone):
+        trained = f"; {FIXED} of them trained alone, {alone.shape[1]} seeds: "
         tokens = [mean(layer.num_tokens for layer in a.layers) for a in fixed_architectures(space)[2:]]
         truth = list(alone.mean(axis=1))
         trained += f"tau of MACs {tau_of([float(m) for m in macs[2:]], truth):.3f}, "
@@ -307,7 +308,7 @@ def main() -> None:
         rows,
         f"{space.name}: {len(data.train)} training, {len(data.search)} search images, "
         f"batch {TrainConfig().batch_size}, fp32, one thread, about {options.seconds:g} CPU s a training; "
-        f"smallest, largest and {FIXED} fixed architectures; {trained}",
+        f"smallest, largest and {FIXED} fixed architectures{trained}",
     )
 
 
