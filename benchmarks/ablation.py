@@ -21,18 +21,14 @@ import torch
 from tables import write_table
 from torch import Tensor, nn
 
-from nas import cost
-from nas.architecture import Architecture, Backbone, LayerChoice, Reducer
-from nas.config import DataConfig, TrainConfig
-from nas.evaluation.accuracy import count_correct
-from nas.evaluation.latency import LatencyMeter
-from nas.evaluation.scores import top1_percent
-from nas.model.feed_forward import add_branches, fuse_branches
-from nas.model.subnet import Subnet
-from nas.model.supernet import Supernet
+from nas.arch import Architecture, Backbone, LayerChoice, Reducer, cost
+from nas.data import ImageData, load_images
+from nas.evaluation import count_correct, top1_percent
+from nas.latency import LatencyMeter
+from nas.model import Subnet, Supernet, add_branches, fuse_branches
+from nas.settings import DataConfig, TrainConfig
 from nas.space import GENES, LayerDomain, Rules, SearchSpace
-from nas.training.data import ImageData, load_images
-from nas.training.trainer import SupernetTrainer
+from nas.training import SupernetTrainer
 
 BACKBONE = Backbone(image_size=32, patch_size=4, num_classes=10, head_dim=24)
 WIDTH, DEPTH = 96, 6

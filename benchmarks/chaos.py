@@ -24,18 +24,12 @@ from typing import Any
 import numpy as np
 import psutil
 
-from nas.architecture import Architecture
-from nas.errors import NasError, OutOfMemoryError
-from nas.evaluation.racing import Course
-from nas.evaluation.replay import ReplayEvaluator, ReplayTable
-from nas.metrics import MACS, TOP1, Objective
-from nas.pareto import ParetoFront
-from nas.run_directory import RunDirectory
-from nas.search.loop import Search
-from nas.search.ray_workers import RayWorkers
-from nas.search.study import ArchitectureStudy
-from nas.search.workers import InlineWorkers, Workers
-from nas.trial import Measurement, Trial, TrialState
+from nas.arch import Architecture
+from nas.base import NasError, OutOfMemoryError
+from nas.evaluation import Course, ReplayEvaluator, ReplayTable
+from nas.runs import Measurement, ParetoFront, RunDirectory, Trial, TrialState
+from nas.search import ArchitectureStudy, InlineWorkers, RayWorkers, Search, Workers
+from nas.settings import MACS, TOP1, Objective
 
 TABLE = Path(__file__).resolve().parent / "replay" / "digits.npz"
 KINDS = ("driver", "worker", "raylet", "storage")

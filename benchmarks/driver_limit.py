@@ -26,17 +26,11 @@ import numpy as np
 from search_overhead import CONDITIONS
 from tables import write_table
 
-from nas import cost
-from nas.config import SamplerName
-from nas.metrics import MACS, TOP1, Objective
-from nas.run_directory import RunDirectory
-from nas.search.loop import Search
-from nas.search.ray_workers import AHEAD
-from nas.search.standing import Progress
-from nas.search.study import WINDOW, ArchitectureStudy
-from nas.search.workers import Result, Task
+from nas.arch import cost
+from nas.runs import Measurement, RunDirectory
+from nas.search import AHEAD, WINDOW, ArchitectureStudy, Progress, Result, Search, Task
+from nas.settings import MACS, TOP1, Objective, SamplerName
 from nas.space import SearchSpace
-from nas.trial import Measurement
 
 SPACE = "search_spaces/joint_tiny.yaml"
 POPULATION_SIZE = 50

@@ -11,12 +11,11 @@ import torch
 from tables import write_table
 from train_speed import synthetic
 
-from nas.config import EvaluateConfig
-from nas.evaluation.evaluator import EvaluatorSetup, SubnetEvaluator
-from nas.metrics import LATENCY
-from nas.model.supernet import Supernet
+from nas.data import ImageSet
+from nas.evaluation import EvaluatorSetup, SubnetEvaluator
+from nas.model import Supernet
+from nas.settings import LATENCY, EvaluateConfig
 from nas.space import SearchSpace
-from nas.training.data import ImageSet
 
 NUM_IMAGES = 1000
 

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 from tables import write_table
 
-from nas.rehearsal import WATCH_S, memory_of, size_of
+from nas.jobs import WATCH_S, memory_of, size_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACES = ROOT / "search_spaces"

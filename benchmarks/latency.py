@@ -27,16 +27,20 @@ from scipy.stats import kendalltau
 from tables import write_table
 from torch import nn
 
-from nas.evaluation.evaluator import default_batch
-from nas.evaluation.exclusive import measure_alone
-from nas.evaluation.latency import LatencyMeter
-from nas.evaluation.profile import design
-from nas.evaluation.targets import own_cores, prepare
-from nas.latency_runs import profile_space, random_subnet
-from nas.model.subnet import Subnet
-from nas.progress import Reporter
+from nas.base import Reporter
+from nas.latency import (
+    LatencyMeter,
+    default_batch,
+    design,
+    measure_alone,
+    own_cores,
+    prepare,
+    profile_space,
+    random_subnet,
+)
+from nas.model import Subnet
+from nas.settings import Target, parse_target
 from nas.space import SearchSpace
-from nas.target import Target, parse_target
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACES = ("cifar_small", "joint_tiny")  # 32 px, batch 64; 224 px, batch 1

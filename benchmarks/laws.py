@@ -16,10 +16,8 @@ from tables import write_table
 from timm.models.vision_transformer import VisionTransformer
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas import cost
-from nas.architecture import Architecture, LayerChoice
-from nas.model.subnet import Subnet
-from nas.model.supernet import Supernet
+from nas.arch import Architecture, LayerChoice, cost
+from nas.model import Subnet, Supernet
 from nas.space import SearchSpace
 
 

@@ -19,9 +19,8 @@ from tables import write_table
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from nas import cost
-from nas.architecture import Architecture, Backbone, LayerChoice
-from nas.model.subnet import Subnet
+from nas.arch import Architecture, Backbone, LayerChoice, cost
+from nas.model import Subnet
 
 SHAPES = {
     "DeiT-Ti 224": (Backbone(image_size=224, patch_size=16), 192),

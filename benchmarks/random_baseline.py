@@ -15,17 +15,12 @@ import numpy as np
 import torch
 from tables import write_table
 
-from nas import cost
-from nas.evaluation.accuracy import count_correct
-from nas.evaluation.scores import top1_percent
-from nas.metrics import MACS, TOP1, Objective
-from nas.pareto import hypervolume
-from nas.pipeline import trained_supernet
-from nas.progress import Reporter
-from nas.run_directory import RunDirectory
-from nas.session import reopen
-from nas.space_file import space_of_run
-from nas.trial import TrialState
+from nas.arch import cost
+from nas.base import Reporter
+from nas.evaluation import count_correct, top1_percent
+from nas.jobs import reopen, trained_supernet
+from nas.runs import RunDirectory, TrialState, hypervolume, space_of_run
+from nas.settings import MACS, TOP1, Objective
 
 Values = list[tuple[float, float]]
 

@@ -26,19 +26,15 @@ import torch
 from scipy.stats import kendalltau
 from tables import write_table
 
-from nas import cost
-from nas.architecture import Architecture
-from nas.config import DataConfig, TrainConfig
-from nas.evaluation.accuracy import count_correct
-from nas.evaluation.scores import top1_percent
-from nas.metrics import MACS, TOP1, Objective
-from nas.model.supernet import Supernet
-from nas.pareto import hypervolume
-from nas.space import SearchSpace
-from nas.space_sampling import sample_near
-from nas.stand_alone import space_of_one
-from nas.training.data import ImageData, load_images
-from nas.training.trainer import SupernetTrainer
+from nas.arch import Architecture, cost
+from nas.data import ImageData, load_images
+from nas.evaluation import count_correct, top1_percent
+from nas.jobs import space_of_one
+from nas.model import Supernet
+from nas.runs import hypervolume
+from nas.settings import MACS, TOP1, DataConfig, Objective, TrainConfig
+from nas.space import SearchSpace, sample_near
+from nas.training import SupernetTrainer
 
 SANDWICH: dict[str, Any] = {"rule": "sandwich", "draw": "stratified"}
 SPOS: dict[str, Any] = {"rule": "single_path", "draw": "uniform", "ends": 0.0}

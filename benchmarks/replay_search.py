@@ -24,14 +24,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tables import REFERENCE, write_table
 
-from nas.evaluation.replay import ReplayEvaluator, ReplayTable
-from nas.metrics import MACS, TOP1, Objective
-from nas.pareto import hypervolume, non_dominated
-from nas.run_directory import RunDirectory, atomic_write_text
-from nas.search.loop import Search
-from nas.search.study import ArchitectureStudy
-from nas.search.workers import InlineWorkers
-from nas.trial import TrialState
+from nas.base import atomic_write_text
+from nas.evaluation import ReplayEvaluator, ReplayTable
+from nas.runs import RunDirectory, TrialState, hypervolume, non_dominated
+from nas.search import ArchitectureStudy, InlineWorkers, Search
+from nas.settings import MACS, TOP1, Objective
 
 TABLES = Path(__file__).resolve().parent / "replay"
 KEPT = REFERENCE.parent / "replay_search"

@@ -18,12 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from nas.evaluation.evaluator import SubnetEvaluator
-from nas.evaluation.replay import ReplayTable, all_architectures
-from nas.pipeline import CALIBRATION_ROUNDS, evaluator_setup, trained_supernet
-from nas.progress import Reporter, duration
-from nas.run_directory import RunDirectory
-from nas.session import reopen
+from nas.base import Reporter, duration
+from nas.evaluation import ReplayTable, SubnetEvaluator, all_architectures
+from nas.jobs import CALIBRATION_ROUNDS, evaluator_setup, reopen, trained_supernet
+from nas.runs import RunDirectory
 from nas.space import SearchSpace
 
 PART = 64  # architectures that are kept together

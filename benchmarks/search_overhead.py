@@ -16,16 +16,12 @@ import numpy as np
 import torch
 from tables import write_table
 
-from nas import cost
-from nas.architecture import Architecture
-from nas.metrics import LATENCY, MACS, TOP1, Objective
-from nas.model.supernet import Supernet
-from nas.run_directory import RunDirectory
-from nas.search.loop import Search
-from nas.search.study import ArchitectureStudy
-from nas.search.workers import InlineWorkers
+from nas.arch import Architecture, cost
+from nas.model import Supernet
+from nas.runs import Conditions, Measurement, RunDirectory
+from nas.search import ArchitectureStudy, InlineWorkers, Search
+from nas.settings import LATENCY, MACS, TOP1, Objective
 from nas.space import SearchSpace
-from nas.trial import Conditions, Measurement
 
 CONDITIONS = Conditions(
     device="none", precision="fp32", split="search", num_images=0, target="none", latency_batch_size=0,

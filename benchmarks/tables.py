@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nas.evaluation.evaluator import device_name
+from nas.latency import device_name
 
 REFERENCE = Path(__file__).resolve().parent.parent / "results" / "reference"
 

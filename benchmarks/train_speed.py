@@ -19,15 +19,12 @@ from tables import write_table
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional
 
-from nas import cost
-from nas.architecture import Architecture
-from nas.config import TrainConfig
-from nas.model.supernet import Supernet
+from nas.arch import Architecture, cost
+from nas.data import ImageData, ImageSet
+from nas.model import Supernet
+from nas.settings import TrainConfig
 from nas.space import SearchSpace
-from nas.training.data import ImageData, ImageSet
-from nas.training.sampling import drawn
-from nas.training.step import autocast
-from nas.training.trainer import SupernetTrainer
+from nas.training import SupernetTrainer, autocast, drawn
 
 BATCH = 128
 ONE_BY_ONE = "the same, one by one"

@@ -18,10 +18,9 @@ import torch
 from tables import write_table
 from train_speed import BATCH, synthetic
 
-from nas.config import RunConfig
+from nas.settings import RunConfig
 from nas.space import SearchSpace
-from nas.training.distributed import TrainerSetup
-from nas.training.world import World
+from nas.training import TrainerSetup, World
 
 WARM_UP = 2  # steps
 

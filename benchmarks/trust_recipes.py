@@ -17,15 +17,19 @@ from typing import Any
 import torch
 from tables import write_table
 
-from nas.architecture import Architecture
-from nas.config import flat_config
-from nas.pipeline import supernet_trainer, trained_supernet
-from nas.progress import Reporter
-from nas.run_directory import TRUST, RunDirectory
-from nas.session import Session, reopen
-from nas.trained_alone import stand_alone_setup
-from nas.trust import BASELINES, architecture_row, rank_statistics
-from nas.trust_run import inherited_top1
+from nas.arch import Architecture
+from nas.base import Reporter
+from nas.jobs import (
+    Session,
+    architecture_row,
+    inherited_top1,
+    reopen,
+    stand_alone_setup,
+    supernet_trainer,
+    trained_supernet,
+)
+from nas.runs import BASELINES, TRUST, RunDirectory, rank_statistics
+from nas.settings import flat_config
 
 
 def recipe_of(run: RunDirectory, first: RunDirectory) -> str:

@@ -16,14 +16,12 @@ import torch
 from tables import write_table
 from train_speed import synthetic
 
-from nas import cost
-from nas.architecture import Architecture
-from nas.config import EvaluateConfig
-from nas.evaluation.evaluator import EvaluatorSetup, build_evaluator, evaluator_arrays
-from nas.model.supernet import Supernet
-from nas.ray_connection import RayConnection
-from nas.search.ray_workers import RayWorkers
-from nas.search.workers import InlineWorkers, Task, Workers
+from nas.arch import Architecture, cost
+from nas.cluster import RayConnection
+from nas.evaluation import EvaluatorSetup, build_evaluator, evaluator_arrays
+from nas.model import Supernet
+from nas.search import InlineWorkers, RayWorkers, Task, Workers
+from nas.settings import EvaluateConfig
 from nas.space import SearchSpace
 
 SPACES = ("digits", "cifar_small")

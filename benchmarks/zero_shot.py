@@ -21,18 +21,23 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional
 
-from nas import cost
-from nas.architecture import Architecture, AttentionKind, Backbone, Hallucination, LayerChoice
-from nas.config import DataConfig
-from nas.evaluation.accuracy import count_correct
-from nas.evaluation.scores import top1_percent
-from nas.model.feed_forward import svd_factors
-from nas.model.supernet import Supernet
+from nas.arch import Architecture, AttentionKind, Backbone, Hallucination, LayerChoice, cost
+from nas.data import ImageData, load_images
+from nas.evaluation import count_correct, top1_percent
+from nas.initial import (
+    Calibration,
+    Weights,
+    calibrate,
+    initial_weights,
+    order_by_importance,
+    pair_heads,
+    plain_subnet,
+    redundancy_rows,
+    start_operators,
+)
+from nas.model import Supernet, svd_factors
+from nas.settings import DataConfig
 from nas.space import LayerDomain, Rules, SearchSpace
-from nas.training.calibration import Calibration, calibrate, redundancy_rows, start_operators
-from nas.training.data import ImageData, load_images
-from nas.training.ordering import order_by_importance, pair_heads
-from nas.training.pretrained import Weights, initial_weights, plain_subnet
 
 DEPTH, HEADS, RATIO = 6, 4, 4.0
 SMALL = Backbone(image_size=8, patch_size=2, num_classes=10, head_dim=12)

@@ -1,54 +1,25 @@
 """From an architecture to a measurement: top-1 with inherited weights, exact costs, latency extracted."""
 
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nas import cost
-from nas.architecture import Architecture
-from nas.config import EvaluateConfig, Precision
-from nas.errors import ConfigError, OutOfMemoryError
-from nas.evaluation.accuracy import count_correct
-from nas.evaluation.latency import LatencyMeter
-from nas.evaluation.profile import LatencyProfile, Predictor
-from nas.evaluation.racing import Course, race
-from nas.evaluation.scores import measurement
-from nas.evaluation.targets import described
-from nas.metrics import LATENCIES, LATENCY, Metric
-from nas.model.supernet import Supernet
+from nas.arch import Architecture, cost
+from nas.base import OutOfMemoryError
+from nas.data import ImageSet
+from nas.evaluation.accuracy import count_correct, measurement
+from nas.evaluation.protocol import Course
+from nas.evaluation.racing import race
+from nas.latency import LatencyMeter, LatencyProfile, Predictor, default_batch, described, device_name
+from nas.model import Supernet
+from nas.runs import Conditions, Measurement
+from nas.settings import LATENCIES, LATENCY, EvaluateConfig, Metric, Target, parse_target
 from nas.space import SearchSpace
-from nas.target import Target, parse_target
-from nas.training.data import ImageSet
-from nas.trial import Conditions, Measurement
-
-SMALLEST_BF16_MACS = 20_000_000  # per image, of the largest subnet
-
-
-class Evaluator(Protocol):
-    """Measures architectures under fixed conditions; the same one has the same values, latency aside."""
-
-    conditions: Conditions
-
-    def evaluate(
-        self, architecture: Architecture, course: Course | None = None, *, attempt: int = 0
-    ) -> Measurement:
-        """Measure, or stop where a rival is surely better (`Measurement.beaten_by`).
-
-        Args:
-            architecture: What to measure.
-            course: What it races over; None: every image is seen.
-            attempt: Earlier attempts that ran out of memory or killed their process; each halves the batch.
-
-        Raises:
-            EvaluationError: This candidate cannot be measured.
-        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,11 +107,6 @@ class EvaluatorSetup:
         shape = (backbone.in_chans, backbone.image_size, backbone.image_size)
         reference = supernet.extract(self.space.largest())
         return LatencyMeter(reference, shape, self.batch_of(target), target)
-
-
-def default_batch(image_size: int) -> int:
-    """Images per forward pass where nothing else is said: 1 from 128 px on, 64 below, where 1 is noise."""
-    return 1 if image_size >= 128 else 64
 
 
 class SubnetEvaluator:
@@ -240,44 +206,3 @@ def evaluator_arrays(supernet: Supernet, images: ImageSet) -> dict[str, NDArray[
     """The arrays that `build_evaluator` takes: weights and search images, and no test image."""
     weights = {f"weights/{name}": value.cpu().numpy() for name, value in supernet.state_dict().items()}
     return {**weights, "images": images.images.numpy(), "labels": images.labels.numpy()}
-
-
-def resolve_device(wanted: str) -> torch.device:
-    """The device behind `auto`, `cpu` or `cuda`.
-
-    Raises:
-        ConfigError: CUDA is asked for and not there.
-    """
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise ConfigError(
-            "--device cuda: torch sees no CUDA device", hint="--device cpu, or `search.py doctor`"
-        )
-    return torch.device("cuda" if wanted != "cpu" and available else "cpu")
-
-
-def resolve_precision(wanted: Precision, device: torch.device, largest_macs: int) -> str:
-    """`bf16` where the device multiplies bf16 matrices in hardware and they are large; or what is asked for.
-
-    Below 20 MMACs per image the casts cost more than they save: a training step of the digits space takes
-    1.2 to 1.4 times as long in bf16, one of the CIFAR space 0.6 (results/LOG.md).
-    """
-    if wanted != "auto":
-        return wanted
-    if largest_macs < SMALLEST_BF16_MACS:
-        return "fp32"
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
-
-
-def device_name(device: str) -> str:
-    """Such as `cpu: Intel(R) Xeon(R) Processor`."""
-    if device == "cuda":
-        return f"cuda: {torch.cuda.get_device_name()}"
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return "cpu: " + line.partition(":")[2].strip()
-    return f"cpu: {platform.processor() or platform.machine()}"

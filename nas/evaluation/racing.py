@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.evaluation.protocol import Course
+
 Z = 3.0
 """Standard deviations of what the images left may change. Measured: results/reference/replay_racing.csv."""
 
@@ -23,36 +25,6 @@ LOOKS = tuple(n / 32 for n in (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28))
 """Shares of the images after which an architecture is compared with its rivals."""
 
 ALIGNMENT = 64  # images; looks come after a multiple of it, so that batches stay whole
-
-
-@dataclass(frozen=True, slots=True)
-class Rival:
-    """A completed trial that may dominate what is measured now.
-
-    Attributes:
-        number: The trial's.
-        costs: Values of the objectives but top-1, all to be minimised, by name.
-        correct: Which images of the whole split it got right, packed by `numpy.packbits`.
-    """
-
-    number: int
-    costs: Mapping[str, float]
-    correct: bytes
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Course:
-    """What a trial races over.
-
-    Attributes:
-        rivals: Completed trials, usually the front.
-        order: [N] int32; the images, those on which architectures disagree most first.
-        doubt: [N] float32; how likely two architectures disagree on each, in that order.
-    """
-
-    rivals: tuple[Rival, ...]
-    order: NDArray[np.int32]
-    doubt: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

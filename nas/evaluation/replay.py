@@ -12,15 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.architecture import Architecture
-from nas.errors import EvaluationError, RunError
-from nas.evaluation.racing import Course, race, unpack
-from nas.evaluation.scores import measurement
-from nas.metrics import LATENCY, MACS, PARAMS
-from nas.space import SearchSpace
-from nas.space_file import parse_space
-from nas.space_walk import State, with_feed_forward
-from nas.trial import Conditions, Measurement
+from nas.arch import Architecture
+from nas.base import EvaluationError, RunError
+from nas.evaluation.accuracy import measurement
+from nas.evaluation.protocol import Course
+from nas.evaluation.racing import race, unpack
+from nas.runs import Conditions, Measurement
+from nas.settings import LATENCY, MACS, PARAMS
+from nas.space import SearchSpace, State, parse_space, with_feed_forward
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,1 +1,26 @@
-"""The one definition of the model, and the store of weights that all of them share."""
+"""Networks: layers, subnets, the supernet that holds the weights of them all."""
+
+from nas.model.block import Block
+from nas.model.families.vit import Subnet
+from nas.model.layers.attention import DynamicAttention
+from nas.model.layers.feed_forward import activation_aware_factors, add_branches, fuse_branches, svd_factors
+from nas.model.layers.maps import Guidance, Provided
+from nas.model.layers.static import log_mean_map, transport_map
+from nas.model.supernet import Supernet
+from nas.model.timm_entry import UNREADABLE
+
+__all__ = [
+    "UNREADABLE",
+    "Block",
+    "DynamicAttention",
+    "Guidance",
+    "Provided",
+    "Subnet",
+    "Supernet",
+    "activation_aware_factors",
+    "add_branches",
+    "fuse_branches",
+    "log_mean_map",
+    "svd_factors",
+    "transport_map",
+]

@@ -16,21 +16,15 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nas.architecture import (
-    Architecture,
-    Backbone,
-    LayerChoice,
-    LayerContext,
-    Reducer,
-    hallucinated_heads,
-    is_square,
-)
-from nas.errors import ArchitectureError, CheckpointError
-from nas.model import feed_forward, glad, hallucination, linear_attention, pooling, static_attention
-from nas.model.maps import Guidance
-from nas.model.subnet import Begun, Block, Subnet
-from nas.space import SearchSpace
-from nas.space_walk import LayerDomain, attention_choices, feed_forwards
+from nas.arch import Architecture, Backbone, LayerChoice, LayerContext, Reducer, hallucinated_heads, is_square
+from nas.base import ArchitectureError, CheckpointError
+from nas.model.block import Begun, Block
+from nas.model.families.vit import Subnet
+from nas.model.layers import feed_forward, glad, hallucination, pooling
+from nas.model.layers import linear as linear_attention
+from nas.model.layers import static as static_attention
+from nas.model.layers.maps import Guidance
+from nas.space import LayerDomain, SearchSpace, attention_choices, feed_forwards
 
 INITIAL = {
     **{f"reducer.{name}": first for name, first in {**pooling.INITIAL, **glad.INITIAL}.items()},

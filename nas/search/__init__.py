@@ -1,1 +1,31 @@
-"""The search: Optuna proposes architectures, workers measure them, the loop keeps the books."""
+"""What to propose next, who measures it, what is written down."""
+
+from nas.search import evolution, predictor
+from nas.search.actors import AHEAD, RayWorkers
+from nas.search.loop import Search
+from nas.search.reuse import known_measurements, reference_clocks
+from nas.search.standing import Progress
+from nas.search.study import WINDOW, ArchitectureStudy, check_database, window_of
+from nas.search.supernet_trials import Plan, run_trials
+from nas.search.workers import InlineWorkers, Result, Task, Workers
+
+__all__ = [
+    "AHEAD",
+    "WINDOW",
+    "ArchitectureStudy",
+    "InlineWorkers",
+    "Plan",
+    "Progress",
+    "RayWorkers",
+    "Result",
+    "Search",
+    "Task",
+    "Workers",
+    "check_database",
+    "evolution",
+    "known_measurements",
+    "predictor",
+    "reference_clocks",
+    "run_trials",
+    "window_of",
+]

@@ -11,7 +11,7 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.architecture import Architecture
+from nas.arch import Architecture
 from nas.space import SearchSpace
 
 PARENT_SHARE = 0.2  # of the population: its 10 of 50

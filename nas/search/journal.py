@@ -14,7 +14,7 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend
 
-from nas.errors import RunError
+from nas.base import RunError
 
 # Every record of a commit but its last one ends with this key, which Optuna ignores.
 MORE = b',"more":true}'

@@ -14,16 +14,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from nas.architecture import Architecture
-from nas.errors import ConfigError, RunError
-from nas.metrics import TOP1, Objective
-from nas.pareto import hypervolume, non_dominated
-from nas.run_directory import RunDirectory
+from nas.arch import Architecture
+from nas.base import ConfigError, RunError
+from nas.runs import Measurement, RunDirectory, Trial, TrialState, hypervolume, non_dominated
 from nas.search.standing import Clock, Progress, VisibleFront
 from nas.search.study import STORAGE_ERRORS, ArchitectureStudy
 from nas.search.workers import Result, Task, Workers
+from nas.settings import TOP1, Objective
 from nas.space import SearchSpace
-from nas.trial import Measurement, Trial, TrialState
 
 PATIENCE = 20  # repeats in a row before an architecture that was not seen yet is proposed
 TRIES = 200  # neighbours drawn in looking for one

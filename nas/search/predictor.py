@@ -15,10 +15,9 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from nas import cost
-from nas.architecture import Architecture, AttentionKind, Hallucination, Reducer
-from nas.metrics import LATENCIES, MACS, PARAMS, TOP1, Objective
-from nas.pareto import non_dominated
+from nas.arch import Architecture, AttentionKind, Hallucination, Reducer, cost
+from nas.runs import non_dominated
+from nas.settings import LATENCIES, MACS, PARAMS, TOP1, Objective
 from nas.space import SearchSpace
 
 MOST_POINTS = 384  # a Gaussian process learns from: its time grows with their third power

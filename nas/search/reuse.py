@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nas.errors import NasError
-from nas.evaluation.profile import PROFILE_NAME
-from nas.metrics import LATENCIES, LATENCY
-from nas.run_directory import MANIFEST, RunDirectory
+from nas.base import NasError
+from nas.latency import PROFILE_NAME
+from nas.runs import MANIFEST, Conditions, RunDirectory, TrialState
 from nas.search.loop import Known
-from nas.trial import Conditions, TrialState
+from nas.settings import LATENCIES, LATENCY
 
 
 def known_measurements(

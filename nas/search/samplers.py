@@ -18,11 +18,10 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISample
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.architecture import Architecture
-from nas.config import SamplerName
-from nas.metrics import LATENCIES, TOP1, Objective
+from nas.arch import Architecture
 from nas.search import evolution, predictor
 from nas.search.predictor import Observation
+from nas.settings import LATENCIES, TOP1, Objective, SamplerName
 from nas.space import SearchSpace
 
 ATTRIBUTE = "nas"

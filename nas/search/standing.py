@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.architecture import Architecture
-from nas.evaluation.racing import FIRST, Course, Rival, course_order
-from nas.metrics import TOP1, Objective
-from nas.pareto import non_dominated
-from nas.space_bounds import Constraints
-from nas.trial import Measurement, Trial
+from nas.arch import Architecture
+from nas.evaluation import FIRST, Course, Rival, course_order
+from nas.runs import Measurement, Trial, non_dominated
+from nas.settings import TOP1, Objective
+from nas.space import Constraints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,15 +15,13 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from nas.architecture import Architecture
-from nas.config import SamplerName
-from nas.designs import known_designs
-from nas.errors import RunError
-from nas.metrics import TOP1, Objective
+from nas.arch import Architecture
+from nas.base import RunError
+from nas.runs import Trial
 from nas.search.journal import GroupCommitJournal
 from nas.search.samplers import ATTRIBUTE, NumberedSampler, View, seed_words
-from nas.space import SearchSpace
-from nas.trial import Trial
+from nas.settings import TOP1, Objective, SamplerName
+from nas.space import SearchSpace, known_designs
 
 WINDOW = 8
 """Keeps up to 4 workers busy with 2 trials each; results then do not depend on the number of workers."""

@@ -28,13 +28,15 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
 
-from nas.config import TrainConfig
-from nas.errors import one_line
-from nas.ray_connection import RayConnection
+from nas.base import one_line
+from nas.cluster import RayConnection
+from nas.runs import SupernetTrial
 from nas.search.samplers import seed_words
-from nas.supernet_runs import SupernetTrial
-from nas.tune_config import TuneConfig, is_whole
+from nas.settings import TrainConfig, TuneConfig, is_whole
 
 # Before Ray Tune is imported: no files and no words of its own, and Ctrl-C ends it.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -43,10 +45,6 @@ os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
 os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # what failed has no score
-
-from ray import tune
-from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search.optuna import OptunaSearch
 
 SCORE, EPOCH, FAILED = "score", "epoch", "failed"
 MAX_DEATHS = 2  # of a trial's process (out of memory, a lost node); it then goes on from its checkpoint

@@ -5,24 +5,19 @@ Whatever happens to one architecture ends as its `Result`, an error with a reaso
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from numpy.typing import NDArray
-
-from nas.architecture import Architecture
-from nas.errors import NasError, OutOfMemoryError, one_line
-from nas.trial import Measurement
+from nas.arch import Architecture
+from nas.base import OutOfMemoryError, one_line
+from nas.cluster import ATTEMPTS, Arrays, quarantined, reason_of
+from nas.runs import Measurement
 
 if TYPE_CHECKING:  # keeps torch out of this import
-    from nas.evaluation.evaluator import Evaluator
-    from nas.evaluation.racing import Course
+    from nas.evaluation import Course, Evaluator
 
-Arrays = Mapping[str, NDArray[Any]]
 Build = Callable[[Arrays], "Evaluator"]
-
-ATTEMPTS = 3  # of an architecture that kills its worker or runs out of memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +126,3 @@ def measure(evaluator: "Evaluator", task: Task, attempt: int = 0) -> Result:
     except Exception as error:  # noqa: BLE001 - whatever a candidate does, the search goes on (law 6)
         return Result(task.number, None, reason_of(error))
     return Result(task.number, None, ", ".join(bad)) if bad else Result(task.number, measurement, None)
-
-
-def quarantined(reason: str) -> str:
-    """Why an architecture is not tried again."""
-    return f"quarantined: {reason} after {ATTEMPTS} attempts"
-
-
-def reason_of(error: BaseException) -> str:
-    """An exception in one line."""
-    return one_line(error.message if isinstance(error, NasError) else f"{type(error).__name__}: {error}")

@@ -7,8 +7,8 @@ from PIL import Image
 from timm.data import Mixup, create_transform
 from torch import Tensor, nn
 
-from nas.config import TrainConfig
-from nas.training.data import ImageData
+from nas.data import ImageData
+from nas.settings import TrainConfig
 
 LEAST_CROPPED = 16  # pixels; of an 8 px digit, a crop leaves too little to read
 ASPECT = (3 / 4, 4 / 3)

@@ -16,8 +16,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nas.errors import CheckpointError
-from nas.run_directory import atomic_write_text
+from nas.base import CheckpointError, atomic_write_text
 
 _NOTHING: Mapping[str, Mapping[str, Any]] = {}
 KEPT = 2  # the newest, and one in case the newest was being replaced when the power failed

@@ -13,9 +13,9 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.config import Distillation
-from nas.errors import ConfigError
-from nas.training.pretrained import UNREADABLE
+from nas.base import ConfigError
+from nas.model import UNREADABLE  # which registers our networks with timm: an exported one can teach, too
+from nas.settings import Distillation
 
 ALPHAS = (-1.0, 1.0)
 CLIP = 5.0
@@ -109,8 +109,6 @@ def _load(spec: str) -> Any:
     kind, _, name = spec.partition(":")
     if kind not in ("timm", "local-dir") or not name:
         raise ConfigError(f"--teacher {spec}: not understood", hint="timm:NAME or local-dir:DIR")
-    import nas.model.subnet  # noqa: F401 - an exported network of ours can teach, too
-
     try:
         if kind == "local-dir":
             json.loads((Path(name) / "config.json").read_text())

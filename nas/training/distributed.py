@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from nas.config import RunConfig
-from nas.errors import NasError, RunError, one_line
-from nas.model.supernet import Supernet
-from nas.ray_connection import RayConnection
+from nas.base import NasError, RunError, one_line
+from nas.cluster import RayConnection
+from nas.data import ImageData, ImageSet
+from nas.model import Supernet
+from nas.settings import RunConfig
 from nas.space import SearchSpace
-from nas.training.data import ImageData, ImageSet
 from nas.training.distill import Teacher
 from nas.training.health import TrainProgress
 from nas.training.trainer import ALONE, SupernetTrainer

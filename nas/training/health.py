@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.run_directory import atomic_write_text
+from nas.base import atomic_write_text
 
 LOGGED = 200  # rows of a whole training
 SMOOTHING = 0.95  # of the losses shown: a step's own are noise

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from nas.architecture import Architecture
-from nas.config import TrainConfig
+from nas.arch import Architecture
+from nas.settings import TrainConfig
 from nas.space import SearchSpace, Value
 
 STAGES = (

@@ -19,13 +19,13 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
-from nas.config import TrainConfig
-from nas.errors import TrainingError
-from nas.model.supernet import Supernet
-from nas.run_directory import TRAINING_LOG
+from nas.base import TrainingError
+from nas.data import ImageData
+from nas.model import Supernet
+from nas.runs import TRAINING_LOG
+from nas.settings import TrainConfig
 from nas.training.augmentation import Augmentation
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
-from nas.training.data import ImageData
 from nas.training.health import MAX_RESTARTS, RESTART_LR, DivergedError, TrainLog, TrainProgress, smoothed
 from nas.training.sampling import drawn
 from nas.training.step import Step

@@ -2,10 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from nas.errors import EvaluationError
-from nas.evaluation.accuracy import count_correct
-from nas.evaluation.scores import top1_percent, wilson_interval
-from nas.training.data import ImageSet
+from nas.base.errors import EvaluationError
+from nas.data.images import ImageSet
+from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval
 
 FIXED = {"device": torch.device("cpu"), "precision": "fp32"}
 

@@ -5,26 +5,24 @@ import pytest
 import torch
 from small_runs import digits, one_thread, tiny_space
 
-from nas import cost
-from nas.config import EvaluateConfig
-from nas.errors import ConfigError, DataError, EvaluationError
-from nas.evaluation.accuracy import count_correct
+from nas.arch import cost
+from nas.base.errors import ConfigError, DataError, EvaluationError
+from nas.data.images import sealed_test_split
+from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.evaluation.evaluator import (
     EvaluatorSetup,
     SubnetEvaluator,
     build_evaluator,
-    device_name,
     evaluator_arrays,
     is_out_of_memory,
-    resolve_device,
-    resolve_precision,
 )
-from nas.evaluation.racing import Course, Rival, course_order
-from nas.evaluation.scores import top1_percent
-from nas.metrics import LATENCIES, LATENCY
+from nas.evaluation.protocol import Course, Rival
+from nas.evaluation.racing import course_order
+from nas.latency.device import device_name, resolve_device, resolve_precision
 from nas.model.supernet import Supernet
-from nas.target import parse_target
-from nas.training.data import sealed_test_split
+from nas.settings.config import EvaluateConfig
+from nas.settings.metrics import LATENCIES, LATENCY
+from nas.settings.target import parse_target
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from nas.evaluation.racing import ALIGNMENT, Course, Rival, course_order, leads, looks, race, unpack
+from nas.evaluation.protocol import Course, Rival
+from nas.evaluation.racing import ALIGNMENT, course_order, leads, looks, race, unpack
 
 IMAGES = 1024
 COSTS = {"macs": 2.0, "latency_ms": 2.0}

@@ -3,9 +3,10 @@ import pytest
 import small_spaces
 from replay_tables import small_table
 
-from nas import cost
-from nas.errors import EvaluationError, RunError
-from nas.evaluation.racing import Course, Rival, course_order
+from nas.arch import cost
+from nas.base.errors import EvaluationError, RunError
+from nas.evaluation.protocol import Course, Rival
+from nas.evaluation.racing import course_order
 from nas.evaluation.replay import ReplayEvaluator, ReplayTable, all_architectures
 
 TABLE = small_table()

@@ -8,11 +8,13 @@ import torch
 from factories import backbone
 from small_spaces import every_choice, listed, randomise, space
 
-from nas.architecture import Architecture, AttentionKind, Backbone, Hallucination, LayerChoice, Reducer
-from nas.errors import ArchitectureError
+from nas.arch.architecture import Architecture, AttentionKind, Hallucination, LayerChoice, Reducer
+from nas.arch.backbone import Backbone
+from nas.base.errors import ArchitectureError
 from nas.model import supernet as supernet_file
 from nas.model.supernet import Supernet
-from nas.space import LayerDomain, Rules, SearchSpace
+from nas.space.domain import LayerDomain, Rules
+from nas.space.space import SearchSpace
 
 SPACE = space()
 

@@ -7,10 +7,12 @@ import torch
 from small_spaces import every_choice, randomise, space
 from timm.models.vision_transformer import VisionTransformer
 
-from nas.architecture import Architecture, Backbone, LayerChoice
-from nas.errors import CheckpointError
+from nas.arch.architecture import Architecture, LayerChoice
+from nas.arch.backbone import Backbone
+from nas.base.errors import CheckpointError
 from nas.model.supernet import Supernet
-from nas.space import LayerDomain, SearchSpace
+from nas.space.domain import LayerDomain
+from nas.space.space import SearchSpace
 
 
 def images(batch_size: int) -> torch.Tensor:

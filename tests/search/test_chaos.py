@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.chaos import KINDS, endure, outline, undisturbed
-from nas.trial import TrialState
+from nas.runs.trial import TrialState
 
 
 @pytest.mark.ray

@@ -12,7 +12,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from nas.errors import RunError
+from nas.base.errors import RunError
 from nas.search.journal import GroupCommitJournal
 
 REPOSITORY = Path(__file__).parents[2]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from search_fakes import digits, outline, search
 
-from nas.run_directory import RunDirectory
+from nas.runs.directory import RunDirectory
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "helpers"
 NUM_TRIALS = 80
 
 

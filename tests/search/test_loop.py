@@ -8,14 +8,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from search_fakes import AnalyticEvaluator, ShuffledWorkers, digits, new_run, outline, search, tiny_space
 
-from nas import cost
-from nas.errors import ConfigError, RunError
-from nas.pareto import ParetoFront
-from nas.run_directory import RunDirectory
+from nas.arch import cost
+from nas.base.errors import ConfigError, RunError
+from nas.runs.directory import RunDirectory
+from nas.runs.front import ParetoFront
+from nas.runs.trial import TrialState
 from nas.search.loop import Search
 from nas.search.workers import InlineWorkers
-from nas.space import SearchSpace
-from nas.trial import TrialState
+from nas.space.space import SearchSpace
 
 
 def states(trials):

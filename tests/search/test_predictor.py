@@ -5,10 +5,10 @@ import pytest
 from replay_tables import small_table
 from search_fakes import AnalyticEvaluator, digits
 
-from nas.metrics import LATENCY, MACS, PARAMS, TOP1, Objective
-from nas.pareto import hypervolume
+from nas.runs.dominance import hypervolume
 from nas.search.predictor import Observation, _most_hypervolume, features, propose
-from nas.space import Constraints
+from nas.settings.metrics import LATENCY, MACS, PARAMS, TOP1, Objective
+from nas.space.constraints import Constraints
 
 TABLE = small_table()
 OBJECTIVES = (Objective(TOP1, 10.0), Objective(MACS, 1.1 * float(TABLE.macs.max())))

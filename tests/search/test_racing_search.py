@@ -8,14 +8,15 @@ from replay_tables import small_table
 from search_fakes import ShuffledWorkers, new_run, outline
 
 from nas.evaluation.replay import ReplayEvaluator
-from nas.metrics import MACS, TOP1, Objective
-from nas.pareto import ParetoFront, non_dominated
-from nas.run_directory import RunDirectory
+from nas.runs.directory import RunDirectory
+from nas.runs.dominance import non_dominated
+from nas.runs.front import ParetoFront
+from nas.runs.trial import Trial, TrialState
 from nas.search.loop import Search
 from nas.search.reuse import known_measurements
 from nas.search.study import ArchitectureStudy
 from nas.search.workers import InlineWorkers
-from nas.trial import Trial, TrialState
+from nas.settings.metrics import MACS, TOP1, Objective
 
 TABLE = small_table(num_images=1600)
 OBJECTIVES = (Objective(TOP1, 0.0), Objective(MACS, 1.1 * float(TABLE.macs.max())))

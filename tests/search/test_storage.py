@@ -23,13 +23,13 @@ from optuna.storages.journal import JournalFileBackend
 from search_fakes import AnalyticEvaluator, outline, search
 from storage_driver import HELD_AFTER, search_in, small_space
 
-from nas.architecture import Architecture
-from nas.errors import RunError
-from nas.run_directory import RunDirectory
+from nas.arch.architecture import Architecture
+from nas.base.errors import RunError
+from nas.runs.directory import RunDirectory
+from nas.runs.trial import Measurement, Trial
 from nas.search.journal import GroupCommitJournal
-from nas.trial import Measurement, Trial
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "helpers"
 NUM_TRIALS = 18
 PASSWORD = "correct-horse"
 

@@ -7,11 +7,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from search_fakes import AnalyticEvaluator, digits, make_study, tiny_space
 
-from nas.designs import known_designs
-from nas.errors import RunError
-from nas.metrics import MACS, TOP1, Objective
+from nas.base.errors import RunError
+from nas.runs.trial import TrialState as State
 from nas.search.study import WINDOW, ArchitectureStudy
-from nas.trial import TrialState as State
+from nas.settings.metrics import MACS, TOP1, Objective
+from nas.space.designs import known_designs
 
 SAMPLERS = ("predictor", "nsga2", "nsga3", "tpe", "evolution", "random")  # and gp, whose asks take seconds
 

@@ -18,13 +18,14 @@ from small_runs import (
     tiny_space,
 )
 
-from nas.errors import RunError
-from nas.front_point import FrontPoint
-from nas.pareto import ParetoFront
-from nas.pipeline import Budget
-from nas.run_directory import RunDirectory
-from nas.search.supernet_trials import EPOCH, FAILED, SCORE, Plan, _Search
-from nas.supernet_runs import (
+from nas.base.errors import RunError
+from nas.jobs.session import Budget
+from nas.jobs.several import _shares
+from nas.jobs.several_trial import probe_set
+from nas.runs.directory import RunDirectory
+from nas.runs.front import ParetoFront
+from nas.runs.point import FrontPoint
+from nas.runs.supernets import (
     OWNER,
     SupernetTrial,
     owner,
@@ -33,9 +34,8 @@ from nas.supernet_runs import (
     supernet_trials,
     union_points,
 )
-from nas.supernet_trial import probe_set
-from nas.supernet_union import _shares
-from nas.tune_config import TuneConfig
+from nas.search.supernet_trials import EPOCH, FAILED, SCORE, Plan, _Search
+from nas.settings.tune import TuneConfig
 
 COUNT = 4
 TUNE = {

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from search_fakes import AnalyticEvaluator, Weigher, build_analytic, digits, outline, search
 
-from nas.errors import ConfigError, RunError
-from nas.search.ray_workers import RayWorkers
+from nas.base.errors import ConfigError, RunError
+from nas.search.actors import RayWorkers
 from nas.search.workers import ATTEMPTS, InlineWorkers, Task
 
 TIMEOUT_S = 3.0
@@ -94,7 +94,7 @@ def test_ray_workers_need_a_worker():
 
 def test_a_cluster_that_does_not_answer_is_one_clear_error():
     code = (
-        "from nas.search.ray_workers import RayWorkers; from nas.errors import RunError\n"
+        "from nas.search import RayWorkers; from nas.base import RunError\n"
         "try: RayWorkers(dict, {}, 1, 'nonsense', 1.0)\n"
         "except RunError as error: print(error.message)"
     )

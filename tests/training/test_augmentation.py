@@ -2,7 +2,7 @@ import pytest
 import torch
 from small_runs import few_digits, image_data
 
-from nas.config import TrainConfig
+from nas.settings.config import TrainConfig
 from nas.training.augmentation import Augmentation
 from nas.training.trainer import seed_everything
 

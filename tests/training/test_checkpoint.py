@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nas.errors import CheckpointError
+from nas.base.errors import CheckpointError
 from nas.training.checkpoint import KEPT, load_checkpoint, save_checkpoint
 
 IDENTITY = {"space": "abc", "recipe": {"lr": 0.1}}

@@ -3,7 +3,7 @@ import timm
 import torch
 from torch.nn import functional
 
-from nas.errors import ConfigError
+from nas.base.errors import ConfigError
 from nas.training.distill import Teacher, divergences
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from small_runs import few_digits, one_thread, tiny_space
 
-from nas.config import RunConfig
-from nas.errors import CheckpointError, RunError, TrainingError
+from nas.base.errors import CheckpointError, RunError, TrainingError
+from nas.settings.config import RunConfig
 from nas.training import distributed
 from nas.training.distributed import TrainerSetup, train_distributed
 from nas.training.sampling import drawn

@@ -2,10 +2,10 @@ import pytest
 import torch
 from small_runs import few_digits, one_thread, tiny_space
 
-from nas.config import TrainConfig
 from nas.model.supernet import Supernet
-from nas.space_file import parse_space
-from nas.training.guidance import guidance_at
+from nas.settings.config import TrainConfig
+from nas.space.space import parse_space
+from nas.training.step import guidance_at
 from nas.training.trainer import SupernetTrainer
 
 AIDED = """

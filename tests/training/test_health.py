@@ -5,9 +5,9 @@ import pytest
 import torch
 from small_runs import few_digits, one_thread, tiny_space, trainer
 
-from nas.config import TrainConfig
-from nas.errors import TrainingError
+from nas.base.errors import TrainingError
 from nas.model.supernet import Supernet
+from nas.settings.config import TrainConfig
 from nas.training.trainer import SupernetTrainer, check_batch
 
 

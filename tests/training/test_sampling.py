@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from small_runs import tiny_space
 
-from nas import cost
-from nas.config import TrainConfig
-from nas.space import SearchSpace
+from nas.arch import cost
+from nas.settings.config import TrainConfig
+from nas.space.space import SearchSpace
 from nas.training.sampling import STAGES, drawn, free_genes
 
 

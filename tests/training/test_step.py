@@ -4,9 +4,9 @@ import torch
 from small_runs import few_digits, one_thread, tiny_space
 from torch.nn import functional
 
-from nas.config import TrainConfig
 from nas.model.supernet import Supernet
-from nas.space import SearchSpace
+from nas.settings.config import TrainConfig
+from nas.space.space import SearchSpace
 from nas.training.distill import divergences
 from nas.training.step import Step
 from nas.training.world import World

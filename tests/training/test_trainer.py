@@ -2,11 +2,10 @@ import pytest
 import torch
 from small_runs import digits, few_digits, greys, one_thread, tiny_space, trainer
 
-from nas.config import TrainConfig
-from nas.errors import CheckpointError, TrainingError
-from nas.evaluation.accuracy import count_correct
-from nas.evaluation.scores import top1_percent
+from nas.base.errors import CheckpointError, TrainingError
+from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.model.supernet import Supernet
+from nas.settings.config import TrainConfig
 from nas.training.trainer import SupernetTrainer
 
 

@@ -1,0 +1,59 @@
+"""What every package stands on: errors, files that are never half-written, words, progress."""
+
+from nas.base.errors import (
+    ArchitectureError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    EvaluationError,
+    ExportError,
+    InputFileError,
+    NasError,
+    NoResultError,
+    OutOfMemoryError,
+    RunError,
+    SearchSpaceError,
+    TrainingError,
+    one_line,
+)
+from nas.base.files import (
+    SCHEMA_VERSION,
+    atomic_write_bytes,
+    atomic_write_text,
+    check_schema,
+    scratch_path,
+    sync_folder,
+    to_json_text,
+)
+from nas.base.progress import Bar, Reporter
+from nas.base.words import duration, format_choices, unit_column, unit_of
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "ArchitectureError",
+    "Bar",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "EvaluationError",
+    "ExportError",
+    "InputFileError",
+    "NasError",
+    "NoResultError",
+    "OutOfMemoryError",
+    "Reporter",
+    "RunError",
+    "SearchSpaceError",
+    "TrainingError",
+    "atomic_write_bytes",
+    "atomic_write_text",
+    "check_schema",
+    "duration",
+    "format_choices",
+    "one_line",
+    "scratch_path",
+    "sync_folder",
+    "to_json_text",
+    "unit_column",
+    "unit_of",
+]

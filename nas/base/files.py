@@ -1,0 +1,66 @@
+"""Files that are never half-written: atomic writes, JSON, schema versions."""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.base.errors import RunError
+
+SCHEMA_VERSION = 1
+
+
+def atomic_write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file's content: a reader, or a crash at any instant, sees the old bytes or the new ones."""
+    scratch = scratch_path(path)
+    try:
+        with scratch.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def atomic_write_text(path: Path, content: str) -> None:
+    """`atomic_write_bytes` of UTF-8."""
+    atomic_write_bytes(path, content.encode())
+
+
+def scratch_path(path: Path) -> Path:
+    """A name beside `path` that no other process takes, hidden, for a file that will replace it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names within a folder last a power cut: what was created, renamed or removed there."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def to_json_text(values: Any) -> str:
+    """JSON as it is written into a run: sorted, indented; a RunError where a number is not finite."""
+    try:
+        return json.dumps(values, sort_keys=True, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise RunError(f"not written, because JSON cannot hold it: {error}") from error
+
+
+def check_schema(values: Any, source: object) -> None:
+    """Raise a RunError where `schema_version` is missing, no number, or newer than this program's."""
+    version = values.get("schema_version") if isinstance(values, Mapping) else None
+    if type(version) is not int or version < 1:
+        raise RunError(f"{source}: schema_version must be a positive number, got {version!r}")
+    if version > SCHEMA_VERSION:
+        raise RunError(
+            f"{source}: schema_version {version} is newer than this program reads ({SCHEMA_VERSION})",
+            hint="upgrade this program, or look at the run with the version that wrote it",
+        )

@@ -1,0 +1,75 @@
+"""Words for people while something long is running: on standard error, never on standard output."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+PLAIN_EVERY_S = 10.0  # without a terminal: one line this often, and one at the end
+
+
+class Bar(Protocol):
+    """Progress of one long piece of work."""
+
+    def __call__(self, done: int, total: int | None, text: str) -> None:
+        """Show that `done` of `total` is done."""
+
+
+class Reporter:
+    """Lines and progress bars on standard error; a bar that is redrawn on a terminal, plain lines elsewhere.
+
+    Args:
+        quiet: Only errors are shown (by the caller).
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._live = sys.stderr.isatty()
+
+    def line(self, label: str, text: str) -> None:
+        """One line: a label of a word, and what is to be said."""
+        if not self.quiet:
+            print(f"{label:<10}{text}", file=sys.stderr, flush=True)  # noqa: T201 - this is the one place
+
+    @contextmanager
+    def bar(self, label: str) -> Iterator[Bar]:
+        """A progress bar for the duration of a `with` block."""
+        if self.quiet:
+            yield lambda *_: None
+        elif self._live:
+            with self._rich_bar(label) as bar:
+                yield bar
+        else:
+            yield self._plain_bar(label)
+
+    @contextmanager
+    def _rich_bar(self, label: str) -> Iterator[Bar]:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task(label, total=None, text="")
+
+            def show(done: int, total: int | None, text: str) -> None:
+                progress.update(task, completed=done, total=total, text=text)
+
+            yield show
+
+    def _plain_bar(self, label: str) -> Bar:
+        shown = time.monotonic()
+
+        def show(done: int, total: int | None, text: str) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if done == total or now - shown >= PLAIN_EVERY_S:
+                shown = now
+                self.line(label, text)
+
+        return show

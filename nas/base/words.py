@@ -1,0 +1,33 @@
+"""Numbers in words: units, counts, durations."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def duration(seconds: float) -> str:
+    """Such as `0:42` or `1:02:03`."""
+    whole = max(round(seconds), 0)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def unit_of(values: Iterable[float]) -> tuple[float, str]:
+    """(factor, prefix) that suits the largest value: 1e9 `G`, 1e6 `M`, 1e3 `k` or 1 and no prefix."""
+    largest = max((value for value in values if math.isfinite(value)), default=0.0)
+    return next(((f, p) for f, p in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if largest >= f), (1.0, ""))
+
+
+def unit_column(label: str, values: Sequence[float]) -> tuple[str, list[str]]:
+    """Header with one unit, cells with one number of decimals: 3 digits of the largest, 2 of the least."""
+    factor, prefix = unit_of(values)
+    sizes = [math.log10(value / factor) for value in values if math.isfinite(value) and value > 0] or [0.0]
+    wanted = max(2 - math.floor(max(sizes)), 1 - math.floor(min(sizes)))
+    decimals = 0 if factor == 1 else min(max(wanted, 0), 3)
+    cells = ["-" if math.isnan(value) else f"{value / factor:.{decimals}f}" for value in values]
+    return (f"{prefix}MACs" if label == "MACs" else f"{label} ({prefix})" if prefix else label), cells
+
+
+def format_choices(values: Iterable[Any]) -> str:
+    """Values as a person would list them: `[1, 2]`, strings without quotes."""
+    return f"[{', '.join(str(value) for value in values)}]"

@@ -1,0 +1,320 @@
+"""A model bundle: the files it holds, and the comparison that every bundle has to pass.
+
+Each format is loaded from its files, as a user would, and compared with the searched network and its row of
+the table: content of the files, logits at several batch sizes, parameters, MACs.
+"""
+
+import copy
+import hashlib
+import importlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas.arch import Architecture, Backbone
+from nas.base import ConfigError, ExportError, NasError, check_schema
+from nas.model import Subnet
+
+FILES: Mapping[str, tuple[str, ...]] = {
+    "timm": ("model.safetensors", "config.json"),
+    "pt2": ("model.pt2",),
+    "onnx": ("model.onnx",),
+    "openvino": ("openvino_model.bin", "openvino_model.xml"),
+}
+"""Files of every format, the one with the weights first."""
+
+DEFAULT_FORMATS = ("timm", "pt2", "onnx")
+
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+"""Packages beyond torch and timm that write a format; the last one runs it."""
+
+ARCHITECTURE, TABLE, PROVENANCE, CARD = "architecture.json", "metrics.json", "provenance.json", "README.md"
+OWN_FILES = frozenset({ARCHITECTURE, TABLE, PROVENANCE, CARD}.union(*FILES.values()))
+
+TOLERANCE: Mapping[str, float] = {"timm": 0.0, "pt2": 0.0, "onnx": 1e-4, "openvino": 1e-4}
+"""Greatest difference of a logit on a CPU in fp32. The first two run the same kernels: they are bit-equal."""
+
+BATCHES = (1, 2, 7)  # 1 is what exporters like to bake in, 7 is what nobody traced with
+GRAPH_ALLOWANCE = 4 * 2**20  # bytes for the graph, and for the sample input that torch.export keeps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormatReport:
+    """One format of a bundle, as it came back from disk.
+
+    Attributes:
+        format: Key of `FILES`.
+        file: The file with the weights.
+        size_bytes: Its size.
+        max_delta: Greatest absolute difference of a logit from the reference, by batch size.
+        seconds: Wall time to write (on export), load and compare it.
+
+    """
+
+    format: str
+    file: str
+    size_bytes: int
+    max_delta: Mapping[int, float]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        deltas = {str(batch): delta for batch, delta in self.max_delta.items()}
+        return {name: getattr(self, name) for name in self.__slots__} | {"max_delta": deltas}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport:
+    """A bundle that passed the comparison.
+
+    Attributes:
+        directory: The folder.
+        digest: Identity of the architecture.
+        formats: One report a format, in the order of `FILES`.
+
+    """
+
+    directory: Path
+    digest: str
+    formats: tuple[FormatReport, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        files = [report.to_dict() for report in self.formats]
+        return {"directory": str(self.directory), "digest": self.digest, "files": files}
+
+
+def verify_bundle(directory: str | Path, *, on_step: Callable[[str], None] = lambda _: None) -> ExportReport:
+    """Repeat the comparison of `export_bundle`; the first format is what the others are compared with.
+
+    Raises:
+        ConfigError: A package that reads one of the formats is missing.
+        ExportError: Not a bundle, or files, logits, parameters or MACs differ; lists every difference.
+
+    """
+    folder = Path(directory).absolute()
+    return ExportReport(
+        directory=folder, digest=_read(folder)[1].digest, formats=compare(folder, None, on_step)
+    )
+
+
+def require(formats: Iterable[str], *, to_write: bool) -> None:
+    """Import the packages that the formats need, to read them or also to write them.
+
+    Raises:
+        ConfigError: Names all that are missing.
+
+    """
+    problems, missing = [], []
+    for name in formats:
+        needed = NEEDED.get(name, ()) if to_write else NEEDED.get(name, ())[-1:]
+        absent = [module for module in needed if not _is_importable(module)]
+        if absent:
+            problems.append(f"the {name} format needs {' and '.join(absent)}, which cannot be imported")
+            missing += absent
+    if problems:
+        raise ConfigError(
+            "; ".join(problems),
+            hint=f"pip install {' '.join(dict.fromkeys(missing))}, or choose other formats",
+        )
+
+
+def _is_importable(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def file_facts(folder: Path, name: str) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of the files of a format, by file name."""
+    return {
+        file: {"size_bytes": (folder / file).stat().st_size, "sha256": _sha256(folder / file)}
+        for file in FILES[name]
+    }
+
+
+def compare(
+    folder: Path, reference: Subnet | None, on_step: Callable[[str], None]
+) -> tuple[FormatReport, ...]:
+    """Load every format from its files and compare it with the reference and the table.
+
+    Args:
+        folder: The bundle.
+        reference: The searched network, on a CPU in fp32; None takes the bundle's first format.
+        on_step: Told in a few words what begins.
+
+    Raises:
+        ConfigError: The package that runs a format is missing.
+        ExportError: Lists every difference.
+
+    """
+    table, architecture, backbone = _read(folder)
+    formats = [name for name in FILES if name in table["formats"]]
+    require(formats, to_write=False)
+    problems = list(_wrong_digests(table, architecture, reference))
+    images = {batch: _images(batch, backbone) for batch in BATCHES}
+    expected = None if reference is None else _logits(reference, images)
+    counted: nn.Module | None = None
+    reports = []
+    for name in formats:
+        on_step(f"{name}: reload and compare")
+        started = time.perf_counter()
+        damage = list(_damage(folder, name, table["formats"][name]["files"], table["params"]))
+        problems += damage
+        if damage:
+            continue  # nothing loads a file that somebody else wrote
+        try:
+            loaded = _load(name, folder)
+            logits = _logits(loaded.run, images)
+        except Exception as error:  # noqa: BLE001 - four runtimes raise what they like
+            problems.append(f"{name}: does not load and run: {type(error).__name__}: {error}")
+            continue
+        expected = expected or logits
+        deltas = {batch: _delta(logits[batch], expected[batch]) for batch in BATCHES}
+        problems += [
+            f"{name}: logits differ by {delta:.3g} at batch size {batch}, allowed are {TOLERANCE[name]:g}"
+            for batch, delta in deltas.items()
+            if not delta <= TOLERANCE[name]  # so written, NaN is a difference
+        ]
+        if loaded.params not in (None, table["params"]):
+            problems.append(f"{name}: {loaded.params:,} parameters, the table has {table['params']:,}")
+        counted = counted or loaded.module
+        size, seconds = (folder / FILES[name][0]).stat().st_size, time.perf_counter() - started
+        reports.append(
+            FormatReport(format=name, file=FILES[name][0], size_bytes=size, max_delta=deltas, seconds=seconds)
+        )
+    problems += _wrong_macs(table["macs"], _count_flops(counted, architecture, backbone))
+    if problems:
+        count = f"{len(problems)} difference{'s' if len(problems) > 1 else ''}"
+        raise ExportError(
+            f"the bundle is not the searched network: {count}\n" + "\n".join(f"  {p}" for p in problems),
+            hint="do not use these files; export again, and report it where that fails too",
+        )
+    return tuple(reports)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], Architecture, Backbone]:
+    """Read the table, the architecture and the fixed part that a bundle says it holds."""
+    try:
+        table = json.loads((folder / TABLE).read_text(encoding="utf-8"))
+        check_schema(table, TABLE)
+        architecture = Architecture.from_json((folder / ARCHITECTURE).read_text(encoding="utf-8"))
+        backbone = Backbone(**table["backbone"])
+        written = table["formats"]
+        facts = {file: written[name]["files"][file]["sha256"] for name in written for file in FILES[name]}
+        numbers = [table["macs"], table["params"]]
+        if not (facts and isinstance(table["digest"], str) and all(type(n) is int for n in numbers)):
+            raise ValueError(f"{TABLE} lacks a format, or digest, macs or params have the wrong type")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, NasError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise ExportError(
+            f"{folder} is no bundle, or a damaged one: {reason}", hint="export it again from its run"
+        ) from error
+    return table, architecture, backbone
+
+
+def _wrong_digests(
+    table: Mapping[str, Any], architecture: Architecture, reference: Subnet | None
+) -> Iterator[str]:
+    claims = {"the table": table["digest"], "the network": reference and reference.architecture.digest}
+    for source, digest in claims.items():
+        if digest not in (None, architecture.digest):
+            yield f"{ARCHITECTURE} holds architecture {architecture.digest}, {source} {digest}"
+
+
+def _wrong_macs(macs: int, flops: int) -> Iterator[str]:
+    if flops != 2 * macs:
+        yield f"{flops:,} FLOPs counted, the table's {macs:,} MACs make {2 * macs:,}"
+
+
+def _damage(folder: Path, name: str, files: Mapping[str, Mapping[str, Any]], params: int) -> Iterator[str]:
+    """Say what is wrong with the files of a format, before anything loads them."""
+    for file, written in files.items():
+        path = folder / file
+        if not path.is_file():
+            yield f"{file}: missing"
+        elif _sha256(path) != written["sha256"]:
+            yield f"{file}: the content is not what was written"
+        elif (
+            file == FILES[name][0] and not 3.6 * params <= path.stat().st_size <= 5 * params + GRAPH_ALLOWANCE
+        ):
+            yield f"{file}: {path.stat().st_size:,} bytes for {params:,} fp32 parameters"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    run: Callable[[Tensor], Tensor]
+    params: int | None = None
+    module: nn.Module | None = None
+
+
+def _load(name: str, folder: Path) -> _Loaded:
+    """Load a format in this process, as a user would.
+
+    Shapes: images [B, C, S, S] -> logits [B, K].
+    """
+    path = folder / FILES[name][0]
+    if name == "timm":
+        with torch.random.fork_rng(devices=[]):  # timm draws initial weights before it loads these
+            module = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        return _Loaded(module, sum(p.numel() for p in module.parameters()), module)
+    if name == "pt2":
+        program = torch.export.load(path)
+        return _Loaded(program.module(), sum(p.numel() for p in program.parameters()))
+    if name == "openvino":
+        import openvino
+
+        # Without the hint it computes in bf16 where the processor can.
+        compiled = openvino.compile_model(folder / FILES[name][1], "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return _Loaded(lambda images: torch.from_numpy(compiled({"images": images.numpy()})["logits"].copy()))
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # its own choice warns in containers
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return _Loaded(lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0]))
+
+
+def _images(batch: int, backbone: Backbone) -> Tensor:
+    shape = (batch, backbone.in_chans, backbone.image_size, backbone.image_size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(batch))
+
+
+def _logits(run: Callable[[Tensor], Tensor], images: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    with torch.no_grad():
+        return {batch: run(values) for batch, values in images.items()}
+
+
+def _delta(a: Tensor, b: Tensor) -> float:
+    """Compute the greatest absolute difference; infinite where the shapes differ."""
+    return (a - b).abs().max().item() if a.shape == b.shape else float("inf")
+
+
+def _count_flops(loaded: nn.Module | None, architecture: Architecture, backbone: Backbone) -> int:
+    """Count the FLOPs of one image in the reloaded module, or, where no format brings one, in a new one."""
+    if loaded is None:
+        with torch.device("meta"):
+            loaded = Subnet(backbone, architecture)
+    # On `meta`, because torch 2.13 and earlier count fused attention on a CPU as 0.
+    module = copy.deepcopy(loaded).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(torch.empty(1, backbone.in_chans, backbone.image_size, backbone.image_size, device="meta"))
+    return int(counter.get_total_flops())

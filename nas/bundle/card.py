@@ -1,0 +1,220 @@
+"""The README.md of a model bundle: a Hugging Face model card. Metrics, usage, limits, how to reproduce it."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from nas.arch import Architecture, Backbone, LayerChoice
+from nas.settings import LATENCIES
+
+FRONT_MATTER = """---
+library_name: timm
+license: apache-2.0
+pipeline_tag: image-classification
+tags:
+- image-classification
+- timm
+- vision-transformer
+- neural-architecture-search
+---
+"""
+
+SNIPPETS = {
+    "timm": """With timm, after `import nas` (it registers the architecture):
+
+```python
+import nas
+import timm
+import torch
+
+model = timm.create_model({source}, pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))  # PIL image -> tensor
+logits = model(torch.zeros(1, {C}, {S}, {S}))
+```
+
+Without `pretrained=True` timm builds it with random weights. `num_classes=N` gives it a fresh classifier.
+`features_only=True` makes it a backbone for detection and segmentation: a list of feature maps, one a layer of
+`out_indices`; by default of every layer whose tokens lie on a square grid.
+""",
+    "pt2": """With torch alone, on normalised images, any batch size:
+
+```python
+import torch
+
+model = torch.export.load({pt2}).module()
+logits = model(torch.zeros(1, {C}, {S}, {S}))
+```
+""",
+    "onnx": """With ONNX Runtime, on normalised images, any batch size:
+
+```python
+import numpy
+import onnxruntime
+
+session = onnxruntime.InferenceSession({onnx}, providers=["CPUExecutionProvider"])
+(logits,) = session.run(["logits"], {{"images": numpy.zeros((1, {C}, {S}, {S}), numpy.float32)}})
+```
+""",
+    "openvino": """With OpenVINO, on normalised images, any batch size; without the hint it may compute in bf16:
+
+```python
+import numpy
+import openvino
+
+model = openvino.compile_model({openvino}, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
+logits = model({{"images": numpy.zeros((1, {C}, {S}, {S}), numpy.float32)}})["logits"]
+```
+""",
+}
+
+
+def model_card(
+    name: str,
+    architecture: Architecture,
+    backbone: Backbone,
+    table: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> str:
+    """Markdown with Hugging Face front matter.
+
+    Args:
+        name: Of the bundle's folder; the snippets load it from the folder above.
+        architecture: The network.
+        backbone: Its fixed part.
+        table: Content of metrics.json: the front's row, and per format its files and `max_delta`.
+        provenance: Content of provenance.json; `commands` are shown.
+
+    """
+    C, S = backbone.in_chans, backbone.image_size
+    paths = {"source": f"local-dir:{name}", "pt2": f"{name}/model.pt2", "onnx": f"{name}/model.onnx"}
+    paths["openvino"] = f"{name}/openvino_model.xml"
+    values = {"C": C, "S": S} | {key: json.dumps(path, ensure_ascii=False) for key, path in paths.items()}
+    snippets = "\n".join(SNIPPETS[kind].format(**values) for kind in table["formats"])
+    summary = (
+        f"A Vision Transformer found by architecture search: {architecture.depth} layers, "
+        f"{architecture.embed_dim} channels, {S}x{S} pixels, {backbone.num_classes} classes. "
+        f"Architecture `{architecture.digest}`, in `architecture.json`.\n"
+    )
+    prepared = table["preprocessing"]
+    normalised = (
+        f"Images are resized ({prepared['interpolation']}) and cropped to {S}x{S}, scaled to 0..1 and "
+        f"normalised by mean {_triple(prepared['mean'])} and standard deviation {_triple(prepared['std'])}. "
+        "These and the class names are under `preprocessing` in `metrics.json`.\n"
+    )
+    sections = {
+        "Metrics": "\n".join(_metrics(table)) + "\n",
+        **({"Training": _training(table["retrained"])} if table.get("retrained") else {}),
+        "Use": f"{snippets}\n{normalised}",
+        "Files": "\n".join(_files(table["formats"])) + "\n",
+        "Layers": "\n".join(_layers(architecture)) + "\n",
+        "Limits": "\n".join(f"- {limit}" for limit in _limits(table, backbone)) + "\n",
+        "Reproduce": _reproduce(provenance),
+    }
+    body = "\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
+    return f"{FRONT_MATTER}\n# {name}\n\n{summary}\n{body}"
+
+
+def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
+    conditions = table.get("conditions") or {}
+    images = conditions.get("num_images")
+    split = f"{table.get('split') or conditions.get('split') or 'unknown'} split"
+    accuracy = f"{split}, {images:,} images" if images else split
+    batch, threads = conditions.get("latency_batch_size"), conditions.get("latency_threads")
+    target, *further = conditions.get("target", "unknown target").split("; ")
+    latency = f"{target}, batch size {batch}, threads {threads}"
+    yield "| metric | value | 95 % interval | unit | conditions |"
+    yield "| --- | ---: | --- | --- | --- |"
+    yield f"| top-1 | {_number(table.get('top1'))} | {_interval(table.get('top1_ci'))} | % | {accuracy} |"
+    if table.get("test_top1") is not None:
+        interval, count = _interval(table.get("test_top1_ci")), table.get("test_images")
+        images = f", {count:,} images" if count else ""
+        yield f"| top-1, test | {_number(table['test_top1'])} | {interval} | % | test split{images}, fp32 |"
+    yield f"| MACs | {table['macs']:,} | | MACs/image | one image |"
+    yield f"| FLOPs | {table['flops']:,} | | FLOPs/image | 2 x MACs |"
+    yield f"| parameters | {table['params']:,} | | parameters | |"
+    milliseconds, interval = _number(table.get("latency_ms")), _interval(table.get("latency_ci_ms"))
+    yield f"| latency | {milliseconds} | {interval} | ms/batch | {latency} |"
+    measured = [metric for metric in LATENCIES[1:] if table.get(metric.name) is not None]
+    for metric, text in zip(measured, further, strict=False):
+        milliseconds, interval = _number(table[metric.name]), _interval(table.get(f"{metric.name}_ci"))
+        yield f"| {metric.label} | {milliseconds} | {interval} | {metric.unit} | {text} |"
+    yield ""
+    if conditions:
+        yield "Measured under: " + ", ".join(f"{key} {value}" for key, value in conditions.items()) + "."
+
+
+def _training(retrained: Mapping[str, Any]) -> str:
+    """How a network was trained alone, and over all seeds."""
+    start = {"scratch": "random weights", "inherited": f"weights of the supernet {retrained['supernet']}"}
+    number, epochs = retrained["num_seeds"], retrained["epochs"]
+    chosen = f", the best of {number} seeds on the search split" if number > 1 else ""
+    rows = [row for row in (retrained["picked"], retrained["baseline"]) if row]
+    lines = [
+        f"Trained alone for {epochs} epoch{'s' * (epochs != 1)} from {start[retrained['from']]}, "
+        f"seed {retrained['seed']}{chosen}. The recipe is under `retrained` in `metrics.json`.",
+        "",
+        f"| architecture | top-1 on the test split, {number} seed{'s' * (number != 1)}, % "
+        "| with the supernet's weights, % |",
+        "| --- | ---: | ---: |",
+    ]
+    labels = ("this one", f"{rows[-1]['name']}, trained the same way")
+    for row, label in zip(rows, labels, strict=False):
+        spread = "" if row["test_top1_sd"] is None else f" ± {row['test_top1_sd']:.2f}"
+        lines.append(f"| {label} | {row['test_top1']:.2f}{spread} | {row['inherited_test_top1']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _triple(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None or math.isnan(value) else f"{value:.4g}"
+
+
+def _interval(pair: tuple[float, float] | None) -> str:
+    return "" if pair is None else f"{pair[0]:.4g} to {pair[1]:.4g}"
+
+
+def _files(formats: Mapping[str, Any]) -> Iterator[str]:
+    yield "| format | file | MB | greatest logit difference after reloading (batch 1, 2, 7) |"
+    yield "| --- | --- | ---: | --- |"
+    for kind, written in formats.items():
+        file, facts = next(iter(written["files"].items()))
+        deltas = ", ".join(f"{delta:.2g}" for delta in written["max_delta"].values())
+        yield f"| {kind} | {file} | {facts['size_bytes'] / 1e6:.2f} | {deltas} |"
+
+
+def _layers(architecture: Architecture) -> Iterator[str]:
+    yield "| layer | patch tokens | reduced by | attention | heads | hallucinated heads | MLP ratio | FFN rank |"
+    yield "| ---: | ---: | --- | --- | ---: | --- | ---: | --- |"
+    for i, layer in enumerate(architecture.layers):
+        reducer = layer.reducer.value if layer.reducer else ""
+        yield (
+            f"| {i} | {layer.num_tokens} | {reducer} | {layer.attention.value} | {layer.num_heads} | "
+            f"{_hallucinated(layer)} | {layer.mlp_ratio:g} | {architecture.rank(i) or 'full'} |"
+        )
+
+
+def _hallucinated(layer: LayerChoice) -> str:
+    return f"{layer.num_hallucinated} ({layer.hallucination.value})" if layer.hallucination else ""
+
+
+def _limits(table: Mapping[str, Any], backbone: Backbone) -> Iterator[str]:
+    if table.get("split") == "search":
+        yield "Top-1 on the search split is optimistic, because that split chose this architecture."
+    yield "Latency holds for the device, batch size, threads and precision above, and for nothing else."
+    yield "MACs leave out softmax, norms, pooling and element-wise operations; latency contains them."
+    yield f"The input size is fixed: {backbone.in_chans} x {backbone.image_size} x {backbone.image_size}."
+    yield "The licence above is the code's. The terms of the data and of the initial weights hold as well."
+
+
+def _reproduce(provenance: Mapping[str, Any]) -> str:
+    commands = provenance.get("commands") or []
+    lines = [commands] if isinstance(commands, str) else [str(command) for command in commands]
+    shown = "```sh\n" + "\n".join(lines) + "\n```\n" if lines else ""
+    facts = {key: value for key, value in provenance.items() if key != "commands"}
+    text = "Versions, seeds and data hashes are in `provenance.json`.\n" if facts else ""
+    run = provenance.get("run")
+    return shown + ("\n" if shown and text else "") + text + (f"Run: {json.dumps(run)}.\n" if run else "")

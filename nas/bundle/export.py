@@ -1,0 +1,248 @@
+"""`export_bundle`: one point of a front as a folder of model files that other programs load.
+
+What was written is loaded again from disk and compared; a bundle that differs is not left behind.
+"""
+
+import copy
+import difflib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch.export import ExportedProgram
+
+from nas.base import SCHEMA_VERSION, ConfigError, ExportError, to_json_text
+from nas.bundle.bundle import (
+    ARCHITECTURE,
+    CARD,
+    FILES,
+    OWN_FILES,
+    PROVENANCE,
+    TABLE,
+    ExportReport,
+    compare,
+    file_facts,
+    require,
+)
+from nas.bundle.card import model_card
+from nas.latency import traced, write_onnx
+from nas.model import Subnet, fuse_branches
+from nas.settings import METRICS
+
+
+def export_bundle(
+    subnet: Subnet,
+    directory: str | Path,
+    *,
+    formats: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: Sequence[str],
+    point: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    on_step: Callable[[str], None] = lambda _: None,
+) -> ExportReport:
+    """Write a model bundle, load it again and compare it with the searched network.
+
+    The folder appears in one step and complete, or not at all. An earlier bundle there is replaced; it stays
+    when this export fails. Weights are written as fp32, training branches of low-rank factors fused; `subnet` is
+    not changed.
+
+    Args:
+        subnet: The network, on any device.
+        directory: The bundle's folder: new, empty, or an earlier bundle.
+        formats: Which of `timm`, `pt2`, `onnx` and `openvino` to write.
+        mean: Per channel, of pixels scaled to 0..1; what normalisation subtracts.
+        std: Per channel, of pixels scaled to 0..1; what normalisation divides by.
+        class_names: One a class; the position is the label.
+        point: The row of the table, as in `front --format json`; needs digest, macs and params.
+        provenance: Where it comes from: run, commands, versions, data hashes, seeds. JSON values.
+        on_step: Told in a few words what begins.
+
+    Raises:
+        ConfigError: An unknown format, a missing package, or arguments that do not fit the network.
+        ExportError: The folder holds something else or cannot be written, or what was written differs from
+            the network or the table; lists every difference.
+        RunError: `point` or `provenance` is not JSON.
+
+    """
+    chosen = _checked_formats(formats)
+    preprocessing = {
+        "mean": [float(value) for value in mean],
+        "std": [float(value) for value in std],
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "class_names": [str(name) for name in class_names],
+    }
+    _check_arguments(subnet, preprocessing, point)
+    model = copy.deepcopy(subnet).cpu().float().eval().requires_grad_(False)
+    fuse_branches(model)
+    target = Path(directory).absolute()
+    with _replacing(target) as folder:
+        seconds = _write_formats(model, folder, chosen, preprocessing, on_step)
+        _write_json(folder / ARCHITECTURE, model.architecture.to_dict())
+        _write_json(folder / PROVENANCE, provenance)
+        table = _table(model, point, preprocessing)
+        table["formats"] = {name: {"files": file_facts(folder, name)} for name in chosen}
+        _write_json(folder / TABLE, table)
+        compared = compare(folder, model, on_step)
+        reports = tuple(
+            replace(report, seconds=seconds[report.format] + report.seconds) for report in compared
+        )
+        for report in reports:
+            table["formats"][report.format]["max_delta"] = report.to_dict()["max_delta"]
+        _write_json(folder / TABLE, table)
+        card = model_card(target.name, model.architecture, model.backbone, table, provenance)
+        (folder / CARD).write_text(card, encoding="utf-8")
+        for path in folder.iterdir():
+            path.chmod(0o644)  # safetensors writes 0600, and a bundle is there to be shared
+    return ExportReport(directory=target, digest=model.architecture.digest, formats=reports)
+
+
+def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    """Put the wanted formats into the order of `FILES`, each once."""
+    known = ", ".join(FILES)
+    unknown = [name for name in dict.fromkeys(formats) if name not in FILES]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], FILES, n=1)
+        guess = f'did you mean "{close[0]}"? ' if close else ""
+        names = ", ".join(map(repr, unknown))
+        raise ConfigError(f"unknown format {names}", hint=f"{guess}known formats: {known}")
+    if not formats:
+        raise ConfigError("no format to export", hint=f"known formats: {known}")
+    require(formats, to_write=True)
+    return tuple(name for name in FILES if name in formats)
+
+
+def _check_arguments(subnet: Subnet, preprocessing: Mapping[str, Any], point: Mapping[str, Any]) -> None:
+    channels, classes = subnet.backbone.in_chans, subnet.backbone.num_classes
+    problems = [
+        f"{name} has {len(preprocessing[name])} values for {channels} channels"
+        for name in ("mean", "std")
+        if len(preprocessing[name]) != channels
+    ]
+    if len(preprocessing["class_names"]) != classes:
+        problems.append(f"{len(preprocessing['class_names'])} class names for {classes} classes")
+    missing = [key for key in ("digest", "macs", "params") if point.get(key) is None]
+    if missing:
+        problems.append(f"the row of the table lacks {', '.join(missing)}")
+    if problems:
+        raise ConfigError("nothing was exported: " + "; ".join(problems))
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Lend a scratch folder that takes the target's place when the block ends well, and vanishes when not."""
+    try:
+        if target.exists() and not target.is_dir():
+            raise ExportError(f"{target} is a file", hint="choose a folder")
+        names = {path.name for path in target.iterdir()} if target.exists() else set()
+        if names and not ({ARCHITECTURE, TABLE} <= names <= OWN_FILES):
+            foreign = ", ".join(sorted(names - OWN_FILES)[:5]) or "an incomplete bundle"
+            raise ExportError(f"{target} holds something else: {foreign}", hint="choose a new folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        try:
+            yield scratch
+            scratch.chmod(0o755)
+            _swap(scratch, target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise ExportError(f"{target}: {error}", hint="choose a folder that can be written") from error
+
+
+def _swap(scratch: Path, target: Path) -> None:
+    if not target.exists():
+        scratch.rename(target)
+        return
+    old = scratch.with_suffix(".replaced")
+    target.rename(old)
+    try:
+        scratch.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)
+
+
+def _write_formats(
+    model: Subnet,
+    folder: Path,
+    formats: Sequence[str],
+    preprocessing: Mapping[str, Any],
+    on_step: Callable[[str], None],
+) -> dict[str, float]:
+    """Write every format; returns the seconds each took."""
+    seconds = {}
+    program: ExportedProgram | None = None
+    for name in formats:
+        path = folder / FILES[name][0]
+        on_step(f"{name}: write {path.name}")
+        started = time.perf_counter()
+        if name == "timm":
+            _write_timm(model, folder, preprocessing)
+        else:
+            program = program or traced(model)
+            if name == "pt2":
+                torch.export.save(program, path)
+            elif name == "onnx":
+                write_onnx(program, path)
+            else:
+                _write_openvino(program, folder / FILES[name][1])
+        seconds[name] = time.perf_counter() - started
+    return seconds
+
+
+def _write_openvino(program: ExportedProgram, path: Path) -> None:
+    """Write OpenVINO's own format, in fp32; the weights go beside it."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as scratch:
+        write_onnx(program, Path(scratch) / "model.onnx")
+        read = openvino.Core().read_model(Path(scratch) / "model.onnx")
+        openvino.save_model(read, path, compress_to_fp16=False)
+
+
+def _write_timm(model: Subnet, folder: Path, preprocessing: Mapping[str, Any]) -> None:
+    backbone = model.backbone
+    input_size = (backbone.in_chans, backbone.image_size, backbone.image_size)
+    described = copy.copy(model)
+    described.pretrained_cfg = timm.get_pretrained_cfg("nas_vit").to_dict() | {
+        "num_classes": backbone.num_classes,
+        "input_size": input_size,
+    }
+    timm.models.save_for_hf(
+        described,
+        str(folder),
+        safe_serialization=True,
+        model_config={"label_names": preprocessing["class_names"]},
+        model_args={"architecture": model.architecture.to_dict(), "backbone": backbone.to_dict()},
+        data_config={
+            "input_size": input_size,
+            **{key: preprocessing[key] for key in ("mean", "std", "interpolation", "crop_pct")},
+        },
+    )
+
+
+def _table(model: Subnet, point: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    row = {key: value for key, value in point.items() if key != "architecture"}
+    return {
+        **row,
+        "schema_version": SCHEMA_VERSION,
+        "flops": 2 * point["macs"],
+        "units": {**{name: metric.unit for name, metric in METRICS.items()}, "flops": "FLOPs/image"},
+        "backbone": model.backbone.to_dict(),
+        "preprocessing": dict(preprocessing),
+    }
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(to_json_text(dict(values)), encoding="utf-8")

@@ -1,0 +1,178 @@
+"""Commands that change nothing: what a space, a run, a front, an architecture or this machine is like.
+
+But for `rank-layers`, which computes, and `doctor`, which tests, they import no torch.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nas.cli.options import (
+    DEFAULT_SPACE,
+    DataOption,
+    DeviceOption,
+    FormatOption,
+    InitOption,
+    RunArgument,
+    SeedOption,
+    SetOption,
+    SpaceArgument,
+)
+from nas.cli.output import fits, flat_csv, plain, print_result, show_front
+
+looking = typer.Typer()
+
+
+@looking.command()
+def check(
+    space: SpaceArgument = DEFAULT_SPACE,
+    settings: SetOption = None,
+    format_: FormatOption = None,
+) -> None:
+    """Validate a search space; print its size and the range of its costs."""
+    from nas.report import space_summary, space_table
+    from nas.space import read_space
+
+    found = read_space(space, tuple(settings or ()))
+    summary = space_summary(found)
+    print_result(format_, summary, lambda: space_table(found), lambda: flat_csv([summary]))
+
+
+@looking.command()
+def status(run: RunArgument, format_: FormatOption = None) -> None:
+    """Trials by state, hypervolume so far, throughput, time left."""
+    from nas.report import status_dict, status_table
+    from nas.runs import RunDirectory
+
+    values = status_dict(RunDirectory.open(run))
+    print_result(format_, values, lambda: status_table(values), lambda: flat_csv([values]))
+
+
+@looking.command()
+def front(
+    run: RunArgument,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="Only architectures up to this latency, ms per batch.")
+    ] = None,
+    max_macs: Annotated[
+        float | None, typer.Option(help="Only up to these MACs per image, such as 30e6.")
+    ] = None,
+    max_params: Annotated[float | None, typer.Option(help="Only up to this number of parameters.")] = None,
+    min_top1: Annotated[float | None, typer.Option(help="Only from this top-1 on, percent.")] = None,
+    sort: Annotated[str | None, typer.Option(help="top1 | macs | params | latency_ms.")] = None,
+    format_: FormatOption = None,
+) -> None:
+    """The Pareto front."""
+    from nas.runs import front_of
+
+    whole = found = front_of(run)
+    for name, maximum in (("latency_ms", max_latency_ms), ("macs", max_macs), ("params", max_params)):
+        if maximum is not None:
+            found = found.within(name, maximum=maximum)
+    if min_top1 is not None:
+        found = found.within("top1", minimum=min_top1)
+    show_front(run, found.sorted_by(sort) if sort else found, format_, whole=whole)
+
+
+@looking.command()
+def show(
+    run: RunArgument,
+    pick: Annotated[
+        str, typer.Argument(help="knee | top1 | fastest | cheapest | digest | architecture file.")
+    ],
+    format_: FormatOption = None,
+) -> None:
+    """One architecture, layer by layer: tokens, operators, MACs, share of latency."""
+    from nas.report import show_rows, show_table
+    from nas.runs import RunDirectory, front_of, space_of_run
+
+    backbone = space_of_run(RunDirectory.open(run)).backbone
+    point = front_of(run).pick(pick)
+    rows = show_rows(point, backbone)
+    values = {
+        "schema_version": 1,
+        "digest": point.digest,
+        "layers": rows,
+        "architecture": point.architecture.to_dict(),
+    }
+
+    def fitting() -> Any:
+        table = show_table(point, backbone)
+        return table if fits(table) else show_table(point, backbone, bars=False)
+
+    print_result(format_, values, fitting, lambda: flat_csv(rows))
+
+
+@looking.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN1", help="A run's folder.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN2", help="Another run's folder.")],
+    format_: FormatOption = None,
+) -> None:
+    """Two runs side by side: fronts, hypervolumes with one reference, what was different."""
+    from nas.report import compare_rows, compare_runs, compare_tables
+
+    found = compare_runs(first, second)
+    print_result(format_, found, lambda: compare_tables(found), lambda: flat_csv(compare_rows(found)))
+
+
+@looking.command()
+def report(
+    run: RunArgument,
+    random: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="A random search on the same weights, drawn beside it."),
+    ] = None,
+    format_: FormatOption = None,
+) -> None:
+    """Write report.html, one page that needs no network, and the figures as PNG and PDF."""
+    from nas.report import write_report
+    from nas.runs import RunDirectory
+
+    found = RunDirectory.open(run)
+    files = write_report(found, None if random is None else RunDirectory.open(random))
+    rows = [{"file": str(path), "bytes": path.stat().st_size} for path in files]
+    values = {"schema_version": 1, "run": found.name, "files": rows}
+    print_result(format_, values, lambda: plain("\n".join(map(str, files))), lambda: flat_csv(rows))
+
+
+@looking.command()
+def doctor(format_: FormatOption = None) -> None:
+    """Versions, devices, self-tests, and what is missing."""
+    from nas.cli.doctor import diagnose, diagnosis_table
+
+    findings = diagnose()
+    print_result(format_, findings, lambda: diagnosis_table(findings), lambda: flat_csv(findings["checks"]))
+    if not findings["healthy"]:
+        raise typer.Exit(1)
+
+
+@looking.command("rank-layers")
+def rank_layers(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="RUN|SPACE.yaml", help="A trained run; or a space, with --init and --data."),
+    ],
+    init: InitOption = None,
+    data: DataOption = None,
+    images: Annotated[int, typer.Option(min=2, help="Training images to look at.")] = 1000,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    settings: SetOption = None,
+    format_: FormatOption = None,
+) -> None:
+    """How redundant each layer's attention is: where static, shared or derived maps, or fewer tokens, are safe."""
+    from nas.initial import rank_supernet, rank_weights
+    from nas.report import redundancy_table
+
+    if source.is_dir():
+        from nas.base import Reporter
+        from nas.jobs import reopen, trained_supernet
+
+        session = reopen(source, Reporter(quiet=True))
+        supernet = trained_supernet(session)
+        found = rank_supernet(supernet, session.data.train, session.device, images, str(source))
+    else:
+        found = rank_weights(source, init, data, images, seed, device, tuple(settings or ()))
+    print_result(format_, found, lambda: redundancy_table(found), lambda: flat_csv(found["layers"]))

@@ -1,0 +1,92 @@
+"""Results on standard output, in the format that was asked for."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.cli.options import Format
+
+PIPED_WIDTH = 160  # columns of a table that is written to a file
+
+
+def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = None) -> None:
+    """Print a run's front, or the part of it that a filter left; on a terminal with small plots."""
+    from nas.report import export_command, front_csv, front_table
+    from nas.runs import RunDirectory
+
+    run = RunDirectory.open(path)
+    final = run.front() or {}
+    latency = {name: final[name] for name in ("reference_ms", "latency") if name in final}
+    targets = latency.get("latency", ())
+    made_by = run.manifest.get("command")
+    commands = [*([made_by] if made_by else []), export_command(path, "DIGEST")]
+
+    def drawn() -> Any:
+        from rich.columns import Columns
+        from rich.console import Group
+        from rich.text import Text
+
+        from nas.report import front_plots
+        from nas.runs import all_trial_records
+
+        table = front_table(found, whole=whole, latency=targets)
+        if not found.points:
+            return table
+        plots = front_plots(found, all_trial_records(run), whole or found)
+        legend = "● front   ★ knee   · not on it, or not shown"
+        again = [Text(f"$ {command}", no_wrap=True, overflow="ignore") for command in commands]
+        return Group(
+            table, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"), *again
+        )
+
+    values = {**found.to_dict(run.name), **latency, "commands": commands}
+    print_result(format_, values, drawn, lambda: front_csv(found, path, targets))
+
+
+def print_result(
+    format_: Format | None, values: Any, table: Callable[[], Any], csv_text: Callable[[], str]
+) -> None:
+    """Print a result on standard output: a table on a terminal, else JSON, or what was asked for."""
+    chosen = format_ or (Format.TABLE if sys.stdout.isatty() else Format.JSON)
+    if chosen is Format.JSON:
+        print(json.dumps(values, indent=2, allow_nan=False))  # noqa: T201
+    elif chosen is Format.CSV:
+        print(csv_text(), end="")  # noqa: T201
+    else:
+        _console().print(table(), crop=False)  # a command longer than a line is to be copied whole
+
+
+def fits(table: Any) -> bool:
+    """Whether a table is printed without cutting words."""
+    from rich.console import Console
+
+    return bool(Console(width=1000).measure(table).maximum <= _console().width)
+
+
+def plain(text: str) -> Any:
+    """Lines as they are: neither wrapped nor coloured, so that they can be copied."""
+    from rich.text import Text
+
+    return Text(text, no_wrap=True, overflow="ignore")
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
+def flat_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as CSV; nested values as JSON."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in row.items()})
+    return text.getvalue()

@@ -1,0 +1,6 @@
+"""Ray, started or found; long jobs on it."""
+
+from nas.cluster.connection import CHECK_S, RayConnection
+from nas.cluster.tasks import ATTEMPTS, Arrays, quarantined, reason_of, run_tasks
+
+__all__ = ["ATTEMPTS", "CHECK_S", "Arrays", "RayConnection", "quarantined", "reason_of", "run_tasks"]

@@ -1,0 +1,96 @@
+"""Long jobs that do not need each other, as Ray tasks of one CPU each."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+from numpy.typing import NDArray
+
+from nas.base import NasError, one_line
+from nas.cluster.connection import CHECK_S, RayConnection
+
+Job = TypeVar("Job")
+Value = TypeVar("Value")
+Arrays = Mapping[str, NDArray[Any]]
+
+ATTEMPTS = 3  # of a job that kills its process or runs out of memory
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Value]):
+    """How a job ended.
+
+    Attributes:
+        value: What it returned; None when it failed.
+        error: One line why it failed; None when it did not.
+    """
+
+    value: Value | None
+    error: str | None
+
+
+def run_tasks(
+    function: Callable[[Job, Arrays], Value],
+    jobs: Sequence[Job],
+    arrays: Arrays,
+    num_workers: int,
+    *,
+    num_gpus: float = 0,
+    on_wait: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[Job, Outcome[Value]]]:
+    """Do each job in a worker process; yields them as they end, whichever is first.
+
+    A job whose process dies is done again, `ATTEMPTS` times in all, and then it has failed.
+
+    Args:
+        function: Does a job; a top-level function. What it raises is the job's error.
+        jobs: What to do; sent to the workers.
+        arrays: Put into Ray's object store once; read, never written.
+        num_workers: Jobs at a time. On this machine alone not more than it has cores.
+        num_gpus: GPUs that Ray sets aside for each.
+        on_wait: Called every few seconds until all are done.
+
+    Raises:
+        RunError: Ray cannot be started, or is gone.
+    """
+    num_workers = min(num_workers, len(jobs))
+    if not os.environ.get("RAY_ADDRESS"):
+        num_workers = min(num_workers, len(os.sched_getaffinity(0)))
+    connection = RayConnection(None, num_workers, arrays)
+    try:
+        ray = connection.ray
+        stored = ray.put(dict(arrays))
+        task = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=ATTEMPTS - 1)(function)
+        waiting = iter(jobs)
+        pending: dict[Any, Job] = {task.remote(job, stored): job for job in islice(waiting, num_workers)}
+        while pending:
+            connection.check()
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=CHECK_S)
+            on_wait()
+            for reference in done:
+                finished = pending.pop(reference)
+                pending |= {task.remote(job, stored): job for job in islice(waiting, 1)}
+                yield finished, _outcome(ray, reference)
+    finally:
+        connection.close()
+
+
+def _outcome(ray: Any, reference: Any) -> Outcome[Any]:
+    try:
+        return Outcome(ray.get(reference), None)
+    except ray.exceptions.RayTaskError as error:
+        return Outcome(None, reason_of(error.cause))
+    except ray.exceptions.RayError as error:
+        return Outcome(None, quarantined(one_line(f"its process died: {error}")))
+
+
+def quarantined(reason: str) -> str:
+    """Why a job is not tried again: the reason, and how often it was tried."""
+    return f"quarantined: {reason} after {ATTEMPTS} attempts"
+
+
+def reason_of(error: BaseException) -> str:
+    """An exception in one line."""
+    return one_line(error.message if isinstance(error, NasError) else f"{type(error).__name__}: {error}")

@@ -1,0 +1,168 @@
+"""A labelled image as it was stored: what identifies it, whether it can be read, and its pixels."""
+
+import difflib
+import hashlib
+import io
+import struct
+import zlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from nas.base import DataError
+
+# Pillow's decoders may raise any of these for a damaged file.
+_DECODER_ERRORS = (
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError,
+    RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+# A strip is cut to this before it is resized: one row of a million pixels would become gigabytes.
+_MAX_ASPECT = 16
+
+
+class UnreadableImageError(Exception):
+    """One image cannot be used; the text says why. Collected into a `DataError` by whoever reads many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled image as it was stored.
+
+    Attributes:
+        name: Path, or file and row, for messages. Never a feature.
+        label: Class number, from 0.
+        content: Encoded bytes, or the decoded image where the source has no encoded form, or None.
+        problem: Why there is no content; empty where there is.
+    """
+
+    name: str
+    label: int
+    content: bytes | Image.Image | None
+    problem: str = ""
+
+    def fingerprint(self) -> bytes:
+        """SHA-256 of the stored image: of its bytes, or of its pixels where the source decodes. 32 bytes."""
+        if isinstance(self.content, Image.Image):
+            image = self.content.convert("RGBA") if self.content.mode in ("P", "PA") else self.content
+            header = f"{image.mode} {image.width} {image.height}:".encode()
+            return hashlib.sha256(header + image.tobytes()).digest()
+        return hashlib.sha256(self.content or b"").digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A data set that can be read any number of times, in a fixed order.
+
+    Attributes:
+        title: What it is, for the summary.
+        class_names: One a class; the position is the label.
+        train: Reads the training part from its beginning.
+        test: Reads the source's own test part; None where it has none.
+        named_classes: Whether the names come from the data; false where they are only numbers.
+        notes: What the user should know, such as files that were not used.
+    """
+
+    title: str
+    class_names: tuple[str, ...]
+    train: Callable[[], Iterator[Sample]]
+    test: Callable[[], Iterator[Sample]] | None
+    named_classes: bool = True
+    notes: tuple[str, ...] = ()
+
+
+def data_error(spec: str, problems: Sequence[str], *, hint: str = "") -> DataError:
+    """One error that lists every problem of a data spec."""
+    if len(problems) == 1:
+        return DataError(f"{spec}: {problems[0]}", hint=hint)
+    lines = "\n".join(f"  {problem}" for problem in problems)
+    return DataError(f"{spec}: {len(problems)} problems\n{lines}", hint=hint)
+
+
+def header(content: bytes | Image.Image) -> tuple[str, int, int]:
+    """Colour mode (Pillow's name), width and height in pixels, without decoding.
+
+    Raises:
+        UnreadableImageError: Not an image, or one with more than 8 bits a channel.
+    """
+    image = _opened(content)
+    return image.mode, image.width, image.height
+
+
+def pixels(content: bytes | Image.Image, image_size: int) -> npt.NDArray[np.uint8]:
+    """RGB pixels [S, S, 3]: shorter side resized to `image_size` S (bicubic, antialiased), then centre crop.
+
+    Grey, palette, CMYK and RGBA become RGB as in timm: transparency is dropped. Square images of side S
+    are not resampled.
+
+    Raises:
+        UnreadableImageError: Damaged, not an image, or one with more than 8 bits a channel.
+
+    Source: timm `create_transform(crop_pct=1, interpolation="bicubic")`, equal pixel by pixel.
+    """
+    image = _opened(content)
+    try:
+        if image.mode in ("P", "PA"):
+            image = image.convert("RGBA")
+        image = image.convert("RGB")
+    except _DECODER_ERRORS as error:
+        raise UnreadableImageError(_reason(error)) from error
+    width, height = image.size
+    short = min(width, height)
+    if max(width, height) > _MAX_ASPECT * short:
+        image = _centre(image, min(width, _MAX_ASPECT * short), min(height, _MAX_ASPECT * short))
+        width, height = image.size
+    if short != image_size:
+        width, height = int(image_size * width / short), int(image_size * height / short)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(_centre(image, image_size, image_size) if width != height else image)
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _opened(content: bytes | Image.Image) -> Image.Image:
+    if not isinstance(content, Image.Image) and not content:
+        raise UnreadableImageError("the file is empty")
+    try:
+        image = content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content))
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError("not an image that Pillow can read") from error
+    except _DECODER_ERRORS as error:
+        raise UnreadableImageError(_reason(error)) from error
+    # 16-bit grey and floats have no fixed white level: Pillow would cut everything above 255 to white.
+    if image.mode.startswith("I") or image.mode == "F":
+        kind = "floating point" if image.mode == "F" else "more than 8 bits a channel"
+        raise UnreadableImageError(f"{kind} (mode {image.mode}); convert it to 8 bits first")
+    return image
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def missing_path(spec: str, path: Path, what: str) -> DataError:
+    """The error for a path that is not there, with the nearest name beside it."""
+    if path.is_file():
+        return DataError(f"{spec}: {path} is a file, not a folder", hint="unpack an archive first")
+    hint = f"relative paths start at {Path.cwd()}"
+    return DataError(f"{spec}: no such {what}: {path}{nearby(path)}", hint=hint)
+
+
+def nearby(path: Path) -> str:
+    """`; did you mean "..."?` where something of a similar name lies in the same folder, else nothing."""
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, siblings, n=1)
+    return f'; did you mean "{path.parent / close[0]}"?' if close else ""
+
+
+def listed(names: Collection[str], limit: int = 10) -> str:
+    """The names in one line, at most `limit` of them, then how many there are."""
+    shown = ", ".join(list(names)[:limit])
+    return shown + (f", ... ({len(names)} in all)" if len(names) > limit else "")

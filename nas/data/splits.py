@@ -1,0 +1,186 @@
+"""From a source's samples to splits and pixels: list without decoding, split by content, decode once."""
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas.data.samples import Sample, UnreadableImageError, header, pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A readable sample.
+
+    Attributes:
+        position: Its place in the source's order.
+        fingerprint: SHA-256 of the stored image.
+        label: Class number.
+    """
+
+    position: int
+    fingerprint: bytes
+    label: int
+
+
+@dataclass(slots=True)
+class Listing:
+    """What one pass over a part of a source found, without decoding.
+
+    Attributes:
+        entries: Readable samples with a legal label.
+        unreadable: `name: reason` of each sample whose header is no usable image.
+        bad_labels: `name (label)` of each sample whose label is no class number.
+        modes: Images by colour mode (Pillow's names).
+        sizes: Width and height of every size seen, pixels.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    bad_labels: list[str] = field(default_factory=list)
+    modes: Counter[str] = field(default_factory=Counter)
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The images of one split that could be decoded.
+
+    Attributes:
+        entries: One an image.
+        images: [N, 3, S, S], uint8.
+        labels: [N], int64.
+    """
+
+    entries: list[Entry]
+    images: Tensor
+    labels: Tensor
+
+
+def list_samples(samples: Iterable[Sample], num_classes: int) -> Listing:
+    """Fingerprints, labels and headers of all samples. No image is decoded."""
+    listing = Listing()
+    with _quiet_pillow():
+        for position, sample in enumerate(samples):
+            if sample.content is None or sample.problem:
+                listing.unreadable.append(f"{sample.name}: {sample.problem}")
+                continue
+            if not 0 <= sample.label < num_classes:
+                listing.bad_labels.append(f"{sample.name} ({sample.label})")
+                continue
+            try:
+                mode, width, height = header(sample.content)
+            except UnreadableImageError as error:
+                listing.unreadable.append(f"{sample.name}: {error}")
+                continue
+            listing.modes[mode] += 1
+            listing.sizes.add((width, height))
+            listing.entries.append(Entry(position, sample.fingerprint(), sample.label))
+    return listing
+
+
+def ordered(entries: Iterable[Entry], seed: int) -> list[Entry]:
+    """The entries in an order that depends on the seed and their content only, with the classes mixed."""
+    # Not the hash that splits: its thresholds differ from class to class, so it would put some classes first.
+    return sorted(entries, key=lambda entry: (_rank(entry.fingerprint, f"order {seed}"), entry.label))
+
+
+def carve(
+    entries: Sequence[Entry], *, test_fraction: float, search_fraction: float, seed: int
+) -> tuple[list[Entry], list[Entry], list[Entry], list[int]]:
+    """Split into train, search and test by a seeded hash of the content, class by class.
+
+    Copies of one image, also under two classes, share a split. `search_fraction` is of what `test_fraction`
+    leaves. Every class gets at least one image in each split whose fraction is not 0.
+
+    Returns:
+        Train, search and test entries, ordered; and the classes that have too few different images for this.
+    """
+    home: dict[bytes, int] = {}
+    for entry in entries:
+        home[entry.fingerprint] = min(home.get(entry.fingerprint, entry.label), entry.label)
+    by_class: dict[int, list[bytes]] = {}
+    for fingerprint, label in home.items():
+        by_class.setdefault(label, []).append(fingerprint)
+    split_of: dict[bytes, int] = {}
+    too_small = []
+    for label, fingerprints in sorted(by_class.items()):
+        fingerprints.sort(key=lambda fingerprint: _rank(fingerprint, f"split {seed}"))
+        num_test = _share(len(fingerprints), test_fraction)
+        num_search = _share(len(fingerprints) - num_test, search_fraction)
+        if num_test + num_search >= len(fingerprints):
+            too_small.append(label)
+        for place, fingerprint in enumerate(fingerprints):
+            split_of[fingerprint] = 2 if place < num_test else 1 if place < num_test + num_search else 0
+    parts: tuple[list[Entry], list[Entry], list[Entry]] = ([], [], [])
+    for entry in ordered(entries, seed):
+        parts[split_of[entry.fingerprint]].append(entry)
+    return *parts, too_small
+
+
+def decode(
+    samples: Iterable[Sample], splits: Sequence[Sequence[Entry]], image_size: int
+) -> tuple[list[Decoded], list[str]]:
+    """Decode the samples of each split, in one pass over the source.
+
+    Returns:
+        One `Decoded` a split, in the order of its entries, and `name: reason` of each that cannot be decoded.
+    """
+    places = {
+        entry.position: (number, row)
+        for number, entries in enumerate(splits)
+        for row, entry in enumerate(entries)
+    }
+    images = [torch.empty(len(entries), 3, image_size, image_size, dtype=torch.uint8) for entries in splits]
+    is_read = [np.zeros(len(entries), dtype=bool) for entries in splits]
+    unreadable = []
+    with _quiet_pillow():
+        for position, sample in enumerate(samples):
+            if position not in places:
+                continue
+            number, row = places[position]
+            try:
+                if sample.content is None:
+                    raise UnreadableImageError(sample.problem)
+                rgb = pixels(sample.content, image_size)
+            except UnreadableImageError as error:
+                unreadable.append(f"{sample.name}: {error}")
+                continue
+            images[number][row] = torch.from_numpy(rgb.transpose(2, 0, 1).copy())
+            is_read[number][row] = True
+    decoded = []
+    for entries, tensor, kept in zip(splits, images, is_read, strict=True):
+        good = [entry for entry, is_good in zip(entries, kept, strict=True) if is_good]
+        labels = torch.tensor([entry.label for entry in good], dtype=torch.int64)
+        decoded.append(Decoded(good, tensor if kept.all() else tensor[torch.from_numpy(kept)], labels))
+    return decoded, unreadable
+
+
+def split_hash(entries: Iterable[Entry]) -> str:
+    """First 16 hex digits of the SHA-256 over the sorted fingerprints and labels of a split."""
+    sha = hashlib.sha256()
+    for fingerprint, label in sorted((entry.fingerprint, entry.label) for entry in entries):
+        sha.update(fingerprint + label.to_bytes(8, "big"))
+    return sha.hexdigest()[:16]
+
+
+def _rank(fingerprint: bytes, salt: str) -> bytes:
+    return hashlib.sha256(f"{salt}:".encode() + fingerprint).digest()
+
+
+def _share(number: int, fraction: float) -> int:
+    return max(1, round(number * fraction)) if fraction else 0
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    # Pillow warns of damaged metadata and of large images; neither keeps the pixels from being used.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield

@@ -1,0 +1,341 @@
+"""What a trained plain ViT does on images: mean maps, moments, similarities, and how redundant each layer is.
+
+The supernet's operators take their first values from it (METHODS 1.2, 1.3, 2.2, 5.9), and `rank-layers` shows
+its redundancy figures.
+
+Shape letters: B batch, T tokens, D channels, F hidden channels, H heads, d channels per head, r rank.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from timm.layers import Mlp
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.arch import Backbone, is_square
+from nas.base import DataError
+from nas.model import (
+    Block,
+    DynamicAttention,
+    Provided,
+    Subnet,
+    activation_aware_factors,
+    log_mean_map,
+    transport_map,
+)
+
+CLOSER_IMAGES = 64
+"""First images that are looked at closer, for the effective rank and for what one static layer changes: both take
+longer than the network itself."""
+RANK_ENERGY = 0.99
+"""Share of a map's squared singular values that its effective rank holds (METHODS 2.3)."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LayerCalibration:
+    """One layer of a plain ViT, mean over images. Tensors are float64 and on the CPU.
+
+    Attributes:
+        mean_map: E[A], [H, T, T].
+        similarity: Cosine of two heads' maps of one image, [H, H].
+        similarity_to_previous: Cosine of head h's map and that of head h in the layer before, mean over heads;
+            None in the first layer and where the numbers of heads differ.
+        dispersion: KL(A || E[A]), mean over heads and rows, nats.
+        effective_rank: Singular values that hold 99 % of a map's energy, mean over heads, of the first
+            `CLOSER_IMAGES` images.
+        static_change: KL(p || q) of the network's predictions p and those q with the mean maps in this layer, mean
+            over the first `CLOSER_IMAGES` images, nats; None without a classifier.
+        value_norm: ||A_h V_h|| of a token, [H].
+        output_norm: ||A_h V_h W_o,h|| of a token, [H].
+        copy_error: ||(A_g - A_h) V_h W_o,h||^2 of a token, [H, H] with g the row: what the layer's output loses if
+            head h takes the map of head g.
+        second_moment: h h^T of a token's hidden activations, [F, F].
+    """
+
+    mean_map: Tensor
+    similarity: Tensor
+    similarity_to_previous: float | None
+    dispersion: float
+    effective_rank: float
+    static_change: float | None
+    value_norm: Tensor
+    output_norm: Tensor
+    copy_error: Tensor
+    second_moment: Tensor
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Calibration:
+    """A plain ViT on images.
+
+    Attributes:
+        layers: One a layer.
+        embed_dim: Its channels.
+        num_images: So many.
+    """
+
+    layers: tuple[LayerCalibration, ...]
+    embed_dim: int
+    num_images: int
+
+
+@torch.inference_mode()
+def calibrate(model: Subnet, batches: Iterable[Tensor]) -> Calibration:
+    """Watch a plain ViT classify images. One pass; the model stays as it is.
+
+    Args:
+        model: Plain dynamic attention on all patches in every layer, such as `plain_subnet` gives.
+        batches: Normalised images [B, C, S, S]; some 1,000 in all, 32 to 64 at a time.
+
+    Raises:
+        DataError: No images.
+    """
+    watched = copy.deepcopy(model).eval()
+    layers: list[_LayerWatch] = []
+    for block in watched.blocks:
+        layers.append(_LayerWatch(cast(Block, block), layers[-1] if layers else None))
+    first: list[Tensor] = []
+    num_images = 0
+    for images in batches:
+        first.append(images[: max(CLOSER_IMAGES - num_images, 0)])
+        watched(images.to(model.pos_embed.device))
+        num_images += len(images)
+    if not num_images:
+        raise DataError("a calibration needs at least one image", hint="give training images")
+    means = [layer.means(num_images) for layer in layers]
+    changes = _static_changes(model, [mean["map"] for mean in means], torch.cat(first))
+    return Calibration(
+        layers=tuple(_layer(mean, change) for mean, change in zip(means, changes, strict=True)),
+        embed_dim=model.embed_dim,
+        num_images=num_images,
+    )
+
+
+def _layer(mean: Mapping[str, Tensor], static_change: float | None) -> LayerCalibration:
+    before = mean.get("similarity_to_previous")
+    entropy_of_mean = torch.special.entr(mean["map"]).sum(dim=2).mean()
+    return LayerCalibration(
+        mean_map=mean["map"],
+        similarity=mean["similarity"],
+        similarity_to_previous=None if before is None else float(before),
+        # E[KL(A || E[A])] = entropy of E[A] - E[entropy of A]: exact in one pass.
+        dispersion=max(float(entropy_of_mean - mean["entropy"]), 0.0),
+        effective_rank=float(mean["rank"]),
+        static_change=static_change,
+        value_norm=mean["value_norm"],
+        output_norm=mean["output_norm"],
+        copy_error=mean["copy_error"],
+        second_moment=mean["second_moment"],
+    )
+
+
+def _static_changes(model: Subnet, mean_maps: Sequence[Tensor], images: Tensor) -> list[float | None]:
+    """KL of the predictions with the mean maps in one layer from those without, for every layer, nats."""
+    if not model.num_classes:
+        return [None] * len(mean_maps)
+    model = copy.deepcopy(model).eval()
+    images = images.to(model.pos_embed.device)
+    predicted = model(images).double().log_softmax(dim=1)
+    changes: list[float | None] = []
+    for block, mean_HTT in zip(model.blocks, mean_maps, strict=True):
+        attention = cast(DynamicAttention, block.attn)
+        apply = partial(_apply_maps, mean_HTT.to(images))
+        with attention.register_forward_hook(apply):
+            changed = model(images).double().log_softmax(dim=1)
+        divergence = functional.kl_div(changed, predicted, log_target=True, reduction="batchmean")
+        changes.append(max(float(divergence), 0.0))
+    return changes
+
+
+def _apply_maps(
+    maps_HTT: Tensor, attention: DynamicAttention, inputs: tuple[Tensor, ...], output: tuple[Tensor, Any]
+) -> tuple[Tensor, Any]:
+    """A forward hook that puts given maps in place of an attention's own."""
+    gathered_BHTd = maps_HTT @ _values(attention, attention.qkv(inputs[0]))
+    return attention.proj(gathered_BHTd.transpose(1, 2).flatten(2)), output[1]
+
+
+def _values(attention: DynamicAttention, qkv: Tensor) -> Tensor:
+    """[B, H, T, d] of a plain attention's projection."""
+    return torch.unflatten(qkv, 2, (3, attention.heads, -1))[:, :, 2].transpose(1, 2)
+
+
+class _LayerWatch:
+    """Sums over images of what one layer computes: float64, on the device that computes."""
+
+    def __init__(self, block: Block, previous: "_LayerWatch | None") -> None:
+        attention, is_plain = block.attn, block.reducer is None and isinstance(block.mlp, Mlp)
+        if not isinstance(attention, DynamicAttention) or attention.hallucinated or not is_plain:
+            raise ValueError("only a plain ViT can be calibrated")
+        attention.exports_maps = True
+        self.totals: dict[str, Tensor] = {}
+        self.previous, self.num_ranked = previous, 0
+        self.unit_maps: Tensor | None = None  # of the batch under way, until the next layer has seen them
+        self.attention, self.values = attention, torch.empty(0)
+        attention.qkv.register_forward_hook(self._see_projection)
+        attention.register_forward_hook(self._see_maps)
+        block.mlp.get_submodule("fc2").register_forward_pre_hook(self._see_hidden)
+
+    def _add(self, name: str, values_B: Tensor) -> None:
+        """Add one value for each image of a batch, of any shape."""
+        total = values_B.sum(dim=0, dtype=torch.float64)
+        self.totals[name] = self.totals[name] + total if name in self.totals else total
+
+    def _see_projection(self, _: nn.Module, __: Any, qkv: Tensor) -> None:
+        self.values = _values(self.attention, qkv)
+
+    def _see_hidden(self, _: nn.Module, inputs: tuple[Tensor]) -> None:
+        rows = inputs[0].flatten(0, 1)
+        self._add("second_moment", (rows.T @ rows / inputs[0].shape[1])[None])
+
+    def _see_maps(self, _: nn.Module, __: Any, output: tuple[Tensor, Provided]) -> None:
+        maps = output[1].maps
+        assert maps is not None, "exports_maps is on"
+        self._add("map", maps)
+        self._add("entropy", torch.special.entr(maps).sum(dim=3).mean(dim=(1, 2)))
+        self._compare(maps)
+        self._add_outputs(maps, self.values)
+        ranked = maps[: CLOSER_IMAGES - self.num_ranked]
+        if len(ranked):
+            self._add("rank", _effective_rank(ranked).mean(dim=1))
+            self.num_ranked += len(ranked)
+
+    def _compare(self, maps: Tensor) -> None:
+        """Add cosines between heads, and to the layer before."""
+        flat = maps.flatten(2)
+        unit = flat / flat.norm(dim=2, keepdim=True)
+        self._add("similarity", unit @ unit.mT)
+        if self.previous is not None:
+            before, self.previous.unit_maps = self.previous.unit_maps, None
+            if before is not None and before.shape == unit.shape:
+                self._add("similarity_to_previous", (unit * before).sum(dim=2).mean(dim=1))
+        self.unit_maps = unit
+
+    def _add_outputs(self, maps: Tensor, values_BHTd: Tensor) -> None:
+        """Add the sizes of what the heads gather, of what they add to the stream, and of errors of copied maps."""
+        weight_HDd = torch.unflatten(self.attention.proj.weight, 1, (self.attention.heads, -1)).transpose(
+            0, 1
+        )
+        gram_Hdd = weight_HDd.mT @ weight_HDd
+
+        def squares(gathered_BHTd: Tensor) -> Tensor:
+            """||y W_o,h||^2 of every token, [B, H, T]."""
+            return ((gathered_BHTd @ gram_Hdd) * gathered_BHTd).sum(dim=3).clamp_min(0)
+
+        own_BHTd = maps @ values_BHTd
+        self._add("value_norm", own_BHTd.norm(dim=3).mean(dim=2))
+        self._add("output_norm", squares(own_BHTd).sqrt().mean(dim=2))
+        errors = [squares(one @ values_BHTd - own_BHTd).mean(dim=2) for one in torch.split(maps, 1, dim=1)]
+        self._add("copy_error", torch.stack(errors, dim=1))
+
+    def means(self, num_images: int) -> dict[str, Tensor]:
+        """Means over the images, on the CPU."""
+        counts = {"rank": self.num_ranked}
+        return {name: (total / counts.get(name, num_images)).cpu() for name, total in self.totals.items()}
+
+
+def _effective_rank(maps_BHTT: Tensor) -> Tensor:
+    """Fewest singular values that hold `RANK_ENERGY` of the sum of all squares, [B, H]."""
+    squares = torch.linalg.eigvalsh(maps_BHTT @ maps_BHTT.mT).clamp_min(0).flip(-1)
+    held = squares.cumsum(dim=-1) / squares.sum(dim=-1, keepdim=True)
+    fewer: Tensor = (held < RANK_ENERGY).sum(dim=-1)
+    return fewer.double() + 1
+
+
+def redundancy_rows(calibration: Calibration) -> list[dict[str, float | int | None]]:
+    """How redundant the attention of each layer is, one row a layer.
+
+    - `layer`: From 0.
+    - `dispersion_nats`: How far an image's maps are from the mean maps, E[KL(A || E[A])]. Where it is small, static
+      maps can come near them.
+    - `static_change_nats`: How far the network's predictions move if this layer alone takes its mean maps, before
+      any training. Where it is small, static maps are safe. None without a classifier.
+    - `similarity_to_previous`: Cosine, 0 to 1, to the same heads of the layer before. Where it is high, sharing is
+      safe. None in the first layer.
+    - `similarity_of_heads`: Cosine, 0 to 1, of a head and the one most like it in the layer, mean over heads. Where
+      it is high, hallucination is safe. None with one head.
+    - `effective_rank`: Singular values that hold 99 % of a map's energy. Where it is far below `tokens`, tokens can
+      be reduced.
+    - `tokens`: Rows of a map, class token included.
+
+    Source: METHODS 2.2 (dispersion) and 2.3 (effective rank); PSViT shares where maps correlate (arXiv 2108.03428),
+    hMHSA derives heads that are similar (arXiv 2306.10875).
+    """
+    rows: list[dict[str, float | int | None]] = []
+    for number, layer in enumerate(calibration.layers):
+        others = layer.similarity.clone().fill_diagonal_(-1.0)
+        rows.append(
+            {
+                "layer": number,
+                "dispersion_nats": layer.dispersion,
+                "static_change_nats": layer.static_change,
+                "similarity_to_previous": layer.similarity_to_previous,
+                "similarity_of_heads": float(others.amax(dim=1).mean()) if len(others) > 1 else None,
+                "effective_rank": layer.effective_rank,
+                "tokens": layer.mean_map.shape[1],
+            }
+        )
+    return rows
+
+
+@torch.no_grad()
+def start_operators(stored: Mapping[str, Tensor], calibration: Calibration, backbone: Backbone) -> list[str]:
+    """Give the weights that a plain ViT does not have values that change its function least, in place.
+
+    - `attn.static_map_<N>`: log of the mean maps, transported to the coarser grid where N is not all patches
+      (METHODS 2.2, 2.5). Counts that are not a square grid keep their values.
+    - `attn.linear_gain`: E||A_h V_h||, as linear attention's heads are unit vectors (METHODS 5.9).
+    - `mlp.down.weight`, `mlp.up.weight`: the factors of the stored `mlp.fc2.weight` that change its outputs least,
+      at the greatest stored rank; further branches become zero (METHODS 1.3).
+
+    Where the calibrated network is smaller than what is stored, the first heads and channels are filled.
+
+    Args:
+        stored: The supernet's weights by name, `dict(supernet.named_parameters())`, with the calibrated network's
+            already among them.
+        calibration: Of that network.
+        backbone: Of both.
+
+    Returns:
+        Names of what was filled.
+    """
+    filled: list[str] = []
+    for i, layer in enumerate(calibration.layers):
+        prefix = f"blocks.{i}."
+        block = {
+            name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)
+        }
+        for name, value in _first_values(block, layer, calibration.embed_dim, backbone).items():
+            block[name][tuple(map(slice, value.shape))].copy_(value)
+            filled.append(prefix + name)
+    return filled
+
+
+def _first_values(
+    block: Mapping[str, Tensor], layer: LayerCalibration, embed_dim: int, backbone: Backbone
+) -> dict[str, Tensor]:
+    values: dict[str, Tensor] = {}
+    patches = backbone.num_patches
+    for name in block:
+        if name.startswith("attn.static_map_") and is_square(tokens := int(name.rpartition("_")[2])):
+            mean = layer.mean_map
+            if tokens != patches:
+                sides = math.isqrt(patches), math.isqrt(tokens)
+                mean = transport_map(mean, *sides, backbone.num_prefix_tokens)
+            values[name] = log_mean_map(mean)
+        elif name == "attn.linear_gain":
+            values[name] = layer.value_norm
+        elif name.startswith(("mlp.down.weight_", "mlp.up.weight_")):
+            values[name] = torch.zeros_like(block[name])
+    if "mlp.down.weight" in block:
+        weight = block["mlp.fc2.weight"][:embed_dim, : len(layer.second_moment)]
+        rank = min(len(block["mlp.down.weight"]), embed_dim)
+        down, up = activation_aware_factors(weight, rank, layer.second_moment.to(weight.device))
+        values |= {"mlp.down.weight": down, "mlp.up.weight": up}
+    return values

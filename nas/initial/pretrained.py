@@ -1,0 +1,205 @@
+"""Weights of a trained plain ViT: where they come from, and what makes them fit a backbone."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import timm
+import torch
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
+from timm.models import adapt_input_conv, load_state_dict
+from torch import Tensor, nn
+
+from nas.arch import Architecture, Backbone, LayerChoice
+from nas.base import ConfigError
+from nas.model import UNREADABLE, Subnet
+
+KINDS = ("timm", "local-dir", "file")
+LAYER_PARTS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+Weights = Mapping[str, Tensor]
+"""State dict of a plain timm ViT."""
+
+
+def initial_weights(spec: str, backbone: Backbone) -> dict[str, Tensor]:
+    """Weights of a trained plain ViT, made to fit a backbone.
+
+    `timm:NAME` takes them from timm's registry, `local-dir:DIR` from a folder that timm wrote, and `file:PATH`
+    from a state dict (.safetensors, or .pth read without running code in it; one that holds it under `model`
+    or `state_dict` will do). LayerScale is folded into the projections, and a class token without a position
+    gets a zero one. Patch and position embeddings of other sizes are resampled, input channels adapted.
+
+    Args:
+        spec: `timm:NAME`, `local-dir:DIR` or `file:PATH`.
+        backbone: What the weights have to fit. Its `head_dim` cannot be compared with a file's, which does not
+            say how many heads there are.
+
+    Returns:
+        float32 tensors by timm's names, those of a plain ViT of this backbone.
+
+    Raises:
+        ConfigError: No such model or file, it cannot be read, or it is not a plain ViT of this `head_dim`
+            with or without the class token as the backbone says. Distilled models, which have a second
+            prefix token, are not plain: without that token they compute something else.
+    """
+    kind, _, name = spec.partition(":")
+    if kind not in KINDS or not name:
+        raise ConfigError(
+            f"--init {spec}: not understood", hint="timm:NAME, local-dir:DIR, file:PATH or a run's folder"
+        )
+    if kind == "file":
+        weights = _plain(spec, _read_file(spec, name), backbone.class_token)
+    else:
+        weights = _from_timm(spec, name if kind == "timm" else spec, backbone)
+    rows, width = weights["blocks.0.attn.qkv.weight"].shape
+    if rows % (3 * backbone.head_dim):
+        raise ConfigError(
+            f"--init {spec}: {rows // 3} channels are not whole heads of {backbone.head_dim}",
+            hint=f"set backbone.head_dim of the search space to a divisor of {width}",
+        )
+    return _fitted(weights, backbone)
+
+
+def plain_subnet(weights: Weights, backbone: Backbone) -> Subnet:
+    """The network that a plain ViT's weights are: dynamic attention everywhere, every size as given.
+
+    Args:
+        weights: As `initial_weights` gives them. They are not copied.
+        backbone: Of these weights but for the number of classes.
+
+    Returns:
+        In evaluation mode, with the classifier of the weights.
+    """
+    width, patches = weights["pos_embed"].shape[-1], backbone.num_patches
+    layers = tuple(
+        LayerChoice(
+            num_tokens=patches,
+            num_heads=len(weights[f"blocks.{i}.attn.qkv.weight"]) // (3 * backbone.head_dim),
+            mlp_ratio=len(weights[f"blocks.{i}.mlp.fc1.weight"]) / width,
+        )
+        for i in range(depth_of(weights))
+    )
+    classes = len(weights["head.weight"]) if "head.weight" in weights else 0
+    with torch.device("meta"):
+        subnet = Subnet(replace(backbone, num_classes=classes), Architecture(embed_dim=width, layers=layers))
+    subnet.load_state_dict(dict(weights), assign=True)
+    return subnet.eval()
+
+
+def depth_of(weights: Weights) -> int:
+    """How many layers the weights are of."""
+    return 1 + max((int(name.split(".")[1]) for name in weights if name.startswith("blocks.")), default=-1)
+
+
+def _read_file(spec: str, path: str) -> dict[str, Tensor]:
+    try:
+        found: Any = load_state_dict(path, weights_only=True)
+        weights = dict(found)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"--init {spec}: no such file", hint="file:PATH, relative to the current folder"
+        ) from error
+    except UNREADABLE as error:
+        raise ConfigError(
+            f"--init {spec}: {_reason(error)}", hint="a .safetensors or .pth state dict of a plain timm ViT"
+        ) from error
+    strange = [name for name, value in weights.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise ConfigError(
+            f"--init {spec}: not a state dict: {_listed(strange)} are no tensors",
+            hint="save model.state_dict(), or the same under the key model or state_dict",
+        )
+    return weights
+
+
+def _from_timm(spec: str, name: str, backbone: Backbone) -> dict[str, Tensor]:
+    try:
+        with torch.device("meta"):  # what it is, before anything is downloaded
+            skeleton = timm.create_model(name, pretrained=False, in_chans=backbone.in_chans)
+        _plain(spec, skeleton.state_dict(), backbone.class_token)
+        head_dim = skeleton.blocks[0].attn.head_dim
+        if head_dim != backbone.head_dim:
+            raise ConfigError(
+                f"--init {spec}: its heads are {head_dim} channels wide, backbone.head_dim is {backbone.head_dim}",
+                hint=f"set backbone.head_dim of the search space to {head_dim}",
+            )
+        model = timm.create_model(name, pretrained=True, in_chans=backbone.in_chans).eval()
+    except UNREADABLE as error:
+        raise ConfigError(
+            f"--init {spec}: {_reason(error)}",
+            hint="timm.list_models('vit*') names them; without a network, use local-dir:DIR or file:PATH",
+        ) from error
+    weights = _plain(spec, model.state_dict(), backbone.class_token)
+    (image_size, _), (patch_size, _) = model.patch_embed.img_size, model.patch_embed.patch_size
+    own = plain_subnet(weights, replace(backbone, image_size=image_size, patch_size=patch_size))
+    _check_same(spec, model, own)
+    return weights
+
+
+@torch.no_grad()
+def _check_same(spec: str, model: nn.Module, subnet: Subnet) -> None:
+    """Names do not say which activation, which norm epsilon, or norms before or after."""
+    size = subnet.backbone.image_size
+    images = torch.randn(2, subnet.backbone.in_chans, size, size, generator=torch.Generator().manual_seed(0))
+    theirs, ours = model(images), subnet(images)
+    if (theirs - ours).abs().max() > 1e-3 * max(1.0, float(theirs.abs().max())):
+        raise ConfigError(
+            f"--init {spec}: it has the weights of a plain ViT but computes something else",
+            hint="plain: pre-norm layers, GELU, LayerNorm with epsilon 1e-6, no extras",
+        )
+
+
+def _plain(spec: str, given: Weights, class_token: bool) -> dict[str, Tensor]:
+    """The weights under the names of a plain ViT, all of them and no others."""
+    weights = {name: value.detach().float() for name, value in given.items()}
+    if "dist_token" in weights:
+        raise ConfigError(
+            f"--init {spec}: it has a distillation token, which no network of this search has",
+            hint="use the model without one, such as deit_tiny_patch16_224",
+        )
+    depth = depth_of(weights)
+    for i in range(depth):
+        for scale, last in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
+            if (gamma := weights.pop(f"blocks.{i}.{scale}.gamma", None)) is not None:
+                weights[f"blocks.{i}.{last}.weight"] = gamma[:, None] * weights[f"blocks.{i}.{last}.weight"]
+                weights[f"blocks.{i}.{last}.bias"] = gamma * weights[f"blocks.{i}.{last}.bias"]
+    modules = ["patch_embed.proj", "norm" if class_token else "fc_norm", "head"]
+    modules += [f"blocks.{i}.{part}" for i in range(depth) for part in LAYER_PARTS]
+    expected = {"pos_embed", *(["cls_token"] if class_token else [])}
+    expected |= {f"{module}.{kind}" for module in modules for kind in ("weight", "bias")}
+    unknown = [name for name in weights if name not in expected]
+    missing = sorted(expected - set(weights) - {"head.weight", "head.bias"})
+    if unknown or missing or not depth:
+        wrong = [
+            f"{word} {_listed(names)}" for word, names in (("has", unknown), ("lacks", missing)) if names
+        ]
+        kind = "with" if class_token else "without"
+        raise ConfigError(
+            f"--init {spec}: not a plain ViT {kind} class token: {' and '.join(wrong)}",
+            hint="backbone.class_token says which kind it must be; register tokens, rotary positions and "
+            "other extras have no place in the searched networks",
+        )
+    positions = weights["pos_embed"]
+    if class_token and positions.ndim == 3 and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
+        weights["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+    return weights
+
+
+def _fitted(weights: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """Patch and position embeddings for the backbone's input channels, patch size and grid."""
+    kernel, side = weights["patch_embed.proj.weight"], backbone.image_size // backbone.patch_size
+    kernel = adapt_input_conv(backbone.in_chans, kernel, base_chans=kernel.shape[1])
+    return weights | {
+        "patch_embed.proj.weight": resample_patch_embed(kernel, [backbone.patch_size] * 2),
+        "pos_embed": resample_abs_pos_embed(
+            weights["pos_embed"], new_size=[side, side], num_prefix_tokens=backbone.num_prefix_tokens
+        ),
+    }
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _listed(names: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,136 @@
+"""Start a supernet from a trained plain ViT, with for every operator what changes it least; or from a run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nas.arch import hallucinated_heads
+from nas.base import CheckpointError, ConfigError
+from nas.data import ImageSet
+from nas.initial.calibration import Calibration, calibrate, start_operators
+from nas.initial.ordering import order_by_importance, pair_heads
+from nas.initial.pretrained import Weights, initial_weights, plain_subnet
+from nas.model import Supernet
+from nas.runs import MANIFEST, RunDirectory
+from nas.space import SearchSpace
+from nas.training import load_checkpoint
+
+CALIBRATION_IMAGES = 1000
+BATCH = 32
+
+
+def warm_start(
+    supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool, device: torch.device
+) -> list[str]:
+    """Fill the supernet's weights in place from a trained plain ViT, or copy those of a run's supernet.
+
+    A plain ViT's weights go where they belong (law 2). Then it is watched on the first training images without
+    augmentation: static maps become its mean maps, low-rank factors the truncated decomposition of its
+    matrices, the gain of linear attention the length of its outputs; where the space hallucinates, similar
+    heads are put where a derived head starts as a copy of its parent.
+
+    Args:
+        supernet: Filled in place.
+        spec: `timm:NAME`, `local-dir:DIR`, `file:PATH` or a run's folder.
+        images: Training images.
+        ordered: Whether channels, heads and hidden neurons are put in the order of their importance, so that
+            narrow subnets keep the best ones.
+        device: Where to compute.
+
+    Returns:
+        Names of the weights that keep random first values.
+
+    Raises:
+        ConfigError: The weights cannot be had or are no plain ViT.
+        CheckpointError: They do not fit into the space.
+    """
+    space = supernet.space
+    if (Path(spec) / MANIFEST).is_file():
+        copy_supernet(supernet, Path(spec))
+        return []
+    weights = initial_weights(spec, space.backbone)
+    missing = set(supernet.load_timm(weights))
+    if not (missing or ordered):
+        return []
+    calibration = watch(weights, space, images, device)
+    num_real = _num_real(space, len(calibration.layers[0].output_norm))
+    if ordered or num_real is not None:
+        head_dim = space.backbone.head_dim
+        if ordered:
+            weights = order_by_importance(weights, head_dim, calibration, num_real=num_real)
+        elif num_real is not None:
+            weights = pair_heads(weights, head_dim, calibration, num_real)
+        supernet.load_timm(weights)
+        calibration = watch(weights, space, images, device)
+    stored = dict(supernet.named_parameters())
+    return sorted(missing - set(start_operators(stored, calibration, space.backbone)))
+
+
+def check_init(space: SearchSpace, spec: str) -> None:
+    """Find out whether a supernet can start from these weights, before anything is written.
+
+    Raises:
+        ConfigError: The weights cannot be had or are no plain ViT.
+        CheckpointError: They do not fit into the space.
+    """
+    if (Path(spec) / MANIFEST).is_file():
+        copy_supernet(Supernet(space), Path(spec))
+    else:
+        Supernet(space).load_timm(initial_weights(spec, space.backbone))
+
+
+def copy_supernet(supernet: Supernet, path: Path) -> None:
+    """Fill a supernet with the trained weights of a run whose space has the same genes.
+
+    Raises:
+        ConfigError: The run's supernet is not trained to its end.
+        CheckpointError: Its weights have other names or shapes.
+    """
+    run = RunDirectory.open(path)
+    checkpoint = load_checkpoint(run.supernet_dir, expected={})
+    if "supernet_digest" not in run.manifest or checkpoint is None:
+        raise ConfigError(
+            f"--init {path}: its supernet is not trained to the end", hint="let that run go on first"
+        )
+    for group in ("ema.", "supernet."):
+        weights = {
+            name.removeprefix(group): tensor
+            for name, tensor in checkpoint.tensors.items()
+            if name.startswith(group)
+        }
+        if weights:
+            break
+    try:
+        supernet.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise CheckpointError(
+            f"--init {path}: its supernet is of another space: {first}",
+            hint="constraints, rules and seeds may differ from that run's space; the choices may not",
+        ) from error
+
+
+def watch(
+    weights: Weights,
+    space: SearchSpace,
+    images: ImageSet,
+    device: torch.device,
+    most: int = CALIBRATION_IMAGES,
+) -> Calibration:
+    """Run the plain ViT of these weights over the first images."""
+
+    def batches() -> Iterator[Tensor]:
+        count = min(most, len(images))
+        for start in range(0, count, BATCH):
+            yield images.normalized(slice(start, min(start + BATCH, count))).to(device)
+
+    return calibrate(plain_subnet(weights, space.backbone).to(device), batches())
+
+
+def _num_real(space: SearchSpace, num_heads: int) -> int | None:
+    """Real heads of the space's most hallucinated layers of so many heads; None where none is hallucinated."""
+    ratio = max(max(domain.hallucination_ratio) for domain in space.layers)
+    derived = hallucinated_heads(num_heads, ratio)
+    return num_heads - derived if derived else None

@@ -1,0 +1,258 @@
+"""An architecture trained alone, with the recipe and the images of a run."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from nas.arch import Architecture
+from nas.base import CheckpointError, Reporter, RunError, atomic_write_bytes, one_line
+from nas.data import ImageData, ImageSet, sealed_test_split
+from nas.evaluation import Course, SubnetEvaluator
+from nas.jobs.session import Session, torch_threads
+from nas.jobs.stages import evaluator_setup, supernet_trainer
+from nas.model import Subnet, Supernet
+from nas.runs import Measurement, RunDirectory
+from nas.search import InlineWorkers, Result, Task
+from nas.settings import RunConfig
+from nas.space import GENES, Constraints, LayerDomain, SearchSpace
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandAloneSetup:
+    """What a worker needs to train architectures of a run alone, besides the arrays of images.
+
+    Attributes:
+        space: Of the run.
+        config: Of the run; its seed is that of the images and of the supernet.
+        seed: Of the trainings.
+        recipe: Names what else decides the results (`recipe_digest`).
+        folder: Where trainings keep their checkpoints.
+        device: Where to compute.
+        precision: `fp32` or `bf16`.
+        class_names: Of the images.
+        flip_safe: Of the images.
+        hashes: Of the splits.
+        mean: Of the train split, per channel.
+        std: Of the train split, per channel.
+        keeps_weights: Whether a training leaves its network behind (`weights_path`).
+    """
+
+    space: SearchSpace
+    config: RunConfig
+    seed: int
+    recipe: str
+    folder: Path
+    device: str
+    precision: str
+    class_names: tuple[str, ...]
+    flip_safe: bool
+    hashes: dict[str, str]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    keeps_weights: bool = False
+
+    def name(self, architecture: Architecture) -> str:
+        """Of one training: its record and the folder of its checkpoints."""
+        return f"{architecture.digest}-seed{self.seed}-{self.recipe}"
+
+    def weights_path(self, architecture: Architecture) -> Path:
+        """File of the network that a training left behind."""
+        return self.folder / f"{self.name(architecture)}.safetensors"
+
+
+class StandAloneEvaluator:
+    """Trains an architecture alone and measures it as the search does: an `Evaluator`.
+
+    A network that is trained alone starts where its slice of the supernet started: at random, or at the
+    weights that the run was started from. A training that was interrupted goes on from its checkpoint.
+
+    Call it with one torch thread: the numbers must not depend on how many workers share the cores.
+
+    Args:
+        setup: How.
+        data: The images; the test split is not opened.
+        on_step: Called after every step of a training.
+    """
+
+    def __init__(
+        self, setup: StandAloneSetup, data: ImageData, on_step: Callable[[], None] = lambda: None
+    ) -> None:
+        self.setup, self.on_step = setup, on_step
+        self.session = Session(
+            run=RunDirectory(setup.folder),
+            space=setup.space,
+            config=setup.config,
+            data=data,
+            device=torch.device(setup.device),
+            precision=setup.precision,
+            reporter=Reporter(quiet=True),
+        )
+        weights = {"supernet_digest": f"trained alone, seed {setup.seed}", "reference_ms": 1.0}
+        self.conditions = evaluator_setup(self.session, weights).conditions(len(data.search), stage="search")
+
+    def evaluate(
+        self,
+        architecture: Architecture,
+        course: Course | None = None,  # noqa: ARG002
+        *,
+        attempt: int = 0,
+    ) -> Measurement:
+        """Train to the end, then measure on the search split; see `Evaluator`. Nothing races.
+
+        Raises:
+            TrainingError: The loss is not finite.
+            EvaluationError: A logit is not finite, or memory ran out.
+        """
+        folder = self.setup.folder / self.setup.name(architecture)
+        try:
+            return self._evaluate(architecture, folder, attempt)
+        except CheckpointError:  # of another version of the program, or damaged: only time is lost
+            shutil.rmtree(folder)
+            return self._evaluate(architecture, folder, attempt)
+
+    def _evaluate(self, architecture: Architecture, folder: Path, attempt: int) -> Measurement:
+        config = self.setup.config.model_copy(update={"seed": self.setup.seed, "init": ""})
+        session = replace(
+            self.session,
+            run=RunDirectory(folder),
+            space=space_of_one(self.setup.space, architecture),
+            config=config,
+        )
+        trainer = supernet_trainer(session)
+        if self.setup.config.init:
+            trainer.start = lambda alone: copy_slice(self._first, alone)
+        started = time.perf_counter()
+        with sealed_test_split():
+            trained = trainer.run(lambda _: self.on_step())
+        setup = evaluator_setup(session, {"supernet_digest": trainer.digest(), "reference_ms": 1.0})
+        found = SubnetEvaluator(setup, trained, session.data.search).evaluate(architecture, attempt=attempt)
+        if self.setup.keeps_weights:
+            weights = trained.extract(architecture).cpu().state_dict()
+            atomic_write_bytes(self.setup.weights_path(architecture), save(weights))
+        return replace(found, seconds=time.perf_counter() - started)
+
+    @cached_property
+    def _first(self) -> Supernet:
+        """The run's supernet before its first step."""
+        trainer = supernet_trainer(self.session)
+        if trainer.start is not None:
+            trainer.start(trainer.supernet)
+        return trainer.supernet
+
+
+def space_of_one(space: SearchSpace, architecture: Architecture) -> SearchSpace:
+    """The part of a space that holds one architecture and nothing else."""
+    genes = space.encode(architecture)
+    layers = []
+    for i in range(architecture.depth):
+        fixed: dict[str, Any] = {gene: (genes[f"layers.{i:02d}.{gene}"],) for gene in GENES}
+        layers.append(LayerDomain(**fixed))
+    return replace(
+        space,
+        embed_dim=(architecture.embed_dim,),
+        depth=(architecture.depth,),
+        layers=tuple(layers),
+        constraints=Constraints(),
+    )
+
+
+def copy_slice(whole: Supernet, part: Supernet) -> None:
+    """Fill a supernet with the first channels, heads and neurons of one over a larger space, in place."""
+    stored = dict(whole.named_parameters())
+    with torch.no_grad():
+        for name, weight in part.named_parameters():
+            rows = (3, -1) if ".attn.qkv." in name else (1, -1)
+            into, source = torch.unflatten(weight, 0, rows), torch.unflatten(stored[name], 0, rows)
+            into.copy_(source[tuple(map(slice, into.shape))])
+
+
+def recipe_digest(config: RunConfig, hashes: Mapping[str, str], precision: str) -> str:
+    """First 8 hex digits of the SHA-256 of what decides a stand-alone accuracy, but for architecture and seed.
+
+    Keys at their default are left out, so that a key which a later version adds changes no digest.
+    """
+    elsewhere = {"seed", "device", "precision", "data", "search", "evaluate", "tune"}
+    content = {
+        **config.model_dump(mode="json", exclude_defaults=True, exclude=elsewhere),
+        "train": config.train.model_dump(mode="json", exclude_defaults=True, exclude={"checkpoint_minutes"}),
+        "max_images": config.evaluate.max_images,
+        "splits": [hashes["train"], hashes["search"]],
+        "precision": precision,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def trained_network(setup: StandAloneSetup, architecture: Architecture) -> Subnet:
+    """The network that a training left behind, in evaluation mode.
+
+    Raises:
+        RunError: It is not there, or damaged.
+    """
+    path = setup.weights_path(architecture)
+    subnet = Subnet(setup.space.backbone, architecture)
+    try:
+        subnet.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RunError(
+            f"{path}: not the weights of a training: {one_line(str(error))}",
+            hint="delete it to train again; workers on other machines must see this folder",
+        ) from error
+    return subnet.eval()
+
+
+def build_stand_alone(
+    setup: StandAloneSetup, arrays: Arrays, on_step: Callable[[], None] = lambda: None
+) -> StandAloneEvaluator:
+    """An evaluator over arrays that may be shared with other processes; they are read, never written."""
+    train, search = (
+        ImageSet(
+            torch.from_numpy(arrays[f"{split}/images"]),
+            torch.from_numpy(arrays[f"{split}/labels"]),
+            setup.mean,
+            setup.std,
+        )
+        for split in ("train", "search")
+    )
+    data = ImageData(
+        train=train,
+        search=search,
+        class_names=setup.class_names,
+        flip_safe=setup.flip_safe,
+        hashes=setup.hashes,
+        summary=[],
+        test=None,
+    )
+    return StandAloneEvaluator(setup, data, on_step)
+
+
+def train_alone(
+    job: tuple[StandAloneSetup, Architecture], arrays: Arrays, on_step: Callable[[], None] = lambda: None
+) -> Result:
+    """Train and measure, or say in one line why it was not possible: a task for another process."""
+    setup, architecture = job
+    workers = InlineWorkers(build_stand_alone(setup, arrays, on_step))
+    workers.submit(Task(0, architecture))
+    with torch_threads(1):
+        return workers.next_result()
+
+
+def image_arrays(data: ImageData) -> Arrays:
+    """The arrays that `build_stand_alone` takes: train and search images, and no test image."""
+    return {
+        f"{split}/{part}": getattr(images, part).numpy()
+        for split, images in (("train", data.train), ("search", data.search))
+        for part in ("images", "labels")
+    }

@@ -1,0 +1,189 @@
+"""Architectures trained alone: each training once, with a record, whatever is asked next and however often it dies."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.arch import Architecture
+from nas.base import ConfigError, Reporter, RunError, atomic_write_text, duration, to_json_text
+from nas.cluster import run_tasks
+from nas.data import ImageData
+from nas.jobs.alone import StandAloneSetup, image_arrays, recipe_digest, train_alone
+from nas.jobs.session import Session
+from nas.jobs.stages import supernet_trainer
+from nas.runs import RunDirectory
+from nas.search import Result
+
+RECORD_VERSION = 1
+LOOK_EVERY_S = 1.0  # at the checkpoints of trainings that go on
+
+Job = tuple[StandAloneSetup, Architecture]
+
+
+def stand_alone_setup(session: Session, epochs: int | None, folder: Path) -> StandAloneSetup:
+    """How architectures of a run are trained alone; the seed is that of the first trainings.
+
+    Args:
+        session: Of the run, with the configuration that decides the trainings.
+        epochs: Of a training; None: as many as the supernet had.
+        folder: Of records and checkpoints.
+
+    Raises:
+        ConfigError: The supernet had no epoch, and none is given; or the teacher cannot be had.
+    """
+    planned, config = supernet_trainer(session), session.config
+    epochs = planned.epochs if epochs is None else epochs
+    if epochs < 1:
+        raise ConfigError(
+            f"{session.run.path}: its supernet had no epoch of training, so there is no recipe to train with",
+            hint="give --epochs N, or name the run that its weights come from",
+        )
+    config = config.model_copy(
+        update={
+            "train": config.train.model_copy(update={"epochs": epochs}),
+            "search": config.search.model_copy(update={"objectives": ("top1",)}),  # no latency
+        }
+    )
+    data = session.data
+    return StandAloneSetup(
+        space=session.space,
+        config=config,
+        seed=config.seed,
+        recipe=recipe_digest(config, data.hashes, session.precision),
+        folder=folder.absolute(),
+        device=session.device.type,
+        precision=session.precision,
+        class_names=data.class_names,
+        flip_safe=data.flip_safe,
+        hashes=data.hashes,
+        mean=data.mean,
+        std=data.std,
+    )
+
+
+def trained_alone(
+    setups: Sequence[StandAloneSetup],
+    architectures: Sequence[Architecture],
+    data: ImageData,
+    workers: int,
+    reporter: Reporter,
+) -> list[dict[str, Any]]:
+    """A record of every training, by seed and then by architecture: read where there is one, else made.
+
+    Args:
+        setups: One a seed.
+        architectures: Each is trained with every setup.
+        data: Train and search split are used.
+        workers: Ray tasks at a time, of one thread each; 0: in this process.
+        reporter: Tells people.
+
+    Raises:
+        RunError: A record is damaged, or the workers are gone.
+    """
+    num_seeds, epochs = len(setups), setups[0].config.train.epochs
+    records = {(s.seed, a.digest): _read(s, a) for s in setups for a in architectures}
+    total, known = len(records), sum(record is not None for record in records.values())
+    reporter.line(
+        "alone",
+        f"{len(architectures)} architecture{'s' * (len(architectures) != 1)} x "
+        f"{num_seeds} seed{'s' * (num_seeds != 1)}, {epochs} epochs each: {total} trainings, {known} done already",
+    )
+    missing = [(s, a) for s in setups for a in architectures if records[s.seed, a.digest] is None]
+    steps = epochs * max(len(data.train) // setups[0].config.train.batch_size, 1) if epochs else 1
+    started, looked = time.monotonic(), 0.0
+    first = known + _under_way(missing, steps)
+    with reporter.bar("alone") as bar:
+
+        def show() -> None:
+            nonlocal looked
+            now = time.monotonic()
+            ended = [record for record in records.values() if record is not None]
+            if now - looked < LOOK_EVERY_S and len(ended) < total:
+                return
+            looked = now
+            done = len(ended) + _under_way(
+                [j for j in missing if records[j[0].seed, j[1].digest] is None], steps
+            )
+            left = duration((now - started) / (done - first) * (total - done)) if done > first else "unknown"
+            failures = sum(record["error"] is not None for record in ended)
+            bar(
+                len(ended),
+                total,
+                f"{len(ended)}/{total} trained, {done / total:.0%} of all steps  failed {failures}  left {left}",
+            )
+
+        for (setup, architecture), result in _train_all(missing, data, workers, show):
+            records[setup.seed, architecture.digest] = _write(setup, architecture, result)
+            show()
+    return [record for record in records.values() if record is not None]
+
+
+def _under_way(jobs: Sequence[Job], steps: int) -> float:
+    """How many trainings the checkpoints of those that have not ended amount to."""
+    found = 0.0
+    for setup, architecture in jobs:
+        checkpoints = RunDirectory(setup.folder / setup.name(architecture)).supernet_dir.glob("step-*.json")
+        found += max((int(path.stem.removeprefix("step-")) for path in checkpoints), default=0) / steps
+    return found
+
+
+def _train_all(
+    jobs: Sequence[Job], data: ImageData, num_workers: int, on_wait: Callable[[], None]
+) -> Iterator[tuple[Job, Result]]:
+    """Train each; yields them as they end."""
+    arrays = image_arrays(data)
+    if num_workers == 0:
+        for job in jobs:
+            yield job, train_alone(job, arrays, on_wait)
+    elif jobs:
+        gpus = 1 / num_workers if jobs[0][0].device == "cuda" else 0
+        for job, outcome in run_tasks(train_alone, jobs, arrays, num_workers, num_gpus=gpus, on_wait=on_wait):
+            yield job, outcome.value or Result(0, None, outcome.error)
+
+
+def _record_path(setup: StandAloneSetup, architecture: Architecture) -> Path:
+    return setup.folder / f"{setup.name(architecture)}.json"
+
+
+def _read(setup: StandAloneSetup, architecture: Architecture) -> dict[str, Any] | None:
+    """The record of a training that has ended; None where there is none, or its network is gone."""
+    path = _record_path(setup, architecture)
+    try:
+        record = dict(json.loads(path.read_text()))
+        if not {"digest", "seed", "top1", "error"} <= set(record):
+            raise ValueError("keys are missing")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path}: not the record of a training: {error}", hint="delete it to train again"
+        ) from error
+    if setup.keeps_weights and record["error"] is None and not setup.weights_path(architecture).exists():
+        return None
+    shutil.rmtree(path.with_suffix(""), ignore_errors=True)  # where a kill came before the end of `_write`
+    return record
+
+
+def _write(setup: StandAloneSetup, architecture: Architecture, result: Result) -> dict[str, Any]:
+    """Record how a training ended; its checkpoints are not needed any more."""
+    measurement, path = result.measurement, _record_path(setup, architecture)
+    record = {
+        "schema_version": RECORD_VERSION,
+        "digest": architecture.digest,
+        "seed": setup.seed,
+        "recipe": setup.recipe,
+        "epochs": setup.config.train.epochs,
+        "top1": None if measurement is None else measurement.values["top1"],
+        "top1_ci": None if measurement is None else list(measurement.intervals["top1"]),
+        "conditions": None if measurement is None else measurement.conditions.to_dict(),
+        "seconds": None if measurement is None else measurement.seconds,
+        "error": result.error,
+        "architecture": architecture.to_dict(),
+    }
+    setup.folder.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(path, to_json_text(record))
+    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+    return record

@@ -1,0 +1,97 @@
+"""What other code may see of a run while it goes on, and TensorBoard's files as the first that does."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from nas.base import RunError
+from nas.runs import ParetoFront, RunDirectory
+from nas.search import Progress
+from nas.settings import LATENCY, MACS, TOP1
+from nas.training import TrainProgress
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+LOGGED = 1000  # points of a whole training
+FLUSH_S = 10  # what a kill may cost, seconds
+
+
+class Callback(Protocol):
+    """Told how a run goes on, in the process that drives it and in its thread: what it takes, the run waits.
+
+    What a callback raises ends the run as Ctrl-C does: what is finished is kept, the same call resumes. It hears
+    of what happens, not of what an earlier process has done. `Session.callbacks` holds those of a run; where a run
+    has several supernets, they hear of the search in each of them, and `run` says which.
+    """
+
+    def on_train(self, run: RunDirectory, progress: TrainProgress) -> None:
+        """A training step is done."""
+
+    def on_trial(self, run: RunDirectory, progress: Progress) -> None:
+        """An architecture was measured, or failed: `progress.trial`; those that cost nothing are not told."""
+
+    def on_front(self, run: RunDirectory, front: ParetoFront) -> None:
+        """The front was measured and written; the report follows."""
+
+
+class TensorBoard:
+    """Losses, trials and the front as event files in the run's folder: `tensorboard --logdir results`.
+
+    A training that goes on from a checkpoint replaces the points of the steps that it does again.
+
+    Raises:
+        RunError: The package tensorboard is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import tensorboard  # type: ignore[import-untyped]  # noqa: F401
+        except ImportError as error:
+            raise RunError(
+                "--tensorboard: the package tensorboard is not installed", hint="pip install tensorboard"
+            ) from error
+        self._writers: dict[Path, SummaryWriter] = {}
+
+    def on_train(self, run: RunDirectory, progress: TrainProgress) -> None:
+        """Losses, the gap between them, learning rate and speed, about a thousand times in a training."""
+        writer = self._writer(run, "train", progress.step)
+        if progress.step % max(progress.steps // LOGGED, 1) == 0 or progress.step == progress.steps:
+            for name, loss in zip(("largest", "smallest", "random"), progress.losses, strict=True):
+                writer.add_scalar(f"loss_nats/{name}", loss, progress.step)
+            writer.add_scalar("loss_nats/gap", progress.gap, progress.step)
+            writer.add_scalar("train/lr", progress.lr, progress.step)
+            writer.add_scalar("train/images_per_s", progress.images_per_second, progress.step)
+        if progress.step == progress.steps:
+            writer.flush()
+
+    def on_trial(self, run: RunDirectory, progress: Progress) -> None:
+        """What was measured, and how good the front is."""
+        number, measurement = progress.trial.number, progress.trial.measurement
+        writer = self._writer(run, "search", None)  # trials end in any order: nothing is told twice
+        writer.add_scalar("search/hypervolume", progress.hypervolume, number)
+        writer.add_scalar("search/front_size", progress.front_size, number)
+        for metric in (TOP1, MACS, LATENCY):
+            if measurement is not None and metric.name in measurement.values:
+                writer.add_scalar(f"trials/{metric.name}", measurement.values[metric.name], number)
+
+    def on_front(self, run: RunDirectory, front: ParetoFront) -> None:
+        """The front as points: top-1 in percent over thousands of MACs."""
+        writer = self._writer(run, "front", 0)
+        for point in front.points:
+            writer.add_scalar("front/top1_over_kMACs", point.value(TOP1), round(point.value(MACS) / 1000))
+        self.close()
+
+    def close(self) -> None:
+        """Write what is not written yet; only needed where the process goes on to something else."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def _writer(self, run: RunDirectory, part: str, step: int | None) -> "SummaryWriter":
+        """Of a part of a run; what an earlier process wrote from a step on is withdrawn, where one is given."""
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        folder = run.tensorboard_dir / part
+        if folder not in self._writers:
+            self._writers[folder] = SummaryWriter(folder, purge_step=step, flush_secs=FLUSH_S)
+        return self._writers[folder]

@@ -1,0 +1,127 @@
+"""From a point of a run's front to a bundle: measured again, tested once, and written with where it came from."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.base import ExportError, Reporter, RunError
+from nas.bundle import ExportReport, export_bundle
+from nas.evaluation import count_correct, top1_percent, wilson_interval
+from nas.jobs.session import Session, reopen, torch_threads
+from nas.jobs.stages import trained_supernet
+from nas.model import Subnet
+from nas.runs import FrontPoint, ParetoFront, RunDirectory, owner
+
+
+def export_pick(
+    path: Path, pick: str, directory: Path, formats: Sequence[str], reporter: Reporter
+) -> ExportReport:
+    """Write one architecture of a run's front as a model bundle, verified against the table.
+
+    Opens the test split, which no stage before has read; its accuracy goes onto the model card.
+
+    Raises:
+        ExportError: Something written differs from what was searched; nothing is left behind.
+    """
+    run = RunDirectory.open(path)
+    point = final_point(run, pick)
+    owning = owner(run, point)
+    session = reopen(owning.path, reporter)
+    return export_measured(
+        session,
+        trained_supernet(session).extract(point.architecture),
+        front_row(run, point.digest),
+        directory,
+        formats,
+        provenance={
+            **provenance(
+                run, point.digest, f"python search.py export {run.path} --pick {pick} --to {directory}"
+            ),
+            "supernet_digest": owning.manifest["supernet_digest"],
+        },
+    )
+
+
+def final_point(run: RunDirectory, pick: str) -> FrontPoint:
+    """The point of a run's final front that a user asks for.
+
+    Raises:
+        RunError: No point or more than one answers, or the search has not ended.
+    """
+    point = ParetoFront.from_run(run.path).pick(pick)
+    if run.front() is None:
+        raise RunError(
+            f"{run.path}: the search has not ended, so there is no final table",
+            hint="run it to the end first",
+        )
+    return point
+
+
+def front_row(run: RunDirectory, digest: str) -> dict[str, Any]:
+    """The row of the table, as in `front --format json`."""
+    points: list[dict[str, Any]] = ParetoFront.from_run(run.path).to_dict(run.name)["points"]
+    return next(row for row in points if row["digest"] == digest)
+
+
+def export_measured(
+    session: Session,
+    subnet: Subnet,
+    row: Mapping[str, Any],
+    directory: Path,
+    formats: Sequence[str],
+    *,
+    provenance: Mapping[str, Any],
+) -> ExportReport:
+    """Measure a network again, test it, and write it as a bundle if it is what its row says.
+
+    Raises:
+        ExportError: Its top-1 on the search split is another than the row's, or something written differs.
+    """
+    conditions = row["conditions"]
+    common: dict[str, Any] = {
+        "batch_size": session.config.evaluate.batch_size,
+        "device": session.device,
+        "precision": conditions["precision"],
+    }
+    images = session.data.search
+    ranked = images.part(0, session.config.evaluate.max_images or len(images))
+    with torch_threads(1):
+        again = top1_percent(count_correct(subnet.to(session.device), ranked, **common))
+        # The files compute in fp32, whatever the search was measured in.
+        tested = count_correct(subnet, session.data.open_test(), **{**common, "precision": "fp32"})
+    if not math.isclose(again, row["top1"], abs_tol=1e-9):
+        raise ExportError(
+            f"{row['digest']}: top-1 on the search split is {again:.4f} % now and {row['top1']:.4f} % in the table",
+            hint=f"the table was measured on {conditions['device']} with torch {conditions['torch']}",
+        )
+    test = {
+        "test_top1": top1_percent(tested),
+        "test_top1_ci": list(wilson_interval(tested)),
+        "test_images": len(tested),
+    }
+    return export_bundle(
+        subnet.cpu(),
+        directory,
+        formats=formats,
+        mean=session.data.mean,
+        std=session.data.std,
+        class_names=session.data.class_names,
+        point={**row, **test},
+        provenance=provenance,
+        on_step=lambda text: session.reporter.line("export", text),
+    )
+
+
+def provenance(run: RunDirectory, digest: str, command: str) -> dict[str, Any]:
+    """Where a network of a run comes from, and the commands that make it again."""
+    manifest = run.manifest
+    return {
+        "run": run.name,
+        "digest": digest,
+        "commands": [manifest["command"], command],
+        **{
+            key: manifest[key]
+            for key in ("versions", "device", "precision", "seed", "splits", "space_digest")
+        },
+    }

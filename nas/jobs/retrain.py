@@ -1,0 +1,313 @@
+"""What `retrain` compares an architecture with, and its numbers in words."""
+
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from nas.arch import Architecture, AttentionKind, cost
+from nas.base import SCHEMA_VERSION, ConfigError, DataError, NoResultError, Reporter
+from nas.bundle import DEFAULT_FORMATS
+from nas.data import ImageSet, split_hash
+from nas.evaluation import count_correct, top1_percent
+from nas.jobs.alone import StandAloneSetup, recipe_digest, trained_network
+from nas.jobs.alone_records import stand_alone_setup, trained_alone
+from nas.jobs.export import export_measured, final_point, front_row, provenance
+from nas.jobs.session import Session, reopen, torch_threads
+from nas.jobs.stages import evaluator_setup, trained_supernet
+from nas.jobs.trust import inherited_top1
+from nas.model import Subnet
+from nas.report import SPLITS
+from nas.runs import CONFIG, RunDirectory, owner
+from nas.settings import check_retraining, resolve_config
+from nas.space import SearchSpace, known_designs
+
+
+def baseline_of(space: SearchSpace) -> tuple[str, Architecture]:
+    """What an architecture is compared with: the largest plain ViT of its space, else the largest architecture.
+
+    Returns:
+        Its name and itself.
+    """
+    (plain,) = known_designs(space, ["deit"]).values()
+    is_plain = all(
+        layer.attention is AttentionKind.DYNAMIC
+        and layer.num_tokens == space.backbone.num_patches
+        and not layer.num_hallucinated
+        and layer.ffn_rank == 1
+        for layer in plain.layers
+    )
+    return ("plain ViT", plain) if is_plain else ("largest", space.largest())
+
+
+def network_row(
+    name: str,
+    architecture: Architecture,
+    space: SearchSpace,
+    inherited: Mapping[str, float],
+    trainings: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What was found of one architecture, JSON values.
+
+    Args:
+        name: In words.
+        architecture: It.
+        space: Of the run.
+        inherited: Top-1 in percent with the supernet's weights, by key of `SPLITS`.
+        trainings: `seed`, and top-1 in percent by key of `SPLITS`, of each that ended well; at least one.
+    """
+    row: dict[str, Any] = {
+        "name": name,
+        "digest": architecture.digest,
+        "macs": cost.macs(architecture, space.backbone),
+        "params": cost.params(architecture, space.backbone),
+        "seeds": [training["seed"] for training in trainings],
+    }
+    for key in SPLITS:
+        values = [training[key] for training in trainings]
+        row |= {
+            f"inherited_{key}": inherited[key],
+            key: statistics.fmean(values),
+            f"{key}_sd": statistics.stdev(values) if len(values) > 1 else None,
+            f"{key}_by_seed": values,
+        }
+    return row
+
+
+PICKED = "picked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is trained, and how.
+
+    Attributes:
+        pick: Point of the front.
+        start: `scratch`, random weights; `inherited`, those of the trained supernet.
+        seeds: Trainings of each architecture.
+        epochs: Of a training; None: as many as the supernet had.
+        teacher: A trained model that teaches; None: what the run had.
+        settings: `train.KEY=VALUE` on top of the run's recipe.
+        with_baseline: Whether a baseline is trained the same way.
+    """
+
+    pick: str
+    start: Literal["scratch", "inherited"] = "scratch"
+    seeds: int = 1
+    epochs: int | None = None
+    teacher: str | None = None
+    settings: tuple[str, ...] = ()
+    with_baseline: bool = True
+
+    def command(self, run: Path, digest: str, directory: Path) -> str:
+        """The command line that makes the bundle again."""
+        words = ["retrain", str(run), "--pick", digest, "--from", self.start, "--seeds", str(self.seeds)]
+        words += [] if self.epochs is None else ["--epochs", str(self.epochs)]
+        words += [] if self.teacher is None else ["--teacher", self.teacher]
+        words += [word for setting in self.settings for word in ("--set", setting)]
+        words += [] if self.with_baseline else ["--no-baseline"]
+        return "python search.py " + shlex.join([*words, "--to", str(directory)])
+
+
+def retrain(
+    path: Path, request: Request, reporter: Reporter, *, workers: int, directory: Path | None = None
+) -> dict[str, Any]:
+    """Train an architecture of a run's front alone, then open the test split; writes `retrain/<digest>.json`.
+
+    Every finished training is kept with its weights and never done again, whatever is asked next. No training sees
+    the search split; the test split is opened when all have ended.
+
+    Args:
+        path: The run.
+        request: What and how.
+        reporter: Tells people.
+        workers: Ray tasks at a time, of one thread each; 0: in this process.
+        directory: Where to write the network that is best on the search split as a bundle; None: nowhere.
+
+    Returns:
+        What the file holds: JSON values, explained in results/README.md.
+
+    Raises:
+        ConfigError: The recipe is wrong, or its teacher cannot be had.
+        DataError: There is no test split.
+        RunError: The search has not ended, or another process writes into the run.
+        NoResultError: Every training of the architecture failed.
+        ExportError: The bundle differs from what was trained; nothing of it is left behind.
+        KeyboardInterrupt: Ctrl-C; the same command goes on.
+    """
+    check_retraining(request.seeds, request.settings)
+    run = RunDirectory.open(path)
+    point = final_point(run, request.pick)
+    owning = owner(run, point)
+    session = reopen(owning.path, reporter)
+    if session.data.hashes["test"] == split_hash([]):
+        raise DataError(
+            f"{path}: its images have no test split, so nothing can be said of what it trains",
+            hint="retrain a run with data.test_fraction above 0",
+        )
+    with run.lock():
+        supernet = trained_supernet(session)
+        setup = _setup(session, request, run.retrain_dir / "trainings")
+        chosen = _chosen(session, point.architecture, request)
+        architectures = [architecture for _, architecture in chosen.values()]
+        with_supernet = inherited_top1(session, setup.config, supernet, architectures, reporter)
+        setups = [replace(setup, seed=setup.seed + i) for i in range(request.seeds)]
+        records = trained_alone(setups, architectures, session.data, workers, reporter)
+        reporter.line("test", "opened; no training has seen it")
+        test = session.data.open_test()
+        rows: dict[str, dict[str, Any]] = {}
+        for key, (name, architecture) in chosen.items():
+            inherited = {
+                "top1": with_supernet[architecture.digest],
+                "test_top1": _tested(session, supernet.extract(architecture), test),
+            }
+            trainings = [
+                {
+                    **record,
+                    "test_top1": _tested(session, trained_network(each, architecture), test),
+                }
+                for each in setups
+                for record in records
+                if (record["seed"], record["digest"]) == (each.seed, architecture.digest)
+                and not record["error"]
+            ]
+            if trainings:
+                rows[key] = network_row(name, architecture, session.space, inherited, trainings)
+        failed = [record for record in records if record["error"] is not None]
+        for record in failed:
+            reporter.line("failed", f"{record['digest']}, seed {record['seed']}: {record['error']}")
+        if PICKED not in rows:
+            raise NoResultError(
+                f"{path}: every training of {point.digest} failed: {failed[0]['error']}",
+                hint=f"change the recipe with --set; to train again the same way, delete {setup.folder}",
+            )
+        found = {
+            "run": run.name,
+            "pick": request.pick,
+            "from": request.start,
+            "num_seeds": request.seeds,
+            "epochs": setup.config.train.epochs,
+            PICKED: rows[PICKED],
+            "baseline": rows.get("baseline"),
+            "failed": [{key: record[key] for key in ("digest", "seed", "error")} for record in failed],
+            **_conditions(session, len(test)),
+            "recipe": setup.recipe,
+            "settings": _settings(setup),
+        }
+        run.write_retrain(point.digest, found)
+        reporter.line("report", f"python search.py report {shlex.quote(str(path))} puts it onto the page")
+    if directory is not None:
+        _export(run, session, setups, point.architecture, records, found, request, directory)
+    return {"schema_version": SCHEMA_VERSION, **found}
+
+
+def _setup(session: Session, request: Request, folder: Path) -> StandAloneSetup:
+    """How the architectures are trained; the seed is that of the first trainings."""
+    path = session.run.path
+    config = resolve_config(path / CONFIG, request.settings, {"teacher": request.teacher})
+    if request.start == "inherited" and config.train.ffn_branches != session.config.train.ffn_branches:
+        raise ConfigError(
+            f"--set train.ffn_branches={config.train.ffn_branches}: the weights of the supernet have "
+            f"{session.config.train.ffn_branches}",
+            hint="--from scratch, or the branches of the run",
+        )
+    weights = {"scratch": "", "inherited": str(path.absolute())}
+    config = config.model_copy(update={"init": weights[request.start], "init_ordered": False})
+    setup = stand_alone_setup(replace(session, config=config), request.epochs, folder)
+    if request.start == "inherited":  # a run that is moved elsewhere has the same weights
+        named = setup.config.model_copy(update={"init": session.run.manifest["supernet_digest"]})
+        setup = replace(setup, recipe=recipe_digest(named, session.data.hashes, session.precision))
+    return replace(setup, keeps_weights=True)
+
+
+def _chosen(session: Session, picked: Architecture, request: Request) -> dict[str, tuple[str, Architecture]]:
+    """What is trained: name and architecture by key of the result."""
+    chosen = {PICKED: (request.pick, picked)}
+    if request.with_baseline:
+        name, baseline = baseline_of(session.space)
+        if baseline == picked:
+            session.reporter.line("baseline", f"none: {picked.digest} is the {name} of the space itself")
+        else:
+            chosen["baseline"] = name, baseline
+    return chosen
+
+
+def _tested(session: Session, subnet: Subnet, test: ImageSet) -> float:
+    """Top-1 on the test split, percent."""
+    with torch_threads(1):
+        return top1_percent(
+            count_correct(
+                subnet.to(session.device),
+                test,
+                batch_size=session.config.evaluate.batch_size,
+                device=session.device,
+                precision=session.precision,
+            )
+        )
+
+
+def _conditions(session: Session, test_images: int) -> dict[str, Any]:
+    setup = evaluator_setup(session, {**session.run.manifest, "reference_ms": 1.0})
+    conditions = setup.conditions(len(session.data.search), stage="search")
+    return {
+        "supernet": conditions.supernet,
+        "search_images": conditions.num_images,
+        "test_images": test_images,
+        "splits": dict(session.data.hashes),
+        "precision": conditions.precision,
+        "device": conditions.device,
+        "torch": conditions.torch,
+    }
+
+
+def _settings(setup: StandAloneSetup) -> dict[str, Any]:
+    """The recipe of the trainings, JSON values."""
+    config = setup.config
+    return {"teacher": config.teacher, "train": config.train.model_dump(mode="json")}
+
+
+def _export(
+    run: RunDirectory,
+    session: Session,
+    setups: Sequence[StandAloneSetup],
+    architecture: Architecture,
+    records: Sequence[Mapping[str, Any]],
+    found: Mapping[str, Any],
+    request: Request,
+    directory: Path,
+) -> None:
+    """Write the network of the seed that is best on the search split as a bundle."""
+    ended = [r for r in records if r["digest"] == architecture.digest and r["error"] is None]
+    best = max(ended, key=lambda record: (record["top1"], -record["seed"]))
+    subnet = trained_network(next(s for s in setups if s.seed == best["seed"]), architecture)
+    session.reporter.line("export", f"seed {best['seed']}, the best on the search split, to {directory}")
+    row = front_row(run, architecture.digest)
+    latency = {
+        key: value for key, value in row["conditions"].items() if key.startswith(("target", "latency"))
+    }
+    recipe = {key: found[key] for key in ("from", "num_seeds", "epochs", "recipe", "settings", "supernet")}
+    export_measured(
+        session,
+        subnet,
+        {
+            **row,
+            "top1": best["top1"],
+            "top1_ci": best["top1_ci"],
+            "conditions": {**best["conditions"], **latency},
+            "retrained": {
+                **recipe,
+                "seed": best["seed"],
+                "picked": found[PICKED],
+                "baseline": found["baseline"],
+            },
+        },
+        directory,
+        DEFAULT_FORMATS,
+        provenance={
+            **provenance(run, architecture.digest, request.command(run.path, architecture.digest, directory)),
+            "supernet_digest": found["supernet"],
+            "retrain": {**recipe, "seed": best["seed"]},
+        },
+    )

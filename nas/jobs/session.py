@@ -1,0 +1,282 @@
+"""One run, opened for work: its space, configuration, images and device, the same on every resume."""
+
+import os
+import platform
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.base import ConfigError, Reporter, RunError
+from nas.data import ImageData, load_images
+from nas.initial import check_init
+from nas.jobs.callbacks import Callback
+from nas.latency import check_targets_here, device_name, resolve_device, resolve_precision
+from nas.runs import RunDirectory, latest_unfinished, next_path, space_of_run
+from nas.search import check_database
+from nas.settings import RunConfig, config_differences, read_text
+from nas.space import SearchSpace, parse_space
+from nas.training import Teacher
+
+RESULTS = Path("results")
+LEAST_THREADED_MACS = 10_000_000  # per image, of the largest subnet
+PACKAGES = ("torch", "timm", "optuna", "ray", "numpy", "pandas", "scikit-learn", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What every stage needs.
+
+    Attributes:
+        run: The folder.
+        space: With the number of classes of the data.
+        config: Resolved.
+        data: Decoded images.
+        device: Where to compute.
+        precision: `fp32` or `bf16`.
+        reporter: Tells people.
+        callbacks: Told how the run goes on.
+    """
+
+    run: RunDirectory
+    space: SearchSpace
+    config: RunConfig
+    data: ImageData
+    device: torch.device
+    precision: str
+    reporter: Reporter
+    callbacks: tuple[Callback, ...] = ()
+
+    @property
+    def threads(self) -> int:
+        """Threads of the training."""
+        return _train_threads(self.space)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How long and where; never decides what the results are.
+
+    Attributes:
+        trials: Architectures to measure over the life of the run; None: no limit.
+        minutes: Minutes to search from now; None: no limit.
+        workers: Ray actors; 0 measures in this process without Ray.
+        train_workers: Processes that train together; fewer than 2: this one alone.
+        ray_address: Of a running cluster; None: embedded.
+        storage: Database URL for the study; None: the journal in the run folder.
+        supernet_trials: Supernets to train over the life of the run; 1: one, as the configuration says.
+    """
+
+    trials: int | None
+    minutes: float | None = None
+    workers: int = 0
+    train_workers: int = 0
+    ray_address: str | None = None
+    storage: str | None = None
+    supernet_trials: int = 1
+
+
+def check_budget(budget: Budget) -> None:
+    """Find out what would stop a search, before hours are spent on the training.
+
+    Raises:
+        RunError: The storage cannot be used, or nothing answers at the address of the Ray cluster.
+    """
+    if budget.storage and "://" in budget.storage:
+        check_database(budget.storage)
+    host, _, port = (budget.ray_address or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            raise RunError(
+                f"--ray-address {budget.ray_address}: {error}",
+                hint="`ray status` on the head node shows its address",
+            ) from error
+
+
+def start(
+    space_file: Path,
+    settings: tuple[str, ...],
+    config: RunConfig,
+    path: Path | None,
+    reporter: Reporter,
+    *,
+    scratch: Path | None = None,
+) -> Session:
+    """Create the run, or resume the one that is there.
+
+    Args:
+        space_file: The search space.
+        settings: Changes on top of it, such as `constraints.max_macs=2e6`.
+        config: Resolved configuration.
+        path: The run's folder; None: the last unfinished run of this space and configuration, else a new one.
+        reporter: Tells people.
+        scratch: Check everything, but create a new run here instead, and leave its own folder alone.
+
+    Raises:
+        RunError: `path` holds another space, configuration or data; says where they differ.
+        NasError: Space, data or device cannot be used.
+    """
+    if config.train.epochs == 0 and not config.init:
+        raise ConfigError("train.epochs 0: there are no weights", hint="--init RUN, or --epochs N")
+    text = read_text(space_file)
+    space = parse_space(text, str(space_file), settings)
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device, space.macs_range()[1])
+    check_targets_here(config, space, reporter)
+    data = load_images(config.data, space.backbone.image_size, config.seed)
+    space = _fit_classes(space, data, space_file)
+    identity = {
+        "space_digest": space.digest,
+        "splits": data.hashes,
+        "precision": precision,
+        "device": device_name(device.type),
+    }
+    if path is None:
+        unfinished = latest_unfinished(RESULTS, space.name)
+        if unfinished is not None and not _differences(RunDirectory.open(unfinished), config, identity):
+            path = unfinished
+    if path is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        run = RunDirectory.open(path)
+        if differences := _differences(run, config, identity):
+            raise RunError(
+                f"{path} holds another run:\n" + "\n".join(f"  {line}" for line in differences),
+                hint="choose another --run DIR, or give the options it was started with",
+            )
+        verb = "resumed"
+    else:
+        if config.init:
+            check_init(space, config.init)
+        if config.teacher:
+            Teacher(config.teacher, data.num_classes, data.mean, data.std)
+        path = path or next_path(RESULTS, space.name)
+        if scratch is not None:
+            _check_creatable(path)
+        run = RunDirectory.create(
+            scratch or path,
+            manifest={
+                "command": shlex.join(["python", *sys.argv]),
+                "space_file": str(space_file),
+                "space_settings": list(settings),
+                "seed": config.seed,
+                "versions": _versions(),
+                "threads": _train_threads(space),
+                "constraints": space.constraints.latency_bounds(),
+                "mean": list(data.mean),
+                "std": list(data.std),
+                "class_names": list(data.class_names),
+                **identity,
+            },
+            space_text=text,
+            config=config.model_dump(mode="json"),
+        )
+        verb = "new"
+    _describe(data, space, device, precision, reporter)
+    if scratch is None:
+        advice = f"{verb}; the same command resumes it, Ctrl-C keeps what is finished"
+    else:
+        advice = f"would be {verb}; nothing is written"
+    reporter.line("run", f"{path} ({advice})")
+    return Session(
+        run=run, space=space, config=config, data=data, device=device, precision=precision, reporter=reporter
+    )
+
+
+def _check_creatable(path: Path) -> None:
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise RunError(f"{path}: cannot create: no writing into {parent}", hint="choose another --run DIR")
+
+
+def reopen(path: Path, reporter: Reporter) -> Session:
+    """Open an existing run for work, with the space and configuration it was started with.
+
+    Raises:
+        RunError: Not a run, or the data or the machine is another than it was.
+    """
+    run = RunDirectory.open(path)
+    config, space = RunConfig.model_validate(run.config()), space_of_run(run)
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device, space.macs_range()[1])
+    check_targets_here(config, space, reporter)
+    data = load_images(config.data, space.backbone.image_size, config.seed)
+    space = _fit_classes(space, data, path)
+    identity = {"space_digest": space.digest, "splits": data.hashes}
+    if differences := _differences(run, config, identity):
+        raise RunError(
+            f"{path} was made from other data:\n" + "\n".join(f"  {line}" for line in differences),
+            hint="restore the images it was started with",
+        )
+    return Session(
+        run=run, space=space, config=config, data=data, device=device, precision=precision, reporter=reporter
+    )
+
+
+def _fit_classes(space: SearchSpace, data: ImageData, source: Path) -> SearchSpace:
+    if space.num_classes_from_data:
+        return space.with_num_classes(data.num_classes)
+    if space.backbone.num_classes != data.num_classes:
+        raise ConfigError(
+            f"{source}: backbone.num_classes is {space.backbone.num_classes}, "
+            f"the data has {data.num_classes} classes",
+            hint="write `num_classes: auto`",
+        )
+    return space
+
+
+def _differences(run: RunDirectory, config: RunConfig, identity: dict[str, Any]) -> list[str]:
+    manifest = run.manifest
+    before = RunConfig.model_validate(run.config())  # a run of an earlier version lacks keys: their defaults
+    found = config_differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
+    for key, value in identity.items():
+        if manifest.get(key) != value:
+            found.append(f"{key}: {manifest.get(key)} in the run, {value} now")
+    return found
+
+
+def _describe(
+    data: ImageData, space: SearchSpace, device: torch.device, precision: str, reporter: Reporter
+) -> None:
+    for line in data.summary():
+        label, _, text = line.partition("  ")
+        reporter.line(label, text.strip())
+    low, high = space.macs_range()
+    reporter.line(
+        "space",
+        f"{space.name}: {space.size():.3g} architectures, "
+        f"{low / 1e6:.3g} to {high / 1e6:.3g} MMACs per image",
+    )
+    threads = _train_threads(space)
+    reporter.line(
+        "device",
+        f"{device_name(device.type)}, {precision}, "
+        f"{threads} training thread{'s' if threads > 1 else ''}, torch {torch.__version__}",
+    )
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch compute with `count` threads for the duration of a `with` block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train_threads(space: SearchSpace) -> int:
+    """One for tiny networks, whose kernels are over before a second thread has woken up; else torch's default."""
+    return 1 if space.macs_range()[1] < LEAST_THREADED_MACS else torch.get_num_threads()
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

@@ -1,0 +1,363 @@
+"""The stages of a run: train the supernet, search, measure the front. Each can be resumed."""
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from nas.arch import Architecture, cost
+from nas.base import NoResultError, RunError, duration
+from nas.data import sealed_test_split
+from nas.evaluation import EvaluatorSetup, build_evaluator, evaluator_arrays
+from nas.initial import warm_start
+from nas.jobs.session import LEAST_THREADED_MACS, Budget, Session, torch_threads
+from nas.latency import Predictor, kept_when_slow, latency_profiles, measure_front, searched_latencies
+from nas.model import Subnet, Supernet
+from nas.report import front_csv, write_report
+from nas.runs import ParetoFront, RunDirectory, objective_to_dict
+from nas.search import (
+    ArchitectureStudy,
+    InlineWorkers,
+    Progress,
+    RayWorkers,
+    Search,
+    Workers,
+    known_measurements,
+    reference_clocks,
+    window_of,
+)
+from nas.settings import LATENCY, MACS, PARAMS, TOP1, Objective, metric_named
+from nas.training import (
+    SupernetTrainer,
+    TrainerSetup,
+    TrainProgress,
+    check_batch,
+    possible_processes,
+    train_distributed,
+)
+
+CALIBRATION_ROUNDS = 30
+CALIBRATION_S = 5.0  # at least, where latency is bounded: a machine's speed changes within seconds
+REFERENCE_MARGIN = 1.1  # the worst corner: this much above the largest subnet
+
+
+def run(session: Session, budget: Budget) -> ParetoFront:
+    """Everything: train, search, measure; what an earlier process finished is not done again.
+
+    Raises:
+        NasError: A stage failed; see there.
+        KeyboardInterrupt: Ctrl-C; the same call resumes.
+    """
+    with session.run.lock():
+        if session.run.manifest["stage"] == "finished" and not trials_left(session.run, budget):
+            session.reporter.line("run", "finished already; --trials above the present number extends it")
+            return ParetoFront.from_run(session.run.path)
+        supernet = train(session, budget.train_workers, budget.ray_address)
+        search(session, supernet, budget)
+        return measure(session, supernet)
+
+
+def trials_left(run: RunDirectory, budget: Budget) -> bool:
+    """Whether a budget extends a search that has ended."""
+    paid = sum(record["state"] in ("complete", "failed", "pruned") for record in run.trial_records())
+    return budget.minutes is not None or (budget.trials or 0) > paid
+
+
+def train(session: Session, workers: int = 0, ray_address: str | None = None) -> Supernet:
+    """Train the supernet, or go on with it, or load it where it is trained.
+
+    Args:
+        session: Of the run.
+        workers: Processes that train together; fewer than 2: this one alone. The weights are the same but for
+            rounding.
+        ray_address: Of a running cluster; None: embedded.
+
+    Raises:
+        TrainingError: The loss is not finite, even with a lower learning rate.
+        CheckpointError: Checkpoints are damaged or belong to something else.
+        RunError: The processes of the training cannot be started, or are gone.
+    """
+    setup, trainer = trainer_setup(session), supernet_trainer(session)
+    processes = _train_processes(session, workers, ray_address)
+    check_batch(session.config.train, len(session.data.train), processes)
+    session.run.update_manifest(stage="training")
+    last: TrainProgress | None = None
+    with torch_threads(session.threads), sealed_test_split(), session.reporter.bar("supernet") as bar:
+
+        def show(progress: TrainProgress) -> None:
+            nonlocal last
+            last = progress
+            if progress.warning:
+                session.reporter.line("warning", progress.warning)
+                session.run.log(f"training: {progress.warning}")
+            largest, smallest, random = progress.losses
+            bar(
+                progress.step,
+                progress.steps,
+                f"epoch {progress.epoch:.1f}/{progress.epochs}  "
+                f"loss largest {largest:.2f} smallest {smallest:.2f} random {random:.2f} gap {progress.gap:+.2f}  "
+                f"{progress.images_per_second:.0f} images/s  left {duration(progress.eta_s)}",
+            )
+            for callback in session.callbacks:
+                callback.on_train(session.run, progress)
+
+        if processes > 1:
+            trained = train_distributed(trainer, setup, processes, ray_address, show)
+        else:
+            trained = trainer.run(show)
+    if last is not None:
+        session.run.log(f"supernet trained to step {last.step}, {last.images_per_second:.0f} images/s")
+    session.run.update_manifest(supernet_digest=trainer.digest())
+    return trained
+
+
+def _train_processes(session: Session, workers: int, ray_address: str | None) -> int:
+    if workers < 2:
+        return 1
+    if session.space.macs_range()[1] < LEAST_THREADED_MACS:
+        session.reporter.line("training", "in one process: networks as small as these are slower in several")
+        return 1
+    processes = possible_processes(workers, session.device, ray_address)
+    session.reporter.line("training", f"in {processes} process{'es' if processes > 1 else ''}")
+    return processes
+
+
+def trainer_setup(session: Session) -> TrainerSetup:
+    """What makes the trainer of a run, in this process and in others."""
+    return TrainerSetup(
+        space=session.space,
+        config=session.config,
+        precision=session.precision,
+        directory=session.run.supernet_dir.absolute(),
+    )
+
+
+def supernet_trainer(session: Session) -> SupernetTrainer:
+    """The trainer of a run, at its beginning; `resume` loads its newest checkpoint."""
+    config, init = session.config, session.config.init
+
+    def start(fresh: Supernet) -> None:
+        random = warm_start(
+            fresh, init, session.data.train, ordered=config.init_ordered, device=session.device
+        )
+        session.reporter.line("init", f"{init}: {len(random)} weights of the operators start at random")
+
+    return trainer_setup(session).trainer(session.data, session.device, start=start if init else None)
+
+
+def search(session: Session, supernet: Supernet, budget: Budget) -> None:
+    """Measure architectures until the budget is spent.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; what is finished is kept.
+    """
+    run, config = session.run, session.config
+    run.update_manifest(**search_identity(session, supernet))
+    manifest = run.manifest
+    objectives = [Objective(metric_named(o["name"]), o["reference"]) for o in manifest["objectives"]]
+    deadline = None if budget.minutes is None else time.time() + 60 * budget.minutes
+    run.update_manifest(budget={"num_trials": budget.trials, "deadline": deadline})
+    run.update_manifest(stage="searching")
+    run.remove_front()
+    setup = evaluator_setup(session, manifest)
+    arrays = evaluator_arrays(supernet, session.data.search)
+    build = partial(build_evaluator, setup)
+    study = ArchitectureStudy(
+        session.space,
+        objectives,
+        config.search.sampler,
+        config.search.population_size,
+        config.seed,
+        budget.storage or run.journal_path,
+        seeds=_seeds(session),
+        window=window_of(budget.workers),
+        name=manifest.get("study", run.name) if budget.storage else "architectures",
+    )
+    workers: Workers | None = None
+    try:
+        if budget.workers == 0:
+            workers = InlineWorkers(build(arrays))
+        else:
+            gpus = 1 / budget.workers if session.device.type == "cuda" else 0
+            workers = RayWorkers(
+                build, arrays, budget.workers, budget.ray_address, config.evaluate.timeout_s, num_gpus=gpus
+            )
+            session.reporter.line("workers", f"{workers.num_workers} Ray actors, one thread each")
+        conditions = setup.conditions(len(arrays["labels"]), stage="search")
+        needed = {*config.search.objectives, *(metric.name for metric in setup.latencies)}
+        known = known_measurements(run, conditions, needed)
+        if known:
+            session.reporter.line("known", f"{len(known)} architectures were measured by other runs")
+        loop = Search(
+            session.space,
+            objectives,
+            study,
+            workers,
+            run,
+            racing=config.evaluate.racing,
+            known=known,
+        )
+        with torch_threads(1), sealed_test_split(), session.reporter.bar("search") as bar:
+
+            def show(progress: Progress) -> None:
+                bar(*_search_line(progress))
+                for callback in session.callbacks:
+                    callback.on_trial(run, progress)
+
+            trials = loop.run(trials=budget.trials, minutes=budget.minutes, on_progress=show)
+    finally:
+        if workers is not None:
+            workers.close()
+        study.close()
+    run.write_trials_csv()
+    run.log(f"search ended ({loop.outcome}) with {len(trials)} trials")
+    session.reporter.line("search", f"ended: {loop.outcome}")
+
+
+def _seeds(session: Session) -> list[Architecture]:
+    """The architectures on the fronts of earlier runs that are in the space."""
+    found: list[Architecture] = []
+    for path in session.config.search.seed_runs:
+        front = ParetoFront.from_run(path).points
+        fitting = [point.architecture for point in front if point.architecture in session.space]
+        session.reporter.line("seeds", f"{len(fitting)} of {len(front)} on the front of {path}")
+        found += fitting
+    return found
+
+
+def measure(session: Session, supernet: Supernet) -> ParetoFront:
+    """Measure the latency of the front of the trials again, and write the answer; see `measure_points`."""
+    run = session.run
+    found = ParetoFront.from_trials(run.trials(), ParetoFront.from_run(run.path).objectives)
+    return measure_points(session, supernet, found, [supernet.extract(p.architecture) for p in found.points])
+
+
+def measure_points(
+    session: Session, supernet: Supernet, found: ParetoFront, subnets: list[Subnet]
+) -> ParetoFront:
+    """Measure latency alone on the machine and interleaved, and write the front of what is found.
+
+    Args:
+        session: Of the run that gets the front.
+        supernet: Its largest subnet is the reference; its weights do not matter.
+        found: The candidates.
+        subnets: The candidates' networks.
+
+    Raises:
+        NoResultError: There is no candidate, or none keeps the bound on latency.
+    """
+    run = session.run
+    manifest = run.manifest
+    run.update_manifest(stage="measuring")
+    if not found.points:
+        raise NoResultError(
+            f"{run.path}: no trial was completed", hint=f"see the errors in {run.path}/trials.csv"
+        )
+    setup = evaluator_setup(session, manifest)
+    with torch_threads(1), sealed_test_split():
+        points, latency = measure_front(
+            {metric: setup.meter(supernet, target) for metric, target in setup.targets.items()},
+            found.points,
+            subnets,
+            session.reporter,
+            searched=setup.latencies,
+            rounds=setup.config.final_rounds,
+            conditions=setup.conditions(1, stage="exclusive"),
+        )
+    constraints = kept_when_slow(manifest["constraints"], latency, session.reporter)
+    front = ParetoFront.from_points(points, found.objectives, constraints)
+    if not front.points:
+        raise NoResultError(
+            f"{run.path}: none of {len(points)} candidates keeps "
+            f"{' and '.join(f'constraints.max_{name}' for name in session.space.constraints.latency_bounds())} "
+            "when measured again",
+            hint="raise the bound, or search longer",
+        )
+    run.write_front(
+        {**front.to_dict(run.name), "reference_ms": latency[0]["reference_ms"], "latency": latency}
+    )
+    run.write_front_csv(front_csv(front, run.path, latency))
+    for callback in session.callbacks:
+        callback.on_front(run, front)
+    session.reporter.line("report", str(write_report(run)[0]))
+    run.update_manifest(stage="finished")
+    run.log(f"front of {len(front.points)} architectures, hypervolume {front.hypervolume():.4f}")
+    return front
+
+
+def trained_supernet(session: Session) -> Supernet:
+    """The trained supernet of a run, without training.
+
+    Raises:
+        RunError: Training has not ended.
+    """
+    trainer = supernet_trainer(session)
+    done = trainer.resume()
+    if done is None or done < trainer.steps:
+        raise RunError(
+            f"{session.run.path}: the supernet is not trained yet",
+            hint=f"python search.py run {session.run.manifest['space_file']} --run {session.run.path}",
+        )
+    return trainer.trained()
+
+
+def search_identity(session: Session, supernet: Supernet) -> dict[str, Any]:
+    """What the search is measured by, fixed when it first starts: objectives and the reference's latency."""
+    manifest = session.run.manifest
+    if "objectives" in manifest:
+        return {}
+    largest, backbone = session.space.largest(), session.space.backbone
+    setup = evaluator_setup(session, {**manifest, "reference_ms": 1.0})
+    bounded = session.space.constraints.latency_bounds()
+    with torch_threads(1):
+        reference_ms = {
+            metric.name: setup.meter(supernet, target).calibrate(
+                CALIBRATION_ROUNDS, CALIBRATION_S if metric.name in bounded else 0.0
+            )
+            for metric, target in setup.targets.items()
+            if metric is LATENCY or metric in setup.latencies
+        }
+    worst = {
+        TOP1.name: 0.0,
+        MACS.name: REFERENCE_MARGIN * cost.macs(largest, backbone),
+        PARAMS.name: REFERENCE_MARGIN * session.space.params_range()[1],
+    }
+    for name, slowest_ms in reference_ms.items():
+        if name in setup.profiles:
+            slowest_ms = max(slowest_ms, *Predictor(setup.profiles[name]).predict([largest]))
+        worst[name] = REFERENCE_MARGIN * slowest_ms
+    objectives = [Objective(metric_named(name), worst[name]) for name in session.config.search.objectives]
+    return {
+        "objectives": [objective_to_dict(o) for o in objectives],
+        "reference_ms": reference_ms.pop(LATENCY.name),
+        "further_reference_ms": reference_ms,
+        "reference_digest": largest.digest,
+    }
+
+
+def evaluator_setup(session: Session, manifest: Mapping[str, Any]) -> EvaluatorSetup:
+    """How a run measures; the manifest has the supernet's digest and the reference's latency."""
+    return EvaluatorSetup(
+        space=session.space,
+        config=session.config.evaluate,
+        mean=session.data.mean,
+        std=session.data.std,
+        device=session.device.type,
+        precision=session.precision,
+        supernet_digest=manifest["supernet_digest"],
+        latencies=searched_latencies(session.config, session.space),
+        reference_ms=reference_clocks(manifest),
+        profiles=latency_profiles(session.config, session.space),
+    )
+
+
+def _search_line(p: Progress) -> tuple[int, int | None, str]:
+    total = "" if p.total is None else f"/{p.total}"
+    best = "-" if p.best_top1 is None else f"{p.best_top1:.1f} %"
+    left = "" if p.eta_s is None else f"  left {duration(p.eta_s)}"
+    paid = p.complete + p.failed + p.pruned
+    text = (
+        f"trial {paid}{total}  best top-1 {best}  front {p.front_size}  hypervolume {p.hypervolume:.3f}  "
+        f"beaten early {p.pruned}  failed {p.failed}  repeats saved {p.repeated}{left}"
+    )
+    return paid, p.total, text

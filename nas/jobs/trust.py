@@ -1,0 +1,151 @@
+"""`trust RUN`: the stand-alone trainings that are left, their records, and what they say of the supernet."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas.arch import Architecture, cost
+from nas.base import ConfigError, Reporter
+from nas.data import sealed_test_split
+from nas.evaluation import SubnetEvaluator
+from nas.jobs.alone_records import RECORD_VERSION, stand_alone_setup, trained_alone
+from nas.jobs.session import Session, reopen, torch_threads
+from nas.jobs.stages import evaluator_setup, trained_supernet
+from nas.model import Supernet
+from nas.report import trust_figure
+from nas.runs import LEAST_ARCHITECTURES, check_counts, mean_tokens, rank_statistics
+from nas.settings import RunConfig
+from nas.space import SearchSpace, sample_near
+
+TRIES = 20  # draws for every architecture wanted, where a small space repeats itself
+
+
+def choose(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
+    """Different architectures, spread evenly over the range of MACs; more begin with the same ones.
+
+    The wanted MACs are a van der Corput sequence, rotated by the seed: of the first 2**n, one lies in each of
+    2**n equal parts of the range, and a longer sequence goes on with a shorter one. A space that has fewer
+    architectures gives those that were found.
+
+    Raises:
+        ConfigError: The space has fewer than four.
+    """
+    from scipy.stats.qmc import Halton  # type: ignore[import-untyped]
+
+    low, high = space.macs_range()
+    offset = np.random.default_rng([seed, 0]).random()
+    positions = (Halton(1, scramble=False).random(TRIES * count)[:, 0] + offset) % 1
+    chosen: dict[str, Architecture] = {}
+    for i, position in enumerate(positions):
+        drawn = sample_near(space, low + position * (high - low), np.random.default_rng([seed, 1, i]))
+        chosen.setdefault(drawn.digest, drawn)
+        if len(chosen) == min(count, space.size()):
+            break
+    if len(chosen) < LEAST_ARCHITECTURES:
+        raise ConfigError(f"{space.name}: only {len(chosen)} architectures, too few to rank")
+    return list(chosen.values())
+
+
+def architecture_row(
+    architecture: Architecture, space: SearchSpace, inherited: float, stand_alone: Sequence[float]
+) -> dict[str, Any]:
+    """What is known of one architecture: JSON values; accuracies are percent of the search split."""
+    return {
+        "digest": architecture.digest,
+        "macs": cost.macs(architecture, space.backbone),
+        "mean_tokens": mean_tokens(architecture),
+        "inherited_top1": inherited,
+        "stand_alone_top1": sum(stand_alone) / len(stand_alone),
+        "stand_alone_top1_by_seed": list(stand_alone),
+        "architecture": architecture.to_dict(),
+    }
+
+
+def trust(
+    path: Path, reporter: Reporter, *, architectures: int, seeds: int, epochs: int | None, workers: int
+) -> dict[str, Any]:
+    """How well a run's supernet ranks: inherited against stand-alone top-1. Writes `trust.json` and its figure.
+
+    Every finished training is a record in the run's folder and is never done again, whatever is asked next.
+
+    Args:
+        path: The run.
+        reporter: Tells people.
+        architectures: To train, MACs-stratified; a larger number goes on with those of a smaller one.
+        seeds: Trainings of each.
+        epochs: Of a training; None: as many as the supernet had.
+        workers: Ray actors of one thread each; 0: in this process.
+
+    Returns:
+        What `trust.json` holds: JSON values, explained in results/README.md.
+
+    Raises:
+        RunError: The supernet is not trained, or another process writes into the run.
+        NoResultError: Fewer than four architectures were trained to their end.
+        KeyboardInterrupt: Ctrl-C; the same command goes on.
+    """
+    check_counts(architectures, seeds)
+    session = reopen(path, reporter)
+    with session.run.lock():
+        supernet = trained_supernet(session)
+        setup = stand_alone_setup(session, epochs, session.run.trust_dir)
+        chosen = choose(session.space, architectures, session.config.seed)
+        if len(chosen) < architectures:
+            reporter.line("space", f"{session.space.name} has no more than {len(chosen)} architectures")
+        inherited = inherited_top1(session, setup.config, supernet, chosen, reporter)
+        setups = [replace(setup, seed=setup.seed + i) for i in range(seeds)]
+        records = trained_alone(setups, chosen, session.data, workers, reporter)
+        failed = [record for record in records if record["error"] is not None]
+        lost = {record["digest"] for record in failed}
+        rows = []
+        for architecture in chosen:
+            if architecture.digest not in lost:
+                alone = [r["top1"] for r in records if r["digest"] == architecture.digest]
+                rows.append(
+                    architecture_row(architecture, session.space, inherited[architecture.digest], alone)
+                )
+        conditions = evaluator_setup(session, {**session.run.manifest, "reference_ms": 1.0}).conditions(
+            len(session.data.search), stage="search"
+        )
+        found = {
+            "run": session.run.name,
+            "num_architectures": len(rows),
+            "num_seeds": seeds,
+            "epochs": setup.config.train.epochs,
+            "recipe": setup.recipe,
+            "supernet": conditions.supernet,
+            "split": conditions.split,
+            "num_images": conditions.num_images,
+            "precision": conditions.precision,
+            "device": conditions.device,
+            "torch": conditions.torch,
+            **rank_statistics(rows, session.config.seed),
+            "failed": [{key: record[key] for key in ("digest", "seed", "error")} for record in failed],
+            "architectures": rows,
+        }
+        session.run.write_trust(found)
+        trust_figure(found, session.run.figure_path("trust"))
+    for record in failed:
+        reporter.line("failed", f"{record['digest']}, seed {record['seed']}: {record['error']}")
+    return {"schema_version": RECORD_VERSION, **found}
+
+
+def inherited_top1(
+    session: Session,
+    config: RunConfig,
+    supernet: Supernet,
+    architectures: Sequence[Architecture],
+    reporter: Reporter,
+) -> dict[str, float]:
+    """Top-1 in percent with the supernet's weights, measured as in the search, by digest."""
+    setup = evaluator_setup(replace(session, config=config), {**session.run.manifest, "reference_ms": 1.0})
+    evaluator = SubnetEvaluator(setup, supernet, session.data.search)
+    found = {}
+    with torch_threads(1), sealed_test_split(), reporter.bar("inherited") as bar:
+        for i, architecture in enumerate(architectures, start=1):
+            found[architecture.digest] = evaluator.evaluate(architecture).values["top1"]
+            bar(i, len(architectures), f"{i}/{len(architectures)} architectures")
+    return found

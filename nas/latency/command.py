@@ -1,0 +1,195 @@
+"""`latency RUN`, `latency BUNDLE` and `latency profile`: measuring on this machine, outside a search.
+
+Networks get random weights: what a forward pass costs does not depend on them, and no data is needed.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.arch import Architecture, Backbone
+from nas.base import SCHEMA_VERSION, Reporter, RunError
+from nas.latency.device import default_batch, device_name
+from nas.latency.meter import LatencyMeter, Readings, measure_alone
+from nas.latency.profile import design, make_profile
+from nas.latency.runtimes import check_available, described
+from nas.model import Subnet
+from nas.runs import ParetoFront, RunDirectory, space_of_run
+from nas.settings import RunConfig, Target, parse_target, profile_path
+from nas.space import SearchSpace
+
+REPEATS = 0.9  # tau from which an order is taken to repeat
+BATCH_STEPS = 2  # times the batch is made four times as large, for an order that repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What is measured.
+
+    Attributes:
+        backbone: The fixed part.
+        architectures: The networks.
+        reference: What they are timed in turn with.
+        batch: Where nothing else says it.
+        targets: Of the run.
+    """
+
+    backbone: Backbone
+    architectures: tuple[Architecture, ...]
+    reference: Architecture
+    batch: int
+    targets: tuple[Target, ...]
+
+    def meter(self, target: Target, batch: int) -> LatencyMeter:
+        """The meter of a target."""
+        size = self.backbone.image_size
+        shape = (self.backbone.in_chans, size, size)
+        return LatencyMeter(random_subnet(self.backbone, self.reference), shape, batch, target)
+
+
+def models_of(source: Path) -> Models:
+    """The front of a run, or the one network of a bundle.
+
+    Raises:
+        RunError: It is neither, or the front is empty.
+    """
+    try:
+        table = json.loads((source / "metrics.json").read_text(encoding="utf-8"))
+        architecture = Architecture.from_json((source / "architecture.json").read_text(encoding="utf-8"))
+        backbone = Backbone(**table["backbone"])
+    except FileNotFoundError:
+        return _models_of_run(source)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{source} is a damaged bundle: {error!r}", hint="export it again") from error
+    return Models(backbone, (architecture,), architecture, default_batch(backbone.image_size), ())
+
+
+def _models_of_run(path: Path) -> Models:
+    run = RunDirectory.open(path)
+    space, config = space_of_run(run), RunConfig.model_validate(run.config())
+    if space.num_classes_from_data:
+        space = space.with_num_classes(len(run.manifest["class_names"]))
+    front = ParetoFront.from_run(path)
+    if not front.points:
+        raise RunError(f"{path}: the front is empty", hint="let the search complete a trial")
+    texts = [text for text in config.evaluate.targets if profile_path(text) is None]
+    return Models(
+        space.backbone,
+        tuple(point.architecture for point in front.points),
+        space.largest(),
+        config.evaluate.latency_batch_size or default_batch(space.backbone.image_size),
+        tuple(map(parse_target, texts)),
+    )
+
+
+def random_subnet(backbone: Backbone, architecture: Architecture) -> Subnet:
+    """A network with initial weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        subnet = Subnet(backbone, architecture)
+        subnet.init_weights()
+    return subnet.eval().requires_grad_(False)
+
+
+def measure_source(
+    source: Path, targets: Sequence[Target], rounds: int, reporter: Reporter
+) -> dict[str, Any]:
+    """Measure a run's front, or a bundle, on every target: JSON of `latency RUN --format json`.
+
+    Raises:
+        RunError: There is nothing to measure.
+        ConfigError: A target is not there.
+    """
+    models = models_of(source)
+    wanted = tuple(targets) or models.targets or (Target(runtime="torch-cpu"),)
+    for target in wanted:
+        check_available(target)
+    digests = [architecture.digest for architecture in models.architectures]
+    tables = []
+    for target in wanted:
+        readings, note = _measure(models, target, rounds, reporter)
+        tables.append({**readings.to_dict(), "note": note, "points": readings.points(digests)})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "source": str(source),
+        "device": device_name("cuda" if any(target.is_cuda for target in wanted) else "cpu"),
+        "image_size": models.backbone.image_size,
+        "targets": tables,
+    }
+
+
+def _measure(models: Models, target: Target, rounds: int, reporter: Reporter) -> tuple[Readings, str]:
+    """Measure; where no batch is asked for, with one at which the order repeats, if there is one."""
+    subnets = [random_subnet(models.backbone, architecture) for architecture in models.architectures]
+    batch = target.batch or models.batch
+    found: list[Readings] = []
+    for step in range(1 if target.batch else 1 + BATCH_STEPS):
+        size = batch * 4**step
+        found.append(_alone(models.meter(target, size), subnets, rounds, reporter))
+        if (found[-1].tau or 0.0) >= REPEATS or len(subnets) < 3:
+            break
+    best = max(found, key=lambda readings: readings.tau or 0.0)
+    if best is found[0]:
+        return best, ""
+    note = f"batch of {best.batch}: the order repeats with tau {best.tau:.2f}, with {found[0].tau:.2f} at {batch}"
+    reporter.line("batch", note)
+    return best, note
+
+
+def _alone(meter: LatencyMeter, subnets: Sequence[Subnet], rounds: int, reporter: Reporter) -> Readings:
+    with reporter.bar("latency") as bar:
+
+        def show(done: int, of: int) -> None:
+            bar(done, of, f"{len(subnets)} architectures on {meter.target}, round {done}/{of}")
+
+        return measure_alone(meter, subnets, rounds, show)
+
+
+def profile_space(
+    space: SearchSpace, target: Target, count: int, rounds: int, seed: int, file: Path, reporter: Reporter
+) -> dict[str, Any]:
+    """Measure architectures of a space on a target, fit, judge, write: JSON of `latency profile --format json`.
+
+    Raises:
+        ConfigError: The target is not there, or the space has too few architectures.
+    """
+    check_available(target)
+    architectures = design(space, count, seed)
+    batch = target.batch or default_batch(space.backbone.image_size)
+    models = Models(space.backbone, tuple(architectures), space.largest(), batch, ())
+    subnets = [random_subnet(space.backbone, architecture) for architecture in architectures]
+    readings = _alone(models.meter(target, batch), subnets, rounds, reporter)
+    medians = [timing.median_ms for timing in readings.timings]
+    profile = make_profile(
+        target,
+        batch,
+        device_name("cuda" if target.is_cuda else "cpu"),
+        os.cpu_count() or 1,
+        {"python": platform.python_version(), "torch": torch.__version__, "runtime": described(target)},
+        space.backbone,
+        dict(zip(architectures, medians, strict=True)),
+    )
+    profile.write(file)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "file": str(file),
+        "target": str(target),
+        "batch": batch,
+        "image_size": space.backbone.image_size,
+        "device": profile.device,
+        "architectures": len(architectures),
+        "noisy": sum(timing.is_noisy for timing in readings.timings),
+        "repeat_tau": readings.tau,
+        "predictors": [
+            {"predictor": name, "mape_percent": score.mape, "tau": score.tau}
+            for name, score in profile.scores.items()
+        ],
+        "usable": not profile.losses,
+        "losses": profile.losses,
+    }

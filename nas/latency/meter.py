@@ -1,0 +1,383 @@
+"""Latency of extracted subnets, always as a ratio to a reference model that is timed in turn with them.
+
+On a shared machine raw times drift by tens of percent; the ratio of neighbours in time does not (1 to 4 %
+against 18 to 26 %, measured). A ratio becomes milliseconds by the reference's own time: calibrated once before a
+search, and over all timings of what is measured while nothing else of ours is running.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import kendalltau, quantile_test  # type: ignore[import-untyped]
+from torch import Tensor, nn
+
+from nas.base import EvaluationError
+from nas.latency.runtimes import (
+    Program,
+    described,
+    device_of,
+    machine_state,
+    own_cores,
+    prepare,
+    using_threads,
+)
+from nas.model import Subnet
+from nas.settings import Target
+
+WARM_UP = 3
+LONGEST_WARM_UP = 20
+STILL_FALLING = 0.95  # of the fastest pass so far: a pass below this says that the model is not warm yet
+SHORTEST_S = 0.005  # a timing shorter than this is repeated within one sample
+TOLERANCE = 0.02  # a median is known where its interval reaches no further than this share of it
+PARTS, SLOW = 20, 0.95  # of the reference's timings; the quantile of the parts' medians that is called slow
+
+EAGER = Target(runtime="torch-cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Robust summary of one model's latency.
+
+    Attributes:
+        median_ms: Milliseconds per batch.
+        interval_ms: 95 % confidence interval of the median (order statistics); of fewer than 6 samples,
+            which hold none, their range.
+        passes_ms: Medians of the first and of the second half of the rounds.
+        rounds: How often it was timed.
+    """
+
+    median_ms: float
+    interval_ms: tuple[float, float]
+    passes_ms: tuple[float, float]
+    rounds: int
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the interval is still wider than 2 % of the median on a side: this machine was not quiet."""
+        low, high = self.interval_ms
+        return max(high - self.median_ms, self.median_ms - low) > TOLERANCE * self.median_ms
+
+    def ties(self, other: "Timing") -> bool:
+        """Whether the intervals overlap: which of the two is faster is not known."""
+        return self.interval_ms[0] <= other.interval_ms[1] and other.interval_ms[0] <= self.interval_ms[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How long the reference takes, from all its timings in turn with the models.
+
+    Attributes:
+        median_ms: Milliseconds per batch.
+        slow_ms: In the machine's slow moments: of 20 parts of the timings, one after the other in time, 95 % have a
+            median of at most this. On a quiet machine it is the median.
+    """
+
+    median_ms: float
+    slow_ms: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Clock":
+        """From timings in the order in which they were taken."""
+        parts = np.array_split(1e3 * np.array(seconds), min(PARTS, len(seconds)))
+        slow = float(np.quantile([np.median(part) for part in parts], SLOW))
+        median = _positive(1e3 * float(np.median(seconds)))
+        return cls(median, max(slow, median))
+
+
+class LatencyMeter:
+    """Times models against a fixed reference on one target.
+
+    Args:
+        reference: The model whose drift is divided out.
+        image_shape: (C, S, S) of one image.
+        batch_size: Images per forward pass.
+        target: Where and how; its own batch is passed over for `batch_size`.
+    """
+
+    def __init__(
+        self,
+        reference: nn.Module,
+        image_shape: tuple[int, int, int],
+        batch_size: int,
+        target: Target = EAGER,
+    ) -> None:
+        self.target, self.device = target, device_of(target)
+        self.reference = reference
+        generator = torch.Generator().manual_seed(0)
+        self.images: Tensor = torch.randn(batch_size, *image_shape, generator=generator)
+        self._reference: Callable[[], float] | None = None
+
+    def calibrate(self, rounds: int, at_least_s: float = 0.0) -> float:
+        """Median time of the reference, milliseconds per batch; of more rounds where these are over too soon."""
+        run, started = self._reference_runner(), time.perf_counter()
+        seconds: list[float] = []
+        while len(seconds) < rounds or time.perf_counter() - started < at_least_s:
+            seconds.append(run())
+        return 1e3 * float(np.median(seconds))
+
+    def ratio(self, model: nn.Module, pairs: int) -> float:
+        """Median time of `model` over the reference's, from `pairs` timings in the order ABBA."""
+        reference, candidate = self._reference_runner(), self._runner(model)
+        ratios = []
+        for pair in range(pairs):
+            first, second = (reference, candidate) if pair % 2 == 0 else (candidate, reference)
+            a, b = first(), second()
+            ratios.append(b / a if pair % 2 == 0 else a / b)
+        return _positive(float(np.median(ratios)))
+
+    def interleaved(
+        self,
+        models: Sequence[nn.Module],
+        rounds: int,
+        on_round: Callable[[int], None] = lambda _: None,
+        *,
+        most_rounds: int | None = None,
+    ) -> tuple[list[Timing], Clock]:
+        """Time all models in turn, round by round, each between two timings of the reference.
+
+        Call it when nothing else is running. The interval is that of the median ratio; the reference's own
+        time is common to all models and is not part of it.
+
+        Args:
+            models: To time.
+            rounds: In which all of them are timed.
+            on_round: Told how many rounds are done.
+            most_rounds: Rounds go on up to this number for the models whose interval is still wide.
+        """
+        reference = self._reference_runner()
+        runners = [self._runner(model) for model in models]
+        ratios: list[list[float]] = [[] for _ in models]
+        references: list[float] = []
+        for r in range(max(rounds, most_rounds or 0)):
+            wide = [m for m in range(len(models)) if r < rounds or _summary(1.0, ratios[m]).is_noisy]
+            if not wide:
+                break
+            before = reference()
+            references.append(before)
+            # Nobody is always after the same one.
+            for i in np.random.default_rng([r, 7]).permutation(len(wide)):
+                seconds, after = runners[wide[i]](), reference()
+                ratios[wide[i]].append(seconds / math.sqrt(before * after))
+                references.append(after)
+                before = after
+            on_round(r + 1)
+        clock = Clock.of(references)
+        return [_summary(clock.median_ms, found) for found in ratios], clock
+
+    def layer_shares(self, subnet: Subnet, rounds: int) -> list[float]:
+        """Share of each layer in the time of all layers, from timing them one after the other; sums to 1.
+
+        A share is that of a layer run alone, eagerly and in fp32, on the tokens and maps that reach it.
+        """
+        subnet = subnet.to(self.device)
+        images = self.images.to(self.device)
+        times: NDArray[np.float64] = np.empty((rounds, len(subnet.blocks)))
+        with torch.inference_mode():
+            first = subnet.patch_embed(images)
+            if subnet.cls_token is not None:
+                first = torch.cat([subnet.cls_token.expand(len(first), -1, -1), first], dim=1)
+            for r in range(rounds):
+                x, maps = first, None
+                for i, block in enumerate(subnet.blocks):
+                    self._synchronise()
+                    started = time.perf_counter()
+                    x, maps = block(x, maps)
+                    self._synchronise()
+                    times[r, i] = time.perf_counter() - started
+        medians = np.median(times, axis=0)
+        return [float(share) for share in medians / medians.sum()]
+
+    def _reference_runner(self) -> Callable[[], float]:
+        if self._reference is None:  # an export or a compilation takes seconds
+            self._reference = self._runner(self.reference)
+        return self._reference
+
+    def _runner(self, model: nn.Module) -> Callable[[], float]:
+        """Make ready, warm up, and return a function that times one forward pass, seconds.
+
+        Every timing comes right after an untimed pass of the same model: straight after another, larger model
+        a small one was measured up to 1.6 times slower than in steady use (results/LOG.md).
+        """
+        run: Program = prepare(self.target, model, self.images)
+
+        def forward(times: int) -> float:
+            with torch.inference_mode(), using_threads(self.target.threads):
+                return self._seconds(run, times) / times
+
+        fastest, calm = math.inf, 0
+        for _ in range(LONGEST_WARM_UP):
+            once = forward(1)
+            calm = 0 if once < STILL_FALLING * fastest else calm + 1
+            fastest = min(fastest, once)
+            if calm == WARM_UP:
+                break
+        repeats = max(1, math.ceil(SHORTEST_S / max(fastest, 1e-6)))
+
+        def timed() -> float:
+            forward(1)
+            return forward(repeats)
+
+        return timed
+
+    def _seconds(self, run: Program, times: int) -> float:
+        """How long so many passes take: by the clock, or between two events on a GPU's stream."""
+        self._synchronise()
+        if self.device.type == "cuda":
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            begin.record()
+            for _ in range(times):
+                run()
+            end.record()
+            end.synchronize()
+            return float(begin.elapsed_time(end)) / 1e3
+        started = time.perf_counter()
+        for _ in range(times):
+            run()
+        return time.perf_counter() - started
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def repeat_tau(timings: Sequence[Timing]) -> float | None:
+    """Kendall's rank correlation of the order in the first and in the second half of the rounds.
+
+    1 where the order repeats; None of fewer than two models.
+    """
+    if len(timings) < 2:
+        return None
+    first, second = zip(*(timing.passes_ms for timing in timings), strict=True)
+    tau = float(kendalltau(first, second).statistic)
+    return tau if math.isfinite(tau) else None
+
+
+def _summary(reference_ms: float, ratios: Sequence[float]) -> Timing:
+    samples: NDArray[np.float64] = reference_ms * np.array(ratios)
+    median = _positive(float(np.median(samples)))
+    interval = quantile_test(samples, q=median, p=0.5).confidence_interval(0.95)
+    low = interval.low if np.isfinite(interval.low) else samples.min()
+    high = interval.high if np.isfinite(interval.high) else samples.max()
+    half = max(1, len(samples) // 2)
+    passes = float(np.median(samples[:half])), float(np.median(samples[-half:]))
+    return Timing(median, (float(low), float(high)), passes, len(samples))
+
+
+def _positive(value: float) -> float:
+    if not (np.isfinite(value) and value > 0):
+        raise EvaluationError(f"latency is {value}")
+    return value
+
+
+PATIENCE = 3  # times the rounds asked for are spent at most on a model that is not known within 2 %
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """Models timed in turn on one target.
+
+    Attributes:
+        target: Where and how.
+        batch: Images per forward pass.
+        clock: How long the reference model took.
+        timings: One a model, in their order.
+        cores: This process was pinned to; empty: to none.
+        machine: Load and clock before and after: `nas.latency.runtimes.machine_state`.
+    """
+
+    target: Target
+    batch: int
+    clock: Clock
+    timings: tuple[Timing, ...]
+    cores: tuple[int, ...]
+    machine: Mapping[str, Any]
+
+    @property
+    def tau(self) -> float | None:
+        """How well the order repeats; see `repeat_tau`."""
+        return repeat_tau(self.timings)
+
+    def ties(self, index: int) -> list[int]:
+        """The other models of which it is not known whether they are faster: the intervals overlap."""
+        mine = self.timings[index]
+        return [i for i, other in enumerate(self.timings) if i != index and mine.ties(other)]
+
+    def summary(self) -> str:
+        """In words: how many are known, whether the order repeats."""
+        count, noisy = len(self.timings), sum(timing.is_noisy for timing in self.timings)
+        known = f"{count - noisy} of {count} known within 2 %"
+        return known if self.tau is None else f"{known}, order repeats with tau {self.tau:.2f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What holds for all models, JSON values."""
+        return {
+            "target": str(self.target),
+            "runtime": described(self.target),
+            "batch": self.batch,
+            "threads": self.target.threads,
+            "precision": self.target.precision,
+            "torch": torch.__version__,
+            "reference_ms": self.clock.median_ms,
+            "reference_slow_ms": self.clock.slow_ms,
+            "repeat_tau": self.tau,
+            "cores": list(self.cores),
+            "machine": dict(self.machine),
+        }
+
+    def points(self, digests: Sequence[str]) -> list[dict[str, Any]]:
+        """What holds for each model, JSON values."""
+        return [
+            {
+                "digest": digests[i],
+                "latency_ms": timing.median_ms,
+                "latency_ci_ms": list(timing.interval_ms),
+                "rounds": timing.rounds,
+                "noisy": timing.is_noisy,
+                "ties": [digests[other] for other in self.ties(i)],
+            }
+            for i, timing in enumerate(self.timings)
+        ]
+
+
+def measure_alone(
+    meter: LatencyMeter,
+    models: Sequence[nn.Module],
+    rounds: int,
+    on_round: Callable[[int, int], None] = lambda _, __: None,
+) -> Readings:
+    """Time all models in turn with the reference, on cores of their own.
+
+    Args:
+        meter: Of the target.
+        models: Extracted subnets.
+        rounds: In which all are timed; up to three times as many for those not known within 2 %.
+        on_round: Told how many rounds are done, of how many there may be.
+
+    Raises:
+        ConfigError: The target is not there.
+        EvaluationError: A model cannot be made ready for it.
+    """
+    with own_cores(meter.target) as cores:
+        before = machine_state()
+        most = PATIENCE * rounds
+        timings, clock = meter.interleaved(
+            models,
+            rounds,
+            lambda done: on_round(done, rounds if done <= rounds else most),
+            most_rounds=most,
+        )
+        after = machine_state()
+    return Readings(
+        target=meter.target,
+        batch=len(meter.images),
+        clock=clock,
+        timings=tuple(timings),
+        cores=cores,
+        machine={"before": before, "after": after},
+    )

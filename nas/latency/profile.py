@@ -1,0 +1,313 @@
+"""A latency profile: architectures measured on a target, and a predictor that they teach.
+
+The cost of a layer depends on its neighbours: a map that a later layer takes is written to memory, one that nobody
+takes never is. So the predictor sees whole architectures: for each kind of operation how much of it there is. A
+non-negative sum of these is fitted to relative errors. A Gaussian process on what it leaves, ridge regression, and a
+Gaussian process alone predicted no better on 60 architectures of two spaces.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import kendalltau  # type: ignore[import-untyped]
+
+from nas.arch import Architecture, AttentionKind, Backbone, cost
+from nas.base import SCHEMA_VERSION, ConfigError, NasError, atomic_write_bytes, check_schema
+from nas.settings import OURS, Target, parse_target
+from nas.space import SearchSpace
+
+FOLDS = 10
+LEAST_ARCHITECTURES = 12
+DRAWS = 12  # stratified draws from which each measured architecture is chosen
+PROFILE_NAME = "profile"  # with it begins `Conditions.target` of what was predicted
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well latency is predicted for architectures that were not measured.
+
+    Attributes:
+        mape: Mean absolute error, percent of the measured latency.
+        tau: Kendall's rank correlation of predicted and measured latency.
+    """
+
+    mape: float
+    tau: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyProfile:
+    """What was measured, where, and how well it predicts.
+
+    Attributes:
+        target: Runtime, precision, threads.
+        batch: Images per forward pass.
+        device: Name of the processor.
+        cores: Of that machine.
+        versions: Of the packages that computed.
+        backbone: The fixed part of the networks.
+        architectures: Measured, with random weights.
+        latency_ms: Theirs, milliseconds per batch.
+        scores: Cross-validated, of the predictor and of the baselines `MACs` and `mean tokens`.
+    """
+
+    target: Target
+    batch: int
+    device: str
+    cores: int
+    versions: Mapping[str, str]
+    backbone: Backbone
+    architectures: tuple[Architecture, ...]
+    latency_ms: tuple[float, ...]
+    scores: Mapping[str, Score]
+
+    @property
+    def name(self) -> str:
+        """`Conditions.target` of a predicted latency; profiles with other measurements have other names."""
+        from hashlib import sha256
+
+        rows = [[a.digest, f"{ms:.9g}"] for a, ms in zip(self.architectures, self.latency_ms, strict=True)]
+        digest = sha256(json.dumps(rows).encode()).hexdigest()[:8]
+        return f"{PROFILE_NAME} {digest} of {self.target.kind} on {self.device}"
+
+    @property
+    def losses(self) -> list[str]:
+        """Where a baseline is better; a profile with any is not used."""
+        ours = self.scores[OURS]
+        return [
+            f"{name} predicts with {theirs.mape:.1f} % and tau {theirs.tau:.3f}, "
+            f"the profile with {ours.mape:.1f} % and tau {ours.tau:.3f}"
+            for name, theirs in self.scores.items()
+            if name != OURS and (theirs.mape < ours.mape or theirs.tau > ours.tau)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "target": str(self.target),
+            "batch": self.batch,
+            "device": self.device,
+            "cores": self.cores,
+            "versions": dict(self.versions),
+            "backbone": self.backbone.to_dict(),
+            "scores": {name: {"mape": s.mape, "tau": s.tau} for name, s in self.scores.items()},
+            "measured": [
+                {"latency_ms": ms, "architecture": architecture.to_dict()}
+                for architecture, ms in zip(self.architectures, self.latency_ms, strict=True)
+            ],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the file, atomically."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write_bytes(path, (json.dumps(self.to_dict(), indent=1) + "\n").encode())
+        except OSError as error:
+            raise ConfigError(f"{path}: {error}", hint="choose a file that can be written") from error
+
+
+def make_profile(
+    target: Target,
+    batch: int,
+    device: str,
+    cores: int,
+    versions: Mapping[str, str],
+    backbone: Backbone,
+    measured: Mapping[Architecture, float],
+) -> LatencyProfile:
+    """Judge a predictor by cross-validation on what was measured.
+
+    Raises:
+        ConfigError: Too few architectures.
+    """
+    if len(measured) < LEAST_ARCHITECTURES:
+        raise ConfigError(
+            f"a profile needs at least {LEAST_ARCHITECTURES} architectures, got {len(measured)}",
+            hint="--architectures N, or a larger search space",
+        )
+    bare = LatencyProfile(
+        target=target,
+        batch=batch,
+        device=device,
+        cores=cores,
+        versions=versions,
+        backbone=backbone,
+        architectures=tuple(measured),
+        latency_ms=tuple(measured.values()),
+        scores={},
+    )
+    return replace(bare, scores=cross_validated(bare))
+
+
+def read_profile(path: Path) -> LatencyProfile:
+    """Read a profile.
+
+    Raises:
+        ConfigError: There is none, it is damaged, or a baseline predicts better.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        check_schema(values, str(path))
+        profile = LatencyProfile(
+            target=parse_target(values["target"]),
+            backbone=Backbone(**values["backbone"]),
+            architectures=tuple(Architecture.from_dict(row["architecture"]) for row in values["measured"]),
+            latency_ms=tuple(float(row["latency_ms"]) for row in values["measured"]),
+            scores={name: Score(**score) for name, score in values["scores"].items()},
+            **{name: values[name] for name in ("batch", "device", "cores", "versions")},
+        )
+        losses = profile.losses
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, NasError) as error:
+        raise ConfigError(
+            f"{path} is no latency profile: {error}",
+            hint="python search.py latency profile --target T SPACE.yaml --to FILE.json writes one",
+        ) from error
+    if losses:
+        raise ConfigError(
+            f"{path} is not used: " + "; ".join(losses),
+            hint="measure more architectures on a quieter machine, or search by MACs",
+        )
+    return profile
+
+
+def mismatches(profile: LatencyProfile, backbone: Backbone) -> list[str]:
+    """Where a profile's networks have another fixed part than those of a space; the classes may differ."""
+    return [
+        f"{field.name} is {getattr(profile.backbone, field.name)} in the profile and "
+        f"{getattr(backbone, field.name)} in the space"
+        for field in fields(Backbone)
+        if field.name not in ("num_classes", "timm")
+        and getattr(profile.backbone, field.name) != getattr(backbone, field.name)
+    ]
+
+
+class Predictor:
+    """Latency of architectures from a profile, milliseconds per batch; the same in every process."""
+
+    def __init__(self, profile: LatencyProfile) -> None:
+        from sklearn.linear_model import LinearRegression
+
+        self.backbone = profile.backbone
+        rows = [features(architecture, self.backbone) for architecture in profile.architectures]
+        self._names = sorted({name for row in rows for name in row})
+        table, latency_ms = self._table(rows), np.array(profile.latency_ms)
+        scale = np.where(table.any(axis=0), table.max(axis=0), 1.0)
+        fitted = LinearRegression(positive=True, fit_intercept=False)
+        fitted.fit(table / scale, latency_ms, sample_weight=latency_ms**-2.0)
+        self._weights = fitted.coef_ / scale
+
+    def predict(self, architectures: Sequence[Architecture]) -> list[float]:
+        """Milliseconds per batch."""
+        rows = [features(architecture, self.backbone) for architecture in architectures]
+        return [float(value) for value in self._table(rows) @ self._weights]
+
+    def _table(self, rows: Sequence[Mapping[str, float]]) -> Floats:
+        return np.array([[row.get(name, 0.0) for name in self._names] for row in rows])
+
+
+def features(architecture: Architecture, backbone: Backbone) -> dict[str, float]:
+    """How much there is of everything that takes time, in a unit of its own each."""
+    found: Counter[str] = Counter({"one": 1.0})
+    width, prefix = architecture.embed_dim, backbone.num_prefix_tokens
+    for operation in cost.breakdown(architecture, backbone):
+        if operation.layer is None:
+            found["outside"] += operation.macs
+    for i, layer in enumerate(architecture.layers):
+        context = architecture.context(i, backbone)
+        kind, tokens = layer.attention.value, layer.num_tokens + prefix
+        for name, macs, _ in cost.layer_cost(layer, context, width, backbone):
+            if name in ("scores", "mix_values", "hallucinate"):
+                derived = "" if layer.hallucination is None else f" {layer.hallucination.value}"
+                found[f"{name} {kind}{derived}"] += macs
+            elif name == "mlp":
+                found["mlp full" if layer.ffn_rank >= 1 else "mlp factors"] += macs
+            elif macs:
+                found[name] += macs
+        maps = tokens * tokens
+        if layer.attention is AttentionKind.DYNAMIC:
+            is_written = context.exports or layer.num_hallucinated > 0
+            found["softmax written" if is_written else "softmax fused"] += layer.num_real * maps
+            if layer.num_hallucinated:
+                found["maps derived"] += layer.num_hallucinated * maps
+        elif layer.attention is not AttentionKind.LINEAR:
+            found[f"maps {kind}"] += layer.num_heads * maps
+        found["channels"] += tokens * width
+        found["hidden"] += tokens * architecture.hidden_dim(i)
+        found[f"layers {kind}"] += 1
+        if layer.num_hallucinated:
+            found["layers derived"] += 1
+        if layer.ffn_rank < 1:
+            found["layers of factors"] += 1
+        if layer.reducer is not None:
+            found[f"reducer {layer.reducer.value}"] += context.tokens_before * width
+    return dict(found)
+
+
+def design(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
+    """Architectures to measure: spread evenly over MACs, and each unlike those before it in what takes time.
+
+    The largest and the smallest come first. Fewer are returned where the space has no more.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [space.largest(), space.smallest()]
+    drawn += [space.sample_stratified(rng) for _ in range(DRAWS * count)]
+    drawn = list(dict.fromkeys(drawn))
+    rows = [features(architecture, space.backbone) for architecture in drawn]
+    names = sorted({name for row in rows for name in row})
+    table = np.array([[row.get(name, 0.0) for name in names] for row in rows])
+    spread = table.std(axis=0)
+    table = (table - table.mean(axis=0)) / np.where(spread > 1e-9, spread, np.inf)
+    macs = np.array([cost.macs(architecture, space.backbone) for architecture in drawn])
+    stratum = np.argsort(np.argsort(macs)) * count // len(drawn)
+    nearest = np.minimum(*(np.linalg.norm(table - table[i], axis=1) for i in (0, min(1, len(drawn) - 1))))
+    chosen = list(range(min(2, len(drawn))))
+    for i in rng.permutation(count):
+        free = [j for j in np.flatnonzero(stratum == i) if j not in chosen]
+        if free and len(chosen) < count:
+            best = max(free, key=lambda j: nearest[j])
+            chosen.append(int(best))
+            nearest = np.minimum(nearest, np.linalg.norm(table - table[best], axis=1))
+    return [drawn[i] for i in chosen]
+
+
+def cross_validated(profile: LatencyProfile) -> dict[str, Score]:
+    """Scores on architectures left out in turn: the predictor's, and those of MACs and mean tokens alone."""
+    from sklearn.linear_model import LinearRegression
+    from sklearn.model_selection import KFold
+
+    measured = np.array(profile.latency_ms)
+    names = (OURS, "MACs", "mean tokens")
+    predicted = {name: np.empty_like(measured) for name in names}
+    sizes = {
+        "MACs": [cost.macs(a, profile.backbone) for a in profile.architectures],
+        "mean tokens": [sum(la.num_tokens for la in a.layers) / a.depth for a in profile.architectures],
+    }
+    folds = KFold(min(FOLDS, len(measured)), shuffle=True, random_state=0)
+    for known, left in folds.split(measured):
+        part = replace(
+            profile,
+            architectures=tuple(profile.architectures[i] for i in known),
+            latency_ms=tuple(measured[known].tolist()),
+        )
+        predicted[OURS][left] = Predictor(part).predict([profile.architectures[i] for i in left])
+        for name, values in sizes.items():
+            column = np.log(np.array(values, dtype=float))[:, None]
+            line = LinearRegression().fit(column[known], np.log(measured[known]))
+            predicted[name][left] = np.exp(line.predict(column[left]))
+    return {name: _score(predicted[name], measured) for name in names}
+
+
+def _score(predicted: Floats, measured: Floats) -> Score:
+    tau = float(kendalltau(predicted, measured).statistic)
+    error = float(100 * np.mean(np.abs(predicted - measured) / measured))
+    return Score(error, tau if math.isfinite(tau) else 0.0)

@@ -1,0 +1,1 @@
+"""The parts of a layer, one method a file."""

@@ -1,0 +1,136 @@
+"""Linear-angular attention: no maps, a cost linear in the number of tokens.
+
+Shape letters: B batch, T tokens, N patch tokens, S side of their grid, D channels, d channels per head, H heads,
+C = H * d channels of all heads, G = B * H.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.arch import Backbone, LayerChoice, LayerContext, is_square
+from nas.arch import tiling as chunks
+from nas.model.layers.maps import Guidance, Provided, Stored, slice_qkv
+
+INITIAL: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear_gain": nn.init.ones_,
+    "linear_conv.weight": nn.init.zeros_,
+}
+
+EPS = 1e-6
+"""Least norm of a query or a key; an output, which is a multiple of its query's norm, may be EPS times that."""
+
+SPARSITY = 1e-4
+"""Weight of the mean of the masked map among the losses (METHODS 3.3)."""
+
+
+class LinearAttention(nn.Module):
+    """Multi-head attention whose similarity is the linear part of the angle between query and key.
+
+    With unit queries and keys q, k and values v, of one head:
+
+        y = v / 2 + q (k^T v) / pi [+ mu * masked softmax map @ v, in guided training]
+        out = gain * y / |y| + depth-wise 3x3 of v over the patch grid
+
+    The convolution has one filter a head, and exists where the patch tokens lie on their grid. The class token is
+    no part of it, neither as its input nor as its output.
+
+    Guided training: with `guidance.linear` = mu > 0 the softmax map is added where its entries exceed 4 / T, and
+    `SPARSITY` times its mean goes to `guidance.losses`.
+
+    Shapes: x [B, T, D] -> ([B, T, D], None).
+
+    Source: Castling-ViT (arXiv 2211.10526), linear-angular attention; METHODS 3.2. Differs: the convolution is
+    3x3 on the grid, where the released one has 9 taps along the tokens; the threshold follows the number of
+    tokens (C9); a gain per head sets the length of the outputs (METHODS 5.9).
+    """
+
+    def __init__(self, embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone) -> None:
+        super().__init__()
+        self.heads, self.head_dim = layer.num_heads, backbone.head_dim
+        self.prefix, self.side = backbone.num_prefix_tokens, math.isqrt(layer.num_tokens)
+        channels = self.heads * self.head_dim
+        self.qkv = nn.Linear(embed_dim, 3 * channels)
+        self.proj = nn.Linear(channels, embed_dim)
+        self.linear_gain = nn.Parameter(INITIAL["linear_gain"](torch.empty(self.heads)))
+        self.linear_conv: nn.Conv2d | None = None
+        if context.on_grid and is_square(layer.num_tokens):
+            self.linear_conv = nn.Conv2d(self.heads, self.heads, 3, padding=1, groups=self.heads, bias=False)
+            INITIAL["linear_conv.weight"](self.linear_conv.weight)
+
+    def slice_from(self, stored: Stored) -> dict[str, Tensor]:
+        """The weights of this layer as slices of the stored ones: whole heads, the first ones."""
+        channels, columns = self.proj.in_features, self.qkv.in_features
+        sliced = {name: stored[name][tuple(map(slice, p.shape))] for name, p in self.named_parameters()}
+        return sliced | slice_qkv(stored, channels, channels, columns)
+
+    def forward(
+        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
+    ) -> tuple[Tensor, Provided | None]:
+        """Attend; on a CPU without gradients a few images at a time."""
+        del provided
+        if guidance is not None and guidance.linear > 0:
+            return self._attend(x, guidance), None
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or x.device.type != "cpu":
+            return self._attend(x), None
+        images = chunks.images_of_tokens(x.shape[1], x.shape[2], x.element_size())
+        if len(x) <= images:
+            return self._attend(x), None
+        return torch.cat([self._attend(part) for part in torch.split(x, images)]), None
+
+    def _attend(self, x: Tensor, guidance: Guidance | None = None) -> Tensor:
+        B, T, _ = x.shape
+        H, d = self.heads, self.head_dim
+        qkv_BT3Hd = self.qkv(x).view(B, T, 3, H, d)
+        y_BHTd = self._mix(qkv_BT3Hd, guidance)
+        scale_BHT1 = self.linear_gain.to(y_BHTd.dtype).view(H, 1, 1) / _norm(y_BHTd, EPS**2)
+        if self.linear_conv is None:
+            out_BHTd = y_BHTd * scale_BHT1
+        else:
+            local_BTHd = self._convolve(qkv_BT3Hd[:, self.prefix :, 2], self.linear_conv.weight)
+            out_BHTd = local_BTHd.transpose(1, 2).addcmul_(y_BHTd, scale_BHT1)
+        attended: Tensor = self.proj(out_BHTd.transpose(1, 2).reshape(B, T, H * d))
+        return attended
+
+    def _mix(self, qkv_BT3Hd: Tensor, guidance: Guidance | None) -> Tensor:
+        """The direction y of every output, times twice the norm of its query: [B, H, T, d].
+
+        Only the direction matters, and at this length neither v is halved nor q divided.
+        """
+        B, T, _, H, d = qkv_BT3Hd.shape
+        # One copy to heads first, so that every product runs on contiguous matrices.
+        heads_first = qkv_BT3Hd.permute(2, 0, 3, 1, 4).contiguous()
+        q, k, v = heads_first.view(3, B * H, T, d).unbind(0)
+        q_norm = _norm(q, EPS)
+        products_Gdd = torch.bmm(k.transpose(1, 2), v / _norm(k, EPS))
+        y_GTd = torch.baddbmm(v * q_norm, q, products_Gdd, alpha=2 / math.pi)
+        if guidance is not None:
+            y_GTd = y_GTd + 2 * guidance.linear * q_norm * (_masked_softmax(q, k, guidance) @ v)
+        return y_GTd.view(B, H, T, d)
+
+    def _convolve(self, values_BNHd: Tensor, weight_H133: Tensor) -> Tensor:
+        """Every head's filter over the grid of its values, zeros for the prefix tokens: [B, T, H, d]."""
+        B, N, H, d = values_BNHd.shape
+        # Made contiguous here: inside the convolution, with its layout, that takes longer.
+        grid_BCSS = values_BNHd.contiguous().view(B, self.side, self.side, H * d).permute(0, 3, 1, 2)
+        weight_C133 = weight_H133.expand(-1, d, -1, -1).reshape(H * d, 1, 3, 3)
+        local_BCSS = functional.conv2d(grid_BCSS, weight_C133, padding=1, groups=H * d)
+        local_BNHd = local_BCSS.permute(0, 2, 3, 1).reshape(B, N, H, d)
+        return functional.pad(local_BNHd, (0, 0, 0, 0, self.prefix, 0))
+
+
+def _norm(x: Tensor, least: float) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norm.clamp_min(least).to(x.dtype)  # autocast on CUDA takes norms in fp32
+
+
+def _masked_softmax(q_GTd: Tensor, k_GTd: Tensor, guidance: Guidance) -> Tensor:
+    """The softmax map where its entries exceed 4 / T; its mean, weighted, is added to the losses."""
+    _, T, d = q_GTd.shape
+    maps_GTT = (q_GTd * d**-0.5 @ k_GTd.transpose(1, 2)).softmax(dim=-1)
+    masked_GTT: Tensor = maps_GTT * (maps_GTT > 4 / T)
+    guidance.losses.append(SPARSITY * masked_GTT.mean())
+    return masked_GTT

@@ -1,0 +1,217 @@
+"""Static attention: learned maps, the same for every image; how they start from dynamic ones.
+
+Shape letters: B batch, T tokens, P prefix tokens, N patch tokens, D channels, d channels per head, H heads,
+C = H * d channels of all heads, E = B * d.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.arch import Backbone, LayerChoice, LayerContext
+from nas.model.layers.maps import Guidance, Provided, Stored, slice_qkv, slice_values
+
+INITIAL: dict[str, Callable[[Tensor], Tensor]] = {"static_map": partial(nn.init.trunc_normal_, std=0.02)}
+
+FLOOR = 1e-6
+"""Added to a mean map before its logarithm, for entries that are zero."""
+
+
+class _CachedMaps(NamedTuple):
+    """Maps after the softmax, and what they were made from.
+
+    Attributes:
+        key: Where the parameter lies, what it looks like and how often it was written; precisions.
+        parameter: Shares the parameter's memory, so that no other tensor can come to lie there.
+        maps: [H, T, T].
+    """
+
+    key: tuple[object, ...]
+    parameter: Tensor
+    maps: Tensor
+
+
+class StaticAttention(nn.Module):
+    """Attention with learned maps: one T x T matrix per head, rows softmaxed.
+
+    A map belongs to one token count; the store keeps one per count under `static_map_<patch tokens>`.
+
+    In evaluation without gradients the softmaxed maps are kept until the parameter changes. Writes that PyTorch
+    does not count (through `.data` or NumPy) are noticed only after the next `train()`.
+
+    Guided training: a module built with `guided` has the queries and keys of the dynamic attention that it
+    replaces. With `guidance.static` = lambda > 0 it applies lambda * dynamic maps + (1 - lambda) * static maps,
+    and adds the divergence KL(dynamic || static), mean over images, heads and queries, in nats, to
+    `guidance.losses`; gradients of that loss reach the static maps only.
+
+    Shapes: x [B, T, D] -> ([B, T, D], None).
+
+    Source: DGSSA (arXiv 2310.07664). Differs: the paper leaves the parametrisation and the guidance open; they
+    are those of METHODS 2.2.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        layer: LayerChoice,
+        context: LayerContext,
+        backbone: Backbone,
+        *,
+        guided: bool = False,
+    ) -> None:
+        super().__init__()
+        del context
+        self.heads, self.head_dim, self.guided = layer.num_heads, backbone.head_dim, guided
+        channels, tokens = self.heads * self.head_dim, layer.num_tokens + backbone.num_prefix_tokens
+        if guided:
+            self.qkv = nn.Linear(embed_dim, 3 * channels)
+        else:
+            self.v = nn.Linear(embed_dim, channels)
+        self.proj = nn.Linear(channels, embed_dim)
+        self.static_map = nn.Parameter(INITIAL["static_map"](torch.empty(self.heads, tokens, tokens)))
+        self.stored_as = {"static_map": f"static_map_{layer.num_tokens}"}
+        self._cached: _CachedMaps | None = None
+
+    def slice_from(self, stored: Stored) -> dict[str, Tensor]:
+        """The weights of this layer as slices of the stored ones: whole heads, the first ones."""
+        columns, channels = self.proj.weight.shape
+        own = slice_qkv(stored, channels, channels, columns) if self.guided else {}
+        return {
+            "proj.weight": stored["proj.weight"][:columns, :channels],
+            "proj.bias": stored["proj.bias"][:columns],
+            "static_map": stored[self.stored_as["static_map"]][: self.heads],
+            **(own or slice_values(stored, channels, columns)),
+        }
+
+    def forward(
+        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
+    ) -> tuple[Tensor, Provided | None]:
+        """Mix the values by the learned maps, in guided training also by the dynamic ones."""
+        del provided
+        if self.guided and guidance is not None and guidance.static > 0:
+            return self._attend_guided(x, guidance), None
+        return self._attend(x), None
+
+    def train(self, mode: bool = True) -> "StaticAttention":
+        """Set the mode; training drops the cached maps."""
+        if mode:
+            self._cached = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, object]:
+        # A copy's cache would not keep the memory that its key names.
+        return {**self.__dict__, "_cached": None}
+
+    def _attend(self, x: Tensor) -> Tensor:
+        # The maps are the same for all images, so these lie side by side in one matrix per head: H products of
+        # [T, T] and [T, B * d], and no copy of the maps per image.
+        B, T, _ = x.shape
+        H, d = self.heads, self.head_dim
+        mixed_HTE = self._values(x).view(B, T, H, d).permute(2, 1, 0, 3).reshape(H, T, B * d)
+        mixed_HTE = torch.bmm(self._maps(mixed_HTE.dtype), mixed_HTE)
+        y: Tensor = self.proj(mixed_HTE.view(H, T, B, d).permute(2, 1, 0, 3).contiguous().view(B, T, H * d))
+        return y
+
+    def _values(self, x: Tensor) -> Tensor:
+        if not self.guided:
+            values: Tensor = self.v(x)
+            return values
+        skipped = 2 * self.proj.in_features
+        return functional.linear(x, self.qkv.weight[skipped:], self.qkv.bias[skipped:])
+
+    def _maps(self, dtype: torch.dtype) -> Tensor:
+        """The softmaxed maps, from the cache where that can be done safely.
+
+        Only a parameter of the module's own is cached: a supernet's skeleton, which is given slices, holds none.
+        """
+        weight = self.static_map
+        if (
+            torch.compiler.is_compiling()
+            or self.training
+            or torch.is_grad_enabled()
+            or not isinstance(weight, nn.Parameter)
+            or weight.is_inference()  # then its writes are not counted
+            or weight.is_meta
+        ):
+            return weight.softmax(dim=-1).to(dtype)
+        key = (
+            weight.data_ptr(),
+            weight._version,
+            weight.shape,
+            weight.stride(),
+            weight.dtype,
+            dtype,
+            torch.is_autocast_enabled(weight.device.type),
+        )
+        if self._cached is None or self._cached.key != key:
+            self._cached = _CachedMaps(key, weight.detach(), weight.softmax(dim=-1).to(dtype))
+        return self._cached.maps
+
+    def _attend_guided(self, x: Tensor, guidance: Guidance) -> Tensor:
+        B, T, _ = x.shape
+        q, k, v = self.qkv(x).view(B, T, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        dynamic_BHTT = (q * self.head_dim**-0.5 @ k.transpose(2, 3)).softmax(dim=-1)
+        log_static_HTT = self.static_map.log_softmax(dim=-1)
+        guidance.losses.append(_mean_kl(dynamic_BHTT.detach().to(log_static_HTT.dtype), log_static_HTT))
+        static_HTT = log_static_HTT.exp().to(dynamic_BHTT.dtype)
+        maps_BHTT = torch.lerp(static_HTT, dynamic_BHTT, guidance.static).to(v.dtype)
+        y: Tensor = self.proj((maps_BHTT @ v).transpose(1, 2).flatten(2))
+        return y
+
+
+def _mean_kl(maps_BHTT: Tensor, log_static_HTT: Tensor) -> Tensor:
+    """KL(maps || static), mean over images, heads and rows; linear in the maps but for their entropy."""
+    rows_HT = log_static_HTT.shape[0] * log_static_HTT.shape[1]
+    entropy: Tensor = torch.special.entr(maps_BHTT).sum() / (len(maps_BHTT) * rows_HT)
+    cross_entropy = -(maps_BHTT.mean(dim=0) * log_static_HTT).sum() / rows_HT
+    return cross_entropy - entropy
+
+
+def log_mean_map(mean: Tensor) -> Tensor:
+    """The parameter whose softmax is the mean of dynamic maps, up to 1e-6 an entry.
+
+    The mean over images minimises the mean KL divergence from their maps (METHODS 2.2).
+
+    Shapes: mean [H, T, T], rows sum to 1 -> [H, T, T].
+    """
+    return (mean + FLOOR).log()
+
+
+def transport_map(
+    mean_map: Tensor, side_from: int | tuple[int, int], side_to: int | tuple[int, int], prefix: int
+) -> Tensor:
+    """The map between averaged tokens: P S U. Its rows sum to 1, as those of S do.
+
+    P averages queries over the windows of adaptive average pooling, as the reducers do. U gives an old key's
+    weight to the windows that it lies in, in equal parts: windows overlap where the sides do not divide, and to
+    choose one of them would be arbitrary. Prefix tokens are groups of their own.
+
+    Shapes: mean_map [H, P + N, P + N] -> [H, P + M, P + M], N and M the patch tokens of the two grids.
+
+    Args:
+        mean_map: Rows sum to 1.
+        side_from: Side of the square grid that the map is of, or its rows and columns; (N, 1) is a raster.
+        side_to: The same of the grid that is wanted.
+        prefix: Tokens before the patch tokens.
+
+    Source: METHODS 2.5. Differs: U is 0 or 1 there, which needs sides that divide.
+    """
+    sides = [side if isinstance(side, tuple) else (side, side) for side in (side_from, side_to)]
+    rows, columns = (_average_and_share(old, new, mean_map) for old, new in zip(*sides, strict=True))
+    average, share = (torch.kron(*parts) for parts in zip(rows, columns, strict=True))
+    itself = torch.eye(prefix, dtype=mean_map.dtype, device=mean_map.device)
+    into, out_of = (torch.block_diag(itself, part) for part in (average, share))  # type: ignore[no-untyped-call]
+    transported: Tensor = into @ mean_map @ out_of
+    return transported
+
+
+def _average_and_share(before: int, after: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """P [after, before] and U [before, after] of one direction of the grid."""
+    each = torch.eye(before, dtype=like.dtype, device=like.device)
+    average = functional.adaptive_avg_pool1d(each[None], after)[0].T
+    inside = (average.T > 0).to(like.dtype)
+    return average, inside / inside.sum(dim=1, keepdim=True)

@@ -1,0 +1,205 @@
+"""Two runs side by side: how good their fronts are by one measure, and what was different."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.base import RunError, unit_of
+from nas.report.terminal_plot import Series, scatter
+from nas.runs import FrontPoint, ParetoFront, RunDirectory, front_of, hypervolume
+from nas.settings import MACS, TOP1, Metric, Objective, RunConfig, flat_config
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+NUM_BUDGETS = 6
+MAY_DIFFER = ("supernet",)  # the weights: what runs are compared for
+IDENTITY = ("space_digest", "splits", "seed", "device", "precision", "versions")
+
+
+def compare_runs(first: Path, second: Path) -> dict[str, Any]:
+    """What `compare --format json` prints; results/README.md explains the keys.
+
+    The hypervolumes have one reference: of each shared objective, the worse one of both runs.
+
+    Args:
+        first: A run's folder.
+        second: Another's.
+
+    Raises:
+        RunError: One is not a run, has measured nothing, or they share no objective.
+    """
+    runs = [RunDirectory.open(path) for path in (first, second)]
+    fronts = [front_of(run.path) for run in runs]
+    for run, front in zip(runs, fronts, strict=True):
+        if not front.points:
+            raise RunError(
+                f"{run.path}: nothing was measured yet", hint="search.py status shows how far it is"
+            )
+    objectives = _common_objectives(fronts)
+    names = _distinct_names(runs)
+    shared = {p.digest for p in fronts[0].points} & {p.digest for p in fronts[1].points}
+    return {
+        "schema_version": 1,
+        "objectives": [{"name": o.metric.name, "unit": o.metric.unit, "reference": o.reference} for o in objectives],
+        "runs": [
+            {
+                "run": name,
+                "front_size": len(front.points),
+                "hypervolume": hypervolume(_rows(front, objectives), objectives),
+                "best_top1": max(point.value(TOP1) for point in front.points),
+                "knee": front.knee().digest,
+                "points": [
+                    {metric.name: _finite(point, metric) for metric in (TOP1, MACS)} for point in front.points
+                ],
+            }
+            for name, front in zip(names, fronts, strict=True)
+        ],
+        "shared_architectures": len(shared),
+        "budgets": best_within_budgets(fronts),
+        "other_conditions": differences(*(_comparable_conditions(front) for front in fronts)),
+        "differences": differences(*(_identity(run) for run in runs)),
+    }  # fmt: skip
+
+
+def best_within_budgets(fronts: Sequence[ParetoFront]) -> list[dict[str, Any]]:
+    """Best top-1 of each front within some budgets of MACs, from the least that all can keep to the most of any."""
+    costs = [[p.value(MACS) for p in front.points if math.isfinite(p.value(MACS))] for front in fronts]
+    if not all(costs):
+        return []
+    low, high = max(min(values) for values in costs), max(max(values) for values in costs)
+    budgets = (
+        np.geomspace(low, max(low, high), NUM_BUDGETS) if low > 0 else np.linspace(low, high, NUM_BUDGETS)
+    )
+    budgets[[0, -1]] = low, max(low, high)
+    found = []
+    for budget in dict.fromkeys(budgets.tolist()):
+        best = [max(p.value(TOP1) for p in front.points if p.value(MACS) <= budget) for front in fronts]
+        found.append({"max_macs": budget, "best_top1": best})
+    return found
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Keys, nested ones dotted, whose values differ: `key` and the two `values`, null where one has none."""
+    one, other = flat_config(first), flat_config(second)
+    return [
+        {"key": key, "values": [one.get(key), other.get(key)]}
+        for key in dict.fromkeys([*one, *other])
+        if one.get(key) != other.get(key)
+    ]
+
+
+def compare_tables(found: Mapping[str, Any]) -> "Group":
+    """`compare_runs` for people: a table of runs, one of budgets, a plot, and what was different."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    runs = found["runs"]
+    names = [run["run"] for run in runs]
+    reference = ", ".join(f"{o['name']} {o['reference']:.4g} {o['unit']}" for o in found["objectives"])
+    table = Table(
+        title=f"{' and '.join(names)}: {found['shared_architectures']} architectures on both fronts",
+        box=box.SIMPLE_HEAD,
+        caption=f"hypervolume with one reference: {reference}",
+        caption_justify="left",
+    )
+    table.add_column("run")
+    for header in ("front", "hypervolume", "best top-1 (%)", "knee"):
+        table.add_column(header, justify="right")
+    for run in runs:
+        size, volume, best = str(run["front_size"]), f"{run['hypervolume']:.4f}", f"{run['best_top1']:.1f}"
+        table.add_row(run["run"], size, volume, best, run["knee"][:8])
+    parts: list[Any] = [table]
+    factor, prefix = unit_of(budget["max_macs"] for budget in found["budgets"])
+    if found["budgets"]:
+        within = Table(title="best top-1 (%) within a budget of MACs per image", box=box.SIMPLE_HEAD)
+        within.add_column(f"{prefix}MACs", justify="right")
+        for name in names:
+            within.add_column(name, justify="right")
+        within.add_column("difference", justify="right")
+        for budget in found["budgets"]:
+            one, other = budget["best_top1"]
+            macs = f"{budget['max_macs'] / factor:.3g}"
+            within.add_row(macs, f"{one:.1f}", f"{other:.1f}", f"{other - one:+.1f}")
+        parts.append(within)
+    series = [
+        Series(sign, [(_number(p["macs"]) / factor, _number(p["top1"])) for p in run["points"]])
+        for sign, run in zip("●○", runs, strict=True)
+    ]
+    parts.append(Text(scatter(series, f"{prefix}MACs per image", "top-1 (%)")))
+    parts.append(Text(f"● {names[0]}   ○ {names[1]}", "dim"))
+    for key, title in (
+        ("other_conditions", "measured under other conditions: their numbers must not be compared"),
+        ("differences", "what was different"),
+    ):
+        rows = Table(title=title, box=box.SIMPLE_HEAD)
+        for header in ("", *names):
+            rows.add_column(header, overflow="fold")
+        for difference in found[key]:
+            rows.add_row(difference["key"], *(_said(value) for value in difference["values"]))
+        if found[key]:
+            parts.append(rows)
+    return Group(*parts)
+
+
+def compare_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`compare_runs` as rows of CSV, one a run; the budgets are columns."""
+    return [
+        {name: run[name] for name in ("run", "front_size", "hypervolume", "best_top1", "knee")}
+        | {f"best_top1_within_{b['max_macs']:.0f}_macs": b["best_top1"][i] for b in found["budgets"]}
+        for i, run in enumerate(found["runs"])
+    ]
+
+
+def _common_objectives(fronts: Sequence[ParetoFront]) -> list[Objective]:
+    one, other = ({o.metric.name: o for o in front.objectives} for front in fronts)
+    common = [
+        other[name] if objective.metric.is_better(objective.reference, other[name].reference) else objective
+        for name, objective in one.items()
+        if name in other
+    ]
+    if not common:
+        raise RunError(
+            f"the runs share no objective: {', '.join(one)} against {', '.join(other)}",
+            hint="compare runs with the same search.objectives",
+        )
+    return common
+
+
+def _comparable_conditions(front: ParetoFront) -> dict[str, Any]:
+    conditions = front.points[0].measurement.conditions.to_dict()
+    return {name: value for name, value in conditions.items() if name not in MAY_DIFFER}
+
+
+def _said(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _identity(run: RunDirectory) -> dict[str, Any]:
+    manifest = run.manifest
+    about = {name: manifest[name] for name in IDENTITY if name in manifest}  # `device` is resolved there
+    about["trials"] = (manifest.get("budget") or {}).get("num_trials")
+    config = RunConfig.model_validate(run.config())  # a run of an earlier version lacks keys: their defaults
+    return {**config.model_dump(mode="json"), **about}
+
+
+def _distinct_names(runs: Sequence[RunDirectory]) -> list[str]:
+    names = [run.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+
+
+def _rows(front: ParetoFront, objectives: Sequence[Objective]) -> list[list[float]]:
+    return [[point.value(o.metric) for o in objectives] for point in front.points]
+
+
+def _finite(point: FrontPoint, metric: Metric) -> float | None:
+    return None if math.isnan(point.value(metric)) else point.value(metric)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,269 @@
+"""The figure of a run: top-1 against MACs and against latency, with the front, its staircase and its knee."""
+
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.base import atomic_write_bytes, unit_of
+from nas.report.conditions import conditions_lines
+from nas.runs import FrontPoint, ParetoFront
+from nas.settings import LATENCY, MACS, TOP1, Metric
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+GREY = "#b8b8b8"
+RETRAINED = "#8a3ffc"
+TEST_ASIDE = 8  # points to the right, so that both splits can be read
+COLOUR_MAP = "viridis"  # readable by colour-blind people and in grey
+LABEL_BOX = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
+
+
+def front_figure(
+    front: ParetoFront,
+    others: Sequence[FrontPoint],
+    path: Path,
+    baselines: Mapping[str, FrontPoint] | None = None,
+    retrained: Sequence[Mapping[str, Any]] = (),
+) -> list[Path]:
+    """Draw top-1 against MACs and against latency as PNG and PDF; the front is coloured by the other cost.
+
+    Args:
+        front: Drawn with its staircase and knee.
+        others: Measured but not on the front, drawn in grey.
+        path: PNG file to write; the PDF, which is vectors, stands beside it.
+        baselines: Name -> a known network, drawn as a cross.
+        retrained: Networks that were trained alone (`nas.measured.retrained_networks`), with marks of their own.
+
+    Returns:
+        Both files.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(11, 5), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.06))
+    left, right = figure.subplots(1, 2, sharey=True)
+    known = baselines or {}
+    for axes, across, colour in ((left, MACS, LATENCY), (right, LATENCY, MACS)):
+        _draw_retrained(axes, retrained, across, _factor([*front.points, *others, *known.values()], across))
+        _draw_panel(axes, front, others, known, across, colour)
+    left.set_ylabel("top-1 (%)")
+    marks = sorted(zip(*left.get_legend_handles_labels(), strict=True), key=lambda mark: "split" in mark[1])
+    if marks:
+        handles, names = zip(*marks, strict=True)
+        figure.legend(handles, names, loc="outside upper center", ncols=len(marks), fontsize=8, frameon=False)
+    count = len(front.points) + len(others)
+    lines = [f"{len(front.points)} of {count} measured architectures are on the front"]
+    for point in (*front.points, *others)[:1]:
+        lines += conditions_lines(point.measurement.conditions)
+    lines += dict.fromkeys(_training_line(row) for row in retrained)
+    figure.supxlabel("\n".join(lines), fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [path.with_suffix(".png"), path.with_suffix(".pdf")]
+    for file in files:
+        content = io.BytesIO()
+        undated = {"CreationDate": None} if file.suffix == ".pdf" else {}  # the same front, the same bytes
+        figure.savefig(content, format=file.suffix[1:], metadata=undated)
+        atomic_write_bytes(file, content.getvalue())
+    return files
+
+
+def _draw_panel(
+    axes: "Axes",
+    front: ParetoFront,
+    others: Sequence[FrontPoint],
+    baselines: Mapping[str, FrontPoint],
+    across: Metric,
+    colour: Metric,
+) -> None:
+    def values(points: Iterable[FrontPoint], metric: Metric) -> list[float]:
+        return [point.value(metric) / factor[metric] for point in points]
+
+    everything = [*front.points, *others, *baselines.values()]
+    _, prefix = unit_of([point.value(MACS) for point in everything])
+    factor = {metric: _factor(everything, metric) for metric in (TOP1, MACS, LATENCY)}
+    batches = {str(point.measurement.conditions.latency_batch_size) for point in everything}
+    titles = {
+        MACS: f"{prefix}MACs / image",
+        LATENCY: f"latency (ms / batch of {' or '.join(sorted(batches))})",
+    }
+    axes.set_xlabel(titles[across])
+    axes.grid(alpha=0.25, linewidth=0.6)
+    if others:
+        same = {p.measurement.conditions for p in front.points}
+        strange = any(p.measurement.conditions not in same for p in others)
+        label = "not on the front (other conditions)" if strange else "dominated"
+        axes.scatter(values(others, across), values(others, TOP1), s=14, c=GREY, linewidths=0, label=label)
+    points = [p for p in front.points if not math.isnan(p.value(across)) and not math.isnan(p.value(TOP1))]
+    if not points:
+        axes.text(0.5, 0.5, f"no {across.label} on the front", transform=axes.transAxes, ha="center")
+        return
+    x, y = values(points, across), values(points, TOP1)
+    shades = values(points, colour)
+    is_shaded = not any(map(math.isnan, shades))
+    shading = {"c": shades, "cmap": COLOUR_MAP} if is_shaded else {"c": "tab:blue"}
+    dots = axes.scatter(
+        x, y, s=46, edgecolors="black", linewidths=0.6, zorder=3, label="Pareto front", **shading
+    )
+    if is_shaded:
+        axes.figure.colorbar(dots, ax=axes, label=titles[colour], pad=0.02)
+    for name, point in baselines.items():
+        spot = (values([point], across)[0], point.value(TOP1))
+        is_right = spot[0] > sum(axes.get_xlim()) / 2
+        axes.plot(*spot, "x", c="crimson", ms=8, mew=2, zorder=4)
+        axes.annotate(
+            name,
+            spot,
+            xytext=(-7 if is_right else 7, -13),
+            textcoords="offset points",
+            ha="right" if is_right else "left",
+            fontsize=8,
+            color="crimson",
+            bbox=LABEL_BOX,
+            zorder=4,
+        )
+    limits = axes.get_xlim()
+    best_x, best_y = _staircase(x, y)
+    axes.step([*best_x, limits[1]], [*best_y, best_y[-1]], where="post", c="0.35", lw=1, zorder=2)
+    axes.set_xlim(limits)
+    knee = front.knee()
+    if knee in points:
+        axes.annotate(
+            f"knee {knee.digest[:8]}",
+            (values([knee], across)[0], knee.value(TOP1)),
+            xytext=(22, -30),
+            textcoords="offset points",
+            fontsize=9,
+            arrowprops={"arrowstyle": "-", "lw": 0.8},
+            bbox=LABEL_BOX,
+            zorder=5,
+        )
+
+
+def _factor(points: Iterable[FrontPoint], metric: Metric) -> float:
+    return unit_of([point.value(MACS) for point in points])[0] if metric is MACS else 1.0
+
+
+def _draw_retrained(
+    axes: "Axes", retrained: Sequence[Mapping[str, Any]], across: Metric, factor: float
+) -> None:
+    """Trained alone: filled diamonds on the search split, hollow ones beside them on the test split."""
+    from matplotlib.transforms import offset_copy
+
+    rows = [row for row in retrained if row.get(across.name) is not None]
+    if not rows:
+        return
+    x = [row[across.name] / factor for row in rows]
+    aside = offset_copy(axes.transData, axes.get_figure(root=True), x=TEST_ASIDE, units="points")
+    for key, label, place, fill in (
+        ("top1", "trained alone, search split", axes.transData, RETRAINED),
+        ("test_top1", "trained alone, TEST split", aside, "white"),
+    ):
+        top1, spread = [row[key] for row in rows], [row[f"{key}_sd"] or 0.0 for row in rows]
+        before = [row[f"inherited_{key}"] for row in rows]
+        axes.update_datalim([*zip(x, top1, strict=True), *zip(x, before, strict=True)])
+        axes.vlines(
+            x, before, top1, colors=RETRAINED, linewidths=0.8, linestyles=":", transform=place, zorder=3
+        )
+        style: dict[str, Any] = {
+            "ecolor": RETRAINED,
+            "mec": RETRAINED,
+            "mfc": fill,
+            "capsize": 2.5,
+            "ms": 6,
+            "zorder": 5,
+        }
+        axes.errorbar(x, top1, yerr=spread, fmt="D", label=label, transform=place, **style)
+        if key == "test_top1":
+            mark: dict[str, Any] = {"c": "none", "mec": RETRAINED, "mfc": "white", "ms": 6, "zorder": 5}
+            axes.plot(x, before, "^", label="inherited, TEST split", transform=place, **mark)
+    axes.autoscale_view()
+
+
+def _training_line(row: Mapping[str, Any]) -> str:
+    start = {"scratch": "random", "inherited": "inherited"}[row["from"]]
+    count = len(row["seeds"])
+    seeds = "1 seed" if count == 1 else f"mean and standard deviation of {count} seeds"
+    return (
+        f"trained alone: {row['epochs']} epochs from {start} weights, {seeds}; "
+        f"test split: {row['test_images']} images that no training and no search has seen, drawn beside"
+    )
+
+
+def _staircase(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Best top-1 at or below each cost: the points of a two-dimensional front, cheapest first."""
+    corners: list[tuple[float, float]] = []
+    for cost_value, top1 in sorted(zip(x, y, strict=True), key=lambda pair: (pair[0], -pair[1])):
+        if not corners or top1 > corners[-1][1]:
+            corners.append((cost_value, top1))
+    return [corner[0] for corner in corners], [corner[1] for corner in corners]
+
+
+def trust_figure(found: Mapping[str, Any], path: Path) -> Path:
+    """Draw each architecture as a PNG, coloured by its MACs; bars reach from the worst seed to the best.
+
+    Args:
+        found: What `trust.json` holds.
+        path: File to write.
+
+    Returns:
+        `path`.
+    """
+    from matplotlib.figure import Figure
+
+    rows = found["architectures"]
+    alone = [row["stand_alone_top1"] for row in rows]
+    inherited = [row["inherited_top1"] for row in rows]
+    by_seed = [row["stand_alone_top1_by_seed"] for row in rows]
+    spread = [
+        [mean - min(values) for mean, values in zip(alone, by_seed, strict=True)],
+        [max(values) - mean for mean, values in zip(alone, by_seed, strict=True)],
+    ]
+    factor, prefix = unit_of([row["macs"] for row in rows])
+    figure = Figure(figsize=(6.4, 5.4), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    axes.errorbar(alone, inherited, xerr=spread, fmt="none", ecolor="0.6", elinewidth=1, zorder=1)
+    dots = axes.scatter(
+        alone,
+        inherited,
+        s=46,
+        c=[row["macs"] / factor for row in rows],
+        cmap="viridis",  # readable by colour-blind people and in grey
+        edgecolors="black",
+        linewidths=0.6,
+        zorder=3,
+    )
+    figure.colorbar(dots, ax=axes, label=f"{prefix}MACs / image")
+    axes.axline((alone[0], alone[0]), slope=1, color="0.5", lw=1, ls=":", zorder=0, label="equal")
+    axes.set_xlim(*_limits([value for values in by_seed for value in values]))
+    axes.set_ylim(*_limits(inherited))
+    axes.legend(loc="upper left", fontsize=8, frameon=False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    seeds = found["num_seeds"]
+    axes.set_xlabel(f"top-1 trained alone (%), mean of {seeds} seed{'s' * (seeds != 1)}")
+    axes.set_ylabel("top-1 inherited from the supernet (%)")
+    axes.set_title(_title(found), fontsize=11)
+    figure.supxlabel(
+        f"{len(rows)} architectures, {found['epochs']} epochs each; {found['num_images']} images of the "
+        f"{found['split']} split, {found['precision']}, supernet {found['supernet']}",
+        fontsize=8,
+    )
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(path, content.getvalue())
+    return path
+
+
+def _limits(values: list[float]) -> tuple[float, float]:
+    margin = 0.06 * (max(values) - min(values)) or 1.0
+    return min(values) - margin, max(values) + margin
+
+
+def _title(found: Mapping[str, Any]) -> str:
+    if found["kendall_tau"] is None:
+        return f"{found['run']}: no order"
+    low, high = found["kendall_tau_ci"]
+    return f"{found['run']}: Kendall tau {found['kendall_tau']:.2f} [{low:.2f}, {high:.2f}]"

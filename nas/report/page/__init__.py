@@ -1,0 +1,1 @@
+"""report.html: data, scripts and styles in one file."""

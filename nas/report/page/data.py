@@ -1,0 +1,282 @@
+"""What the page of a run shows, as JSON values; costs and accuracies are in the units of their metrics."""
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.arch import FEWER_TOKENS, GLYPHS, Architecture, Backbone, draw_layers, layer_kind
+from nas.base import unit_of
+from nas.report.architecture_table import show_rows
+from nas.report.front_table import export_command, ties_within
+from nas.runs import (
+    BASELINES,
+    OWNER,
+    PAID,
+    TRUST,
+    FrontPoint,
+    Measured,
+    ParetoFront,
+    RunDirectory,
+    Trial,
+    further_latencies,
+    hypervolume_curve,
+    measured_designs,
+    owner,
+    random_search,
+    retrained_networks,
+    supernet_trials,
+)
+from nas.settings import LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1, flat_config
+
+COMMON_ERRORS = 5
+GENES = {
+    "depth": ("depth", "layers"),
+    "embed_dim": ("width", "channels"),
+    "mean_tokens": ("tokens", "mean"),
+    "mean_heads": ("heads", "mean"),
+    "mean_mlp_ratio": ("MLP ratio", "mean"),
+    "percent_dynamic": ("dynamic", "% layers"),
+}
+"""What an architecture is like in single numbers: words and unit."""
+
+
+def report_data(found: Measured, random: RunDirectory | None = None) -> dict[str, Any]:
+    """What the page shows.
+
+    Args:
+        found: What is shown.
+        random: A random search to show beside it.
+
+    Raises:
+        RunError: The run is damaged, or `random` cannot be compared with it.
+    """
+    run, front, trials = found.run, found.front, found.all_trials
+    manifest = run.manifest
+    numbers = _numbers(found)
+    rows = [_front_row(point, found, numbers) for point in front.points]
+    cloud = _cloud(found, numbers)
+    constraints = manifest.get("constraints", {})
+    judged = owner(run, front.knee())  # of several supernets `trust` is asked of one
+    return {
+        "run": run.name,
+        "space": found.space.name,
+        "is_final": run.front() is not None,
+        "objectives": [objective.metric.name for objective in front.objectives],
+        "hypervolume": front.hypervolume(),
+        "references": {o.metric.name: o.reference for o in front.objectives},
+        "picks": _picks(front),
+        "units": _units(found, rows, cloud),
+        "genes": {**GENES, **({"supernet": ("supernet", "number")} if found.has_supernets else {})},
+        "kinds": GLYPHS,
+        "fewer": FEWER_TOKENS,
+        "counts": dict(Counter(trial.state.value for trial in trials)),
+        "errors": _common_errors(trials),
+        "front": rows,
+        "cloud": cloud,
+        "baselines": [
+            {**found.values(point), "digest": point.digest, "name": name}
+            for name, point in measured_designs(found).items()
+        ],
+        "retrained": retrained_networks(found),
+        "targets": _targets(found, rows),
+        "supernets": _supernets(found),
+        "curve": hypervolume_curve(trials, front.objectives, constraints),
+        "random": None if random is None else _random(random, found, constraints),
+        "conditions": {
+            "front": front.points[0].measurement.conditions.to_dict(),
+            "cloud": next((p.measurement.conditions.to_dict() for p in found.others), None),
+        },
+        "facts": _facts(run, manifest),
+        "config": flat_config(run.config()),
+        "command": manifest.get("command"),
+        "trust": judged.findings().get(TRUST),
+        "trust_baselines": BASELINES,
+        "trust_command": f"python search.py trust {shlex.quote(str(judged.path))}",
+        "retrain_command": f"python search.py retrain {shlex.quote(str(run.path))} --pick knee --seeds 3",
+    }
+
+
+def genes(architecture: Architecture) -> dict[str, float]:
+    """The values of `GENES`."""
+    layers, depth = architecture.layers, architecture.depth
+    dynamic = sum(layer_kind(architecture, i) == "dynamic" for i in range(depth))
+    return {
+        "depth": depth,
+        "embed_dim": architecture.embed_dim,
+        "mean_tokens": sum(layer.num_tokens for layer in layers) / depth,
+        "mean_heads": sum(layer.num_heads for layer in layers) / depth,
+        "mean_mlp_ratio": sum(layer.mlp_ratio for layer in layers) / depth,
+        "percent_dynamic": 100 * dynamic / depth,
+    }
+
+
+def _numbers(found: Measured) -> dict[tuple[str, str], int]:
+    """Number of the trial that measured an architecture, by supernet and digest."""
+    return {
+        (owner, trial.architecture.digest): trial.number
+        for owner, trials in found.trials.items()
+        for trial in reversed(trials)
+    }
+
+
+def _supernet_number(point: FrontPoint, numbers: Mapping[str, int]) -> int | None:
+    return numbers.get(Path(point.details[OWNER]).name) if OWNER in point.details else None
+
+
+def _front_row(point: FrontPoint, found: Measured, numbers: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+    architecture = point.architecture
+    rows = _layer_rows(point, found.space.backbone)
+    first = point.details.get("latency")
+    doubts = {} if first is None else {LATENCY.name: first}
+    doubts |= {name: row for name, row in further_latencies(point, found.latency).items() if "noisy" in row}
+    return {
+        **found.values(point),
+        **genes(architecture),
+        "digest": point.digest,
+        "number": numbers.get((point.details.get(OWNER, ""), point.digest)),
+        "supernet": _supernet_number(point, _trial_numbers(found)),
+        "drawn": draw_layers(architecture),
+        "rows": rows,
+        "doubts": {
+            name: {"noisy": row["noisy"], "ties": ties_within(row["ties"], found.front.points)}
+            for name, row in doubts.items()
+        },
+        "export": export_command(found.run.path, point.digest),
+        "show": f"python search.py show {shlex.quote(str(found.run.path))} {point.digest}",
+    }
+
+
+def _layer_rows(point: FrontPoint, backbone: Backbone) -> list[dict[str, Any]]:
+    rows = show_rows(point, backbone)
+    for row in rows:
+        if row["layer"] is not None:
+            row["kind"] = layer_kind(point.architecture, row["layer"])
+            row["num_hallucinated"] = point.architecture.layers[row["layer"]].num_hallucinated
+    return rows
+
+
+def _cloud(found: Measured, numbers: Mapping[tuple[str, str], int]) -> dict[str, list[Any]]:
+    """Measured but not on the front, a column a quantity: thousands of them have to be small."""
+    points, supernets = found.others, _trial_numbers(found)
+    values = [{**found.values(point), **genes(point.architecture)} for point in points]
+    names = [*METRICS, *(m.name for m in LATENCIES[1:] if any(m.name in row for row in values)), *GENES]
+    return {
+        **{name: [_rounded(row.get(name)) for row in values] for name in names},
+        "digest": [point.digest for point in points],
+        "number": [numbers.get((point.details.get(OWNER, ""), point.digest)) for point in points],
+        "drawn": [draw_layers(point.architecture) for point in points],
+        **({"supernet": [_supernet_number(p, supernets) for p in points]} if supernets else {}),
+    }
+
+
+def _rounded(value: float | None) -> float | int | None:
+    """To 5 digits: a thousandth of a pixel."""
+    if value is None:
+        return None
+    short = float(f"{value:.5g}")
+    return int(short) if short.is_integer() else short
+
+
+def _picks(front: ParetoFront) -> dict[str, str]:
+    picks = {"knee": front.knee().digest}
+    for name, metric in (("top1", TOP1), ("fastest", LATENCY), ("cheapest", MACS)):
+        if all(not math.isnan(point.value(metric)) for point in front.points):
+            picks[name] = front.pick(name).digest
+    return picks
+
+
+def _units(
+    found: Measured, rows: Sequence[Mapping[str, Any]], cloud: Mapping[str, Sequence[Any]]
+) -> dict[str, dict[str, Any]]:
+    """Divisor, words and decimals of each metric, the same everywhere on the page."""
+    batch = found.front.points[0].measurement.conditions.latency_batch_size
+    batches = {metric.name: row["batch"] for metric, row in zip(LATENCIES, found.latency, strict=False)}
+    units: dict[str, dict[str, Any]] = {}
+    for metric in (TOP1, MACS, PARAMS, *LATENCIES):
+        known = [row[metric.name] for row in rows if row.get(metric.name) is not None]
+        known += [value for value in cloud.get(metric.name, ()) if value is not None]
+        if metric in LATENCIES[1:] and not known:
+            continue
+        factor, prefix = unit_of(known) if metric in (MACS, PARAMS) else (1.0, "")
+        words = {TOP1: "%", MACS: f"{prefix}MACs/image", PARAMS: f"{prefix} parameters".strip()}
+        least = min((value / factor for value in known if value > 0), default=1.0)
+        decimals = 1 if metric is TOP1 else min(max(1 - math.floor(math.log10(least)), 0), 3)
+        units[metric.name] = {
+            "factor": factor,
+            "unit": words.get(metric, f"ms per batch of {batches.get(metric.name, batch)}"),
+            "label": metric.label,
+            "decimals": 0 if metric is PARAMS and factor == 1 else decimals,
+            "is_measured": bool(known),
+        }
+    return units
+
+
+def _targets(found: Measured, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Where latency was measured, a row a metric; once the front is final also how far it is known."""
+    here = found.front.points[0].measurement.conditions
+    targets = []
+    for i, metric in enumerate(LATENCIES):
+        if any(row.get(metric.name) is not None for row in rows):
+            row = found.latency[i] if i < len(found.latency) else {}
+            words = row.get("target", here.target if metric is LATENCY else metric.label)
+            targets.append({**row, "metric": metric.name, "target": words})
+    return targets
+
+
+def _trial_numbers(found: Measured) -> dict[str, int]:
+    """Number of a supernet's trial by the name of its folder."""
+    return {trial.key: trial.number for trial in supernet_trials(found.run)}
+
+
+def _supernets(found: Measured) -> list[dict[str, Any]]:
+    """The supernets of the run, a row each; empty where there is one only."""
+    owners = Counter(Path(point.details.get(OWNER, "")).name for point in found.front.points)
+    trials = {Path(name).name: of_one for name, of_one in found.trials.items()}
+    return [
+        {
+            "number": trial.number,
+            "key": trial.key,
+            "state": trial.state,
+            "score": trial.score,
+            "parameters": dict(trial.parameters),
+            "error": trial.error,
+            "num_trials": sum(each.state in PAID for each in trials.get(trial.key, ())),
+            "num_on_front": owners[trial.key],
+        }
+        for trial in supernet_trials(found.run)
+    ]
+
+
+def _common_errors(trials: Iterable[Trial]) -> list[tuple[str, int]]:
+    words = Counter((trial.error or "no reason recorded").splitlines()[0] for trial in trials if trial.error)
+    return words.most_common(COMMON_ERRORS)
+
+
+def _random(random: RunDirectory, found: Measured, constraints: Mapping[str, float | None]) -> dict[str, Any]:
+    front, values = random_search(random, found.all_trials, found.front.objectives, constraints)
+    return {**values, "points": [found.values(point) for point in front.points]}
+
+
+def _facts(run: RunDirectory, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the numbers rest on beside the conditions: (words, value)."""
+    budget = manifest.get("budget") or {}
+    config = flat_config(run.config())
+    facts: list[tuple[str, Any]] = [
+        ("data", config.get("data.spec")),
+        ("classes", len(manifest.get("class_names", ())) or None),
+        ("seed of splits, training and search", manifest.get("seed")),
+        ("sampler", config.get("search.sampler")),
+        ("trials asked for", budget.get("num_trials")),
+        ("training epochs", config.get("train.epochs")),
+        ("device of the run", manifest.get("device")),
+        ("training threads", manifest.get("threads")),
+        ("space digest", manifest.get("space_digest")),
+        ("weights digest", manifest.get("supernet_digest")),
+        *((f"hash of the {name} split", digest) for name, digest in manifest.get("splits", {}).items()),
+        *((f"version of {name}", text) for name, text in manifest.get("versions", {}).items()),
+        ("started with", manifest.get("command")),
+    ]
+    return [(words, str(value)) for words, value in facts if value is not None]

@@ -1,0 +1,122 @@
+"""How a run stands."""
+
+import csv
+import itertools
+import statistics
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nas.runs import (
+    RunDirectory,
+    TrialState,
+    all_trial_records,
+    front_of,
+    supernet_trials,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+RECENT_TRIALS = 50
+PAUSE_FACTOR = 20  # a gap this many times the median one is a pause between sessions, not work
+
+
+def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
+    """How a run stands: JSON of `status --format json`; results/README.md explains the keys.
+
+    Args:
+        run: The run.
+        now: Unix time to reckon from, seconds; the present by default.
+
+    Raises:
+        RunError: The run is damaged.
+    """
+    manifest, records, is_live = run.manifest, all_trial_records(run), run.is_locked()
+    stage = manifest["stage"]
+    counts = {state.value: 0 for state in TrialState}
+    for record in records:
+        counts[record["state"]] += 1
+    if not is_live:
+        counts["running"] = 0  # the writer is gone, and what was in flight with it
+    measured = counts["complete"] + counts["failed"] + counts["pruned"]
+    finished = (r["finished"] for r in records if r["finished"] and r["state"] != "repeated")
+    per_minute = _throughput(sorted(finished))
+    front = front_of(run.path) if "objectives" in manifest else None
+    supernets = Counter(trial.state for trial in supernet_trials(run))
+    left: list[float] = []
+    budget = manifest.get("budget") or {}
+    if budget.get("num_trials") is not None and per_minute:
+        left.append(max(budget["num_trials"] - measured, 0) / per_minute)
+    if budget.get("deadline") is not None:
+        left.append(max(budget["deadline"] - (time.time() if now is None else now), 0.0) / 60)
+    return {
+        "schema_version": 1,
+        "run": run.name,
+        "state": stage if is_live or stage in ("created", "finished") else "interrupted",
+        "stage": stage,
+        "training": _last_of_training(run),
+        "trials": counts,
+        "num_trials": budget.get("num_trials"),
+        "front_size": None if front is None else len(front.points),
+        "hypervolume": None if front is None else front.hypervolume(),
+        "throughput_per_minute": per_minute,
+        "minutes_left": 0.0 if stage == "finished" else min(left, default=None),
+        **({"supernets": dict(supernets)} if supernets else {}),
+    }
+
+
+def _last_of_training(run: RunDirectory) -> dict[str, float] | None:
+    """The last row of the training's log."""
+    if not run.training_log.exists():
+        return None
+    with run.training_log.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: float(value) for name, value in rows[-1].items()} if rows else None
+
+
+def status_table(status: Mapping[str, Any]) -> "Table":
+    """`status_dict` as a table of two columns."""
+    from rich import box
+    from rich.table import Table
+
+    def number(value: float | None, unit: str, digits: int) -> str:
+        return "not known yet" if value is None else f"{value:.{digits}f}{unit}"
+
+    table = Table(title=status["run"], box=box.SIMPLE, show_header=False)
+    asked = f" of {status['num_trials']}" if status["num_trials"] is not None else ""
+    table.add_row(
+        "state", status["state"] + (f" while {status['stage']}" if status["state"] == "interrupted" else "")
+    )
+    if (training := status["training"]) is not None:
+        table.add_row(
+            "supernet",
+            f"step {training['step']:.0f} of {training['steps']:.0f}, loss largest {training['loss_largest']:.2f} "
+            f"smallest {training['loss_smallest']:.2f} random {training['loss_random']:.2f} nats, "
+            f"{training['images_per_second']:.0f} images/s",
+        )
+    if "supernets" in status:
+        table.add_row("supernets", ", ".join(f"{n} {state}" for state, n in status["supernets"].items()))
+    table.add_row("trials complete", f"{status['trials']['complete']}{asked}")
+    for name, count in status["trials"].items():
+        if name != "complete" and count:
+            table.add_row(f"trials {name}", str(count))
+    table.add_row(
+        "front", "no trial yet" if status["front_size"] is None else f"{status['front_size']} architectures"
+    )
+    table.add_row("hypervolume", number(status["hypervolume"], "", 4))
+    table.add_row("throughput", number(status["throughput_per_minute"], " trials/min", 1))
+    table.add_row("time left", number(status["minutes_left"], " min", 1))
+    return table
+
+
+def _throughput(finished: Sequence[float]) -> float | None:
+    """Trials per minute over the recent ones, pauses between sessions left out; None before the third."""
+    recent = sorted(finished)[-RECENT_TRIALS:]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(recent)]
+    if len(gaps) < 2:
+        return None
+    typical = statistics.median(gaps)
+    worked = sum(gap for gap in gaps if gap <= PAUSE_FACTOR * typical) if typical > 0 else sum(gaps)
+    counted = sum(gap <= PAUSE_FACTOR * typical for gap in gaps) if typical > 0 else len(gaps)
+    return 60 * counted / worked if worked > 0 else None

@@ -1,0 +1,118 @@
+"""Small plots of characters: a front on a terminal."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nas.base import unit_of
+from nas.runs import FrontPoint, ParetoFront
+from nas.settings import LATENCY, MACS, TOP1, Metric
+
+WIDTH, HEIGHT = 56, 12
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Points that are drawn with one character; later series cover earlier ones.
+
+    Attributes:
+        sign: One character.
+        points: (across, up), in the units that the axes name. Values that are not finite are left out.
+    """
+
+    sign: str
+    points: Sequence[tuple[float, float]]
+
+
+def scatter(
+    series: Sequence[Series], across: str, up: str, *, width: int = WIDTH, height: int = HEIGHT
+) -> str:
+    """Draw points as text, with the least and greatest value at the ends of both axes.
+
+    Costs that spread over more than a power of ten are drawn on a logarithmic axis, which its name then says.
+
+    Args:
+        series: What to draw.
+        across: Name and unit of the horizontal axis.
+        up: Name and unit of the vertical axis.
+        width: Columns of the grid.
+        height: Lines of the grid.
+
+    Returns:
+        The text; empty where no point is finite.
+    """
+    finite = [
+        Series(one.sign, [(x, y) for x, y in one.points if math.isfinite(x) and math.isfinite(y)])
+        for one in series
+    ]
+    spots = [spot for one in finite for spot in one.points]
+    if not spots:
+        return ""
+    lowest_x, highest_x = min(x for x, _ in spots), max(x for x, _ in spots)
+    lowest_y, highest_y = min(y for _, y in spots), max(y for _, y in spots)
+    is_log = lowest_x > 0 and highest_x > 10 * lowest_x
+    grid = [[" "] * width for _ in range(height)]
+    for one in finite:
+        for x, y in one.points:
+            column = _cell(x, lowest_x, highest_x, width, is_log=is_log)
+            grid[height - 1 - _cell(y, lowest_y, highest_y, height)][column] = one.sign
+    labels = {0: f"{highest_y:.4g}", height - 1: f"{lowest_y:.4g}"}
+    margin = max(len(text) for text in labels.values())
+    lines = [f"{labels.get(i, ''):>{margin}} │{''.join(row).rstrip()}" for i, row in enumerate(grid)]
+    ends = f"{lowest_x:.4g}", f"{highest_x:.4g}"
+    name = across + (", logarithmic" if is_log else "")
+    middle = name.center(width - len(ends[0]) - len(ends[1]))
+    frame = [f"{' ' * margin} └{'─' * width}", f"{' ' * margin}  {ends[0]}{middle}{ends[1]}"]
+    return "\n".join([f"{' ' * margin} {up}", *lines, *frame])
+
+
+def _cell(value: float, low: float, high: float, cells: int, *, is_log: bool = False) -> int:
+    if high <= low:
+        return cells // 2
+    if is_log:
+        value, low, high = math.log(value), math.log(low), math.log(high)
+    return min(round((value - low) / (high - low) * (cells - 1)), cells - 1)
+
+
+def front_plots(front: ParetoFront, trials: Iterable[Mapping[str, Any]], whole: ParetoFront) -> list[str]:
+    """Top-1 against MACs, and against latency: the front, its knee, and for MACs what is not on it.
+
+    Args:
+        front: What is shown, all of `whole` or a part.
+        trials: Records of the run's trials. Their latency is of another stage than a final front's, so only their
+            top-1 and MACs are drawn.
+        whole: The front that the knee is of.
+    """
+    knee = whole.knee().digest
+    macs_factor, prefix = unit_of([point.value(MACS) for point in whole.points])
+    batch = whole.points[0].measurement.conditions.latency_batch_size
+    plots = []
+    for metric, factor, name in (
+        (MACS, macs_factor, f"{prefix}MACs per image"),
+        (LATENCY, 1.0, f"latency (ms per batch of {batch})"),
+    ):
+
+        def spots(
+            points: Iterable[FrontPoint], metric: Metric = metric, factor: float = factor
+        ) -> list[tuple[float, float]]:
+            return [(point.value(metric) / factor, point.value(TOP1)) for point in points]
+
+        others = [(macs / factor, top1) for macs, top1 in _whole_trials(trials)] if metric is MACS else []
+        series = [
+            Series("·", [*others, *spots(whole.points)]),
+            Series("●", spots(front.points)),
+            Series("★", spots(point for point in front.points if point.digest == knee)),
+        ]
+        plots.append(scatter(series, name, "top-1 (%)"))
+    return [plot for plot in plots if plot]
+
+
+def _whole_trials(records: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    found = []
+    for record in records:
+        measurement = record["measurement"]
+        if measurement is not None and measurement.get("beaten_by") is None and record["state"] != "pruned":
+            values = measurement["values"]
+            found.append((values.get(MACS.name, math.nan), values.get(TOP1.name, math.nan)))
+    return found

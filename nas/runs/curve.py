@@ -1,0 +1,102 @@
+"""How the hypervolume of a search grew, and a random search beside it."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from nas.base import RunError
+from nas.runs.directory import RunDirectory
+from nas.runs.dominance import hypervolume
+from nas.runs.front import ParetoFront
+from nas.runs.trial import Trial, TrialState
+from nas.settings import Objective, flat_config
+
+CURVE_POINTS = 200
+PAID = (TrialState.COMPLETE, TrialState.FAILED, TrialState.PRUNED)
+
+
+def hypervolume_curve(
+    trials: Sequence[Trial],
+    objectives: Sequence[Objective],
+    constraints: Mapping[str, float | None] | None = None,
+) -> list[tuple[int, float]]:
+    """(trials paid for, hypervolume of all measured until then), in the order in which trials ended.
+
+    Args:
+        trials: Those that have not ended count nothing, repeats cost nothing.
+        objectives: With the reference of the hypervolume.
+        constraints: Metric name -> highest value that counts; None is no bound.
+    """
+    rows: list[list[float]] = []
+    curve: list[tuple[int, int]] = []
+    paid = 0
+    for trial in _ended(trials):
+        paid += trial.state in PAID
+        if trial.measurement is not None and trial.is_whole:
+            values = trial.measurement.values
+            kept = all(
+                values.get(name, math.inf) <= bound
+                for name, bound in (constraints or {}).items()
+                if bound is not None
+            )
+            if kept:
+                rows.append([values.get(o.metric.name, math.nan) for o in objectives])
+        if curve and curve[-1][0] == paid:
+            curve[-1] = (paid, len(rows))
+        else:
+            curve.append((paid, len(rows)))
+    step = max(1, math.ceil(len(curve) / CURVE_POINTS))
+    chosen = sorted({*range(0, len(curve), step), len(curve) - 1} - {-1})
+    return [(curve[i][0], hypervolume(rows[: curve[i][1]], objectives)) for i in chosen]
+
+
+def random_search(
+    run: RunDirectory,
+    trials: Sequence[Trial],
+    objectives: Sequence[Objective],
+    constraints: Mapping[str, float | None],
+) -> tuple[ParetoFront, dict[str, Any]]:
+    """Another run's trials, up to the same number of paid ones, where they may be compared at all.
+
+    Args:
+        run: A random search.
+        trials: It is compared with.
+        objectives: Of these trials.
+        constraints: Metric name -> highest value that counts; None is no bound.
+
+    Returns:
+        Its front, and JSON values: `run`, `num_trials`, `hypervolume`, `curve`.
+
+    Raises:
+        RunError: It is no random search, or its trials were measured under other conditions.
+    """
+    sampler = flat_config(run.config()).get("search.sampler")
+    if sampler != "random":
+        raise RunError(
+            f"{run.path}: its sampler is {sampler}, not random",
+            hint="search.py run SPACE.yaml --init RUN --epochs 0 --sampler random",
+        )
+    budget = sum(trial.state in PAID for trial in trials)
+    kept, paid = [], 0
+    for trial in _ended(run.trials()):
+        paid += trial.state in PAID
+        if paid <= budget:
+            kept.append(trial)
+    ours = next((t.measurement.conditions for t in trials if t.measurement and t.is_whole), None)
+    theirs = next((t.measurement.conditions for t in kept if t.measurement and t.is_whole), None)
+    if ours is None or theirs != ours:
+        raise RunError(
+            f"{run.path}: its trials were measured under other conditions",
+            hint="a random search on the same weights: run SPACE.yaml --init RUN --epochs 0 --sampler random",
+        )
+    front = ParetoFront.from_trials(kept, objectives, constraints)
+    return front, {
+        "run": run.name,
+        "num_trials": min(paid, budget),
+        "hypervolume": front.hypervolume(),
+        "curve": hypervolume_curve(kept, objectives, constraints),
+    }
+
+
+def _ended(trials: Iterable[Trial]) -> list[Trial]:
+    return sorted((t for t in trials if t.finished is not None), key=lambda trial: trial.finished or 0.0)

@@ -1,0 +1,364 @@
+"""A run's folder: the only place that knows its file names. Writes are atomic; one writer at a time.
+
+Each trial is one line of `trials.jsonl`, on disk before `append_trial` returns, so that `kill -9` loses only
+what was in flight.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nas.base import (
+    SCHEMA_VERSION,
+    RunError,
+    atomic_write_text,
+    check_schema,
+    scratch_path,
+    sync_folder,
+    to_json_text,
+)
+from nas.runs.trial import FURTHER, TRIAL_COLUMNS, Trial, trial_row
+from nas.space import SearchSpace, parse_space
+
+STAGES = ("created", "training", "searching", "measuring", "finished")
+
+MANIFEST, SPACE, CONFIG, LOCK = "manifest.json", "space.yaml", "config.yaml", "lock"
+TRIALS, TRIALS_CSV, FRONT, FRONT_CSV = "trials.jsonl", "trials.csv", "front.json", "front.csv"
+TRUST = "trust.json"
+TRAINING_LOG = "log.csv"
+
+LOCK_PATIENCE_S = 0.5  # `is_locked` holds the lock for microseconds; a writer must not be refused for that
+
+
+class RunDirectory:
+    """One run's folder; `create` makes it, `open` finds it.
+
+    Attributes:
+        path: The folder.
+        journal_path: Optuna's journal.
+        front_csv: The front as a table.
+        log_path: What happened, line by line.
+        report_path: The report for people.
+        supernet_dir: Folder of the supernet's checkpoints.
+        training_log: The course of its training, a table.
+        supernets_dir: Folder of the runs of supernet trials.
+        trust_dir: Folder of the architectures trained alone.
+        retrain_dir: Folder of what `retrain` found; the trainings are below it.
+        tensorboard_dir: Folder of TensorBoard's event files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal_path = path / "journal.log"
+        self.front_csv = path / FRONT_CSV
+        self.log_path = path / "run.log"
+        self.report_path = path / "report.html"
+        self.supernet_dir = path / "supernet"
+        self.training_log = self.supernet_dir / TRAINING_LOG
+        self.supernets_dir = path / "supernets"
+        self.trust_dir = path / "trust"
+        self.retrain_dir = path / "retrain"
+        self.tensorboard_dir = path / "tensorboard"
+
+    @classmethod
+    def create(
+        cls, path: str | Path, *, manifest: Mapping[str, Any], space_text: str, config: Mapping[str, Any]
+    ) -> "RunDirectory":
+        """Make the folder of a new run. It appears complete or not at all.
+
+        Args:
+            path: Must not exist, or be empty.
+            manifest: What identifies the run; `schema_version`, `stage` and `created` (Unix s) are added.
+            space_text: Content of the search-space file, as the user wrote it.
+            config: The resolved configuration.
+
+        Raises:
+            RunError: Something is there already, or the manifest is not JSON.
+        """
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path}: a new run needs an empty folder", hint="choose another --run DIR")
+        manifest_text = _manifest_text({"stage": "created", "created": time.time(), **manifest})
+        config_text = yaml.safe_dump(json.loads(to_json_text(config)), sort_keys=False)
+        scratch = scratch_path(path)
+        try:
+            scratch.mkdir(parents=True)
+            for name, text in ((SPACE, space_text), (CONFIG, config_text), (MANIFEST, manifest_text)):
+                atomic_write_text(scratch / name, text)
+            scratch.rename(path)
+        except OSError as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise RunError(f"{path}: cannot create: {error}", hint="choose another --run DIR") from error
+        sync_folder(path.parent)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunDirectory":
+        """Find a run.
+
+        Raises:
+            RunError: No such folder, not a run, or written by a newer version.
+        """
+        path = Path(path)
+        if not (path / MANIFEST).is_file():
+            there = "is not a run: it has no manifest.json" if path.exists() else "does not exist"
+            runs = ", ".join(str(p.parent) for p in sorted(path.parent.glob(f"[!.]*/{MANIFEST}"))[:5])
+            hint = f"runs beside it: {runs}" if runs else "start one: python search.py run SPACE.yaml"
+            raise RunError(f"{path} {there}", hint=hint)
+        run = cls(path)
+        run._read_json(MANIFEST)
+        return run
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, such as `digits-1`."""
+        return self.path.resolve().name
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the run is: command, versions, devices, seeds, hashes, `stage`. Read from disk each time."""
+        return dict(self._read_json(MANIFEST))
+
+    def update_manifest(self, **changes: Any) -> None:
+        """Set top-level keys of the manifest; an unknown `stage` or what is not JSON raises a RunError."""
+        atomic_write_text(self.path / MANIFEST, _manifest_text({**self.manifest, **changes}))
+
+    def space_text(self) -> str:
+        """The search-space file as the user wrote it."""
+        return (self.path / SPACE).read_text()
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        return dict(yaml.safe_load((self.path / CONFIG).read_text()))
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only writer. The kernel frees the lock when the process ends, however it ends.
+
+        Raises:
+            RunError: Another process is writing; names it.
+        """
+        held = [os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)]
+        # A forked data-loading worker that outlives us must not keep the lock; ours outlives its copy.
+        os.register_at_fork(after_in_child=lambda: os.close(held.pop()) if held else None)
+        try:
+            self._acquire(held[0])
+            self._sweep()
+            yield
+        finally:
+            if held:
+                os.close(held.pop())
+
+    def _acquire(self, descriptor: int) -> None:
+        give_up = time.monotonic() + LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= give_up:
+                    holder = os.pread(descriptor, 256, 0).decode().strip() or "unknown"
+                    raise RunError(
+                        f"{self.path} is being written by process {holder}",
+                        hint="wait until it ends, stop it, or choose another --run DIR",
+                    ) from None
+                time.sleep(LOCK_PATIENCE_S / 10)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def is_locked(self) -> bool:
+        """Whether a process, this one included, is writing into the run now."""
+        try:
+            with (self.path / LOCK).open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, FileNotFoundError) as error:
+            return isinstance(error, BlockingIOError)
+        return False
+
+    def _sweep(self) -> None:
+        """Remove scratch files of writers that were killed."""
+        for scratch in self.path.rglob(".*.tmp"):
+            match = re.search(r"\.(\d+)\.[0-9a-f]{8}\.tmp$", scratch.name)
+            try:
+                os.kill(int(match[1]) if match else os.getpid(), 0)
+            except ProcessLookupError:
+                scratch.unlink(missing_ok=True)
+            except PermissionError:
+                continue  # alive, and another user's
+
+    def append_trial(self, trial: Trial) -> None:
+        """Add one line and wait until it is on disk. A later line of the same number replaces an earlier one.
+
+        Call it inside `lock`: the torn line of a writer that was killed is cut off first.
+
+        Raises:
+            RunError: A value is not finite, or the disk is full (the line is then taken back).
+        """
+        try:
+            text = json.dumps(trial.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
+        except (TypeError, ValueError) as error:
+            raise RunError(f"trial {trial.number} cannot be recorded: {error}") from error
+        line, path = text.encode(), self.path / TRIALS
+        with path.open("a+b", buffering=0) as file:
+            end = _end_of_whole_lines(file.fileno())
+            file.truncate(end)
+            try:
+                written = file.write(line)
+                if written != len(line):
+                    raise OSError(f"{written} of {len(line)} bytes written")
+                os.fsync(file.fileno())
+            except OSError as error:
+                file.truncate(end)
+                text = f"{path}: trial {trial.number} not written: {error}"
+                raise RunError(text, hint="free disk space and resume") from error
+        if end == 0:
+            sync_folder(self.path)  # a new file's name must survive a power cut too
+
+    def trial_records(self) -> list[dict[str, Any]]:
+        """The latest record of every trial as plain JSON values, by number; a torn last line is left out.
+
+        Raises:
+            RunError: A line other than the last is damaged.
+        """
+        try:
+            lines = (self.path / TRIALS).read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        records: dict[int, dict[str, Any]] = {}
+        for i, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn or nothing
+            try:
+                record = json.loads(line)
+                records[record["number"]] = record
+            except (ValueError, KeyError, TypeError) as error:
+                text = f"{self.path / TRIALS}, line {i}: not a trial record: {error}"
+                raise RunError(text, hint="restore the file, or delete this line and resume") from error
+        return [records[number] for number in sorted(records)]
+
+    def trials(self) -> list[Trial]:
+        """Every trial in its latest state, by number; raises as `trial_records` does."""
+        return [Trial.from_dict(record) for record in self.trial_records()]
+
+    def write_trials_csv(self) -> Path:
+        """Write `trials.csv`, one row a trial; results/README.md explains the columns. Returns its path."""
+        import pandas as pd
+
+        rows = [trial_row(record) for record in self.trial_records()]
+        columns = [*TRIAL_COLUMNS, *(name for name in FURTHER if any(name in row for row in rows))]
+        table = pd.DataFrame(rows, columns=columns, dtype=object)  # or 3 beside a gap is 3.0
+        atomic_write_text(self.path / TRIALS_CSV, table.to_csv(index=False))
+        return self.path / TRIALS_CSV
+
+    def write_front(self, values: Mapping[str, Any]) -> None:
+        """Write `front.json`, the run's answer (`ParetoFront.to_dict`)."""
+        atomic_write_text(self.path / FRONT, to_json_text(values))
+
+    def front(self) -> dict[str, Any] | None:
+        """What `write_front` wrote; None while there is no final front. Raises a RunError when damaged."""
+        if not (self.path / FRONT).exists():
+            return None
+        return dict(self._read_json(FRONT))
+
+    def remove_front(self) -> None:
+        """Withdraw the answer: a finished search is being extended, and trials so far speak again."""
+        for name in (FRONT, FRONT_CSV):
+            (self.path / name).unlink(missing_ok=True)
+
+    def write_front_csv(self, text: str) -> None:
+        """Write `front.csv` (`front_table.front_csv`)."""
+        atomic_write_text(self.front_csv, text)
+
+    def log(self, line: str) -> None:
+        """Append one line to `run.log`, with the time in UTC."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with self.log_path.open("a") as file:
+            file.write(f"{stamp} {' '.join(line.splitlines())}\n")
+
+    def write_trust(self, values: Mapping[str, Any]) -> None:
+        """Write `trust.json`: how well the supernet ranks (`nas.trust`)."""
+        atomic_write_text(self.path / TRUST, to_json_text({"schema_version": SCHEMA_VERSION, **values}))
+
+    def write_retrain(self, digest: str, values: Mapping[str, Any]) -> None:
+        """Write `retrain/<digest>.json`: how good an architecture is when it is trained alone."""
+        self.retrain_dir.mkdir(exist_ok=True)
+        text = to_json_text({"schema_version": SCHEMA_VERSION, **values})
+        atomic_write_text(self.retrain_dir / f"{digest}.json", text)
+
+    def findings(self) -> dict[str, Any]:
+        """What `trust` and `retrain` found, by file name; raises a RunError where a file is damaged."""
+        paths = [self.path / TRUST, *sorted(self.path.glob("retrain/*.json"))]
+        names = [str(path.relative_to(self.path)) for path in paths if path.is_file()]
+        return {name: self._read_json(name) for name in names}
+
+    def export_path(self, digest: str) -> Path:
+        """Folder of an architecture's model bundle."""
+        return self.path / "exports" / digest
+
+    def figure_path(self, name: str = "front") -> Path:
+        """PNG file of a figure."""
+        return self.path / "figures" / f"{name}.png"
+
+    def _read_json(self, name: str) -> Any:
+        try:
+            values = json.loads((self.path / name).read_text())
+        except (OSError, ValueError) as error:
+            text = f"{self.path / name} cannot be read: {error}"
+            raise RunError(text, hint="restore it from a copy") from error
+        check_schema(values, self.path / name)
+        return values
+
+
+def next_path(results_root: str | Path, space_name: str) -> Path:
+    """Folder for a new run of a space: `<root>/<space>-<n>`, n one above the highest there is."""
+    numbers = [n for n, _ in _numbered(Path(results_root), space_name)]
+    return Path(results_root) / f"{space_name}-{max(numbers, default=0) + 1}"
+
+
+def latest_unfinished(results_root: str | Path, space_name: str) -> Path | None:
+    """The highest-numbered run of a space that has not finished, if any; unreadable runs are passed over."""
+    for _, path in sorted(_numbered(Path(results_root), space_name), reverse=True):
+        with contextlib.suppress(RunError):
+            if RunDirectory.open(path).manifest.get("stage") != "finished":
+                return path
+    return None
+
+
+def _numbered(root: Path, space_name: str) -> list[tuple[int, Path]]:
+    pattern = re.compile(re.escape(space_name) + r"-(\d+)")
+    matches = [(pattern.fullmatch(p.name), p) for p in root.iterdir()] if root.is_dir() else []
+    return [(int(match[1]), p) for match, p in matches if match]
+
+
+def _manifest_text(values: Mapping[str, Any]) -> str:
+    if values["stage"] not in STAGES:
+        raise RunError(f"stage must be one of {', '.join(STAGES)}, got {values['stage']!r}")
+    return to_json_text({**values, "schema_version": SCHEMA_VERSION})
+
+
+def _end_of_whole_lines(descriptor: int) -> int:
+    """Length of the file without a last line that misses its newline."""
+    end = os.fstat(descriptor).st_size
+    if end == 0 or os.pread(descriptor, 1, end - 1) == b"\n":
+        return end
+    return os.pread(descriptor, end, 0).rfind(b"\n") + 1
+
+
+def space_of_run(run: RunDirectory) -> SearchSpace:
+    """The search space of a run, with its settings and the number of classes of its data.
+
+    Raises:
+        SearchSpaceError: The copy in the run was damaged.
+    """
+    manifest = run.manifest
+    source = str(run.path / "space.yaml")
+    space = parse_space(run.space_text(), source, tuple(manifest["space_settings"]))
+    return space.with_num_classes(len(manifest["class_names"]))

@@ -1,0 +1,287 @@
+"""The Pareto front: which architectures are worth looking at, how good they are together, which to take.
+
+A front holds measurements of one set of conditions only (law 8).
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.arch import Architecture
+from nas.base import SCHEMA_VERSION, ConfigError, RunError, check_schema
+from nas.runs.directory import RunDirectory
+from nas.runs.dominance import MIN_PREFIX, hypervolume, non_dominated
+from nas.runs.point import FrontPoint
+from nas.runs.trial import Trial
+from nas.settings import LATENCY, MACS, METRICS, TOP1, Metric, Objective, metric_named
+
+PICKS: dict[str, Metric | None] = {"knee": None, "top1": TOP1, "fastest": LATENCY, "cheapest": MACS}
+
+
+@dataclass(frozen=True)
+class ParetoFront:
+    """Architectures of which none dominates another, measured under the same conditions.
+
+    Attributes:
+        objectives: What they were compared by.
+        points: The members; `from_points` puts the cheapest first.
+
+    Raises:
+        RunError: Two points hold under different conditions.
+    """
+
+    objectives: tuple[Objective, ...]
+    points: tuple[FrontPoint, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "objectives", tuple(self.objectives))
+        object.__setattr__(self, "points", tuple(self.points))
+        if not self.objectives:
+            raise ConfigError("a front needs at least one objective", hint=f"one of: {', '.join(METRICS)}")
+        _require_same_conditions(self.points)
+
+    @classmethod
+    def from_points(
+        cls,
+        points: Iterable[FrontPoint],
+        objectives: Sequence[Objective],
+        constraints: Mapping[str, float | None] | None = None,
+    ) -> "ParetoFront":
+        """The front of measured points, in an order that does not depend on theirs.
+
+        Left out: points without a finite value for every objective, and points that are or may be above a
+        constraint (by the upper end of their interval), or without the value it bounds. Of several measurements of
+        one architecture the first counts.
+
+        Args:
+            points: Measured under the same conditions.
+            objectives: What to compare by.
+            constraints: Metric name -> highest allowed value, in the metric's unit; None is no bound.
+
+        Raises:
+            RunError: Two candidates hold under different conditions, also where one would dominate the other.
+        """
+        bounds = [
+            (metric_named(name), bound) for name, bound in (constraints or {}).items() if bound is not None
+        ]
+        candidates: dict[str, FrontPoint] = {}
+        for point in points:
+            complete = all(math.isfinite(point.value(objective.metric)) for objective in objectives)
+            if complete and all(_at_most(point, metric) <= high for metric, high in bounds):
+                candidates.setdefault(point.digest, point)
+        found = list(candidates.values())
+        _require_same_conditions(found)
+        values = [[point.value(objective.metric) for objective in objectives] for point in found]
+        mask = non_dominated(values, [objective.metric.direction for objective in objectives])
+        members = [point for point, keep in zip(found, mask, strict=True) if keep]
+        costs_first = sorted(objectives, key=lambda objective: objective.metric.direction == "maximize")
+        members.sort(key=lambda point: (*(_loss(point, o.metric) for o in costs_first), point.digest))
+        return cls(tuple(objectives), tuple(members))
+
+    @classmethod
+    def from_trials(
+        cls,
+        trials: Iterable[Trial],
+        objectives: Sequence[Objective],
+        constraints: Mapping[str, float | None] | None = None,
+    ) -> "ParetoFront":
+        """The front of the complete trials; see `from_points`. Failed and pruned trials never enter."""
+        points = [
+            FrontPoint(trial.architecture, trial.measurement)
+            for trial in sorted(trials, key=lambda trial: trial.number)
+            if trial.measurement is not None and trial.is_whole
+        ]
+        return cls.from_points(points, objectives, constraints)
+
+    @classmethod
+    def from_run(cls, path: str | Path) -> "ParetoFront":
+        """The final front of a run, or the front of its trials so far while there is none.
+
+        Raises:
+            RunError: Not a run, damaged, of a newer version, or its manifest lacks `objectives`.
+        """
+        run = RunDirectory.open(path)
+        final = run.front()
+        if final is not None:
+            return cls.from_dict(final)
+        manifest = run.manifest
+        try:
+            objectives = [_objective_from_dict(values) for values in manifest["objectives"]]
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{path}: manifest.json does not say what is optimised: {error!r}") from error
+        return cls.from_trials(run.trials(), objectives, manifest.get("constraints"))
+
+    def hypervolume(self) -> float:
+        """Share in [0, 1] of the box between ideal and reference that the front dominates."""
+        return hypervolume(self._values(), self.objectives)
+
+    def knee(self) -> FrontPoint:
+        """The best trade: objectives scaled to [0, 1] over the front, smallest distance to the ideal corner.
+
+        Euclidean distance; an objective without spread counts nothing; ties go to the lower digest.
+
+        Raises:
+            RunError: The front is empty.
+        """
+        self._require_points("the knee")
+        signs = [-1.0 if o.metric.direction == "maximize" else 1.0 for o in self.objectives]
+        losses = self._values() * signs
+        spread = np.ptp(losses, axis=0)
+        scaled = (losses - losses.min(axis=0)) / np.where(spread > 0, spread, 1.0)
+        distances = np.linalg.norm(scaled, axis=1)
+        ranked = zip(distances.tolist(), self.points, strict=True)
+        return min(ranked, key=lambda pair: (pair[0], pair[1].digest))[1]
+
+    def pick(self, text: str) -> FrontPoint:
+        """The point a user asks for: knee, top1, fastest, cheapest, 6+ digits of a digest, an architecture file.
+
+        Equal bests are told apart by the other objectives in their order, then by the digest.
+
+        Raises:
+            RunError: Nothing or more than one point answers, or the metric was not measured.
+        """
+        self._require_points(text)
+        if Path(text).is_file():
+            text = Architecture.from_json(Path(text).read_text()).digest
+        wanted = text.strip().lower()
+        metric = PICKS.get(wanted)
+        if metric is not None:
+            others = [objective.metric for objective in self.objectives]
+            best = min(self.points, key=lambda p: (*(_loss(p, m) for m in (metric, *others)), p.digest))
+            if math.isnan(best.value(metric)):
+                raise RunError(
+                    f"{wanted}: {metric.label} was not measured in this run", hint="pick knee or a digest"
+                )
+            return best
+        if wanted in PICKS:
+            return self.knee()
+        names = ", ".join(PICKS)
+        found = [point for point in self.points if point.digest.startswith(wanted)]
+        if len(wanted) < MIN_PREFIX:
+            raise RunError(
+                f"{text!r} is neither one of {names} nor a digest of {MIN_PREFIX} digits or more",
+                hint="digests are in the table of `search.py front RUN`",
+            )
+        if not found:
+            digests = ", ".join(point.digest for point in self.points[:8]) + (
+                ", ..." if len(self.points) > 8 else ""
+            )
+            raise RunError(f"no point of the front answers to {text!r}", hint=f"one of: {names}, {digests}")
+        if len(found) > 1:
+            raise RunError(
+                f"{text!r} is ambiguous: " + ", ".join(point.digest for point in found),
+                hint="give more digits",
+            )
+        return found[0]
+
+    def within(
+        self, metric_name: str, *, maximum: float | None = None, minimum: float | None = None
+    ) -> "ParetoFront":
+        """The points inside a bound (inclusive); a point without the value is outside.
+
+        Raises:
+            ConfigError: No such metric, or a bound is not a number.
+        """
+        metric = metric_named(metric_name)
+        low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
+        if math.isnan(low) or math.isnan(high):
+            raise ConfigError(f"a bound on {metric_name} must be a number, got nan")
+        return replace(
+            self, points=tuple(point for point in self.points if low <= point.value(metric) <= high)
+        )
+
+    def sorted_by(self, metric_name: str) -> "ParetoFront":
+        """The same points, best in a metric first; points without the value last, ties by digest.
+
+        Raises:
+            ConfigError: No such metric.
+        """
+        metric = metric_named(metric_name)
+        return replace(self, points=tuple(sorted(self.points, key=lambda p: (_loss(p, metric), p.digest))))
+
+    def to_dict(self, run: str) -> dict[str, Any]:
+        """JSON of the front: INTERFACE `front --format json`; results/README.md explains the keys.
+
+        Args:
+            run: Name of the run.
+        """
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "run": run,
+            "objectives": [objective_to_dict(objective) for objective in self.objectives],
+            "hypervolume": self.hypervolume(),
+            "points": [point.to_dict() for point in self.points],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ParetoFront":
+        """Inverse of `to_dict`. Keys it does not know are passed over.
+
+        Raises:
+            RunError: Of a newer version, or damaged.
+        """
+        check_schema(values, "front")
+        try:
+            objectives = tuple(_objective_from_dict(objective) for objective in values["objectives"])
+            points = tuple(FrontPoint.from_dict(point) for point in values["points"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"front: a key is missing or malformed: {error!r}") from error
+        return cls(objectives, points)
+
+    def _values(self) -> NDArray[np.float64]:
+        rows = [[point.value(objective.metric) for objective in self.objectives] for point in self.points]
+        return np.array(rows, dtype=float).reshape(-1, len(self.objectives))
+
+    def _require_points(self, what: str) -> None:
+        if not self.points:
+            raise RunError(
+                f"{what}: the front is empty",
+                hint="loosen the bounds, or let the search complete a trial (`search.py status RUN`)",
+            )
+
+
+def objective_to_dict(objective: Objective) -> dict[str, Any]:
+    """An objective as JSON values: in the manifest, and in `front.json`."""
+    metric = objective.metric
+    return {
+        "name": metric.name,
+        "unit": metric.unit,
+        "direction": metric.direction,
+        "reference": objective.reference,
+    }
+
+
+def _objective_from_dict(values: Mapping[str, Any]) -> Objective:
+    return Objective(metric_named(values["name"]), float(values["reference"]))
+
+
+def _at_most(point: FrontPoint, metric: Metric) -> float:
+    """Upper end of the value's interval, where there is one."""
+    return max(point.value(metric), point.measurement.intervals.get(metric.name, (0.0, -math.inf))[1])
+
+
+def _loss(point: FrontPoint, metric: Metric) -> float:
+    """Value to sort by, best first; infinite where the metric was not measured."""
+    value = point.value(metric)
+    return math.inf if math.isnan(value) else (-value if metric.direction == "maximize" else value)
+
+
+def _require_same_conditions(points: Sequence[FrontPoint]) -> None:
+    distinct = list(dict.fromkeys(point.measurement.conditions for point in points))
+    if len(distinct) < 2:
+        return
+    rows = [conditions.to_dict() for conditions in distinct]
+    differing = [
+        f"{name} ({', '.join(str(v) for v in dict.fromkeys(row[name] for row in rows))})"
+        for name in rows[0]
+        if len({row[name] for row in rows}) > 1
+    ]
+    raise RunError(
+        f"measurements under different conditions cannot be on one front: {'; '.join(differing)}",
+        hint="measure them again under the same conditions, or start a new run",
+    )

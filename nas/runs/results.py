@@ -1,0 +1,128 @@
+"""All that a run has measured, over its supernets, as the report shows it."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from nas.base import RunError
+from nas.runs.directory import TRUST, RunDirectory, space_of_run
+from nas.runs.front import ParetoFront
+from nas.runs.point import FrontPoint, further_latencies
+from nas.runs.supernets import front_of, searched_runs, union_points
+from nas.runs.trial import Trial
+from nas.settings import LATENCY, METRICS, TOP1
+from nas.space import SearchSpace, known_designs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """All that a run has measured.
+
+    Attributes:
+        run: It.
+        space: Its search space.
+        front: The final one, or that of the trials so far.
+        latency: What holds for the latencies of a final front, a row a target.
+        trials: By the folder of their supernet below the run's; of a run of one supernet under "".
+        others: What was wholly measured and is not on the front. Of an architecture in several supernets the best
+            top-1 counts, and the conditions name all of them, as on the front.
+    """
+
+    run: RunDirectory
+    space: SearchSpace
+    front: ParetoFront
+    latency: list[dict[str, Any]]
+    trials: dict[str, list[Trial]]
+    others: list[FrontPoint]
+
+    @property
+    def has_supernets(self) -> bool:
+        """Whether the run is over several supernets."""
+        return "" not in self.trials
+
+    @property
+    def all_trials(self) -> list[Trial]:
+        """Over all supernets."""
+        return [trial for trials in self.trials.values() for trial in trials]
+
+    @property
+    def points(self) -> dict[str, FrontPoint]:
+        """Everything by digest, the front first."""
+        return {point.digest: point for point in (*self.front.points, *self.others)}
+
+    def values(self, point: FrontPoint) -> dict[str, Any]:
+        """Values and intervals of a point; null where something was not measured."""
+        finite = {name: point.value(metric) for name, metric in METRICS.items()}
+        values: dict[str, Any] = {name: None if math.isnan(v) else v for name, v in finite.items()}
+        for metric in (TOP1, LATENCY):
+            interval = point.measurement.intervals.get(metric.name)
+            values[f"{metric.name}_ci"] = None if interval is None else list(interval)
+        for name, found in further_latencies(point, self.latency).items():
+            values |= {name: found["latency_ms"], f"{name}_ci": found["latency_ci_ms"]}
+        return values
+
+
+def measured(run: RunDirectory) -> Measured:
+    """Read what a run has measured.
+
+    Raises:
+        RunError: Nothing yet, or the run is damaged.
+    """
+    front = front_of(run.path)
+    if not front.points:
+        raise RunError(f"{run.path}: nothing was measured yet", hint="search.py status shows how far it is")
+    searched = searched_runs(run) or {"": run}
+    trials = {name: each.trials() for name, each in searched.items()}
+    whole = {
+        name: [
+            FrontPoint(trial.architecture, trial.measurement)
+            for trial in of_one
+            if trial.measurement is not None and trial.is_whole
+        ]
+        for name, of_one in trials.items()
+    }
+    points = whole[""] if "" in whole else union_points(whole)
+    on_front = {point.digest for point in front.points}
+    others = {point.digest: point for point in reversed(points) if point.digest not in on_front}
+    return Measured(
+        run=run,
+        space=space_of_run(run),
+        front=front,
+        latency=(run.front() or {}).get("latency", []),
+        trials=trials,
+        others=list(reversed(others.values())),
+    )
+
+
+def measured_designs(found: Measured) -> dict[str, FrontPoint]:
+    """The known designs that the search measured, and the largest architecture, by name."""
+    names = {a.digest: name for name, a in known_designs(found.space, found.space.seeds).items()}
+    words = {digest: "plain ViT" if name == "deit" else name for digest, name in names.items()}
+    largest = found.run.manifest.get("reference_digest")
+    if largest is not None:
+        words[largest] = f"{words[largest]}, largest" if largest in words else "largest"
+    points = found.points
+    return {name: points[digest] for digest, name in words.items() if digest in points}
+
+
+def retrained_networks(found: Measured) -> list[dict[str, Any]]:
+    """What `retrain` found, a row a network: inherited and own top-1 on both splits, beside its costs."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    points = found.points
+    on_front = {point.digest for point in found.front.points}
+    for name, finding in found.run.findings().items():
+        if name == TRUST:
+            continue
+        shared = {key: finding[key] for key in ("from", "epochs", "search_images", "test_images", "supernet")}
+        shared["file"] = name
+        for key in ("picked", "baseline"):
+            row = finding[key]
+            if row is None:
+                continue
+            point = points.get(row["digest"])
+            costs = {} if point is None else found.values(point)
+            rows.setdefault(
+                (row["digest"], finding["from"], finding["epochs"], *row["seeds"], row["top1"]),
+                {**costs, **row, **shared, "is_baseline": key == "baseline", "is_on_front": row["digest"] in on_front},
+            )  # fmt: skip
+    return list(rows.values())

@@ -1,0 +1,232 @@
+"""The supernets of a run: one folder each, how their trials stand, and the union of their fronts.
+
+A supernet trial is an ordinary run in `supernets/<key>` below its parent, where the key is the digest of its
+parameters; its manifest says what was tried and how it went. So parameters that are proposed again, or whose
+proposal a killed process forgot, find what is finished.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from nas.base import ConfigError, InputFileError, RunError
+from nas.runs.directory import MANIFEST, RunDirectory
+from nas.runs.front import ParetoFront
+from nas.runs.point import FrontPoint
+from nas.settings import SPACE, TOP1, TRAIN, RunConfig, read_text
+from nas.space import SearchSpace, parse_space
+
+ENTRY = "supernet_trial"
+"""Key of a supernet's manifest under which its trial is kept."""
+OWNER = "supernet_run"
+"""Detail of a point of the union: the folder of its supernet, below the run's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupernetTrial:
+    """One set of training hyper-parameters, and what became of the supernet that was trained with them.
+
+    Attributes:
+        number: Order of proposal, from 0.
+        parameters: Value by dotted key, such as `train.lr`.
+        state: `training` (or stopped by a kill, to go on), `complete`, `stopped` (early, as others were
+            better) or `failed`.
+        scores: Hypervolume of the probe subnets after so many epochs.
+        error: Why it failed.
+    """
+
+    number: int
+    parameters: Mapping[str, Any]
+    state: Literal["training", "complete", "stopped", "failed"] = "training"
+    scores: Mapping[int, float] = field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Name of its folder."""
+        return trial_key(self.parameters)
+
+    @property
+    def score(self) -> float | None:
+        """The latest score."""
+        return self.scores[max(self.scores)] if self.scores else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "scores": {str(epoch): score for epoch, score in self.scores.items()}}
+
+    def save(self, run: RunDirectory, **changes: Any) -> None:
+        """Write it into its folder's manifest, with other changes of the manifest."""
+        run.update_manifest(**{ENTRY: self.to_dict()}, **changes)
+
+
+def trial_key(parameters: Mapping[str, Any]) -> str:
+    """First 12 hex digits of the SHA-256 of a trial's parameters."""
+    return hashlib.sha256(json.dumps(dict(parameters), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def supernet_trial(run: RunDirectory) -> SupernetTrial:
+    """The trial of a supernet's folder.
+
+    Raises:
+        RunError: It is none.
+    """
+    try:
+        values = dict(run.manifest[ENTRY])
+        scores = {int(epoch): float(score) for epoch, score in values["scores"].items()}
+        return SupernetTrial(**{**values, "scores": scores})
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run.path}: not the folder of a supernet trial: {error!r}") from error
+
+
+def supernet_trials(run: RunDirectory) -> list[SupernetTrial]:
+    """The supernet trials of a run by number; empty for a run of one supernet."""
+    folders = sorted(path.parent for path in run.supernets_dir.glob(f"[!.]*/{MANIFEST}"))
+    return sorted((supernet_trial(RunDirectory.open(folder)) for folder in folders), key=lambda t: t.number)
+
+
+def ranked(trials: Sequence[SupernetTrial]) -> list[SupernetTrial]:
+    """The trials whose supernets were trained to the end, best score first."""
+    complete = [trial for trial in trials if trial.state == "complete"]
+    return sorted(complete, key=lambda trial: (-(trial.score or 0.0), trial.number))
+
+
+def joint_digest(supernets: Iterable[str]) -> str:
+    """What stands for several supernets where conditions name one: a digest of theirs."""
+    return hashlib.sha256(" ".join(sorted(set(supernets))).encode()).hexdigest()[:12]
+
+
+def union_points(fronts: Mapping[str, Sequence[FrontPoint]]) -> list[FrontPoint]:
+    """The points of several supernets as those of one run.
+
+    All was measured alike, on other weights: what the conditions name as the supernet is a digest of all of them,
+    and each point's details name its own. Of an architecture in several supernets the best top-1 counts.
+
+    Args:
+        fronts: Measured points by the supernet's folder below the run's.
+    """
+    joint = joint_digest(p.measurement.conditions.supernet for points in fronts.values() for p in points)
+    found: dict[str, FrontPoint] = {}
+    for folder, members in sorted(fronts.items()):
+        for point in members:
+            measured = point.measurement
+            details = {**point.details, OWNER: folder, "supernet": measured.conditions.supernet}
+            measured = replace(measured, conditions=replace(measured.conditions, supernet=joint))
+            known = found.get(point.digest)
+            if known is None or point.value(TOP1) > known.value(TOP1):
+                found[point.digest] = replace(point, measurement=measured, details=details)
+    return list(found.values())
+
+
+def searched_runs(run: RunDirectory) -> dict[str, RunDirectory]:
+    """The supernets of a run in which architectures were measured, by their folder below the run's."""
+    folders = (run.supernets_dir / trial.key for trial in ranked(supernet_trials(run)))
+    found = {str(folder.relative_to(run.path)): RunDirectory.open(folder) for folder in folders}
+    return {name: searched for name, searched in found.items() if "objectives" in searched.manifest}
+
+
+def front_of(path: str | Path) -> ParetoFront:
+    """The final front of a run, or while there is none that of the trials so far, over all its supernets.
+
+    Raises:
+        RunError: Not a run, damaged, of a newer version, or there is no front yet.
+    """
+    front, run = ParetoFront.from_run(path), RunDirectory.open(path)
+    searched = searched_runs(run)
+    if run.front() is not None or not searched:
+        return front
+    fronts = {
+        name: ParetoFront.from_trials(each.trials(), front.objectives).points
+        for name, each in searched.items()
+    }
+    return ParetoFront.from_points(union_points(fronts), front.objectives, run.manifest.get("constraints"))
+
+
+def all_trial_records(run: RunDirectory) -> list[dict[str, Any]]:
+    """The records of a run's architecture trials, over all its supernets."""
+    return [
+        *run.trial_records(),
+        *(record for searched in searched_runs(run).values() for record in searched.trial_records()),
+    ]
+
+
+def owner(run: RunDirectory, point: FrontPoint) -> RunDirectory:
+    """The run that trained and searched the supernet of a point of `run`'s front: itself, or one below it."""
+    folder = point.details.get(OWNER)
+    return run if folder is None else RunDirectory.open(run.path / Path(folder))
+
+
+def space_settings(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """The settings of the search space in a trial's parameters, as `--set` takes them."""
+    return tuple(
+        f"{key.removeprefix(SPACE + '.')}={json.dumps(value)}"
+        for key, value in parameters.items()
+        if key.startswith(f"{SPACE}.")
+    )
+
+
+def train_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the recipe in a trial's parameters."""
+    return {
+        key.removeprefix(f"{TRAIN}."): value
+        for key, value in parameters.items()
+        if key.startswith(f"{TRAIN}.")
+    }
+
+
+def without_ray() -> ConfigError:
+    """What is wrong with supernet trials where `--workers` is 0."""
+    return ConfigError(
+        "supernet trials run on Ray, which --workers 0 does without", hint="--workers 1 for one at a time"
+    )
+
+
+def check_supernet_trials(
+    config: RunConfig, space_file: Path, settings: Sequence[str], workers: int | None
+) -> None:
+    """Find out what stands against supernet trials, before anything is made or trained.
+
+    Args:
+        config: With what is to be tried.
+        space_file: The search space.
+        settings: Changes of the whole space.
+        workers: `--workers`, where it is given.
+
+    Raises:
+        SearchSpaceError: The space itself is wrong.
+        ConfigError: Nothing is to be trained, or without Ray; or lists every value that makes no sub-space.
+    """
+    if config.train.epochs == 0:
+        raise ConfigError("train.epochs 0 leaves supernet trials nothing to train", hint="--epochs N")
+    if workers == 0:
+        raise without_ray()
+    text, source = read_text(space_file), str(space_file)
+    space = parse_space(text, source, settings)
+    problems = []
+    for key, domain in config.tune.parameters.items():
+        for value in domain if isinstance(domain, tuple) and key.startswith(f"{SPACE}.") else ():
+            try:
+                sub = parse_space(text, source, (*settings, *space_settings({key: value})))
+                problems += [f"tune.parameters.{key}: {reason}" for reason in _outside(space, sub, value)]
+            except InputFileError as error:
+                problems += [f"tune.parameters.{key}: {reason}" for reason in error.problems]
+    if problems:
+        raise ConfigError(
+            f"{source}: {len(problems)} problem{'s' if len(problems) > 1 else ''} with sub-spaces\n"
+            + "\n".join(f"  {problem}" for problem in problems),
+            hint="each choice of tune.parameters.space.KEY is a part of what KEY is in the search space",
+        )
+
+
+def _outside(space: SearchSpace, sub: SearchSpace, value: Any) -> Iterator[str]:
+    """Why `sub` is no part of `space`: all scores and the front are reckoned in the whole space."""
+    whole = space.choices()
+    if sub.backbone != space.backbone or sub.name != space.name:
+        yield f"{json.dumps(value)} changes what is not searched"
+    elif any(set(values) - set(whole.get(name, ())) for name, values in sub.choices().items()):
+        yield f"{json.dumps(value)} has choices that the search space has not"
+    elif reasons := space.why_not(sub.largest()):
+        yield f"{json.dumps(value)} leaves the search space: {reasons[0]}"

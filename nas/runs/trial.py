@@ -1,0 +1,218 @@
+"""What was measured, under which conditions, and how it ended."""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from nas.arch import Architecture
+from nas.base import RunError
+from nas.settings import LATENCIES, METRICS
+
+
+class TrialState(StrEnum):
+    """How a trial stands."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    REPEATED = "repeated"
+    """Measured before, in this run or in another on the same supernet and images; nothing was paid."""
+    PRUNED = "pruned"
+    """Surely dominated on some of the images, so it was not shown the others; never on a front."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """Under which circumstances values hold. Two measurements with different conditions never meet on one front.
+
+    Attributes:
+        device: Name of the processor, such as `cpu: Intel(R) Xeon(R)`.
+        precision: Arithmetic of the accuracy evaluation, `fp32` or `bf16`.
+        split: Images the accuracy was measured on; `search` during a search.
+        num_images: How many of them.
+        target: Where and how latency was measured, such as `torch-cpu`.
+        latency_batch_size: Images per latency measurement.
+        latency_threads: Threads of the latency measurement.
+        latency_stage: `search` (beside other work, ratio to a reference model) or `exclusive` (nothing else running).
+        supernet: Digest of the weights.
+        torch: Version of torch.
+    """
+
+    device: str
+    precision: str
+    split: str
+    num_images: int
+    target: str
+    latency_batch_size: int
+    latency_threads: int
+    latency_stage: str
+    supernet: str
+    torch: str
+
+    def on(self, num_images: int) -> "Conditions":
+        """The same on so many of the images."""
+        return replace(self, num_images=num_images)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """Values of metrics for one architecture.
+
+    Attributes:
+        values: By metric name, in the metric's unit.
+        intervals: 95 % confidence interval (low, high) by metric name, where one was measured.
+        conditions: Under which they hold.
+        seconds: Wall time the measurement took.
+        correct: Which images were classified right, a bit each (`numpy.packbits`), by number; empty where that
+            was not kept.
+        beaten_by: Number of the trial that surely dominates this architecture. There is no top-1 then, only an
+            interval of what it would be on the split; `conditions.num_images` counts the images it was shown,
+            and `correct` is in the order in which it was (`nas.evaluation.racing`).
+    """
+
+    values: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    conditions: Conditions
+    seconds: float
+    correct: bytes = b""
+    beaten_by: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "values": dict(self.values),
+            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            "conditions": self.conditions.to_dict(),
+            "seconds": self.seconds,
+            "correct": base64.b64encode(self.correct).decode(),
+            "beaten_by": self.beaten_by,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Measurement":
+        """Inverse of `to_dict`."""
+        return cls(
+            values=dict(values["values"]),
+            intervals={name: (pair[0], pair[1]) for name, pair in values["intervals"].items()},
+            conditions=Conditions(**values["conditions"]),
+            seconds=values["seconds"],
+            correct=base64.b64decode(values.get("correct", "")),
+            beaten_by=values.get("beaten_by"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One architecture that was proposed, and what became of it.
+
+    Attributes:
+        number: Order of proposal, from 0; Optuna's trial number.
+        state: How it ended.
+        architecture: What was proposed.
+        measurement: Present for COMPLETE and PRUNED, and for REPEATED that of the earlier trial.
+        error: Why it failed; present for FAILED.
+        repeat_of: Number of the trial with the same architecture; present for REPEATED within a run.
+        source: Run and trial that it was taken from, such as `results/digits-1#17`; present for REPEATED from
+            another run.
+        started: Unix time of the proposal, seconds.
+        finished: Unix time of the end, seconds.
+    """
+
+    number: int
+    state: TrialState
+    architecture: Architecture
+    measurement: Measurement | None = None
+    error: str | None = None
+    repeat_of: int | None = None
+    source: str | None = None
+    started: float
+    finished: float | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the architecture was measured on all images, now or earlier: only then it may be on a front."""
+        ended = self.state in (TrialState.COMPLETE, TrialState.REPEATED)
+        return ended and self.measurement is not None and self.measurement.beaten_by is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: one line of `trials.jsonl`."""
+        return {
+            "number": self.number,
+            "state": self.state.value,
+            "digest": self.architecture.digest,
+            "architecture": self.architecture.to_dict(),
+            "measurement": None if self.measurement is None else self.measurement.to_dict(),
+            "error": self.error,
+            "repeat_of": self.repeat_of,
+            "source": self.source,
+            "started": self.started,
+            "finished": self.finished,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Trial":
+        """Inverse of `to_dict`.
+
+        Raises:
+            RunError: A field is missing or malformed.
+        """
+        try:
+            measurement = values["measurement"]
+            return cls(
+                number=values["number"],
+                state=TrialState(values["state"]),
+                architecture=Architecture.from_dict(values["architecture"]),
+                measurement=None if measurement is None else Measurement.from_dict(measurement),
+                error=values["error"],
+                repeat_of=values["repeat_of"],
+                source=values.get("source"),
+                started=values["started"],
+                finished=values["finished"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"trial record is malformed: {error!r}") from error
+
+
+TRIAL_COLUMNS = (
+    "number", "state", "digest", "top1", "top1_ci_low", "top1_ci_high", "macs", "flops", "params", "latency_ms",
+    "latency_ci_low_ms", "latency_ci_high_ms", "error", "beaten_by", "repeat_of", "source", "seconds",
+    "started", "finished",
+    *(f"conditions.{name}" for name in Conditions.__slots__), "architecture",
+)  # fmt: skip
+
+
+FURTHER = tuple(metric.name for metric in LATENCIES[1:])
+"""Columns that are there where a search needed latency on further targets; behind all others."""
+
+
+def trial_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of `trials.jsonl` as a flat row of `trials.csv`; results/README.md explains the columns."""
+    measurement = record["measurement"] or {"values": {}, "intervals": {}, "conditions": {}, "seconds": None}
+    values = {name: measurement["values"].get(name) for name in METRICS}
+    for name in ("macs", "params"):
+        if isinstance(values[name], float) and values[name].is_integer():
+            values[name] = int(values[name])
+    top1_low, top1_high = measurement["intervals"].get("top1", (None, None))
+    low, high = measurement["intervals"].get("latency_ms", (None, None))
+    kept = ("number", "state", "digest", "error", "repeat_of", "source", "started", "finished")
+    return {
+        **{name: record.get(name) for name in kept},
+        "top1_ci_low": top1_low,
+        "top1_ci_high": top1_high,
+        "beaten_by": measurement.get("beaten_by"),
+        **values,
+        "flops": None if values["macs"] is None else 2 * values["macs"],
+        "latency_ci_low_ms": low,
+        "latency_ci_high_ms": high,
+        "seconds": measurement["seconds"],
+        **{name: measurement["values"][name] for name in FURTHER if name in measurement["values"]},
+        **{f"conditions.{name}": value for name, value in measurement["conditions"].items()},
+        "architecture": json.dumps(record["architecture"], sort_keys=True, separators=(",", ":")),
+    }

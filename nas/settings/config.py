@@ -1,0 +1,349 @@
+"""The knobs of a run, typed and validated: data, training, evaluation, search. Unknown keys are errors.
+
+Order: default < YAML file (`--config`) < `--set section.key=value` < named flag. The resolved configuration
+is saved in the run.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from nas.base import ConfigError, InputFileError
+from nas.settings.document import Document, Problem, Section, check, in_order, shown
+from nas.settings.metrics import LATENCIES
+from nas.settings.target import check_targets
+from nas.settings.tune import TuneConfig, candidate_problems
+from nas.settings.yaml_file import apply_settings, read_text, scan_yaml
+
+Precision = Literal["auto", "fp32", "bf16"]
+SamplerName = Literal["predictor", "nsga2", "nsga3", "tpe", "gp", "evolution", "random"]
+MetricName = Literal["top1", "macs", "params", "latency_ms", "latency_ms_2", "latency_ms_3", "latency_ms_4"]
+Distillation = Literal["soft", "hard", "alpha", "none"]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+SPACE_KEYS = (
+    "name",
+    "backbone",
+    "embed_dim",
+    "depth",
+    "layers",
+    "overrides",
+    "rules",
+    "constraints",
+    "seeds",
+)
+"""Groups of a search space file; `--set` on one of these changes the space, not the run's configuration."""
+
+
+class DataConfig(Section):
+    """Which images, and how they are split."""
+
+    spec: str = Field("digits", description="digits | folder:DIR | parquet:TRAIN[,TEST] | a timm spec")
+    search_fraction: Fraction = Field(0.2, description="share of the training images that ranks candidates")
+    test_fraction: Fraction = Field(
+        0.2, description="share set aside for testing where the data has no test split"
+    )
+    skip_bad_images: bool = Field(False, description="leave unreadable images out instead of stopping")
+
+
+class TrainConfig(Section):
+    """How the supernet is trained, through timm's parts."""
+
+    epochs: int | None = Field(
+        None,
+        ge=0,
+        description="passes over the training images; null: 60, or as many as make 2,000 steps; "
+        "0: none, the weights of `init` as they are",
+    )
+    batch_size: Annotated[int, Field(ge=1)] = Field(64, description="images per step")
+    rule: Literal["sandwich", "single_path"] = Field(
+        "single_path",
+        description="subnets of a step: largest, smallest and random ones; or random ones alone (SPOS)",
+    )
+    num_random: Annotated[int, Field(ge=0)] = Field(
+        1, description="random subnets per step; of a sandwich, beside largest and smallest"
+    )
+    draw: Literal["uniform", "stratified"] = Field(
+        "uniform",
+        description="random subnets uniformly over the space, or evenly over the MACs range",
+    )
+    ends: Fraction = Field(
+        0.15,
+        description="share of single-path steps that train the smallest subnet (two of three) or the largest instead",
+    )
+    relatives: bool = Field(
+        False, description="random subnets of a step begin alike up to a random layer, computed once"
+    )
+    images: Literal["split", "whole"] = Field(
+        "split",
+        description="subnets beside the largest share the batch out, or each sees the whole batch",
+    )
+    distill: Distillation = Field(
+        "soft",
+        description="what subnets learn from the largest's answers, or the teacher's: all probabilities, the first "
+        "choice, alpha-divergence (AlphaNet); or labels instead, as single paths without a teacher always do",
+    )
+    conflict_free: bool = Field(
+        False,
+        description="take from the largest's gradient what opposes the other subnets' (NASViT); for a sandwich",
+    )
+    progressive: Fraction = Field(
+        0.0,
+        description="share of the training over which operators, tokens, sizes and depth are set free in turn; "
+        "0: at once",
+    )
+    lr: Positive = Field(2e-3, description="peak learning rate of AdamW at this batch size")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.05, description="AdamW's weight decay")
+    layer_decay: Share = Field(
+        1.0, description="learning rate of a layer over that of the next one; 1 is off"
+    )
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(2.0, description="linear warm-up, epochs")
+    clip_grad: Positive = Field(1.0, description="gradient norm is clipped to this")
+    label_smoothing: Fraction = Field(0.1, description="of losses against labels")
+    drop_path: Fraction = Field(
+        0.0, description="stochastic depth rate of the last layer; of a sandwich, for the largest subnet only"
+    )
+    mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="timm Mixup alpha; 0 is off")
+    cutmix: Annotated[float, Field(ge=0)] = Field(0.0, description="timm CutMix alpha; 0 is off")
+    hflip: float | None = Field(None, ge=0, le=1, description="flip probability; null: 0.5, and 0 for digits")
+    auto_augment: str = Field("", description="timm auto-augment policy, such as rand-m5-n1; empty is off")
+    crop_scale: tuple[Share, Share] | None = Field(
+        None, description="random resized crop, share of the area; null: 0.6 to 1, and no crop below 16 px"
+    )
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.998, description="weight averaging; 0 is off")
+    distill_temperature: Positive = Field(1.0, description="softens teacher and student; not for hard")
+    static_guidance: Fraction = Field(
+        0.2, description="share of the training in which dynamic maps lead the static ones; 0 is off"
+    )
+    linear_aux: bool = Field(
+        True, description="masked softmax branch beside linear attention, gone after 80 % of the training"
+    )
+    ffn_branches: Annotated[int, Field(ge=1)] = Field(
+        1, description="parallel linear branches of each low-rank factor, added up in weight space"
+    )
+    checkpoint_minutes: Positive = Field(1.0, description="minutes between checkpoints")
+
+    @field_validator("conflict_free")
+    @classmethod
+    def _has_a_largest_subnet(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("rule") == "single_path":
+            raise ValueError("needs train.rule: sandwich, a single path has no largest subnet beside it")
+        return value
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _is_ordered(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] > value[1]:
+            raise ValueError(f"must be [least, most], got {shown(value)}")
+        return value
+
+
+class EvaluateConfig(Section):
+    """How candidates are measured."""
+
+    batch_size: Annotated[int, Field(ge=1)] = Field(
+        64, description="images per forward pass of the accuracy evaluation"
+    )
+    max_images: int | None = Field(
+        None, ge=1, description="images of the search split that are used; null: all"
+    )
+    racing: bool = Field(
+        True, description="stop showing images to an architecture that is surely dominated on those it saw"
+    )
+    targets: tuple[str, ...] = Field(
+        (),
+        description="where latency is measured, such as onnxruntime-cpu:batch=1,threads=1, or profile:FILE "
+        "(docs/latency.md); latency_ms is the first's, the front is measured on the others too; "
+        "empty: torch on the device",
+    )
+    latency_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="where the target says none; null: 1 from 128 px on, 64 below (batch 1 is noise there)",
+    )
+    latency_pairs: Annotated[int, Field(ge=2)] = Field(
+        6, description="interleaved (reference, candidate) pairs during the search"
+    )
+    final_rounds: Annotated[int, Field(ge=3)] = Field(
+        15,
+        description="interleaved rounds of the exclusive stage after the search; up to three times as many "
+        "for what is not known within 2 %",
+    )
+    timeout_s: Positive = Field(600.0, description="a candidate that takes longer is recorded as failed")
+
+    @field_validator("targets")
+    @classmethod
+    def _are_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            check_targets(value)
+        except ConfigError as error:
+            raise ValueError(error.message) from error
+        return value
+
+
+class SearchConfig(Section):
+    """How the front is searched."""
+
+    objectives: tuple[MetricName, ...] = Field(
+        ("top1", "macs", "latency_ms"),
+        min_length=1,
+        description="metrics to optimise; `latency_ms` is on the first target, `latency_ms_2` on the second",
+    )
+
+    sampler: SamplerName = Field("predictor", description="what proposes architectures")
+    population_size: Annotated[int, Field(ge=4)] = Field(
+        24, description="of NSGA-II, NSGA-III and evolution; and the designs that a search starts from"
+    )
+
+    seed_runs: tuple[str, ...] = Field(
+        (),
+        description="folders of earlier runs; the search starts from those of their fronts that it can have",
+    )
+
+    @field_validator("objectives")
+    @classmethod
+    def _are_distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"names a metric twice: {shown(value)}")
+        return value
+
+
+class RunConfig(Section):
+    """Everything that decides a run's results. What only decides how long or where it runs is not here."""
+
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="of splits, training and search")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train and evaluate")
+    precision: Precision = Field("auto", description="bf16 where the device computes in it, else fp32")
+    init: str = Field(
+        "",
+        description="timm:NAME | local-dir:DIR | file:PATH | a run's folder: weights to start the supernet "
+        "from; empty: random",
+    )
+    init_ordered: bool = Field(
+        False, description="put the channels, heads and neurons of these weights in the order of importance"
+    )
+    teacher: str = Field(
+        "",
+        description="timm:NAME | local-dir:DIR: a trained model of the same classes that teaches every subnet; "
+        "empty: the largest subnet of a sandwich teaches, and nobody single paths",
+    )
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    search: SearchConfig = SearchConfig()
+    tune: TuneConfig = TuneConfig()
+
+    @model_validator(mode="after")
+    def _has_a_target_for_every_latency(self) -> "RunConfig":
+        given = max(1, len(self.evaluate.targets))
+        names = {metric.name for metric in LATENCIES[given:]}
+        if missing := [name for name in self.search.objectives if name in names]:
+            raise ValueError(
+                f"search.objectives: {shown(tuple(missing))}, but evaluate.targets has {given} target"
+                f"{'s' if given > 1 else ''}"
+            )
+        return self
+
+
+def split_settings(settings: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Part `--set` settings into those for the search space and those for the configuration (all others)."""
+    for_space = [
+        setting for setting in settings if setting.partition("=")[0].strip().partition(".")[0] in SPACE_KEYS
+    ]
+    return tuple(for_space), tuple(setting for setting in settings if setting not in for_space)
+
+
+def resolve_config(
+    config_file: Path | None = None, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """Merge every source of configuration: default < file < setting < flag.
+
+    Args:
+        config_file: YAML with the keys of `RunConfig`.
+        settings: `section.key=value`; the value is YAML, such as `1e-3` or `[top1, macs]`.
+        flags: Values of named options by dotted key, such as `{"train.epochs": 10}`; None means not given.
+
+    Raises:
+        ConfigError: Lists every unknown key and wrong value of all sources.
+    """
+    problems: list[Problem] = []
+    document = Document("configuration")
+    if config_file is not None:
+        try:
+            document, problems = scan_yaml(read_text(config_file), str(config_file))
+        except InputFileError as error:
+            problems = [Problem(0, f"{config_file}: {text}") for text in error.problems]
+    document, found = apply_settings(document, settings)
+    problems += found
+    for key, value in (flags or {}).items():
+        if value is not None:
+            path = tuple(key.split("."))
+            try:
+                document = document.with_value(path, value, "option")
+            except ValueError as error:
+                problems.append(document.problem(path, str(error)))
+    config, found = check(RunConfig, document, also_known=SPACE_KEYS)
+    problems += found
+    if config is not None:
+        wrong = candidate_problems(config.tune, config.train)
+        problems += [document.problem(("tune", "parameters", key), text) for key, text in wrong]
+    if config is None or problems:
+        lines = in_order(problems)
+        count = f"{len(lines)} problem{'s' if len(lines) != 1 else ''}"
+        raise ConfigError(
+            f"{document.source}: {count}\n" + "\n".join(f"  {line}" for line in lines),
+            hint="every key, its unit and its default: docs/configuration.md",
+        )
+    return config
+
+
+def config_differences(run: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Say where two configurations differ, such as `train.epochs: 30 in the run, 10 asked`.
+
+    Args:
+        run: The configuration that the run was started with, as plain values.
+        asked: The one that was asked for now.
+    """
+    one, other = flat_config(run), flat_config(asked)
+    return [
+        f"{key}: {_said(one, key)} in the run, {_said(other, key)} asked"
+        for key in dict.fromkeys([*one, *other])
+        if key not in one or key not in other or one[key] != other[key]
+    ]
+
+
+def flat_config(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration's plain values by dotted key, such as `train.epochs`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flat_config(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _said(flat: Mapping[str, Any], key: str) -> str:
+    if key not in flat:
+        return "absent"
+    return "null" if flat[key] is None else shown(flat[key])
+
+
+def check_retraining(seeds: int, settings: Sequence[str]) -> None:
+    """Find out what is wrong with the options of `retrain`, before anything heavy is imported.
+
+    Raises:
+        ConfigError: No seed, or a setting of something else than the training.
+    """
+    if seeds < 1:
+        raise ConfigError(f"--seeds {seeds}: every architecture is trained at least once", hint="--seeds 1")
+    foreign = [setting for setting in settings if not setting.strip().startswith("train.")]
+    if foreign:
+        raise ConfigError(
+            f"--set {foreign[0]}: retrain takes data, space and evaluation from the run",
+            hint="--set train.KEY=VALUE changes the recipe; another run is what changes the rest",
+        )

@@ -1,0 +1,273 @@
+"""What a person wrote, where each part of it is written, and everything that is wrong with it."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
+
+from nas.base import InputFileError
+
+KeyPath = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_SHOWN = 60  # characters of a wrong value that a message repeats
+
+
+class Section(BaseModel):
+    """A frozen group of keys: unknown keys are errors, nothing is an empty group, true is not a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_empty(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _switches_are_not_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic would read `epochs: true` as 1."""
+        assert info.field_name is not None, "a field validator is called for a field"
+        items = value if isinstance(value, list | tuple) else [value]
+        if cls.model_fields[info.field_name].annotation is not bool:
+            for item in items:
+                if isinstance(item, bool):
+                    raise ValueError(f"must not be true or false, got {shown(item)}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, where it is written (`line` 0: not in the file), and under which keys."""
+
+    line: int
+    text: str
+    path: KeyPath = ()
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.text}" if self.line else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The content of a YAML file, and where each part of it is written.
+
+    Attributes:
+        source: The file's name, for messages.
+        data: Plain values.
+        lines: Line of every key and list item, by its path, such as `("overrides", 0, "layers")`.
+        origins: What to say instead of a line, for values that did not come from the file.
+    """
+
+    source: str
+    data: dict[str, Any] = field(default_factory=dict)
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+
+    def problem(self, path: KeyPath, text: str) -> Problem:
+        """What is wrong at `path`, with its line, or the line of the nearest group that is written."""
+        for end in range(len(path), 0, -1):
+            if origin := self.origins.get(path[:end]):
+                return Problem(0, f"{origin} {dotted(path)}: {text}", path)
+            if line := self.lines.get(path[:end]):
+                return Problem(line, f"{dotted(path)}: {text}", path)
+        inside = (origin for known, origin in self.origins.items() if known[: len(path)] == path)
+        where = f"{next(inside, '')} {dotted(path)}".strip() if path else ""
+        return Problem(0, f"{where}: {text}" if where else text, path)
+
+    def existing(self, path: KeyPath) -> KeyPath:
+        """The part of `path` that is in the data."""
+        value: Any = self.data
+        for end, part in enumerate(path):
+            known = range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
+            if part not in known:
+                return path[:end]
+            value = value[part]
+        return path
+
+    def with_value(self, path: KeyPath, value: Any, origin: str) -> "Document":
+        """A copy with one value replaced; of a group, only the keys that `value` has.
+
+        Raises:
+            ValueError: `path` leads through something that is not a group of keys.
+        """
+        if isinstance(value, dict) and (value or self.existing(path) == path):
+            document = self
+            for key, inner in value.items():
+                document = document.with_value((*path, key), inner, origin)
+            return document
+        data = dict(self.data)
+        group: Any = data
+        for end, part in enumerate(path[:-1], start=1):
+            inner = group.get(part)
+            if inner is not None and not isinstance(inner, dict):
+                raise ValueError(f"{dotted(path[:end])} is not a group of keys, it is {shown(inner)}")
+            group[part] = group = dict(inner or {})
+        group[path[-1]] = value
+        lines = {known: line for known, line in self.lines.items() if known[: len(path)] != path}
+        return Document(self.source, data, lines, {**self.origins, path: origin})
+
+
+def dotted(path: KeyPath) -> str:
+    """A path as a reader would write it: `overrides[0].num_tokens`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def shown(value: Any) -> str:
+    """A value as it looks in YAML, shortened."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a group of keys"
+    if isinstance(value, list | tuple):
+        text = f"[{', '.join(shown(item) for item in value[:MAX_SHOWN])}]"
+    else:
+        text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the one that was probably meant, or nothing."""
+    nearest = get_close_matches(word.lower(), list(known), n=1, cutoff=0.7)  # gpu is not cpu
+    return f'; did you mean "{nearest[0]}"?' if nearest else ""
+
+
+def in_order(problems: Iterable[Problem]) -> list[str]:
+    """The messages of problems: by line, then those that are not in the file; equal ones once."""
+    ordered = sorted(problems, key=lambda problem: (problem.line == 0, problem.line))
+    return list(dict.fromkeys(map(str, ordered)))
+
+
+def error_of(
+    source: object,
+    problems: Iterable[Problem],
+    kind: type[InputFileError] = InputFileError,
+    *,
+    hint: str = "",
+) -> InputFileError:
+    """Make one error of all problems."""
+    return kind(source, in_order(problems), hint=hint)
+
+
+def validate(
+    model: type[Model], document: Document, error: type[InputFileError] = InputFileError, *, hint: str = ""
+) -> Model:
+    """The document as an instance of `model`.
+
+    Raises:
+        InputFileError: Lists every unknown key, missing key and wrong value, each with its line.
+    """
+    instance, problems = check(model, document)
+    if instance is None:
+        raise error_of(document.source, problems, error, hint=hint)
+    return instance
+
+
+def check(
+    model: type[Model], document: Document, *, also_known: Sequence[str] = ()
+) -> tuple[Model | None, list[Problem]]:
+    """The document as an instance of `model`, or every reason why it is none.
+
+    Args:
+        model: What the document should be.
+        document: What is written.
+        also_known: Words to suggest for unknown keys of the top level, beside the model's own.
+    """
+    try:
+        return model.model_validate(document.data), []
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    problems = []
+    for detail in details:
+        kind, loc, value = detail["type"], detail["loc"], detail["input"]
+        limits = detail.get("ctx", {})
+        if kind == "too_short" and len(value) >= limits["min_length"]:
+            continue  # pydantic counts only the items that are right
+        path = document.existing(loc)
+        if kind == "extra_forbidden":
+            problems.append(document.problem(path, _unknown_key(model, path, also_known)))
+        elif kind == "missing" and isinstance(loc[-1], str):
+            problems.append(document.problem(loc, "required, but missing"))
+        else:
+            problems.append(document.problem(path, _wrong_value(kind, detail["msg"], value, limits)))
+    return None, problems
+
+
+def _wrong_value(kind: str, message: str, value: Any, limits: dict[str, Any]) -> str:
+    if kind in ("enum", "literal_error"):
+        known = [word.strip("'") for word in re.split(r", | or ", limits["expected"])]
+        if len(known) == 1:
+            return f"must be {known[0]}, got {shown(value)}"
+        return f"{shown(value)} is not one of {', '.join(known)}{suggestion(str(value), known)}"
+    if kind == "value_error":
+        return str(limits["error"])
+    if kind == "string_type" and not isinstance(value, dict | list | None):
+        return f"must be text, got {shown(value)}; put it in quotes"
+    rules = {
+        "int_type": "must be a whole number",
+        "int_parsing": "must be a whole number",
+        "int_parsing_size": "must be a smaller number",
+        "int_from_float": "must be a whole number",
+        "float_type": "must be a number",
+        "float_parsing": "must be a number",
+        "finite_number": "must be a finite number",
+        "string_type": "must be text",
+        "bool_type": "must be true or false",
+        "bool_parsing": "must be true or false",
+        "greater_than": "must be more than {gt:g}",
+        "greater_than_equal": "must be at least {ge:g}",
+        "less_than": "must be less than {lt:g}",
+        "less_than_equal": "must be at most {le:g}",
+        "too_short": "needs at least {min_length} items",
+        "too_long": "must have at most {max_length} items",
+        "missing": "needs more items",
+        "tuple_type": "must be a list, such as [a, b]",
+        "list_type": "must be a list, such as [a, b]",
+        "model_type": "must be a group of keys",
+        "string_too_short": "must not be empty",
+    }
+    rule = rules[kind].format(**limits) if kind in rules else message[0].lower() + message[1:]
+    return f"{rule}, got {shown(value)}".replace("at least 1 items", "at least one item")
+
+
+def _unknown_key(model: type[BaseModel], path: KeyPath, also_known: Sequence[str]) -> str:
+    group = _model_at(model, path[:-1])
+    known = [*(group.model_fields if group else ()), *(also_known if len(path) == 1 else ())]
+    key = str(path[-1])
+    if near := suggestion(key, known):
+        return f"unknown key{near}"
+    elsewhere = _with_key(model, key)
+    if len(elsewhere) == 1:
+        return f'unknown key here; did you mean "{elsewhere[0]}"?'
+    return f"unknown key; known here: {', '.join(known)}"
+
+
+def _with_key(model: type[BaseModel], key: str) -> list[str]:
+    """Dotted names of a key in the groups of a model; lists of groups are left out."""
+    groups = {name: info.annotation for name, info in model.model_fields.items()}
+    return [
+        f"{name}.{key}"
+        for name, group in groups.items()
+        if isinstance(group, type) and issubclass(group, BaseModel) and key in group.model_fields
+    ]
+
+
+def _model_at(model: type[BaseModel] | None, path: KeyPath) -> type[BaseModel] | None:
+    for part in path:
+        if isinstance(part, str) and model is not None:
+            info = model.model_fields.get(part)
+            model = _group_of(info.annotation) if info else None
+    return model
+
+
+def _group_of(annotation: object) -> type[BaseModel] | None:
+    """The model in an annotation such as `tuple[Override, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_group_of(inner) for inner in getattr(annotation, "__args__", ()))
+    return next((group for group in found if group), None)

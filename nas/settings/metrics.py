@@ -1,0 +1,66 @@
+"""What can be measured, in which unit, and which way is better."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nas.base import ConfigError
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A quantity of an architecture. The name is the key in JSON, CSV and on the command line."""
+
+    name: str
+    unit: str
+    direction: Direction
+    label: str
+
+    def is_better(self, a: float, b: float) -> bool:
+        """Whether value `a` is strictly better than `b`."""
+        return a > b if self.direction == "maximize" else a < b
+
+
+TOP1 = Metric("top1", "%", "maximize", "top-1")
+MACS = Metric("macs", "MACs/image", "minimize", "MACs")
+PARAMS = Metric("params", "parameters", "minimize", "parameters")
+LATENCY = Metric("latency_ms", "ms/batch", "minimize", "latency")
+
+METRICS = {metric.name: metric for metric in (TOP1, MACS, PARAMS, LATENCY)}
+
+LATENCIES = (
+    LATENCY,
+    *(Metric(f"latency_ms_{n}", "ms/batch", "minimize", f"latency on target {n}") for n in (2, 3, 4)),
+)
+"""On the targets of a run, in their order (`evaluate.targets`). Without one that is named it is the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A metric that the search optimises.
+
+    Attributes:
+        metric: What is optimised.
+        reference: The worst corner for the hypervolume, in the metric's unit. Always explicit.
+    """
+
+    metric: Metric
+    reference: float
+
+    @property
+    def ideal(self) -> float:
+        """The best value there can be: 100 % for top-1, 0 for costs."""
+        return 100.0 if self.metric.direction == "maximize" else 0.0
+
+
+def metric_named(name: str) -> Metric:
+    """The metric called `name`.
+
+    Raises:
+        ConfigError: No such metric.
+    """
+    known = {**METRICS, **{metric.name: metric for metric in LATENCIES}}
+    if name not in known:
+        raise ConfigError(f"unknown metric {name!r}", hint=f"one of: {', '.join(known)}")
+    return known[name]

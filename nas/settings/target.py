@@ -1,0 +1,142 @@
+"""Where and how latency is measured: a runtime, its batch, threads and precision; as text and as a value.
+
+`onnxruntime-cpu:batch=1,threads=1,precision=fp32`; what is left out has its default. The image size is the
+search space's: position embeddings and static maps fit no other.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from nas.base import ConfigError
+from nas.settings.metrics import LATENCIES
+
+Runtime = Literal[
+    "torch-cpu",
+    "torch-cpu-packed",
+    "torch-cpu-compiled",
+    "onnxruntime-cpu",
+    "openvino-cpu",
+    "torch-cuda",
+    "torch-cuda-graph",
+]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+FP32_ONLY: tuple[Runtime, ...] = ("onnxruntime-cpu",)
+"""ONNX Runtime has no bf16 kernels for a CPU."""
+
+PRECISIONS = ("fp32", "bf16")
+OPTIONS = ("batch", "threads", "precision")
+OURS = "this profile"
+"""What a profile is called among the predictors that it is compared with."""
+PROFILE = "profile:"
+"""Prefix of a target that is answered from a file: `profile:FILE`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where and how latency is measured.
+
+    Attributes:
+        runtime: What runs the model: `torch-cpu` is eager; `-packed` has linear layers with oneDNN's packed
+            weights; `-compiled` is `torch.compile` with frozen weights; `-graph` replays a CUDA graph.
+        batch: Images per forward pass; None: chosen by the image size.
+        threads: Of the runtime.
+        precision: Of the arithmetic, `fp32` or `bf16`.
+    """
+
+    runtime: Runtime
+    batch: int | None = None
+    threads: int = 1
+    precision: str = "fp32"
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it needs a CUDA device."""
+        return self.runtime.startswith("torch-cuda")
+
+    @property
+    def kind(self) -> str:
+        """Runtime and precision: what `Conditions.target` says, beside batch and threads."""
+        return self.runtime if self.precision == "fp32" else f"{self.runtime} {self.precision}"
+
+    def __str__(self) -> str:
+        """As it is written on the command line, without what has its default."""
+        given = []
+        if self.batch is not None:
+            given.append(f"batch={self.batch}")
+        if self.threads != 1:
+            given.append(f"threads={self.threads}")
+        if self.precision != "fp32":
+            given.append(f"precision={self.precision}")
+        return f"{self.runtime}:{','.join(given)}" if given else self.runtime
+
+
+def parse_target(text: str) -> Target:
+    """Read `runtime:batch=N,threads=N,precision=fp32|bf16`.
+
+    Raises:
+        ConfigError: Lists every problem of the text.
+    """
+    runtime, _, rest = text.strip().partition(":")
+    problems = [] if runtime in RUNTIMES else [f"unknown runtime {runtime!r}{_guess(runtime, RUNTIMES)}"]
+    values: dict[str, str] = {}
+    for part in rest.split(",") if rest else []:
+        name, separator, value = (piece.strip() for piece in part.partition("="))
+        if not separator or name not in OPTIONS:
+            problems.append(f"{part.strip()!r} is not one of batch=N, threads=N, precision=fp32|bf16")
+        elif name in values:
+            problems.append(f"{name} is given twice")
+        else:
+            values[name] = value
+    for name in ("batch", "threads"):
+        if name in values and not (values[name].isdecimal() and int(values[name]) > 0):
+            problems.append(f"{name} must be a whole number from 1 on, got {values[name]!r}")
+    precision = values.get("precision", "fp32")
+    if precision not in PRECISIONS:
+        problems.append(f"precision must be fp32 or bf16, got {precision!r}")
+    elif precision != "fp32" and runtime in FP32_ONLY:
+        problems.append(f"{runtime} computes in fp32 only, got precision={precision}")
+    if problems:
+        raise ConfigError(
+            f"target {text!r}: " + "; ".join(problems),
+            hint=f"such as onnxruntime-cpu:batch=1,threads=1; runtimes: {', '.join(RUNTIMES)}; "
+            "or profile:FILE, from `search.py latency profile`",
+        )
+    known: Runtime = next(name for name in RUNTIMES if name == runtime)
+    batch = int(values["batch"]) if "batch" in values else None
+    return Target(runtime=known, batch=batch, threads=int(values.get("threads", 1)), precision=precision)
+
+
+def profile_path(text: str) -> Path | None:
+    """The file of `profile:FILE`; None where the target is none."""
+    return Path(text.removeprefix(PROFILE)) if text.startswith(PROFILE) else None
+
+
+def check_targets(texts: Sequence[str]) -> None:
+    """Find everything that is wrong with the targets of a run.
+
+    Raises:
+        ConfigError: One line with all problems.
+    """
+    problems, hint = [], ""
+    for text in texts:
+        if profile_path(text) is not None:
+            continue
+        try:
+            parse_target(text)
+        except ConfigError as error:
+            problems.append(error.message)
+            hint = error.hint
+    if len(texts) > len(LATENCIES):
+        problems.append(f"{len(texts)} targets, there can be {len(LATENCIES)}")
+    if len(set(texts)) < len(texts):
+        problems.append("a target is given twice")
+    if problems:
+        raise ConfigError("; ".join(problems), hint=hint)
+
+
+def _guess(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""

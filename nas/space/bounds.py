@@ -1,0 +1,317 @@
+"""Hard bounds of a search space: what they ask, the least that is possible within them, the proof that nothing is."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from nas.arch import VALUE_BYTES, LayerChoice, memory
+from nas.space.constraints import UNITS, Bound, Constraints
+from nas.space.paths import Cheapest, Edge, Graph, Node, Path, most_values
+from nas.space.walk import Walk
+
+# Of a bound on memory, for activations, when much is looked for; four of them missed more than a tenth in small spaces.
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
+NOT_EMPTY = "that some architecture is within the bounds is checked at construction"
+
+
+class Extremes:
+    """The least and most that the networks of a walk need, with and without bounds.
+
+    Args:
+        walk: The legal sequences of layers.
+        embed_dims: Widths to choose from.
+        depths: Numbers of layers to choose from.
+    """
+
+    def __init__(self, walk: Walk, embed_dims: Sequence[int], depths: Sequence[int]) -> None:
+        self._walk, self._embed_dims, self._depths = walk, embed_dims, depths
+        self._graphs: dict[bool, list[Graph]] = {}
+        self._paths: dict[tuple[int, int, bool], list[tuple[float, Path | None]]] = {}
+
+    def weighted(self, macs_weight: int, params_weight: int, limit: float | None = None) -> Path | None:
+        """The least weighted sum of MACs and parameters, exactly; negative weights ask for the greatest.
+
+        Args:
+            macs_weight: Of every MAC.
+            params_weight: Of every parameter.
+            limit: Most values of images and activations alive at once; None where memory does not count, and
+                then paths do not know their peak.
+        """
+        shared, most = math.gcd(macs_weight, params_weight), math.inf if limit is None else limit
+        weights = (macs_weight // shared, params_weight // shared)
+        known = self._paths.setdefault((*weights, limit is not None), [])
+        for looser, best in known:  # the best within a looser limit is the best within all that it keeps
+            if looser >= most and (best is None or best.peak <= most):
+                return best
+        paths = (cheapest.path() for cheapest in self._solved(*weights, limit))
+        best = min((path for path in paths if path), key=lambda path: _sum(weights, path), default=None)
+        known.append((most, best))
+        return best
+
+    def params_range(self) -> tuple[int, int]:
+        """Fewest and most parameters."""
+        fewest, most = self.weighted(0, 1), self.weighted(0, -1)
+        assert fewest is not None, NOT_EMPTY
+        assert most is not None, NOT_EMPTY
+        return fewest.params, most.params
+
+    def memory_range(self) -> tuple[int, int]:
+        """Fewest and most bytes to run a network (`memory.bytes_to_run`)."""
+        fewest = self.least("max_memory", Constraints())
+        assert fewest is not None, NOT_EMPTY
+        most = max(most_values(graph) for graph in self._with_memory(True))
+        return VALUE_BYTES * (fewest.params + fewest.peak), VALUE_BYTES * most
+
+    def least(self, key: Bound, constraints: Constraints) -> Path | None:
+        """The network that needs the least of what `key` bounds, within the other bounds: exactly.
+
+        Returns:
+            None where no network keeps the other bounds.
+        """
+        macs, params = _whole(constraints.max_macs), _whole(constraints.max_params)
+        memory_bound = constraints.max_memory
+        values = None if memory_bound is None else math.floor(memory_bound / VALUE_BYTES)
+        match key:
+            case "max_macs":
+                return self._fewest_macs(params, values)
+            case "max_params":
+                return self._fewest_params(macs, values)
+            case "max_memory":
+                return self._least_memory(macs, params)
+
+    def most_macs(self, constraints: Constraints) -> Iterator[Path]:
+        """Networks with many MACs within the bounds on parameters and memory: the most but for those off the hull.
+
+        With a bound on memory there is one for each of a few divisions of it among activations and parameters.
+        """
+        bound = _whole(constraints.max_params)
+        if constraints.max_memory is None:
+            shares: Sequence[tuple[float, float | None]] = [(bound, None)]
+        else:
+            values = constraints.max_memory / VALUE_BYTES
+            shares = [(min(bound, values * (1 - share)), values * share) for share in SHARES]
+        for params, limit in shares:
+            found = self._hull(-1, 0, params, limit)[1]
+            if found is not None:
+                yield found
+
+    def _fewest_macs(self, params: float, values: int | None) -> Path | None:
+        """Branch and bound over the peak: where it is in a range, so much is left for parameters."""
+        if values is None:
+            return self._fewest(0, params, None)
+        leanest, best = self._fewest_params(math.inf, values), None
+        if leanest is None or leanest.params > params:
+            return None
+        ranges = [(0, values - leanest.params)]
+        while ranges:
+            low, high = ranges.pop()
+            found = self._fewest(0, min(params, values - low), high, below=best.macs if best else math.inf)
+            if found is None:
+                continue
+            if found.params + found.peak <= values:
+                best = found
+            else:  # its peak is above `low`, as its parameters leave room for `low`
+                ranges += [(low, found.peak - 1), (found.peak, high)]
+        return best
+
+    def _fewest_params(self, macs: float, values: int | None) -> Path | None:
+        found = self._fewest(1, macs, values)
+        while found and values is not None and found.params + found.peak > values:
+            found = self._fewest(
+                1, macs, values - found.params
+            )  # no network has fewer, so none has this peak
+        return found
+
+    def _least_memory(self, macs: float, params: float) -> Path | None:
+        best, limit = None, math.inf
+        while (found := self._fewest(1, macs, limit)) and found.params <= params:
+            if best is None or found.params + found.peak < best.params + best.peak:
+                best = found
+            # what is better has a lower peak than this one, which has the fewest parameters up to the limit
+            limit = min(found.peak - 1, best.params + best.peak - found.params - 1)
+        return best
+
+    def _fewest(
+        self, wanted: Literal[0, 1], bound: float, limit: float | None, below: float = math.inf
+    ) -> Path | None:
+        """Fewest MACs (0) or parameters (1), fewer than `below`, with a bound on the other and on the peak: exactly."""
+        over, under, weights = self._hull(1, wanted, bound, limit, below)
+        if under is None or over is None:
+            return None
+        if under is not over:  # between the hull and what was found there may be better ones
+            off_hull = self._off_hull(wanted, bound, limit, weights, min(below, under[wanted]))
+            under = off_hull or under
+        return under if under[wanted] < below else None
+
+    def _hull(
+        self, sign: int, wanted: Literal[0, 1], bound: float, limit: float | None, below: float = math.inf
+    ) -> tuple[Path | None, Path | None, tuple[int, int]]:
+        """Follow the hull of MACs against parameters to a bound on one of them (LARAC).
+
+        Args:
+            sign: 1 for the fewest of what is wanted, -1 for the most.
+            wanted: 0 for MACs, 1 for parameters.
+            bound: On the other.
+            limit: On the peak.
+            below: Only fewer of what is wanted are of use.
+
+        Returns:
+            The best beyond the bound and the best within it, which are the same where the bound does not bind, and
+            the weights of MACs and parameters that the hull has between the two. None within the bound where none is,
+            or none of use.
+        """
+        other: Literal[0, 1] = 1 if wanted == 0 else 0
+
+        def weights(of_wanted: int, of_other: int) -> tuple[int, int]:
+            return (sign * of_wanted, of_other) if wanted == 0 else (of_other, sign * of_wanted)
+
+        over = self.weighted(*weights(1, 0), limit)
+        if over is None or over[wanted] >= below:
+            return over, None, weights(1, 0)
+        if over[other] <= bound:
+            return over, over, weights(1, 0)
+        under = self.weighted(*weights(0, 1), limit)
+        if under is None or under[other] > bound:
+            return over, None, weights(0, 1)
+        while under[wanted] != over[wanted]:
+            slope = weights(over[other] - under[other], sign * (under[wanted] - over[wanted]))
+            between = self.weighted(*slope, limit)
+            if (
+                between
+                and below < math.inf
+                and _sum(slope, between) > slope[wanted] * (below - 1) + slope[other] * bound
+            ):
+                return over, None, slope
+            if between is None or _sum(slope, between) >= _sum(slope, under):
+                return over, under, slope
+            over, under = (over, between) if between[other] <= bound else (between, under)
+        return under, under, weights(1, 0)
+
+    def _off_hull(
+        self,
+        wanted: Literal[0, 1],
+        bound: float,
+        limit: float | None,
+        weights: tuple[int, int],
+        below: float,
+    ) -> Path | None:
+        best = None
+        solved = (self._solved(*pair, limit) for pair in (weights, (1, 0), (0, 1)))
+        for hull, macs, params in zip(*solved, strict=True):
+            if hull.value(hull.graph.start) < math.inf:
+                found = _labelled(hull, (macs, params), wanted, bound, below)
+                if found is not None:
+                    best, below = found, found[wanted]
+        return best
+
+    def _solved(self, macs_weight: int, params_weight: int, limit: float | None) -> list[Cheapest]:
+        most = math.inf if limit is None else limit
+        graphs = self._with_memory(limit is not None)
+        return [Cheapest(graph, macs_weight, params_weight, most) for graph in graphs]
+
+    def _with_memory(self, counts: bool) -> list[Graph]:
+        if counts not in self._graphs:
+            self._graphs[counts] = [
+                Graph(self._walk, width, self._depths, with_memory=counts) for width in self._embed_dims
+            ]
+        return self._graphs[counts]
+
+
+def _sum(weights: tuple[int, int], path: Path) -> int:
+    return weights[0] * path.macs + weights[1] * path.params
+
+
+def _whole(bound: float | None) -> float:
+    return math.inf if bound is None else math.floor(bound)
+
+
+class _Label(NamedTuple):
+    """A way from the start to a node."""
+
+    costs: tuple[int, int]
+    edge: Edge | None
+    before: "_Label | None"
+
+
+def _labelled(
+    hull: Cheapest, alone: tuple[Cheapest, Cheapest], wanted: int, bound: float, below: float
+) -> Path | None:
+    """The network with the fewest of what is wanted, below a number, with a bound on the other.
+
+    All ways that are not beaten in both are followed, layer by layer; one that cannot end within the bounds, be it by
+    MACs, by parameters, or by their sum weighted as on the hull, is given up. Few are left, as the hull is near.
+    """
+    graph, weights = hull.graph, (hull.macs_weight, hull.params_weight)
+    found: _Label | None = None
+    reached: dict[Node, list[_Label]] = {graph.start: [_Label((graph.macs, graph.params), None, None)]}
+    while reached:
+        following: dict[Node, list[_Label]] = {}
+        for node, labels in reached.items():
+            end, unbeaten = graph.end(node), _unbeaten(labels)
+            if end is not None and end <= hull.limit:
+                for label in unbeaten:
+                    if label.costs[wanted] < below and label.costs[1 - wanted] <= bound:
+                        found, below = label, label.costs[wanted]
+            most = (below - 1, bound) if wanted == 0 else (bound, below - 1)
+            budget = _dot(weights, most)
+            lowest = min(_dot(weights, label.costs) for label in unbeaten)
+            for edge in graph.edges(node, hull.limit):
+                macs, params, behind = edge.macs, edge.params, edge.following
+                if lowest + _dot(weights, (macs, params)) + hull.value(behind) > budget:
+                    continue
+                room = (most[0] - macs - alone[0].value(behind), most[1] - params - alone[1].value(behind))
+                total = budget - _dot(weights, (macs, params)) - hull.value(behind)
+                for label in unbeaten:
+                    costs = label.costs
+                    if costs[0] <= room[0] and costs[1] <= room[1] and _dot(weights, costs) <= total:
+                        way = _Label((costs[0] + macs, costs[1] + params), edge, label)
+                        following.setdefault(behind, []).append(way)
+        reached = following
+    return None if found is None else _path(found, graph)
+
+
+def _dot(weights: tuple[int, int], costs: tuple[float, float]) -> float:
+    return weights[0] * costs[0] + weights[1] * costs[1]
+
+
+def _unbeaten(labels: Iterable[_Label]) -> list[_Label]:
+    """Those than which no other has fewer or as many of both."""
+    kept: list[_Label] = []
+    for label in sorted(labels, key=lambda label: label.costs):
+        if not kept or label.costs[1] < kept[-1].costs[1]:
+            kept.append(label)
+    return kept
+
+
+def _path(label: _Label, graph: Graph) -> Path:
+    macs, params = label.costs
+    layers: list[LayerChoice] = []
+    while label.edge is not None and label.before is not None:
+        layers.insert(0, label.edge.choice)
+        label = label.before
+    path = Path(macs, params, 0, graph.embed_dim, tuple(layers))
+    if not graph.with_memory:
+        return path
+    peak = memory.peak_activation_bytes(path.architecture, graph.backbone) // VALUE_BYTES
+    return path._replace(peak=peak)
+
+
+def why_infeasible(extremes: Extremes, constraints: Constraints) -> str:
+    """That no architecture meets the bounds, and the least that is possible: of each alone, and within the others."""
+    alone, within = [], []
+    for key, _ in constraints.bounds():
+        found, kept = extremes.least(key, Constraints()), extremes.least(key, constraints)
+        assert found is not None, NOT_EMPTY
+        alone.append(f"{_amount(key, found):,} {UNITS[key]}")
+        if kept is not None:
+            within.append(f"{_amount(key, kept):,} {UNITS[key]}")
+    text = f"no architecture meets {constraints.text()}; the least possible is {' and '.join(alone)}"
+    if len(alone) > 1:
+        text += ", each without the other bounds"
+        text += f"; within the other bounds it is {' or '.join(within)}" if within else ""
+    return text
+
+
+def _amount(key: Bound, path: Path) -> int:
+    amounts = {"max_macs": path.macs, "max_params": path.params}
+    return amounts[key] if key in amounts else VALUE_BYTES * (path.params + path.peak)

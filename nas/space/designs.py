@@ -1,0 +1,147 @@
+"""Designs of the field as architectures of a search space: where a search starts from.
+
+A paper's design is a pattern over the layers. It is put on the widest and deepest network of the space, and becomes
+the nearest architecture that the space has: an operator that it lacks is left out, a token count is replaced by one
+that it has. Where hard bounds are broken, all sizes are taken lower, and what still breaks them is repaired.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from nas.arch import Architecture, AttentionKind, Hallucination, Reducer, is_square
+from nas.base import SearchSpaceError
+from nas.space.domain import LayerDomain
+from nas.space.genome import Genome
+
+Design = Literal["deit", "psvit", "dgssa_glad", "hmhsa_cffn", "castling", "uniform"]
+DESIGNS: tuple[str, ...] = get_args(Design)
+UNIFORM = (0.8, 0.6, 0.4, 0.2)  # shares of the way from the lowest to the highest size; 1 is `deit`
+SIZES = ("num_heads", "mlp_ratio")
+
+
+def known_designs(space: Genome, names: Sequence[str]) -> dict[str, Architecture]:
+    """Designs of the field as architectures of a space, within its hard bounds.
+
+    | name | design |
+    |---|---|
+    | `deit` | the plain ViT (arXiv 2012.12877): all layers dynamic, all tokens, full feed-forwards |
+    | `psvit` | PSViT (2108.03428): tokens pooled after 1/3 and 2/3 of the layers, every second layer shared |
+    | `dgssa_glad` | DGSSA + GLAD (2310.07664): the first third static, one `glad` in the middle |
+    | `hmhsa_cffn` | hMHSA + cFFN (2306.10875): half of the heads derived, feed-forwards of half rank |
+    | `castling` | Castling-ViT (2211.10526): linear-angular attention but in the last layer |
+    | `uniform` | the plain ViT with all sizes at the same share of their ranges: `uniform-1`, `uniform-2`, ... |
+
+    Args:
+        space: Where the architectures shall be.
+        names: Any of `DESIGNS`.
+
+    Returns:
+        By name, in the order of the names. Designs that become the same architecture are there once, by their
+        first name.
+
+    Raises:
+        SearchSpaceError: A name is not known.
+    """
+    if unknown := [name for name in names if name not in DESIGNS]:
+        problems = [f"seeds: {name!r} is not one of {', '.join(DESIGNS)}" for name in unknown]
+        raise SearchSpaceError(space.name, problems, hint="known designs: search_spaces/README.md")
+    drawn: dict[str, Architecture] = {}
+    for name in names:
+        if name == "uniform":
+            drawn |= {f"{name}-{i}": _uniform(space, share) for i, share in enumerate(UNIFORM, start=1)}
+        else:
+            drawn[name] = _design(space, name)
+    first = {architecture: name for name, architecture in reversed(drawn.items())}
+    return {name: architecture for name, architecture in drawn.items() if first[architecture] == name}
+
+
+def _design(space: Genome, name: str) -> Architecture:
+    """A design at the greatest sizes that keep the hard bounds, else repaired."""
+    sized = [_sized(space, name, share) for share in (1.0, *UNIFORM, 0.0)]
+    return next((a for a in sized if space.within_constraints(a)), space.repair(sized[0]))
+
+
+def _uniform(space: Genome, share: float) -> Architecture:
+    return space.repair(_sized(space, "uniform", share))
+
+
+def _sized(space: Genome, name: str, share: float) -> Architecture:
+    """A design with width, depth, heads and hidden width at a share of their ranges."""
+    depth = _at(space.depth, share)
+    wanted: dict[str, Any] = {"embed_dim": _at(space.embed_dim, share), "depth": depth}
+    for i, domain in enumerate(space.layers):
+        genes = _plain(domain, share) | _pattern(name, domain, i, depth, space.backbone.num_patches)
+        if name == "uniform":
+            genes["num_tokens"] = _at(domain.num_tokens, share)
+        wanted |= {f"layers.{i:02d}.{gene}": value for gene, value in genes.items()}
+    return space.nearest(wanted)
+
+
+def _plain(domain: LayerDomain, share: float) -> dict[str, Any]:
+    return {
+        "num_tokens": max(domain.num_tokens),
+        "reducer": domain.reducer[0],
+        "attention": _first(domain.attention, AttentionKind.DYNAMIC),
+        "hallucination_ratio": min(domain.hallucination_ratio),
+        "hallucination": domain.hallucination[0],
+        "ffn_rank": max(domain.ffn_rank),
+    } | {gene: _at(getattr(domain, gene), share) for gene in SIZES}
+
+
+def _pattern(name: str, domain: LayerDomain, i: int, depth: int, patches: int) -> dict[str, Any]:
+    """What a design wants of layer `i`, beside the plain ViT's genes."""
+    match name:
+        case "psvit":
+            starts = [0, max(1, round(depth / 3)), max(2, round(2 * depth / 3))]
+            stage = sum(start <= i for start in starts) - 1
+            shares = (i - starts[stage]) % 2 == 1
+            return {
+                "num_tokens": _tokens(domain, patches / 2**stage, on_grid=True),
+                "reducer": _first(domain.reducer, Reducer.POOL, Reducer.CONV_POOL),
+                "attention": _first(
+                    domain.attention, *[AttentionKind.SHARED] * shares, AttentionKind.DYNAMIC
+                ),
+            }
+        case "dgssa_glad":
+            late, static = i >= max(1, depth // 2), i < max(1, round(depth / 3))
+            return {
+                "num_tokens": _tokens(domain, patches / 4 if late else patches, on_grid=False),
+                "reducer": _first(domain.reducer, Reducer.GLAD),
+                "attention": _first(
+                    domain.attention, *[AttentionKind.STATIC] * static, AttentionKind.DYNAMIC
+                ),
+            }
+        case "hmhsa_cffn":
+            kinds = (Hallucination.MIX_CONV, Hallucination.MIX)
+            return {
+                "hallucination_ratio": _nearest_half(
+                    [r for r in domain.hallucination_ratio if r > 0] or [0.0]
+                ),
+                "hallucination": _first(domain.hallucination, *kinds),
+                "ffn_rank": _nearest_half([r for r in domain.ffn_rank if r < 1] or [1.0]),
+            }
+        case "castling":
+            linear = [AttentionKind.LINEAR] * (i < depth - 1)
+            return {"attention": _first(domain.attention, *linear, AttentionKind.DYNAMIC)}
+    return {}
+
+
+def _at(values: Sequence[Any], share: float) -> Any:
+    """The value at a share of the way from the lowest to the highest."""
+    return sorted(values)[round(share * (len(values) - 1))]
+
+
+def _first(values: Sequence[Any], *wanted: Any) -> Any:
+    """The first wanted value that there is, else any."""
+    return next((value for value in wanted if value in values), values[0])
+
+
+def _nearest_half(values: Sequence[float]) -> float:
+    return min(values, key=lambda value: (abs(value - 0.5), value))
+
+
+def _tokens(domain: LayerDomain, wanted: float, *, on_grid: bool) -> int:
+    """The count whose ratio to the wanted one is nearest to 1; on the grid, if there is one."""
+    squares = [n for n in domain.num_tokens if is_square(n)] if on_grid else []
+    return min(squares or domain.num_tokens, key=lambda n: (abs(math.log(n / wanted)), n))

@@ -1,0 +1,377 @@
+"""The YAML of a search space: its keys, what they may hold, and how they become a `SearchSpace`."""
+
+import copy
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+
+from nas.arch import AttentionKind, Backbone, Hallucination, Reducer, is_square
+from nas.base import SearchSpaceError
+from nas.settings import (
+    Document,
+    KeyPath,
+    Problem,
+    Section,
+    apply_settings,
+    check,
+    error_of,
+    scan_yaml,
+    shown,
+)
+from nas.space.constraints import Constraints
+from nas.space.designs import Design
+from nas.space.domain import GENES, LayerDomain, Rules
+
+HINT = "run `search.py check FILE` after editing; every key: search_spaces/README.md"
+MAX_DEPTH = 100
+ASSUMED_CLASSES = 1000  # ImageNet's; a stand-in until the data is known
+
+STAND_INS: dict[KeyPath, Any] = {  # for required keys that are wrong, so that the others can be checked
+    ("name",): "unnamed",
+    ("backbone",): {"image_size": 1, "patch_size": 1},
+    ("backbone", "image_size"): 1,
+    ("backbone", "patch_size"): 1,
+    ("embed_dim",): 1,
+    ("depth",): MAX_DEPTH,
+}
+LAYERWISE = {"layers", "overrides", "depth"}
+"""Keys that decide which choices hold for which layer."""
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise ValueError(f"names {shown(getattr(value, 'value', value))} twice")
+    return values
+
+
+def _read_classes(value: Any) -> int | None:
+    if value == "auto":
+        return None
+    if isinstance(value, int) and value >= 2:
+        return value
+    raise ValueError(f"must be a whole number of at least 2, or auto, got {shown(value)}")
+
+
+def _read_layers(value: Any) -> tuple[int | str, ...]:
+    """Layer numbers, with `first` and `last` left as they are until the depth is known."""
+    layers: list[int | str] = []
+    for part in _as_list(value):
+        span = re.fullmatch(r"(\d{1,9})\s*-\s*(\d{1,9})", part) if isinstance(part, str) else None
+        if part in ("first", "last") or (isinstance(part, int) and part >= 0):
+            layers.append(part)
+        elif span and int(span[1]) <= int(span[2]):
+            layers += range(int(span[1]), min(int(span[2]), MAX_DEPTH) + 1)
+        else:
+            raise ValueError(f"must be like 3, 0-1, first, last or [0, 2], got {shown(part)}")
+    if not layers:
+        raise ValueError("names no layer")
+    return tuple(layers)
+
+
+def _folder_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
+        raise ValueError(f"may hold only letters, digits and -_., as it names folders, got {shown(value)}")
+    return value
+
+
+Space = TypeVar("Space")
+Whole = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+_Choices = (Field(min_length=1), AfterValidator(_distinct), BeforeValidator(_as_list))
+
+
+class BackboneSection(Section):
+    """The part that is not searched."""
+
+    family: Literal["vit"] = "vit"
+    timm: str = ""
+    image_size: Whole
+    patch_size: Whole
+    in_chans: Literal[3] = 3
+    num_classes: Annotated[int | None, PlainValidator(_read_classes)] = None
+    head_dim: Whole = 64
+    class_token: bool = True
+
+
+class GeneSection(Section):
+    """Choices for the genes of layers; a gene left out has the plain ViT's value."""
+
+    num_tokens: Annotated[tuple[Whole, ...], *_Choices] | None = None
+    reducer: Annotated[tuple[Reducer, ...], *_Choices] | None = None
+    attention: Annotated[tuple[AttentionKind, ...], *_Choices] | None = None
+    hallucination_ratio: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], *_Choices] | None = None
+    hallucination: Annotated[tuple[Hallucination, ...], *_Choices] | None = None
+    num_heads: Annotated[tuple[Whole, ...], *_Choices] | None = None
+    ffn_rank: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], *_Choices] | None = None
+    mlp_ratio: Annotated[tuple[Positive, ...], *_Choices] | None = None
+
+
+class OverrideSection(GeneSection):
+    """Other choices for some layers."""
+
+    layers: Annotated[tuple[int | str, ...], PlainValidator(_read_layers)]
+
+
+class RuleSection(Section):
+    """Which sequences of layers are legal."""
+
+    max_shared: Annotated[int, Field(ge=0)] = Rules().max_shared
+    max_reductions: Annotated[int, Field(ge=0)] = Rules().max_reductions
+    static_after_reduction: bool = Rules().static_after_reduction
+
+
+class ConstraintSection(Section):
+    """Hard bounds."""
+
+    max_macs: Positive | None = None
+    max_params: Positive | None = None
+    max_memory: Positive | None = None
+    max_latency_ms: Positive | None = None
+    max_latency_ms_2: Positive | None = None
+    max_latency_ms_3: Positive | None = None
+    max_latency_ms_4: Positive | None = None
+
+
+class SpaceFile(Section):
+    """The whole file."""
+
+    name: Annotated[str, AfterValidator(_folder_name)]
+    backbone: BackboneSection
+    embed_dim: Annotated[tuple[Whole, ...], *_Choices]
+    depth: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_DEPTH)], ...], *_Choices]
+    layers: GeneSection = GeneSection()
+    overrides: Annotated[tuple[OverrideSection, ...], BeforeValidator(lambda value: value or ())] = ()
+    rules: RuleSection = RuleSection()
+    constraints: ConstraintSection = ConstraintSection()
+    seeds: Annotated[tuple[Design, ...], AfterValidator(_distinct), BeforeValidator(_as_list)] = get_args(
+        Design
+    )
+
+
+def build_space(text: str, source: str, settings: Sequence[str], build: Callable[..., Space]) -> Space:
+    """Make a search space from YAML text.
+
+    Args:
+        text: Of the file.
+        source: Its name in messages.
+        settings: Changes on top of it, such as `constraints.max_macs=2e6`.
+        build: Makes the space from its attributes; its SearchSpaceError names keys, here they get lines.
+
+    Returns:
+        What `build` returns.
+
+    Raises:
+        SearchSpaceError: Lists every problem with its line.
+    """
+    document, problems = scan_yaml(text, source)
+    document, found = apply_settings(document, settings)
+    problems += found
+    content, found = check(SpaceFile, document)
+    problems += found
+    hint, dropped = HINT, set[str]()
+    if content is None:
+        content, dropped = _without(document, found)
+    if content is not None:
+        problems += [
+            problem for needs, problem in _contradictions(content, document, dropped) if not needs & dropped
+        ]
+        if not problems:
+            try:
+                return build(**_attributes(content))
+            except SearchSpaceError as error:
+                hint = error.hint
+                for words in error.problems:
+                    key, _, rest = words.partition(": ")
+                    layer = re.match(r"layer (\d+): ", rest)
+                    path = _last_written(_layer_genes(content)[int(layer[1])]) if layer else (key,)
+                    problems.append(document.problem(path, rest))
+    raise error_of(source, problems, SearchSpaceError, hint=hint)
+
+
+def _without(document: Document, problems: Sequence[Problem]) -> tuple[SpaceFile | None, set[str]]:
+    """The file without the keys that are wrong, and these keys: what is left can still contradict itself."""
+    data, dropped = copy.deepcopy(document.data), set()
+    for problem in problems:
+        path = problem.path
+        while isinstance(path[-1], int) or not isinstance(_at(data, path[:-1]), dict):
+            path = path[:-1]
+        group = _at(data, path[:-1])
+        dropped.add(str(path[-1]))
+        if path in STAND_INS:
+            group[path[-1]] = copy.copy(STAND_INS[path])
+        elif path[:1] == ("overrides",) and path[2:] == ("layers",):
+            group["layers"] = "first"
+        else:
+            group.pop(path[-1], None)
+    if "backbone" in dropped:
+        dropped |= {"image_size", "patch_size", "head_dim"}
+    return check(SpaceFile, Document(document.source, data))[0], dropped
+
+
+def _at(data: Any, path: KeyPath) -> Any:
+    for part in path:
+        inside = range(len(data)) if isinstance(data, list) else data if isinstance(data, dict) else ()
+        data = data[part] if part in inside else None
+    return data
+
+
+class _Gene(NamedTuple):
+    """The choices that hold for one gene of one layer, and where they are written (nowhere: a default)."""
+
+    values: tuple[Any, ...]
+    path: KeyPath = ()
+
+
+def _layer_genes(content: SpaceFile) -> list[dict[str, _Gene]]:
+    """For every layer, the choices after all overrides."""
+    backbone = content.backbone
+    plain = {
+        "num_tokens": _Gene(((backbone.image_size // backbone.patch_size) ** 2,)),
+        "reducer": _Gene((Reducer.POOL,)),
+        "attention": _Gene((AttentionKind.DYNAMIC,)),
+        "hallucination_ratio": _Gene((0.0,)),
+        "hallucination": _Gene((Hallucination.COPY,)),
+        "num_heads": _Gene((max(1, max(content.embed_dim) // backbone.head_dim),)),
+        "ffn_rank": _Gene((1.0,)),
+        "mlp_ratio": _Gene((4.0,)),
+    }
+    genes = [plain | _written(content.layers, ("layers",)) for _ in range(max(content.depth))]
+    for k, override in enumerate(content.overrides):
+        for i in _numbers(override.layers, content.depth):
+            if i < len(genes):
+                genes[i] |= _written(override, ("overrides", k))
+    return genes
+
+
+def _written(section: GeneSection, path: KeyPath) -> dict[str, _Gene]:
+    values = {gene: getattr(section, gene) for gene in GENES}
+    return {gene: _Gene(chosen, (*path, gene)) for gene, chosen in values.items() if chosen is not None}
+
+
+def _last_written(genes: dict[str, _Gene]) -> KeyPath:
+    """The last group that says something of a layer."""
+    group = max((gene.path[:2] for gene in genes.values() if gene.path), default=("layers",))
+    return group if group[0] == "overrides" else ("layers",)
+
+
+def _numbers(layers: Sequence[int | str], depths: Sequence[int]) -> set[int]:
+    """Layer numbers; `last` is every layer that ends a network of some depth."""
+    named = {"first": {0}, "last": {depth - 1 for depth in depths}}
+    return set().union(*(named[part] if isinstance(part, str) else {part} for part in layers))
+
+
+def _contradictions(
+    content: SpaceFile, document: Document, dropped: set[str]
+) -> Iterator[tuple[set[str], Problem]]:
+    """Problems between keys, each with the keys it was concluded from."""
+
+    def at(path: KeyPath, text: str) -> Problem:
+        return document.problem(document.existing(path), text)
+
+    size, patch = content.backbone.image_size, content.backbone.patch_size
+    side, too_much = divmod(size, patch)
+    grid = None if too_much or {"image_size", "patch_size"} & dropped else side
+    if too_much:
+        legal = ", ".join(str(patch * n) for n in (side, side + 1) if n)
+        text = f"{size} is not a multiple of patch_size {patch}; nearest legal: {legal}"
+        yield {"image_size", "patch_size"}, at(("backbone", "image_size"), text)
+    for k, override in enumerate(content.overrides):
+        beyond = [i for i in _numbers(override.layers, content.depth) if i >= max(content.depth)]
+        if beyond:
+            text = f"there is no layer {min(beyond)}; layers are 0 to {max(content.depth) - 1}"
+            yield {"depth"}, at(("overrides", k, "layers"), text)
+    sections: dict[KeyPath, GeneSection] = {("layers",): content.layers}
+    sections |= {("overrides", k): override for k, override in enumerate(content.overrides)}
+    tokens_are_legal, genes = True, _layer_genes(content)
+    for section, written in sections.items():
+        any_count = _glad_may_reduce(genes, (*section, "num_tokens"))
+        for i, n in enumerate(written.num_tokens or ()):
+            if grid is not None and n > grid**2:
+                tokens_are_legal = False
+                yield set(), at((*section, "num_tokens", i), f"{n} is more than the {grid**2} patches")
+            elif not is_square(n) and not any_count:
+                tokens_are_legal = False
+                yield {"reducer"}, at((*section, "num_tokens", i), _not_square(n, grid))
+        for gene in ("mlp_ratio", "ffn_rank"):
+            for i, ratio in enumerate(getattr(written, gene) or ()):
+                widths = [w for w in content.embed_dim if abs(w * ratio - round(w * ratio)) > 1e-6]
+                if widths:
+                    text = f"{ratio:g} x embed_dim {', '.join(map(str, widths))} is not whole"
+                    yield {"embed_dim"}, at((*section, gene, i), text)
+    if tokens_are_legal and grid is not None:
+        yield from _growing_tokens(genes, grid**2, at)
+    if set(genes[0]["attention"].values) == {AttentionKind.SHARED}:
+        text = "layer 0 has no layer before it to share with (C1); allow dynamic, static or linear"
+        yield {"attention", *LAYERWISE}, at(genes[0]["attention"].path, text)
+    for path in dict.fromkeys(layer["hallucination_ratio"].path for layer in genes):
+        concerned = [layer for layer in genes if layer["hallucination_ratio"].path == path]
+        ratio = max(concerned[0]["hallucination_ratio"].values)
+        if ratio > 0 and all(layer["num_heads"].values == (1,) for layer in concerned):
+            text = f"{ratio:g} needs at least 2 heads, but num_heads is 1 wherever it applies (C6)"
+            yield {"num_heads", "head_dim", "embed_dim", *LAYERWISE}, at(path, text)
+
+
+def _glad_may_reduce(genes: Sequence[dict[str, _Gene]], path: KeyPath) -> bool:
+    """Whether `glad`, which leaves any number of tokens, runs by a layer whose tokens are written at `path`."""
+    concerned = [i for i, layer in enumerate(genes) if layer["num_tokens"].path == path]
+    reducers = (layer["reducer"].values for layer in genes[: max(concerned, default=len(genes)) + 1])
+    return any(Reducer.GLAD in values for values in reducers)
+
+
+def _not_square(num_tokens: int, side: int | None) -> str:
+    """What is wrong with a token count on a grid of `side` x `side` patches (None: unknown)."""
+    root = math.isqrt(num_tokens)
+    nearest = [str(n**2) for n in (root, root + 1) if side is None or n <= side]
+    return f"{num_tokens} is not a square number; nearest legal: {', '.join(nearest)}, or reducer glad (C10)"
+
+
+def _growing_tokens(
+    genes: Sequence[dict[str, _Gene]], patches: int, at: Any
+) -> Iterator[tuple[set[str], Problem]]:
+    arriving = patches
+    for i, layer in enumerate(genes):
+        values, path = layer["num_tokens"]
+        legal = [n for n in values if n <= arriving]
+        if not legal:
+            written = shown(list(values)) if path else f"num_tokens is left out, so {values[0]}"
+            text = (
+                f"layer {i}: {written} is more than the {arriving} of layer {i - 1}; tokens never grow (C11)"
+            )
+            yield {"num_tokens", *LAYERWISE}, at(path or genes[i - 1]["num_tokens"].path, text)
+            return
+        arriving = max(legal)
+
+
+def _attributes(content: SpaceFile) -> dict[str, Any]:
+    backbone = content.backbone
+    return {
+        "name": content.name,
+        "backbone": Backbone(
+            family=backbone.family,
+            timm=backbone.timm,
+            image_size=backbone.image_size,
+            patch_size=backbone.patch_size,
+            in_chans=backbone.in_chans,
+            num_classes=backbone.num_classes or ASSUMED_CLASSES,
+            head_dim=backbone.head_dim,
+            class_token=backbone.class_token,
+        ),
+        "embed_dim": content.embed_dim,
+        "depth": content.depth,
+        "layers": tuple(
+            LayerDomain(**{gene: choices.values for gene, choices in layer.items()})
+            for layer in _layer_genes(content)
+        ),
+        "constraints": Constraints(**content.constraints.model_dump()),
+        "rules": Rules(**content.rules.model_dump()),
+        "seeds": content.seeds,
+        "num_classes_from_data": backbone.num_classes is None,
+    }

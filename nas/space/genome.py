@@ -1,0 +1,260 @@
+"""`Genome`: a search space as flat parameters; what they decode to is always legal.
+
+Domains of genes over a fixed backbone, with rules between layers and hard bounds. What reads, draws and describes
+spaces takes this; `SearchSpace` adds a file, a size and draws.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from nas.arch import Architecture, AttentionKind, Backbone, LayerChoice, hallucinated_heads
+from nas.base import ArchitectureError, SearchSpaceError
+from nas.space.bounds import Extremes, why_infeasible
+from nas.space.constraints import Bound, Constraints, used
+from nas.space.domain import GENES, LayerDomain, Rules
+from nas.space.walk import Walk, why_empty
+
+Value = int | float | str
+COST_ORDER = {
+    value: rank
+    for values in (
+        ("shared", "static", "linear", "dynamic"),
+        ("pool", "conv_pool", "glad"),
+        ("copy", "mix", "mix_conv"),
+    )
+    for rank, value in enumerate(values)
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Genome:
+    """The legal architectures over one backbone, and the flat parameters that stand for them.
+
+    Attributes:
+        name: Names the run folders.
+        backbone: The fixed part.
+        embed_dim: Widths to choose from.
+        depth: Numbers of layers to choose from.
+        layers: Domains of layer 0 up to the greatest depth.
+        constraints: Hard bounds.
+        rules: Which sequences of layers are legal.
+
+    Raises:
+        SearchSpaceError: The domains contradict each other, or no architecture meets the constraints.
+    """
+
+    name: str
+    backbone: Backbone
+    embed_dim: tuple[int, ...]
+    depth: tuple[int, ...]
+    layers: tuple[LayerDomain, ...]
+    constraints: Constraints = field(default_factory=Constraints)
+    rules: Rules = field(default_factory=Rules)
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if not problems and (empty := why_empty(self.walk, min(self.depth))):
+            problems.append(f"layers: {empty}")
+        if problems:
+            raise SearchSpaceError(self.name, problems, hint="every key: search_spaces/README.md")
+        if self._smallest is None:
+            text = f"constraints: {why_infeasible(self._extremes, self.constraints)}"
+            raise SearchSpaceError(self.name, [text], hint="raise the bound, or allow cheaper choices")
+
+    def _problems(self) -> Iterator[str]:
+        for key in ("embed_dim", "depth"):
+            values = getattr(self, key)
+            if not values or len(set(values)) != len(values) or min(values) < 1:
+                yield f"{key}: needs one or more different positive numbers, got {list(values)}"
+        if self.depth and len(self.layers) != max(self.depth):
+            yield f"layers: {len(self.layers)} domains for a greatest depth of {max(self.depth)}"
+        for i, domain in enumerate(self.layers):
+            for gene in GENES:
+                values = getattr(domain, gene)
+                if not values:
+                    yield f"layers.{i}.{gene}: needs at least one choice"
+                elif len(set(values)) != len(values):
+                    yield f"layers.{i}.{gene}: {list(values)} names a choice twice"
+                for value in values:
+                    try:
+                        LayerChoice(**{"num_tokens": 1, "num_heads": 1, "mlp_ratio": 1.0, gene: value})
+                    except ArchitectureError as error:
+                        yield f"layers.{i}.{gene}: {error.message.removeprefix('layer choice: ')}"
+            for n in domain.num_tokens:
+                if n > self.backbone.num_patches:
+                    yield f"layers.{i}.num_tokens: {n} is more than the {self.backbone.num_patches} patches"
+            for width, gene in product(self.embed_dim, ("mlp_ratio", "ffn_rank")):
+                for ratio in getattr(domain, gene):
+                    if abs(width * ratio - round(width * ratio)) > 1e-6:
+                        yield f"layers.{i}.{gene}: {ratio} x embed_dim {width} is not whole"
+
+    @cached_property
+    def walk(self) -> Walk:
+        """The legal sequences of layers."""
+        return Walk(self.backbone, self.layers, self.rules)
+
+    @cached_property
+    def _extremes(self) -> Extremes:
+        return Extremes(self.walk, self.embed_dim, self.depth)
+
+    @cached_property
+    def _smallest(self) -> Architecture | None:
+        found = self._extremes.least("max_macs", self.constraints)
+        return found.architecture if found and self.within_constraints(found.architecture) else None
+
+    def smallest(self) -> Architecture:
+        """The architecture with the fewest MACs within the constraints."""
+        assert self._smallest is not None, "checked at construction"
+        return self._smallest
+
+    def _used(self, key: Bound, architecture: Architecture) -> int:
+        return used(key, architecture, self.backbone)
+
+    def within_constraints(self, architecture: Architecture) -> bool:
+        """Whether MACs, parameters and memory keep the hard bounds."""
+        return self.excess(architecture) == 0
+
+    def excess(self, architecture: Architecture) -> float:
+        """By what share MACs, parameters and memory, together, exceed the hard bounds; 0 within them."""
+        return self.constraints.excess(architecture, self.backbone)
+
+    def __contains__(self, architecture: object) -> bool:
+        return isinstance(architecture, Architecture) and not self.why_not(architecture)
+
+    def why_not(self, architecture: Architecture) -> list[str]:
+        """Every reason why an architecture is not in the space; empty when it is."""
+        reasons = []
+        if architecture.embed_dim not in self.embed_dim:
+            reasons.append(f"embed_dim {architecture.embed_dim} is not one of {list(self.embed_dim)}")
+        if architecture.depth not in self.depth:
+            return [*reasons, f"depth {architecture.depth} is not one of {list(self.depth)}"]
+        if illegal := self.walk.why_not(architecture.layers):
+            return [*reasons, illegal]
+        if not reasons and not self.within_constraints(architecture):
+            reasons.append(f"it breaks the constraints: {self.constraints.text()}")
+        return reasons
+
+    # --- flat parameters ------------------------------------------------------------------------------------
+
+    def choices(self) -> dict[str, tuple[Value, ...]]:
+        """Flat parameters, such as `layers.07.attention`, and their values; the same for all."""
+        return self._choices
+
+    @cached_property
+    def _choices(self) -> dict[str, tuple[Value, ...]]:
+        flat: dict[str, tuple[Value, ...]] = {"embed_dim": self.embed_dim, "depth": self.depth}
+        for i, domain in enumerate(self.layers):
+            for gene in GENES:
+                flat[f"layers.{i:02d}.{gene}"] = tuple(_plain(value) for value in getattr(domain, gene))
+        return flat
+
+    @cached_property
+    def choices_cheap_first(self) -> dict[str, list[Value]]:
+        """Flat parameters, and their values from the cheapest to the most costly."""
+        return {name: sorted(values, key=price(name)) for name, values in self._choices.items()}
+
+    def encode(self, architecture: Architecture) -> dict[str, Value]:
+        """Flat parameters that decode to `architecture`; genes without effect get their first value.
+
+        Raises:
+            ArchitectureError: It is not in this space; names the reasons.
+        """
+        if reasons := self.why_not(architecture):
+            raise ArchitectureError(f"not in space {self.name}: " + "; ".join(reasons))
+        return self.encode_unbounded(architecture)
+
+    def encode_unbounded(self, architecture: Architecture) -> dict[str, Value]:
+        """`encode` for an architecture that may break the constraints, but no other rule of the space."""
+        params = {name: values[0] for name, values in self.choices().items()}
+        params |= {"embed_dim": architecture.embed_dim, "depth": architecture.depth}
+        provider = architecture.layers[0]
+        for i, layer in enumerate(architecture.layers):
+            prefix = f"layers.{i:02d}."
+            params |= {prefix + gene: _plain(v) for gene in GENES if (v := getattr(layer, gene)) is not None}
+            if layer.attention is not AttentionKind.SHARED:
+                provider = layer
+            params[prefix + "hallucination_ratio"] = self._spelled_ratio(i, layer, provider)
+            params[prefix + "ffn_rank"] = next(
+                rank
+                for rank in self.layers[i].ffn_rank
+                if replace(layer, ffn_rank=rank).ffn_rank == layer.ffn_rank
+            )
+        return params
+
+    def _spelled_ratio(self, i: int, layer: LayerChoice, provider: LayerChoice) -> float:
+        """The first value of the gene that stands for a layer's hallucinated heads, where it has an effect."""
+        ratios = self.layers[i].hallucination_ratio
+        heads = {ratio: hallucinated_heads(layer.num_heads, ratio) for ratio in ratios}
+        if layer.attention is AttentionKind.DYNAMIC or layer.num_hallucinated:
+            return next(ratio for ratio in ratios if heads[ratio] == layer.num_hallucinated)
+        if layer.attention is AttentionKind.SHARED and provider.num_hallucinated:
+            return next(ratio for ratio in ratios if heads[ratio] != provider.num_hallucinated)
+        return ratios[0]
+
+    def decode(self, params: Mapping[str, Any]) -> Architecture:
+        """The architecture that flat parameters stand for, repaired where they contradict each other.
+
+        Always in the space: a value that is illegal where it stands is replaced (tokens by the next lower
+        legal count, a shared layer without provider by a dynamic one, ...), and where the hard constraints
+        are broken, genes are moved to the smallest architecture's, as few as suffice. Parameters with one
+        choice may be left out.
+
+        Raises:
+            ArchitectureError: A name or a value is not one of the space's.
+        """
+        problems = [f"unknown parameter {name!r}" for name in params if name not in self.choices()]
+        wanted: dict[str, Value] = {}
+        for name, values in self.choices().items():
+            value = params.get(name, values[0] if len(values) == 1 else None)
+            if value not in values:
+                problems.append(f"{name}: {value!r} is not one of {list(values)}")
+            else:
+                wanted[name] = value
+        if problems:
+            raise ArchitectureError(
+                "decode: " + "; ".join(problems), hint="names and values: SearchSpace.choices()"
+            )
+        return self.repair(self.nearest(wanted))
+
+    def nearest(self, wanted: Mapping[str, Value]) -> Architecture:
+        """The nearest legal architecture to a value for every parameter; constraints do not count."""
+        depth = int(wanted["depth"])
+        if not self.walk.count(self.walk.start, depth):
+            depth = next(d for d in self.depth if self.walk.count(self.walk.start, d))
+        genes = [tuple(wanted[name] for name in self._names[i]) for i in range(depth)]
+        return Architecture(embed_dim=int(wanted["embed_dim"]), layers=self.walk.nearest(genes))
+
+    @cached_property
+    def _names(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(f"layers.{i:02d}.{gene}" for gene in GENES) for i in range(len(self.layers)))
+
+    def repair(self, architecture: Architecture) -> Architecture:
+        """Move few genes, in a fixed mixed order, to the smallest architecture's until the bounds hold."""
+        if self.within_constraints(architecture):
+            return architecture
+        small, params = self.encode_unbounded(self.smallest()), self.encode_unbounded(architecture)
+        order = sorted(params, key=lambda name: hashlib.sha256(name.encode()).digest())
+
+        def moved(count: int) -> Architecture:
+            return self.nearest(params | {name: small[name] for name in order[:count]})
+
+        low, high = 0, len(order)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.within_constraints(moved(middle)) else (middle, high)
+        repaired = moved(high)
+        return repaired if self.within_constraints(repaired) else self.smallest()
+
+
+def price(name: str) -> Any:
+    """A sort key that puts the cheap values of a gene first."""
+    sign = -1 if name.endswith("hallucination_ratio") else 1
+    return lambda value: COST_ORDER[value] if isinstance(value, str) else sign * value
+
+
+def _plain(value: Any) -> Value:
+    return str(value.value) if hasattr(value, "value") else value

@@ -1,0 +1,376 @@
+"""Cheapest networks of a search space: exact walks that add up MACs and parameters and limit the peak of memory.
+
+Networks are paths over the layers. What shared layers take from their provider costs memory, and how much depends on
+what they take, so the provider says what it hands on, and the path owes it until a layer has taken it.
+
+Counts of memory are values (4 bytes each in fp32) of one image, as in `nas.memory`.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from nas.arch import Architecture, AttentionKind, Backbone, LayerChoice, LayerContext, cost, memory
+from nas.space.walk import State, Walk, with_feed_forward
+
+MAPS, LOGITS = 1, 2
+"""What a provider may hand on; both is their sum."""
+
+
+class Node(NamedTuple):
+    """The layers chosen so far, as far as later ones depend on them.
+
+    Attributes:
+        state: That of the walk.
+        taken: What the layers behind a provider take of it; 0: the next layer does not share.
+        owed: What of this no layer has taken yet.
+        provided: Values alive for it.
+    """
+
+    state: State
+    taken: int = 0
+    owed: int = 0
+    provided: int = 0
+
+
+def alone(state: State) -> State:
+    """A state behind which nothing is shared."""
+    return state._replace(heads=0, hallucinated=0, shares_left=0)
+
+
+class Group(NamedTuple):
+    """The structures of a layer that lead to the same node.
+
+    Attributes:
+        following: This node.
+        tokens: Of the layer.
+        exported: Values that it hands on.
+        structures: (MACs, parameters, most values beside what is held and provided, structure).
+    """
+
+    following: Node
+    tokens: int
+    exported: int
+    structures: list[tuple[int, int, int, LayerChoice]]
+
+
+class Path(NamedTuple):
+    """A network with its costs.
+
+    Attributes:
+        macs: Per image.
+        params: Parameters.
+        peak: Most values of images and activations alive at once; 0 where memory does not count.
+        embed_dim: Its width.
+        layers: Its choices.
+    """
+
+    macs: int
+    params: int
+    peak: int
+    embed_dim: int
+    layers: tuple[LayerChoice, ...]
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network as a value."""
+        return Architecture(embed_dim=self.embed_dim, layers=self.layers)
+
+
+class Edge(NamedTuple):
+    """One choice for a layer: its costs and the node behind it."""
+
+    macs: int
+    params: int
+    following: Node
+    choice: LayerChoice
+
+
+class Graph:
+    """The networks of one width; what it has found once, it keeps.
+
+    Args:
+        walk: The legal sequences of layers.
+        embed_dim: The width.
+        depths: Numbers of layers with which a network may end.
+        with_memory: Whether memory counts; without, all peaks are 0 and the graph is smaller.
+    """
+
+    def __init__(self, walk: Walk, embed_dim: int, depths: Sequence[int], *, with_memory: bool) -> None:
+        self.walk, self.embed_dim, self.depths = walk, embed_dim, frozenset(depths)
+        self.backbone: Backbone = walk.backbone
+        self.with_memory = with_memory
+        self.start = Node(walk.start)
+        self.macs, self.params = cost.outside_macs_params(embed_dim, self.backbone)
+        self.before = memory.values_before(embed_dim, self.backbone) if with_memory else 0
+        self._free: dict[State, list[Group]] = {}
+        self._sharing: dict[Node, list[Group]] = {}
+        self._most: dict[State, int] = {}
+        self._feed_forwards: dict[tuple[int, int], list[tuple[int, int, int, tuple[float, float]]]] = {}
+
+    def held(self, state: State) -> int:
+        """Values alive throughout the next layer, beside what is provided."""
+        return memory.held_values(state.arriving, self.embed_dim, self.backbone) if self.with_memory else 0
+
+    def end(self, node: Node) -> int | None:
+        """Most values behind the last layer; None where no network ends."""
+        if node.owed or node.state.layer not in self.depths:
+            return None
+        if not self.with_memory:
+            return 0
+        return memory.values_after(node.state.arriving, node.provided, self.embed_dim, self.backbone)
+
+    def groups(self, node: Node) -> Iterator[list[Group]]:
+        """The choices for the next layer: those that do not share, then those that do."""
+        if node.state.layer < max(self.depths):
+            if not node.owed:
+                yield self.free(node.state)
+            if node.taken:
+                if node not in self._sharing:
+                    self._sharing[node] = self._grouped(self._shared(node))
+                yield self._sharing[node]
+
+    def free(self, state: State) -> list[Group]:
+        """The choices that do not share."""
+        state = alone(state)
+        if state not in self._free:
+            self._free[state] = self._grouped(self._not_shared(state))
+        return self._free[state]
+
+    def most(self, state: State) -> int:
+        """Most values of any choice that does not share, beside what is held."""
+        state = alone(state)
+        if state not in self._most:
+            own = [0, *(s[2] for group in self.free(state) for s in group.structures)]
+            hidden = [
+                group.exported + feed_forward[2]
+                for group in self.free(state)
+                for feed_forward in self.feed_forwards(state.layer, group.tokens)
+            ]
+            self._most[state] = max(own + hidden)
+        return self._most[state]
+
+    def feed_forwards(self, layer: int, tokens: int) -> list[tuple[int, int, int, tuple[float, float]]]:
+        """(MACs, parameters, most values, (mlp_ratio, ffn_rank)) of a layer of so many tokens."""
+        key = (layer, tokens)
+        if key not in self._feed_forwards:
+            found = []
+            for pair in self.walk.feed_forwards(layer):
+                sizes = (*pair, tokens, self.embed_dim, self.backbone)
+                values = memory.feed_forward_values(*sizes) if self.with_memory else 0
+                found.append((*cost.feed_forward_macs_params(*sizes), values, pair))
+            self._feed_forwards[key] = found
+        return self._feed_forwards[key]
+
+    def edges(self, node: Node, limit: float) -> Iterator[Edge]:
+        """Every choice for the next layer whose peak keeps a limit."""
+        room = limit - self.held(node.state) - node.provided
+        for groups in self.groups(node):
+            for group in groups:
+                for macs, params, values, structure in group.structures:
+                    if values > room:
+                        continue
+                    for more, more_params, hidden, pair in self.feed_forwards(node.state.layer, group.tokens):
+                        if hidden + group.exported <= room:
+                            choice = with_feed_forward(structure, *pair)
+                            yield Edge(macs + more, params + more_params, group.following, choice)
+
+    def _shared(self, node: Node) -> Iterator[tuple[Node, LayerChoice, LayerContext]]:
+        for choice, state in self.walk.options(node.state):
+            if choice.attention is not AttentionKind.SHARED:
+                continue
+            takes = LOGITS if choice.num_hallucinated else MAPS
+            if takes & node.taken:
+                owed = node.owed & ~takes if self.with_memory else 0
+                taken = node.taken if state.shares_left else 0
+                context = LayerContext(tokens_before=node.state.arriving, on_grid=state.on_grid)
+                if not owed or taken:
+                    yield Node(state, taken, owed, node.provided), choice, context
+
+    def _not_shared(self, before: State) -> Iterator[tuple[Node, LayerChoice, LayerContext]]:
+        for choice, state in self.walk.options(before):
+            if choice.attention is AttentionKind.SHARED:
+                continue
+            for exports in self._exports(choice) if state.shares_left else (0,):
+                context = LayerContext(
+                    tokens_before=before.arriving,
+                    on_grid=state.on_grid,
+                    exports_maps=bool(exports & MAPS),
+                    exports_logits=bool(exports & LOGITS),
+                )
+                provided = memory.exported_values(choice, context, self.backbone) if self.with_memory else 0
+                yield Node(state if exports else alone(state), exports, exports, provided), choice, context
+
+    def _exports(self, choice: LayerChoice) -> tuple[int, ...]:
+        if not self.with_memory:
+            return (0, MAPS + LOGITS)
+        return (0, MAPS, LOGITS, MAPS + LOGITS) if choice.num_hallucinated else (0, MAPS)
+
+    def _grouped(self, choices: Iterator[tuple[Node, LayerChoice, LayerContext]]) -> list[Group]:
+        grouped: dict[tuple[Node, int, int], Group] = {}
+        for following, choice, context in choices:
+            exported = values = 0
+            if self.with_memory:
+                exported = memory.exported_values(choice, context, self.backbone)
+                values = memory.token_values(choice, context, self.embed_dim, self.backbone)
+            macs, params = cost.token_macs_params(choice, context, self.embed_dim, self.backbone)
+            key = (following, choice.num_tokens, exported)
+            group = grouped.setdefault(key, Group(*key, []))
+            group.structures.append((macs, params, values, choice))
+        return list(grouped.values())
+
+
+class _Rest(NamedTuple):
+    """The best way from a node to the end; `peak` is the most values from there on."""
+
+    value: float
+    macs: int
+    params: int
+    peak: int
+    choice: LayerChoice | None
+    rest: "_Rest | None"
+
+
+class _FeedForward(NamedTuple):
+    """The best feed-forward of a layer; `peak` is beside what is held, provided and exported."""
+
+    value: float
+    peak: int
+    macs: int
+    params: int
+    pair: tuple[float, float]
+
+
+class Cheapest:
+    """The least weighted sums of MACs and parameters from every node to the end, exactly.
+
+    Among equal sums the one that comes first. Negative weights ask for the greatest.
+
+    Args:
+        graph: The networks.
+        macs_weight: Of every MAC.
+        params_weight: Of every parameter.
+        limit: Most values that may be alive at once.
+    """
+
+    def __init__(self, graph: Graph, macs_weight: int, params_weight: int, limit: float) -> None:
+        self.graph, self.macs_weight, self.params_weight, self.limit = (
+            graph,
+            macs_weight,
+            params_weight,
+            limit,
+        )
+        self._found: dict[Node, _Rest | None] = {}
+        self._free: dict[tuple[State, float], _Rest | None] = {}
+        self._feed_forwards: dict[tuple[int, int, float], _FeedForward | None] = {}
+
+    def path(self) -> Path | None:
+        """The best network; None where no network keeps the limit."""
+        found = self.rest(self.graph.start) if self.graph.before <= self.limit else None
+        if found is None:
+            return None
+        layers, step = [], found
+        while step.rest is not None and step.choice is not None:
+            layers.append(step.choice)
+            step = step.rest
+        return Path(
+            found.macs + self.graph.macs,
+            found.params + self.graph.params,
+            max(found.peak, self.graph.before),
+            self.graph.embed_dim,
+            tuple(layers),
+        )
+
+    def value(self, node: Node) -> float:
+        """Least weighted sum of what is still to come; infinite where no network goes on from here."""
+        found = self.rest(node)
+        return math.inf if found is None else found.value
+
+    def rest(self, node: Node) -> _Rest | None:
+        """The best way from a node to the end, if any."""
+        if node not in self._found:
+            end = self.graph.end(node)
+            ways = [_Rest(0, 0, 0, end, None, None)] if end is not None and end <= self.limit else []
+            held = self.graph.held(node.state) + node.provided
+            for i, groups in enumerate(self.graph.groups(node)):
+                free = i == 0 and not node.owed
+                way = self._best_free(node.state, held) if free else self._best(groups, node.state, held)
+                if way is not None and way.rest is not None:
+                    ways.append(way._replace(peak=max(held + way.peak, way.rest.peak)))
+            self._found[node] = min(ways, key=lambda way: (way.value, way.peak), default=None)
+        return self._found[node]
+
+    def _best_free(self, state: State, held: int) -> _Rest | None:
+        """`_best` of what does not share: the same for all nodes of a state that leave as much room."""
+        state = alone(state)
+        key = (state, min(self.limit - held, self.graph.most(state)))
+        if key not in self._free:
+            self._free[key] = self._best(self.graph.free(state), state, held)
+        return self._free[key]
+
+    def _best(self, groups: Sequence[Group], state: State, held: int) -> _Rest | None:
+        """The best next layer; its `peak` is that of this layer, beside what is held."""
+        room, best, order = self.limit - held, None, (math.inf, math.inf)
+        macs_weight, params_weight = self.macs_weight, self.params_weight
+        for group in groups:
+            rest = self.rest(group.following)
+            if rest is None:
+                continue
+            hidden = self._feed_forward(state.layer, group.tokens, room - group.exported)
+            if hidden is None:
+                continue
+            behind, inner = rest.value + hidden.value, group.exported + hidden.peak
+            for macs, params, values, structure in group.structures:
+                value = behind + macs_weight * macs + params_weight * params
+                if values > room or value > order[0]:
+                    continue
+                local = max(values, inner)
+                if (value, max(held + local, rest.peak)) < order:
+                    order = (value, max(held + local, rest.peak))
+                    best = (rest, hidden, macs, params, local, structure)
+        if best is None:
+            return None
+        rest, hidden, macs, params, local, structure = best
+        choice = with_feed_forward(structure, *hidden.pair)
+        macs, params = macs + hidden.macs + rest.macs, params + hidden.params + rest.params
+        return _Rest(order[0], macs, params, local, choice, rest)
+
+    def _feed_forward(self, layer: int, tokens: int, room: float) -> "_FeedForward | None":
+        key = (layer, tokens, room)
+        if key not in self._feed_forwards:
+            fitting = (
+                _FeedForward(
+                    self.macs_weight * macs + self.params_weight * params, values, macs, params, pair
+                )
+                for macs, params, values, pair in self.graph.feed_forwards(layer, tokens)
+                if values <= room
+            )
+            self._feed_forwards[key] = min(fitting, default=None)
+        return self._feed_forwards[key]
+
+
+def most_values(graph: Graph) -> int:
+    """The most that parameters and the peak of activations come to, together."""
+    params = Cheapest(graph, 0, -1, math.inf)
+    found: dict[Node, float] = {}
+
+    def with_peak(node: Node) -> float:
+        """Most parameters still to come and the peak from here on, which is that of one layer."""
+        if node not in found:
+            end, held = graph.end(node), graph.held(node.state) + node.provided
+            ways: list[float] = [] if end is None else [end]
+            for group in (group for groups in graph.groups(node) for group in groups):
+                if params.rest(group.following) is None:
+                    continue
+                feed_forwards = graph.feed_forwards(node.state.layer, group.tokens)
+                widest = max(own for _, own, _, _ in feed_forwards)
+                later = widest + with_peak(group.following)
+                rest = held - params.value(group.following)
+                fullest = group.exported + max(own + values for _, own, values, _ in feed_forwards)
+                for _, own, values, _ in group.structures:
+                    ways.append(own + max(later, rest + max(widest + values, fullest)))
+            found[node] = max(ways, default=-math.inf)
+        return found[node]
+
+    before = graph.before - params.value(graph.start)
+    return graph.params + int(max(with_peak(graph.start), before))

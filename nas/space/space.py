@@ -1,0 +1,141 @@
+"""`SearchSpace`: every legal architecture, as domains of genes over a fixed backbone."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas.arch import Architecture
+from nas.base import SearchSpaceError
+from nas.settings import read_text
+from nas.space import sampling
+from nas.space.designs import DESIGNS
+from nas.space.domain import GENES, Rules
+from nas.space.file import build_space
+from nas.space.genome import Genome
+from nas.space.sampling import largest_within
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace(Genome):
+    """All legal architectures over one backbone: a `Genome` that can be read from a file, counted and drawn from.
+
+    Attributes:
+        seeds: Known designs that a search starts from (`known_designs`); they change nothing of the space.
+        num_classes_from_data: Whether `backbone.num_classes` is a stand-in until the data is known.
+
+    Raises:
+        SearchSpaceError: The domains contradict each other, or no architecture meets the constraints.
+    """
+
+    seeds: tuple[str, ...] = DESIGNS
+    num_classes_from_data: bool = False
+
+    def _problems(self) -> Iterator[str]:
+        yield from super()._problems()
+        for seed in self.seeds:
+            if seed not in DESIGNS:
+                yield f"seeds: {seed!r} is not one of {', '.join(DESIGNS)}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # what is cached is made anew elsewhere
+
+    # --- reading and identity -------------------------------------------------------------------------------
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "SearchSpace":
+        """Read a space from a file; every key is documented in search_spaces/README.md.
+
+        Raises:
+            SearchSpaceError: Lists every problem with its line.
+        """
+        return read_space(path)
+
+    def with_num_classes(self, num_classes: int) -> "SearchSpace":
+        """The same space for a classifier of `num_classes`."""
+        backbone = replace(self.backbone, num_classes=num_classes)
+        return replace(self, backbone=backbone, num_classes_from_data=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of the space's content."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values of what decides which architectures exist."""
+        return {
+            "name": self.name,
+            "backbone": self.backbone.to_dict(),
+            "embed_dim": list(self.embed_dim),
+            "depth": list(self.depth),
+            "layers": [{gene: list(getattr(domain, gene)) for gene in GENES} for domain in self.layers],
+            "constraints": self.constraints.to_dict(),
+            "rules": {f.name: getattr(self.rules, f.name) for f in fields(Rules)},
+        }
+
+    # --- size and extremes ----------------------------------------------------------------------------------
+
+    def size(self) -> int:
+        """Number of distinct architectures, before the hard constraints."""
+        return len(self.embed_dim) * sum(self.walk.count(self.walk.start, depth) for depth in self.depth)
+
+    @cached_property
+    def _largest(self) -> Architecture:
+        return largest_within(self, self._extremes)
+
+    def largest(self) -> Architecture:
+        """The most MACs; under constraints, an architecture that no change of one gene makes larger."""
+        return self._largest
+
+    def macs_range(self) -> tuple[int, int]:
+        """Fewest and most MACs per image."""
+        return self._used("max_macs", self.smallest()), self._used("max_macs", self.largest())
+
+    def params_range(self) -> tuple[int, int]:
+        """Fewest and most parameters of a subnet, before the hard constraints."""
+        return self._extremes.params_range()
+
+    def memory_range(self) -> tuple[int, int]:
+        """Fewest and most bytes that a subnet needs to run one image in fp32, before the hard constraints."""
+        return self._extremes.memory_range()
+
+    # --- drawing --------------------------------------------------------------------------------------------
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """Draw uniformly from the space (under constraints: at most 32 draws, then the last one repaired)."""
+        return sampling.sample(self, rng)
+
+    def sample_stratified(self, rng: np.random.Generator) -> Architecture:
+        """Draw an architecture whose MACs are spread evenly over the space's range."""
+        return sampling.sample_near(self, rng.uniform(*self.macs_range()), rng)
+
+    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """Draw a neighbour: one gene changed, the rest repaired. The same one where it has no neighbour."""
+        return sampling.mutate(self, architecture, rng)
+
+
+def read_space(path: str | Path, settings: Sequence[str] = ()) -> SearchSpace:
+    """Read a search space.
+
+    Args:
+        path: The YAML file.
+        settings: Changes on top of it, such as `constraints.max_macs=2e6`.
+
+    Raises:
+        SearchSpaceError: Lists every problem with its line.
+    """
+    return parse_space(read_text(path, SearchSpaceError), str(path), settings)
+
+
+def parse_space(text: str, source: str, settings: Sequence[str] = ()) -> SearchSpace:
+    """Make a search space from YAML text; `source` is the file's name in messages.
+
+    Raises:
+        SearchSpaceError: Lists every problem with its line.
+    """
+    return build_space(text, source, settings, SearchSpace)

@@ -1,0 +1,352 @@
+"""Which choices may follow which: walks over the layers with the state that later layers depend on.
+
+Every count, draw and repair of a `SearchSpace` is such a walk, so nothing is drawn and thrown away.
+The feed-forward of a layer is free of the others, so walks go over *structures*, the choices without it, and
+multiply.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from itertools import product
+from typing import Any, NamedTuple
+
+from nas.arch import (
+    AttentionKind,
+    Backbone,
+    Hallucination,
+    LayerChoice,
+    Reducer,
+    hallucinated_heads,
+    is_square,
+)
+from nas.base import ArchitectureError, format_choices
+from nas.space.domain import GENES, PLAIN, LayerDomain, Rules
+
+DECIDED_IN_ORDER = (  # a gene is repaired to what the ones before it leave possible
+    "num_tokens",
+    "reducer",
+    "attention",
+    "num_heads",
+    "hallucination_ratio",
+    "hallucination",
+)
+
+
+class State(NamedTuple):
+    """What the layers chosen so far leave to the next one.
+
+    Attributes:
+        layer: About to be chosen.
+        arriving: Patch tokens.
+        on_grid: Whether these lie on their square grid.
+        heads: Of the maps that could be shared; 0: none.
+        hallucinated: How many of these heads are derived.
+        shares_left: Layers that may still share these maps.
+        reductions_left: Layers that may still reduce.
+    """
+
+    layer: int
+    arriving: int
+    on_grid: bool
+    heads: int
+    hallucinated: int
+    shares_left: int
+    reductions_left: int
+
+
+MOST_REASONS = 3  # for which a message says that a space is empty
+
+Option = tuple[LayerChoice, State]
+"""A legal structure (a choice whose feed-forward is that of `PLAIN`) and the state that it leaves."""
+
+
+class Walk:
+    """The legal sequences of layers of some domains over one backbone; what it has found once, it keeps."""
+
+    def __init__(self, backbone: Backbone, layers: Sequence[LayerDomain], rules: Rules) -> None:
+        self.backbone, self.layers, self.rules = backbone, layers, rules
+        patches = backbone.num_patches
+        self.start = State(0, patches, True, 0, 0, 0, self._reductions(0, patches, rules.max_reductions))
+        self._options: dict[State, tuple[Option, ...]] = {}
+        self._alive: dict[tuple[State, int], tuple[Option, ...]] = {}
+        self._counts: dict[tuple[State, int], int] = {}
+        self._nearest: dict[tuple[Any, ...], tuple[LayerChoice, State]] = {}
+
+    def options(self, state: State) -> tuple[Option, ...]:
+        """Legal structures in a state, distinct and canonical. Some may lead nowhere."""
+        if state not in self._options:
+            self._options[state] = tuple(dict.fromkeys(self._enumerate(state)))
+        return self._options[state]
+
+    def feed_forwards(self, layer: int) -> tuple[tuple[float, float], ...]:
+        """The distinct (mlp_ratio, ffn_rank) of a layer."""
+        return feed_forwards(self.layers[layer])
+
+    def _enumerate(self, state: State) -> Iterator[Option]:
+        domain = self.layers[state.layer]
+        for tokens in domain.num_tokens:
+            reduced = tokens < state.arriving
+            if tokens > state.arriving or (reduced and not state.reductions_left):
+                continue
+            for reducer in domain.reducer if reduced else (None,):
+                pooled = reducer is not None and reducer is not Reducer.GLAD
+                if pooled and not (state.on_grid and is_square(tokens)):
+                    continue
+                on_grid = state.on_grid and reducer is not Reducer.GLAD
+                for kind, heads, ratio, variant in self._attention(domain, state, tokens, on_grid):
+                    choice = LayerChoice(
+                        num_tokens=tokens,
+                        reducer=reducer,
+                        attention=kind,
+                        hallucination_ratio=ratio,
+                        hallucination=variant,
+                        num_heads=heads,
+                        **PLAIN,
+                    )
+                    yield choice, self._after(state, choice, on_grid)
+
+    def _attention(
+        self, domain: LayerDomain, state: State, tokens: int, on_grid: bool
+    ) -> Iterator["AttentionChoice"]:
+        """The attention that the rules leave to a layer of so many tokens."""
+        shareable = state.shares_left > 0 and tokens == state.arriving
+        provider = (state.heads, state.hallucinated) if shareable else (0, 0)
+        for found in attention_choices(domain, *provider):
+            if found[0] is AttentionKind.STATIC and not self.may_be_static(tokens, on_grid):
+                continue
+            if found[0] is AttentionKind.LINEAR and not self.linear_pays(tokens):
+                continue
+            yield found
+
+    def may_be_static(self, tokens: int, on_grid: bool) -> bool:
+        """Whether a layer of so many patch tokens may have static maps (C7)."""
+        return on_grid and (self.rules.static_after_reduction or tokens == self.backbone.num_patches)
+
+    def linear_pays(self, tokens: int) -> bool:
+        """Whether linear attention over so many patch tokens is the cheaper one (C8)."""
+        return tokens + self.backbone.num_prefix_tokens > self.backbone.head_dim + 4
+
+    def _after(self, state: State, choice: LayerChoice, on_grid: bool) -> State:
+        """The state behind a choice; what no later layer can make use of is left out of it."""
+        following, reductions = state.layer + 1, state.reductions_left - (choice.reducer is not None)
+        heads = hallucinated = left = 0
+        shares = following < len(self.layers) and AttentionKind.SHARED in self.layers[following].attention
+        if shares and choice.attention is AttentionKind.DYNAMIC:
+            heads, hallucinated, left = choice.num_heads, choice.num_hallucinated, self.rules.max_shared
+        elif shares and choice.attention is AttentionKind.SHARED:
+            heads, hallucinated, left = state.heads, state.hallucinated, state.shares_left - 1
+        if not left:
+            heads = hallucinated = 0
+        reductions = self._reductions(following, choice.num_tokens, reductions)
+        return State(following, choice.num_tokens, on_grid, heads, hallucinated, left, reductions)
+
+    def _reductions(self, layer: int, tokens: int, left: int) -> int:
+        """Reductions left, or as many as later layers have lower counts to reduce to."""
+        lower = {n for domain in self.layers[layer:] for n in domain.num_tokens if n < tokens}
+        return min(left, len(lower))
+
+    def count(self, state: State, depth: int) -> int:
+        """Sequences from a state to the end of `depth` layers."""
+        if state.layer == depth:
+            return 1
+        key = (state, depth)
+        if key not in self._counts:
+            behind = sum(self.count(following, depth) for _, following in self.options(state))
+            self._counts[key] = behind * len(self.feed_forwards(state.layer))
+        return self._counts[key]
+
+    def alive(self, state: State, depth: int) -> tuple[Option, ...]:
+        """The options of a state that lead to a complete sequence."""
+        key = (state, depth)
+        if key not in self._alive:
+            self._alive[key] = tuple(o for o in self.options(state) if self.count(o[1], depth))
+        return self._alive[key]
+
+    def why_not(self, layers: Sequence[LayerChoice]) -> str:
+        """Why a sequence is not legal: the first rule that a choice breaks; empty when none is broken."""
+        state = self.start
+        for i, layer in enumerate(layers):
+            following = dict(self.options(state)).get(structure_of(layer))
+            if following is None or (layer.mlp_ratio, layer.ffn_rank) not in self.feed_forwards(i):
+                return f"layer {i}: {broken_rule(self, state, layer)}"
+            state = following
+        return ""
+
+    def nearest(self, wanted: Sequence[tuple[Any, ...]]) -> tuple[LayerChoice, ...]:
+        """The sequence for wanted genes, one tuple a layer in the order of `GENES`, repaired where illegal.
+
+        Left to right, gene by gene: a value that cannot be had becomes its nearest legal one (tokens the next
+        lower count, an impossible kind of attention a dynamic one).
+        """
+        depth, state, layers = len(wanted), self.start, []
+        for genes in wanted:
+            key = (state, depth, genes)
+            if key not in self._nearest:
+                named = dict(zip(GENES, genes, strict=True))
+                structure, following = _nearest(self.alive(state, depth), named)
+                layer = with_feed_forward(structure, named["mlp_ratio"], named["ffn_rank"])
+                self._nearest[key] = (layer, following)
+            choice, state = self._nearest[key]
+            layers.append(choice)
+        return tuple(layers)
+
+
+AttentionChoice = tuple[AttentionKind, int, float, Hallucination | None]
+"""(kind, heads, hallucination ratio, variant) of a layer."""
+
+
+def attention_choices(domain: LayerDomain, heads: int, hallucinated: int) -> Iterator[AttentionChoice]:
+    """Every attention that a layer may have behind a provider of so many heads; 0: no provider."""
+    for kind in domain.attention:
+        if kind is AttentionKind.SHARED:
+            if heads in domain.num_heads:
+                for ratio in domain.hallucination_ratio:
+                    again = hallucinated_heads(heads, ratio) == hallucinated > 0
+                    for variant in domain.hallucination if again else (None,):
+                        yield kind, heads, hallucinated / heads if again else 0.0, variant
+            continue
+        for own in domain.num_heads:
+            if kind is not AttentionKind.DYNAMIC:
+                yield kind, own, 0.0, None
+                continue
+            for ratio in domain.hallucination_ratio:
+                derived = hallucinated_heads(own, ratio)
+                for variant in domain.hallucination if derived else (None,):
+                    yield kind, own, derived / own, variant
+
+
+@lru_cache(maxsize=4096)
+def feed_forwards(domain: LayerDomain) -> tuple[tuple[float, float], ...]:
+    """The distinct (mlp_ratio, ffn_rank) of a domain: ranks that save nothing are 1."""
+    made = (
+        LayerChoice(num_tokens=1, num_heads=1, mlp_ratio=ratio, ffn_rank=rank)
+        for ratio in domain.mlp_ratio
+        for rank in domain.ffn_rank
+    )
+    return tuple(dict.fromkeys((layer.mlp_ratio, layer.ffn_rank) for layer in made))
+
+
+@lru_cache(maxsize=65536)
+def with_feed_forward(structure: LayerChoice, mlp_ratio: float, ffn_rank: float) -> LayerChoice:
+    """A structure with a feed-forward."""
+    return replace(structure, mlp_ratio=mlp_ratio, ffn_rank=ffn_rank)
+
+
+def structure_of(layer: LayerChoice) -> LayerChoice:
+    """A choice without its feed-forward."""
+    return with_feed_forward(layer, **PLAIN)
+
+
+def _nearest(options: Sequence[Option], wanted: Mapping[str, Any]) -> Option:
+    """The option that agrees with the wanted genes, each in turn, or has the nearest legal value."""
+    remaining = list(options)
+    for gene in DECIDED_IN_ORDER:
+        legal = list(dict.fromkeys(getattr(choice, gene) for choice, _ in remaining))
+        if len(legal) > 1:
+            goal = wanted[gene]
+            if gene == "hallucination_ratio":
+                first = remaining[0][0]
+                goal = hallucinated_heads(first.num_heads, goal) / first.num_heads
+                if first.attention is AttentionKind.SHARED and goal not in legal:
+                    goal = 0.0
+            value = goal if goal in legal else _fallback(gene, goal, legal)
+            remaining = [option for option in remaining if getattr(option[0], gene) == value]
+    return remaining[0]
+
+
+def _fallback(gene: str, goal: Any, legal: Sequence[Any]) -> Any:
+    if gene == "num_tokens":
+        lower = [value for value in legal if value <= goal]
+        return max(lower) if lower else min(legal)
+    if isinstance(legal[0], str) or legal[0] is None:
+        return AttentionKind.DYNAMIC if AttentionKind.DYNAMIC in legal else legal[0]
+    return min(legal, key=lambda value: (abs(value - goal), value))
+
+
+def broken_rule(walk: Walk, state: State, layer: LayerChoice) -> str:
+    """The rule by which a choice is not legal in a state; empty when it is legal."""
+    domain, rules = walk.layers[state.layer], walk.rules
+    kind, tokens, arriving = layer.attention, layer.num_tokens, state.arriving
+    genes = ("num_tokens", "reducer", "attention", "num_heads", "mlp_ratio", "hallucination")
+    wrong = [
+        f"{gene} {value} is not one of {format_choices(getattr(domain, gene))}"
+        for gene in genes
+        if (value := getattr(layer, gene)) is not None and value not in getattr(domain, gene)
+    ]
+    if not wrong and (layer.mlp_ratio, layer.ffn_rank) not in walk.feed_forwards(state.layer):
+        wrong.append(f"ffn_rank {layer.ffn_rank:g} is not one of {format_choices(domain.ffn_rank)}")
+    derived = {hallucinated_heads(layer.num_heads, ratio) for ratio in domain.hallucination_ratio}
+    may_derive = kind is AttentionKind.DYNAMIC or layer.num_hallucinated > 0
+    if may_derive and layer.num_hallucinated not in derived:
+        ratios = format_choices(domain.hallucination_ratio)
+        wrong.append(f"hallucination_ratio {layer.hallucination_ratio:g} is not one of {ratios} (C6)")
+    if wrong:
+        return "; ".join(wrong)
+    if tokens > arriving:
+        return f"num_tokens grows from {arriving} to {tokens} (C11)"
+    if (layer.reducer is not None) != (tokens < arriving):
+        return "a reducer is present exactly where num_tokens falls"
+    if tokens < arriving and not state.reductions_left:
+        return f"tokens are reduced more than {rules.max_reductions} times (C12)"
+    if layer.reducer in (Reducer.POOL, Reducer.CONV_POOL) and not state.on_grid:
+        return f"{layer.reducer} needs the grid that an earlier glad dissolved (C10)"
+    if kind is AttentionKind.SHARED:
+        return _nothing_shared(walk, state, layer)
+    on_grid = state.on_grid and layer.reducer is not Reducer.GLAD
+    if kind is AttentionKind.STATIC and not walk.may_be_static(tokens, on_grid):
+        where = "a glad" if not on_grid else "a reduction; allow it by rules.static_after_reduction"
+        return f"static behind {where} (C7)"
+    if kind is AttentionKind.LINEAR and not walk.linear_pays(tokens):
+        count = tokens + walk.backbone.num_prefix_tokens
+        return f"linear attention pays from {walk.backbone.head_dim + 5} tokens on, here are {count} (C8)"
+    return ""
+
+
+def _nothing_shared(walk: Walk, state: State, layer: LayerChoice) -> str:
+    most = walk.rules.max_shared
+    if layer.num_tokens < state.arriving:
+        return f"tokens fall from {state.arriving} to {layer.num_tokens}, so no maps can be shared (C2)"
+    if not most:
+        return "shared needs a rules.max_shared of at least 1 (C4)"
+    if not state.shares_left:
+        text = f"shared needs a dynamic layer before it, with at most {most - 1} shared ones in between"
+        return f"{text} (C1, C4, C5)"
+    if layer.num_heads != state.heads:
+        return f"{layer.num_heads} heads share the maps of {state.heads} (C3)"
+    if not layer.num_hallucinated and state.hallucinated:
+        ratios = format_choices(walk.layers[state.layer].hallucination_ratio)
+        return f"hallucination_ratio {ratios} derives the shared maps anew, never takes them as they are (C6)"
+    return ""
+
+
+def why_empty(walk: Walk, depth: int) -> str:
+    """Why no sequence of so many layers is legal: the first layer that cannot be had, and what forbids it."""
+    states = {walk.start}
+    for layer in range(depth):
+        following = {after for state in states for _, after in walk.options(state)}
+        if not following:
+            reasons = dict.fromkeys(reason for state in sorted(states) for reason in _reasons(walk, state))
+            return f"layer {layer}: no choice is legal: " + "; ".join(list(reasons)[:MOST_REASONS])
+        states = following
+    return ""
+
+
+def _reasons(walk: Walk, state: State) -> Iterator[str]:
+    domain = walk.layers[state.layer]
+    mlp_ratio, ffn_rank = walk.feed_forwards(state.layer)[0]
+    for tokens, kind, heads in product(domain.num_tokens, domain.attention, domain.num_heads):
+        for reducer in domain.reducer if tokens < state.arriving else (None,):
+            try:
+                choice = LayerChoice(
+                    num_tokens=tokens,
+                    reducer=reducer,
+                    attention=kind,
+                    num_heads=heads,
+                    ffn_rank=ffn_rank,
+                    mlp_ratio=mlp_ratio,
+                )
+            except ArchitectureError as error:
+                yield error.message.removeprefix("layer choice: ")
+            else:
+                yield broken_rule(walk, state, choice)

@@ -1,0 +1,126 @@
+"""A bundle that differs from the searched network or its row of the table is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bundles import (
+    export,
+    point_of,
+    small_subnet,
+)
+
+from nas.base.errors import ExportError
+from nas.bundle.bundle import verify_bundle
+from nas.model.families.vit import Subnet
+
+
+@pytest.fixture
+def small() -> Subnet:
+    return small_subnet()
+
+
+@pytest.fixture
+def two_formats(small: Subnet, tmp_path: Path) -> Path:
+    export(small, tmp_path / "b", formats=("timm", "pt2"))
+    return tmp_path / "b"
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "message"),
+    [
+        ("params", lambda n: n + 1, "timm: .* parameters, the table has"),
+        ("macs", lambda n: n + 1, "FLOPs counted, the table's .* MACs make"),
+        ("digest", lambda _: "0123456789ab", "the table 0123456789ab"),
+        ("params", lambda n: 4 * n, r"model\.safetensors: .* bytes for .* fp32 parameters"),
+    ],
+)
+def test_a_table_that_differs_leaves_nothing_behind(
+    key: str, wrong: Callable[[Any], Any], message: str, small: Subnet, tmp_path: Path
+) -> None:
+    point = point_of(small)
+    with pytest.raises(ExportError, match=message):
+        export(small, tmp_path / "b", point=point | {key: wrong(point[key])})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_differences_are_listed_at_once(small: Subnet, tmp_path: Path) -> None:
+    point = point_of(small)
+    with pytest.raises(ExportError, match="3 differences") as caught:
+        export(
+            small,
+            tmp_path / "b",
+            point=point | {"macs": 1, "params": point["params"] - 1, "digest": "f" * 12},
+        )
+    assert "1 MACs make 2" in caught.value.message
+
+
+def test_a_file_that_changes_while_it_is_written_is_noticed(small: Subnet, tmp_path: Path) -> None:
+    def tamper(step: str) -> None:
+        if step == "timm: reload and compare":
+            (path,) = tmp_path.glob(".b.*.partial/model.safetensors")
+            path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+
+    with pytest.raises(ExportError, match=r"model\.safetensors: the content is not what was written"):
+        export(small, tmp_path / "b", on_step=tamper)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_gives_nan_is_not_exported(small: Subnet, tmp_path: Path) -> None:
+    with torch.no_grad():
+        small.head.bias[0] = float("nan")
+    with pytest.raises(ExportError, match="timm: logits differ by nan at batch size 1"):
+        export(small, tmp_path / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def rewrite(directory: Path, file: str, change: Callable[[Any], Any]) -> None:
+    path = directory / file
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def test_verify_sees_weights_that_differ_between_formats(
+    small: Subnet, two_formats: Path, tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        small.head.bias[0] += 0.25
+    export(small, tmp_path / "other")
+    content = (tmp_path / "other" / "model.safetensors").read_bytes()
+    (two_formats / "model.safetensors").write_bytes(content)
+    facts = json.loads((tmp_path / "other" / "metrics.json").read_text())["formats"]["timm"]
+    rewrite(two_formats, "metrics.json", lambda t: t | {"formats": t["formats"] | {"timm": facts}})
+
+    with pytest.raises(ExportError, match=r"pt2: logits differ by 0\.25 at batch size 1, allowed are 0"):
+        verify_bundle(two_formats)
+    assert (two_formats / "model.pt2").exists()
+
+
+def test_verify_loads_no_file_that_somebody_else_wrote(two_formats: Path) -> None:
+    (two_formats / "model.pt2").write_bytes(b"not a model")
+    (two_formats / "config.json").unlink()
+    with pytest.raises(ExportError) as caught:
+        verify_bundle(two_formats)
+    assert "model.pt2: the content is not what was written" in caught.value.message
+    assert "config.json: missing" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "metrics.json").unlink(),
+        lambda folder: (folder / "architecture.json").write_text("{}"),
+        lambda folder: (folder / "metrics.json").write_text("[1"),
+        lambda folder: rewrite(folder, "metrics.json", lambda t: t | {"schema_version": 99}),
+        lambda folder: rewrite(folder, "metrics.json", lambda t: t | {"formats": {}}),
+        lambda folder: rewrite(folder, "metrics.json", lambda t: t | {"formats": {"tflite": {}}}),
+        lambda folder: rewrite(folder, "metrics.json", lambda t: t | {"macs": "many"}),
+        lambda folder: rewrite(folder, "metrics.json", lambda t: t | {"backbone": {"image_size": 16}}),
+    ],
+)
+def test_verify_refuses_a_damaged_bundle(damage: Callable[[Path], None], two_formats: Path) -> None:
+    damage(two_formats)
+    with pytest.raises(ExportError, match="no bundle, or a damaged one"):
+        verify_bundle(two_formats)

@@ -1,0 +1,36 @@
+"""The model card says what was measured, in which unit, and where it comes from."""
+
+from pathlib import Path
+
+import yaml
+from bundles import CLASS_TOKEN, EVERY_OPERATOR, export, point_of, small_subnet, subnet_of
+
+from nas.arch import cost
+
+
+def test_the_model_card_states_numbers_units_and_origin(tmp_path: Path) -> None:
+    export(subnet_of(EVERY_OPERATOR, CLASS_TOKEN), tmp_path / "my_vit")
+    card = (tmp_path / "my_vit" / "README.md").read_text()
+    front_matter = yaml.safe_load(card.split("---")[1])
+    assert (front_matter["library_name"], front_matter["license"]) == ("timm", "apache-2.0")
+    macs = cost.macs(EVERY_OPERATOR, CLASS_TOKEN)
+    for text in (
+        "# my_vit",
+        EVERY_OPERATOR.digest,
+        "| top-1 | 91.25 | 88 to 93.5 | % | search split, 144 images |",
+        f"| MACs | {macs:,} |",
+        f"| FLOPs | {2 * macs:,} | | FLOPs/image | 2 x MACs |",
+        "| latency | 1.5 | 1.4 to 1.6 | ms/batch | torch-cpu, batch size 64, threads 1 |",
+        "mean 0.4, 0.5, 0.6 and standard deviation 0.2, 0.25, 0.3",
+        "python search.py run tiny.yaml",
+        "optimistic",
+    ):
+        assert text in card, text
+
+
+def test_a_test_result_is_on_the_card(tmp_path: Path) -> None:
+    small = small_subnet()
+    point = point_of(small) | {"test_top1": 88.5, "test_top1_ci": [85.0, 91.0], "test_images": 359}
+    export(small, tmp_path / "b", point=point)
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert "| top-1, test | 88.5 | 85 to 91 | % | test split, 359 images, fp32 |" in card

@@ -1,0 +1,348 @@
+"""Law 1 for files: what is exported is what was searched, bit for bit; a folder is whole or not there."""
+
+import copy
+import json
+import re
+import sys
+from pathlib import Path
+
+import factories
+import numpy as np
+import pytest
+import timm
+import torch
+from bundles import (
+    CLASS_TOKEN,
+    EVERY_OPERATOR,
+    MEAN,
+    MEAN_POOL,
+    OPERATORS_MEAN_POOLED,
+    ROOT,
+    STD,
+    export,
+    images_for,
+    logits_of,
+    point_of,
+    run_python,
+    small_subnet,
+    subnet_of,
+)
+
+from nas.arch import cost
+from nas.arch.architecture import Architecture, LayerChoice
+from nas.arch.backbone import Backbone
+from nas.base.errors import ConfigError, ExportError, RunError
+from nas.bundle.bundle import ExportReport, verify_bundle
+from nas.model.families.vit import Subnet
+from nas.model.layers.feed_forward import add_branches
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportReport, list[str]]:
+    """All formats of a network with every operator, and the steps that were announced."""
+    steps: list[str] = []
+    directory = tmp_path_factory.mktemp("exports") / "my_vit"
+    subnet = subnet_of(EVERY_OPERATOR, CLASS_TOKEN)
+    return export(subnet, directory, formats=("onnx", "timm", "pt2"), on_step=steps.append), steps
+
+
+@pytest.fixture(scope="module")
+def bundle(exported: tuple[ExportReport, list[str]]) -> Path:
+    return exported[0].directory
+
+
+@pytest.fixture
+def small() -> Subnet:
+    return small_subnet()
+
+
+def check_report(report: ExportReport, architecture: Architecture, backbone: Backbone) -> None:
+    assert [row.format for row in report.formats] == ["timm", "pt2", "onnx"]
+    assert report.digest == architecture.digest
+    for row in report.formats:
+        assert set(row.max_delta) == {1, 2, 7}
+        assert max(row.max_delta.values()) <= (1e-4 if row.format == "onnx" else 0)
+        assert row.size_bytes == (report.directory / row.file).stat().st_size
+        assert row.size_bytes > 0.9 * 4 * cost.params(architecture, backbone)
+        assert row.seconds > 0
+
+
+@pytest.mark.slow
+def test_every_operator_survives_every_format(exported: tuple[ExportReport, list[str]]) -> None:
+    report, steps = exported
+    check_report(report, EVERY_OPERATOR, CLASS_TOKEN)
+    assert [step.split(":")[0] for step in steps] == ["timm", "pt2", "onnx"] * 2
+
+
+@pytest.mark.slow
+def test_mean_pooled_networks_export_silently(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    subnet = subnet_of(OPERATORS_MEAN_POOLED, MEAN_POOL)
+    report = export(subnet, tmp_path / "b", formats=("timm", "pt2", "onnx"))
+    check_report(report, OPERATORS_MEAN_POOLED, MEAN_POOL)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_every_random_architecture_reloads_bit_for_bit(tmp_path: Path) -> None:
+    backbone = factories.backbone()
+    images = images_for(backbone)
+    for i, architecture in enumerate(factories.distinct_architectures(6, seed=5)):
+        subnet = subnet_of(architecture, backbone, seed=i)
+        directory = tmp_path / architecture.digest
+        export(subnet, directory, mean=[0.5], std=[0.5])
+        reloaded = timm.create_model(f"local-dir:{directory}", pretrained=True).eval()
+        assert torch.equal(logits_of(reloaded, images), logits_of(subnet, images))
+
+
+def test_a_bundle_holds_what_it_says(bundle: Path) -> None:
+    names = {path.name for path in bundle.iterdir()}
+    assert names == {
+        "architecture.json", "metrics.json", "provenance.json", "README.md",
+        "config.json", "model.safetensors", "model.pt2", "model.onnx",
+    }  # fmt: skip
+    assert {path.stat().st_mode & 0o777 for path in bundle.iterdir()} == {0o644}
+    assert bundle.stat().st_mode & 0o777 == 0o755
+    assert Architecture.from_json((bundle / "architecture.json").read_text()) == EVERY_OPERATOR
+
+    table = json.loads((bundle / "metrics.json").read_text())
+    macs = cost.macs(EVERY_OPERATOR, CLASS_TOKEN)
+    assert (table["digest"], table["macs"], table["flops"]) == (EVERY_OPERATOR.digest, macs, 2 * macs)
+    assert table["preprocessing"]["mean"] == list(MEAN)
+    assert table["formats"]["pt2"]["max_delta"] == {"1": 0.0, "2": 0.0, "7": 0.0}
+    assert json.loads((bundle / "provenance.json").read_text())["seed"] == 3
+
+
+def test_no_file_names_a_path_of_the_machine_that_wrote_it(bundle: Path) -> None:
+    for path in bundle.iterdir():
+        content = path.read_bytes()
+        assert str(ROOT).encode() not in content, path.name
+        assert b"site-packages" not in content, path.name
+
+
+def test_a_bundle_has_no_second_copy_beside_it(bundle: Path) -> None:
+    assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
+
+
+def test_timm_finds_preprocessing_and_class_names(bundle: Path) -> None:
+    model = timm.create_model(f"local-dir:{bundle}", pretrained=True)
+    config = timm.data.resolve_model_data_config(model)
+    assert config["input_size"] == (3, 32, 32)
+    assert (tuple(config["mean"]), tuple(config["std"])) == (MEAN, STD)
+    assert (config["interpolation"], config["crop_pct"]) == ("bicubic", 1.0)
+    assert model.pretrained_cfg["label_names"] == [f"class {i}" for i in range(10)]
+
+
+def test_another_number_of_classes_keeps_the_features(bundle: Path) -> None:
+    ten = timm.create_model(f"local-dir:{bundle}", pretrained=True).eval()
+    five = timm.create_model(f"local-dir:{bundle}", pretrained=True, num_classes=5).eval()
+    images = images_for(CLASS_TOKEN)
+    assert logits_of(five, images).shape == (3, 5)
+    assert torch.equal(logits_of(five.forward_features, images), logits_of(ten.forward_features, images))
+
+
+def test_the_classifier_can_be_reset(bundle: Path) -> None:
+    model = timm.create_model(f"local-dir:{bundle}", pretrained=True).eval()
+    images = images_for(CLASS_TOKEN)
+    features = logits_of(lambda x: model.forward_head(model.forward_features(x), pre_logits=True), images)
+    model.reset_classifier(4)
+    assert (logits_of(model, images).shape, model.num_classes) == ((3, 4), 4)
+    model.reset_classifier(0)
+    assert torch.equal(logits_of(model, images), features)
+
+
+def test_what_timm_loaded_can_be_saved_by_timm_again(bundle: Path, tmp_path: Path) -> None:
+    images = images_for(CLASS_TOKEN)
+    first = timm.create_model(f"local-dir:{bundle}", pretrained=True, num_classes=5).eval()
+    timm.models.save_for_hf(first, str(tmp_path / "tuned"), safe_serialization=True)
+    again = timm.create_model(f"local-dir:{tmp_path / 'tuned'}", pretrained=True).eval()
+    assert torch.equal(logits_of(again, images), logits_of(first, images))
+
+
+def test_the_model_refuses_another_image_size(bundle: Path) -> None:
+    with pytest.raises(TypeError, match="nas_vit cannot take img_size=64"):
+        timm.create_model(f"local-dir:{bundle}", pretrained=True, img_size=64)
+
+
+def test_a_model_from_its_arguments_has_the_classes_of_its_backbone() -> None:
+    architecture, backbone = EVERY_OPERATOR.to_dict(), MEAN_POOL.to_dict() | {"class_token": True}
+    assert timm.create_model("nas_vit", architecture=architecture, backbone=backbone).num_classes == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("imports", ["import nas, timm", "import timm; import nas"])
+def test_timm_loads_a_bundle_whichever_is_imported_first(imports: str, bundle: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", images_for(CLASS_TOKEN).numpy())
+    code = f"""
+        {imports}
+        import numpy, torch
+        model = timm.create_model("local-dir:{bundle}", pretrained=True).eval()
+        with torch.no_grad():
+            numpy.save("y.npy", model(torch.from_numpy(numpy.load("x.npy"))).numpy())
+    """
+    assert run_python(code, tmp_path, path=ROOT) == ""
+    expected = logits_of(subnet_of(EVERY_OPERATOR, CLASS_TOKEN), images_for(CLASS_TOKEN)).numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_pt2_and_onnx_need_nothing_of_this_package(bundle: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", images_for(CLASS_TOKEN, batch=5).numpy())
+    code = f"""
+        import sys
+        import numpy, onnxruntime, torch
+        x = numpy.load("x.npy")
+        model = torch.export.load("{bundle}/model.pt2").module()
+        with torch.no_grad():
+            numpy.save("pt2.npy", model(torch.from_numpy(x)).numpy())
+        session = onnxruntime.InferenceSession("{bundle}/model.onnx", providers=["CPUExecutionProvider"])
+        assert session.get_inputs()[0].shape == ["batch", 3, 32, 32], session.get_inputs()[0].shape
+        numpy.save("onnx.npy", session.run(["logits"], {{"images": x}})[0])
+        assert not [name for name in sys.modules if name.split(".")[0] in ("nas", "timm")]
+    """
+    run_python(code, tmp_path, "-I")
+    expected = logits_of(subnet_of(EVERY_OPERATOR, CLASS_TOKEN), images_for(CLASS_TOKEN, batch=5)).numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "pt2.npy"), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "onnx.npy"), expected, rtol=0, atol=1e-4)
+
+
+def test_exporting_changes_neither_the_network_nor_the_random_numbers(small: Subnet, tmp_path: Path) -> None:
+    before = copy.deepcopy(small.state_dict())
+    small.train()
+    state = torch.get_rng_state()
+    export(small, tmp_path / "b")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert small.training
+    assert all(p.requires_grad for p in small.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
+
+
+@pytest.fixture
+def two_formats(small: Subnet, tmp_path: Path) -> Path:
+    export(small, tmp_path / "b", formats=("timm", "pt2"))
+    return tmp_path / "b"
+
+
+def test_an_earlier_bundle_is_replaced_and_survives_a_failure(small: Subnet, two_formats: Path) -> None:
+    before = (two_formats / "model.safetensors").read_bytes()
+    with pytest.raises(ExportError):
+        export(small, two_formats, point=point_of(small) | {"macs": 1})
+    assert (two_formats / "model.safetensors").read_bytes() == before
+    assert (two_formats / "model.pt2").exists()
+
+    with torch.no_grad():
+        small.head.bias[0] += 1
+    export(small, two_formats)
+    assert (two_formats / "model.safetensors").read_bytes() != before
+    assert not (two_formats / "model.pt2").exists()
+    assert [path.name for path in two_formats.parent.iterdir()] == ["b"]
+
+
+def test_a_folder_with_anything_else_is_refused(small: Subnet, two_formats: Path, tmp_path: Path) -> None:
+    (two_formats / "notes.txt").write_text("mine")
+    with pytest.raises(ExportError, match=r"holds something else: notes\.txt"):
+        export(small, two_formats)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="is a file"):
+        export(small, tmp_path / "file")
+    with pytest.raises(ExportError, match="file"):
+        export(small, tmp_path / "file" / "below")
+    assert (two_formats / "notes.txt").read_text() == "mine"
+
+
+def test_an_empty_folder_and_missing_parents_are_fine(small: Subnet, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    export(small, tmp_path / "empty")
+    export(small, tmp_path / "a" / "b c#1")
+    model = timm.create_model(f"local-dir:{tmp_path / 'a' / 'b c#1'}", pretrained=True)
+    assert model.architecture == small.architecture
+
+
+def test_unknown_formats_are_named_with_the_known_ones(small: Subnet, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown format 'onx', 'tflite'") as caught:
+        export(small, tmp_path / "b", formats=("timm", "onx", "tflite"))
+    assert caught.value.hint == 'did you mean "onnx"? known formats: timm, pt2, onnx, openvino'
+    with pytest.raises(ConfigError, match="no format"):
+        export(small, tmp_path / "b", formats=())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arguments_that_do_not_fit_are_listed_together(small: Subnet, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        export(small, tmp_path / "b", mean=[0.5], class_names=["a"], point={"digest": "x"})
+    assert caught.value.message == (
+        "nothing was exported: mean has 1 values for 3 channels; 1 class names for 10 classes; "
+        "the row of the table lacks macs, params"
+    )
+    with pytest.raises(RunError, match="JSON cannot hold it"):
+        export(small, tmp_path / "b", provenance={"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_onnx_package_is_named(
+    small: Subnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match="onnx and onnxruntime") as caught:
+        export(small, tmp_path / "b", formats=("timm", "onnx"))
+    assert caught.value.hint == "pip install onnx onnxruntime, or choose other formats"
+    assert list(tmp_path.iterdir()) == []
+    assert export(small, tmp_path / "b", formats=("timm",)).digest == small.architecture.digest
+
+
+def test_all_missing_packages_are_named_together(
+    small: Subnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"onnx format needs onnxruntime.*openvino format needs openvino"):
+        export(small, tmp_path / "b", formats=("onnx", "openvino"))
+
+
+@pytest.mark.slow
+def test_openvino_computes_the_network_and_its_snippet_runs(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    subnet = subnet_of(EVERY_OPERATOR, CLASS_TOKEN)
+    report = export(subnet, tmp_path / "b", formats=("openvino",))
+    assert [row.format for row in report.formats] == ["openvino"]
+    assert max(report.formats[0].max_delta.values()) < 1e-4
+    assert {path.name for path in (tmp_path / "b").iterdir()} >= {"openvino_model.bin", "openvino_model.xml"}
+    assert verify_bundle(tmp_path / "b").digest == subnet.architecture.digest
+    weights = tmp_path / "b" / "openvino_model.bin"
+    assert weights.stat().st_size == pytest.approx(4 * cost.params(subnet.architecture, CLASS_TOKEN), rel=0.1)
+    card = (tmp_path / "b" / "README.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert (
+        run_python(snippet + "print(tuple(logits.shape))\n", tmp_path, path=ROOT).splitlines()[-1]
+        == "(1, 10)"
+    )
+
+
+@pytest.mark.slow
+def test_the_snippets_of_the_model_card_run(bundle: Path) -> None:
+    card = (bundle / "README.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert len(snippets) == 3
+    shapes = "".join(snippet + "print(tuple(logits.shape))\n" for snippet in snippets)
+    assert run_python(shapes, bundle.parent, path=ROOT).splitlines() == ["(1, 10)"] * 3
+
+
+def test_verify_accepts_what_export_wrote(bundle: Path) -> None:
+    report = verify_bundle(bundle)
+    assert [row.format for row in report.formats] == ["timm", "pt2", "onnx"]
+    assert report.to_dict()["files"][1]["max_delta"] == {"1": 0.0, "2": 0.0, "7": 0.0}
+
+
+@pytest.mark.slow
+def test_training_branches_are_fused_into_what_is_exported(tmp_path: Path) -> None:
+    layer = LayerChoice(num_tokens=64, num_heads=2, mlp_ratio=2, ffn_rank=0.25)
+    subnet = subnet_of(Architecture(embed_dim=16, layers=(layer, layer)), CLASS_TOKEN)
+    add_branches(subnet, branches=2, batch_norm=True)
+    subnet.train()(images_for(CLASS_TOKEN))  # statistics that are not the first ones
+    subnet.eval()
+    expected = logits_of(subnet, images_for(CLASS_TOKEN))
+    names = list(subnet.state_dict())
+    export(subnet, tmp_path / "my_vit", formats=("timm",))
+    assert list(subnet.state_dict()) == names
+    reloaded = timm.create_model(f"local-dir:{tmp_path / 'my_vit'}", pretrained=True).eval()
+    assert "blocks.0.mlp.down.weight" in reloaded.state_dict()
+    assert torch.allclose(logits_of(reloaded, images_for(CLASS_TOKEN)), expected, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,105 @@
+"""The commands and flags that people and programs rely on, written out."""
+
+import re
+
+import pytest
+from small_runs import ROOT, command, python
+from typer.main import get_command
+
+import nas
+from nas.cli.app import app
+
+SHARED = {
+    "--data", "--run", "--epochs", "--sampler", "--init", "--teacher", "--seed", "--device", "--precision", "--target",
+    "--set", "--config", "--skip-bad-images",
+}  # fmt: skip
+BUDGET = {"--trials", "--minutes", "--workers", "--ray-address", "--storage"}
+EVERYWHERE = {"--quiet", "--verbose", "--debug", "--version"}
+
+COMMANDS = {
+    "run": SHARED | BUDGET | {"--supernet-trials", "--tensorboard", "--dry-run", "--format"},
+    "train": SHARED | {"--workers", "--ray-address", "--tensorboard", "--dry-run", "--format"},
+    "search": BUDGET | {"--tensorboard", "--dry-run", "--format"},
+    "check": {"--set", "--format"},
+    "status": {"--format"},
+    "front": {"--max-latency-ms", "--max-macs", "--max-params", "--min-top1", "--sort", "--format"},
+    "show": {"--format"},
+    "compare": {"--format"},
+    "report": {"--random", "--format"},
+    "export": {"--pick", "--to", "--formats", "--format"},
+    "doctor": {"--format"},
+    "latency": set(),
+    "trust": {"--architectures", "--seeds", "--epochs", "--workers", "--format"},
+    "retrain": {
+        "--pick",
+        "--from",
+        "--seeds",
+        "--epochs",
+        "--baseline",
+        "--teacher",
+        "--set",
+        "--workers",
+        "--to",
+        "--format",
+    },
+    "rank-layers": {"--init", "--data", "--images", "--seed", "--device", "--set", "--format"},
+}
+
+
+def long_flags(found):
+    return {flag for parameter in found.params for flag in parameter.opts if flag.startswith("--")} - {
+        "--help"
+    }
+
+
+def test_the_commands_are_these():
+    assert set(get_command(app).commands) == set(COMMANDS)
+
+
+def test_flags_of_every_command_are_those_before_it():
+    assert long_flags(get_command(app)) == EVERYWHERE
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_these_flags_and_explains_each(name):
+    found = get_command(app).commands[name]
+    assert long_flags(found) == COMMANDS[name]
+    assert found.help
+    unexplained = [parameter.name for parameter in found.params if not parameter.help]
+    assert unexplained == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command_works_and_names_its_flags(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    done = command(name, "--help")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+    assert done.code == 0
+    assert [flag for flag in COMMANDS[name] if flag not in plain] == []
+
+
+def test_help_and_version_import_nothing_heavy(tmp_path):
+    done = python(
+        "import sys\n"
+        "from nas.cli import main\n"
+        "import nas\n"
+        f"codes = [main([name, '--help']) for name in {sorted(COMMANDS)!r}] + [main(['--help'])]\n"
+        "codes.append(main(['--version']))\n"
+        "heavy = {'torch', 'timm', 'ray', 'optuna', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "print(set(codes), sorted(heavy), file=sys.stderr)\n",
+        tmp_path,
+    )
+    assert done.stderr.strip() == "{0} []"
+    assert done.stdout.strip().splitlines()[-1] == nas.__version__
+
+
+def test_the_front_door_is_the_same_program(tmp_path):
+    front_door = str(ROOT / "search.py")
+    done = python(
+        "import runpy, sys\n"
+        "sys.argv = ['search.py', '--version']\n"
+        f"runpy.run_path({front_door!r}, run_name='__main__')\n",
+        tmp_path,
+    )
+    assert done.code == 0
+    assert done.stdout == command("--version").stdout

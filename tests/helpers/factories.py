@@ -1,0 +1,143 @@
+"""Small real objects for tests: architectures, measurements, trials, fronts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nas.arch.architecture import Architecture, AttentionKind, Hallucination, LayerChoice, Reducer
+from nas.arch.backbone import Backbone
+from nas.runs.front import objective_to_dict
+from nas.runs.point import FrontPoint
+from nas.runs.trial import Conditions, Measurement, Trial, TrialState
+from nas.settings.metrics import LATENCY, MACS, TOP1, Objective
+
+OBJECTIVES = (Objective(TOP1, 0.0), Objective(MACS, 10e6), Objective(LATENCY, 20.0))
+
+
+def backbone(**changes: Any) -> Backbone:
+    """16 x 16 grey images, 4 x 4 patches: 16 patch tokens, heads of 8 channels, 10 classes."""
+    fixed = {"image_size": 16, "patch_size": 4, "in_chans": 1, "num_classes": 10, "head_dim": 8}
+    return Backbone(**{**fixed, **changes})
+
+
+def plain(depth: int = 3, embed_dim: int = 24, num_heads: int = 3, mlp_ratio: float = 2) -> Architecture:
+    """All-dynamic, no reduction: the plain ViT on `backbone()`."""
+    layer = LayerChoice(num_tokens=16, num_heads=num_heads, mlp_ratio=mlp_ratio)
+    return Architecture(embed_dim=embed_dim, layers=(layer,) * depth)
+
+
+def varied() -> Architecture:
+    """One layer of every kind; tokens are pooled once, then gathered by glad to a number that is no square."""
+    hallucinated = {"num_heads": 3, "hallucination_ratio": 0.5}
+    layers: tuple[dict[str, Any], ...] = (
+        {"num_heads": 3},
+        {"num_heads": 3, "attention": "shared"},
+        {"num_heads": 2, "hallucination_ratio": 0.5, "mlp_ratio": 3},
+        {"num_tokens": 4, "num_heads": 2, "attention": "static", "reducer": "conv_pool"},
+        {"num_tokens": 4, **hallucinated, "hallucination": "mix_conv"},
+        {"num_tokens": 4, **hallucinated, "hallucination": "mix", "attention": "shared", "ffn_rank": 0.5},
+        {"num_tokens": 4, "num_heads": 2, "attention": "linear"},
+        {"num_tokens": 3, "num_heads": 1, "reducer": "glad", "ffn_rank": 0.25},
+        {"num_tokens": 3, "num_heads": 3, "attention": "linear"},
+    )
+    plain_layer = {"num_tokens": 16, "mlp_ratio": 2}
+    return Architecture(embed_dim=24, layers=tuple(LayerChoice(**(plain_layer | la)) for la in layers))
+
+
+def random_architecture(rng: np.random.Generator, depth: int = 4, embed_dim: int = 24) -> Architecture:
+    """Any mix of kinds on `backbone()` that `Architecture` allows."""
+    layers: list[LayerChoice] = []
+    tokens = 16
+    for i in range(depth):
+        fewer = tokens > 3 and i > 0 and rng.random() < 0.25
+        on_grid = all(layer.reducer is not Reducer.GLAD for layer in layers)
+        reducers = ["pool", "conv_pool", "glad"] if on_grid and tokens > 4 else ["glad"]
+        reducer = Reducer(rng.choice(reducers)) if fewer else None
+        if fewer:
+            tokens = 3 if tokens == 4 or (reducer is Reducer.GLAD and rng.random() < 0.5) else 4
+        provider = next((la for la in reversed(layers) if la.attention is not AttentionKind.SHARED), None)
+        may_share = provider is not None and provider.attention is AttentionKind.DYNAMIC and not fewer
+        kind = AttentionKind(rng.choice(["dynamic", "static", "linear", *(["shared"] * may_share)]))
+        shared = provider if kind is AttentionKind.SHARED else None
+        ratio = shared.hallucination_ratio if shared else 0.5 if kind is AttentionKind.DYNAMIC else 0.0
+        layers.append(
+            LayerChoice(
+                num_tokens=tokens,
+                num_heads=shared.num_heads if shared else int(rng.integers(1, 4)),
+                mlp_ratio=float(rng.integers(1, 4)),
+                attention=kind,
+                reducer=reducer,
+                hallucination_ratio=float(rng.choice([0, ratio])),
+                hallucination=Hallucination(rng.choice(["copy", "mix", "mix_conv"])),
+                ffn_rank=float(rng.choice([0.25, 0.5, 1])),
+            )
+        )
+    return Architecture(embed_dim=embed_dim, layers=tuple(layers))
+
+
+def distinct_architectures(count: int, seed: int = 0) -> list[Architecture]:
+    """As many different architectures as asked for."""
+    rng = np.random.default_rng(seed)
+    found: dict[str, Architecture] = {}
+    while len(found) < count:
+        architecture = random_architecture(rng)
+        found[architecture.digest] = architecture
+    return list(found.values())
+
+
+def conditions(**changes: Any) -> Conditions:
+    fixed = {
+        "device": "cpu: Test CPU",
+        "precision": "fp32",
+        "split": "search",
+        "num_images": 144,
+        "target": "torch-cpu",
+        "latency_batch_size": 64,
+        "latency_threads": 1,
+        "latency_stage": "exclusive",
+        "supernet": "0123456789ab",
+        "torch": "2.8.0",
+    }
+    return Conditions(**{**fixed, **changes})
+
+
+def measurement(
+    top1: float = 90.0, macs: float = 2e6, latency_ms: float = 5.0, params: float = 2e4, **changes: Any
+) -> Measurement:
+    """Values with an interval of +-2 % for latency; `changes` go to the conditions."""
+    return Measurement(
+        values={"top1": top1, "macs": macs, "params": params, "latency_ms": latency_ms},
+        intervals={"latency_ms": (latency_ms * 0.98, latency_ms * 1.02)},
+        conditions=conditions(**changes),
+        seconds=0.5,
+    )
+
+
+def trial(number: int, architecture: Architecture | None = None, **changes: Any) -> Trial:
+    """A complete trial; any field of `Trial` can be replaced."""
+    fixed: dict[str, Any] = {
+        "state": TrialState.COMPLETE,
+        "measurement": measurement(),
+        "started": 1_000.0 + number,
+        "finished": 1_002.0 + number,
+    }
+    return Trial(number=number, architecture=architecture or plain(), **{**fixed, **changes})
+
+
+def trials_of(values: Sequence[Sequence[float]], seed: int = 0) -> list[Trial]:
+    """One complete trial a row of (top-1 %, MACs, latency ms), each of another architecture."""
+    pairs = zip(values, distinct_architectures(len(values), seed), strict=True)
+    return [trial(i, a, measurement=measurement(*row)) for i, (row, a) in enumerate(pairs)]
+
+
+def point(
+    top1: float, macs: float, latency_ms: float, architecture: Architecture | None = None
+) -> FrontPoint:
+    return FrontPoint(architecture or plain(), measurement(top1, macs, latency_ms))
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    """What `ParetoFront.from_run` and `status` need of a run's manifest."""
+    objectives = [objective_to_dict(objective) for objective in OBJECTIVES]
+    return {"objectives": objectives, "constraints": {}, "stage": "searching", **changes}

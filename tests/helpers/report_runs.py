@@ -1,0 +1,243 @@
+"""Runs that were never searched: trials of real architectures with made-up accuracies and latencies."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import factories
+import numpy as np
+from rich.console import Console
+
+from nas.arch import cost
+from nas.jobs.retrain import baseline_of, network_row
+from nas.jobs.trust import architecture_row, choose
+from nas.report.page.file import write_report
+from nas.runs.directory import RunDirectory
+from nas.runs.front import ParetoFront
+from nas.runs.point import FrontPoint
+from nas.runs.ranking import rank_statistics
+from nas.runs.supernets import SupernetTrial, union_points
+from nas.runs.trial import Trial, TrialState
+from nas.space.designs import known_designs
+from nas.space.space import parse_space
+
+SPACE = """
+name: page
+backbone: {image_size: 16, patch_size: 4, num_classes: auto, head_dim: 8}
+embed_dim: [16, 24, 32]
+depth: [3, 4]
+layers:
+  num_tokens: [16, 9, 4]
+  reducer: [pool, glad]
+  attention: [dynamic, static, shared]
+  num_heads: [1, 2, 3]
+  mlp_ratio: [1, 2, 3]
+"""
+
+
+LATENCY_ROWS = [
+    {
+        "target": target,
+        "runtime": runtime,
+        "batch": batch,
+        "threads": threads,
+        "precision": "fp32",
+        "torch": "2.8.0",
+        "reference_ms": 6.5,
+        "reference_slow_ms": 7.25,
+        "repeat_tau": tau,
+        "cores": [0],
+        "machine": {
+            name: {"load_average": [0.5, 0.4], "cpu_mhz": None, "cores": 2} for name in ("before", "after")
+        },
+    }
+    for target, runtime, batch, threads, tau in (
+        ("torch-cpu:batch=64", "torch-cpu", 64, 1, 0.93),
+        ("onnxruntime-cpu:batch=1,threads=2", "onnxruntime-cpu 1.20", 1, 2, None),
+    )
+]
+
+
+def text_of(table: Any, width: int = 120) -> str:
+    """What a terminal of that width shows."""
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def row_with(text: str, word: str) -> str:
+    """The only line that holds a word."""
+    found = [line for line in text.splitlines() if word in line]
+    assert len(found) == 1, text
+    return found[0]
+
+
+def page_space():
+    return parse_space(SPACE, "page.yaml").with_num_classes(10)
+
+
+def made_trials(count: int, *, with_latency: bool = True, seed: int = 0, **conditions: Any) -> list[Trial]:
+    """Distinct architectures, the known designs and the largest first; accuracy rises with MACs, with noise."""
+    space, rng = page_space(), np.random.default_rng(seed)
+    found = {a.digest: a for a in [space.largest(), *known_designs(space, space.seeds).values()][:count]}
+    while len(found) < count:
+        architecture = space.sample(rng)
+        found[architecture.digest] = architecture
+    trials = []
+    for i, architecture in enumerate(found.values()):
+        macs, params = cost.macs(architecture, space.backbone), cost.params(architecture, space.backbone)
+        top1 = round(30 + 12 * np.log10(macs) * rng.uniform(0.6, 0.9), 3)
+        latency = float(1 + macs / 5e4 * rng.uniform(0.7, 1.3))
+        measured = factories.measurement(
+            top1, float(macs), latency, float(params), latency_stage="search", **conditions
+        )
+        measured.intervals["top1"] = (top1 - 4, top1 + 4)
+        if not with_latency:
+            del measured.values["latency_ms"], measured.intervals["latency_ms"]
+        trials.append(factories.trial(i, architecture, measurement=measured))
+    return trials
+
+
+def lost_trials(count: int, first: int, error: str = "out of memory") -> list[Trial]:
+    """Failed trials."""
+    space, rng = page_space(), np.random.default_rng(99)
+    changes = {"state": TrialState.FAILED, "measurement": None, "error": error}
+    return [factories.trial(first + i, space.sample(rng), **changes) for i in range(count)]
+
+
+def make_run(
+    path: Path,
+    trials: list[Trial],
+    *,
+    is_final: bool = True,
+    objectives: tuple[Any, ...] = factories.OBJECTIVES,
+    config: dict[str, Any] | None = None,
+    targets: int = 0,
+    **manifest: Any,
+) -> RunDirectory:
+    """A run's folder with these trials; its final front has latencies 10 % off those of the trials.
+
+    Of so many targets: the first latency is noisy at every third point, and tied with the point before it.
+    """
+    about = factories.manifest(space_settings=[], class_names=[str(i) for i in range(10)], **manifest)
+    about["objectives"] = [o for o in about["objectives"] if o["name"] in {x.metric.name for x in objectives}]
+    run = RunDirectory.create(path, manifest=about, space_text=SPACE, config=config or {})
+    lines = [
+        json.dumps(trial.to_dict()) + "\n" for trial in trials
+    ]  # append_trial waits for the disk each time
+    (path / "trials.jsonl").write_text("".join(lines))
+    if is_final:
+        searched = ParetoFront.from_trials(trials, objectives)
+        points = [FrontPoint(p.architecture, _again(p.measurement), _shares(p)) for p in searched.points]
+        front = ParetoFront.from_points(points, objectives)
+        front = ParetoFront(objectives, tuple(_doubted(front.points, targets)))
+        about = {"latency": LATENCY_ROWS[:targets], "reference_ms": 6.5} if targets else {}
+        run.write_front({**front.to_dict(run.name), **about})
+    return run
+
+
+def _doubted(points: tuple[FrontPoint, ...], targets: int) -> list[FrontPoint]:
+    found = []
+    for i, point in enumerate(points):
+        partner = i + (1, -1, len(points))[i % 3]
+        ties = [points[partner].digest] if partner < len(points) else []
+        details = {**point.details, "latency": {"rounds": 15, "noisy": i % 3 == 2, "ties": ties}}
+        if targets > 1:
+            value = 0.2 * point.measurement.values["latency_ms"]
+            second = {
+                "latency_ms": value,
+                "latency_ci_ms": [0.99 * value, 1.01 * value],
+                "noisy": False,
+                "ties": [],
+            }
+            details["latency_targets"] = {LATENCY_ROWS[1]["target"]: second}
+        found.append(replace(point, details=details) if targets else point)
+    return found
+
+
+def retrained(run: RunDirectory) -> RunDirectory:
+    """With what `retrain` finds of the knee and of the plain ViT."""
+    space = page_space()
+    knee = ParetoFront.from_run(run.path).knee().architecture
+    start = {"top1": 70.0, "test_top1": 68.5}
+    rows = [
+        network_row(
+            name,
+            architecture,
+            space,
+            {key: top1 + 3 * i for key, top1 in start.items()},
+            [
+                {"seed": seed, **{key: top1 + 8 + 2 * seed + i for key, top1 in start.items()}}
+                for seed in (0, 1)
+            ],
+        )
+        for i, (name, architecture) in enumerate((("knee", knee), baseline_of(space)))
+    ]
+    counts = {"num_seeds": 2, "epochs": 30, "search_images": 287, "test_images": 359}
+    found = {"from": "scratch", "picked": rows[0], "baseline": rows[1], "supernet": "0123456789ab", **counts}
+    run.write_retrain(knee.digest, found)
+    return run
+
+
+def trusted(run: RunDirectory, count: int = 12) -> RunDirectory:
+    """With what `trust` finds of some architectures, two seeds each."""
+    space, rng = page_space(), np.random.default_rng(3)
+    rows = []
+    for architecture in choose(space, count, 0):
+        inherited = 20 + 8 * float(np.log10(cost.macs(architecture, space.backbone))) + rng.normal(0, 2)
+        rows.append(
+            architecture_row(architecture, space, inherited, (inherited + 10 + rng.normal(0, 2, 2)).tolist())
+        )
+    about = {"num_seeds": 2, "epochs": 30, "supernet": "0123456789ab", "split": "search", "num_images": 287}
+    more = {"num_architectures": len(rows), "precision": "fp32", "failed": [], "architectures": rows}
+    run.write_trust({"run": run.name, **about, **more, **rank_statistics(rows)})
+    return run
+
+
+def supernets_run(path: Path, count: int = 30) -> RunDirectory:
+    """A run over two supernets that were searched and one that failed."""
+    run = make_run(path, [], is_final=False)
+    (path / "trials.jsonl").unlink()
+    fronts = {}
+    for number, state in enumerate(("complete", "complete", "failed")):
+        error = "loss is not finite" if state == "failed" else None
+        trial = SupernetTrial(
+            number=number,
+            parameters={"train.lr": 0.001 * (number + 1)},
+            state=state,
+            scores={10: 0.4},
+            error=error,
+        )
+        trials = [] if error else made_trials(count, seed=number, supernet=f"{number}" * 12)
+        searched = make_run(run.supernets_dir / trial.key, trials, is_final=state == "complete")
+        trial.save(searched)
+        if state == "complete":
+            fronts[f"supernets/{trial.key}"] = ParetoFront.from_run(searched.path).points
+    front = ParetoFront.from_points(union_points(fronts), factories.OBJECTIVES)
+    run.write_front(front.to_dict(run.name))
+    return run
+
+
+def _again(measured):
+    values = dict(measured.values)
+    intervals = dict(measured.intervals)
+    if "latency_ms" in values:
+        values["latency_ms"] *= 0.9
+        intervals["latency_ms"] = (values["latency_ms"] * 0.98, values["latency_ms"] * 1.02)
+    conditions = replace(measured.conditions, latency_stage="exclusive")
+    return replace(measured, values=values, intervals=intervals, conditions=conditions)
+
+
+def _shares(point):
+    depth = point.architecture.depth
+    return {"layer_latency_share": [1 / depth] * depth}
+
+
+def page_run(path: Path) -> RunDirectory:
+    """A run with its report, and two trials that failed."""
+    trials = [*made_trials(80), *lost_trials(2, 80)]
+    made = make_run(path, trials, reference_digest=page_space().largest().digest, command="x y")
+    write_report(made)
+    return made

@@ -1,0 +1,200 @@
+"""Runs that take seconds: a tiny space on the digits, its trainer, and the command line on it."""
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import nas
+from nas.base.progress import Reporter
+from nas.cli.app import main
+from nas.data.images import ImageData, ImageSet, load_images
+from nas.jobs.session import Session, start
+from nas.model.supernet import Supernet
+from nas.settings.config import DataConfig, TrainConfig, resolve_config
+from nas.space.space import SearchSpace, parse_space
+from nas.training.trainer import SupernetTrainer
+
+ROOT = Path(nas.__file__).parents[1]
+
+TINY = """
+name: tiny
+backbone: {image_size: 8, patch_size: 2, num_classes: auto, head_dim: 8}
+embed_dim: [16, 24]
+depth: [1, 2]
+layers: {num_tokens: [16, 4], attention: [dynamic, static], num_heads: [1, 2], mlp_ratio: [1, 2]}
+"""
+
+QUICK = (
+    "--epochs=2",
+    "--device=cpu",
+    "--set=train.batch_size=256",
+    "--set=train.warmup_epochs=0",
+    "--set=train.lr=0.01",
+    "--set=train.checkpoint_minutes=0.0001",
+    "--set=evaluate.final_rounds=6",
+    "--set=search.objectives=[top1, macs]",
+)
+TRIALS = 24
+
+
+def tiny_space() -> SearchSpace:
+    return parse_space(TINY, "tiny.yaml").with_num_classes(10)
+
+
+@cache
+def digits() -> ImageData:
+    return load_images(DataConfig(), 8, 0)
+
+
+@cache
+def few_digits() -> ImageData:
+    """The first 128 training images; the search split is whole, and there is no test split."""
+    whole = digits()
+    return image_data(whole.train.images[:128], whole.train.labels[:128], whole.search)
+
+
+@cache
+def greys() -> ImageData:
+    """128 grey images; the class is the brightness, one of four. A few steps teach it."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(128) % 4
+    noise = torch.randint(-20, 21, (128, 3, 8, 8), generator=generator)
+    images = (40 + 60 * labels.view(-1, 1, 1, 1) + noise).clamp(0, 255).to(torch.uint8)
+    return image_data(images, labels)
+
+
+def image_data(images: torch.Tensor, labels: torch.Tensor, search: ImageSet | None = None) -> ImageData:
+    """Images to train on, normalised as the digits are; without others, they are also the search split."""
+    whole = digits()
+    train = ImageSet(images, labels, whole.mean, whole.std)
+    return ImageData(
+        train=train,
+        search=search or train,
+        class_names=whole.class_names,
+        flip_safe=False,
+        hashes={**whole.hashes, "train": train.digest},
+        summary=whole.summary(),
+        test=None,
+    )
+
+
+def trainer(
+    directory: Path, *, seed: int = 0, data: ImageData | None = None, **recipe: Any
+) -> SupernetTrainer:
+    """Eight steps of 32 images, and a checkpoint after each."""
+    changes: dict[str, Any] = {
+        "epochs": 2,
+        "batch_size": 32,
+        "num_random": 2,
+        "lr": 1e-3,
+        "warmup_epochs": 0,
+        "checkpoint_minutes": 1e-9,
+    }
+    return SupernetTrainer(
+        Supernet(tiny_space(), seed=seed),
+        data or few_digits(),
+        TrainConfig(**{**changes, **recipe}),
+        seed=seed,
+        device=torch.device("cpu"),
+        precision="fp32",
+        directory=directory,
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def command(*arguments: str | Path) -> Outcome:
+    """A command line in this process; one thread, so that the numbers are those of any other process."""
+    out, err = io.StringIO(), io.StringIO()
+    with one_thread(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(argument) for argument in arguments])
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def run_arguments(folder: Path, *more: str, workers: int = 0) -> list[str]:
+    """`run` on the tiny space, whose file lies beside the run's folder."""
+    space = folder.parent / "tiny.yaml"
+    space.write_text(TINY)
+    return ["run", str(space), "--run", str(folder), f"--workers={workers}", *QUICK, *more]
+
+
+@contextlib.contextmanager
+def search_process(arguments: Sequence[str], cwd: Path) -> Iterator["subprocess.Popen[str]"]:
+    """`python search.py ...` in a process group of its own, which is killed (-9) at the end of the block."""
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "search.py", *arguments],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def python(code: str, cwd: Path) -> Outcome:
+    """Run a program that can import this package."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+SETTINGS = (
+    "device=cpu",
+    "train.epochs=1",
+    "train.batch_size=400",
+    "train.warmup_epochs=0",
+    "evaluate.final_rounds=3",
+    "evaluate.latency_pairs=2",
+    "evaluate.latency_batch_size=4",
+    "evaluate.max_images=40",
+)
+
+
+def begin(
+    tmp_path: Path, *settings: str, reporter: Reporter | None = None, space_settings: Sequence[str] = ()
+) -> Session:
+    """A new run of the tiny space in `tmp_path / "r"`."""
+    space_file = tmp_path / "tiny.yaml"
+    space_file.write_text(TINY)
+    config = resolve_config(settings=[*SETTINGS, *settings])
+    return start(space_file, tuple(space_settings), config, tmp_path / "r", reporter or Reporter(quiet=True))

@@ -1,0 +1,152 @@
+"""Small search spaces over every operator, and their architectures listed the long way round."""
+
+from collections.abc import Iterator
+from functools import cache
+from itertools import product, takewhile
+from typing import Any
+
+from factories import backbone
+
+from nas.arch.architecture import Architecture, AttentionKind, Hallucination, LayerChoice, Reducer
+from nas.base.errors import ArchitectureError
+from nas.space.domain import GENES, LayerDomain
+from nas.space.space import SearchSpace
+
+
+def every_choice(**changes: Any) -> LayerDomain:
+    """Every operator, three square token counts of 16 patches and one that is none, up to three heads.
+
+    With heads of 8 channels and a class token, linear attention pays at 16 tokens alone (C8).
+    """
+    genes: dict[str, Any] = {
+        "num_tokens": (16, 9, 6, 4),
+        "reducer": tuple(Reducer),
+        "attention": tuple(AttentionKind),
+        "hallucination_ratio": (0.0, 0.34, 0.7),
+        "hallucination": tuple(Hallucination),
+        "num_heads": (1, 2, 3),
+        "ffn_rank": (0.25, 0.5, 1.0),
+        "mlp_ratio": (0.5, 2.0),
+    }
+    return LayerDomain(**{**genes, **changes})
+
+
+def space(domain: LayerDomain | None = None, **changes: Any) -> SearchSpace:
+    """Some 10**12 architectures of two to four layers, or those of another domain."""
+    domain = domain or every_choice()
+    fields: dict[str, Any] = {
+        "name": "small",
+        "backbone": backbone(),
+        "embed_dim": (16, 24),
+        "depth": (2, 3, 4),
+    } | changes
+    fields.setdefault("layers", (domain,) * max(fields["depth"]))
+    return SearchSpace(**fields)
+
+
+def tiny(**changes: Any) -> SearchSpace:
+    """Few enough architectures to list them all, with everything that makes them differ in cost."""
+    domain = every_choice(
+        num_tokens=(16, 6, 4),
+        num_heads=(1, 2),
+        hallucination_ratio=(0.0, 0.5),
+        ffn_rank=(0.25, 1.0),
+        mlp_ratio=(1.0,),
+    )
+    return space(domain, **{"embed_dim": (8,), "depth": (1, 2), **changes})
+
+
+def chains(**changes: Any) -> SearchSpace:
+    """Deeper and with few genes: what many layers in a row may do."""
+    domain = every_choice(
+        num_tokens=(16, 6, 4),
+        reducer=(Reducer.POOL, Reducer.GLAD),
+        hallucination_ratio=(0.0,),
+        num_heads=(2,),
+        ffn_rank=(1.0,),
+        mlp_ratio=(1.0,),
+    )
+    return space(domain, **{"embed_dim": (8,), "depth": (4,), **changes})
+
+
+def only_half() -> SearchSpace:
+    """Dynamic layers with two or more heads derive half of them: maps are never shared as they are."""
+    genes = {"num_tokens": (16, 4), "reducer": (Reducer.POOL,), "num_heads": (1, 2), "ffn_rank": (1.0,)}
+    return space(
+        every_choice(hallucination_ratio=(0.5,), mlp_ratio=(1.0,), **genes), embed_dim=(8,), depth=(2,)
+    )
+
+
+def listed(space: SearchSpace) -> Iterator[Architecture]:
+    """Every architecture of a space, before its constraints: all combinations but the illegal ones."""
+    for width, depth in product(space.embed_dim, space.depth):
+        yield from _extended(space, width, depth, ())
+
+
+def _extended(
+    space: SearchSpace, width: int, depth: int, layers: tuple[LayerChoice, ...]
+) -> Iterator[Architecture]:
+    if len(layers) == depth:
+        yield Architecture(embed_dim=width, layers=layers)
+        return
+    for layer in _spelled(space.layers[len(layers)]):
+        if _may_follow(space, layers, layer):
+            try:
+                Architecture(embed_dim=width, layers=(*layers, layer))
+            except ArchitectureError:
+                continue
+            yield from _extended(space, width, depth, (*layers, layer))
+
+
+def _may_follow(space: SearchSpace, before: tuple[LayerChoice, ...], layer: LayerChoice) -> bool:
+    """The rules of a space, spelled out; what `Architecture` refuses by itself is left to it."""
+    rules, fixed, kind = space.rules, space.backbone, layer.attention
+    so_far = (*before, layer)
+    arriving = before[-1].num_tokens if before else fixed.num_patches
+    reducers = [la.reducer for la in so_far if la.reducer]
+    gathered = Reducer.GLAD in reducers
+    squares = [side**2 for side in range(1, arriving)]
+    shared = list(takewhile(lambda la: la.attention is AttentionKind.SHARED, reversed(so_far)))
+    provider = so_far[len(before) - len(shared)]
+    derived = {int(layer.num_heads * r + 1e-9) for r in space.layers[len(before)].hallucination_ratio}
+    broken = {
+        "C4": len(shared) > rules.max_shared,
+        # with no other ratio to choose, maps of which some are derived cannot be taken as they are
+        "C6": shared and not layer.num_hallucinated and derived == {provider.num_hallucinated} != {0},
+        "C7": kind is AttentionKind.STATIC and (gathered or (reducers and not rules.static_after_reduction)),
+        "C8": kind is AttentionKind.LINEAR
+        and layer.num_tokens + fixed.num_prefix_tokens <= fixed.head_dim + 4,
+        "C10": layer.reducer in (Reducer.POOL, Reducer.CONV_POOL)
+        and (gathered or layer.num_tokens not in squares),
+        "C11": layer.num_tokens > arriving or (layer.reducer is None) == (layer.num_tokens < arriving),
+        "C12": len(reducers) > rules.max_reductions,
+    }
+    return not any(broken.values())
+
+
+@cache
+def _spelled(domain: LayerDomain) -> frozenset[LayerChoice]:
+    choices = set()
+    values = [(None, *domain.reducer) if gene == "reducer" else getattr(domain, gene) for gene in GENES]
+    for genes in product(*values):
+        named = dict(zip(GENES, genes, strict=True))
+        if named["attention"] is not AttentionKind.DYNAMIC:
+            named["hallucination_ratio"] = 0.0  # as is, whatever the ratio; derived anew: below
+        try:
+            choices.add(LayerChoice(**named))
+            if named["attention"] is AttentionKind.SHARED:
+                ratio = genes[GENES.index("hallucination_ratio")]
+                choices.add(LayerChoice(**named | {"hallucination_ratio": ratio}))
+        except ArchitectureError:
+            continue
+    return frozenset(choices)
+
+
+def randomise(module: Any, seed: int = 0) -> None:
+    """Give every weight a value that acts: the operators' own start at zero or one."""
+    import torch  # spaces need none
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0.0, 0.3, generator=generator)

@@ -1,0 +1,154 @@
+"""A supernet that starts from a trained plain ViT, and the table of how redundant that ViT is."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from small_runs import command, digits, one_thread
+from timm.models.vision_transformer import VisionTransformer
+
+from nas.initial.warm_start import warm_start
+from nas.model.supernet import Supernet
+from nas.space.space import parse_space
+
+SPACE = """
+name: warm
+backbone: {image_size: 8, patch_size: 2, num_classes: auto, head_dim: 8}
+embed_dim: [16, 24]
+depth: 2
+layers:
+  num_tokens: [16, 9]
+  reducer: [pool, glad]
+  attention: [dynamic, static, linear]
+  hallucination_ratio: [0, 0.34]
+  hallucination: [copy, mix_conv]
+  num_heads: [2, 3]
+  ffn_rank: [0.5, 1]
+  mlp_ratio: [1, 2]
+rules: {static_after_reduction: true}
+"""
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    """A plain ViT of the space's greatest size, trained for some seconds on the digits."""
+    torch.manual_seed(0)
+    shape = {"img_size": 8, "patch_size": 2, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2}
+    model = VisionTransformer(**shape, num_classes=10)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    train = digits().train
+    with one_thread():
+        for step in range(500):
+            chosen = slice(64 * step % 960, 64 * step % 960 + 64)
+            loss = torch.nn.functional.cross_entropy(model(train.normalized(chosen)), train.labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def spec(teacher, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    save_file(teacher.state_dict(), folder / "teacher.safetensors")
+    return f"file:{folder / 'teacher.safetensors'}"
+
+
+def space():
+    return parse_space(SPACE, "warm.yaml").with_num_classes(10)
+
+
+def started(spec, *, ordered=False):
+    supernet = Supernet(space()).eval()
+    with one_thread():
+        random = warm_start(supernet, spec, digits().train, ordered=ordered, device=CPU)
+    return supernet, random
+
+
+def top1(supernet, architecture):
+    search = digits().search
+    with torch.no_grad():
+        logits = supernet(search.normalized(slice(0, len(search))), architecture)
+    return 100 * float((logits.argmax(dim=1) == search.labels).float().mean())
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_dense_subnet_is_the_teacher_however_its_heads_and_channels_are_ordered(teacher, spec, ordered):
+    supernet, _ = started(spec, ordered=ordered)
+    images = digits().search.normalized(slice(0, 32))
+    with torch.no_grad():
+        assert torch.allclose(supernet.dense()(images), teacher(images), atol=2e-5, rtol=0)
+
+
+def test_operators_start_near_the_teacher_and_random_ones_do_not(spec):
+    supernet, random = started(spec)
+    plain = space().largest()
+    accuracy = top1(supernet, plain)
+    assert accuracy > 75
+    assert not [name for name in random if "static_map_16" in name or "mlp." in name]
+    for gene, value, lost in (
+        ("attention", "static", 45),
+        ("ffn_rank", 0.5, 30),
+        ("hallucination_ratio", 0.34, 45),
+    ):
+        changed = space().decode({**space().encode(plain), f"layers.00.{gene}": value})
+        assert changed != plain
+        assert top1(supernet, changed) > accuracy - lost, gene
+    fresh = Supernet(space()).eval()
+    fresh.load_timm({name.removeprefix("x"): p for name, p in supernet.dense().state_dict().items()})
+    static = space().decode({**space().encode(plain), "layers.00.attention": "static"})
+    low = space().decode({**space().encode(plain), "layers.00.ffn_rank": 0.5})
+    assert top1(fresh, low) < top1(supernet, low)
+    assert top1(fresh, static) <= top1(supernet, static) + 2
+
+
+def test_a_run_starts_from_weights_once_and_resumes_without_them(spec, tmp_path):
+    file, run = tmp_path / "warm.yaml", tmp_path / "run"
+    file.write_text(SPACE)
+    arguments = (
+        "train", str(file), "--run", str(run), f"--init={spec}", "--epochs=1", "--device=cpu",
+        "--set=train.batch_size=256", "--set=init_ordered=true",
+    )  # fmt: skip
+    done = command(*arguments)
+    assert done.code == 0, done.stderr
+    assert "weights of the operators start at random" in done.stderr
+    again = command(*arguments)
+    assert again.code == 0
+    assert "start at random" not in again.stderr
+
+
+def test_weights_that_do_not_fit_are_misuse_and_leave_nothing(spec, tmp_path):
+    file, run = tmp_path / "warm.yaml", tmp_path / "run"
+    file.write_text(SPACE.replace("embed_dim: [16, 24]", "embed_dim: 16"))
+    done = command("train", str(file), "--run", str(run), f"--init={spec}")
+    assert done.code == 2
+    assert "does not fit into" in done.stderr
+    assert not run.exists()
+
+
+def test_layers_are_ranked_from_weights_and_from_a_run(spec, tmp_path):
+    file = tmp_path / "warm.yaml"
+    file.write_text(SPACE)
+    done = command("rank-layers", str(file), f"--init={spec}", "--images=64", "--format=json")
+    assert done.code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["images"], found["split"], len(found["layers"])) == (64, "train", 2)
+    for row in found["layers"]:
+        assert row["dispersion_nats"] > 0
+        assert 1 <= row["effective_rank"] <= row["tokens"] == 17
+    run = tmp_path / "run"
+    trained = command("train", str(file), "--run", str(run), "--epochs=1", "--set=train.batch_size=256")
+    assert trained.code == 0, trained.stderr
+    ranked = command("rank-layers", str(run), "--images=64", "--format=json")
+    assert ranked.code == 0, ranked.stderr
+    assert len(json.loads(ranked.stdout)["layers"]) == 2
+
+
+def test_ranking_a_space_without_weights_is_misuse(tmp_path):
+    file = tmp_path / "warm.yaml"
+    file.write_text(SPACE)
+    done = command("rank-layers", str(file))
+    assert done.code == 2
+    assert "--init" in done.stderr

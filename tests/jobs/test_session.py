@@ -1,0 +1,185 @@
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_runs import TINY
+
+from nas.base.errors import ConfigError, DataError, RunError, SearchSpaceError
+from nas.base.progress import Reporter
+from nas.jobs.session import RESULTS, reopen, start
+from nas.runs.directory import RunDirectory
+from nas.settings.config import resolve_config
+
+
+@pytest.fixture
+def space_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def begin(space_file, path=None, settings=(), space_settings=()):
+    config = resolve_config(settings=["device=cpu", "train.epochs=3", *settings])
+    return start(space_file, tuple(space_settings), config, path, Reporter(quiet=True))
+
+
+def entries(folder):
+    return sorted(folder.rglob("*"))
+
+
+def finish(session):
+    session.run.update_manifest(stage="finished")
+    return session.run.path
+
+
+def test_a_new_run_holds_space_configuration_and_what_identifies_it(space_file, tmp_path):
+    session = begin(space_file, tmp_path / "r")
+    assert session.space.backbone.num_classes == 10
+    assert session.run.space_text() == TINY
+    assert session.run.config()["train"]["epochs"] == 3
+    manifest = session.run.manifest
+    assert manifest["space_digest"] == session.space.digest
+    assert manifest["splits"] == session.data.hashes
+    assert manifest["class_names"] == list("0123456789")
+    assert manifest["precision"] == session.precision == "fp32"
+    assert manifest["versions"]["torch"]
+    assert manifest["stage"] == "created"
+
+
+def test_runs_are_numbered_and_an_unfinished_one_is_resumed(space_file):
+    first = begin(space_file)
+    assert first.run.path == RESULTS / "tiny-1"
+    assert begin(space_file).run.path == RESULTS / "tiny-1"
+    finish(first)
+    assert begin(space_file).run.path == RESULTS / "tiny-2"
+
+
+def test_without_a_folder_another_configuration_is_another_run(space_file):
+    begin(space_file)
+    assert begin(space_file, settings=["train.epochs=7"]).run.path == RESULTS / "tiny-2"
+    assert begin(space_file, space_settings=["depth=2"]).run.path == RESULTS / "tiny-3"
+
+
+def test_an_empty_folder_becomes_the_run(space_file, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert begin(space_file, tmp_path / "empty").run.manifest["stage"] == "created"
+
+
+@pytest.mark.parametrize(
+    ("settings", "space_settings", "difference"),
+    [
+        (["train.epochs=7"], [], "train.epochs: 3 in the run, 7 asked"),
+        (["seed=1"], [], "seed: 0 in the run, 1 asked"),
+        ([], ["depth=2"], "space_digest: "),
+        (["precision=bf16"], [], "precision: fp32 in the run, bf16 now"),
+    ],
+    ids=["epochs", "seed", "space", "precision"],
+)
+def test_a_folder_of_another_run_is_refused_with_the_difference(
+    space_file, tmp_path, settings, space_settings, difference
+):
+    begin(space_file, tmp_path / "r")
+    before = {path: path.read_bytes() for path in entries(tmp_path) if path.is_file()}
+    with pytest.raises(RunError) as caught:
+        begin(space_file, tmp_path / "r", settings, space_settings)
+    assert difference in caught.value.message
+    assert "another --run DIR" in caught.value.hint
+    assert {path: path.read_bytes() for path in entries(tmp_path) if path.is_file()} == before
+
+
+def test_all_differences_are_said_at_once(space_file, tmp_path):
+    begin(space_file, tmp_path / "r")
+    with pytest.raises(RunError) as caught:
+        begin(space_file, tmp_path / "r", ["train.epochs=7", "train.lr=0.5"], ["depth=2"])
+    assert len(caught.value.message.splitlines()) == 4
+
+
+@pytest.mark.parametrize("kind", ["file", "folder with something else"])
+def test_what_is_no_run_is_not_written_over(space_file, tmp_path, kind):
+    place = tmp_path / "mine"
+    if kind == "file":
+        place.write_text("mine")
+    else:
+        place.mkdir()
+        (place / "notes.txt").write_text("mine")
+    before = entries(tmp_path)
+    with pytest.raises(RunError, match="is not a run"):
+        begin(space_file, place)
+    assert entries(tmp_path) == before
+
+
+def test_data_with_another_number_of_classes_is_one_clear_error(space_file, tmp_path):
+    before = entries(tmp_path)
+    with pytest.raises(ConfigError, match="num_classes is 7, the data has 10 classes") as caught:
+        begin(space_file, tmp_path / "r", space_settings=["backbone.num_classes=7"])
+    assert "num_classes: auto" in caught.value.hint
+    assert entries(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "space_settings", "error"),
+    [
+        (["data.spec=folder:nowhere"], [], DataError),
+        ([], ["depth=0"], SearchSpaceError),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_nothing_behind(space_file, tmp_path, settings, space_settings, error):
+    before = entries(tmp_path)
+    with pytest.raises(error):
+        begin(space_file, tmp_path / "r", settings, space_settings)
+    assert entries(tmp_path) == before
+
+
+# --- reopening ---
+
+
+def write_images(root):
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        folder = root / f"class{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+def test_a_reopened_run_is_what_was_started(space_file, tmp_path):
+    started = begin(space_file, tmp_path / "r", ["train.lr=0.5"], ["depth=2"])
+    again = reopen(tmp_path / "r", Reporter(quiet=True))
+    for field in ("space", "config", "device", "precision"):
+        assert getattr(again, field) == getattr(started, field)
+    assert again.data.hashes == started.data.hashes
+
+
+def test_a_run_moved_elsewhere_reopens(space_file, tmp_path):
+    begin(space_file, tmp_path / "r")
+    shutil.move(tmp_path / "r", tmp_path / "moved")
+    space_file.unlink()
+    assert reopen(tmp_path / "moved", Reporter(quiet=True)).space.name == "tiny"
+
+
+def test_changed_images_are_seen_when_a_run_is_reopened_or_resumed(space_file, tmp_path):
+    write_images(tmp_path / "images")
+    settings = [f"data.spec=folder:{tmp_path / 'images'}", "data.search_fraction=0.3"]
+    session = begin(space_file, tmp_path / "r", settings)
+    assert session.space.backbone.num_classes == 2
+    next((tmp_path / "images" / "class0").iterdir()).unlink()
+    with pytest.raises(RunError, match="was made from other data") as caught:
+        reopen(tmp_path / "r", Reporter(quiet=True))
+    assert "splits: " in caught.value.message
+    with pytest.raises(RunError, match="holds another run"):
+        begin(space_file, tmp_path / "r", settings)
+
+
+def test_no_run_cannot_be_reopened(tmp_path):
+    with pytest.raises(RunError, match="does not exist"):
+        reopen(tmp_path / "nothing", Reporter(quiet=True))
+
+
+def test_a_session_cannot_be_changed(space_file, tmp_path):
+    session = begin(space_file, tmp_path / "r")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        session.precision = "bf16"
+    assert RunDirectory.open(tmp_path / "r").path == session.run.path

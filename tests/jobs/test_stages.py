@@ -1,0 +1,224 @@
+import contextlib
+import json
+import math
+
+import pytest
+from small_runs import begin, one_thread
+
+from nas.base.errors import ConfigError, DataError, NoResultError, RunError
+from nas.base.progress import Reporter
+from nas.jobs import stages
+from nas.jobs.session import Budget, reopen
+from nas.latency.front import kept_when_slow
+from nas.runs.directory import RunDirectory
+from nas.runs.front import ParetoFront
+
+
+@pytest.fixture(autouse=True)
+def _single_threaded():
+    with one_thread():
+        yield
+
+
+class Intruder(Reporter):
+    """Tries to open the test split whenever a stage reports progress."""
+
+    session = None
+
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.refused = {}
+
+    @contextlib.contextmanager
+    def bar(self, label):
+        def show(done, total, text):
+            with pytest.raises(DataError, match="cannot be opened during a search"):
+                self.session.data.open_test()
+            self.refused[label] = self.refused.get(label, 0) + 1
+
+        yield show if label in ("supernet", "search") else lambda *_: None
+
+
+def refuse_everything(tmp_path):
+    return begin(tmp_path, space_settings=["constraints.max_latency_ms=1e-9"])
+
+
+def test_a_run_measures_what_it_searched_and_no_stage_can_read_the_test_split(tmp_path):
+    """Law 7, and the whole pipeline with latency as an objective."""
+    intruder = Intruder()
+    intruder.session = session = begin(tmp_path, reporter=intruder)
+    front = stages.run(session, Budget(trials=6))
+    assert intruder.refused["supernet"] == len(session.data.train) // 400
+    assert intruder.refused["search"] == 6
+    assert len(session.data.open_test()) == 359
+
+    run = session.run
+    assert run.manifest["stage"] == "finished"
+    names = ("top1", "macs", "latency_ms")
+    assert tuple(objective.metric.name for objective in front.objectives) == names
+    trials = {trial.architecture.digest: trial.measurement for trial in run.trials() if trial.is_whole}
+    for point in front.points:
+        searched, values = trials[point.digest], point.measurement.values
+        assert {name: values[name] for name in ("top1", "macs", "params")} == {
+            name: searched.values[name] for name in ("top1", "macs", "params")
+        }
+        assert searched.conditions.latency_stage == "search"
+        assert point.measurement.conditions.latency_stage == "exclusive"
+        low, high = point.measurement.intervals["latency_ms"]
+        assert 0 < low <= values["latency_ms"] <= high
+        assert math.isclose(sum(point.details["layer_latency_share"]), 1)
+    assert ParetoFront.from_run(run.path).to_dict("r") == front.to_dict("r")
+
+    assert stages.run(reopen(run.path, Reporter(quiet=True)), Budget(trials=6)).points == front.points
+
+
+def test_a_finished_search_is_extended_and_its_trials_stay(tmp_path):
+    session = begin(tmp_path, "search.objectives=[top1, macs]")
+    stages.run(session, Budget(trials=4))
+    first = session.run.trial_records()
+    stages.run(session, Budget(trials=9))
+    extended = session.run.trial_records()
+    assert extended[: len(first)] == first
+    assert len({record["digest"] for record in extended}) == 9
+    assert session.run.manifest["stage"] == "finished"
+
+
+def test_a_time_budget_ends_the_search(tmp_path):
+    session = begin(tmp_path, "search.objectives=[top1, macs]")
+    stages.run(session, Budget(trials=None, minutes=0.005))
+    assert session.run.trial_records()
+
+
+def test_references_of_the_hypervolume_are_fixed_when_the_search_begins(tmp_path):
+    session = begin(tmp_path, "search.objectives=[top1, macs]")
+    stages.run(session, Budget(trials=2))
+    before = session.run.manifest["objectives"]
+    stages.run(session, Budget(trials=4))
+    assert session.run.manifest["objectives"] == before
+    assert before[0]["reference"] == 0.0
+    assert before[1]["reference"] > session.space.macs_range()[1]
+
+
+def test_training_is_not_done_again(tmp_path):
+    session = begin(tmp_path)
+    stages.train(session)
+    digest = session.run.manifest["supernet_digest"]
+    log = session.run.log_path.read_text()
+    stages.train(session)
+    assert session.run.log_path.read_text() == log
+    assert session.run.manifest["supernet_digest"] == digest
+    assert not stages.trained_supernet(session).training
+
+
+def test_a_supernet_that_is_not_trained_cannot_be_searched(tmp_path):
+    with pytest.raises(RunError, match="the supernet is not trained yet") as caught:
+        stages.trained_supernet(begin(tmp_path))
+    assert caught.value.hint
+
+
+def test_a_run_in_use_cannot_be_run(tmp_path):
+    session = begin(tmp_path)
+    with session.run.lock(), pytest.raises(RunError, match="is being written by process"):
+        stages.run(session, Budget(trials=1))
+
+
+def test_no_candidate_within_the_latency_bound_is_an_answer_of_its_own(tmp_path):
+    session = refuse_everything(tmp_path)
+    with pytest.raises(NoResultError) as caught:
+        stages.run(session, Budget(trials=2))
+    assert caught.value.exit_code == 1
+    assert caught.value.hint
+    assert len(session.run.trial_records()) == 2
+
+
+TWO_TARGETS = "evaluate.targets=[torch-cpu, 'torch-cpu-packed:batch=2']"
+
+
+def test_latency_on_two_targets_is_optimised_and_measured_again(tmp_path):
+    session = begin(tmp_path, TWO_TARGETS, "search.objectives=[top1, latency_ms, latency_ms_2]")
+    front = stages.run(session, Budget(trials=5))
+    assert [objective.metric.name for objective in front.objectives] == ["top1", "latency_ms", "latency_ms_2"]
+    for trial in session.run.trials():
+        assert {"latency_ms", "latency_ms_2"} < set(trial.measurement.values)
+    header = (session.run.path / "trials.csv").read_text().splitlines()[0]
+    assert header.endswith(",architecture,latency_ms_2")
+    for point in front.points:
+        for name in ("latency_ms", "latency_ms_2"):
+            low, high = point.measurement.intervals[name]
+            assert 0 < low <= point.measurement.values[name] <= high
+        further = point.details["latency_targets"]["torch-cpu-packed:batch=2"]
+        assert point.measurement.values["latency_ms_2"] == further["latency_ms"]
+    assert "torch-cpu-packed, batch of 2" in front.points[0].measurement.conditions.target
+    assert ParetoFront.from_run(session.run.path).to_dict("r") == front.to_dict("r")
+
+
+def test_latency_is_bounded_on_the_second_target_and_where_it_is_no_objective(tmp_path):
+    objectives = "search.objectives=[top1, macs]"
+    session = begin(tmp_path, TWO_TARGETS, objectives, space_settings=["constraints.max_latency_ms_2=1e-9"])
+    with pytest.raises(NoResultError, match=r"keeps constraints\.max_latency_ms_2"):
+        stages.run(session, Budget(trials=3))
+    for trial in session.run.trials():
+        assert "latency_ms_2" in trial.measurement.values
+        assert "latency_ms" not in trial.measurement.values
+
+
+def test_a_bound_on_latency_is_kept_in_the_slow_moments_of_the_machine_too(tmp_path):
+    told = Reporter(quiet=True)
+    said = []
+    told.line = lambda label, text: said.append((label, text))
+    rows = [
+        {"target": "torch-cpu", "reference_ms": 10.0, "reference_slow_ms": 12.5},
+        {"target": "torch-cpu-packed", "reference_ms": 4.0, "reference_slow_ms": 4.0},
+    ]
+    constraints = {"macs": 9e6, "latency_ms": 5.0, "latency_ms_2": 3.0, "params": None}
+    kept = kept_when_slow(constraints, rows, told)
+    assert kept == {"macs": 9e6, "latency_ms": 4.0, "latency_ms_2": 3.0, "params": None}
+    assert [label for label, _ in said] == ["bound", "bound"]
+    assert "5 ms on torch-cpu is kept as 4 ms: this machine was 25 % slower" in said[0][1]
+    assert kept_when_slow({"latency_ms": None}, rows, told) == {"latency_ms": None}
+    assert len(said) == 2
+
+
+def test_a_front_under_a_bound_holds_what_keeps_it_in_slow_moments(tmp_path):
+    session = begin(tmp_path, space_settings=["constraints.max_latency_ms=1000"])
+    front = stages.run(session, Budget(trials=4))
+    (row,) = json.loads((session.run.path / "front.json").read_text())["latency"]
+    row["reference_slow_ms"] = 1.25 * row["reference_ms"]
+    highest = sorted(point.measurement.intervals["latency_ms"][1] for point in front.points)
+    supernet = stages.trained_supernet(session)
+    session.run.update_manifest(constraints={"latency_ms": 1.249 * highest[0]})
+    with patched_measurements(front, row), pytest.raises(NoResultError, match="when measured again"):
+        stages.measure_points(session, supernet, front, [])
+    session.run.update_manifest(constraints={"latency_ms": 1.251 * highest[0]})
+    with patched_measurements(front, row):
+        assert len(stages.measure_points(session, supernet, front, []).points) == 1
+
+
+@contextlib.contextmanager
+def patched_measurements(front, row):
+    """What a second measuring would find, exactly as the first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "measure_front", lambda *_, **__: (list(front.points), [row]))
+        yield
+
+
+def test_a_bound_on_a_target_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"max_latency_ms_2, but evaluate\.targets names 0"):
+        begin(tmp_path, space_settings=["constraints.max_latency_ms_2=3"])
+
+
+def test_initial_weights_that_cannot_be_had_are_said_before_there_is_a_run(tmp_path):
+    with pytest.raises(ConfigError, match="no_such_model"):
+        begin(tmp_path, "init=timm:no_such_model")
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_front_json_and_csv_hold_the_same_points(tmp_path):
+    session = begin(tmp_path, "search.objectives=[top1, macs]")
+    front = stages.run(session, Budget(trials=3))
+    values = json.loads((session.run.path / "front.json").read_text())
+    assert [point["digest"] for point in values["points"]] == [point.digest for point in front.points]
+    assert values["reference_ms"] > 0
+    rows = session.run.front_csv.read_text().splitlines()
+    assert len(rows) == 1 + len(front.points)
+    assert RunDirectory.open(session.run.path).figure_path().stat().st_size > 0

@@ -1,0 +1,236 @@
+"""`latency` as a user types it, and a search by a profile."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from small_runs import command, run_arguments, tiny_space
+from typer.main import get_command
+
+from nas.arch import cost
+from nas.cli.app import app
+from nas.latency.device import device_name
+from nas.latency.profile import OURS, LatencyProfile, Predictor, Score, design
+from nas.runs.directory import RunDirectory
+from nas.runs.front import ParetoFront
+from nas.settings.target import parse_target
+
+FLAGS = {
+    "measure": {"--target", "--rounds", "--format"},
+    "profile": {"--target", "--architectures", "--to", "--rounds", "--seed", "--set", "--format"},
+    "pack": {"--to", "--batch", "--format"},
+    "read": {"--format"},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("latency") / "run"
+    done = command(
+        *run_arguments(
+            folder,
+            "--trials=6",
+            "--target=torch-cpu-packed:batch=16",
+            "--target=torch-cpu:batch=8,precision=bf16",
+        )
+    )
+    assert done.code == 0, done.stderr
+    return folder
+
+
+def packed_profile(**changes):
+    """Made of arithmetic, and good enough to be used."""
+    backbone = tiny_space().backbone
+    architectures = tuple(design(tiny_space(), 16, 0))
+    made = LatencyProfile(
+        target=parse_target("torch-cpu-packed:batch=16"),
+        batch=16,
+        device=device_name("cpu"),
+        cores=2,
+        versions={},
+        backbone=backbone,
+        architectures=architectures,
+        latency_ms=tuple(5.0 + 1e-5 * cost.macs(a, backbone) for a in architectures),
+        scores={OURS: Score(1.0, 0.99), "MACs": Score(2.0, 0.9)},
+    )
+    return replace(made, **changes)
+
+
+def test_the_commands_and_their_flags_are_these():
+    found = get_command(app).commands["latency"].commands
+    assert set(found) == set(FLAGS)
+    for name, flags in FLAGS.items():
+        assert {f for p in found[name].params for f in p.opts if f.startswith("--")} - {"--help"} == flags
+        assert all(parameter.help for parameter in found[name].params)
+        assert command("latency", name, "--help").code == 0
+
+
+def test_a_run_measures_its_front_on_every_target(run):
+    front = json.loads((run / "front.json").read_text())
+    assert [row["target"] for row in front["latency"]] == [
+        "torch-cpu-packed:batch=16",
+        "torch-cpu:batch=8,precision=bf16",
+    ]
+    assert {"load_average", "cpu_mhz"} <= set(front["latency"][0]["machine"]["before"])
+    for point in front["points"]:
+        assert point["conditions"]["target"] == "torch-cpu-packed"
+        assert point["conditions"]["latency_batch_size"] == 16
+        assert point["conditions"]["latency_stage"] == "exclusive"
+        low, high = point["latency_ci_ms"]
+        assert 0 < low <= point["latency_ms"] <= high
+        assert point["details"]["latency"]["rounds"] >= 6
+        other = point["details"]["latency_targets"]["torch-cpu:batch=8,precision=bf16"]
+        assert 0 < other["latency_ci_ms"][0] <= other["latency_ms"]
+
+
+def test_another_target_is_another_run(run):
+    done = command(*run_arguments(run, "--trials=6", "--target=torch-cpu"))
+    assert done.code == 2
+    assert "evaluate.targets" in done.stderr
+
+
+def test_latency_of_a_front_is_a_row_a_target_and_architecture(run):
+    targets = ("--target=torch-cpu:batch=4", "--target=torch-cpu-packed:batch=4")
+    done = command("latency", run, *targets, "--rounds=6", "--format=json")
+    assert done.code == 0, done.stderr
+    values = json.loads(done.stdout)
+    digests = [point.digest for point in ParetoFront.from_run(run).points]
+    assert [table["runtime"] for table in values["targets"]] == ["torch-cpu", "torch-cpu-packed"]
+    for table in values["targets"]:
+        assert table["batch"] == 4
+        assert 0 < table["reference_ms"] <= table["reference_slow_ms"]
+        assert [point["digest"] for point in table["points"]] == digests
+        for point in table["points"]:
+            assert set(point["ties"]) <= set(digests) - {point["digest"]}
+    assert (run / "front.json").read_text().count("torch-cpu-packed:batch=16")  # nothing was changed
+
+
+def test_latency_comes_as_a_table_and_as_csv_too(run):
+    table = command("latency", run, "--target=torch-cpu:batch=4", "--rounds=3", "--format=table")
+    assert "torch-cpu, batch of 4, 8 px, 1 thread" in table.stdout
+    assert "load average" in table.stdout
+    assert "in slow moments" in table.stdout
+    rows = command("latency", "--target=torch-cpu:batch=4", "--rounds=3", "--format=csv", run)
+    assert len(list(csv.DictReader(io.StringIO(rows.stdout)))) == len(ParetoFront.from_run(run).points)
+
+
+def test_an_exported_bundle_is_measured_alone(run, tmp_path):
+    assert command("export", run, "--pick=knee", "--to", tmp_path / "vit", "--formats=timm").code == 0
+    done = command("latency", tmp_path / "vit", "--rounds=3", "--format=json")
+    assert done.code == 0, done.stderr
+    (table,) = json.loads(done.stdout)["targets"]
+    (point,) = table["points"]
+    assert point["digest"] == ParetoFront.from_run(run).knee().digest
+    assert table["repeat_tau"] is None
+
+
+def test_what_is_no_run_and_no_bundle_is_told(tmp_path):
+    done = command("latency", tmp_path)
+    assert done.code == 2
+    assert done.stderr.startswith("error:")
+    assert command("latency", "profile", tmp_path / "none.yaml").code == 2
+
+
+@pytest.mark.parametrize("arguments", [["--target=torch-xpu"], ["--target=torch-cpu:batch=0"]])
+def test_a_wrong_target_is_told_before_anything_is_done(run, tmp_path, arguments):
+    done = command("latency", run, *arguments)
+    assert done.code == 2
+    assert "target" in done.stderr
+    done = command(*run_arguments(tmp_path / "new", "--trials=2", *arguments))
+    assert done.code == 2
+    assert "target" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_profile_is_measured_written_and_judged(tmp_path):
+    space = tmp_path / "tiny.yaml"
+    run_arguments(tmp_path / "unused")
+    file = tmp_path / "profile.json"
+    arguments = ("--architectures=14", "--rounds=3", "--target=torch-cpu:batch=2", "--to", file)
+    done = command("latency", "profile", space, *arguments, "--format=json")
+    values = json.loads(done.stdout)
+    assert done.code == (0 if values["usable"] else 1)
+    assert values["architectures"] == 14
+    assert [row["predictor"] for row in values["predictors"]] == [OURS, "MACs", "mean tokens"]
+    assert len(json.loads(file.read_text())["measured"]) == 14
+
+
+def test_a_search_goes_by_its_profile_and_measures_the_front(tmp_path):
+    file = tmp_path / "profile.json"
+    packed_profile().write(file)
+    folder = tmp_path / "run"
+    options = (
+        f"--target=profile:{file}",
+        "--set=search.objectives=[top1, latency_ms]",
+        "--trials=6",
+    )
+    done = command(*run_arguments(folder, *options))
+    assert done.code == 0, done.stderr
+    assert "warning" not in done.stderr
+    predictor = Predictor(packed_profile())
+    run = RunDirectory.open(folder)
+    for trial in run.trials():
+        if trial.is_whole:
+            assert trial.measurement.values["latency_ms"] == predictor.predict([trial.architecture])[0]
+            assert trial.measurement.conditions.target == packed_profile().name
+    for point in ParetoFront.from_run(folder).points:
+        assert point.measurement.conditions.target == "torch-cpu-packed"
+        assert point.measurement.values["latency_ms"] != predictor.predict([point.architecture])[0]
+
+
+def test_a_profile_of_another_device_warns_and_one_of_another_backbone_is_refused(tmp_path):
+    file = tmp_path / "profile.json"
+    packed_profile(device="cpu: a telephone").write(file)
+    arguments = run_arguments(tmp_path / "run", f"--target=profile:{file}", "--trials=3")
+    done = command(*arguments)
+    assert done.code == 0, done.stderr
+    assert "measured on cpu: a telephone, this is" in done.stderr
+    packed_profile(backbone=replace(tiny_space().backbone, patch_size=4)).write(file)
+    done = command(*run_arguments(tmp_path / "other", f"--target=profile:{file}", "--trials=3"))
+    assert done.code == 2
+    assert "patch_size is 4 in the profile and 2 in the space" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_front_is_measured_by_a_process_without_this_package(run, tmp_path):
+    folder = tmp_path / "packed"
+    done = command("latency", "pack", run, "--to", folder, "--batch=4", "--format=json")
+    assert done.code == 0, done.stderr
+    digests = [point.digest for point in ParetoFront.from_run(run).points]
+    assert [model["digest"] for model in json.loads(done.stdout)["models"]] == digests
+    blocked = tmp_path / "blocked"
+    for name in ("nas", "torch", "timm", "scipy"):
+        (blocked / name).mkdir(parents=True)
+        (blocked / name / "__init__.py").write_text(f"raise ImportError('{name} is not on this device')")
+    away = subprocess.run(
+        [sys.executable, folder / "measure.py", "--rounds=6", "--most-rounds=8"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(blocked), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert away.returncode == 0, away.stderr
+    done = command("latency", "read", folder, run, "--format=json")
+    assert done.code == 0, done.stderr
+    values = json.loads(done.stdout)
+    assert [row["digest"] for row in values["points"]] == digests
+    assert values["batch"] == 4
+    assert values["missing"] == 0
+    for row in values["points"]:
+        assert 0 < row["latency_ci_ms"][0] <= row["latency_ms"] <= row["latency_ci_ms"][1]
+        assert row["latency_here_ms"] > 0
+    assert "on " in command("latency", "read", folder, run, "--format=table").stdout
+    assert command("latency", "pack", run, "--to", folder).code == 2  # it is there
+
+
+def test_results_that_are_missing_or_damaged_are_told(run, tmp_path):
+    done = command("latency", "read", tmp_path, run)
+    assert (done.code, "measure.py" in done.stderr) == (2, True)
+    (tmp_path / "results.json").write_text('{"schema_version": 1, "points": [{}]}')
+    done = command("latency", "read", tmp_path, run)
+    assert (done.code, "damaged" in done.stderr) == (2, True)

@@ -1,0 +1,267 @@
+"""The page by hand: ranges, the heat map by keys, several targets, what was trained alone, several supernets."""
+
+import pytest
+from report_browser import (
+    answer,
+    budget,
+    complaints,
+    css,
+    needs_browser,
+    opened,
+    selected,
+    set_value,
+)
+from report_runs import (
+    LATENCY_ROWS,
+    made_trials,
+    make_run,
+    page_run,
+    retrained,
+    supernets_run,
+    trusted,
+)
+
+from nas.report.page.file import write_report
+from nas.runs.front import ParetoFront
+from nas.runs.supernets import supernet_trials
+
+pytestmark = needs_browser
+NARROW = 400
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return page_run(tmp_path_factory.mktemp("runs") / "page-1")
+
+
+@pytest.fixture
+def page(browser, run):
+    return opened(browser, run)
+
+
+# --- ranges on the parallel coordinates --------------------------------------------------------------------
+
+
+def handles(page, name):
+    """The lower and the upper handle of an axis."""
+    return [css(page, f"#parallel .handle[aria-label='{name}, {end}']")[0] for end in ("lowest", "highest")]
+
+
+def kept(page, selector):
+    return {one.get_attribute("data-digest") for one in css(page, f"{selector}:not(.filtered)")}
+
+
+def kept_everywhere(page):
+    """Digests that no part of the page has dimmed; they are the same in all parts."""
+    parts = (
+        "#by-macs .point",
+        "#by-latency .point",
+        "#parallel .line",
+        "#layers .row",
+        "#front-table tbody tr",
+    )
+    found = [kept(page, part) for part in parts]
+    assert all(one == found[0] for one in found)
+    return found[0]
+
+
+def dots(page, chart="by-macs"):
+    return int(css(page, f"#{chart} canvas")[0].get_attribute("data-dots"))
+
+
+def test_a_drag_along_an_axis_filters_every_part_of_the_page_and_escape_clears_it(page, run):
+    from selenium.webdriver import ActionChains, Keys
+
+    front = ParetoFront.from_run(run.path)
+    everything, grey = {point.digest for point in front.points}, dots(page)
+    strip = css(page, "#parallel .strip")[-1]  # of top-1, the last axis
+    ActionChains(page).scroll_to_element(strip).perform()
+    half = strip.size["height"] // 2
+    pointer = ActionChains(page).move_to_element_with_offset(strip, 0, -half + 2).click_and_hold()
+    pointer.move_by_offset(0, 60).move_by_offset(0, half - 62).release().perform()
+    values = [float(handle.get_attribute("aria-valuenow")) for handle in handles(page, "top-1")]
+    inside = {p.digest for p in front.points if values[0] <= p.measurement.values["top1"] <= values[1]}
+    assert kept_everywhere(page) == inside
+    assert 0 < len(inside) < len(everything)
+    trials = {t.architecture.digest: t.measurement for t in run.trials() if t.measurement is not None}
+    others = [m.values["top1"] for digest, m in trials.items() if digest not in everything]
+    assert dots(page) == sum(values[0] <= top1 <= values[1] for top1 in others) < grey
+    assert f"{len(inside)} of {len(everything)} on the front" in css(page, "#ranges")[0].text
+    assert answer(page) in inside
+    page.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert kept_everywhere(page) == everything
+    assert (dots(page), css(page, "#ranges")[0].text) == (grey, "")
+    assert complaints(page) == []
+
+
+def test_a_click_on_an_axis_clears_its_range_and_the_button_all(page, run):
+    from selenium.webdriver import ActionChains, Keys
+
+    everything = len(ParetoFront.from_run(run.path).points)
+    for name in ("top-1", "MACs"):
+        handles(page, name)[0].send_keys(Keys.ARROW_UP)
+    first = kept_everywhere(page)
+    ActionChains(page).click(css(page, "#parallel .strip")[-1]).perform()
+    assert len(first) <= len(kept_everywhere(page)) == everything - 1
+    css(page, "#no-ranges")[0].click()
+    assert len(kept_everywhere(page)) == everything
+    assert not css(page, "#no-ranges")[0].is_enabled()
+
+
+def test_keys_alone_draw_a_range_and_the_slider_keeps_it(page, run):
+    from selenium.webdriver import Keys
+
+    front = ParetoFront.from_run(run.path)
+    (stop,) = css(page, "#parallel .handle[tabindex='0']")
+    page.execute_script("arguments[0].focus()", stop)
+    for _ in range(len(css(page, "#parallel .handle"))):
+        page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    last = page.switch_to.active_element
+    assert last.get_attribute("aria-label") == "top-1, highest"
+    values = sorted({point.measurement.values["top1"] for point in front.points})
+    for _ in range(3):
+        last.send_keys(Keys.ARROW_DOWN)
+    assert float(last.get_attribute("aria-valuenow")) == values[-4]
+    inside = {p.digest for p in front.points if p.measurement.values["top1"] <= values[-4]}
+    assert kept_everywhere(page) == inside
+    set_value(page, "budget", 400)
+    assert answer(page) in inside
+    last.send_keys(Keys.HOME)
+    assert len(kept_everywhere(page)) == 1
+    last.send_keys(Keys.DELETE)
+    assert len(kept_everywhere(page)) == len(front.points)
+
+
+def test_a_range_survives_what_draws_the_page_anew(page):
+    from selenium.webdriver import Keys
+
+    handles(page, "MACs")[1].send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+    before = kept_everywhere(page)
+    css(page, "#log")[0].click()
+    css(page, "#layer-switch input[value=tokens]")[0].click()
+    assert kept_everywhere(page) == before
+
+
+# --- the heat map by keys ----------------------------------------------------------------------------------
+
+
+def test_arrow_keys_walk_over_the_heat_map_and_enter_selects(page, run):
+    from selenium.webdriver import Keys
+
+    front = ParetoFront.from_run(run.path)
+    by_macs = sorted(front.points, key=lambda p: p.measurement.values["macs"])
+    (stop,) = css(page, "#layers .cell[tabindex='0']")
+    page.execute_script("arguments[0].focus()", stop)
+    for key in (Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ARROW_UP):
+        page.switch_to.active_element.send_keys(key)
+    here = page.switch_to.active_element
+    words = here.get_attribute("aria-label")
+    assert words.startswith(f"{by_macs[1].digest[:8]}, layer 1, ")
+    assert by_macs[1].architecture.layers[1].attention.value in words
+    stroke = page.execute_script("return getComputedStyle(arguments[0]).strokeWidth", here)
+    assert stroke == "3.5px"
+    assert words.split(",")[0] in css(page, "#tip")[0].text
+    assert len(css(page, "#layers .cell[tabindex='0']")) == 1
+    here.send_keys(Keys.ENTER)
+    assert selected(page) == by_macs[1].digest
+    page.switch_to.active_element.send_keys(Keys.END)
+    depth = by_macs[1].architecture.depth
+    assert f"layer {depth - 1}, " in page.switch_to.active_element.get_attribute("aria-label")
+    assert complaints(page) == []
+
+
+# --- latency on several targets, doubts about it -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def doubted(tmp_path_factory):
+    run = trusted(
+        retrained(make_run(tmp_path_factory.mktemp("runs") / "targets", made_trials(80), targets=2))
+    )
+    write_report(run)
+    return run
+
+
+def test_noisy_points_are_marked_and_a_selected_one_shows_what_it_is_tied_with(browser, doubted):
+    opened(browser, doubted)
+    points = ParetoFront.from_run(doubted.path).points
+    noisy = {point.digest for point in points if point.details["latency"]["noisy"]}
+    for chart in ("by-latency", "by-macs"):
+        marked = {one.get_attribute("data-digest") for one in css(browser, f"#{chart} .noisy")}
+        assert marked == (noisy if chart == "by-latency" else set())
+    tied = points[0]
+    row = css(browser, f"#front-table input[value='{tied.digest}']")[0]
+    browser.execute_script("arguments[0].click()", row)
+    assert (len(css(browser, "#by-latency .tie")), len(css(browser, "#by-macs .tie"))) == (1, 0)
+    assert f"not told apart from {points[1].digest[:8]}" in css(browser, "#detail")[0].text
+    assert "repeats with tau 0.93" in css(browser, "#trade-note")[0].text
+    assert "latency noisy" in css(browser, "#legend")[0].text
+    assert complaints(browser) == []
+
+
+def test_every_target_can_be_drawn_bounded_and_read_in_the_table(browser, doubted):
+    opened(browser, doubted)
+    points = ParetoFront.from_run(doubted.path).points
+    heads = [head.text for head in css(browser, "#front-table th")]
+    assert sum("latency" in head for head in heads) == 2
+    assert any("latency on onnxruntime-cpu (ms per batch of 1)" in " ".join(head.split()) for head in heads)
+    set_value(browser, "target", "latency_ms_2", "change")
+    assert "latency on onnxruntime-cpu" in css(browser, "#by-latency svg")[0].get_attribute("aria-label")
+    assert len(css(browser, "#by-latency .point")) == len(points)
+    assert dots(browser, "by-latency") == 0  # what is not on the front was not measured there
+    set_value(browser, "metric", "latency_ms_2", "change")
+    set_value(browser, "budget", 100)
+    _, limit = budget(browser)
+    second = {p.digest: p.details["latency_targets"][LATENCY_ROWS[1]["target"]]["latency_ms"] for p in points}
+    inside = [point for point in points if second[point.digest] <= limit]
+    assert answer(browser) == max(inside, key=lambda p: p.measurement.values["top1"]).digest
+    rows = [row.text for row in css(browser, "#noise tbody tr")]
+    assert "torch-cpu:batch=64 0.93" in rows[0]
+    assert "too few" in rows[1]
+    assert complaints(browser) == []
+
+
+def test_what_was_trained_alone_is_marked_with_the_test_split_apart(browser, doubted):
+    opened(browser, doubted)
+    marks = css(browser, "#by-macs g.alone")
+    assert len(marks) == 2
+    assert all(len(mark.find_elements("css selector", ".test")) == 2 for mark in marks)  # before and after
+    assert "trained alone, TEST split" in css(browser, "#legend")[0].text
+    search, test = (css(browser, f"#by-macs g.alone .{split}")[-1] for split in ("search", "test"))
+    assert search.value_of_css_property("fill") != test.value_of_css_property("fill")
+    css(browser, "#alone")[0].click()
+    assert css(browser, "#by-macs g.alone") == []
+    assert complaints(browser) == []
+
+
+def test_points_of_several_supernets_say_which_is_theirs(browser, tmp_path):
+    run = supernets_run(tmp_path / "several", 40)
+    write_report(run)
+    opened(browser, run)
+    assert complaints(browser) == []
+    rows = [row.text for row in css(browser, "#supernets tbody tr")]
+    assert len(rows) == 3
+    assert "failed: loss is not finite" in rows[2]
+    assert "of supernet" in css(browser, "#detail")[0].text
+    heads = [head.text for head in css(browser, "#front-table th")]
+    at = heads.index("supernet")
+    numbers = {
+        row.find_elements("css selector", "td")[at].text for row in css(browser, "#front-table tbody tr")
+    }
+    assert numbers == {"0", "1"}
+    handles(browser, "supernet")[0].send_keys("\ue013")  # arrow up
+    assert kept_everywhere(browser) == {
+        p.digest
+        for p in ParetoFront.from_run(run.path).points
+        if p.details["supernet_run"].endswith(key_of(run, 1))
+    }
+    assert "Trials of all supernets" in css(browser, "#curve-note")[0].text
+
+
+def key_of(run, number):
+    return next(trial.key for trial in supernet_trials(run) if trial.number == number)
+
+
+def test_a_narrow_window_holds_all_of_it_without_sideways_scrolling(browser, doubted):
+    opened(browser, doubted, width=NARROW)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= NARROW

@@ -1,0 +1,121 @@
+"""Two runs are compared by one measure, and what was different between them is said."""
+
+import csv
+import io
+import json
+import shutil
+
+import factories
+import pytest
+from report_runs import made_trials, make_run
+from rich.console import Console
+from small_runs import command
+
+from nas.base.errors import RunError
+from nas.report.compare import compare_rows, compare_runs, compare_tables
+from nas.runs.dominance import hypervolume
+from nas.runs.front import ParetoFront
+from nas.settings.metrics import LATENCY, MACS, TOP1, Objective
+
+
+def text_of(found):
+    console = Console(width=120, file=io.StringIO(), color_system=None)
+    console.print(compare_tables(found))
+    return console.file.getvalue()
+
+
+@pytest.fixture
+def pair(tmp_path):
+    first = make_run(tmp_path / "a", made_trials(30), seed=0)
+    second = make_run(tmp_path / "b", made_trials(30, seed=1, supernet="fedcba987654"), seed=1)
+    return first, second
+
+
+def test_both_hypervolumes_have_the_worse_reference_of_each_objective(pair):
+    first, second = pair
+    objectives = [dict(o) for o in first.manifest["objectives"]]
+    objectives[1]["reference"] *= 2
+    front = second.front()
+    second.write_front({**front, "objectives": objectives})
+    found = compare_runs(first.path, second.path)
+    assert [o["reference"] for o in found["objectives"]] == [0.0, 20e6, 20.0]
+    shared = [Objective(TOP1, 0.0), Objective(MACS, 20e6), Objective(LATENCY, 20.0)]
+    for run, shown in zip(pair, found["runs"], strict=True):
+        rows = [[p.value(o.metric) for o in shared] for p in ParetoFront.from_run(run.path).points]
+        assert shown["hypervolume"] == hypervolume(rows, shared)
+        assert shown["front_size"] == len(rows)
+
+
+def test_budgets_name_the_best_of_each_run_within_them(pair):
+    found = compare_runs(*(run.path for run in pair))
+    fronts = [ParetoFront.from_run(run.path) for run in pair]
+    assert len(found["budgets"]) == 6
+    for budget in found["budgets"]:
+        for front, best in zip(fronts, budget["best_top1"], strict=True):
+            assert best == front.within("macs", maximum=budget["max_macs"]).pick("top1").value(TOP1)
+    last = [front.pick("top1").value(TOP1) for front in fronts]
+    assert found["budgets"][-1]["best_top1"] == last
+
+
+def test_a_run_and_its_copy_differ_in_nothing(pair, tmp_path):
+    shutil.copytree(pair[0].path, tmp_path / "copy" / "a")
+    found = compare_runs(pair[0].path, tmp_path / "copy" / "a")
+    assert found["differences"] == found["other_conditions"] == []
+    assert found["runs"][0]["hypervolume"] == found["runs"][1]["hypervolume"]
+    assert found["shared_architectures"] == found["runs"][0]["front_size"]
+    assert [run["run"] for run in found["runs"]] == [str(pair[0].path), str(tmp_path / "copy" / "a")]
+
+
+def test_what_was_different_is_said_with_both_values(tmp_path):
+    first = make_run(tmp_path / "a", made_trials(5), seed=0, config={"train": {"epochs": 3}})
+    second = make_run(tmp_path / "b", made_trials(5), seed=1, config={"train": {"epochs": 30}})
+    found = compare_runs(first.path, second.path)
+    differences = {row["key"]: row["values"] for row in found["differences"]}
+    assert differences == {"seed": [0, 1], "train.epochs": [3, 30]}
+    assert "train.epochs" in text_of(found)
+
+
+def test_other_weights_may_be_compared_and_another_device_may_not(pair, tmp_path):
+    assert compare_runs(*(run.path for run in pair))["other_conditions"] == []
+    elsewhere = make_run(tmp_path / "c", made_trials(5, device="cpu: Other"))
+    found = compare_runs(pair[0].path, elsewhere.path)
+    assert found["other_conditions"] == [{"key": "device", "values": ["cpu: Test CPU", "cpu: Other"]}]
+    assert "must not be compared" in text_of(found)
+    assert "must not be compared" not in text_of(compare_runs(*(run.path for run in pair)))
+
+
+def test_runs_without_a_shared_objective_or_a_measurement_are_refused(pair, tmp_path):
+    only_top1 = make_run(tmp_path / "c", made_trials(5), objectives=factories.OBJECTIVES[:1])
+    only_macs = make_run(tmp_path / "d", made_trials(5), objectives=factories.OBJECTIVES[1:2])
+    with pytest.raises(RunError, match="share no objective: top1 against macs"):
+        compare_runs(only_top1.path, only_macs.path)
+    empty = make_run(tmp_path / "e", [], is_final=False)
+    with pytest.raises(RunError, match="nothing was measured yet"):
+        compare_runs(pair[0].path, empty.path)
+
+
+def test_runs_without_latency_are_compared_by_what_they_have(pair, tmp_path):
+    fewer = make_run(tmp_path / "c", made_trials(9, with_latency=False), objectives=factories.OBJECTIVES[:2])
+    found = compare_runs(pair[0].path, fewer.path)
+    assert [objective["name"] for objective in found["objectives"]] == ["top1", "macs"]
+    assert all(0 < run["hypervolume"] < 1 for run in found["runs"])
+
+
+def test_csv_has_a_row_a_run(pair):
+    found = compare_runs(*(run.path for run in pair))
+    rows = compare_rows(found)
+    assert [row["run"] for row in rows] == ["a", "b"]
+    assert [row["best_top1"] for row in rows] == [run["best_top1"] for run in found["runs"]]
+    assert len(rows[0]) == 5 + len(found["budgets"])
+
+
+def test_the_command_prints_each_format(pair):
+    paths = [run.path for run in pair]
+    found = compare_runs(*paths)
+    assert json.loads(command("compare", *paths).stdout) == found
+    printed = list(csv.DictReader(io.StringIO(command("compare", *paths, "-f", "csv").stdout)))
+    assert [row["run"] for row in printed] == ["a", "b"]
+    assert "best top-1 (%) within a budget" in command("compare", *paths, "-f", "table").stdout
+    missing = command("compare", paths[0], paths[0] / "nothing")
+    assert missing.code == 2
+    assert "does not exist" in missing.stderr

@@ -1,0 +1,232 @@
+"""A front in words: values with units and intervals, what is doubtful about them, and every column explained."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import factories
+from factories import OBJECTIVES, point
+from report_runs import LATENCY_ROWS, made_trials, make_run, row_with, supernets_run, text_of
+from small_runs import command
+
+from nas.report.front_table import FRONT_COLUMNS, front_csv, front_table
+from nas.runs.directory import RunDirectory
+from nas.runs.front import ParetoFront
+from nas.runs.point import FrontPoint
+from nas.runs.trial import TRIAL_COLUMNS
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = Path("results/digits 1")
+
+
+def front():
+    a, b = factories.distinct_architectures(2)
+    points = [
+        FrontPoint(factories.varied(), factories.measurement(88.25, 1_200_000, 4.0, 21_500)),
+        point(91.0, 1_900_000, 6.0, a),
+        point(91.5, 24_000_000, 9.0, b),
+    ]
+    return ParetoFront(OBJECTIVES, points)
+
+
+def test_front_table_states_values_with_units_interval_knee_and_conditions():
+    text = text_of(front_table(front()))
+    header = row_with(text, "digest")
+    assert header.split() == ["digest", "top-1", "(%)", "MMACs", "params", "(k)", "latency", "(ms)", "layers"]
+    first = row_with(text, factories.varied().digest[:8])
+    assert first.split() == [
+        factories.varied().digest[:8],
+        "88.2",
+        "1.2",
+        "21.5",
+        "4.00",
+        "±",
+        "0.08",
+        "●○◐▾■◐○◇▾●◇",
+    ]
+    assert row_with(text, "  ★ ").split()[1] == front().knee().digest[:8]
+    assert row_with(text, "◐ hallucinated").split() == (
+        [
+            "●",
+            "dynamic",
+            "◐",
+            "hallucinated",
+            "■",
+            "static",
+            "○",
+            "shared",
+            "◇",
+            "linear",
+            "▾",
+            "fewer",
+            "tokens",
+        ]
+    )
+    assert "144 images of the search split, fp32" in text
+    words = " ".join(text.split())  # lines wrap at the width of the table
+    assert "latency: torch-cpu on cpu: Test CPU, batch of 64, 1 thread, exclusive stage, torch 2.8.0" in words
+
+
+def test_front_table_fits_an_80_column_terminal():
+    assert max(len(line) for line in text_of(front_table(front()), width=80).splitlines()) <= 80
+    assert "…" not in text_of(front_table(front()), width=80)
+
+
+def test_values_that_were_not_measured_are_dashes():
+    a, b = factories.distinct_architectures(2)
+    points = [point(90, 1_000_000, 5, a), point(80, 2_000_000, 6, b)]
+    del points[0].measurement.values["params"]
+    text = text_of(front_table(ParetoFront(OBJECTIVES[:1], points)))
+    assert row_with(text, a.digest[:8]).split()[1:5] == [a.digest[:8], "90.0", "1.00", "-"]
+
+
+def test_baselines_stand_under_the_front_and_other_conditions_are_marked():
+    same = FrontPoint(factories.plain(), factories.measurement(92, 3_000_000, 11))
+    other = FrontPoint(factories.plain(), factories.measurement(93, 3_000_000, 11, torch="2.9.0"))
+    text = text_of(front_table(front(), {"plain ViT": same, "older": other}))
+    assert "†" not in row_with(text, "plain ViT")
+    assert "older †" in row_with(text, "older")
+    assert "† measured under other conditions" in text
+    assert "†" not in text_of(front_table(front(), {"plain ViT": same}))
+
+
+def test_a_part_of_a_front_marks_the_knee_of_the_whole():
+    whole = front()
+    others = [p for p in whole.points if p.digest != whole.knee().digest]
+    part = ParetoFront(OBJECTIVES, others)
+    text = text_of(front_table(part, whole=whole))
+    assert "Pareto front: 2 of 3 architectures" in text
+    assert f"hypervolume {whole.hypervolume():.4f}" in text
+    assert "  ★ " not in text
+
+
+def test_latencies_below_half_a_millisecond_keep_a_third_decimal():
+    only = point(90, 1_000_000, 0.045, factories.plain())
+    assert "0.045 ± 0.001" in text_of(front_table(ParetoFront(OBJECTIVES, [only])))
+
+
+def test_an_empty_front_is_a_table_without_rows():
+    text = text_of(front_table(ParetoFront(OBJECTIVES, ())))
+    assert "0 architectures" in text
+    assert front_csv(ParetoFront(OBJECTIVES, ()), RUN).count("\n") == 1
+
+
+def test_front_csv_has_a_row_a_point_and_the_documented_columns():
+    shown = front()
+    rows = list(csv.DictReader(io.StringIO(front_csv(shown, RUN))))
+    assert ",".join(rows[0]) == (
+        "digest,knee,top1,top1_ci_low,top1_ci_high,macs,flops,params,latency_ms,latency_ci_low_ms,"
+        "latency_ci_high_ms,split,conditions.device,conditions.precision,conditions.split,"
+        "conditions.num_images,conditions.target,conditions.latency_batch_size,conditions.latency_threads,"
+        "conditions.latency_stage,conditions.supernet,conditions.torch,architecture,export_command"
+    )
+    assert [row["digest"] for row in rows] == [p.digest for p in shown.points]
+    assert rows[0]["export_command"] == (
+        f"python search.py export 'results/digits 1' --pick {rows[0]['digest']} --to {rows[0]['digest']}"
+    )
+    assert [row["digest"] for row in rows if row["knee"] == "True"] == [shown.knee().digest]
+    first = rows[0]
+    assert (first["macs"], first["flops"], first["params"]) == ("1200000", "2400000", "21500")
+    assert (first["latency_ci_low_ms"], first["top1_ci_low"]) == ("3.92", "")
+    assert first["architecture"] == factories.varied().to_json()
+
+
+def doubtful():
+    """Of three points the first is noisy and tied with the second and with one that is not on the front."""
+    found = []
+    for i, one in enumerate(front().points):
+        others = [front().points[1 - i].digest, "0" * 12] if i < 2 else []
+        second = {"latency_ms": 0.4 + i, "latency_ci_ms": [0.39 + i, 0.41 + i], "noisy": i == 2, "ties": []}
+        details = {
+            "latency": {"rounds": 15, "noisy": i == 0, "ties": others},
+            "latency_targets": {LATENCY_ROWS[1]["target"]: second},
+        }
+        found.append(FrontPoint(one.architecture, one.measurement, details))
+    return ParetoFront(OBJECTIVES, found)
+
+
+def test_what_is_noisy_or_tied_is_marked_and_the_marks_are_explained():
+    text = text_of(front_table(doubtful(), latency=LATENCY_ROWS[:1]), width=160)
+    rows = [row_with(text, one.digest[:8]) for one in doubtful().points]
+    assert "4.00 ± 0.08~ =1" in rows[0]
+    assert "6.00 ± 0.12  =1" in rows[1]
+    assert "=" not in rows[2]
+    assert "~ not known within 2 %   =n not told apart from n others of the front" in text
+    assert "order repeats, tau 0.93; batch of 64, 1 thread, fp32" in text
+    undoubted = text_of(front_table(front()))
+    assert not [sign for sign in ("~", "=1", "tau") if sign in undoubted]
+
+
+def test_every_target_has_a_column_and_a_line_with_its_tau():
+    text = text_of(front_table(doubtful(), latency=LATENCY_ROWS), width=160)
+    first, third = (row_with(text, doubtful().points[i].digest[:8]) for i in (0, 2))
+    assert "0.400 ± 0.010 " in first
+    assert "2.400 ± 0.010~" in third
+    assert "batch=1,threads=2" in text
+    assert "onnxruntime-cpu:batch=1,threads=2: too few to say whether their order repeats" in " ".join(
+        text.split()
+    )
+
+
+def test_csv_has_columns_of_further_targets_and_doubts_where_there_are_some():
+    rows = list(csv.DictReader(io.StringIO(front_csv(doubtful(), RUN, LATENCY_ROWS))))
+    assert list(rows[0])[: len(FRONT_COLUMNS)] == list(FRONT_COLUMNS)
+    second = doubtful().points[1].digest
+    assert [row["latency_noisy"] for row in rows] == ["True", "False", "False"]
+    assert rows[0]["latency_ties"] == second  # the other one is not on the front
+    assert [row["latency_ms_2"] for row in rows] == ["0.4", "1.4", "2.4"]
+    assert {row["target_2"] for row in rows} == {LATENCY_ROWS[1]["target"]}
+    assert (rows[0]["latency_ci_low_ms_2"], rows[2]["latency_noisy_2"]) == ("0.39", "True")
+
+
+def test_a_latency_that_the_search_measured_has_a_column_before_the_front_is_final():
+    searched = factories.measurement(90, 1_000_000, 5)
+    searched.values["latency_ms_2"] = 7.5
+    only = ParetoFront(OBJECTIVES, [FrontPoint(factories.plain(), searched)])
+    text = text_of(front_table(only))
+    assert "target 2" in text
+    assert "7.50" in row_with(text, factories.plain().digest[:8])
+    (row,) = csv.DictReader(io.StringIO(front_csv(only, RUN)))
+    assert (row["latency_ms_2"], row["target_2"]) == ("7.5", "")
+
+
+def test_points_of_several_supernets_name_theirs(tmp_path):
+    run = supernets_run(tmp_path / "several")
+    shown = ParetoFront.from_run(run.path)
+    owners = [one.details["supernet_run"] for one in shown.points]
+    assert len(set(owners)) == 2
+    rows = list(csv.DictReader(io.StringIO(front_csv(shown, RUN))))
+    assert [row["supernet"] for row in rows] == owners
+    text = text_of(front_table(shown), width=160)
+    for one, owner in zip(shown.points, owners, strict=True):
+        assert owner.split("/")[1][:8] in row_with(text, f" {one.digest[:8]} ")
+    assert "supernet" not in next(csv.reader(io.StringIO(front_csv(front(), RUN))))
+
+
+def test_front_prints_what_holds_for_all_latencies(tmp_path):
+    run = make_run(tmp_path / "r", made_trials(10), targets=2)
+    printed = json.loads(command("front", run.path).stdout)
+    assert printed["latency"] == LATENCY_ROWS
+    assert "order repeats, tau 0.93" in command("front", run.path, "-f", "table").stdout
+
+
+def test_the_front_says_what_makes_it_again_and_what_takes_a_network_from_it(tmp_path):
+    made_by = f"python search.py run a.yaml {'--set train.lr=1e-3 ' * 12}".strip()
+    run = make_run(tmp_path / "r", made_trials(10), command=made_by)
+    commands = [made_by, f"python search.py export {run.path} --pick DIGEST --to DIGEST"]
+    assert json.loads(command("front", run.path).stdout)["commands"] == commands
+    lines = command("front", run.path, "-f", "table").stdout.splitlines()
+    assert [line.rstrip() for line in lines[-2:]] == [f"$ {line}" for line in commands]  # whole, to be copied
+
+
+def test_every_column_and_key_is_explained_in_the_readme(tmp_path):
+    explained = set(re.findall(r"`([\w.]+)`", (ROOT / "results" / "README.md").read_text()))
+    run = supernets_run(tmp_path / "several")
+    values = front().to_dict("r")
+    keys = {*TRIAL_COLUMNS, *FRONT_COLUMNS, *values, *values["points"][0], *values["objectives"][0]}
+    for shown in (doubtful(), ParetoFront.from_run(run.path)):
+        keys |= set(next(csv.reader(io.StringIO(front_csv(shown, RUN, LATENCY_ROWS)))))
+    assert keys - explained == set()
+    assert RunDirectory.open(run.path).front() is not None

@@ -1,0 +1,70 @@
+"""A plot of characters: every point at its place, the axes say what they are."""
+
+import math
+
+import factories
+import pytest
+from report_runs import made_trials
+from small_runs import command
+
+from nas.report.terminal_plot import Series, front_plots, scatter
+from nas.runs.front import ParetoFront
+from nas.settings.metrics import MACS, TOP1
+
+
+def grid(text):
+    """The lines between the axes' name and the frame, without the margin."""
+    return [line.partition("│")[2] for line in text.splitlines()[1:-2]]
+
+
+def test_corners_are_where_the_extremes_are():
+    text = scatter([Series("a", [(1, 10)]), Series("b", [(5, 20)])], "x", "y", width=9, height=4)
+    assert grid(text) == ["        b", "", "", "a"]
+    assert text.splitlines()[0].strip() == "y"
+    assert text.splitlines()[1].startswith("20 │")
+    assert text.splitlines()[4].startswith("10 │")
+    assert text.splitlines()[-1].split() == ["1", "x", "5"]
+
+
+def test_later_series_cover_earlier_ones_and_what_is_not_finite_is_left_out():
+    series = [Series(".", [(1, 1), (2, 2), (math.nan, 1)]), Series("o", [(2, 2), (1, math.inf)])]
+    assert " ".join(grid(scatter(series, "x", "y"))).split() == ["o", "."]
+
+
+@pytest.mark.parametrize(("largest", "is_log"), [(9, False), (1_000, True)])
+def test_costs_of_many_sizes_have_a_logarithmic_axis_and_say_so(largest, is_log):
+    middle = math.sqrt(largest)
+    text = scatter([Series("o", [(1, 0), (middle, 0), (largest, 0)])], "x", "y", width=41, height=1)
+    columns = [i for i, sign in enumerate(grid(text)[0]) if sign == "o"]
+    assert ("logarithmic" in text) == is_log
+    assert (columns == [0, 20, 40]) == is_log
+
+
+def test_without_a_point_there_is_no_plot():
+    assert scatter([Series("o", [])], "x", "y") == ""
+    assert scatter([Series("o", [(math.nan, 1)])], "x", "y") == ""
+
+
+def test_a_single_point_is_in_the_middle():
+    assert grid(scatter([Series("o", [(3, 3)])], "x", "y", width=5, height=3)) == ["", "  o", ""]
+
+
+def test_the_front_is_drawn_with_its_knee_and_what_is_not_on_it():
+    trials = made_trials(40)
+    front = ParetoFront.from_trials(trials, factories.OBJECTIVES)
+    by_macs, by_latency = front_plots(front, [trial.to_dict() for trial in trials], front)
+    assert "kMACs per image" in by_macs
+    assert "latency (ms per batch of 64)" in by_latency
+    assert all(plot.count("★") == 1 for plot in (by_macs, by_latency))
+    assert "·" in by_macs
+    assert "·" not in by_latency  # measured beside other work: other conditions than a final front's
+    values = [trial.measurement.values for trial in trials]
+    low, high = (f(v[MACS.name] for v in values) / 1e3 for f in (min, max))
+    ends = by_macs.splitlines()[-1].split()
+    assert (ends[0], ends[-1]) == (f"{low:.4g}", f"{high:.4g}")
+    assert by_macs.splitlines()[1].split()[0] == f"{max(v[TOP1.name] for v in values):.4g}"
+
+
+def test_front_on_a_terminal_has_plots_and_other_formats_have_none(finished):
+    assert "★" in command("front", finished.folder, "-f", "table").stdout.split("MACs per image")[0]
+    assert "└" not in command("front", finished.folder).stdout

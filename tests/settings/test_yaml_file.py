@@ -1,0 +1,306 @@
+"""Reading YAML: lines, traps, duplicates; and the words in which a document is refused."""
+
+import math
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import Field
+
+from nas.base.errors import InputFileError, SearchSpaceError
+from nas.settings.document import Document, Section, check, validate
+from nas.settings.yaml_file import apply_settings, dump_yaml, parse_yaml, read_yaml
+
+
+class Inner(Section):
+    kind: Annotated[tuple[Literal["dynamic", "static"], ...], Field(min_length=1)] = ("dynamic",)
+    ratio: float = Field(0.0, ge=0, lt=1)
+    flag: bool = False
+
+
+class Outer(Section):
+    name: str = "x"
+    count: int = Field(1, ge=1)
+    pair: tuple[float, float] = (0.0, 1.0)
+    limit: int | None = None
+    inner: Inner = Inner()
+    items: tuple[Inner, ...] = ()
+
+
+def refused(text: str) -> list[str]:
+    """The problems for which `text` is no `Outer`."""
+    with pytest.raises(InputFileError) as caught:
+        validate(Outer, parse_yaml(text, "a.yaml"))
+    return list(caught.value.problems)
+
+
+class TestReading:
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            ("1e-3", 0.001),
+            ("300e6", 300e6),
+            ("1E3", 1000.0),
+            ("-.5", -0.5),
+            ("1.", 1.0),
+            (".inf", math.inf),
+            ("-.inf", -math.inf),
+            ("300_000", 300_000),
+            ("010", 10),
+            ("on", "on"),
+            ("off", "off"),
+            ("yes", "yes"),
+            ("No", "No"),
+            ("y", "y"),
+            ("true", True),
+            ("False", False),
+            ("null", None),
+            ("", None),
+            ("1:30", "1:30"),
+            ("2024-01-31", "2024-01-31"),
+            ("0-1", "0-1"),
+            ("0x10", "0x10"),
+            ("'7'", "7"),
+            ("1_", "1_"),
+        ],
+    )
+    def test_words_mean_what_yaml_1_2_says(self, text, value):
+        read = parse_yaml(f"key: {text}", "a.yaml").data["key"]
+        assert read == value
+        assert type(read) is type(value)
+
+    def test_not_a_number_is_a_number(self):
+        assert math.isnan(parse_yaml("key: .nan", "a.yaml").data["key"])
+
+    def test_every_key_and_item_has_its_line(self):
+        document = parse_yaml("a: 1\nb:\n  c:\n    - 5\n    - {d: 6}\n\ne: [1,\n  2]\n", "a.yaml")
+        assert document.data == {"a": 1, "b": {"c": [5, {"d": 6}]}, "e": [1, 2]}
+        assert document.lines == {
+            ("a",): 1,
+            ("b",): 2,
+            ("b", "c"): 3,
+            ("b", "c", 0): 4,
+            ("b", "c", 1): 5,
+            ("b", "c", 1, "d"): 5,
+            ("e",): 7,
+            ("e", 0): 7,
+            ("e", 1): 8,
+        }
+
+    def test_empty_text_is_an_empty_group(self):
+        assert parse_yaml("# nothing\n", "a.yaml").data == {}
+
+    def test_keys_are_text(self):
+        assert parse_yaml("1: a\ntrue: b", "a.yaml").data == {"1": "a", "true": "b"}
+
+    def test_aliases_are_followed(self):
+        assert parse_yaml("a: &x [1]\nb: *x", "a.yaml").data == {"a": [1], "b": [1]}
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("a: 1\nb: [1, 2\nc: 3\n", "line 3: not YAML: while parsing a flow sequence"),
+            ("a:\n\tb: 1\n", "line 2: not YAML: while scanning for the next token, found character '\\t'"),
+            ("a: 1\n--- \nb: 2\n", "line 2: not YAML: expected a single document"),
+            ("a: 1\nb: !!python/object:os.system x\n", "line 2: not YAML: could not determine a constructor"),
+            ("a: 1\nb: \x01\n", "line 2: not YAML: special characters are not allowed"),
+            ("a: &x [*x]", "line 1: not YAML: its aliases never end"),
+            ("- 1\n- 2\n", "line 1: the top level must be lines of `key: value`, got [1, 2]"),
+            ("just words", "line 1: the top level must be lines of `key: value`, got 'just words'"),
+            ("a: 1\n? [b, c]\n: 2\n", "line 2: a key must be one word"),
+            ("a: " + "[" * 1000, "line 1: it is nested too deeply"),
+        ],
+    )
+    def test_what_is_not_yaml_is_refused_with_its_line(self, text, problem):
+        with pytest.raises(InputFileError) as caught:
+            parse_yaml(text, "a.yaml")
+        assert len(caught.value.problems) == 1
+        assert caught.value.problems[0].startswith(problem)
+
+    def test_aliases_cannot_unfold_without_bound(self):
+        rows = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+        rows += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+        with pytest.raises(InputFileError, match="aliases never end"):
+            parse_yaml("\n".join(rows), "a.yaml")
+
+    def test_every_repeated_key_is_told(self):
+        with pytest.raises(InputFileError) as caught:
+            parse_yaml("a: 1\nb:\n  c: 1\n  c: 2\na: 3\na: 4\n", "a.yaml")
+        assert caught.value.problems == (
+            "line 4: b.c: key is given twice, first in line 3",
+            "line 5: a: key is given twice, first in line 1",
+            "line 6: a: key is given twice, first in line 1",
+        )
+
+
+class TestFiles:
+    def test_reads_a_file_with_a_byte_order_mark(self, tmp_path):
+        (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfa: 1\n")
+        assert read_yaml(tmp_path / "a.yaml").data == {"a": 1}
+
+    def test_missing_file_names_its_neighbour(self, tmp_path):
+        (tmp_path / "digits.yaml").touch()
+        with pytest.raises(SearchSpaceError, match=r'no such file; did you mean "digits.yaml"\?'):
+            read_yaml(tmp_path / "digit.yaml", SearchSpaceError)
+
+    def test_missing_folder_is_no_traceback(self, tmp_path):
+        with pytest.raises(InputFileError, match=r"no such file$"):
+            read_yaml(tmp_path / "none" / "a.yaml")
+
+    def test_folder_is_refused(self, tmp_path):
+        with pytest.raises(InputFileError, match="cannot be read: Is a directory"):
+            read_yaml(tmp_path)
+
+    def test_bytes_that_are_no_text_are_refused(self, tmp_path):
+        (tmp_path / "a.yaml").write_bytes(b"a: \xff\xfe")
+        with pytest.raises(InputFileError, match=r"not UTF-8 text \(byte 3\)"):
+            read_yaml(tmp_path / "a.yaml")
+
+
+class TestDumping:
+    words = st.sampled_from(
+        ["on", "off", "1e-3", "010", "1:30", "null", "~", "", "true", "- a", "a: b", "#", " x", "=", "<<"]
+    )
+    scalars = (
+        words
+        | st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False)
+        | st.text("ab\n'\"é", max_size=4)
+    )
+
+    @settings(max_examples=100, deadline=None, derandomize=True)
+    @given(st.dictionaries(words, scalars | st.lists(scalars, max_size=3), max_size=4))
+    def test_what_is_written_reads_back_equal(self, values):
+        read = parse_yaml(dump_yaml(values), "a.yaml").data
+        assert read == values
+        assert repr(read) == repr(values)
+
+
+class TestChecking:
+    def test_legal_document_becomes_the_model(self):
+        text = "name: y\ninner: {kind: [static], ratio: 5e-1, flag: true}\nlimit: null\nitems:\n- ratio: 0\n"
+        found = validate(Outer, parse_yaml(text, "a.yaml"))
+        assert found == Outer(name="y", inner=Inner(kind=("static",), ratio=0.5, flag=True), items=(Inner(),))
+
+    def test_group_without_keys_is_at_its_defaults(self):
+        assert validate(Outer, parse_yaml("inner:\n  # flag: true\n", "a.yaml")) == Outer()
+
+    def test_all_problems_are_told_in_the_order_of_the_file(self):
+        text = "\n".join(
+            [
+                "count: 0",
+                "inner:",
+                "  kind: [dynamic, statik]",
+                "  ratoi: 0.5",
+                "items:",
+                "  - {ratio: 1}",
+                "  - ratio: half",
+                "pair: [1]",
+                "nmae: z",
+            ]
+        )
+        assert refused(text) == [
+            "line 1: count: must be at least 1, got 0",
+            "line 3: inner.kind[1]: 'statik' is not one of dynamic, static; did you mean \"static\"?",
+            'line 4: inner.ratoi: unknown key; did you mean "ratio"?',
+            "line 6: items[0].ratio: must be less than 1, got 1",
+            "line 7: items[1].ratio: must be a number, got 'half'",
+            "line 8: pair: needs more items, got [1]",
+            'line 9: nmae: unknown key; did you mean "name"?',
+        ]
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("count: true", "count: must not be true or false, got true"),
+            ("pair: [0, true]", "pair: must not be true or false, got true"),
+            ("count: 1.5", "count: must be a whole number, got 1.5"),
+            ("count: many", "count: must be a whole number, got 'many'"),
+            ("count:", "count: must be a whole number, got nothing"),
+            ("count: {a: 1}", "count: must be a whole number, got a group of keys"),
+            ("count: .inf", "count: must be a finite number, got inf"),
+            ("limit: 1e400", "limit: must be a finite number, got inf"),
+            ("pair: 3", "pair: must be a list, such as [a, b], got 3"),
+            ("pair: [1, 2, 3]", "pair: must have at most 2 items, got [1, 2, 3]"),
+            ("name: 1e3", "name: must be text, got 1000.0; put it in quotes"),
+            ("name: [a]", "name: must be text, got ['a']"),
+            ("inner: 5", "inner: must be a group of keys, got 5"),
+            ("inner: {flag: maybe}", "inner.flag: must be true or false, got 'maybe'"),
+            ("inner: {kind: []}", "inner.kind: needs at least one item, got []"),
+            ("inner: {kind: [5]}", "inner.kind[0]: 5 is not one of dynamic, static"),
+            ("flag: true", 'flag: unknown key here; did you mean "inner.flag"?'),
+            ("zzz: 1", "zzz: unknown key; known here: name, count, pair, limit, inner, items"),
+            (f"name: [{'a' * 99}]", f"name: must be text, got ['{'a' * 55}..."),
+        ],
+    )
+    def test_says_the_rule_and_the_value_in_plain_words(self, text, problem):
+        assert refused(text) == [f"line 1: {problem}"]
+
+    def test_missing_key_is_told_at_its_group(self):
+        class Needs(Section):
+            size: int
+
+        class Holder(Section):
+            group: Needs
+
+        document = parse_yaml("\ngroup: {}\n", "a.yaml")
+        assert [str(problem) for problem in check(Holder, document)[1]] == [
+            "line 2: group.size: required, but missing"
+        ]
+        assert [str(problem) for problem in check(Holder, Document("a"))[1]] == [
+            "group: required, but missing"
+        ]
+
+    def test_error_names_the_file_counts_and_hints(self):
+        with pytest.raises(SearchSpaceError) as caught:
+            validate(
+                Outer, parse_yaml("count: 0\nzzz: 1", "a.yaml"), SearchSpaceError, hint="read the README"
+            )
+        assert caught.value.message.startswith("a.yaml: 2 problems\n  line 1: count")
+        assert caught.value.hint == "read the README"
+
+
+class TestSettings:
+    def test_setting_replaces_one_value_and_keeps_its_neighbours(self):
+        before = parse_yaml("inner: {ratio: 0.5, flag: true}", "a.yaml")
+        after, problems = apply_settings(before, ["inner.ratio=1e-1", "items=[{flag: true}]", "name="])
+        assert not problems
+        assert after.data == {"inner": {"ratio": 0.1, "flag": True}, "items": [{"flag": True}], "name": ""}
+        assert before.data == {"inner": {"ratio": 0.5, "flag": True}}
+
+    def test_group_as_a_value_sets_only_its_keys(self):
+        before = parse_yaml("inner: {ratio: 0.5, flag: true}", "a.yaml")
+        assert apply_settings(before, ["inner={ratio: 0}"])[0].data == {"inner": {"ratio": 0, "flag": True}}
+        assert apply_settings(before, ["inner={}"])[0].data == before.data
+
+    @pytest.mark.parametrize(
+        ("setting", "problem"),
+        [
+            ("name", "--set name: must look like section.key=value"),
+            ("a b=1", "--set a b=1: must look like section.key=value"),
+            (
+                "items.0.ratio=1",
+                "--set items.0.ratio=1: items is not a group of keys, it is [a group of keys]",
+            ),
+            ("name.x=1", "--set name.x=1: name is not a group of keys, it is 'y'"),
+            ("inner.ratio=[1", "--set inner.ratio=[1: not YAML: while parsing a flow sequence"),
+        ],
+    )
+    def test_setting_that_cannot_be_placed_is_told(self, setting, problem):
+        before = parse_yaml("name: y\nitems: [{ratio: 0}]", "a.yaml")
+        after, problems = apply_settings(before, [setting])
+        assert [str(found).startswith(problem) for found in problems] == [True]
+        assert after.data == before.data
+
+    def test_wrong_value_of_a_setting_is_told_as_a_setting(self):
+        document, _ = apply_settings(
+            parse_yaml("count: 5", "a.yaml"), ["count=0", "inner.zzz=1", "innre.flag=true"]
+        )
+        assert [str(problem) for problem in check(Outer, document)[1]] == [
+            "--set count: must be at least 1, got 0",
+            "--set inner.zzz: unknown key; known here: kind, ratio, flag",
+            '--set innre: unknown key; did you mean "inner"?',
+        ]

@@ -1,0 +1,223 @@
+"""Architectures as flat parameters, and what becomes of parameters that contradict each other."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_spaces import chains, listed, only_half, space, tiny
+
+from nas.arch import cost
+from nas.arch.architecture import Architecture, AttentionKind, Hallucination, Reducer
+from nas.base.errors import ArchitectureError
+from nas.space.constraints import Constraints
+from nas.space.domain import Rules
+from nas.space.space import SearchSpace
+
+SPACE = space()
+BOUNDED = space(constraints=Constraints(max_macs=120_000, max_params=6_000))
+JOINT = SearchSpace.from_yaml(Path(__file__).parents[2] / "search_spaces" / "joint_tiny.yaml")
+FROM_ANYTHING = settings(
+    max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def values_of(searched: SearchSpace) -> st.SearchStrategy:
+    choices = {name: st.sampled_from(values) for name, values in searched.choices().items()}
+    return st.fixed_dictionaries(choices)
+
+
+@pytest.mark.parametrize("searched", [SPACE, JOINT, BOUNDED], ids=["free", "joint", "bounded"])
+def test_decode_inverts_encode(searched):
+    rng = np.random.default_rng(0)
+    for _ in range(200 if searched is BOUNDED else 1_000):
+        architecture = searched.sample(rng)
+        params = searched.encode(architecture)
+        assert searched.decode(params) == architecture
+        assert params.keys() == searched.choices().keys()
+        assert all(type(value) in (int, float, str) for value in params.values())
+
+
+@pytest.mark.parametrize("make", [tiny, chains, only_half])
+def test_decode_inverts_encode_on_every_architecture(make):
+    searched = make()
+    assert [a for a in set(listed(searched)) if searched.decode(searched.encode(a)) != a] == []
+
+
+@FROM_ANYTHING
+@given(values_of(SPACE))
+def test_anything_decodes_into_the_space(params):
+    architecture = SPACE.decode(params)
+    assert architecture in SPACE
+    assert SPACE.decode(SPACE.encode(architecture)) == architecture
+
+
+@FROM_ANYTHING
+@given(values_of(JOINT))
+def test_anything_decodes_into_a_large_space(params):
+    architecture = JOINT.decode(params)
+    assert architecture in JOINT
+    assert JOINT.decode(JOINT.encode(architecture)) == architecture
+
+
+@FROM_ANYTHING
+@given(values_of(BOUNDED))
+def test_anything_decodes_into_the_constraints(params):
+    architecture = BOUNDED.decode(params)
+    assert architecture in BOUNDED
+    assert cost.macs(architecture, BOUNDED.backbone) <= 120_000
+    assert cost.params(architecture, BOUNDED.backbone) <= 6_000
+
+
+def test_decode_keeps_what_is_legal():
+    changes = {"embed_dim": 16, "layers.01.mlp_ratio": 0.5, "layers.02.ffn_rank": 0.5, "depth": 3}
+    architecture = SPACE.decode(SPACE.encode(SPACE.largest()) | changes)
+    assert (architecture.embed_dim, architecture.depth) == (16, 3)
+    assert [layer.mlp_ratio for layer in architecture.layers] == [2.0, 0.5, 2.0]
+    assert [layer.ffn_rank for layer in architecture.layers] == [1.0, 1.0, 0.5]
+
+
+PLAIN = {
+    "num_tokens": 16,
+    "reducer": "pool",
+    "attention": "dynamic",
+    "hallucination_ratio": 0.0,
+    "num_heads": 2,
+    "ffn_rank": 1.0,
+    "mlp_ratio": 2.0,
+}
+DYNAMIC, STATIC, SHARED, LINEAR = (
+    {"attention": AttentionKind(kind)} for kind in ("dynamic", "static", "shared", "linear")
+)
+DERIVED = {"num_heads": 3, "hallucination_ratio": 0.34, "hallucination": "mix"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes", "repaired"),
+    [
+        ("C1 no layer before", {0: SHARED}, {0: DYNAMIC}),
+        ("C1 static provider", {0: STATIC, 1: SHARED}, {0: STATIC, 1: DYNAMIC}),
+        ("C5 linear provider", {0: DYNAMIC, 1: LINEAR, 2: SHARED}, {1: LINEAR, 2: DYNAMIC}),
+        (
+            "C2 after pooling",
+            {1: {**SHARED, "num_tokens": 9}},
+            {1: {**DYNAMIC, "num_tokens": 9, "reducer": Reducer.POOL}, 2: {"num_tokens": 9}},
+        ),
+        (
+            "C3 heads",
+            {1: {**SHARED, "num_heads": 3}, 2: {**SHARED, "num_heads": 1}},
+            {1: {**SHARED, "num_heads": 2}, 2: {**SHARED, "num_heads": 2}},
+        ),
+        ("C4 chain", {1: SHARED, 2: SHARED, 3: SHARED}, {1: SHARED, 2: SHARED, 3: DYNAMIC}),
+        (
+            "C6 one head",
+            {0: {"num_heads": 1, "hallucination_ratio": 0.7, "hallucination": "mix_conv"}},
+            {0: {"num_heads": 1, "hallucination_ratio": 0.0, "hallucination": None}},
+        ),
+        (
+            "C6 whole heads",
+            {0: {"num_heads": 3, "hallucination_ratio": 0.7, "hallucination": "mix_conv"}},
+            {0: {"num_heads": 3, "hallucination_ratio": 2 / 3, "hallucination": Hallucination.MIX_CONV}},
+        ),
+        ("C6 static", {0: {**STATIC, **DERIVED}}, {0: {**STATIC, "num_heads": 3}}),
+        ("C6 linear", {0: {**LINEAR, **DERIVED}}, {0: {**LINEAR, "num_heads": 3}}),
+        (
+            "5.3 maps derived anew",
+            {0: DERIVED, 1: {**SHARED, **DERIVED, "hallucination": "copy"}},
+            {
+                0: {**DERIVED, "hallucination_ratio": 1 / 3},
+                1: {**SHARED, **DERIVED, "hallucination_ratio": 1 / 3, "hallucination": Hallucination.COPY},
+            },
+        ),
+        (
+            "5.3 as many as the provider derives, or none",
+            {0: DERIVED, 1: {**SHARED, **DERIVED, "hallucination_ratio": 0.7}, 2: {**SHARED, **DERIVED}},
+            {
+                0: {**DERIVED, "hallucination_ratio": 1 / 3},
+                1: {**SHARED, "num_heads": 3},
+                2: {**SHARED, **DERIVED, "hallucination_ratio": 1 / 3},
+            },
+        ),
+        (
+            "C7 static after pooling",
+            {1: {"num_tokens": 9}, 2: STATIC},
+            {1: {"num_tokens": 9, "reducer": Reducer.POOL}, 2: {"num_tokens": 9, **DYNAMIC}},
+        ),
+        (
+            "C8 linear of few tokens",
+            {0: {"num_tokens": 9, **LINEAR}, 1: LINEAR},
+            {0: {"num_tokens": 9, "reducer": Reducer.POOL, **DYNAMIC}, 1: {"num_tokens": 9, **DYNAMIC}},
+        ),
+        (
+            "C10 pool to no square",
+            {1: {"num_tokens": 6, "reducer": "conv_pool"}},
+            {1: {"num_tokens": 6, "reducer": Reducer.GLAD}, 2: {"num_tokens": 6}},
+        ),
+        (
+            "C10 pool behind glad",
+            {1: {"num_tokens": 9, "reducer": "glad"}, 2: {"num_tokens": 4, "reducer": "pool"}},
+            {
+                1: {"num_tokens": 9, "reducer": Reducer.GLAD},
+                2: {"num_tokens": 4, "reducer": Reducer.GLAD},
+                3: {"num_tokens": 4},
+            },
+        ),
+        (
+            "C11 tokens grow",
+            {0: {"num_tokens": 9}, 1: {"num_tokens": 16}, 2: {"num_tokens": 4}},
+            {
+                0: {"num_tokens": 9, "reducer": Reducer.POOL},
+                1: {"num_tokens": 9},
+                2: {"num_tokens": 4, "reducer": Reducer.POOL},
+                3: {"num_tokens": 4},
+            },
+        ),
+        (
+            "C12 reduced twice already",
+            {i: {"num_tokens": n, "reducer": "glad"} for i, n in enumerate((9, 6, 4))},
+            {
+                0: {"num_tokens": 9, "reducer": Reducer.GLAD},
+                1: {"num_tokens": 6, "reducer": Reducer.GLAD},
+                2: {"num_tokens": 6},
+                3: {"num_tokens": 6},
+            },
+        ),
+        ("C14 no gain", {0: {"mlp_ratio": 0.5, "ffn_rank": 0.5}}, {0: {"mlp_ratio": 0.5, "ffn_rank": 1.0}}),
+    ],
+)
+def test_decode_repairs_what_cannot_be(rule, changes, repaired):
+    searched = space(rules=Rules(max_reductions=2))
+    params = {name: values[0] for name, values in searched.choices().items()} | {"depth": 4, "embed_dim": 24}
+    for i in range(4):
+        params |= {f"layers.{i:02d}.{gene}": value for gene, value in (PLAIN | changes.get(i, {})).items()}
+    architecture = searched.decode(params)
+    assert architecture in searched
+    tokens = 16
+    for i, layer in enumerate(architecture.layers):
+        expected = (
+            PLAIN | {"num_tokens": tokens, "reducer": None, "hallucination": None} | repaired.get(i, {})
+        )
+        tokens = layer.num_tokens
+        assert {gene: getattr(layer, gene) for gene in expected} == expected, rule
+
+
+def test_decode_names_everything_that_is_not_of_the_space():
+    with pytest.raises(ArchitectureError) as error:
+        SPACE.decode(SPACE.encode(SPACE.smallest()) | {"embed_dim": 17, "layers.00.speed": 1, "depth": None})
+    for words in ("embed_dim: 17 is not one of [16, 24]", "'layers.00.speed'", "depth: None"):
+        assert words in error.value.message
+
+
+def test_parameters_with_one_choice_may_be_left_out():
+    searched = tiny(depth=(2,))
+    params = searched.encode(searched.largest())
+    del params["depth"], params["embed_dim"]
+    assert searched.decode(params) == searched.largest()
+    with pytest.raises(ArchitectureError, match="num_heads: None"):
+        searched.decode({k: v for k, v in params.items() if k != "layers.00.num_heads"})
+
+
+def test_encode_refuses_what_is_not_of_the_space():
+    with pytest.raises(ArchitectureError, match="embed_dim 32 is not one of"):
+        SPACE.encode(Architecture(embed_dim=32, layers=SPACE.largest().layers))

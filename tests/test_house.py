@@ -1,0 +1,170 @@
+"""The house law: nine floors of packages, faces, no circle, small rooms, a test beside every room.
+
+A package imports only packages on lower floors, and of them only what their `__init__` names (their face). Within a
+package files import each other, without a circle. Imports count wherever they stand: at the top of a file, in a
+function, under `TYPE_CHECKING`.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FLOORS = (
+    {"base"},
+    {"settings", "arch", "cluster"},
+    {"space", "data"},
+    {"runs", "model"},
+    {"latency", "training", "report"},
+    {"evaluation", "initial", "bundle"},
+    {"search"},
+    {"jobs"},
+    {"cli"},
+)
+"""Packages from low to high; those of one floor do not know each other."""
+
+MOST_FILES = 12  # a folder
+MOST_LINES = 400  # a file
+SMALLEST_TESTED = 10_000  # lines: a file as long as this has a test file of its own
+NO_TORCH = ("base", "settings", "arch", "cluster", "space", "runs", "report", "cli")
+"""Packages that can be imported without what is slow to import: looking at results is quick."""
+HEAVY = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")
+AT_HOME = {
+    "optuna": ("search",),
+    "ray": ("cluster", "search", "training.distributed"),
+    "pandas": ("runs.directory",),
+    "matplotlib": ("report.figures",),
+    "typer": ("cli",),
+}
+"""Engines, and the only places that import them."""
+
+
+class Import(NamedTuple):
+    """An import: what is named, where."""
+
+    name: str
+    line: int
+
+
+def file_floor(module: str) -> int | None:
+    """Floor of a module by its dotted name within `nas`."""
+    package = module.partition(".")[0]
+    return next((i for i, packages in enumerate(FLOORS) if package in packages), None)
+
+
+def files(root: Path) -> dict[str, Path]:
+    """Every Python file of `nas` by its dotted name within it; that of a package is its folder's."""
+    found = {}
+    for path in sorted((root / "nas").rglob("*.py")):
+        parts = path.relative_to(root / "nas").with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """Every import of a file, wherever it stands, as `module` or `module.name`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: imports are absolute"
+            yield from (Import(f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def own_imports(path: Path, known: dict[str, Path]) -> Iterator[Import]:
+    """The files of `nas` that a file imports."""
+    for name, line in imports(path):
+        top, _, inside = name.partition(".")
+        if top == "nas":
+            yield Import(inside if inside in known else inside.rpartition(".")[0], line)
+
+
+def breaches(root: Path) -> list[str]:
+    """Everything in the checkout at `root` that the law forbids, in words."""
+    known = files(root)
+    found = []
+    for module, path in known.items():
+        if not module:
+            continue  # `nas` itself is a lazy front over the packages
+        package, floor = module.partition(".")[0], file_floor(module)
+        if floor is None:
+            found.append(f"nas.{module}: its package has no floor")
+            continue
+        for target, line in own_imports(path, known):
+            other, there = target.partition(".")[0], file_floor(target)
+            where = f"nas/{path.relative_to(root / 'nas')}:{line}"
+            if other == package:
+                if target == package and path.name != "__init__.py":
+                    found.append(f"{where} imports its own face")
+            elif target and (there is None or there >= floor):
+                found.append(f"{where} imports nas.{target}, which is not on a lower floor")
+            elif target != other and known[target].parent != root / "nas" / other:
+                found.append(f"{where} imports nas.{target} past the face of nas.{other}")
+            elif target != other and f'"{target.partition(".")[2]}"' not in known[other].read_text():
+                found.append(f"{where} imports nas.{target}, which the face of nas.{other} does not name")
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > MOST_LINES:
+            found.append(f"nas.{module} has {lines} lines, more than {MOST_LINES}")
+        *folders, name = module.split(".")
+        test = root.joinpath("tests", *folders, f"test_{name}.py")
+        if lines >= SMALLEST_TESTED and path.name != "__init__.py" and not test.exists():
+            found.append(f"nas.{module} has {lines} lines and no {test.relative_to(root)}")
+    found += circles(known)
+    for folder in [root / "nas", *(p for p in (root / "nas").rglob("*") if p.is_dir())]:
+        rooms = [
+            p for p in folder.iterdir() if p.is_file() and p.suffix != ".pyc" and p.name != "__init__.py"
+        ]
+        if len(rooms) > MOST_FILES:
+            found.append(f"{folder.relative_to(root)} has {len(rooms)} files, more than {MOST_FILES}")
+    return found
+
+
+def circles(known: dict[str, Path]) -> list[str]:
+    """A circle among the files, if there is one; the face of a package is a file too."""
+    graph = {
+        module: {target for target, _ in own_imports(path, known) if target != module}
+        for module, path in known.items()
+        if module
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [f"files import each other in a circle: {' -> '.join(error.args[1])}"]
+    return []
+
+
+def test_the_house_keeps_its_law():
+    assert breaches(ROOT) == []
+
+
+@pytest.mark.parametrize("library", AT_HOME)
+def test_library_is_imported_only_at_home(library):
+    users = {
+        module
+        for module, path in files(ROOT).items()
+        for name, _ in imports(path)
+        if name.partition(".")[0] == library
+    }
+    homes = AT_HOME[library]
+    assert {m for m in users if not any(m == home or m.startswith(f"{home}.") for home in homes)} == set()
+
+
+def test_looking_imports_nothing_heavy():
+    code = (
+        "import importlib, sys\n"
+        f"for name in ('nas', *('nas.' + package for package in {NO_TORCH!r})):\n"
+        "    importlib.import_module(name)\n"
+        f"    print(name, *[heavy for heavy in {HEAVY!r} if heavy in sys.modules])\n"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout.split("\n")[:-1] == ["nas", *(f"nas.{package}" for package in NO_TORCH)]
