@@ -1,0 +1,64 @@
+"""Runs written by version 0.1.0 at commit eb85a5c still open: what they answer, and what can be done with them.
+
+`old_run` has latency on two targets with a bound on the second, `retrain` and `trust`; `old_supernets` has two
+supernets. Beside them is what `front` and `status` printed then.
+"""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from small_runs import command
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+RUNS = {"run": "old_run", "several": "old_supernets"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with both runs as they lay then, `old/run` and `old/several`."""
+    folder = tmp_path_factory.mktemp("home")
+    for name, fixture in RUNS.items():
+        shutil.copytree(FIXTURES / fixture, folder / "old" / name)
+    return folder
+
+
+def ask(home: Path, *words: str) -> dict:
+    with contextlib.chdir(home):
+        done = command(*words, "--format", "json")
+    assert done.code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("question", ["front", "status"])
+def test_an_old_run_answers_as_it_did(home, name, question):
+    expected = json.loads((FIXTURES / f"{RUNS[name]}.{question}.json").read_text())
+    found = ask(home, question, f"old/{name}")
+    assert {key: found[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_an_old_run_is_shown_and_reported(home, name):
+    ask(home, "show", f"old/{name}", "knee")
+    ask(home, "report", f"old/{name}")
+    page = (home / "old" / name / "report.html").read_text()
+    assert all(point["digest"] in page for point in ask(home, "front", f"old/{name}")["points"])
+
+
+def test_an_old_search_goes_on_with_its_weights_and_trials(home, tmp_path):
+    shutil.copytree(home / "old", tmp_path / "old")
+    before = (tmp_path / "old" / "run" / "trials.jsonl").read_text()
+    ask(tmp_path, "search", "old/run", "--trials", "14", "--workers", "0")
+    assert (tmp_path / "old" / "run" / "trials.jsonl").read_text().startswith(before)
+    assert sum(ask(tmp_path, "status", "old/run")["trials"].values()) >= 14
+
+
+def test_a_network_of_an_old_run_is_exported_and_kept_trainings_count(home, tmp_path):
+    shutil.copytree(home / "old", tmp_path / "old")
+    ask(tmp_path, "export", "old/run", "--pick", "knee", "--to", "bundle", "--formats", "timm")
+    kept = sorted(path.name for path in (tmp_path / "old/run/retrain/trainings").iterdir())
+    ask(tmp_path, "retrain", "old/run", "--pick", "knee", "--epochs", "1", "--workers", "0")
+    assert sorted(path.name for path in (tmp_path / "old/run/retrain/trainings").iterdir()) == kept
