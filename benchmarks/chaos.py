@@ -26,7 +26,7 @@ import psutil
 
 from nas.arch import Architecture
 from nas.base import NasError, OutOfMemoryError
-from nas.evaluation import Course, ReplayEvaluator, ReplayTable
+from nas.evaluation import RacePlan, ReplayEvaluator, ReplayTable
 from nas.runs import Measurement, ParetoFront, RunDirectory, Trial, TrialState
 from nas.search import ArchitectureStudy, InlineWorkers, RayWorkers, Search, Workers
 from nas.settings import MACS, TOP1, Objective
@@ -54,14 +54,14 @@ class Capricious(ReplayEvaluator):
         self._log = log
 
     def evaluate(
-        self, architecture: Architecture, course: Course | None = None, *, attempt: int = 0
+        self, architecture: Architecture, plan: RacePlan | None = None, *, attempt: int = 0
     ) -> Measurement:
         """Look an architecture up, if it is in the mood."""
         conduct = conduct_of(architecture)
         if self._log is None:
             if conduct and conduct != "memory once":
                 raise ValueError("cannot be done")
-            return super().evaluate(architecture, course, attempt=attempt)
+            return super().evaluate(architecture, plan, attempt=attempt)
         with self._log.open("a") as file:
             file.write(architecture.digest + "\n")
         time.sleep(EVALUATION_S)
@@ -71,7 +71,7 @@ class Capricious(ReplayEvaluator):
             time.sleep(600)
         if conduct == "memory" or (conduct == "memory once" and not attempt):
             raise OutOfMemoryError("out of memory, on purpose")
-        return super().evaluate(architecture, course, attempt=attempt)
+        return super().evaluate(architecture, plan, attempt=attempt)
 
 
 def build(log: Path, arrays: Any) -> Capricious:

@@ -2,24 +2,24 @@
 
 from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval
 from nas.evaluation.evaluator import EvaluatorSetup, SubnetEvaluator, build_evaluator, evaluator_arrays
-from nas.evaluation.protocol import Course, Evaluator, Rival
-from nas.evaluation.racing import FIRST, course_order
+from nas.evaluation.protocol import Evaluator, FrontRunner, RacePlan
+from nas.evaluation.racing import FIRST, race_order
 from nas.evaluation.replay import ReplayEvaluator, ReplayTable, all_architectures
 
 __all__ = [
     "FIRST",
-    "Course",
     "Evaluator",
     "EvaluatorSetup",
+    "FrontRunner",
+    "RacePlan",
     "ReplayEvaluator",
     "ReplayTable",
-    "Rival",
     "SubnetEvaluator",
     "all_architectures",
     "build_evaluator",
     "count_correct",
-    "course_order",
     "evaluator_arrays",
+    "race_order",
     "top1_percent",
     "wilson_interval",
 ]

@@ -13,7 +13,7 @@ from nas.arch import Architecture, cost
 from nas.base import OutOfMemoryError
 from nas.data import ImageSet
 from nas.evaluation.accuracy import count_correct, measurement
-from nas.evaluation.protocol import Course
+from nas.evaluation.protocol import RacePlan
 from nas.evaluation.racing import race
 from nas.latency import LatencyMeter, LatencyProfile, Predictor, default_batch, described, device_name
 from nas.model import Supernet
@@ -137,7 +137,7 @@ class SubnetEvaluator:
         self.conditions = setup.conditions(len(self.images), stage="search")
 
     def evaluate(
-        self, architecture: Architecture, course: Course | None = None, *, attempt: int = 0
+        self, architecture: Architecture, plan: RacePlan | None = None, *, attempt: int = 0
     ) -> Measurement:
         """Measure MACs, parameters, latency where the search needs it, and then top-1; see `Evaluator`.
 
@@ -171,7 +171,7 @@ class SubnetEvaluator:
                 values[name] = ratio * self.setup.reference_ms[name]
             for name, predictor in self.predictors.items():
                 values[name] = predictor.predict([architecture])[0]
-            correct, verdict = race(classify, len(self.images), values, course)
+            correct, verdict = race(classify, len(self.images), values, plan)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -12,7 +12,7 @@ from nas.runs import Conditions, Measurement
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
+class FrontRunner:
     """A completed trial that may dominate what is measured now.
 
     Attributes:
@@ -27,16 +27,16 @@ class Rival:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Course:
+class RacePlan:
     """What a trial races over.
 
     Attributes:
-        rivals: Completed trials, usually the front.
+        front_runners: Completed trials, usually the front.
         order: [N] int32; the images, those on which architectures disagree most first.
         doubt: [N] float32; how likely two architectures disagree on each, in that order.
     """
 
-    rivals: tuple[Rival, ...]
+    front_runners: tuple[FrontRunner, ...]
     order: NDArray[np.int32]
     doubt: NDArray[np.float32]
 
@@ -47,13 +47,13 @@ class Evaluator(Protocol):
     conditions: Conditions
 
     def evaluate(
-        self, architecture: Architecture, course: Course | None = None, *, attempt: int = 0
+        self, architecture: Architecture, plan: RacePlan | None = None, *, attempt: int = 0
     ) -> Measurement:
-        """Measure, or stop where a rival is surely better (`Measurement.beaten_by`).
+        """Measure, or stop where a front runner is surely better (`Measurement.beaten_by`).
 
         Args:
             architecture: What to measure.
-            course: What it races over; None: every image is seen.
+            plan: What it races over; None: every image is seen.
             attempt: Earlier attempts that ran out of memory or killed their process; each halves the batch.
 
         Raises:

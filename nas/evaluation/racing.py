@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.evaluation.protocol import Course
+from nas.evaluation.protocol import RacePlan
 
 Z = 3.0
 """Standard deviations of what the images left may change. Measured: results/reference/replay_racing.csv."""
@@ -22,7 +22,7 @@ Z = 3.0
 FIRST = 16  # whole measurements that say on which images architectures disagree
 
 LOOKS = tuple(n / 32 for n in (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28))
-"""Shares of the images after which an architecture is compared with its rivals."""
+"""Shares of the images after which an architecture is compared with the front runners."""
 
 ALIGNMENT = 64  # images; looks come after a multiple of it, so that batches stay whole
 
@@ -32,7 +32,7 @@ class Verdict:
     """How a race was lost.
 
     Attributes:
-        beaten_by: Number of the rival.
+        beaten_by: Number of the front runner.
         top1_interval: 95 % interval of the top-1 on the whole split, percent: from a lead that goes on growing
             with the doubt of the images to one that grows no more, and the spread beyond these.
     """
@@ -41,8 +41,8 @@ class Verdict:
     top1_interval: tuple[float, float]
 
 
-def course_order(answers: Sequence[bytes], num_images: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Order and doubt of the images from the answers of some architectures; see `Course`."""
+def race_order(answers: Sequence[bytes], num_images: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Order and doubt of the images from the answers of some architectures; see `RacePlan`."""
     right = np.array([unpack(bits, num_images) for bits in answers]).sum(axis=0)
     share = (right + 0.5) / (len(answers) + 1)
     doubt = 2 * share * (1 - share)
@@ -54,45 +54,47 @@ def race(
     classify: Callable[[NDArray[np.int32]], NDArray[np.bool_]],
     num_images: int,
     costs: Mapping[str, float],
-    course: Course | None,
+    plan: RacePlan | None,
 ) -> tuple[NDArray[np.bool_], Verdict | None]:
-    """Classify the images part by part until all are seen or a rival is surely better.
+    """Classify the images part by part until all are seen or a front runner is surely better.
 
-    A rival counts if none of its costs is higher. It is surely better where the images it leads by so far exceed
-    `Z` standard deviations of what the images left may add: on these the two are taken to be equally good, and
-    to disagree as often as `doubt` says, corrected by how often they did so far.
+    A front runner counts if none of its costs is higher. It is surely better where the images it leads by so far
+    exceed `Z` standard deviations of what the images left may add: on these the two are taken to be equally good,
+    and to disagree as often as `doubt` says, corrected by how often they did so far.
 
     Args:
         classify: Numbers of images -> which of them are classified right.
         num_images: Of the split.
-        costs: Of the architecture that is measured, with the rivals' names.
-        course: None: every image is seen.
+        costs: Of the architecture that is measured, with the front runners' names.
+        plan: None: every image is seen.
 
     Returns:
-        Which images were classified right, by number where all were seen, else in the order of the course;
+        Which images were classified right, by number where all were seen, else in the order of the plan;
         and the verdict if the race was lost.
     """
-    rivals = course.rivals if course else ()
-    cheaper = [rival for rival in rivals if all(rival.costs[name] <= costs[name] for name in rival.costs)]
-    if course is None or not cheaper:
+    front_runners = plan.front_runners if plan else ()
+    cheaper = [
+        runner for runner in front_runners if all(runner.costs[name] <= costs[name] for name in runner.costs)
+    ]
+    if plan is None or not cheaper:
         return classify(np.arange(num_images, dtype=np.int32)), None
-    theirs = np.array([unpack(rival.correct, num_images)[course.order] for rival in cheaper])
+    theirs = np.array([unpack(runner.correct, num_images)[plan.order] for runner in cheaper])
     correct = np.zeros(num_images, dtype=bool)
     seen = 0
     for stop in [*looks(num_images), num_images]:
-        correct[seen:stop] = classify(course.order[seen:stop])
+        correct[seen:stop] = classify(plan.order[seen:stop])
         seen = stop
         if stop < num_images:
-            lead, spread = leads(theirs[:, :seen], correct[:seen], course.doubt)
+            lead, spread = leads(theirs[:, :seen], correct[:seen], plan.doubt)
             best = int((lead / spread).argmax())
             if lead[best] > Z * spread[best]:
                 ours = theirs[best].sum() - lead[best]  # if the two are equally good from here on
-                further = lead[best] * course.doubt[seen:].sum() / course.doubt[:seen].sum()
+                further = lead[best] * plan.doubt[seen:].sum() / plan.doubt[:seen].sum()
                 ends = (ours - further - 1.96 * spread[best], ours + 1.96 * spread[best])
                 low, high = (float(np.clip(100 * end / num_images, 0, 100)) for end in ends)
                 return correct[:seen], Verdict(cheaper[best].number, (low, high))
     natural = np.empty_like(correct)
-    natural[course.order] = correct
+    natural[plan.order] = correct
     return natural, None
 
 
@@ -105,7 +107,7 @@ def looks(num_images: int) -> list[int]:
 def leads(
     theirs: NDArray[np.bool_], correct: NDArray[np.bool_], doubt: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """By how many images each rival leads so far, and the standard deviation of what the rest may add.
+    """By how many images each front runner leads so far, and the standard deviation of what the rest may add.
 
     Shapes: theirs [r, m], correct [m], doubt [N], m < N -> [r], [r]
     """

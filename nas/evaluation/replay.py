@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nas.arch import Architecture
 from nas.base import EvaluationError, RunError
 from nas.evaluation.accuracy import measurement
-from nas.evaluation.protocol import Course
+from nas.evaluation.protocol import RacePlan
 from nas.evaluation.racing import race, unpack
 from nas.runs import Conditions, Measurement
 from nas.settings import LATENCY, MACS, PARAMS
@@ -112,7 +112,7 @@ class ReplayEvaluator:
     def evaluate(
         self,
         architecture: Architecture,
-        course: Course | None = None,
+        plan: RacePlan | None = None,
         *,
         attempt: int = 0,  # noqa: ARG002
     ) -> Measurement:
@@ -129,7 +129,7 @@ class ReplayEvaluator:
             PARAMS.name: float(table.params[row]),
             LATENCY.name: float(table.latency_ms[row]),
         }
-        correct, verdict = race(lambda numbers: answers[numbers], count, costs, course)
+        correct, verdict = race(lambda numbers: answers[numbers], count, costs, plan)
         return measurement(correct, costs, self.conditions, verdict=verdict, seconds=0.0)
 
 

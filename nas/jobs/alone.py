@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from nas.arch import Architecture
 from nas.base import CheckpointError, Reporter, RunError, atomic_write_bytes, one_line
 from nas.data import ImageData, ImageSet, sealed_test_split
-from nas.evaluation import Course, SubnetEvaluator
+from nas.evaluation import RacePlan, SubnetEvaluator
 from nas.jobs.session import Session, torch_threads
 from nas.jobs.stages import evaluator_setup, supernet_trainer
 from nas.model import Subnet, Supernet
@@ -106,7 +106,7 @@ class StandAloneEvaluator:
     def evaluate(
         self,
         architecture: Architecture,
-        course: Course | None = None,  # noqa: ARG002
+        plan: RacePlan | None = None,  # noqa: ARG002
         *,
         attempt: int = 0,
     ) -> Measurement:

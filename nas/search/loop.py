@@ -31,7 +31,7 @@ ENDED = (TrialState.COMPLETE, TrialState.FAILED, TrialState.REPEATED, TrialState
 Outcome = Literal["trials", "minutes", "space exhausted"]
 
 
-class Known(NamedTuple):
+class ReusedMeasurement(NamedTuple):
     """What another run measured under the same conditions, and where that is written down."""
 
     measurement: Measurement
@@ -67,7 +67,7 @@ class Search:
         run: RunDirectory,
         *,
         racing: bool = False,
-        known: Mapping[str, Known] | None = None,
+        known: Mapping[str, ReusedMeasurement] | None = None,
     ) -> None:
         self.space = space
         self.objectives = tuple(objectives)
@@ -221,7 +221,9 @@ class Search:
         elif first == number:
             self._in_flight[number] = pending
             self._visible.advance(self._trials, number - self._study.window)
-            self._workers.submit(Task(number, architecture, self._visible.course() if self._racing else None))
+            self._workers.submit(
+                Task(number, architecture, self._visible.race_plan() if self._racing else None)
+            )
         elif first in self._in_flight:
             self._repeats.setdefault(first, []).append((number, pending))
         else:

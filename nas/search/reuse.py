@@ -8,13 +8,13 @@ from typing import Any
 from nas.base import NasError
 from nas.latency import PROFILE_NAME
 from nas.runs import MANIFEST, Conditions, RunDirectory, TrialState
-from nas.search.loop import Known
+from nas.search.loop import ReusedMeasurement
 from nas.settings import LATENCIES, LATENCY
 
 
 def known_measurements(
     run: RunDirectory, conditions: Conditions, needed: Collection[str]
-) -> dict[str, Known]:
+) -> dict[str, ReusedMeasurement]:
     """Whole measurements in the folders beside a run that hold under its conditions, by digest.
 
     Conditions name the supernet by a digest of its weights. Latency was measured as a ratio to a reference model
@@ -27,7 +27,7 @@ def known_measurements(
         needed: Names of the metrics without which a measurement is of no use.
     """
     ours = run.manifest
-    found: dict[str, Known] = {}
+    found: dict[str, ReusedMeasurement] = {}
     for path in sorted(run.path.resolve().parent.glob(f"[!.]*/{MANIFEST}")):
         if path.parent == run.path.resolve():
             continue
@@ -45,7 +45,7 @@ def reference_clocks(manifest: Mapping[str, Any]) -> dict[str, float]:
 
 def _of_run(
     path: Path, ours: Mapping[str, Any], conditions: Conditions, needed: Collection[str]
-) -> dict[str, Known]:
+) -> dict[str, ReusedMeasurement]:
     run = RunDirectory.open(path)
     theirs = run.manifest
     same = ("supernet_digest", "splits", "reference_digest")
@@ -65,7 +65,7 @@ def _of_run(
         for name, target in zip(names, conditions.target.split("; "), strict=False):
             if name in values and not target.startswith(PROFILE_NAME):
                 values[name] *= clocks[name]
-        found[trial.architecture.digest] = Known(
+        found[trial.architecture.digest] = ReusedMeasurement(
             replace(measured, values=values), f"{run.path.name}#{trial.number}"
         )
     return found

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.arch import Architecture
-from nas.evaluation import FIRST, Course, Rival, course_order
+from nas.evaluation import FIRST, FrontRunner, RacePlan, race_order
 from nas.runs import Measurement, Trial, non_dominated
 from nas.settings import TOP1, Objective
 from nas.space import Constraints
@@ -118,17 +118,17 @@ class VisibleFront:
         """Of the members, by trial number."""
         return [trial.architecture for trial, _ in self._members]
 
-    def course(self) -> Course | None:
+    def race_plan(self) -> RacePlan | None:
         """What is measured next races over; None where top-1 is no objective, or too little is known yet."""
         if TOP1 not in self._metrics or len(self._first) < FIRST:
             return None
         if self._order is None:
             num_images = self._first[0].conditions.num_images
-            self._order = course_order([found.correct for found in self._first], num_images)
+            self._order = race_order([found.correct for found in self._first], num_images)
         costs = [metric.name for metric in self._metrics if metric is not TOP1]
-        rivals = [
-            Rival(trial.number, {name: found.values[name] for name in costs}, found.correct)
+        front_runners = [
+            FrontRunner(trial.number, {name: found.values[name] for name in costs}, found.correct)
             for trial, _ in self._members
             if (found := trial.measurement) is not None
         ]
-        return Course(tuple(rivals), *self._order)
+        return RacePlan(tuple(front_runners), *self._order)

@@ -15,7 +15,7 @@ from nas.cluster import ATTEMPTS, Arrays, quarantined, reason_of
 from nas.runs import Measurement
 
 if TYPE_CHECKING:  # keeps torch out of this import
-    from nas.evaluation import Course, Evaluator
+    from nas.evaluation import Evaluator, RacePlan
 
 Build = Callable[[Arrays], "Evaluator"]
 
@@ -27,12 +27,12 @@ class Task:
     Attributes:
         number: The trial's.
         architecture: To measure.
-        course: What it races over; the evaluator may stop once a rival surely dominates it.
+        plan: What it races over; the evaluator may stop once a front runner surely dominates it.
     """
 
     number: int
     architecture: Architecture
-    course: "Course | None" = None
+    plan: "RacePlan | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def measure(evaluator: "Evaluator", task: Task, attempt: int = 0) -> Result:
         OutOfMemoryError: Worth another attempt, which computes in smaller batches.
     """
     try:
-        measurement = evaluator.evaluate(task.architecture, task.course, attempt=attempt)
+        measurement = evaluator.evaluate(task.architecture, task.plan, attempt=attempt)
         bad = [f"{name} is {value}" for name, value in measurement.values.items() if not math.isfinite(value)]
     except OutOfMemoryError:
         raise

@@ -16,8 +16,8 @@ from nas.evaluation.evaluator import (
     evaluator_arrays,
     is_out_of_memory,
 )
-from nas.evaluation.protocol import Course, Rival
-from nas.evaluation.racing import course_order
+from nas.evaluation.protocol import FrontRunner, RacePlan
+from nas.evaluation.racing import race_order
 from nas.latency.device import device_name, resolve_device, resolve_precision
 from nas.model.supernet import Supernet
 from nas.settings.config import EvaluateConfig
@@ -221,10 +221,10 @@ def test_an_architecture_that_is_not_beaten_has_the_answers_it_has_without_a_rac
     evaluator = SubnetEvaluator(replace(setup(), precision=precision), supernet, digits().search)
     alone = [evaluator.evaluate(architecture) for architecture in architectures]
     worst = min(alone, key=lambda found: found.values["top1"])
-    order = course_order([found.correct for found in alone], len(evaluator.images))
-    course = Course((Rival(0, {"macs": 0.0}, worst.correct),), *order)
+    order = race_order([found.correct for found in alone], len(evaluator.images))
+    plan = RacePlan((FrontRunner(0, {"macs": 0.0}, worst.correct),), *order)
     for architecture, found in zip(architectures, alone, strict=True):
-        raced = evaluator.evaluate(architecture, course)
+        raced = evaluator.evaluate(architecture, plan)
         assert raced.beaten_by is None
         assert raced.correct == found.correct
         assert raced.values == found.values
@@ -233,9 +233,11 @@ def test_an_architecture_that_is_not_beaten_has_the_answers_it_has_without_a_rac
 def test_a_beaten_architecture_saves_images(supernet, architectures):
     evaluator = SubnetEvaluator(setup(), supernet, digits().search)
     alone = [evaluator.evaluate(architecture) for architecture in architectures]
-    order = course_order([found.correct for found in alone], len(evaluator.images))
+    order = race_order([found.correct for found in alone], len(evaluator.images))
     always_right = np.packbits(np.ones(len(evaluator.images), dtype=bool)).tobytes()
-    beaten = evaluator.evaluate(architectures[0], Course((Rival(7, {"macs": 0.0}, always_right),), *order))
+    beaten = evaluator.evaluate(
+        architectures[0], RacePlan((FrontRunner(7, {"macs": 0.0}, always_right),), *order)
+    )
     assert beaten.beaten_by == 7
     assert beaten.conditions.num_images == 64 < len(evaluator.images)
     assert "top1" not in beaten.values

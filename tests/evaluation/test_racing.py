@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from nas.evaluation.protocol import Course, Rival
-from nas.evaluation.racing import ALIGNMENT, course_order, leads, looks, race, unpack
+from nas.evaluation.protocol import FrontRunner, RacePlan
+from nas.evaluation.racing import ALIGNMENT, leads, looks, race, race_order, unpack
 
 IMAGES = 1024
 COSTS = {"macs": 2.0, "latency_ms": 2.0}
 
 
-def rival(answers, number=7, **costs):
-    return Rival(number, COSTS | costs, np.packbits(answers).tobytes())
+def runner(answers, number=7, **costs):
+    return FrontRunner(number, COSTS | costs, np.packbits(answers).tobytes())
 
 
 def crowd(rng, count, quality=0.6):
@@ -18,9 +18,9 @@ def crowd(rng, count, quality=0.6):
     return [difficulty + rng.normal(0, 0.1, IMAGES) < quality for _ in range(count)]
 
 
-def course(rivals, crowd_answers):
-    order, doubt = course_order([np.packbits(answers).tobytes() for answers in crowd_answers], IMAGES)
-    return Course(tuple(rivals), order, doubt)
+def plan(runners, crowd_answers):
+    order, doubt = race_order([np.packbits(answers).tobytes() for answers in crowd_answers], IMAGES)
+    return RacePlan(tuple(runners), order, doubt)
 
 
 def raced(answers, over):
@@ -36,15 +36,15 @@ def raced(answers, over):
 
 def test_without_cheaper_rivals_every_image_is_seen_at_once_and_in_order():
     answers, better = np.zeros(IMAGES, dtype=bool), np.ones(IMAGES, dtype=bool)
-    dearer = [rival(better, macs=2.1), rival(better, latency_ms=3.0)]
-    for over in (None, course([], [answers]), course(dearer, crowd(np.random.default_rng(0), 9))):
+    dearer = [runner(better, macs=2.1), runner(better, latency_ms=3.0)]
+    for over in (None, plan([], [answers]), plan(dearer, crowd(np.random.default_rng(0), 9))):
         correct, verdict, asked = raced(answers, over)
         assert (len(correct), verdict, asked) == (IMAGES, None, [list(range(IMAGES))])
 
 
 def test_a_hopeless_architecture_is_stopped_at_the_first_look_by_the_best_rival():
     answers, better = np.zeros(IMAGES, dtype=bool), np.ones(IMAGES, dtype=bool)
-    over = course([rival(answers, 3), rival(better, 5)], crowd(np.random.default_rng(0), 16))
+    over = plan([runner(answers, 3), runner(better, 5)], crowd(np.random.default_rng(0), 16))
     correct, verdict, asked = raced(answers, over)
     assert verdict.beaten_by == 5
     assert asked == [over.order[: looks(IMAGES)[0]].tolist()]
@@ -54,7 +54,7 @@ def test_a_hopeless_architecture_is_stopped_at_the_first_look_by_the_best_rival(
 def test_a_survivor_has_the_answers_it_would_have_without_a_race():
     rng = np.random.default_rng(0)
     *others, answers = crowd(rng, 18)
-    correct, verdict, asked = raced(answers, course([rival(others[0])], others[1:]))
+    correct, verdict, asked = raced(answers, plan([runner(others[0])], others[1:]))
     assert verdict is None
     assert correct.tolist() == answers.tolist()
     assert sorted(number for part in asked for number in part) == list(range(IMAGES))
@@ -62,7 +62,7 @@ def test_a_survivor_has_the_answers_it_would_have_without_a_race():
 
 def test_disputed_images_come_first():
     answers = [np.array([1, 1, 0, 1], dtype=bool), np.array([1, 0, 0, 0], dtype=bool)]
-    order, doubt = course_order([np.packbits(a).tobytes() for a in answers], 4)
+    order, doubt = race_order([np.packbits(a).tobytes() for a in answers], 4)
     assert (set(order[:2]), set(order[2:])) == ({1, 3}, {0, 2})
     assert doubt.tolist() == pytest.approx([2 * 0.25, 2 * 0.25, 2 * 5 / 36, 2 * 5 / 36])
 
@@ -85,7 +85,7 @@ def test_the_truly_better_is_hardly_ever_beaten_and_the_interval_holds_the_truth
         difficulty = rng.random(IMAGES)
         answers = [difficulty + rng.normal(0, 0.1, IMAGES) < q for q in quality]
         ours, theirs, *others = answers
-        verdict = raced(ours, course([rival(theirs)], others))[1]
+        verdict = raced(ours, plan([runner(theirs)], others))[1]
         if verdict is not None:
             lost += 1
             wrong += ours.sum() >= theirs.sum()

@@ -5,8 +5,8 @@ from replay_tables import small_table
 
 from nas.arch import cost
 from nas.base.errors import EvaluationError, RunError
-from nas.evaluation.protocol import Course, Rival
-from nas.evaluation.racing import course_order
+from nas.evaluation.protocol import FrontRunner, RacePlan
+from nas.evaluation.racing import race_order
 from nas.evaluation.replay import ReplayEvaluator, ReplayTable, all_architectures
 
 TABLE = small_table()
@@ -41,10 +41,10 @@ def test_a_table_answers_with_what_it_was_made_of():
 def test_a_race_is_run_on_the_recorded_answers():
     best, worst = int(TABLE.top1().argmax()), int(TABLE.top1().argmin())
     answers = [row.tobytes() for row in TABLE.correct[:16]]
-    rival = Rival(4, {"macs": 0.0}, TABLE.correct[best].tobytes())
-    course = Course((rival,), *course_order(answers, TABLE.conditions.num_images))
+    runner = FrontRunner(4, {"macs": 0.0}, TABLE.correct[best].tobytes())
+    plan = RacePlan((runner,), *race_order(answers, TABLE.conditions.num_images))
     architecture = next(a for a in all_architectures(TABLE.space) if TABLE.row(a) == worst)
-    beaten = ReplayEvaluator(TABLE).evaluate(architecture, course)
+    beaten = ReplayEvaluator(TABLE).evaluate(architecture, plan)
     assert beaten.beaten_by == 4
     assert "top1" not in beaten.values
     assert beaten.conditions.num_images < TABLE.conditions.num_images

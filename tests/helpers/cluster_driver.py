@@ -29,7 +29,7 @@ class GatedEvaluator(AnalyticEvaluator):
         self._folder = folder
         self._node = ray.get_runtime_context().get_node_id()
 
-    def evaluate(self, architecture, course=None, *, attempt=0):  # noqa: ARG002 - nobody is raced here
+    def evaluate(self, architecture, plan=None, *, attempt=0):  # noqa: ARG002 - nobody is raced here
         assert attempt == 0  # a node's death is no architecture's fault
         log = self._folder / "log"
         append_line(log, f"{self._node} {architecture.digest}")

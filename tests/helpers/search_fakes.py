@@ -70,7 +70,7 @@ class AnalyticEvaluator:
     def evaluate(
         self,
         architecture: Architecture,
-        course: Any = None,  # noqa: ARG002 - nobody is raced here
+        plan: Any = None,  # noqa: ARG002 - nobody is raced here
         *,
         attempt: int = 0,
     ) -> Measurement:

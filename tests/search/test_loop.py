@@ -45,13 +45,13 @@ class Witness(AnalyticEvaluator):
         self._space, self._run = space, run
         self.seen = []
 
-    def evaluate(self, architecture, course=None, *, attempt=0):
+    def evaluate(self, architecture, plan=None, *, attempt=0):
         storage = JournalStorage(JournalFileBackend(str(self._run / "journal.log")))
         trials = optuna.load_study(study_name="architectures", storage=storage).trials
         running = [self._space.decode(t.params) for t in trials if t.state is optuna.trial.TrialState.RUNNING]
         told = sum(trial.state.is_finished() for trial in trials)
         self.seen.append((architecture in running, len(running), told == len(self.seen)))
-        return super().evaluate(architecture, course, attempt=attempt)
+        return super().evaluate(architecture, plan, attempt=attempt)
 
 
 def test_a_proposal_and_all_earlier_results_are_on_disk_before_it_is_measured(tmp_path):
@@ -271,8 +271,8 @@ def test_what_breaks_the_bound_of_a_further_target_is_not_on_the_front(tmp_path)
     class TwoTargets(AnalyticEvaluator):
         """The second is slow where the first is fast."""
 
-        def evaluate(self, architecture, course=None, *, attempt=0):
-            measurement = super().evaluate(architecture, course, attempt=attempt)
+        def evaluate(self, architecture, plan=None, *, attempt=0):
+            measurement = super().evaluate(architecture, plan, attempt=attempt)
             values = measurement.values
             return replace(measurement, values={**values, "latency_ms_2": 10 / values["latency_ms"]})
 

@@ -99,9 +99,9 @@ class NeverAsked(ReplayEvaluator):
         super().__init__(TABLE)
         self._known = known
 
-    def evaluate(self, architecture, course=None, *, attempt=0):
+    def evaluate(self, architecture, plan=None, *, attempt=0):
         assert architecture.digest not in self._known
-        return super().evaluate(architecture, course, attempt=attempt)
+        return super().evaluate(architecture, plan, attempt=attempt)
 
 
 def test_what_another_run_measured_is_taken_over_and_not_paid_for(tmp_path):
