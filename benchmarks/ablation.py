@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from tables import write_table
-from torch import Tensor, nn
 
 from nas.arch import Architecture, Backbone, LayerChoice, Reducer, cost
 from nas.data import ImageData, load_images
 from nas.evaluation import count_correct, top1_percent
 from nas.latency import LatencyMeter
-from nas.model import Subnet, Supernet, add_branches, fuse_branches
+from nas.model import Subnet, Supernet
 from nas.settings import DataConfig, TrainConfig
 from nas.space import GENES, LayerDomain, Rules, SearchSpace
 from nas.training import SupernetTrainer
@@ -79,22 +78,6 @@ def arms() -> dict[str, Architecture]:
     }
 
 
-class StandAlone(nn.Module):
-    """A subnet with BatchNorm branches behind the interface that the trainer uses.
-
-    Shapes: images [B, 3, S, S] -> logits [B, K].
-    """
-
-    def __init__(self, space: SearchSpace, subnet: Subnet) -> None:
-        super().__init__()
-        self.space, self.subnet = space, subnet
-
-    def forward(self, images: Tensor, architecture: Architecture, **training: Any) -> Tensor:
-        """Logits; there is one architecture and no guidance."""
-        del architecture, training
-        return self.subnet(images)
-
-
 def space_of(architecture: Architecture) -> SearchSpace:
     """The space that holds one architecture."""
     layers = []
@@ -115,15 +98,9 @@ def train_one(arm: str, seed: int, spec: str, images: int, epochs: int) -> dict[
     """Train one arm with one seed; returns its line."""
     torch.set_num_threads(1)
     data = some(load_images(DataConfig(spec=spec), BACKBONE.image_size, seed=0), images)
-    name, _, branches = arm.partition(" + ")
-    architecture = arms()[name]
-    space = space_of(architecture)
-    model: Any = Supernet(space, seed=seed, ffn_branches=2 if branches == "2 branches" else 1)
-    if branches == "2 BN branches":
-        model = StandAlone(space, model.extract(architecture).train())
-        add_branches(model.subnet, branches=2, batch_norm=True)
+    architecture = arms()[arm]
     trainer = SupernetTrainer(
-        model,
+        Supernet(space_of(architecture), seed=seed),
         data,
         TrainConfig(epochs=epochs, batch_size=64, ema_decay=0.99),
         seed=seed,
@@ -133,12 +110,7 @@ def train_one(arm: str, seed: int, spec: str, images: int, epochs: int) -> dict[
     )
     for step in range(trainer.steps):
         trainer.train_step(step)
-    trained: Any = trainer.trained()
-    if branches == "2 BN branches":
-        trained = trained.subnet
-        fuse_branches(trained)
-    else:
-        trained = trained.extract(architecture)
+    trained = trainer.trained().extract(architecture)
     correct = count_correct(trained, data.search, batch_size=64, device=CPU, precision="fp32")
     return {"arm": arm, "seed": seed, "images": images, "epochs": epochs, "top1": top1_percent(correct)}
 
@@ -178,23 +150,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     asked = parser.parse_args()
     names = list(arms())
-    trained = [*names, "cffn + 2 branches", "cffn + 2 BN branches"]
     RUNS.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
     lines = [line for line in lines if (line["images"], line["epochs"]) == (asked.images, asked.epochs)]
     done = {(line["arm"], line["seed"]) for line in lines}
-    missing = [(arm, seed) for seed in range(asked.seeds) for arm in trained if (arm, seed) not in done]
+    missing = [(arm, seed) for seed in range(asked.seeds) for arm in names if (arm, seed) not in done]
     with ProcessPoolExecutor(asked.processes, multiprocessing.get_context("spawn")) as pool:
         jobs = [pool.submit(train_one, *job, asked.data, asked.images, asked.epochs) for job in missing]
         for job in as_completed(jobs):
             lines.append(job.result())
             with RUNS.open("a") as file:
                 file.write(json.dumps(lines[-1]) + "\n")
-            print(len(lines), "of", len(trained) * asked.seeds, lines[-1], flush=True)
+            print(len(lines), "of", len(names) * asked.seeds, lines[-1], flush=True)
     times = latencies(names, asked.rounds)
     rows = []
-    for arm in trained:
-        name = arm.partition(" + ")[0]
+    for arm in names:
         top1 = np.array([line["top1"] for line in lines if line["arm"] == arm])
         rows.append(
             {
@@ -202,10 +172,10 @@ def main() -> None:
                 "top1_percent": round(float(top1.mean()), 2),
                 "top1_sd": round(float(top1.std(ddof=1)), 2) if len(top1) > 1 else "",
                 "seeds": len(top1),
-                "macs_m": round(cost.macs(arms()[name], BACKBONE) / 1e6, 2),
-                "params_m": round(cost.params(arms()[name], BACKBONE) / 1e6, 3),
-                "time_over_plain_b1": round(times[name, 1], 3),
-                "time_over_plain_b64": round(times[name, 64], 3),
+                "macs_m": round(cost.macs(arms()[arm], BACKBONE) / 1e6, 2),
+                "params_m": round(cost.params(arms()[arm], BACKBONE) / 1e6, 3),
+                "time_over_plain_b1": round(times[arm, 1], 3),
+                "time_over_plain_b64": round(times[arm, 64], 3),
             }
         )
     write_table(

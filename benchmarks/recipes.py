@@ -42,14 +42,9 @@ STRATIFIED: dict[str, Any] = {**SPOS, "draw": "stratified"}
 ENDS: dict[str, Any] = {"ends": 0.15}
 RECIPES: dict[str, dict[str, Any]] = {
     "sandwich": SANDWICH,
-    "sandwich, whole batch": {**SANDWICH, "images": "whole"},
     "sandwich, 2 random": {**SANDWICH, "num_random": 2},
-    "sandwich, whole batch, 2 relatives": {**SANDWICH, "images": "whole", "num_random": 2, "relatives": True},
     "sandwich, uniform draw": {**SANDWICH, "draw": "uniform"},
     "sandwich, labels only": {**SANDWICH, "distill": "none"},
-    "sandwich, hard distillation": {**SANDWICH, "distill": "hard"},
-    "sandwich, alpha-divergence": {**SANDWICH, "distill": "alpha"},
-    "sandwich, conflict-free": {**SANDWICH, "conflict_free": True},
     "sandwich, no training aids": {**SANDWICH, "static_guidance": 0.0, "linear_aux": False},
     "single path (SPOS)": SPOS,
     "single path, ends": {**SPOS, **ENDS},

@@ -27,15 +27,7 @@ from nas.space import SearchSpace
 from nas.training import SupernetTrainer, autocast, drawn
 
 BATCH = 128
-ONE_BY_ONE = "the same, one by one"
-SANDWICH: dict[str, Any] = {"rule": "sandwich"}
-RELATIVES: dict[str, Any] = {**SANDWICH, "images": "whole", "num_random": 3, "relatives": True}
-RECIPES: dict[str, dict[str, Any]] = {
-    "single path step": {},
-    "sandwich step": SANDWICH,
-    "whole batch, 3 relatives": RELATIVES,
-    ONE_BY_ONE: RELATIVES,
-}
+RECIPES: dict[str, dict[str, Any]] = {"single path step": {}, "sandwich step": {"rule": "sandwich"}}
 
 
 def synthetic(size: int, classes: int) -> ImageData:
@@ -127,26 +119,6 @@ def whole_step(
     return step
 
 
-def one_by_one(space: SearchSpace, data: ImageData, precision: str, threads: int) -> Callable[[int], None]:
-    """The same architectures, one step of the same kind for each alone."""
-    trainer = trainer_of(space, data, precision, **RELATIVES)
-
-    def step(number: int) -> None:
-        torch.set_num_threads(threads)
-        chosen = drawn_at(space, trainer.config, number)
-        images, labels = trainer.augment(data.train.images[:BATCH], data.train.labels[:BATCH])
-        for architecture in chosen:
-            with autocast(torch.device("cpu"), precision):
-                logits = trainer.supernet(images, architecture)
-            functional.cross_entropy(logits.float(), labels).backward()
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad(set_to_none=True)
-        assert trainer.ema is not None
-        trainer.ema.update(trainer.supernet)
-
-    return step
-
-
 def drawn_at(space: SearchSpace, config: TrainConfig, number: int) -> Sequence[Architecture]:
     """The architectures of a step."""
     return drawn(space, config, seed=0, step=number, progress=1.0)
@@ -176,10 +148,7 @@ def main() -> None:
     kinds = {
         "plain timm ViT": plain_step,
         "largest in supernet": shared_step,
-        **{
-            kind: partial(whole_step, recipe=recipe) for kind, recipe in RECIPES.items() if kind != ONE_BY_ONE
-        },
-        ONE_BY_ONE: one_by_one,
+        **{kind: partial(whole_step, recipe=recipe) for kind, recipe in RECIPES.items()},
     }
     cells = [(precision, threads) for precision in ("fp32", "bf16") for threads in (1, 2)]
     steps = {(kind, *cell): make(space, data, *cell) for cell in cells for kind, make in kinds.items()}
@@ -218,7 +187,7 @@ def main() -> None:
         f"cifar_small, largest subnet {macs['plain timm ViT'][0] / 1e6:.0f} MMACs per image, batch {BATCH}, {rounds} "
         "interleaved rounds, medians; plain: forward and backward pass and AdamW, no augmentation; a single path "
         "step is a whole step of the default recipe: one random subnet, another in every round; a sandwich step: the "
-        "largest on the batch, two others on a half each; MACs of the relatives are counted as if nothing were shared",
+        "largest on the batch, two others on a half each",
     )
 
 

@@ -33,7 +33,7 @@ from nas.bundle.bundle import (
 )
 from nas.bundle.card import model_card
 from nas.latency import traced, write_onnx
-from nas.model import Subnet, fuse_branches
+from nas.model import Subnet
 from nas.settings import METRICS
 
 
@@ -52,8 +52,7 @@ def export_bundle(
     """Write a model bundle, load it again and compare it with the searched network.
 
     The folder appears in one step and complete, or not at all. An earlier bundle there is replaced; it stays
-    when this export fails. Weights are written as fp32, training branches of low-rank factors fused; `subnet` is
-    not changed.
+    when this export fails. Weights are written as fp32; `subnet` is not changed.
 
     Args:
         subnet: The network, on any device.
@@ -83,7 +82,6 @@ def export_bundle(
     }
     _check_arguments(subnet, preprocessing, point)
     model = copy.deepcopy(subnet).cpu().float().eval().requires_grad_(False)
-    fuse_branches(model)
     target = Path(directory).absolute()
     with _replacing(target) as folder:
         seconds = _write_formats(model, folder, chosen, preprocessing, on_step)

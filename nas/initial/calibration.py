@@ -292,7 +292,7 @@ def start_operators(stored: Mapping[str, Tensor], calibration: Calibration, back
       (METHODS 2.2, 2.5). Counts that are not a square grid keep their values.
     - `attn.linear_gain`: E||A_h V_h||, as linear attention's heads are unit vectors (METHODS 5.9).
     - `mlp.down.weight`, `mlp.up.weight`: the factors of the stored `mlp.fc2.weight` that change its outputs least,
-      at the greatest stored rank; further branches become zero (METHODS 1.3).
+      at the greatest stored rank (METHODS 1.3).
 
     Where the calibrated network is smaller than what is stored, the first heads and channels are filled.
 
@@ -331,8 +331,6 @@ def _first_values(
             values[name] = log_mean_map(mean)
         elif name == "attn.linear_gain":
             values[name] = layer.value_norm
-        elif name.startswith(("mlp.down.weight_", "mlp.up.weight_")):
-            values[name] = torch.zeros_like(block[name])
     if "mlp.down.weight" in block:
         weight = block["mlp.fc2.weight"][:embed_dim, : len(layer.second_moment)]
         rank = min(len(block["mlp.down.weight"]), embed_dim)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nas.arch import Architecture, AttentionKind, cost
-from nas.base import SCHEMA_VERSION, ConfigError, DataError, NoResultError, Reporter
+from nas.base import SCHEMA_VERSION, DataError, NoResultError, Reporter
 from nas.bundle import DEFAULT_FORMATS
 from nas.data import ImageSet, split_hash
 from nas.evaluation import count_correct, top1_percent
@@ -207,12 +207,6 @@ def _setup(session: Session, request: Request, folder: Path) -> StandAloneSetup:
     """How the architectures are trained; the seed is that of the first trainings."""
     path = session.run.path
     config = resolve_config(path / CONFIG, request.settings, {"teacher": request.teacher})
-    if request.start == "inherited" and config.train.ffn_branches != session.config.train.ffn_branches:
-        raise ConfigError(
-            f"--set train.ffn_branches={config.train.ffn_branches}: the weights of the supernet have "
-            f"{session.config.train.ffn_branches}",
-            hint="--from scratch, or the branches of the run",
-        )
     weights = {"scratch": "", "inherited": str(path.absolute())}
     config = config.model_copy(update={"init": weights[request.start], "init_ordered": False})
     setup = stand_alone_setup(replace(session, config=config), request.epochs, folder)

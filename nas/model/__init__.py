@@ -3,7 +3,7 @@
 from nas.model.block import Block
 from nas.model.families.vit import Subnet
 from nas.model.layers.attention import DynamicAttention
-from nas.model.layers.feed_forward import activation_aware_factors, add_branches, fuse_branches, svd_factors
+from nas.model.layers.feed_forward import activation_aware_factors, svd_factors
 from nas.model.layers.maps import Guidance, Provided
 from nas.model.layers.static import log_mean_map, transport_map
 from nas.model.supernet import Supernet
@@ -18,8 +18,6 @@ __all__ = [
     "Subnet",
     "Supernet",
     "activation_aware_factors",
-    "add_branches",
-    "fuse_branches",
     "log_mean_map",
     "svd_factors",
     "transport_map",

@@ -1,6 +1,5 @@
 """One layer of a network: reducer, attention, feed-forward."""
 
-from collections.abc import Hashable
 from functools import partial
 
 from timm.layers import DropPath
@@ -14,9 +13,6 @@ from nas.model.layers.maps import Guidance, Provided
 from nas.model.layers.pooling import ConvTokenPool, TokenPool
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # timm's ViT
-
-Begun = dict[Hashable, tuple[Tensor, Provided | None]]
-"""Tokens that architectures with the same weights computed for the same images, by how these begin."""
 
 
 class Block(nn.Module):

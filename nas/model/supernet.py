@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from nas.arch import Architecture, Backbone, LayerChoice, LayerContext, Reducer, hallucinated_heads, is_square
 from nas.base import ArchitectureError, CheckpointError
-from nas.model.block import Begun, Block
+from nas.model.block import Block
 from nas.model.families.vit import Subnet
 from nas.model.layers import feed_forward, glad, hallucination, pooling
 from nas.model.layers import linear as linear_attention
@@ -52,13 +52,12 @@ class Supernet(nn.Module):
     Args:
         space: Which architectures there are.
         seed: Of the initial weights.
-        ffn_branches: Parallel linear branches of each low-rank factor, added up in weight space.
 
     Raises:
         ArchitectureError: `forward`, `extract`: the architecture is not in the space.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int = 0, ffn_branches: int = 1) -> None:
+    def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         super().__init__()
         self.space = space
         with torch.random.fork_rng(devices=[]):
@@ -73,9 +72,6 @@ class Supernet(nn.Module):
                 for name, shape in shapes.items():
                     first_value = INITIAL[name.rstrip("0123456789").removesuffix("_")]
                     weights[f"blocks.{i}.{name}"] = nn.Parameter(first_value(torch.empty(shape)))
-                    if name in ("mlp.down.weight", "mlp.up.weight"):
-                        for branch in range(1, ffn_branches):
-                            weights[f"blocks.{i}.{name}_{branch}"] = nn.Parameter(torch.zeros(shape))
         self._owners = {name: _register(self, name, parameter) for name, parameter in weights.items()}
         self._skeletons: OrderedDict[tuple[Architecture, float, bool], _Skeleton] = OrderedDict()
         self._blocks: OrderedDict[Hashable, Block] = OrderedDict()
@@ -94,31 +90,6 @@ class Supernet(nn.Module):
         sliced = self._sliced(skeleton)
         module = skeleton.module.train(self.training)
         return functional_call(module, sliced, (images, guidance))  # type: ignore[no-any-return]
-
-    def forward_many(
-        self,
-        images: Tensor,
-        architectures: Sequence[Architecture],
-        *,
-        drop_path: float = 0.0,
-        guidance: Guidance | None = None,
-    ) -> list[Tensor]:
-        """Logits of several architectures; what they have in common from the first layer on is computed once.
-
-        Drop path spares or drops an image's common layers for all of them, at the rates of the first.
-        """
-        guided = guidance is not None and guidance.static > 0
-        begun: Begun = {}
-        logits = []
-        for architecture in architectures:
-            skeleton = self._skeleton(architecture, drop_path, guided)
-            module = skeleton.module.train(self.training)
-            logits.append(functional_call(module, self._sliced(skeleton), (images, guidance, begun)))
-        return logits
-
-    def slices(self, architecture: Architecture) -> dict[str, Tensor]:
-        """Views of the store that are the parameters of one architecture's `Subnet`, by its names."""
-        return self._sliced(self._skeleton(architecture, 0.0, False))
 
     def dense(self) -> Subnet:
         """The plain ViT of every greatest size, with its own copy of the weights, in evaluation mode.

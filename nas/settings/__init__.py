@@ -2,7 +2,6 @@
 
 from nas.settings.config import (
     DataConfig,
-    Distillation,
     EvaluateConfig,
     Precision,
     RunConfig,
@@ -43,7 +42,6 @@ __all__ = [
     "TRAIN",
     "DataConfig",
     "Direction",
-    "Distillation",
     "Document",
     "EvaluateConfig",
     "KeyPath",

@@ -6,9 +6,9 @@ is saved in the run.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nas.base import ConfigError, InputFileError
 from nas.settings.document import Document, Problem, Section, check, in_order, shown
@@ -20,7 +20,6 @@ from nas.settings.yaml_file import apply_settings, read_text, scan_yaml
 Precision = Literal["auto", "fp32", "bf16"]
 SamplerName = Literal["predictor", "nsga2", "nsga3", "tpe", "gp", "evolution", "random"]
 MetricName = Literal["top1", "macs", "params", "latency_ms", "latency_ms_2", "latency_ms_3", "latency_ms_4"]
-Distillation = Literal["soft", "hard", "alpha", "none"]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -53,6 +52,13 @@ class DataConfig(Section):
 class TrainConfig(Section):
     """How the supernet is trained, through timm's parts."""
 
+    removed: ClassVar[Mapping[str, Any]] = {
+        "conflict_free": False,
+        "ffn_branches": 1,
+        "images": "split",
+        "relatives": False,
+    }
+
     epochs: int | None = Field(
         None,
         ge=0,
@@ -75,21 +81,10 @@ class TrainConfig(Section):
         0.15,
         description="share of single-path steps that train the smallest subnet (two of three) or the largest instead",
     )
-    relatives: bool = Field(
-        False, description="random subnets of a step begin alike up to a random layer, computed once"
-    )
-    images: Literal["split", "whole"] = Field(
-        "split",
-        description="subnets beside the largest share the batch out, or each sees the whole batch",
-    )
-    distill: Distillation = Field(
+    distill: Literal["soft", "none"] = Field(
         "soft",
-        description="what subnets learn from the largest's answers, or the teacher's: all probabilities, the first "
-        "choice, alpha-divergence (AlphaNet); or labels instead, as single paths without a teacher always do",
-    )
-    conflict_free: bool = Field(
-        False,
-        description="take from the largest's gradient what opposes the other subnets' (NASViT); for a sandwich",
+        description="what subnets learn: the probabilities of the largest's answers, or the teacher's; or labels "
+        "instead, as single paths without a teacher always do",
     )
     progressive: Fraction = Field(
         0.0,
@@ -115,24 +110,14 @@ class TrainConfig(Section):
         None, description="random resized crop, share of the area; null: 0.6 to 1, and no crop below 16 px"
     )
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.998, description="weight averaging; 0 is off")
-    distill_temperature: Positive = Field(1.0, description="softens teacher and student; not for hard")
+    distill_temperature: Positive = Field(1.0, description="softens teacher and student")
     static_guidance: Fraction = Field(
         0.2, description="share of the training in which dynamic maps lead the static ones; 0 is off"
     )
     linear_aux: bool = Field(
         True, description="masked softmax branch beside linear attention, gone after 80 % of the training"
     )
-    ffn_branches: Annotated[int, Field(ge=1)] = Field(
-        1, description="parallel linear branches of each low-rank factor, added up in weight space"
-    )
     checkpoint_minutes: Positive = Field(1.0, description="minutes between checkpoints")
-
-    @field_validator("conflict_free")
-    @classmethod
-    def _has_a_largest_subnet(cls, value: bool, info: ValidationInfo) -> bool:
-        if value and info.data.get("rule") == "single_path":
-            raise ValueError("needs train.rule: sandwich, a single path has no largest subnet beside it")
-        return value
 
     @field_validator("crop_scale")
     @classmethod

@@ -1,10 +1,10 @@
 """What a person wrote, where each part of it is written, and everything that is wrong with it."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -17,14 +17,24 @@ MAX_SHOWN = 60  # characters of a wrong value that a message repeats
 
 
 class Section(BaseModel):
-    """A frozen group of keys: unknown keys are errors, nothing is an empty group, true is not a number."""
+    """A frozen group of keys: unknown keys are errors, nothing is an empty group, true is not a number.
+
+    Attributes:
+        removed: Keys of earlier versions and the defaults they had; with that value they are passed over.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    removed: ClassVar[Mapping[str, Any]] = {}
 
     @model_validator(mode="before")
     @classmethod
-    def _nothing_is_empty(cls, value: Any) -> Any:
-        return {} if value is None else value
+    def _present(cls, value: Any) -> Any:
+        """The keys there are now; nothing is an empty group."""
+        if value is None:
+            return {}
+        if isinstance(value, dict):
+            return {name: v for name, v in value.items() if (name, v) not in cls.removed.items()}
+        return value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -239,6 +249,8 @@ def _unknown_key(model: type[BaseModel], path: KeyPath, also_known: Sequence[str
     group = _model_at(model, path[:-1])
     known = [*(group.model_fields if group else ()), *(also_known if len(path) == 1 else ())]
     key = str(path[-1])
+    if group is not None and issubclass(group, Section) and key in group.removed:
+        return f"this option was removed; only its default, {shown(group.removed[key])}, is still read"
     if near := suggestion(key, known):
         return f"unknown key{near}"
     elsewhere = _with_key(model, key)

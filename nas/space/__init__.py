@@ -4,7 +4,6 @@ from nas.space import sampling
 from nas.space.constraints import Constraints
 from nas.space.designs import known_designs
 from nas.space.domain import GENES, LayerDomain, Rules
-from nas.space.genome import Value
 from nas.space.reasons import notes
 from nas.space.sampling import sample_near
 from nas.space.space import SearchSpace, parse_space, read_space
@@ -17,7 +16,6 @@ __all__ = [
     "Rules",
     "SearchSpace",
     "State",
-    "Value",
     "attention_choices",
     "feed_forwards",
     "known_designs",

@@ -1,4 +1,4 @@
-"""What a network learns from another one: divergences, and teachers from outside the search.
+"""What a network learns from another one: the loss, and teachers from outside the search.
 
 Shape letters: B batch, K classes.
 """
@@ -15,52 +15,24 @@ from torch.nn import functional
 
 from nas.base import ConfigError
 from nas.model import UNREADABLE  # which registers our networks with timm: an exported one can teach, too
-from nas.settings import Distillation
-
-ALPHAS = (-1.0, 1.0)
-CLIP = 5.0
-"""AlphaNet's settings: the two alphas, and what importance weights are clipped to."""
 
 
-def divergences(kind: Distillation, student_BK: Tensor, teacher_BK: Tensor, temperature: float) -> Tensor:
-    """What each image's prediction lacks of the teacher's, nats, [B].
+def soft_cross_entropy(student_BK: Tensor, teacher_BK: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of each image's prediction with the teacher's softened probabilities, nats, [B].
 
-    - `soft`: cross-entropy with the teacher's softened probabilities (arXiv 1503.02531; in-place: BigNAS, arXiv
-      2003.11142). Its gradient is that of the Kullback-Leibler divergence.
-    - `hard`: cross-entropy with the teacher's first choice (DeiT, arXiv 2012.12877).
-    - `alpha`: the larger of two clipped alpha-divergences, which punish too much and too little uncertainty
-      (AlphaNet, arXiv 2102.07954, alpha -1 and 1, clipped at 5). Differs: the gradient goes through the student's
-      logits as there, but the value is reported as the plain divergence.
+    Its gradient is that of the Kullback-Leibler divergence.
+
+    Source: arXiv 1503.02531; in place, with the largest subnet as the teacher: BigNAS, arXiv 2003.11142.
 
     Args:
-        kind: Which one.
         student_BK: Logits, [B, K].
         teacher_BK: Logits, [B, K]; no gradient goes into them.
-        temperature: Both are divided by it before the softmax; `hard` takes the student's as they are.
+        temperature: Both are divided by it before the softmax.
     """
-    teacher_BK = teacher_BK.detach()
-    if kind == "hard":
-        return functional.cross_entropy(student_BK, teacher_BK.argmax(dim=1), reduction="none")
     log_q, log_p = (
-        functional.log_softmax(logits / temperature, dim=1) for logits in (student_BK, teacher_BK)
+        functional.log_softmax(logits / temperature, dim=1) for logits in (student_BK, teacher_BK.detach())
     )
-    if kind == "soft":
-        return -(log_p.exp() * log_q).sum(dim=1)
-    low, high = (_alpha_divergence(log_q, log_p, alpha) for alpha in ALPHAS)
-    values, losses = zip(low, high, strict=True)
-    return torch.where(values[0] > values[1], losses[0], losses[1])
-
-
-def _alpha_divergence(log_q: Tensor, log_p: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Value [B] of D_alpha(p || q), and a loss [B] whose gradient is its clipped one (AlphaNet, equation 7)."""
-    p, q = log_p.exp(), log_q.exp()
-    if alpha == 1:
-        value, weight = (p * (log_p - log_q)).sum(dim=1), p
-    else:
-        weighted = (alpha * (log_p - log_q)).exp()
-        value = (q * (weighted - 1)).sum(dim=1) / (alpha * (alpha - 1))
-        weight = q * weighted.clamp(0, CLIP) / alpha
-    return value.detach(), -(weight.detach() * log_q).sum(dim=1)
+    return -(log_p.exp() * log_q).sum(dim=1)
 
 
 class Teacher(nn.Module):

@@ -66,7 +66,7 @@ class TrainerSetup:
         if config.teacher:
             teacher = Teacher(config.teacher, data.num_classes, data.mean, data.std).to(device)
         return SupernetTrainer(
-            Supernet(self.space, seed=config.seed, ffn_branches=config.train.ffn_branches),
+            Supernet(self.space, seed=config.seed),
             data,
             config.train,
             seed=config.seed,

@@ -4,7 +4,7 @@ import numpy as np
 
 from nas.arch import Architecture
 from nas.settings import TrainConfig
-from nas.space import SearchSpace, Value
+from nas.space import SearchSpace
 
 STAGES = (
     ("attention", "hallucination_ratio", "hallucination", "ffn_rank"),
@@ -26,9 +26,7 @@ def drawn(
       the smallest or the largest (`train.ends`), which random draws hit hardly ever.
 
     Random ones are drawn uniformly from the space as the papers do, where nearly all lie in the middle of the MACs
-    range, or are spread evenly over it (`train.draw`). With `train.relatives` they begin alike up to a random layer,
-    so that the step computes what they have in common only once. With `train.progressive` they are held back to what
-    is free.
+    range, or are spread evenly over it (`train.draw`). With `train.progressive` they are held back to what is free.
 
     Args:
         space: Drawn from.
@@ -44,8 +42,6 @@ def drawn(
     random = [draw(rng) for _ in range(count)]
     if not is_sandwich:
         random[0] = _end_or(random[0], space, rng, config.ends)
-    if config.relatives and count > 1:
-        random[1:] = [_beginning_as(space, random[0], other, rng) for other in random[1:]]
     if is_sandwich:
         random = [space.largest(), space.smallest(), *random]
     free = free_genes(progress, config.progressive)
@@ -82,25 +78,5 @@ def held_back(space: SearchSpace, architecture: Architecture, free: frozenset[st
     return space.decode({name: largest[name] if _gene(name) in locked else params[name] for name in params})
 
 
-def _beginning_as(
-    space: SearchSpace, first: Architecture, other: Architecture, rng: np.random.Generator
-) -> Architecture:
-    """The other architecture with the width of the first, and its layers up to a random one."""
-    shared = int(rng.integers(1, max(first.depth, 2)))
-    kept, params = space.encode(first), space.encode(other)
-
-    def value(name: str) -> Value:
-        layer = _layer(name)
-        return kept[name] if name == "embed_dim" or (layer is not None and layer < shared) else params[name]
-
-    return space.decode({name: value(name) for name in params})
-
-
 def _gene(name: str) -> str:
     return name.rpartition(".")[2]
-
-
-def _layer(name: str) -> int | None:
-    """Number of the layer in a flat name such as `layers.07.attention`."""
-    head, _, rest = name.partition(".")
-    return int(rest.partition(".")[0]) if head == "layers" else None

@@ -15,10 +15,8 @@ from torch.nn import functional
 from nas.arch import Architecture
 from nas.model import Guidance, Supernet
 from nas.settings import TrainConfig
-from nas.training.distill import divergences
+from nas.training.distill import soft_cross_entropy
 from nas.training.world import World
-
-Gradients = dict[torch.nn.Parameter, Tensor]
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
@@ -31,14 +29,15 @@ class Step:
     """Computes the gradients of one step after another.
 
     The first subnet of a sandwich, the largest, learns the labels on the whole batch. The others, or all of a
-    single-path step, are its students: they share the batch out among themselves, or see all of it. Each loss
-    is a mean over the images of the whole batch, whichever process has them; the students' are averaged. Drop path is
-    for the largest, or for all of a single-path step.
+    single-path step, are its students: they share the batch out among themselves. Each loss is a mean over the
+    images of the whole batch that the subnet sees, whichever process has them; the students' are averaged. Drop path
+    is for the largest, or for all of a single-path step.
 
     Training aids of static and linear layers (`guidance_at`) add their losses to that of their pass.
 
-    Source: sandwich rule, arXiv 1903.05134. Differs: the students' losses are averaged, not summed, and by default
-    each sees a part of the batch (results/LOG.md compares).
+    Source: sandwich rule, arXiv 1903.05134. Differs: the students' losses are averaged, not summed, and each sees a
+    part of the batch: with all of it a step takes 1.14 times as long and nothing is better
+    (results/reference/recipes.csv).
 
     Attributes:
         supernet: Gets the gradients.
@@ -77,23 +76,17 @@ class Step:
         self.supernet.train()
         self.supernet.zero_grad(set_to_none=True)
         losses: list[Tensor] = []
-        led: Gradients = {}
         students = list(architectures)
         if self.config.rule == "sandwich":
             leader, *students = students
             logits, loss = self._lead(leader, batch, taught, progress)
             losses.append(loss)
             taught = logits if taught is None else taught
-            if self.config.conflict_free and students:
-                led = self._taken_gradients()
         if students:
             losses += self._teach(students, batch, taught, progress)
         gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
         values = torch.stack(losses)
         self.world.add_up([*gradients, values])
-        if led:
-            self.world.add_up(list(led.values()))
-            _add_without_conflict(led)
         return values.tolist()
 
     @torch.no_grad()
@@ -119,7 +112,8 @@ class Step:
         labelled = self._label_losses(logits, batch.targets).sum() / batch.total
         loss = labelled
         if taught is not None and self.config.distill != "none":
-            loss = (labelled + self._distilled(logits, taught).sum() / batch.total) / 2
+            distilled = soft_cross_entropy(logits, taught, self.config.distill_temperature)
+            loss = (labelled + distilled.sum() / batch.total) / 2
         _with_aids(loss, guidance, len(logits) / batch.total).backward()  # type: ignore[no-untyped-call]
         return logits.detach(), labelled.detach()
 
@@ -131,19 +125,6 @@ class Step:
             taught = None
         number = len(students)
         drop_path = self.config.drop_path if self.config.rule == "single_path" else 0.0
-        if self.config.images == "whole":
-            guidance = guidance_at(progress, self.config)
-            with autocast(batch.images.device, self.precision):
-                every = self.supernet.forward_many(
-                    batch.images, students, drop_path=drop_path, guidance=guidance
-                )
-            pairs = [
-                self._student_losses(logits.float(), batch.targets, taught, batch.total) for logits in every
-            ]
-            loss = torch.stack([loss for loss, _ in pairs]).sum() / number
-            part = len(batch.images) / batch.total / number
-            _with_aids(loss, guidance, part).backward()  # type: ignore[no-untyped-call]
-            return [labelled for _, labelled in pairs]
         losses = []
         for i, architecture in enumerate(students):
             share, total = batch.share(i, number)
@@ -152,33 +133,20 @@ class Step:
                 logits = self.supernet(
                     batch.images[share], architecture, drop_path=drop_path, guidance=guidance
                 )
-            answers = None if taught is None else taught[share]
-            loss, labelled = self._student_losses(logits.float(), batch.targets[share], answers, total)
+            logits = logits.float()
+            labelled = self._label_losses(logits, batch.targets[share]).sum() / total
+            loss = labelled
+            if taught is not None:
+                temperature = self.config.distill_temperature
+                loss = soft_cross_entropy(logits, taught[share], temperature).sum() / total
             part = len(logits) / total / number
             _with_aids(loss / number, guidance, part).backward()  # type: ignore[no-untyped-call]
-            losses.append(labelled)
+            losses.append(labelled.detach())
         return losses
-
-    def _student_losses(
-        self, logits: Tensor, targets: Tensor, taught: Tensor | None, total: int
-    ) -> tuple[Tensor, Tensor]:
-        """What it learns by, with a gradient, and its loss against the labels, without."""
-        labelled = self._label_losses(logits, targets).sum() / total
-        loss = labelled if taught is None else self._distilled(logits, taught).sum() / total
-        return loss, labelled.detach()
 
     def _label_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         smoothing = self.config.label_smoothing if targets.ndim == 1 else 0.0  # Mixup has smoothed them
         return functional.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
-
-    def _distilled(self, logits: Tensor, taught: Tensor) -> Tensor:
-        return divergences(self.config.distill, logits, taught, self.config.distill_temperature)
-
-    def _taken_gradients(self) -> Gradients:
-        """The gradients so far, which the supernet then has no more."""
-        taken = {p: p.grad for p in self.supernet.parameters() if p.grad is not None}
-        self.supernet.zero_grad(set_to_none=True)
-        return taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,25 +167,6 @@ class _Batch:
 def _with_aids(loss: Tensor, guidance: Guidance | None, part: float) -> Tensor:
     """A loss plus what the training aids of its forward pass added, which are means over this process's images."""
     return loss + part * sum(guidance.losses) if guidance is not None and guidance.losses else loss
-
-
-def _add_without_conflict(led: Gradients) -> None:
-    """Add the largest subnet's gradient to the others', without the part that opposes theirs.
-
-    Weight by weight, where the two gradients' scalar product is negative, the largest's is projected onto the
-    plane that the others' is normal to.
-
-    Source: NASViT (ICLR 2022), which prefers the small subnets' gradients where they conflict.
-    """
-    for parameter, gradient in led.items():
-        others = parameter.grad
-        if others is None:
-            parameter.grad = gradient
-            continue
-        product = (gradient * others).sum()
-        length = (others * others).sum()
-        opposing = torch.where(length > 0, product.clamp(max=0) / length.clamp_min(1e-30), 0.0)
-        parameter.grad = others + gradient - opposing * others
 
 
 LINEAR_HOLDS, LINEAR_ENDS = 0.4, 0.8  # shares of the training (METHODS 3.3)

@@ -43,7 +43,7 @@ def check_batch(config: TrainConfig, num_images: int, processes: int) -> None:
     Raises:
         TrainingError: It is too small for so many processes and subnets.
     """
-    least = processes * (config.num_random + 1 if config.images == "split" else 1)
+    least = processes * (config.num_random + 1)
     if min(config.batch_size, num_images) < least:
         raise TrainingError(
             f"train.batch_size {config.batch_size}: {processes} process{'es' if processes > 1 else ''} and the "
@@ -322,8 +322,8 @@ class SupernetTrainer:
 
 
 def _recipe(config: TrainConfig) -> dict[str, Any]:
-    """The settings that decide the weights."""
-    return config.model_dump(mode="json", exclude={"checkpoint_minutes"})
+    """The settings that decide the weights; removed ones too, as the checkpoints of earlier versions have them."""
+    return {**TrainConfig.removed, **config.model_dump(mode="json", exclude={"checkpoint_minutes"})}
 
 
 def seed_everything(seed: int, step: int) -> None:

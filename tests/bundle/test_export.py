@@ -29,12 +29,11 @@ from bundles import (
 )
 
 from nas.arch import cost
-from nas.arch.architecture import Architecture, LayerChoice
+from nas.arch.architecture import Architecture
 from nas.arch.backbone import Backbone
 from nas.base.errors import ConfigError, ExportError, RunError
 from nas.bundle.bundle import ExportReport, verify_bundle
 from nas.model.families.vit import Subnet
-from nas.model.layers.feed_forward import add_branches
 
 
 @pytest.fixture(scope="module")
@@ -330,19 +329,3 @@ def test_verify_accepts_what_export_wrote(bundle: Path) -> None:
     report = verify_bundle(bundle)
     assert [row.format for row in report.formats] == ["timm", "pt2", "onnx"]
     assert report.to_dict()["files"][1]["max_delta"] == {"1": 0.0, "2": 0.0, "7": 0.0}
-
-
-@pytest.mark.slow
-def test_training_branches_are_fused_into_what_is_exported(tmp_path: Path) -> None:
-    layer = LayerChoice(num_tokens=64, num_heads=2, mlp_ratio=2, ffn_rank=0.25)
-    subnet = subnet_of(Architecture(embed_dim=16, layers=(layer, layer)), CLASS_TOKEN)
-    add_branches(subnet, branches=2, batch_norm=True)
-    subnet.train()(images_for(CLASS_TOKEN))  # statistics that are not the first ones
-    subnet.eval()
-    expected = logits_of(subnet, images_for(CLASS_TOKEN))
-    names = list(subnet.state_dict())
-    export(subnet, tmp_path / "my_vit", formats=("timm",))
-    assert list(subnet.state_dict()) == names
-    reloaded = timm.create_model(f"local-dir:{tmp_path / 'my_vit'}", pretrained=True).eval()
-    assert "blocks.0.mlp.down.weight" in reloaded.state_dict()
-    assert torch.allclose(logits_of(reloaded, images_for(CLASS_TOKEN)), expected, atol=1e-5, rtol=1e-5)

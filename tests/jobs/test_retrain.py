@@ -325,7 +325,7 @@ def test_no_bundle_is_written_where_the_kept_network_is_not_the_recorded_one(hom
         (("--set=data.spec=digits",), "retrain takes data, space and evaluation from the run"),
         (("--set=train.ep=3",), "epochs"),
         (("--teacher=local-dir:nowhere",), "--teacher local-dir:nowhere"),
-        (("--from=inherited", "--set=train.ffn_branches=2"), "the weights of the supernet have 1"),
+        (("--set=train.ffn_branches=2",), "train.ffn_branches: this option was removed"),
         (("--pick=abcdef",), "no point of the front answers"),
     ],
 )

@@ -144,9 +144,14 @@ def numbered(searched: SearchSpace) -> Supernet:
     return supernet
 
 
+def slices(supernet: Supernet, architecture: Architecture) -> dict[str, torch.Tensor]:
+    """Views of the store that are an architecture's parameters."""
+    return supernet._sliced(supernet._skeleton(architecture, 0.0, False))
+
+
 def used_elements(supernet: Supernet, architecture: Architecture) -> dict[str, torch.Tensor]:
     """For every weight of a numbered supernet, which of its elements an architecture uses."""
-    used = torch.cat([value.detach().flatten() for value in supernet.slices(architecture).values()])
+    used = torch.cat([value.detach().flatten() for value in slices(supernet, architecture).values()])
     return {name: torch.isin(p.detach(), used) for name, p in supernet.named_parameters()}
 
 
@@ -229,7 +234,7 @@ def test_slices_are_the_first_channels_and_whole_heads(supernet):
     layer = LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=0.5)
     mixed = replace(layer, num_heads=3, hallucination_ratio=1 / 3, hallucination=Hallucination.MIX_CONV)
     static = replace(layer, attention=AttentionKind.STATIC)
-    sliced = supernet.slices(Architecture(embed_dim=16, layers=(layer, mixed, static)))
+    sliced = slices(supernet, Architecture(embed_dim=16, layers=(layer, mixed, static)))
     stored = dict(supernet.named_parameters())
     q, k, v = stored["blocks.0.attn.qkv.weight"].split(24)
     assert torch.equal(sliced["blocks.0.attn.qkv.weight"], torch.cat([q[:16], k[:16], v[:16]])[:, :16])
@@ -259,7 +264,7 @@ def test_queries_are_kept_apart_by_token_count_and_factors_share_the_bias(supern
     queries = {name for name in stored if ".reducer.queries" in name and name.startswith("blocks.1.")}
     assert queries == {f"blocks.1.reducer.queries_{n}" for n in (9, 6, 4)}
     layer = LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=2.0, ffn_rank=0.25)
-    sliced = supernet.slices(Architecture(embed_dim=16, layers=(layer, layer)))
+    sliced = slices(supernet, Architecture(embed_dim=16, layers=(layer, layer)))
     assert torch.equal(sliced["blocks.1.mlp.down.weight"], stored["blocks.1.mlp.down.weight"][:4, :32])
     assert torch.equal(sliced["blocks.1.mlp.up.bias"], stored["blocks.1.mlp.fc2.bias"][:16])
 

@@ -117,11 +117,23 @@ class TestRefusing:
             resolve_config(settings=[setting])
         assert caught.value.message == f"configuration: 1 problem\n  --set {problem}"
 
-    def test_a_single_path_has_no_gradients_that_conflict(self):
-        sandwich = ["train.rule=sandwich", "train.conflict_free=true"]
-        assert resolve_config(settings=sandwich).train.conflict_free
-        with pytest.raises(ConfigError, match=r"--set train.conflict_free: needs train.rule: sandwich"):
-            resolve_config(settings=["train.rule=single_path", "train.conflict_free=true"])
+    def test_an_option_that_is_gone_is_passed_over_at_its_default_and_refused_otherwise(self, tmp_path):
+        file = tmp_path / "a.yaml"
+        file.write_text(
+            "train:\n  relatives: false\n  images: split\n  ffn_branches: 1\n  conflict_free: false\n"
+        )
+        assert resolve_config(file) == RunConfig()
+        file.write_text("train:\n  conflict_free: true\n  epochs: x\n")
+        with pytest.raises(ConfigError) as caught:
+            resolve_config(file, ["train.images=whole"])
+        assert caught.value.message == "\n".join(
+            [
+                f"{file}: 3 problems",
+                "  line 2: train.conflict_free: this option was removed; only its default, false, is still read",
+                "  line 3: train.epochs: must be a whole number, got 'x'",
+                "  --set train.images: this option was removed; only its default, 'split', is still read",
+            ]
+        )
 
     def test_a_latency_to_optimise_needs_its_target(self):
         with pytest.raises(ConfigError, match=r"\['latency_ms_2'\], but evaluate.targets has 1 target"):

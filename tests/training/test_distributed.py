@@ -19,7 +19,6 @@ RECIPES = {
     "default": {},
     "mixup": {"mixup": 0.5, "cutmix": 1.0},
     "sandwich": {"rule": "sandwich"},
-    "whole": {"rule": "sandwich", "images": "whole", "conflict_free": True, "distill": "alpha"},
     "decay": {"layer_decay": 0.8},
 }
 UNEVEN = 35  # images a step: 17 for one process, 18 for the other

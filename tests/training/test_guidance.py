@@ -47,7 +47,7 @@ def test_there_is_no_guidance_where_nothing_is_left_of_it():
 def aided(directory, **recipe):
     space = parse_space(AIDED, "aided.yaml")
     changes = {"epochs": 2, "batch_size": 32, "lr": 1e-2, "warmup_epochs": 0, "num_random": 2, **recipe}
-    supernet = Supernet(space, ffn_branches=changes.get("ffn_branches", 1))
+    supernet = Supernet(space)
     with torch.no_grad():  # maps that differ from image to image, with entries above the mask's threshold
         for layer in range(2):
             supernet.get_parameter(f"blocks.{layer}.attn.qkv.weight").mul_(20)
@@ -72,20 +72,6 @@ def test_each_aid_changes_what_is_learnt(tmp_path):
     for name, off in {"static": {"static_guidance": 0.0}, "linear": {"linear_aux": False}}.items():
         without = trained(tmp_path / name, **off)
         assert any(not torch.equal(both[key], without[key]) for key in both)
-
-
-def test_branches_of_the_factors_are_trained_and_extracted_as_their_sum(tmp_path):
-    with one_thread():
-        supernet = aided(tmp_path, ffn_branches=2).run()
-    stored = dict(supernet.named_parameters())
-    assert stored["blocks.0.mlp.down.weight_1"].abs().max() > 0
-    rng_free = supernet.space.smallest()
-    layer = next(i for i, choice in enumerate(rng_free.layers) if choice.ffn_rank < 1)
-    path = f"blocks.{layer}.mlp.down.weight"
-    extracted = dict(supernet.extract(rng_free).named_parameters())[path]
-    rows, columns = extracted.shape
-    total = stored[path] + stored[f"{path}_1"]
-    assert torch.equal(extracted, total[:rows, :columns])
 
 
 def test_static_maps_that_are_led_end_nearer_to_the_dynamic_ones(tmp_path):

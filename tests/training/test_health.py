@@ -134,4 +134,3 @@ def test_a_batch_is_shared_out_among_processes_and_subnets():
         check_batch(config, 100, 3)
     with pytest.raises(TrainingError, match="at least 6 images"):
         check_batch(config, 5, 2)
-    check_batch(TrainConfig(batch_size=8, num_random=2, images="whole"), 100, 8)

@@ -91,31 +91,6 @@ def test_uniform_draws_are_those_of_the_space():
     assert sum(c > (low + high) / 2 for c in uniform) < sum(c > (low + high) / 2 for c in stratified)
 
 
-def shared_layers(one, other):
-    pairs = zip(one.layers, other.layers, strict=False)
-    count = 0
-    for mine, theirs in pairs:
-        if mine != theirs:
-            break
-        count += 1
-    return count if one.embed_dim == other.embed_dim else 0
-
-
-def test_relatives_begin_alike_and_others_seldom_do():
-    space = SearchSpace.from_yaml("search_spaces/cifar_joint.yaml").with_num_classes(10)
-
-    def shared(step, **recipe):
-        first, second = subnets(space, seed=0, step=step, num_random=2, rule="single_path", **recipe)
-        assert first in space
-        assert second in space
-        return shared_layers(first, second)
-
-    related = [shared(step, relatives=True) for step in range(30)]
-    strangers = [shared(step) for step in range(30)]
-    assert sum(related) > 3 * sum(strangers)
-    assert len(set(related)) > 5  # up to a random layer
-
-
 def test_genes_are_set_free_stage_by_stage():
     free = [free_genes(step / 100, 0.8) for step in range(100)]
     assert free[0] == frozenset(STAGES[0])

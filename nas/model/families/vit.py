@@ -8,9 +8,8 @@ Shape letters: B batch, C input channels, S image side, T tokens, D channels, K 
 """
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import cast
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from nas.arch import Architecture, Backbone
 from nas.base import ArchitectureError
-from nas.model.block import Begun, Block, LayerNorm
+from nas.model.block import Block, LayerNorm
 from nas.model.families.features import as_map, check_on_grid, chosen_layers
 from nas.model.layers.maps import Guidance
 
@@ -102,19 +101,11 @@ class Subnet(nn.Module):
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=1e-6)
 
-    def forward_features(
-        self, images: Tensor, guidance: Guidance | None = None, begun: Begun | None = None
-    ) -> Tensor:
+    def forward_features(self, images: Tensor, guidance: Guidance | None = None) -> Tensor:
         """Images to tokens [B, T of the last layer, D], normalised where a class token is read."""
-        done = -1 if begun is None else self._last_in(begun)
-        if begun is not None and done >= 0:
-            x, provided = begun[self._beginnings[done]]
-        else:
-            x, provided = self._embedded(images), None
-        for i, block in enumerate(self.blocks[done + 1 :], start=done + 1):
+        x, provided = self._embedded(images), None
+        for block in self.blocks:
             x, provided = block(x, provided, guidance)
-            if begun is not None:
-                begun[self._beginnings[i]] = x, provided
         return cast(Tensor, self.norm(x))
 
     def _embedded(self, images: Tensor) -> Tensor:
@@ -123,26 +114,15 @@ class Subnet(nn.Module):
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         return cast(Tensor, x + self.pos_embed)
 
-    @cached_property
-    def _beginnings(self) -> list[Hashable]:
-        """What decides the tokens after each layer, apart from the weights' values and the images."""
-        architecture, backbone = self.architecture, self.backbone
-        layers = [(layer, architecture.context(i, backbone)) for i, layer in enumerate(architecture.layers)]
-        return [(architecture.embed_dim, *layers[: i + 1]) for i in range(len(layers))]
-
-    def _last_in(self, begun: Begun) -> int:
-        """The last layer whose tokens are there; -1 where none is."""
-        return max((i for i, key in enumerate(self._beginnings) if key in begun), default=-1)
-
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
         """Tokens to logits, or to the features before the classifier."""
         pooled = global_pool_nlc(tokens, self.global_pool, num_prefix_tokens=self.num_prefix_tokens)
         features = self.fc_norm(pooled)
         return cast(Tensor, features if pre_logits else self.head(features))
 
-    def forward(self, images: Tensor, guidance: Guidance | None = None, begun: Begun | None = None) -> Tensor:
-        """Classify; `guidance` and `begun` are for training."""
-        return self.forward_head(self.forward_features(images, guidance, begun))
+    def forward(self, images: Tensor, guidance: Guidance | None = None) -> Tensor:
+        """Classify; `guidance` is for training."""
+        return self.forward_head(self.forward_features(images, guidance))
 
     def forward_intermediates(
         self,
