@@ -12,6 +12,21 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
+def count(number: int, noun: str) -> str:
+    """Such as `1 seed` or `1,200 seeds`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def with_interval(value: float, interval: Sequence[float], form: str = ".2f") -> str:
+    """A value and the ends of its interval, such as `0.61 [0.40, 0.70]`."""
+    return f"{value:{form}} [{interval[0]:{form}}, {interval[1]:{form}}]"
+
+
+def with_spread(value: float, interval: Sequence[float], form: str = ".3f") -> str:
+    """A value and how far the farther end of its interval is, such as `1.500 ± 0.200`."""
+    return f"{value:{form}} ± {max(interval[1] - value, value - interval[0]):{form}}"
+
+
 def unit_of(values: Iterable[float]) -> tuple[float, str]:
     """(factor, prefix) that suits the largest value: 1e9 `G`, 1e6 `M`, 1e3 `k` or 1 and no prefix."""
     largest = max((value for value in values if math.isfinite(value)), default=0.0)

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from nas.report import Table
 
 PACKAGES = (
     "torch", "torchvision", "timm", "optuna", "ray", "numpy", "pandas", "scikit-learn", "moocore", "onnx",
@@ -46,15 +46,18 @@ def diagnose() -> dict[str, Any]:
 
 def diagnosis_table(findings: dict[str, Any]) -> "Table":
     """`diagnose` as a table for people."""
-    from rich.table import Table
+    from nas.report import Column, Table
 
-    table = Table(title="healthy" if findings["healthy"] else "something is wrong", show_header=False)
-    for check in findings["checks"]:
-        table.add_row("ok" if check["passed"] else "[bold red]WRONG[/]", check["check"], check["found"])
-    table.add_section()
-    for name, found in findings["versions"].items():
-        table.add_row("", name, found or "missing")
-    return table
+    checks = [
+        ("ok" if check["passed"] else "[bold red]WRONG[/]", check["check"], check["found"])
+        for check in findings["checks"]
+    ]
+    return Table(
+        title="healthy" if findings["healthy"] else "something is wrong",
+        columns=[Column(wraps=True)] * 3,
+        rows=[*checks, (), *(("", name, found or "missing") for name, found in findings["versions"].items())],
+        box="HEAVY_HEAD",
+    )
 
 
 def _version(name: str) -> str | None:

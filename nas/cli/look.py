@@ -34,9 +34,8 @@ def check(
     from nas.report import space_summary, space_table
     from nas.space import read_space
 
-    found = read_space(space, tuple(settings or ()))
-    summary = space_summary(found)
-    print_result(format_, summary, lambda: space_table(found), lambda: flat_csv([summary]))
+    summary = space_summary(read_space(space, tuple(settings or ())))
+    print_result(format_, summary, lambda: space_table(summary), lambda: flat_csv([summary]))
 
 
 @looking.command()

@@ -17,10 +17,13 @@ from nas.report.latency_tables import measured_rows, measured_tables, profile_ta
 from nas.report.page.file import write_report
 from nas.report.space_table import space_summary, space_table
 from nas.report.status import status_dict, status_table
+from nas.report.table import Column, Table
 from nas.report.terminal_plot import front_plots
 
 __all__ = [
     "SPLITS",
+    "Column",
+    "Table",
     "compare_rows",
     "compare_runs",
     "compare_tables",

@@ -1,14 +1,11 @@
-"""Results for people: an architecture layer by layer, how a run stands, what an export wrote. Looks only."""
+"""An architecture layer by layer: JSON values, and a table."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nas.arch import Architecture, AttentionKind, Backbone, cost
-from nas.runs import FrontPoint
-
-if TYPE_CHECKING:
-    from rich.table import Table
-from nas.arch import FEWER_TOKENS, GLYPHS, LEGEND, layer_kind
+from nas.arch import FEWER_TOKENS, GLYPHS, LEGEND, Architecture, AttentionKind, Backbone, cost, layer_kind
 from nas.base import unit_column
+from nas.report.table import Cell, Column, Table
+from nas.runs import FrontPoint
 
 BAR_WIDTH = 6
 
@@ -52,40 +49,40 @@ def show_rows(shown: FrontPoint | Architecture, backbone: Backbone) -> list[dict
     return rows
 
 
-def show_table(shown: FrontPoint | Architecture, backbone: Backbone, *, bars: bool = True) -> "Table":
+def show_table(shown: FrontPoint | Architecture, backbone: Backbone, *, bars: bool = True) -> Table:
     """`show_rows` as a table; without bars it fits 80 columns as far as its words do."""
-    from rich import box
-    from rich.table import Table
-
     architecture = shown if isinstance(shown, Architecture) else shown.architecture
     rows = show_rows(shown, backbone)
-    macs_header, macs = unit_column(
-        "MACs", [row["macs"] for row in rows] + [sum(row["macs"] for row in rows)]
+    macs, params = (
+        unit_column(label, [*values, sum(values)])
+        for label, values in (("MACs", [r["macs"] for r in rows]), ("params", [r["params"] for r in rows]))
     )
-    params_header, params = unit_column(
-        "params", [row["params"] for row in rows] + [sum(r["params"] for r in rows)]
-    )
-    title = f"{architecture.digest}: {architecture.depth} layers, {architecture.embed_dim} channels"
-    table = Table(title=title, box=box.SIMPLE_HEAD, caption=LEGEND, caption_justify="left", show_footer=True)
-    if not bars:
-        table.padding = (0, 0)
-    table.add_column("", "total", no_wrap=True)
-    for header in ("tokens", "attention"):
-        table.add_column(header, no_wrap=True)
-    numbers = [("heads", ""), ("mlp", ""), ("hidden", ""), (macs_header, macs[-1]), ("share", "")]
-    for header, footer in [*numbers, (params_header, params[-1]), ("latency", "")]:
-        table.add_column(header, footer, justify="right", no_wrap=True)
-    for row, macs_cell, params_cell in zip(rows, macs, params, strict=False):
-        inside = [""] * 5
+    cells = []
+    for row, macs_cell, params_cell in zip(rows, macs[1], params[1], strict=False):
+        inside: list[Cell] = [""] * 5
         if row["layer"] is not None:
             arrow = f" {FEWER_TOKENS} {row['reducer']}" if row["reducer"] else ""
             glyph = GLYPHS[layer_kind(architecture, row["layer"])]
             hidden = str(row["hidden"]) + (f" (rank {row['rank']})" if row["rank"] else "")
-            sizes = [str(row["heads"]), f"{row['mlp_ratio']:g}", hidden]
-            inside = [f"{row['tokens']}{arrow}", f"{glyph} {row['attention']}", *sizes]
-        shares = [_share(row.get(name), has_bar=bars) for name in ("macs_share", "latency_share")]
-        table.add_row(row["part"], *inside, macs_cell, shares[0], params_cell, shares[1])
-    return table
+            words = f"{row['tokens']}{arrow}", f"{glyph} {row['attention']}"
+            inside = [*words, row["heads"], row["mlp_ratio"], hidden]
+        macs_share, latency = (_share(row.get(name), bars) for name in ("macs_share", "latency_share"))
+        cells.append([row["part"], *inside, macs_cell, macs_share, params_cell, latency])
+    return Table(
+        title=f"{architecture.digest}: {architecture.depth} layers, {architecture.embed_dim} channels",
+        columns=[
+            Column(footer="total"),
+            *(Column(header) for header in ("tokens", "attention")),
+            *(Column(header, "{:g}") for header in ("heads", "mlp", "hidden")),
+            Column(macs[0], "{}", footer=macs[1][-1]),
+            Column("share", "{}"),
+            Column(params[0], "{}", footer=params[1][-1]),
+            Column("latency", "{}"),
+        ],
+        rows=cells,
+        caption=[LEGEND],
+        look={} if bars else {"padding": 0},
+    )
 
 
 def _operator_words(architecture: Architecture, layer: int) -> str:
@@ -99,13 +96,13 @@ def _operator_words(architecture: Architecture, layer: int) -> str:
     return words
 
 
-def _bar(share: float, width: int = BAR_WIDTH) -> str:
+def _bar(share: float) -> str:
     """A share in [0, 1] as a bar of eighths of a character."""
-    eighths = round(share * width * 8)
+    eighths = round(share * BAR_WIDTH * 8)
     return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
 
 
-def _share(share: float | None, *, has_bar: bool) -> str:
+def _share(share: float | None, has_bar: bool) -> str:
     if share is None:
         return "-"
     percent = f"{100 * share:4.1f} %"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.base import RunError, unit_of
+from nas.report.table import Column, Table
 from nas.report.terminal_plot import Series, scatter
 from nas.runs import FrontPoint, ParetoFront, RunDirectory, front_of, hypervolume
 from nas.settings import MACS, TOP1, Metric, Objective, RunConfig, flat_config
@@ -94,38 +95,38 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dic
 
 def compare_tables(found: Mapping[str, Any]) -> "Group":
     """`compare_runs` for people: a table of runs, one of budgets, a plot, and what was different."""
-    from rich import box
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     runs = found["runs"]
     names = [run["run"] for run in runs]
     reference = ", ".join(f"{o['name']} {o['reference']:.4g} {o['unit']}" for o in found["objectives"])
+    headers = {"front": "{}", "hypervolume": "{:.4f}", "best top-1 (%)": "{:.1f}", "knee": "{}"}
     table = Table(
         title=f"{' and '.join(names)}: {found['shared_architectures']} architectures on both fronts",
-        box=box.SIMPLE_HEAD,
-        caption=f"hypervolume with one reference: {reference}",
-        caption_justify="left",
+        columns=[
+            Column("run", wraps=True),
+            *(Column(header, form, wraps=True) for header, form in headers.items()),
+        ],
+        rows=[(r["run"], r["front_size"], r["hypervolume"], r["best_top1"], r["knee"][:8]) for r in runs],
+        caption=[f"hypervolume with one reference: {reference}"],
     )
-    table.add_column("run")
-    for header in ("front", "hypervolume", "best top-1 (%)", "knee"):
-        table.add_column(header, justify="right")
-    for run in runs:
-        size, volume, best = str(run["front_size"]), f"{run['hypervolume']:.4f}", f"{run['best_top1']:.1f}"
-        table.add_row(run["run"], size, volume, best, run["knee"][:8])
     parts: list[Any] = [table]
     factor, prefix = unit_of(budget["max_macs"] for budget in found["budgets"])
     if found["budgets"]:
-        within = Table(title="best top-1 (%) within a budget of MACs per image", box=box.SIMPLE_HEAD)
-        within.add_column(f"{prefix}MACs", justify="right")
-        for name in names:
-            within.add_column(name, justify="right")
-        within.add_column("difference", justify="right")
-        for budget in found["budgets"]:
-            one, other = budget["best_top1"]
-            macs = f"{budget['max_macs'] / factor:.3g}"
-            within.add_row(macs, f"{one:.1f}", f"{other:.1f}", f"{other - one:+.1f}")
+        within = Table(
+            title="best top-1 (%) within a budget of MACs per image",
+            columns=[
+                Column(f"{prefix}MACs", "{:.3g}", wraps=True),
+                *(Column(name, "{:.1f}", wraps=True) for name in names),
+                Column("difference", "{:+.1f}", wraps=True),
+            ],
+            rows=[
+                (budget["max_macs"] / factor, one, other, other - one)
+                for budget in found["budgets"]
+                for one, other in [budget["best_top1"]]
+            ],
+        )
         parts.append(within)
     series = [
         Series(sign, [(_number(p["macs"]) / factor, _number(p["top1"])) for p in run["points"]])
@@ -137,13 +138,10 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
         ("other_conditions", "measured under other conditions: their numbers must not be compared"),
         ("differences", "what was different"),
     ):
-        rows = Table(title=title, box=box.SIMPLE_HEAD)
-        for header in ("", *names):
-            rows.add_column(header, overflow="fold")
-        for difference in found[key]:
-            rows.add_row(difference["key"], *(_said(value) for value in difference["values"]))
-        if found[key]:
-            parts.append(rows)
+        rows = [(row["key"], *("-" if v is None else str(v) for v in row["values"])) for row in found[key]]
+        if rows:
+            columns = [Column(header, wraps=True) for header in ("", *names)]
+            parts.append(Table(title=title, columns=columns, rows=rows))
     return Group(*parts)
 
 
@@ -174,10 +172,6 @@ def _common_objectives(fronts: Sequence[ParetoFront]) -> list[Objective]:
 def _comparable_conditions(front: ParetoFront) -> dict[str, Any]:
     conditions = front.points[0].measurement.conditions.to_dict()
     return {name: value for name, value in conditions.items() if name not in MAY_DIFFER}
-
-
-def _said(value: Any) -> str:
-    return "-" if value is None else str(value)
 
 
 def _identity(run: RunDirectory) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """Under which circumstances numbers hold, in words."""
 
+from nas.base import count
 from nas.runs import Conditions
 
 
 def conditions_lines(conditions: Conditions) -> list[str]:
     """Under which circumstances a table or figure holds: accuracy, latency, software."""
     c = conditions
-    threads = f"{c.latency_threads} thread{'s' if c.latency_threads != 1 else ''}"
     return [
         f"top-1: {c.num_images} images of the {c.split} split, {c.precision}, weights {c.supernet}",
-        f"latency: {c.target} on {c.device}, batch of {c.latency_batch_size}, {threads}, "
-        f"{c.latency_stage} stage, torch {c.torch}",
+        f"latency: {c.target} on {c.device}, batch of {c.latency_batch_size}, "
+        f"{count(c.latency_threads, 'thread')}, {c.latency_stage} stage, torch {c.torch}",
     ]

@@ -1,127 +1,128 @@
 """Tables of latencies: measured, profiled, from another device."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from nas.base import count, with_spread
+from nas.report.table import Column, Table
 from nas.settings import OURS
 
 if TYPE_CHECKING:
     from rich.console import Group
-    from rich.table import Table
+
+WIDE = {"min_width": 96}  # the captions are lines of about as many characters
+MARKS = "± 95 % interval of the median   ~ not known within 2 %   = intervals overlap"
 
 
-def results_table(values: dict[str, Any]) -> "Table":
+def results_table(values: Mapping[str, Any]) -> Table:
     """`read_results` as a table."""
-    from rich import box
-    from rich.table import Table
-
-    def said(tau: float | None) -> str:
-        return "-" if tau is None else f"{tau:.2f}"
-
-    missing = f"\n{values['missing']} of the front were not measured there" if values["missing"] else ""
-    table = Table(
-        title=f"{values['run']} on {values['device']}",
-        caption=f"{values['runtime']}, batch of {values['batch']}, threads: {values['threads']}, {values['system']}\n"
-        f"± 95 % interval of the median   ~ not known within 2 %   = intervals overlap   "
-        f"order repeats with tau {said(values['repeat_tau'])}, order of here and there: tau "
-        f"{said(values['tau_with_here'])}{missing}",
-        box=box.SIMPLE_HEAD,
-        min_width=96,
-        caption_justify="left",
+    repeat, both = (
+        "-" if tau is None else f"{tau:.2f}" for tau in (values["repeat_tau"], values["tau_with_here"])
     )
-    table.add_column("digest", no_wrap=True)
-    for header in ("top-1 (%)", "MMACs", "here (ms)", "there (ms)"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for row in values["points"]:
-        low, high = row["latency_ci_ms"]
-        spread = max(high - row["latency_ms"], row["latency_ms"] - low)
-        here = "-" if row["latency_here_ms"] is None else f"{row['latency_here_ms']:.3f}"
-        table.add_row(
-            row["digest"],
-            "-" if row["top1"] is None else f"{row['top1']:.1f}",
-            "-" if row["macs"] is None else f"{row['macs'] / 1e6:.3g}",
-            here,
-            f"{row['latency_ms']:.3f} ± {spread:.3f}",
-            ("~" if row["noisy"] else "") + ("=" if row["ties"] else ""),
-        )
-    return table
+    caption = [
+        f"{values['runtime']}, batch of {values['batch']}, threads: {values['threads']}, {values['system']}",
+        f"{MARKS}   order repeats with tau {repeat}, order of here and there: tau {both}",
+    ]
+    if values["missing"]:
+        caption.append(f"{values['missing']} of the front were not measured there")
+    return Table(
+        title=f"{values['run']} on {values['device']}",
+        columns=[
+            Column("digest"),
+            Column("top-1 (%)", "{:.1f}"),
+            Column("MMACs", "{:.3g}"),
+            Column("here (ms)", "{:.3f}"),
+            Column("there (ms)", "{:.3f}"),
+            Column(),
+        ],
+        rows=[
+            (
+                row["digest"],
+                row["top1"],
+                None if row["macs"] is None else row["macs"] / 1e6,
+                row["latency_here_ms"],
+                with_spread(row["latency_ms"], row["latency_ci_ms"]),
+                _doubts(row),
+            )
+            for row in values["points"]
+        ],
+        caption=caption,
+        look=WIDE,
+    )
 
 
-def profile_table(values: dict[str, Any]) -> "Table":
+def profile_table(values: Mapping[str, Any]) -> Table:
     """`profile_space` as a table."""
-    from rich import box
-    from rich.table import Table
-
-    verdict = "usable" if values["usable"] else "not used: " + "; ".join(values["losses"])
-    table = Table(
+    headers = {"predicted from": "", "mean error": "{:.1f} %", "tau": "{:.3f}"}
+    return Table(
         title=f"{values['file']}: {values['architectures']} architectures on {values['target']}, "
         f"batch of {values['batch']}, {values['image_size']} px",
-        caption=f"errors on architectures left out in turn; {values['device']}; "
-        f"{values['noisy']} not known within 2 %\n{verdict}",
-        box=box.SIMPLE_HEAD,
-        min_width=96,
-        caption_justify="left",
+        columns=[Column(header, form, wraps=True) for header, form in headers.items()],
+        rows=[
+            (
+                "all operations" if row["predictor"] == OURS else row["predictor"],
+                row["mape_percent"],
+                row["tau"],
+            )
+            for row in values["predictors"]
+        ],
+        caption=[
+            f"errors on architectures left out in turn; {values['device']}; {values['noisy']} not known within 2 %",
+            "usable" if values["usable"] else "not used: " + "; ".join(values["losses"]),
+        ],
+        look=WIDE,
     )
-    table.add_column("predicted from")
-    table.add_column("mean error", justify="right")
-    table.add_column("tau", justify="right")
-    for row in values["predictors"]:
-        name = "all operations" if row["predictor"] == OURS else row["predictor"]
-        table.add_row(name, f"{row['mape_percent']:.1f} %", f"{row['tau']:.3f}")
-    return table
 
 
-def measured_tables(values: dict[str, Any]) -> "Group":
+def measured_tables(values: Mapping[str, Any]) -> "Group":
     """`measure_source` as a table a target."""
-    from rich import box
     from rich.console import Group
-    from rich.table import Table
 
-    tables = []
-    for found in values["targets"]:
-        threads = f"{found['threads']} thread{'s' if found['threads'] != 1 else ''}"
-        load = found["machine"]["before"]["load_average"][0]
-        cores = f", core {', '.join(map(str, found['cores']))}" if found["cores"] else ""
-        order = "" if found["repeat_tau"] is None else f"   order repeats with tau {found['repeat_tau']:.2f}"
-        table = Table(
-            title=f"{found['runtime']}, batch of {found['batch']}, {values['image_size']} px, {threads}",
-            caption=f"{values['device']}, torch {found['torch']}, load average {load:.1f}{cores}\n"
-            f"reference {found['reference_ms']:.3g} ms, in slow moments {found['reference_slow_ms']:.3g} ms: "
-            "all times may be off by as much\n"
-            f"± 95 % interval of the median   ~ not known within 2 %   = intervals overlap{order}"
-            + (f"\n{found['note']}" if found["note"] else ""),
-            box=box.SIMPLE_HEAD,
-            min_width=96,
-            caption_justify="left",
-        )
-        table.add_column("digest", no_wrap=True)
-        for header in ("latency (ms)", "images/s", "rounds"):
-            table.add_column(header, justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True)
-        table.add_column("ties with", max_width=60)
-        for point in found["points"]:
-            low, high = point["latency_ci_ms"]
-            spread = max(high - point["latency_ms"], point["latency_ms"] - low)
-            mark = ("~" if point["noisy"] else "") + ("=" if point["ties"] else "")
-            ties = " ".join(digest[:6] for digest in point["ties"][:6]) + (
-                " ..." if len(point["ties"]) > 6 else ""
-            )
-            rate = 1e3 * found["batch"] / point["latency_ms"]
-            table.add_row(
+    return Group(*(_measured_table(values, found) for found in values["targets"]))
+
+
+def _measured_table(values: Mapping[str, Any], found: Mapping[str, Any]) -> Table:
+    load = found["machine"]["before"]["load_average"][0]
+    cores = f", core {', '.join(map(str, found['cores']))}" if found["cores"] else ""
+    order = "" if found["repeat_tau"] is None else f"   order repeats with tau {found['repeat_tau']:.2f}"
+    return Table(
+        title=f"{found['runtime']}, batch of {found['batch']}, {values['image_size']} px, "
+        f"{count(found['threads'], 'thread')}",
+        columns=[
+            Column("digest"),
+            Column("latency (ms)", "{}"),
+            Column("images/s", "{:,.0f}"),
+            Column("rounds", "{}"),
+            Column(),
+            Column("ties with", wraps=True),
+        ],
+        rows=[
+            (
                 point["digest"],
-                f"{point['latency_ms']:.3f} ± {spread:.3f}",
-                f"{rate:,.0f}",
-                str(point["rounds"]),
-                mark,
-                ties,
+                with_spread(point["latency_ms"], point["latency_ci_ms"]),
+                1e3 * found["batch"] / point["latency_ms"],
+                point["rounds"],
+                _doubts(point),
+                " ".join(digest[:6] for digest in point["ties"][:6]) + " ..." * (len(point["ties"]) > 6),
             )
-        tables.append(table)
-    return Group(*tables)
+            for point in found["points"]
+        ],
+        caption=[
+            f"{values['device']}, torch {found['torch']}, load average {load:.1f}{cores}",
+            f"reference {found['reference_ms']:.3g} ms, in slow moments {found['reference_slow_ms']:.3g} ms: "
+            "all times may be off by as much",
+            MARKS + order,
+            *([found["note"]] if found["note"] else []),
+        ],
+        look=WIDE,
+    )
 
 
-def measured_rows(values: dict[str, Any]) -> list[dict[str, Any]]:
+def _doubts(row: Mapping[str, Any]) -> str:
+    return "~" * bool(row["noisy"]) + "=" * bool(row["ties"])
+
+
+def measured_rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`measure_source` flat: a row a target and model."""
     shared = ("target", "runtime", "batch", "threads", "precision", "repeat_tau")
     return [

@@ -1,14 +1,13 @@
 """What `check` says of a search space: its size, the range of its costs, its extremes, its seeds."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nas.arch import Architecture, bytes_to_run, cost, draw_layers, peak_activation_bytes
 from nas.base import unit_of
+from nas.report.table import Table
 from nas.space import SearchSpace, known_designs, notes
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 def space_summary(space: SearchSpace) -> dict[str, Any]:
@@ -47,42 +46,34 @@ def _costs(architecture: Architecture, space: SearchSpace) -> dict[str, Any]:
     }
 
 
-def space_table(space: SearchSpace) -> "Table":
+def space_table(summary: Mapping[str, Any]) -> Table:
     """`space_summary` as a table for people."""
-    from rich.table import Table
 
-    summary = space_summary(space)
-    table = Table(title=f"{summary['name']}: a legal search space", show_header=False)
-
-    def span(values: list[int], unit: str) -> str:
-        factor, prefix = unit_of(values)
-        return f"{values[0] / factor:.3g} to {values[1] / factor:.3g} {prefix}{unit}"
+    def span(key: str) -> str:
+        factor, prefix = unit_of(summary[key])
+        return f"{summary[key][0] / factor:.3g} to {summary[key][1] / factor:.3g} {prefix}"
 
     assumed = " (assumed; taken from the data in a run)" if summary["num_classes_from_data"] else ""
-    table.add_row("architectures", f"{summary['architectures']:,} (before hard constraints)")
-    table.add_row("genes", f"{summary['parameters_of_the_search']} with more than one choice")
-    table.add_row("layers", " to ".join(str(n) for n in dict.fromkeys(summary["layers"])))
-    table.add_row("compute", span(summary["macs"], "MACs per image (1 MAC = 2 FLOPs)"))
-    table.add_row("parameters", span(summary["params"], "").rstrip())
-    table.add_row("memory", span(summary["memory"], "B for one image (fp32, parameters and activations)"))
-    table.add_row("classes", f"{summary['num_classes']}{assumed}")
-    for name, bound in summary["constraints"].items():
-        if bound is not None:
-            table.add_row(name, f"{bound:,.10g}")
+    rows = [
+        ("architectures", f"{summary['architectures']:,} (before hard constraints)"),
+        ("genes", f"{summary['parameters_of_the_search']} with more than one choice"),
+        ("layers", " to ".join(str(n) for n in dict.fromkeys(summary["layers"]))),
+        ("compute", f"{span('macs')}MACs per image (1 MAC = 2 FLOPs)"),
+        ("parameters", span("params").rstrip()),
+        ("memory", f"{span('memory')}B for one image (fp32, parameters and activations)"),
+        ("classes", f"{summary['num_classes']}{assumed}"),
+    ]
+    rows += [(name, f"{b:,.10g}") for name, b in summary["constraints"].items() if b is not None]
     for name in ("smallest", "largest"):
-        megabytes = summary[name]["peak_activation_bytes"] / 1e6
-        table.add_row(
-            name,
-            f"{_drawn(summary[name])}  {summary[name]['params'] / 1e6:.3g} M parameters, "
-            f"activations at most {megabytes:.3g} MB (batch 1, fp32)",
-        )
+        params, activations = (summary[name][key] / 1e6 for key in ("params", "peak_activation_bytes"))
+        words = f"{params:.3g} M parameters, activations at most {activations:.3g} MB (batch 1, fp32)"
+        rows.append((name, f"{_layers(summary[name])}  {words}"))
     for name, seed in summary["seeds"].items():
-        macs, params = seed["macs"] / 1e6, seed["params"] / 1e6
-        table.add_row(f"seed {name}", f"{_drawn(seed)}  {macs:.3g} M MACs, {params:.3g} M parameters")
-    for text in summary["notes"]:
-        table.add_row("note", text)
-    return table
+        words = f"{seed['macs'] / 1e6:.3g} M MACs, {seed['params'] / 1e6:.3g} M parameters"
+        rows.append((f"seed {name}", f"{_layers(seed)}  {words}"))
+    rows += [("note", text) for text in summary["notes"]]
+    return Table(title=f"{summary['name']}: a legal search space", rows=rows, box="HEAVY_HEAD")
 
 
-def _drawn(costs: dict[str, Any]) -> str:
+def _layers(costs: Mapping[str, Any]) -> str:
     return draw_layers(Architecture.from_dict(costs["architecture"]))

@@ -6,18 +6,11 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nas.runs import (
-    RunDirectory,
-    TrialState,
-    all_trial_records,
-    front_of,
-    supernet_trials,
-)
+from nas.report.table import Table
+from nas.runs import RunDirectory, TrialState, all_trial_records, front_of, supernet_trials
 
-if TYPE_CHECKING:
-    from rich.table import Table
 RECENT_TRIALS = 50
 PAUSE_FACTOR = 20  # a gap this many times the median one is a pause between sessions, not work
 
@@ -75,39 +68,33 @@ def _last_of_training(run: RunDirectory) -> dict[str, float] | None:
     return {name: float(value) for name, value in rows[-1].items()} if rows else None
 
 
-def status_table(status: Mapping[str, Any]) -> "Table":
+def status_table(status: Mapping[str, Any]) -> Table:
     """`status_dict` as a table of two columns."""
-    from rich import box
-    from rich.table import Table
 
-    def number(value: float | None, unit: str, digits: int) -> str:
-        return "not known yet" if value is None else f"{value:.{digits}f}{unit}"
+    def known(key: str, form: str) -> str:
+        return "not known yet" if status[key] is None else form.format(status[key])
 
-    table = Table(title=status["run"], box=box.SIMPLE, show_header=False)
-    asked = f" of {status['num_trials']}" if status["num_trials"] is not None else ""
-    table.add_row(
-        "state", status["state"] + (f" while {status['stage']}" if status["state"] == "interrupted" else "")
-    )
+    asked = "" if status["num_trials"] is None else f" of {status['num_trials']}"
+    during = f" while {status['stage']}" if status["state"] == "interrupted" else ""
+    rows = [("state", status["state"] + during)]
     if (training := status["training"]) is not None:
-        table.add_row(
-            "supernet",
-            f"step {training['step']:.0f} of {training['steps']:.0f}, loss largest {training['loss_largest']:.2f} "
-            f"smallest {training['loss_smallest']:.2f} random {training['loss_random']:.2f} nats, "
-            f"{training['images_per_second']:.0f} images/s",
+        text = (
+            "step {step:.0f} of {steps:.0f}, loss largest {loss_largest:.2f} smallest {loss_smallest:.2f} "
+            "random {loss_random:.2f} nats, {images_per_second:.0f} images/s"
         )
+        rows.append(("supernet", text.format_map(training)))
     if "supernets" in status:
-        table.add_row("supernets", ", ".join(f"{n} {state}" for state, n in status["supernets"].items()))
-    table.add_row("trials complete", f"{status['trials']['complete']}{asked}")
-    for name, count in status["trials"].items():
-        if name != "complete" and count:
-            table.add_row(f"trials {name}", str(count))
-    table.add_row(
-        "front", "no trial yet" if status["front_size"] is None else f"{status['front_size']} architectures"
-    )
-    table.add_row("hypervolume", number(status["hypervolume"], "", 4))
-    table.add_row("throughput", number(status["throughput_per_minute"], " trials/min", 1))
-    table.add_row("time left", number(status["minutes_left"], " min", 1))
-    return table
+        rows.append(("supernets", ", ".join(f"{n} {state}" for state, n in status["supernets"].items())))
+    rows.append(("trials complete", f"{status['trials']['complete']}{asked}"))
+    rows += [(f"trials {name}", str(n)) for name, n in status["trials"].items() if name != "complete" and n]
+    size = status["front_size"]
+    rows += [
+        ("front", "no trial yet" if size is None else f"{size} architectures"),
+        ("hypervolume", known("hypervolume", "{:.4f}")),
+        ("throughput", known("throughput_per_minute", "{:.1f} trials/min")),
+        ("time left", known("minutes_left", "{:.1f} min")),
+    ]
+    return Table(title=status["run"], rows=rows, box="SIMPLE")
 
 
 def _throughput(finished: Sequence[float]) -> float | None:

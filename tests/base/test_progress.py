@@ -1,16 +1,5 @@
-import pytest
-
 from nas.base import progress
 from nas.base.progress import Reporter
-from nas.base.words import duration
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0:00"), (41.6, "0:42"), (59.6, "1:00"), (3599, "59:59"), (3723, "1:02:03"), (-5, "0:00")],
-)
-def test_duration_is_written_as_a_clock(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_lines_go_to_standard_error_only(capsys):

@@ -1,6 +1,5 @@
 """What people read: words, units and shares are those of the values, and looking imports nothing heavy."""
 
-import math
 import re
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from report_runs import row_with, text_of
 
 from nas.arch import cost
 from nas.arch.drawing import draw_layers
-from nas.base.words import unit_of
 from nas.report.architecture_table import show_rows, show_table
 from nas.report.status import status_dict, status_table
 from nas.runs.directory import RunDirectory
@@ -26,12 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_layers_are_drawn_with_one_glyph_each_and_a_mark_where_tokens_fall():
     assert draw_layers(factories.varied()) == "●○◐▾■◐○◇▾●◇"
     assert draw_layers(factories.plain(4)) == "●●●●"
-
-
-def test_one_unit_a_column_follows_the_largest_value():
-    assert [unit_of([1, v]) for v in (999, 1e3, 5e6, 2e9)] == [(1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G")]
-    assert unit_of([math.nan, 3e6, math.inf]) == (1e6, "M")
-    assert unit_of([]) == (1, "")
 
 
 def test_show_adds_up_to_the_network_and_names_every_operator():

@@ -54,7 +54,7 @@ def test_seeds_are_in_the_summary_and_in_the_table_with_their_costs(space):
             cost.params(architecture, space.backbone),
         )
     text = io.StringIO()
-    Console(file=text, width=160).print(space_table(space))
+    Console(file=text, width=160).print(space_table(space_summary(space)))
     assert [name for name in designs if f"seed {name}" not in text.getvalue()] == []
     none = parse_space(TINY, "tiny.yaml", ("seeds=[]",))
     assert space_summary(none)["seeds"] == {}
@@ -68,7 +68,7 @@ def test_a_bound_on_memory_is_told_and_kept():
     costs = [summary["smallest"], summary["largest"], *summary["seeds"].values()]
     assert low <= max(said["memory"] for said in costs) <= (low + high) // 2
     text = io.StringIO()
-    Console(file=text, width=160).print(space_table(bounded))
+    Console(file=text, width=160).print(space_table(space_summary(bounded)))
     assert "max_memory" in text.getvalue()
 
 
@@ -86,7 +86,7 @@ def test_only_genes_with_a_choice_count(space):
 
 def test_the_table_says_size_costs_and_bounds(space):
     text = io.StringIO()
-    Console(file=text, width=160).print(space_table(space))
+    Console(file=text, width=160).print(space_table(space_summary(space)))
     for words in ("tiny", f"{space.size():,}", "1 to 2", "MACs per image", "max_params", "30,000", "assumed"):
         assert words in text.getvalue()
 
@@ -100,7 +100,7 @@ def test_notes_are_in_the_summary_and_in_the_table():
         "the last layer may be static (prior C13)",
     ]
     text = io.StringIO()
-    Console(file=text, width=160).print(space_table(open_priors))
+    Console(file=text, width=160).print(space_table(space_summary(open_priors)))
     assert text.getvalue().count("prior") == 4
 
 
@@ -108,5 +108,5 @@ def test_what_keeps_to_the_priors_has_no_notes():
     plain = parse_space(TINY, "tiny.yaml", ("layers.attention=dynamic", "layers.num_tokens=16"))
     assert space_summary(plain)["notes"] == []
     text = io.StringIO()
-    Console(file=text, width=160).print(space_table(plain))
+    Console(file=text, width=160).print(space_table(space_summary(plain)))
     assert "note" not in text.getvalue()

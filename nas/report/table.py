@@ -1,0 +1,83 @@
+"""A table of a command as a value; a terminal draws it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+Cell = str | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column.
+
+    Attributes:
+        header: Words, with the unit.
+        form: How a number is written, such as `{:.1f}`; such a column stands on the right. Without: words.
+        wraps: Whether long words go on in the next line; else a terminal that is too narrow cuts them.
+        footer: What stands below the last row.
+    """
+
+    header: str = ""
+    form: str = ""
+    wraps: bool = False
+    footer: str = ""
+
+    def text(self, cell: Cell) -> str:
+        """A cell in words: strings as they are, a dash where there is no value."""
+        if isinstance(cell, str):
+            return cell
+        return "-" if cell is None or math.isnan(cell) else (self.form or "{}").format(cell)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows under headers with units; print it with rich.
+
+    Attributes:
+        title: Above it.
+        rows: A cell a column each; an empty row is a gap between sections.
+        columns: Of the cells.
+        caption: Lines below it.
+        box: Rich's name of the frame.
+        look: More keywords of rich's table.
+    """
+
+    title: str
+    rows: Sequence[Sequence[Cell]]
+    columns: Sequence[Column] = (Column(wraps=True), Column(wraps=True))
+    caption: Sequence[str] = ()
+    box: str = "SIMPLE_HEAD"
+    look: Mapping[str, Any] = field(default_factory=dict)
+
+    def __rich__(self) -> "RichTable":
+        """Rich's protocol: what its console prints, or measures, instead."""
+        from rich import box
+        from rich.table import Table as RichTable
+
+        table = RichTable(
+            title=self.title,
+            caption="\n".join(self.caption) or None,
+            box=getattr(box, self.box),
+            show_header=any(column.header for column in self.columns),
+            show_footer=any(column.footer for column in self.columns),
+            **{"caption_justify": "left", **self.look},
+        )
+        for column in self.columns:
+            table.add_column(
+                column.header,
+                column.footer,
+                justify="right" if column.form else "left",
+                no_wrap=not column.wraps,
+                overflow="fold" if column.wraps and not column.form else "ellipsis",
+            )
+        for row in self.rows:
+            if row:
+                table.add_row(*(c.text(cell) for c, cell in zip(self.columns, row, strict=True)))
+            else:
+                table.add_section()
+        return table

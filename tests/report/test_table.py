@@ -1,0 +1,37 @@
+import math
+
+from report_runs import row_with, text_of
+
+from nas.report.table import Column, Table
+
+COLUMNS = (Column("network"), Column("top-1 (%)", "{:.1f}", footer="best"), Column("note", wraps=True))
+
+
+def test_numbers_are_formatted_and_right_words_are_left_and_what_is_missing_is_a_dash():
+    table = Table(
+        title="t", columns=COLUMNS, rows=[("a", 91.26, "fine"), ("b", None, ""), ("c", math.nan, "")]
+    )
+    text = text_of(table)
+    assert row_with(text, "fine") == "  a              91.3   fine  "
+    assert [row_with(text, f" {name} ").split() for name in "bc"] == [["b", "-"], ["c", "-"]]
+    assert row_with(text, "best") == "                 best         "
+
+
+def test_words_of_a_column_of_numbers_stay_as_they_are():
+    assert Column("x", "{:.3f}").text("1.5 ± 0.2") == "1.5 ± 0.2"
+
+
+def test_an_empty_row_is_a_gap_and_the_caption_has_a_line_each():
+    table = Table(title="t", rows=[("a", "1"), (), ("b", "2")], caption=["one", "two"])
+    lines = [line.split() for line in text_of(table).splitlines()]
+    assert lines.index(["b", "2"]) == lines.index(["a", "1"]) + 2
+    assert lines[-2:] == [["one"], ["two"]]
+
+
+def test_only_columns_that_wrap_keep_all_their_words_where_there_is_no_room():
+    words = "an explanation that is longer than the terminal"
+    shown = text_of(Table(title="", columns=COLUMNS, rows=[("a", 1.0, words)]), width=40)
+    assert all(word in shown for word in words.split())
+    cut = text_of(Table(title="", columns=COLUMNS, rows=[(words, 1.0, "")]), width=40)
+    assert "…" in cut
+    assert "terminal" not in cut
