@@ -209,7 +209,7 @@ def test_the_law_notices_a_crowded_folder(found_in_ruins):
 def test_the_law_notices_a_circle(tmp_path, where):
     folder = copy_of_the_house(tmp_path)
     with (folder / "nas" / "base" / "errors.py").open("a") as opened:
-        opened.write(where.format("from nas.base.progress import Bar\n"))
+        opened.write(where.format("from nas.base.files import sync_folder\n"))
     (circle,) = circles(files(folder))
     assert "base.errors" in circle
 
