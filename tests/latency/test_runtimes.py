@@ -10,7 +10,7 @@ from nas.base.errors import ConfigError, EvaluationError
 from nas.latency.command import random_subnet
 from nas.latency.meter import LatencyMeter, Timing, measure_alone, repeat_tau
 from nas.latency.runtimes import described, own_cores, prepare, using_threads
-from nas.settings.target import Target, check_targets, parse_target
+from nas.settings.target import Target, parse_target
 from nas.space.space import parse_space
 
 EVERYTHING = """
@@ -113,52 +113,6 @@ def test_a_target_leaves_the_model_as_it_was(text):
     for name, value in model.state_dict().items():
         assert value.dtype == before[name].dtype
         assert torch.equal(value, before[name])
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("torch-cpu", Target(runtime="torch-cpu")),
-        (
-            "onnxruntime-cpu:batch=1,threads=2,precision=fp32",
-            Target(runtime="onnxruntime-cpu", batch=1, threads=2),
-        ),
-        (" torch-cpu-packed: precision = bf16 ", Target(runtime="torch-cpu-packed", precision="bf16")),
-    ],
-)
-def test_a_target_is_read_as_written(text, expected):
-    assert parse_target(text) == expected
-    assert parse_target(str(expected)) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("torch-gpu", ["unknown runtime 'torch-gpu'", "did you mean"]),
-        ("torch-cpu:batch=0", ["batch must be a whole number from 1 on, got '0'"]),
-        ("torch-cpu:bach=1", ["'bach=1' is not one of batch=N"]),
-        ("torch-cpu:batch=1,batch=2", ["batch is given twice"]),
-        ("onnxruntime-cpu:precision=bf16", ["onnxruntime-cpu computes in fp32 only"]),
-        (
-            "onnx:batch=x,size=3,precision=int8",
-            ["unknown runtime", "batch must", "'size=3'", "precision must"],
-        ),
-        ("", ["unknown runtime ''"]),
-    ],
-)
-def test_all_that_is_wrong_with_a_target_is_told_at_once(text, words):
-    with pytest.raises(ConfigError) as caught:
-        parse_target(text)
-    assert [word for word in words if word not in caught.value.message] == []
-    assert "onnxruntime-cpu:batch=1" in caught.value.hint
-
-
-def test_all_that_is_wrong_with_several_targets_is_told_at_once():
-    with pytest.raises(ConfigError) as caught:
-        check_targets(["torch-cpu", "profile:a.json", "torch-xpu", "torch-cpu:batch=-1", "torch-cpu"])
-    for words in ("5 targets, there can be 4", "torch-xpu", "batch=-1", "given twice"):
-        assert words in caught.value.message
-    check_targets(["profile:a.json", "torch-cpu"])
 
 
 def test_what_cannot_be_made_ready_is_an_error_of_this_model():

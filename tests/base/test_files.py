@@ -1,0 +1,89 @@
+"""Files are whole: the old content or the new one, whatever happens; JSON holds what it can and says its version."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from nas.base.errors import RunError
+from nas.base.files import (
+    SCHEMA_VERSION,
+    atomic_write_bytes,
+    atomic_write_text,
+    check_schema,
+    scratch_path,
+    to_json_text,
+)
+
+DIE_BEFORE_REPLACE = """
+import os, sys
+from pathlib import Path
+from nas.base import atomic_write_text
+Path.replace = lambda self, target: os.kill(os.getpid(), 9)
+atomic_write_text(Path(sys.argv[1]), "new")
+"""
+
+
+def test_what_is_written_replaces_the_old_content(tmp_path):
+    path = tmp_path / "file"
+    atomic_write_text(path, "old, with ü")
+    atomic_write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_writer_killed_before_the_replacement_leaves_the_old_content(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    done = subprocess.run([sys.executable, "-c", DIE_BEFORE_REPLACE, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_no_scratch_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        atomic_write_text(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_scratch_files_are_hidden_beside_their_target_and_never_the_same(tmp_path):
+    path = tmp_path / "file"
+    names = {scratch_path(path) for _ in range(100)}
+    assert len(names) == 100
+    assert all(p.parent == tmp_path and p.name.startswith(".file.") and p.suffix == ".tmp" for p in names)
+
+
+def test_json_is_sorted_indented_and_ends_with_a_newline():
+    assert to_json_text({"b": 1, "a": [2]}) == '{\n  "a": [\n    2\n  ],\n  "b": 1\n}\n'
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, object(), {1, 2}])
+def test_what_json_cannot_hold_is_refused(value):
+    with pytest.raises(RunError, match="not written"):
+        to_json_text({"x": value})
+
+
+@pytest.mark.parametrize(
+    "values", [None, [], {}, {"schema_version": "1"}, {"schema_version": 0}, {"schema_version": True}]
+)
+def test_a_file_without_a_version_is_refused_by_name(values):
+    with pytest.raises(RunError, match=r"some\.json: schema_version must be a positive number"):
+        check_schema(values, "some.json")
+
+
+def test_a_newer_version_is_refused_with_a_way_out_and_this_one_is_not():
+    check_schema({"schema_version": SCHEMA_VERSION}, "some.json")
+    with pytest.raises(RunError, match="newer than this program") as error:
+        check_schema({"schema_version": SCHEMA_VERSION + 1}, "some.json")
+    assert error.value.hint
