@@ -1,7 +1,7 @@
 """Errors carry a message and a hint to the user, also from other processes."""
 
 import inspect
-import pickle
+import pickle  # noqa: TID251 - what a process boundary does
 
 import pytest
 
