@@ -26,7 +26,7 @@ from nas.base.files import (
     to_json_text,
 )
 from nas.base.progress import Bar, Reporter
-from nas.base.words import count, duration, format_choices, unit_column, unit_of, with_interval, with_spread
+from nas.base.words import duration, format_choices, plural, unit_column, unit_of, with_interval, with_spread
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -48,10 +48,10 @@ __all__ = [
     "atomic_write_bytes",
     "atomic_write_text",
     "check_schema",
-    "count",
     "duration",
     "format_choices",
     "one_line",
+    "plural",
     "scratch_path",
     "sync_folder",
     "to_json_text",

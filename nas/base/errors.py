@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from nas.base.words import plural
+
 
 class NasError(Exception):
     """Base of all errors shown to a user as `error: message` and `hint: ...`, without a traceback; exit code 2.
@@ -46,7 +48,7 @@ class InputFileError(NasError):
 
     def __init__(self, path: object, problems: Sequence[str], *, hint: str = "") -> None:
         self.problems = tuple(problems)
-        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
+        count = plural(len(self.problems), "problem")
         super().__init__(f"{path}: {count}\n" + "\n".join(f"  {p}" for p in self.problems), hint=hint)
 
 

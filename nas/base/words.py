@@ -12,7 +12,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
-def count(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """Such as `1 seed` or `1,200 seeds`."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 

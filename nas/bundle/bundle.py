@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.arch import Architecture, Backbone
-from nas.base import ConfigError, ExportError, NasError, check_schema
+from nas.base import ConfigError, ExportError, NasError, check_schema, plural
 from nas.model import Subnet
 
 FILES: Mapping[str, tuple[str, ...]] = {
@@ -198,9 +198,9 @@ def compare(
         )
     problems += _wrong_macs(table["macs"], _count_flops(counted, architecture, backbone))
     if problems:
-        count = f"{len(problems)} difference{'s' if len(problems) > 1 else ''}"
         raise ExportError(
-            f"the bundle is not the searched network: {count}\n" + "\n".join(f"  {p}" for p in problems),
+            f"the bundle is not the searched network: {plural(len(problems), 'difference')}\n"
+            + "\n".join(f"  {p}" for p in problems),
             hint="do not use these files; export again, and report it where that fails too",
         )
     return tuple(reports)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nas.arch import Architecture, Backbone, LayerChoice
+from nas.base import plural
 from nas.settings import LATENCIES
 
 FRONT_MATTER = """---
@@ -151,10 +152,10 @@ def _training(retrained: Mapping[str, Any]) -> str:
     chosen = f", the best of {number} seeds on the search split" if number > 1 else ""
     rows = [row for row in (retrained["picked"], retrained["baseline"]) if row]
     lines = [
-        f"Trained alone for {epochs} epoch{'s' * (epochs != 1)} from {start[retrained['from']]}, "
+        f"Trained alone for {plural(epochs, 'epoch')} from {start[retrained['from']]}, "
         f"seed {retrained['seed']}{chosen}. The recipe is under `retrained` in `metrics.json`.",
         "",
-        f"| architecture | top-1 on the test split, {number} seed{'s' * (number != 1)}, % "
+        f"| architecture | top-1 on the test split, {plural(number, 'seed')}, % "
         "| with the supernet's weights, % |",
         "| --- | ---: | ---: |",
     ]

@@ -14,7 +14,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from nas.base import DataError
+from nas.base import DataError, plural
 from nas.data.samples import Source, data_error, listed
 from nas.data.sources import open_source
 from nas.data.splits import Decoded, Entry, Listing, carve, decode, list_samples, ordered, split_hash
@@ -306,9 +306,8 @@ def _problems_error(spec: str, problems: Sequence[str], unreadable: Sequence[str
     hint = "each class needs different images in train and search, and labels count from 0"
     if unreadable:
         hint = "repair or remove them, or leave them out with --skip-bad-images (data.skip_bad_images)"
-        count = f"{len(unreadable):,} unreadable image{'s' * (len(unreadable) != 1)}"
         lines = [*unreadable[:_MAX_LISTED], "..."] if len(unreadable) > _MAX_LISTED else unreadable
-        problems = [*problems, "\n    ".join([f"{count}:", *lines])]
+        problems = [*problems, "\n    ".join([f"{plural(len(unreadable), 'unreadable image')}:", *lines])]
     return data_error(spec, problems, hint=hint)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from nas.base import DataError
+from nas.base import DataError, plural
 from nas.data.samples import Sample, Source, data_error, listed, missing_path, nearby
 from nas.data.timm_source import PACKAGES, timm_source
 
@@ -115,7 +115,7 @@ def _folder(spec: str, root: Path) -> Source:
     notes = [f"{name}/ is not used" for name in unused if not name.startswith(".")]
     ignored = train.num_ignored + (test.num_ignored if test else 0)
     if ignored:
-        notes.append(f"{ignored:,} other file{'s' * (ignored != 1)} ignored")
+        notes.append(f"{plural(ignored, 'other file')} ignored")
     return Source(
         f"folder {root}",
         names,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.arch import Architecture
-from nas.base import ConfigError, Reporter, RunError, atomic_write_text, duration, to_json_text
+from nas.base import ConfigError, Reporter, RunError, atomic_write_text, duration, plural, to_json_text
 from nas.cluster import run_tasks
 from nas.data import ImageData
 from nas.jobs.alone import StandAloneSetup, image_arrays, recipe_digest, train_alone
@@ -88,8 +88,8 @@ def trained_alone(
     total, known = len(records), sum(record is not None for record in records.values())
     reporter.line(
         "alone",
-        f"{len(architectures)} architecture{'s' * (len(architectures) != 1)} x "
-        f"{num_seeds} seed{'s' * (num_seeds != 1)}, {epochs} epochs each: {total} trainings, {known} done already",
+        f"{plural(len(architectures), 'architecture')} x {plural(num_seeds, 'seed')}, "
+        f"{epochs} epochs each: {total} trainings, {known} done already",
     )
     missing = [(s, a) for s in setups for a in architectures if records[s.seed, a.digest] is None]
     steps = epochs * max(len(data.train) // setups[0].config.train.batch_size, 1) if epochs else 1

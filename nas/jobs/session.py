@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from nas.base import ConfigError, Reporter, RunError
+from nas.base import ConfigError, Reporter, RunError, plural
 from nas.data import ImageData, load_images
 from nas.initial import check_init
 from nas.jobs.callbacks import Callback
@@ -258,7 +258,7 @@ def _describe(
     reporter.line(
         "device",
         f"{device_name(device.type)}, {precision}, "
-        f"{threads} training thread{'s' if threads > 1 else ''}, torch {torch.__version__}",
+        f"{plural(threads, 'training thread')}, torch {torch.__version__}",
     )
 
 

@@ -1,6 +1,6 @@
 """Under which circumstances numbers hold, in words."""
 
-from nas.base import count
+from nas.base import plural
 from nas.runs import Conditions
 
 
@@ -10,5 +10,5 @@ def conditions_lines(conditions: Conditions) -> list[str]:
     return [
         f"top-1: {c.num_images} images of the {c.split} split, {c.precision}, weights {c.supernet}",
         f"latency: {c.target} on {c.device}, batch of {c.latency_batch_size}, "
-        f"{count(c.latency_threads, 'thread')}, {c.latency_stage} stage, torch {c.torch}",
+        f"{plural(c.latency_threads, 'thread')}, {c.latency_stage} stage, torch {c.torch}",
     ]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.base import atomic_write_bytes, unit_of
+from nas.base import atomic_write_bytes, plural, unit_of
 from nas.report.conditions import conditions_lines
 from nas.runs import FrontPoint, ParetoFront
 from nas.settings import LATENCY, MACS, TOP1, Metric
@@ -241,8 +241,7 @@ def trust_figure(found: Mapping[str, Any], path: Path) -> Path:
     axes.set_ylim(*_limits(inherited))
     axes.legend(loc="upper left", fontsize=8, frameon=False)
     axes.grid(alpha=0.25, linewidth=0.6)
-    seeds = found["num_seeds"]
-    axes.set_xlabel(f"top-1 trained alone (%), mean of {seeds} seed{'s' * (seeds != 1)}")
+    axes.set_xlabel(f"top-1 trained alone (%), mean of {plural(found['num_seeds'], 'seed')}")
     axes.set_ylabel("top-1 inherited from the supernet (%)")
     axes.set_title(_title(found), fontsize=11)
     figure.supxlabel(

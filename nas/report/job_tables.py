@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nas.base import count, duration, unit_of, with_interval
+from nas.base import duration, plural, unit_of, with_interval
 from nas.report.table import Cell, Column, Table
 from nas.runs import BASELINES, CONFIDENCE, RESAMPLES
 
@@ -26,11 +26,11 @@ def trust_table(found: Mapping[str, Any]) -> Table:
         "differences are taken in each",
     ]
     if found["failed"]:
-        lines.append(f"{count(len(found['failed']), 'training')} failed; their architectures are left out")
+        lines.append(f"{plural(len(found['failed']), 'training')} failed; their architectures are left out")
     headers = ("ranked by", "Kendall tau", "Spearman rho", "inherited is above it in tau by")
     return Table(
         title=f"{found['run']}: order of inherited and of stand-alone top-1, "
-        f"{found['num_architectures']} architectures, {count(found['num_seeds'], 'seed')}",
+        f"{found['num_architectures']} architectures, {plural(found['num_seeds'], 'seed')}",
         columns=[Column(header) for header in headers],
         rows=[
             ("inherited top-1", *_intervals(found, "kendall_tau", "spearman_rho"), ""),
@@ -78,8 +78,8 @@ def retrain_table(found: Mapping[str, Any]) -> Table:
         rows.append(cells)
     start = {"scratch": "random weights", "inherited": "the inherited weights"}[found["from"]]
     lines = [
-        f"alone: from {start}, {count(found['epochs'], 'epoch')} on the train split, "
-        f"{count(found['num_seeds'], 'seed')}{': mean ± standard deviation' * (found['num_seeds'] != 1)}",
+        f"alone: from {start}, {plural(found['epochs'], 'epoch')} on the train split, "
+        f"{plural(found['num_seeds'], 'seed')}{': mean ± standard deviation' * (found['num_seeds'] != 1)}",
         f"inherited: weights of the supernet {found['supernet']}",
         f"{found['search_images']} search images, which chose the architecture; {found['test_images']} test images",
     ]

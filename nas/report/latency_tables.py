@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nas.base import count, with_spread
+from nas.base import plural, with_spread
 from nas.report.table import Column, Table
 from nas.settings import OURS
 
@@ -87,7 +87,7 @@ def _measured_table(values: Mapping[str, Any], found: Mapping[str, Any]) -> Tabl
     order = "" if found["repeat_tau"] is None else f"   order repeats with tau {found['repeat_tau']:.2f}"
     return Table(
         title=f"{found['runtime']}, batch of {found['batch']}, {values['image_size']} px, "
-        f"{count(found['threads'], 'thread')}",
+        f"{plural(found['threads'], 'thread')}",
         columns=[
             Column("digest"),
             Column("latency (ms)", "{}"),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.arch import Architecture
-from nas.base import ConfigError, NoResultError
+from nas.base import ConfigError, NoResultError, with_interval
 
 LEAST_ARCHITECTURES = 4  # with fewer, a rank correlation has hardly any values to take
 RESAMPLES = 2000
@@ -141,7 +141,7 @@ def verdict(found: Mapping[str, Any], num_architectures: int) -> str:
     if not ranked:
         return "no baseline: the architectures differ neither in MACs nor in tokens"
     said = {
-        name: f"{BASELINES[name]} ({_signed(margin['tau_above_it'], margin['tau_above_it_ci'])})"
+        name: f"{BASELINES[name]} ({with_interval(margin['tau_above_it'], margin['tau_above_it_ci'], '+.2f')})"
         for name, margin in ranked.items()
     }
     worse = [said[name] for name, margin in ranked.items() if margin["tau_above_it_ci"][1] < 0]
@@ -155,7 +155,3 @@ def verdict(found: Mapping[str, Any], num_architectures: int) -> str:
             "the interval of the difference in tau holds 0"
         )
     return f"inherited accuracy ranks {'; '.join(parts)}"
-
-
-def _signed(value: float, interval: Sequence[float]) -> str:
-    return f"{value:+.2f} [{interval[0]:+.2f}, {interval[1]:+.2f}]"

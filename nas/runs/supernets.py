@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from nas.base import ConfigError, InputFileError, RunError
+from nas.base import ConfigError, InputFileError, RunError, plural
 from nas.runs.directory import MANIFEST, RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint
@@ -215,7 +215,7 @@ def check_supernet_trials(
                 problems += [f"tune.parameters.{key}: {reason}" for reason in error.problems]
     if problems:
         raise ConfigError(
-            f"{source}: {len(problems)} problem{'s' if len(problems) > 1 else ''} with sub-spaces\n"
+            f"{source}: {plural(len(problems), 'problem')} with sub-spaces\n"
             + "\n".join(f"  {problem}" for problem in problems),
             hint="each choice of tune.parameters.space.KEY is a part of what KEY is in the search space",
         )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from nas.base import ConfigError, InputFileError
+from nas.base import ConfigError, InputFileError, plural
 from nas.settings.document import Document, Problem, Section, check, in_order, shown
 from nas.settings.metrics import LATENCIES
 from nas.settings.target import check_targets
@@ -228,8 +228,7 @@ class RunConfig(Section):
         names = {metric.name for metric in LATENCIES[given:]}
         if missing := [name for name in self.search.objectives if name in names]:
             raise ValueError(
-                f"search.objectives: {shown(tuple(missing))}, but evaluate.targets has {given} target"
-                f"{'s' if given > 1 else ''}"
+                f"search.objectives: {shown(tuple(missing))}, but evaluate.targets has {plural(given, 'target')}"
             )
         return self
 
@@ -278,9 +277,9 @@ def resolve_config(
         problems += [document.problem(("tune", "parameters", key), text) for key, text in wrong]
     if config is None or problems:
         lines = in_order(problems)
-        count = f"{len(lines)} problem{'s' if len(lines) != 1 else ''}"
         raise ConfigError(
-            f"{document.source}: {count}\n" + "\n".join(f"  {line}" for line in lines),
+            f"{document.source}: {plural(len(lines), 'problem')}\n"
+            + "\n".join(f"  {line}" for line in lines),
             hint="every key, its unit and its default: docs/configuration.md",
         )
     return config

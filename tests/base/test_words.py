@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from nas.base.words import count, duration, unit_column, unit_of, with_interval, with_spread
+from nas.base.words import duration, plural, unit_column, unit_of, with_interval, with_spread
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ def test_duration_is_written_as_a_clock(seconds, text):
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 seeds"), (1, "1 seed"), (1200, "1,200 seeds")])
 def test_one_is_singular(number, text):
-    assert count(number, "seed") == text
+    assert plural(number, "seed") == text
 
 
 def test_an_interval_has_its_ends_and_a_spread_the_farther_one():
