@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 import psutil
+from replay_evaluator import ReplayEvaluator, ReplayTable
 
 from nas.arch import Architecture
 from nas.base import NasError, OutOfMemoryError
-from nas.evaluation import RacePlan, ReplayEvaluator, ReplayTable
+from nas.evaluation import RacePlan
 from nas.runs import Measurement, ParetoFront, RunDirectory, Trial, TrialState
 from nas.search import ArchitectureStudy, InlineWorkers, RayWorkers, Search, Workers
 from nas.settings import MACS, TOP1, Objective

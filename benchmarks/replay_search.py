@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from replay_evaluator import ReplayEvaluator, ReplayTable
 from tables import REFERENCE, write_table
 
 from nas.base import atomic_write_text
-from nas.evaluation import ReplayEvaluator, ReplayTable
 from nas.runs import RunDirectory, TrialState, hypervolume, non_dominated
 from nas.search import ArchitectureStudy, InlineWorkers, Search
 from nas.settings import MACS, TOP1, Objective

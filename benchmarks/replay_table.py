@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from replay_evaluator import ReplayTable, all_architectures
 
 from nas.base import Reporter, duration
-from nas.evaluation import ReplayTable, SubnetEvaluator, all_architectures
+from nas.evaluation import SubnetEvaluator
 from nas.jobs import CALIBRATION_ROUNDS, evaluator_setup, reopen, trained_supernet
 from nas.runs import RunDirectory
 from nas.space import SearchSpace

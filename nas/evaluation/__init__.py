@@ -1,10 +1,9 @@
 """From an architecture to a measurement."""
 
-from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval
+from nas.evaluation.accuracy import count_correct, measurement, top1_percent, wilson_interval
 from nas.evaluation.evaluator import EvaluatorSetup, SubnetEvaluator, build_evaluator, evaluator_arrays
 from nas.evaluation.protocol import Evaluator, FrontRunner, RacePlan
-from nas.evaluation.racing import FIRST, race_order
-from nas.evaluation.replay import ReplayEvaluator, ReplayTable, all_architectures
+from nas.evaluation.racing import FIRST, race, race_order, unpack
 
 __all__ = [
     "FIRST",
@@ -12,14 +11,14 @@ __all__ = [
     "EvaluatorSetup",
     "FrontRunner",
     "RacePlan",
-    "ReplayEvaluator",
-    "ReplayTable",
     "SubnetEvaluator",
-    "all_architectures",
     "build_evaluator",
     "count_correct",
     "evaluator_arrays",
+    "measurement",
+    "race",
     "race_order",
     "top1_percent",
+    "unpack",
     "wilson_interval",
 ]

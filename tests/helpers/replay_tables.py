@@ -2,9 +2,9 @@
 
 import factories
 import numpy as np
+from replay_evaluator import ReplayTable, all_architectures
 
 from nas.arch import cost
-from nas.evaluation.replay import ReplayTable, all_architectures
 from nas.space.space import parse_space
 
 SPACE = """

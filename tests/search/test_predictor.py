@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from replay_evaluator import all_architectures
 from replay_tables import small_table
 from search_fakes import AnalyticEvaluator, digits
 
@@ -75,8 +76,6 @@ def test_a_batch_is_as_small_as_what_is_left_of_the_space():
 
 
 def _everything():
-    from nas.evaluation.replay import all_architectures
-
     return all_architectures(TABLE.space)
 
 

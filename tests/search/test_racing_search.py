@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from replay_evaluator import ReplayEvaluator
 from replay_tables import small_table
 from search_fakes import ShuffledWorkers, new_run, outline
 
-from nas.evaluation.replay import ReplayEvaluator
 from nas.runs.directory import RunDirectory
 from nas.runs.dominance import non_dominated
 from nas.runs.front import ParetoFront

@@ -12,11 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.arch import Architecture
+from nas.arch import Architecture, LayerChoice
 from nas.base import EvaluationError, RunError
-from nas.evaluation.accuracy import measurement
-from nas.evaluation.protocol import RacePlan
-from nas.evaluation.racing import race, unpack
+from nas.evaluation import RacePlan, measurement, race, unpack
 from nas.runs import Conditions, Measurement
 from nas.settings import LATENCY, MACS, PARAMS
 from nas.space import SearchSpace, State, parse_space, with_feed_forward
@@ -136,7 +134,7 @@ class ReplayEvaluator:
 def all_architectures(space: SearchSpace) -> Iterator[Architecture]:
     """Every architecture of a space once; hard constraints are left out of account, as in `space.size()`."""
 
-    def walk(state: State, depth: int) -> Iterator[tuple]:  # type: ignore[type-arg]
+    def walk(state: State, depth: int) -> Iterator[tuple[LayerChoice, ...]]:
         if state.layer == depth:
             yield ()
             return

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import small_spaces
+from replay_evaluator import ReplayEvaluator, ReplayTable, all_architectures
 from replay_tables import small_table
 
 from nas.arch import cost
 from nas.base.errors import EvaluationError, RunError
 from nas.evaluation.protocol import FrontRunner, RacePlan
 from nas.evaluation.racing import race_order
-from nas.evaluation.replay import ReplayEvaluator, ReplayTable, all_architectures
 
 TABLE = small_table()
 
