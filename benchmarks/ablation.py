@@ -21,7 +21,7 @@ import torch
 from tables import write_table
 
 from nas.arch import Architecture, Backbone, LayerChoice, Reducer, cost
-from nas.data import ImageData, load_images
+from nas.data import load_images
 from nas.evaluation import count_correct, top1_percent
 from nas.latency import LatencyMeter
 from nas.model import Subnet, Supernet
@@ -97,11 +97,11 @@ def space_of(architecture: Architecture) -> SearchSpace:
 def train_one(arm: str, seed: int, spec: str, images: int, epochs: int) -> dict[str, Any]:
     """Train one arm with one seed; returns its line."""
     torch.set_num_threads(1)
-    data = some(load_images(DataConfig(spec=spec), BACKBONE.image_size, seed=0), images)
+    data, _ = load_images(DataConfig(spec=spec), BACKBONE.image_size, seed=0)
     architecture = arms()[arm]
     trainer = SupernetTrainer(
         Supernet(space_of(architecture), seed=seed),
-        data,
+        data.train.part(0, images),  # they are in an order of their own hash
         TrainConfig(epochs=epochs, batch_size=64, ema_decay=0.99),
         seed=seed,
         device=CPU,
@@ -113,13 +113,6 @@ def train_one(arm: str, seed: int, spec: str, images: int, epochs: int) -> dict[
     trained = trainer.trained().extract(architecture)
     correct = count_correct(trained, data.search, batch_size=64, device=CPU, precision="fp32")
     return {"arm": arm, "seed": seed, "images": images, "epochs": epochs, "top1": top1_percent(correct)}
-
-
-def some(data: ImageData, images: int) -> ImageData:
-    """The same data with the first training images only; they are in an order of their own hash."""
-    train = data.train
-    data.train = replace(train, images=train.images[:images], labels=train.labels[:images])
-    return data
 
 
 def latencies(names: list[str], rounds: int) -> dict[tuple[str, int], float]:

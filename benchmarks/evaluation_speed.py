@@ -11,7 +11,6 @@ import torch
 from tables import write_table
 from train_speed import synthetic
 
-from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, SubnetEvaluator
 from nas.model import Supernet
 from nas.settings import LATENCY, EvaluateConfig
@@ -28,12 +27,9 @@ def main() -> None:
     rows = []
     for name, num_images in (("digits", NUM_IMAGES), ("cifar_small", NUM_IMAGES)):
         space = SearchSpace.from_yaml(f"search_spaces/{name}.yaml").with_num_classes(10)
-        noise = synthetic(space.backbone.image_size, 10).train
+        noise = synthetic(space.backbone.image_size, 10)
         repeats = -(-num_images // len(noise))
-        images = ImageSet(
-            noise.images.repeat(repeats, 1, 1, 1)[:num_images], noise.labels.repeat(repeats)[:num_images],
-            noise.mean, noise.std,
-        )  # fmt: skip
+        images = noise.chosen(np.tile(np.arange(len(noise)), repeats)[:num_images])
         supernet = Supernet(space).eval()
         rng = np.random.default_rng(0)
         subnets = [space.sample_stratified(rng) for _ in range(count)]
@@ -43,8 +39,7 @@ def main() -> None:
                 setup = EvaluatorSetup(
                     space=space,
                     config=EvaluateConfig(),
-                    mean=noise.mean,
-                    std=noise.std,
+                    info=noise.info,
                     device="cpu",
                     precision=precision,
                     supernet_digest="random",

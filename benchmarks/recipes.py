@@ -69,11 +69,10 @@ def config_of(recipe: dict[str, Any], epochs: int) -> TrainConfig:
 def opened(space_file: str, spec: str) -> tuple[SearchSpace, ImageData]:
     """The space, and the first images of the data."""
     space = SearchSpace.from_yaml(space_file)
-    data = load_images(DataConfig(spec=spec), space.backbone.image_size, 0)
+    data, _ = load_images(DataConfig(spec=spec), space.backbone.image_size, 0)
     if space.num_classes_from_data:
-        space = space.with_num_classes(data.num_classes)
-    data.train, data.search = data.train.part(0, IMAGES[0]), data.search.part(0, IMAGES[1])
-    return space, data
+        space = space.with_num_classes(data.info.num_classes)
+    return space, ImageData(train=data.train.part(0, IMAGES[0]), search=data.search.part(0, IMAGES[1]))
 
 
 def fixed_architectures(space: SearchSpace) -> list[Architecture]:
@@ -89,7 +88,7 @@ def trainer_of(
 ) -> SupernetTrainer:
     """A training from random weights."""
     return SupernetTrainer(
-        Supernet(space, seed=seed), data, config_of(recipe, epochs),
+        Supernet(space, seed=seed), data.train, config_of(recipe, epochs),
         seed=seed, device=CPU, precision="fp32", directory=Path(folder),
     )  # fmt: skip
 
@@ -241,7 +240,7 @@ def main() -> None:
         parser.error(f"no such recipe: {', '.join(unknown)}; there are {', '.join(RECIPES)}")
     CACHE.mkdir(parents=True, exist_ok=True)
     space, data = opened(options.space, options.data)
-    digest = f"{space.digest}-{data.hashes['train'][:6]}"
+    digest = f"{space.digest}-{data.info.hashes['train'][:6]}"
     timing = CACHE / f"{digest}-steps.json"
     if not timing.exists():
         timing.write_text(json.dumps(step_seconds(space, data)))

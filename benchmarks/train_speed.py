@@ -20,7 +20,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional
 
 from nas.arch import Architecture, cost
-from nas.data import ImageData, ImageSet
+from nas.data import DataInfo, ImageSet
 from nas.model import Supernet
 from nas.settings import TrainConfig
 from nas.space import SearchSpace
@@ -30,24 +30,22 @@ BATCH = 128
 RECIPES: dict[str, dict[str, Any]] = {"single path step": {}, "sandwich step": {"rule": "sandwich"}}
 
 
-def synthetic(size: int, classes: int) -> ImageData:
+def synthetic(size: int, classes: int) -> ImageSet:
     """Noise images: speed does not depend on what they show."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (4 * BATCH, 3, size, size), dtype=torch.uint8, generator=generator)
     labels = torch.arange(4 * BATCH) % classes
-    split = ImageSet(images, labels, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    return ImageData(
-        train=split,
-        search=split,
+    info = DataInfo(
         class_names=tuple(map(str, range(classes))),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
         flip_safe=True,
-        hashes={"train": "noise", "search": "noise", "test": "noise"},
-        summary=[],
-        test=None,
+        hashes={"train": "noise"},
     )
+    return ImageSet(images.numpy(), labels.numpy(), info)
 
 
-def plain_step(space: SearchSpace, data: ImageData, precision: str, threads: int) -> Callable[[int], None]:
+def plain_step(space: SearchSpace, data: ImageSet, precision: str, threads: int) -> Callable[[int], None]:
     """One training step of timm's own ViT of the largest subnet's shape."""
     largest, backbone = space.largest(), space.backbone
     layer = largest.layers[0]
@@ -68,14 +66,14 @@ def plain_step(space: SearchSpace, data: ImageData, precision: str, threads: int
         chosen = slice(0, BATCH)
         optimizer.zero_grad(set_to_none=True)
         with autocast(torch.device("cpu"), precision):
-            logits = model(data.train.normalized(chosen))
-        functional.cross_entropy(logits.float(), data.train.labels[chosen]).backward()
+            logits = model(data.normalized(chosen))
+        functional.cross_entropy(logits.float(), torch.from_numpy(data.labels[chosen])).backward()
         optimizer.step()
 
     return step
 
 
-def shared_step(space: SearchSpace, data: ImageData, precision: str, threads: int) -> Callable[[int], None]:
+def shared_step(space: SearchSpace, data: ImageSet, precision: str, threads: int) -> Callable[[int], None]:
     """The same step through the supernet: its largest subnet only."""
     supernet = Supernet(space).train()
     optimizer = torch.optim.AdamW(supernet.parameters(), lr=1e-3)
@@ -86,14 +84,14 @@ def shared_step(space: SearchSpace, data: ImageData, precision: str, threads: in
         chosen = slice(0, BATCH)
         optimizer.zero_grad(set_to_none=True)
         with autocast(torch.device("cpu"), precision):
-            logits = supernet(data.train.normalized(chosen), largest)
-        functional.cross_entropy(logits.float(), data.train.labels[chosen]).backward()
+            logits = supernet(data.normalized(chosen), largest)
+        functional.cross_entropy(logits.float(), torch.from_numpy(data.labels[chosen])).backward()
         optimizer.step()
 
     return step
 
 
-def trainer_of(space: SearchSpace, data: ImageData, precision: str, **recipe: Any) -> SupernetTrainer:
+def trainer_of(space: SearchSpace, data: ImageSet, precision: str, **recipe: Any) -> SupernetTrainer:
     """A training at its beginning, without the aids that only some layers and steps have."""
     return SupernetTrainer(
         Supernet(space),
@@ -107,7 +105,7 @@ def trainer_of(space: SearchSpace, data: ImageData, precision: str, **recipe: An
 
 
 def whole_step(
-    space: SearchSpace, data: ImageData, precision: str, threads: int, recipe: dict[str, Any]
+    space: SearchSpace, data: ImageSet, precision: str, threads: int, recipe: dict[str, Any]
 ) -> Callable[[int], None]:
     """All that a training by a recipe does in a step: augmentation, passes, optimiser, average of weights."""
     trainer = trainer_of(space, data, precision, **recipe)

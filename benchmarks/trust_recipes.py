@@ -71,7 +71,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     sessions = [reopen(path, Reporter(quiet=True)) for path in given.runs]
     for session in sessions:
-        if session.data.hashes["search"] != sessions[0].data.hashes["search"]:
+        if session.data.info.hashes["search"] != sessions[0].data.info.hashes["search"]:
             parser.error(f"{session.run.path}: its search split is another than that of {given.runs[0]}")
         of_run, run = inherited(session, trust["architectures"]), session.run
         found = rank_statistics(of_run)

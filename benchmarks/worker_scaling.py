@@ -51,9 +51,9 @@ def per_minute(workers: Workers, architecture: Architecture, evaluations: int) -
 def measure(name: str, most: int, evaluations: int, rounds: int) -> list[dict[str, object]]:
     """Rows of one space."""
     space = SearchSpace.from_yaml(f"search_spaces/{name}.yaml").with_num_classes(10)
-    images = synthetic(space.backbone.image_size, 10).train
+    images = synthetic(space.backbone.image_size, 10)
     setup = EvaluatorSetup(
-        space=space, config=EvaluateConfig(), mean=images.mean, std=images.std, device="cpu", precision="fp32",
+        space=space, config=EvaluateConfig(), info=images.info, device="cpu", precision="fp32",
         supernet_digest="random", latencies=(), reference_ms={},
     )  # fmt: skip
     arrays = evaluator_arrays(Supernet(space), images)

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas.arch import Architecture, AttentionKind, Backbone, Hallucination, LayerChoice, cost
-from nas.data import ImageData, load_images
+from nas.data import ImageSet, load_images
 from nas.evaluation import count_correct, top1_percent
 from nas.initial import (
     Calibration,
@@ -46,7 +46,7 @@ BATCH, LR, CALIBRATION_IMAGES = 64, 3e-3, 1000
 CPU = torch.device("cpu")
 
 
-def train(data: ImageData, backbone: Backbone, epochs: int, seed: int) -> VisionTransformer:
+def train(images: ImageSet, backbone: Backbone, epochs: int, seed: int) -> VisionTransformer:
     """A plain ViT, trained the plain way."""
     torch.manual_seed(seed)
     model = VisionTransformer(
@@ -59,15 +59,15 @@ def train(data: ImageData, backbone: Backbone, epochs: int, seed: int) -> Vision
         mlp_ratio=RATIO,
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.05)
-    steps = epochs * (len(data.train) // BATCH)
+    steps = epochs * (len(images) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps, pct_start=0.1)
     rng = np.random.default_rng(seed)
     for _ in range(epochs):
-        order = rng.permutation(len(data.train))
+        order = rng.permutation(len(images))
         for start in range(0, len(order) - BATCH + 1, BATCH):
-            chosen = torch.as_tensor(order[start : start + BATCH])
-            logits = model(data.train.normalized(chosen))
-            loss = functional.cross_entropy(logits, data.train.labels[chosen], label_smoothing=0.1)
+            chosen = order[start : start + BATCH]
+            logits, labels = model(images.normalized(chosen)), torch.from_numpy(images.labels[chosen])
+            loss = functional.cross_entropy(logits, labels, label_smoothing=0.1)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -193,14 +193,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     asked = parser.parse_args()
     backbone = SMALL if asked.data == "digits" else LARGE
-    data = load_images(DataConfig(spec=asked.data), backbone.image_size, seed=0)
-    backbone = replace(backbone, num_classes=data.num_classes)
+    data, _ = load_images(DataConfig(spec=asked.data), backbone.image_size, seed=0)
+    backbone = replace(backbone, num_classes=data.info.num_classes)
     space = space_of(backbone)
     images = data.train.normalized(slice(0, CALIBRATION_IMAGES))
     top1: dict[tuple[str, str], list[float]] = {}
     macs: dict[str, int] = {}
     for seed in range(asked.seeds):
-        model = train(data, backbone, asked.epochs, seed)
+        model = train(data.train, backbone, asked.epochs, seed)
         with tempfile.TemporaryDirectory() as folder:
             torch.save(model.state_dict(), Path(folder) / "vit.pth")
             weights = initial_weights(f"file:{folder}/vit.pth", backbone)

@@ -34,7 +34,7 @@ FLOORS = (
 MOST_FILES = 12  # a folder
 MOST_LINES = 400  # a file
 SMALLEST_TESTED = 10_000  # lines: a file as long as this has a test file of its own
-NO_TORCH = ("base", "settings", "arch", "cluster", "space", "runs", "report", "cli")
+NO_TORCH = ("base", "settings", "arch", "cluster", "space", "data", "runs", "report", "cli")
 """Packages that can be imported without what is slow to import: looking at results is quick."""
 HEAVY = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")
 AT_HOME = {

@@ -1,6 +1,7 @@
 """Images: where they come from, how they are split, decoded."""
 
-from nas.data.images import ImageData, ImageSet, load_images, sealed_test_split
-from nas.data.splits import split_hash
+from nas.data.images import ImageData, ImageSet, TestSplit
+from nas.data.info import DataInfo
+from nas.data.loader import load_images
 
-__all__ = ["ImageData", "ImageSet", "load_images", "sealed_test_split", "split_hash"]
+__all__ = ["DataInfo", "ImageData", "ImageSet", "TestSplit", "load_images"]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from nas.base import DataError
+from nas.base import DataError, plural
 
 # Pillow's decoders may raise any of these for a damaged file.
 _DECODER_ERRORS = (
@@ -23,6 +23,8 @@ _DECODER_ERRORS = (
 
 # A strip is cut to this before it is resized: one row of a million pixels would become gigabytes.
 _MAX_ASPECT = 16
+
+_MAX_LISTED = 10
 
 
 class UnreadableImageError(Exception):
@@ -81,6 +83,16 @@ def data_error(spec: str, problems: Sequence[str], *, hint: str = "") -> DataErr
         return DataError(f"{spec}: {problems[0]}", hint=hint)
     lines = "\n".join(f"  {problem}" for problem in problems)
     return DataError(f"{spec}: {len(problems)} problems\n{lines}", hint=hint)
+
+
+def problems_error(spec: str, problems: Sequence[str], unreadable: Sequence[str]) -> DataError:
+    """The error for images that cannot be used: what is wrong with them all, and which are unreadable, with why."""
+    hint = "each class needs different images in train and search, and labels count from 0"
+    if unreadable:
+        hint = "repair or remove them, or leave them out with --skip-bad-images (data.skip_bad_images)"
+        lines = [*unreadable[:_MAX_LISTED], "..."] if len(unreadable) > _MAX_LISTED else unreadable
+        problems = [*problems, "\n    ".join([f"{plural(len(unreadable), 'unreadable image')}:", *lines])]
+    return data_error(spec, problems, hint=hint)
 
 
 def header(content: bytes | Image.Image) -> tuple[str, int, int]:

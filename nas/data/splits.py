@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from nas.data.samples import Sample, UnreadableImageError, header, pixels
 
@@ -54,13 +53,13 @@ class Decoded:
 
     Attributes:
         entries: One an image.
-        images: [N, 3, S, S], uint8.
-        labels: [N], int64.
+        images: [N, 3, S, S], uint8, read-only.
+        labels: [N], int64, read-only.
     """
 
     entries: list[Entry]
-    images: Tensor
-    labels: Tensor
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
 
 
 def list_samples(samples: Iterable[Sample], num_classes: int) -> Listing:
@@ -137,7 +136,7 @@ def decode(
         for number, entries in enumerate(splits)
         for row, entry in enumerate(entries)
     }
-    images = [torch.empty(len(entries), 3, image_size, image_size, dtype=torch.uint8) for entries in splits]
+    images = [np.empty((len(entries), 3, image_size, image_size), dtype=np.uint8) for entries in splits]
     is_read = [np.zeros(len(entries), dtype=bool) for entries in splits]
     unreadable = []
     with _quiet_pillow():
@@ -152,13 +151,16 @@ def decode(
             except UnreadableImageError as error:
                 unreadable.append(f"{sample.name}: {error}")
                 continue
-            images[number][row] = torch.from_numpy(rgb.transpose(2, 0, 1).copy())
+            images[number][row] = rgb.transpose(2, 0, 1)
             is_read[number][row] = True
     decoded = []
-    for entries, tensor, kept in zip(splits, images, is_read, strict=True):
+    for entries, array, kept in zip(splits, images, is_read, strict=True):
         good = [entry for entry, is_good in zip(entries, kept, strict=True) if is_good]
-        labels = torch.tensor([entry.label for entry in good], dtype=torch.int64)
-        decoded.append(Decoded(good, tensor if kept.all() else tensor[torch.from_numpy(kept)], labels))
+        labels = np.array([entry.label for entry in good], dtype=np.int64)
+        part = Decoded(good, array if kept.all() else array[kept], labels)
+        part.images.setflags(write=False)
+        part.labels.setflags(write=False)
+        decoded.append(part)
     return decoded, unreadable
 
 

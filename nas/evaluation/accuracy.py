@@ -31,15 +31,15 @@ def count_correct(
     Raises:
         EvaluationError: A logit is not finite.
     """
-    correct = torch.empty(len(images), dtype=torch.bool)
+    correct = np.empty(len(images), dtype=bool)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for start in range(0, len(images), batch_size):
             chosen = slice(start, start + batch_size)
             logits = model(images.normalized(chosen).to(device))
             if not torch.isfinite(logits).all():
                 raise EvaluationError(f"logits of images {start} to {start + len(logits) - 1} are not finite")
-            correct[chosen] = logits.argmax(dim=1).cpu() == images.labels[chosen]
-    return correct.numpy()
+            correct[chosen] = logits.argmax(dim=1).cpu().numpy() == images.labels[chosen]
+    return correct
 
 
 def top1_percent(correct: NDArray[np.bool_]) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nas.arch import Architecture, cost
 from nas.base import OutOfMemoryError
-from nas.data import ImageSet
+from nas.data import DataInfo, ImageSet
 from nas.evaluation.accuracy import count_correct, measurement
 from nas.evaluation.protocol import RacePlan
 from nas.evaluation.racing import race
@@ -29,8 +29,7 @@ class EvaluatorSetup:
     Attributes:
         space: With the number of classes of the data.
         config: How to measure.
-        mean: Of the train split, per channel.
-        std: Of the train split, per channel.
+        info: Of the images.
         device: Where to compute.
         precision: `fp32` or `bf16`.
         supernet_digest: Names the weights in the conditions.
@@ -42,8 +41,7 @@ class EvaluatorSetup:
 
     space: SearchSpace
     config: EvaluateConfig
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    info: DataInfo
     device: str
     precision: str
     supernet_digest: str
@@ -156,9 +154,7 @@ class SubnetEvaluator:
         def classify(numbers: NDArray[np.int32]) -> NDArray[np.bool_]:
             return count_correct(
                 subnet,
-                self.images
-                if len(numbers) == len(self.images)
-                else self.images.chosen(torch.from_numpy(numbers)),
+                self.images if len(numbers) == len(self.images) else self.images.chosen(numbers),
                 batch_size=batch_size,
                 device=self.device,
                 precision=self.setup.precision,
@@ -196,13 +192,11 @@ def build_evaluator(setup: EvaluatorSetup, arrays: Mapping[str, NDArray[Any]]) -
         if name.startswith("weights/")
     }
     supernet.load_state_dict(weights, assign=True)
-    images = ImageSet(
-        torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]), setup.mean, setup.std
-    )
+    images = ImageSet(arrays["images"], arrays["labels"], setup.info)
     return SubnetEvaluator(setup, supernet.requires_grad_(False).eval(), images)
 
 
 def evaluator_arrays(supernet: Supernet, images: ImageSet) -> dict[str, NDArray[Any]]:
     """The arrays that `build_evaluator` takes: weights and search images, and no test image."""
     weights = {f"weights/{name}": value.cpu().numpy() for name, value in supernet.state_dict().items()}
-    return {**weights, "images": images.images.numpy(), "labels": images.labels.numpy()}
+    return {**weights, "images": images.images, "labels": images.labels}

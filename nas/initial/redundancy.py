@@ -55,7 +55,7 @@ def rank_weights(
     space = read_space(space_file, settings)
     weights = initial_weights(init, space.backbone)
     config = DataConfig(spec=data) if data is not None else DataConfig()
-    loaded = load_images(config, space.backbone.image_size, seed or 0)
+    loaded, _ = load_images(config, space.backbone.image_size, seed or 0)
     return _summary(watch(weights, space, loaded.train, resolve_device(device or "auto"), images), init)
 
 

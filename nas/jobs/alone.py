@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 
 from nas.arch import Architecture
 from nas.base import CheckpointError, Reporter, RunError, atomic_write_bytes, one_line
-from nas.data import ImageData, ImageSet, sealed_test_split
+from nas.data import DataInfo, ImageData, ImageSet
 from nas.evaluation import RacePlan, SubnetEvaluator
 from nas.jobs.session import Session, torch_threads
 from nas.jobs.stages import evaluator_setup, supernet_trainer
@@ -42,11 +42,7 @@ class StandAloneSetup:
         folder: Where trainings keep their checkpoints.
         device: Where to compute.
         precision: `fp32` or `bf16`.
-        class_names: Of the images.
-        flip_safe: Of the images.
-        hashes: Of the splits.
-        mean: Of the train split, per channel.
-        std: Of the train split, per channel.
+        info: Of the images.
         keeps_weights: Whether a training leaves its network behind (`weights_path`).
     """
 
@@ -57,11 +53,7 @@ class StandAloneSetup:
     folder: Path
     device: str
     precision: str
-    class_names: tuple[str, ...]
-    flip_safe: bool
-    hashes: dict[str, str]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    info: DataInfo
     keeps_weights: bool = False
 
     def name(self, architecture: Architecture) -> str:
@@ -83,7 +75,7 @@ class StandAloneEvaluator:
 
     Args:
         setup: How.
-        data: The images; the test split is not opened.
+        data: The images.
         on_step: Called after every step of a training.
     """
 
@@ -135,8 +127,7 @@ class StandAloneEvaluator:
         if self.setup.config.init:
             trainer.start = lambda alone: copy_slice(self._first, alone)
         started = time.perf_counter()
-        with sealed_test_split():
-            trained = trainer.run(lambda _: self.on_step())
+        trained = trainer.run(lambda _: self.on_step())
         setup = evaluator_setup(session, {"supernet_digest": trainer.digest(), "reference_ms": 1.0})
         found = SubnetEvaluator(setup, trained, session.data.search).evaluate(architecture, attempt=attempt)
         if self.setup.keeps_weights:
@@ -218,24 +209,10 @@ def build_stand_alone(
 ) -> StandAloneEvaluator:
     """An evaluator over arrays that may be shared with other processes; they are read, never written."""
     train, search = (
-        ImageSet(
-            torch.from_numpy(arrays[f"{split}/images"]),
-            torch.from_numpy(arrays[f"{split}/labels"]),
-            setup.mean,
-            setup.std,
-        )
+        ImageSet(arrays[f"{split}/images"], arrays[f"{split}/labels"], setup.info)
         for split in ("train", "search")
     )
-    data = ImageData(
-        train=train,
-        search=search,
-        class_names=setup.class_names,
-        flip_safe=setup.flip_safe,
-        hashes=setup.hashes,
-        summary=[],
-        test=None,
-    )
-    return StandAloneEvaluator(setup, data, on_step)
+    return StandAloneEvaluator(setup, ImageData(train=train, search=search), on_step)
 
 
 def train_alone(
@@ -252,7 +229,7 @@ def train_alone(
 def image_arrays(data: ImageData) -> Arrays:
     """The arrays that `build_stand_alone` takes: train and search images, and no test image."""
     return {
-        f"{split}/{part}": getattr(images, part).numpy()
+        f"{split}/{part}": getattr(images, part)
         for split, images in (("train", data.train), ("search", data.search))
         for part in ("images", "labels")
     }

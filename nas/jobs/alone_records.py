@@ -47,20 +47,16 @@ def stand_alone_setup(session: Session, epochs: int | None, folder: Path) -> Sta
             "search": config.search.model_copy(update={"objectives": ("top1",)}),  # no latency
         }
     )
-    data = session.data
+    info = session.data.info
     return StandAloneSetup(
         space=session.space,
         config=config,
         seed=config.seed,
-        recipe=recipe_digest(config, data.hashes, session.precision),
+        recipe=recipe_digest(config, info.hashes, session.precision),
         folder=folder.absolute(),
         device=session.device.type,
         precision=session.precision,
-        class_names=data.class_names,
-        flip_safe=data.flip_safe,
-        hashes=data.hashes,
-        mean=data.mean,
-        std=data.std,
+        info=info,
     )
 
 

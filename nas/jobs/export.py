@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.base import ExportError, Reporter, RunError
+from nas.base import DataError, ExportError, Reporter, RunError
 from nas.bundle import ExportReport, export_bundle
+from nas.data import ImageSet
 from nas.evaluation import count_correct, top1_percent, wilson_interval
-from nas.jobs.session import Session, reopen, torch_threads
+from nas.jobs.session import Session, reopen_with_test, torch_threads
 from nas.jobs.stages import trained_supernet
 from nas.model import Subnet
 from nas.runs import FrontPoint, ParetoFront, RunDirectory, owner
@@ -22,15 +23,22 @@ def export_pick(
     Opens the test split, which no stage before has read; its accuracy goes onto the model card.
 
     Raises:
+        DataError: There is no test split, or its images changed or are unreadable.
         ExportError: Something written differs from what was searched; nothing is left behind.
     """
     run = RunDirectory.open(path)
     point = final_point(run, pick)
     owning = owner(run, point)
-    session = reopen(owning.path, reporter)
+    session, test = reopen_with_test(owning.path, reporter)
+    if test is None:
+        raise DataError(
+            f"{path}: its images have no test split, so its model card would have no final accuracy",
+            hint="export from a run with data.test_fraction above 0",
+        )
     return export_measured(
         session,
         trained_supernet(session).extract(point.architecture),
+        test.open(),
         front_row(run, point.digest),
         directory,
         formats,
@@ -67,6 +75,7 @@ def front_row(run: RunDirectory, digest: str) -> dict[str, Any]:
 def export_measured(
     session: Session,
     subnet: Subnet,
+    test: ImageSet,
     row: Mapping[str, Any],
     directory: Path,
     formats: Sequence[str],
@@ -74,6 +83,15 @@ def export_measured(
     provenance: Mapping[str, Any],
 ) -> ExportReport:
     """Measure a network again, test it, and write it as a bundle if it is what its row says.
+
+    Args:
+        session: Of the run.
+        subnet: The network.
+        test: The test images.
+        row: Of the network, as in `front --format json`.
+        directory: Of the bundle.
+        formats: Of its models.
+        provenance: Where the network comes from, for the bundle.
 
     Raises:
         ExportError: Its top-1 on the search split is another than the row's, or something written differs.
@@ -84,18 +102,18 @@ def export_measured(
         "device": session.device,
         "precision": conditions["precision"],
     }
-    images = session.data.search
+    images, info = session.data.search, session.data.info
     ranked = images.part(0, session.config.evaluate.max_images or len(images))
     with torch_threads(1):
         again = top1_percent(count_correct(subnet.to(session.device), ranked, **common))
         # The files compute in fp32, whatever the search was measured in.
-        tested = count_correct(subnet, session.data.open_test(), **{**common, "precision": "fp32"})
+        tested = count_correct(subnet, test, **{**common, "precision": "fp32"})
     if not math.isclose(again, row["top1"], abs_tol=1e-9):
         raise ExportError(
             f"{row['digest']}: top-1 on the search split is {again:.4f} % now and {row['top1']:.4f} % in the table",
             hint=f"the table was measured on {conditions['device']} with torch {conditions['torch']}",
         )
-    test = {
+    final = {
         "test_top1": top1_percent(tested),
         "test_top1_ci": list(wilson_interval(tested)),
         "test_images": len(tested),
@@ -104,10 +122,10 @@ def export_measured(
         subnet.cpu(),
         directory,
         formats=formats,
-        mean=session.data.mean,
-        std=session.data.std,
-        class_names=session.data.class_names,
-        point={**row, **test},
+        mean=info.mean,
+        std=info.std,
+        class_names=info.class_names,
+        point={**row, **final},
         provenance=provenance,
         on_step=lambda text: session.reporter.line("export", text),
     )

@@ -17,7 +17,6 @@ import numpy as np
 import psutil
 
 from nas.base import Bar, NoResultError, Reporter
-from nas.data import sealed_test_split
 from nas.jobs import stages
 from nas.jobs.session import Budget, Session, torch_threads
 from nas.model import Supernet
@@ -119,7 +118,7 @@ def rehearse_training(session: Session, copy: Session) -> tuple[Training, Supern
     trainer.directory = copy.run.supernet_dir
     left = trainer.steps - done
     seconds: list[float] = []
-    with torch_threads(session.threads), sealed_test_split():
+    with torch_threads(session.threads):
         if resumed is None and trainer.start is not None:
             trainer.start(trainer.supernet)
         started = time.perf_counter()

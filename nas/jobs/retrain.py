@@ -10,12 +10,12 @@ from typing import Any, Literal
 from nas.arch import Architecture, AttentionKind, cost
 from nas.base import SCHEMA_VERSION, DataError, NoResultError, Reporter
 from nas.bundle import DEFAULT_FORMATS
-from nas.data import ImageSet, split_hash
+from nas.data import ImageSet
 from nas.evaluation import count_correct, top1_percent
 from nas.jobs.alone import StandAloneSetup, recipe_digest, trained_network
 from nas.jobs.alone_records import stand_alone_setup, trained_alone
 from nas.jobs.export import export_measured, final_point, front_row, provenance
-from nas.jobs.session import Session, reopen, torch_threads
+from nas.jobs.session import Session, reopen_with_test, torch_threads
 from nas.jobs.stages import evaluator_setup, trained_supernet
 from nas.jobs.trust import inherited_top1
 from nas.model import Subnet
@@ -141,8 +141,8 @@ def retrain(
     run = RunDirectory.open(path)
     point = final_point(run, request.pick)
     owning = owner(run, point)
-    session = reopen(owning.path, reporter)
-    if session.data.hashes["test"] == split_hash([]):
+    session, test_split = reopen_with_test(owning.path, reporter)
+    if test_split is None:
         raise DataError(
             f"{path}: its images have no test split, so nothing can be said of what it trains",
             hint="retrain a run with data.test_fraction above 0",
@@ -156,7 +156,7 @@ def retrain(
         setups = [replace(setup, seed=setup.seed + i) for i in range(request.seeds)]
         records = trained_alone(setups, architectures, session.data, workers, reporter)
         reporter.line("test", "opened; no training has seen it")
-        test = session.data.open_test()
+        test = test_split.open()
         rows: dict[str, dict[str, Any]] = {}
         for key, (name, architecture) in chosen.items():
             inherited = {
@@ -199,7 +199,7 @@ def retrain(
         run.write_retrain(point.digest, found)
         reporter.line("report", f"python search.py report {shlex.quote(str(path))} puts it onto the page")
     if directory is not None:
-        _export(run, session, setups, point.architecture, records, found, request, directory)
+        _export(run, session, test, setups, point.architecture, records, found, request, directory)
     return {"schema_version": SCHEMA_VERSION, **found}
 
 
@@ -212,7 +212,7 @@ def _setup(session: Session, request: Request, folder: Path) -> StandAloneSetup:
     setup = stand_alone_setup(replace(session, config=config), request.epochs, folder)
     if request.start == "inherited":  # a run that is moved elsewhere has the same weights
         named = setup.config.model_copy(update={"init": session.run.manifest["supernet_digest"]})
-        setup = replace(setup, recipe=recipe_digest(named, session.data.hashes, session.precision))
+        setup = replace(setup, recipe=recipe_digest(named, session.data.info.hashes, session.precision))
     return replace(setup, keeps_weights=True)
 
 
@@ -249,7 +249,7 @@ def _conditions(session: Session, test_images: int) -> dict[str, Any]:
         "supernet": conditions.supernet,
         "search_images": conditions.num_images,
         "test_images": test_images,
-        "splits": dict(session.data.hashes),
+        "splits": dict(session.data.info.hashes),
         "precision": conditions.precision,
         "device": conditions.device,
         "torch": conditions.torch,
@@ -265,6 +265,7 @@ def _settings(setup: StandAloneSetup) -> dict[str, Any]:
 def _export(
     run: RunDirectory,
     session: Session,
+    test: ImageSet,
     setups: Sequence[StandAloneSetup],
     architecture: Architecture,
     records: Sequence[Mapping[str, Any]],
@@ -285,6 +286,7 @@ def _export(
     export_measured(
         session,
         subnet,
+        test,
         {
             **row,
             "top1": best["top1"],

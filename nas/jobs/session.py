@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from nas.base import ConfigError, Reporter, RunError, plural
-from nas.data import ImageData, load_images
+from nas.data import ImageData, TestSplit, load_images
 from nas.initial import check_init
 from nas.jobs.callbacks import Callback
 from nas.latency import check_targets_here, device_name, resolve_device, resolve_precision
@@ -38,7 +38,7 @@ class Session:
         run: The folder.
         space: With the number of classes of the data.
         config: Resolved.
-        data: Decoded images.
+        data: What a search may see of the images.
         device: Where to compute.
         precision: `fp32` or `bf16`.
         reporter: Tells people.
@@ -132,11 +132,12 @@ def start(
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, space.macs_range()[1])
     check_targets_here(config, space, reporter)
-    data = load_images(config.data, space.backbone.image_size, config.seed)
-    space = _fit_classes(space, data, space_file)
+    data, _ = load_images(config.data, space.backbone.image_size, config.seed)
+    info = data.info
+    space = _fit_classes(space, info.num_classes, space_file)
     identity = {
         "space_digest": space.digest,
-        "splits": data.hashes,
+        "splits": info.hashes,
         "precision": precision,
         "device": device_name(device.type),
     }
@@ -156,7 +157,7 @@ def start(
         if config.init:
             check_init(space, config.init)
         if config.teacher:
-            Teacher(config.teacher, data.num_classes, data.mean, data.std)
+            Teacher(config.teacher, info)
         path = path or next_path(RESULTS, space.name)
         if scratch is not None:
             _check_creatable(path)
@@ -170,9 +171,9 @@ def start(
                 "versions": _versions(),
                 "threads": _train_threads(space),
                 "constraints": space.constraints.latency_bounds(),
-                "mean": list(data.mean),
-                "std": list(data.std),
-                "class_names": list(data.class_names),
+                "mean": list(info.mean),
+                "std": list(info.std),
+                "class_names": list(info.class_names),
                 **identity,
             },
             space_text=text,
@@ -202,31 +203,44 @@ def reopen(path: Path, reporter: Reporter) -> Session:
     Raises:
         RunError: Not a run, or the data or the machine is another than it was.
     """
+    return reopen_with_test(path, reporter)[0]
+
+
+def reopen_with_test(path: Path, reporter: Reporter) -> tuple[Session, TestSplit | None]:
+    """Open an existing run, and get what opens its test split: for final numbers, never for a search (law 7).
+
+    Returns:
+        The session; and the test split, None where the run has none.
+
+    Raises:
+        RunError: Not a run, or the data or the machine is another than it was.
+    """
     run = RunDirectory.open(path)
     config, space = RunConfig.model_validate(run.config()), space_of_run(run)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, space.macs_range()[1])
     check_targets_here(config, space, reporter)
-    data = load_images(config.data, space.backbone.image_size, config.seed)
-    space = _fit_classes(space, data, path)
-    identity = {"space_digest": space.digest, "splits": data.hashes}
+    data, test = load_images(config.data, space.backbone.image_size, config.seed)
+    space = _fit_classes(space, data.info.num_classes, path)
+    identity = {"space_digest": space.digest, "splits": data.info.hashes}
     if differences := _differences(run, config, identity):
         raise RunError(
             f"{path} was made from other data:\n" + "\n".join(f"  {line}" for line in differences),
             hint="restore the images it was started with",
         )
-    return Session(
+    session = Session(
         run=run, space=space, config=config, data=data, device=device, precision=precision, reporter=reporter
     )
+    return session, test
 
 
-def _fit_classes(space: SearchSpace, data: ImageData, source: Path) -> SearchSpace:
+def _fit_classes(space: SearchSpace, num_classes: int, source: Path) -> SearchSpace:
     if space.num_classes_from_data:
-        return space.with_num_classes(data.num_classes)
-    if space.backbone.num_classes != data.num_classes:
+        return space.with_num_classes(num_classes)
+    if space.backbone.num_classes != num_classes:
         raise ConfigError(
             f"{source}: backbone.num_classes is {space.backbone.num_classes}, "
-            f"the data has {data.num_classes} classes",
+            f"the data has {num_classes} classes",
             hint="write `num_classes: auto`",
         )
     return space
@@ -245,7 +259,7 @@ def _differences(run: RunDirectory, config: RunConfig, identity: dict[str, Any])
 def _describe(
     data: ImageData, space: SearchSpace, device: torch.device, precision: str, reporter: Reporter
 ) -> None:
-    for line in data.summary():
+    for line in data.summary:
         label, _, text = line.partition("  ")
         reporter.line(label, text.strip())
     low, high = space.macs_range()

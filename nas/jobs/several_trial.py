@@ -11,7 +11,6 @@ import numpy as np
 
 from nas.arch import Architecture, cost
 from nas.base import NasError, Reporter, RunError, one_line
-from nas.data import sealed_test_split
 from nas.evaluation import count_correct, top1_percent
 from nas.jobs.session import Session, reopen, torch_threads
 from nas.jobs.stages import REFERENCE_MARGIN, supernet_trainer
@@ -158,7 +157,7 @@ def _train(session: Session, trial: SupernetTrial, tune: TuneConfig, report: Rep
             run.log(f"training: {progress.warning}")
         reached(progress.step)
 
-    with torch_threads(session.threads), sealed_test_split():
+    with torch_threads(session.threads):
         if done := trainer.resume():
             reached(done)
         trainer.run(show)

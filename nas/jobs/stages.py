@@ -7,7 +7,6 @@ from typing import Any
 
 from nas.arch import Architecture, cost
 from nas.base import NoResultError, RunError, duration
-from nas.data import sealed_test_split
 from nas.evaluation import EvaluatorSetup, build_evaluator, evaluator_arrays
 from nas.initial import warm_start
 from nas.jobs.session import LEAST_THREADED_MACS, Budget, Session, torch_threads
@@ -82,7 +81,7 @@ def train(session: Session, workers: int = 0, ray_address: str | None = None) ->
     check_batch(session.config.train, len(session.data.train), processes)
     session.run.update_manifest(stage="training")
     last: TrainProgress | None = None
-    with torch_threads(session.threads), sealed_test_split(), session.reporter.bar("supernet") as bar:
+    with torch_threads(session.threads), session.reporter.bar("supernet") as bar:
 
         def show(progress: TrainProgress) -> None:
             nonlocal last
@@ -142,7 +141,7 @@ def supernet_trainer(session: Session) -> SupernetTrainer:
         )
         session.reporter.line("init", f"{init}: {len(random)} weights of the operators start at random")
 
-    return trainer_setup(session).trainer(session.data, session.device, start=start if init else None)
+    return trainer_setup(session).trainer(session.data.train, session.device, start=start if init else None)
 
 
 def search(session: Session, supernet: Supernet, budget: Budget) -> None:
@@ -197,7 +196,7 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
             racing=config.evaluate.racing,
             known=known,
         )
-        with torch_threads(1), sealed_test_split(), session.reporter.bar("search") as bar:
+        with torch_threads(1), session.reporter.bar("search") as bar:
 
             def show(progress: Progress) -> None:
                 bar(*_search_line(progress))
@@ -254,7 +253,7 @@ def measure_points(
             f"{run.path}: no trial was completed", hint=f"see the errors in {run.path}/trials.csv"
         )
     setup = evaluator_setup(session, manifest)
-    with torch_threads(1), sealed_test_split():
+    with torch_threads(1):
         points, latency = measure_front(
             {metric: setup.meter(supernet, target) for metric, target in setup.targets.items()},
             found.points,
@@ -340,8 +339,7 @@ def evaluator_setup(session: Session, manifest: Mapping[str, Any]) -> EvaluatorS
     return EvaluatorSetup(
         space=session.space,
         config=session.config.evaluate,
-        mean=session.data.mean,
-        std=session.data.std,
+        info=session.data.info,
         device=session.device.type,
         precision=session.precision,
         supernet_digest=manifest["supernet_digest"],

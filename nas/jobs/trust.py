@@ -9,7 +9,6 @@ import numpy as np
 
 from nas.arch import Architecture, cost
 from nas.base import ConfigError, Reporter
-from nas.data import sealed_test_split
 from nas.evaluation import SubnetEvaluator
 from nas.jobs.alone_records import RECORD_VERSION, stand_alone_setup, trained_alone
 from nas.jobs.session import Session, reopen, torch_threads
@@ -144,7 +143,7 @@ def inherited_top1(
     setup = evaluator_setup(replace(session, config=config), {**session.run.manifest, "reference_ms": 1.0})
     evaluator = SubnetEvaluator(setup, supernet, session.data.search)
     found = {}
-    with torch_threads(1), sealed_test_split(), reporter.bar("inherited") as bar:
+    with torch_threads(1), reporter.bar("inherited") as bar:
         for i, architecture in enumerate(architectures, start=1):
             found[architecture.digest] = evaluator.evaluate(architecture).values["top1"]
             bar(i, len(architectures), f"{i}/{len(architectures)} architectures")

@@ -7,7 +7,7 @@ from PIL import Image
 from timm.data import Mixup, create_transform
 from torch import Tensor, nn
 
-from nas.data import ImageData
+from nas.data import DataInfo
 from nas.settings import TrainConfig
 
 LEAST_CROPPED = 16  # pixels; of an 8 px digit, a crop leaves too little to read
@@ -25,26 +25,26 @@ class Augmentation:
     class shares [B, K] with Mixup or CutMix.
 
     Args:
-        data: What the images are: mean, deviation, number of classes, and whether they may be flipped.
+        info: Of the images: mean, deviation, number of classes, and whether they may be flipped.
         config: Which augmentation.
         image_size: S, pixels.
         device: Where to compute.
     """
 
-    def __init__(self, data: ImageData, config: TrainConfig, image_size: int, device: torch.device) -> None:
+    def __init__(self, info: DataInfo, config: TrainConfig, image_size: int, device: torch.device) -> None:
         self.device = device
         self.mean, self.std = (
-            torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (data.mean, data.std)
+            torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (info.mean, info.std)
         )
-        self.geometry = _geometry(data, config, image_size)
-        self.policy = _policy(data, config, image_size)
+        self.geometry = _geometry(info, config, image_size)
+        self.policy = _policy(info, config, image_size)
         self.mixup: Any = None
         if config.mixup or config.cutmix:
             self.mixup = Mixup(
                 mixup_alpha=config.mixup,
                 cutmix_alpha=config.cutmix,
                 label_smoothing=config.label_smoothing,
-                num_classes=data.num_classes,
+                num_classes=info.num_classes,
             )
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,11 +61,11 @@ class Augmentation:
         return x, labels
 
 
-def _geometry(data: ImageData, config: TrainConfig, image_size: int) -> nn.Module | None:
+def _geometry(info: DataInfo, config: TrainConfig, image_size: int) -> nn.Module | None:
     """Random resized crop and flip; None where neither is wanted."""
     from kornia.augmentation import AugmentationSequential, RandomHorizontalFlip, RandomResizedCrop
 
-    flip = config.hflip if config.hflip is not None else (0.5 if data.flip_safe else 0.0)
+    flip = config.hflip if config.hflip is not None else (0.5 if info.flip_safe else 0.0)
     scale = config.crop_scale or ((0.6, 1.0) if image_size >= LEAST_CROPPED else (1.0, 1.0))
     parts: list[Any] = []
     if scale[0] < 1:
@@ -76,7 +76,7 @@ def _geometry(data: ImageData, config: TrainConfig, image_size: int) -> nn.Modul
     return AugmentationSequential(*parts) if parts else None
 
 
-def _policy(data: ImageData, config: TrainConfig, image_size: int) -> Any:
+def _policy(info: DataInfo, config: TrainConfig, image_size: int) -> Any:
     """Timm's automatic augmentation of one Pillow image, to uint8 [3, S, S]; None where it is off."""
     if not config.auto_augment:
         return None
@@ -89,8 +89,8 @@ def _policy(data: ImageData, config: TrainConfig, image_size: int) -> Any:
         color_jitter=None,
         auto_augment=config.auto_augment,
         interpolation="bilinear",
-        mean=tuple(data.mean),
-        std=tuple(data.std),
+        mean=info.mean,
+        std=info.std,
         use_prefetcher=True,  # ends with uint8 pixels
     )
 

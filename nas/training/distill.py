@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.base import ConfigError
+from nas.data import DataInfo
 from nas.model import UNREADABLE  # which registers our networks with timm: an exported one can teach, too
 
 
@@ -42,29 +43,27 @@ class Teacher(nn.Module):
 
     Args:
         spec: `timm:NAME` or `local-dir:DIR`.
-        num_classes: Of the data.
-        mean: That the images it will get were normalised with,
-        std: and their deviation.
+        info: Of the images that it will get: their classes, and how they are normalised.
 
     Raises:
         ConfigError: The model cannot be had, or is not of so many classes.
     """
 
-    def __init__(self, spec: str, num_classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, spec: str, info: DataInfo) -> None:
         super().__init__()
         self.model = _load(spec)
         config = resolve_data_config({}, model=self.model)
         self.size = config["input_size"][-2:]
         found = getattr(self.model, "num_classes", None)
-        if found != num_classes:
+        if found != info.num_classes:
             raise ConfigError(
-                f"--teacher {spec}: has {found} classes, the data has {num_classes}",
+                f"--teacher {spec}: has {found} classes, the data has {info.num_classes}",
                 hint="a teacher must be trained on the same classes, in the same order; fine-tune it first",
             )
         # pixels = x * std + mean; what the teacher wants = (pixels - own mean) / own std
         own_mean, own_std = torch.tensor(config["mean"]), torch.tensor(config["std"])
-        self.scale = nn.Parameter((torch.tensor(std) / own_std).view(1, 3, 1, 1))
-        self.shift = nn.Parameter(((torch.tensor(mean) - own_mean) / own_std).view(1, 3, 1, 1))
+        self.scale = nn.Parameter((torch.tensor(info.std) / own_std).view(1, 3, 1, 1))
+        self.shift = nn.Parameter(((torch.tensor(info.mean) - own_mean) / own_std).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
 
     @torch.no_grad()

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from nas.base import NasError, RunError, one_line
 from nas.cluster import RayConnection
-from nas.data import ImageData, ImageSet
+from nas.data import ImageSet
 from nas.model import Supernet
 from nas.settings import RunConfig
 from nas.space import SearchSpace
@@ -54,7 +55,7 @@ class TrainerSetup:
 
     def trainer(
         self,
-        data: ImageData,
+        images: ImageSet,
         device: torch.device,
         *,
         world: World = ALONE,
@@ -64,10 +65,10 @@ class TrainerSetup:
         config = self.config
         teacher: Teacher | None = None
         if config.teacher:
-            teacher = Teacher(config.teacher, data.num_classes, data.mean, data.std).to(device)
+            teacher = Teacher(config.teacher, images.info).to(device)
         return SupernetTrainer(
             Supernet(self.space, seed=config.seed),
-            data,
+            images,
             config.train,
             seed=config.seed,
             device=device,
@@ -115,8 +116,7 @@ def train_distributed(
             the checkpoints.
     """
     if trainer.begin() < trainer.steps:  # first weights are on disk before the others start
-        images = trainer.data.train
-        arrays = {"images": images.images.numpy(), "labels": images.labels.numpy()}
+        arrays: dict[str, NDArray[Any]] = {"images": trainer.images.images, "labels": trainer.images.labels}
         connection = RayConnection(address, num_workers, arrays)
         try:
             _fit(connection, trainer, setup, num_workers, arrays, on_progress)
@@ -150,7 +150,7 @@ def _fit(
         train_loop_config={
             "setup": setup,
             "arrays": kept,
-            "data": _description(trainer.data),
+            "info": trainer.images.info,
             "report": report.absolute(),
         },
         torch_config=TorchConfig(backend="nccl" if uses_gpu else "gloo"),
@@ -232,25 +232,6 @@ def _write(report: Path, progress: TrainProgress) -> None:
 # --- in the other processes --------------------------------------------------------------------------------
 
 
-def _description(data: ImageData) -> dict[str, Any]:
-    """All that a training needs to know about images, without any."""
-    return {
-        "class_names": data.class_names,
-        "flip_safe": data.flip_safe,
-        "hashes": data.hashes,
-        "mean": data.mean,
-        "std": data.std,
-    }
-
-
-def _train_data(arrays: Mapping[str, Any], description: Mapping[str, Any]) -> ImageData:
-    """The train split over arrays that other processes share: read, never written. The search split is empty."""
-    rest = dict(description)
-    mean, std = rest.pop("mean"), rest.pop("std")
-    train = ImageSet(torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]), mean, std)
-    return ImageData(train=train, search=train.part(0, 0), summary=[], test=None, **rest)
-
-
 def _train(task: Mapping[str, Any]) -> NasError | None:
     """What each process does; returns what the user has to be told, the same in all of them."""
     import ray.train
@@ -259,11 +240,11 @@ def _train(task: Mapping[str, Any]) -> NasError | None:
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(max(1, _cores() // context.get_local_world_size()))
-    data = _train_data(ray.get(task["arrays"][0]), task["data"])
+    arrays, info = ray.get(task["arrays"][0]), task["info"]
     setup: TrainerSetup = task["setup"]
     found: int | NasError | None
     try:
-        trainer = setup.trainer(data, get_device(), world=world)
+        trainer = setup.trainer(ImageSet(arrays["images"], arrays["labels"], info), get_device(), world=world)
         found = trainer.resume()
     except NasError as error:
         found = error

@@ -20,7 +20,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from nas.base import TrainingError
-from nas.data import ImageData
+from nas.data import ImageSet
 from nas.model import Supernet
 from nas.runs import TRAINING_LOG
 from nas.settings import TrainConfig
@@ -64,7 +64,7 @@ class SupernetTrainer:
 
     Args:
         supernet: Trained in place.
-        data: Its train split is used, nothing else.
+        images: The train split.
         config: Recipe.
         seed: Of order, augmentation and sampled architectures.
         device: Where to compute.
@@ -82,7 +82,7 @@ class SupernetTrainer:
     def __init__(
         self,
         supernet: Supernet,
-        data: ImageData,
+        images: ImageSet,
         config: TrainConfig,
         *,
         seed: int,
@@ -94,10 +94,10 @@ class SupernetTrainer:
         world: World = ALONE,
     ) -> None:
         self.start, self.world = start, world
-        check_batch(config, len(data.train), world.size)
-        self.supernet, self.data, self.config = supernet.to(device), data, config
+        check_batch(config, len(images), world.size)
+        self.supernet, self.images, self.config = supernet.to(device), images, config
         self.seed, self.device, self.precision, self.directory = seed, device, precision, directory
-        self.steps_per_epoch = max(len(data.train) // config.batch_size, 1)
+        self.steps_per_epoch = max(len(images) // config.batch_size, 1)
         enough = max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / self.steps_per_epoch))
         self.epochs = enough if config.epochs is None else config.epochs
         self.steps = self.epochs * self.steps_per_epoch
@@ -121,7 +121,7 @@ class SupernetTrainer:
             updates_per_epoch=self.steps_per_epoch,
         )
         self.ema = ModelEmaV3(supernet, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
-        self.augment = Augmentation(data, config, supernet.space.backbone.image_size, device)
+        self.augment = Augmentation(images.info, config, supernet.space.backbone.image_size, device)
         self.step = Step(supernet=supernet, config=config, precision=precision, world=world, teacher=teacher)
         self.lr_scale = 1.0
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
@@ -265,10 +265,11 @@ class SupernetTrainer:
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            order = np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.data.train))
+            order = np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.images))
             self._epoch, self._order = epoch, order
         chosen = self._order[position * self.config.batch_size : (position + 1) * self.config.batch_size]
-        return self.augment(self.data.train.images[chosen], self.data.train.labels[chosen])
+        found = self.images.chosen(chosen)
+        return self.augment(torch.from_numpy(found.images), torch.from_numpy(found.labels))
 
     # --- checkpoints -------------------------------------------------------------------------------------
 
@@ -276,7 +277,7 @@ class SupernetTrainer:
     def _identity(self) -> dict[str, Any]:
         return {
             "space": self.supernet.space.digest,
-            "train_split": self.data.hashes["train"],
+            "train_split": self.images.info.hashes["train"],
             "seed": self.seed,
             "precision": self.precision,
             "recipe": _recipe(self.config),

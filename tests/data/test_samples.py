@@ -9,6 +9,7 @@ from image_files import (
     encode,
     error_of,
     load,
+    load_both,
     write_folder,
 )
 from PIL import Image
@@ -31,9 +32,9 @@ def test_skipped_images_are_left_out_and_counted(tmp_path):
     victims = sorted((tmp_path / "cat").iterdir())[:3]
     for path in victims:
         path.write_bytes(b"junk")
-    data = load(f"folder:{tmp_path}", skip_bad_images=True)
-    assert len(data.train) + len(data.search) + len(data.open_test()) == 27
-    assert "left out: 3 unreadable" in data.summary()[1]
+    data, test = load_both(f"folder:{tmp_path}", skip_bad_images=True)
+    assert len(data.train) + len(data.search) + len(test.open()) == 27
+    assert "left out: 3 unreadable" in data.summary[1]
 
 
 def test_damage_that_only_decoding_finds_is_left_out_too(tmp_path):
@@ -45,7 +46,7 @@ def test_damage_that_only_decoding_finds_is_left_out_too(tmp_path):
     data = load(f"folder:{tmp_path}", skip_bad_images=True)
     assert len(data.train.images) == len(data.train.labels)
     assert len(data.train) + len(data.search) == 28
-    assert "left out: 2 unreadable" in data.summary()[1]
+    assert "left out: 2 unreadable" in data.summary[1]
 
 
 def test_a_class_whose_images_are_all_bad_is_an_error_even_when_skipping(tmp_path):
@@ -77,7 +78,7 @@ def test_every_colour_mode_becomes_rgb(tmp_path, form, mode):
     odd = encode(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8), form, mode)
     (tmp_path / "cat" / f"odd.{form.lower()}").write_bytes(odd)
     expected = np.asarray(Image.open(io.BytesIO(odd)).convert("RGB")).transpose(2, 0, 1).tobytes()
-    assert expected in set.union(*all_contents(load(f"folder:{tmp_path}")))
+    assert expected in set.union(*all_contents(f"folder:{tmp_path}"))
 
 
 @pytest.mark.parametrize(("kind", "words"), [(np.uint16, "more than 8 bits"), (np.float32, "floating point")])
@@ -101,10 +102,10 @@ def test_pixels_equal_timms_evaluation_transform(tmp_path, shape):
         (3, 16, 16), crop_pct=1, interpolation="bicubic", mean=(0,) * 3, std=(1,) * 3
     )
     expected = (transform(image) * 255).round().to(torch.uint8).numpy().tobytes()
-    assert expected in set.union(*all_contents(load(f"folder:{tmp_path}", size=16)))
+    assert expected in set.union(*all_contents(f"folder:{tmp_path}", size=16))
 
 
 def test_a_long_strip_takes_no_more_memory_than_its_middle(tmp_path):
     write_folder(tmp_path)
     Image.new("L", (2_000_000, 1), 77).save(tmp_path / "cat" / "strip.png")
-    assert bytes([77]) * 3 * SIZE * SIZE in set.union(*all_contents(load(f"folder:{tmp_path}")))
+    assert bytes([77]) * 3 * SIZE * SIZE in set.union(*all_contents(f"folder:{tmp_path}"))

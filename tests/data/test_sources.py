@@ -7,13 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from image_files import (
     NAMES,
     contents,
     encoded_images,
     error_of,
     load,
+    load_both,
+    load_test,
     write_folder,
     write_parquet,
 )
@@ -64,11 +65,11 @@ def test_all_missing_parquet_files_are_named_at_once(tmp_path):
 def test_flat_folder_is_split_and_labelled_in_natural_order(tmp_path):
     write_folder(tmp_path, classes=("class10", "class2"))
     (tmp_path / "notes.txt").write_text("not an image")
-    data = load(f"folder:{tmp_path}")
-    assert data.class_names == ("class2", "class10")
-    assert data.flip_safe
-    assert len(data.open_test()) == 4
-    assert "1 other file ignored" in data.summary()[0]
+    data, test = load_both(f"folder:{tmp_path}")
+    assert data.info.class_names == ("class2", "class10")
+    assert data.info.flip_safe
+    assert len(test.open()) == 4
+    assert "1 other file ignored" in data.summary[0]
 
 
 @pytest.mark.parametrize(
@@ -78,17 +79,19 @@ def test_own_test_folder_is_the_test_split(tmp_path, present, used):
     write_folder(tmp_path / "train")
     for number, name in enumerate(present):
         write_folder(tmp_path / name, per_class=2, seed=number + 1)
-    data = load(f"folder:{tmp_path}")
+    data, test = load_both(f"folder:{tmp_path}")
     expected = {
         np.asarray(Image.open(path)).transpose(2, 0, 1).tobytes() for path in (tmp_path / used).rglob("*.png")
     }
-    assert contents(data.open_test()) == expected
+    assert contents(test.open()) == expected
     assert len(data.train) + len(data.search) == 30
-    assert ("val/ is not used" in data.summary()[0]) == (len(present) == 2)
+    assert ("val/ is not used" in data.summary[0]) == (len(present) == 2)
 
 
 def test_ten_digit_folders_are_not_flipped(tmp_path):
-    assert not load(f"folder:{write_folder(tmp_path, per_class=3, classes=tuple('0123456789'))}").flip_safe
+    assert not load(
+        f"folder:{write_folder(tmp_path, per_class=3, classes=tuple('0123456789'))}"
+    ).info.flip_safe
 
 
 def test_problems_of_folders_are_listed_together(tmp_path):
@@ -129,17 +132,17 @@ def test_an_archive_is_told_to_be_unpacked(tmp_path):
 def test_parquet_names_come_from_the_schema(tmp_path):
     images, labels = encoded_images(30), [number % 3 for number in range(30)]
     path = write_parquet(tmp_path / "pets.parquet", images, labels)
-    assert load(f"parquet:{path}").class_names == NAMES
+    assert load(f"parquet:{path}").info.class_names == NAMES
     write_parquet(path, images, labels, names=None)
-    assert load(f"parquet:{path}").class_names == ("0", "1", "2")
+    assert load(f"parquet:{path}").info.class_names == ("0", "1", "2")
 
 
 def test_parquet_test_file_is_the_test_split(tmp_path):
     images, labels = encoded_images(36), [number % 3 for number in range(36)]
     train = write_parquet(tmp_path / "a.parquet", images[:30], labels[:30])
     test = write_parquet(tmp_path / "b.parquet", images[30:], labels[30:])
-    data = load(f"parquet:{train},{test}")
-    assert len(data.open_test()) == 6
+    data, test = load_both(f"parquet:{train},{test}")
+    assert len(test.open()) == 6
     assert len(data.train) + len(data.search) == 30
     swapped = write_parquet(tmp_path / "b.parquet", images[30:], labels[30:], names=("dog", "cat", "owl"))
     assert "disagree on the names" in error_of(f"parquet:{train},{swapped}").message
@@ -149,11 +152,11 @@ def test_parquet_folder_is_split_by_the_names_of_its_files(tmp_path):
     images, labels = encoded_images(36), [number % 3 for number in range(36)]
     write_parquet(tmp_path / "train-00000-of-00002.parquet", images[:15], labels[:15])
     write_parquet(tmp_path / "train-00001-of-00002.parquet", images[15:30], labels[15:30])
-    assert len(load(f"parquet:{tmp_path}").open_test()) == 6  # a fifth of 30
+    assert len(load_test(f"parquet:{tmp_path}")) == 6  # a fifth of 30
     write_parquet(tmp_path / "test-00000-of-00001.parquet", images[30:], labels[30:])
     data = load(f"parquet:{tmp_path}")
     assert len(data.train) + len(data.search) == 30
-    assert "the data's own" in data.summary()[1]
+    assert "the data's own" in data.summary[1]
     write_parquet(tmp_path / "more.parquet", images[:3], labels[:3])
     assert "more.parquet" in error_of(f"parquet:{tmp_path}").message
 
@@ -213,18 +216,18 @@ def write_mnist(root, kind, number, seed):
 def test_timm_torch_data_sets(tmp_path, name, folder, flip_safe):
     write_mnist(tmp_path / folder / "raw", "train", 100, seed=0)
     write_mnist(tmp_path / folder / "raw", "t10k", 30, seed=1)
-    data = load(f"torch/{name}:{tmp_path}", size=28)
+    data, test = load_both(f"torch/{name}:{tmp_path}", size=28)
     assert len(data.train) + len(data.search) == 100
-    assert len(data.open_test()) == 30
-    assert data.num_classes == 10
-    assert data.flip_safe == flip_safe
+    assert len(test.open()) == 30
+    assert data.info.num_classes == 10
+    assert data.info.flip_safe == flip_safe
 
 
 def test_timm_folder_without_validation_is_carved(tmp_path):
     write_folder(tmp_path / "train")
-    data = load(f"torch/image_folder:{tmp_path}")
-    assert data.class_names == NAMES
-    assert len(data.open_test()) == 6
+    data, test = load_both(f"torch/image_folder:{tmp_path}")
+    assert data.info.class_names == NAMES
+    assert len(test.open()) == 6
 
 
 def test_timm_errors_are_translated(tmp_path):
@@ -244,8 +247,8 @@ def test_hugging_face_data_sets_through_timm(tmp_path_factory):
     write_parquet(tmp_path / "pets" / "test-0.parquet", images[30:], labels[30:])
     ours = load(f"parquet:{tmp_path / 'pets'}")
     theirs = load(f"hfds/{tmp_path / 'pets'}:{tmp_path_factory.mktemp('cache')}")
-    assert theirs.hashes == ours.hashes
-    assert theirs.class_names == NAMES
+    assert theirs.info.hashes == ours.info.hashes
+    assert theirs.info.class_names == NAMES
 
 
 # --- real images ---
@@ -253,18 +256,18 @@ def test_hugging_face_data_sets_through_timm(tmp_path_factory):
 
 @needs_real
 def test_fashion_mnist_test_file_is_grey_and_complete():
-    data = load(f"parquet:{REAL / 'fashion-mnist-test.parquet'}", size=28)
-    assert len(data.train) + len(data.search) + len(data.open_test()) == 5000
-    assert data.class_names[9] == "Ankle boot"
-    assert "5,000 grey" in data.summary()[3]
-    assert torch.equal(data.train.images[:, 0], data.train.images[:, 1])
+    data, test = load_both(f"parquet:{REAL / 'fashion-mnist-test.parquet'}", size=28)
+    assert len(data.train) + len(data.search) + len(test.open()) == 5000
+    assert data.info.class_names[9] == "Ankle boot"
+    assert "5,000 grey" in data.summary[3]
+    assert np.array_equal(data.train.images[:, 0], data.train.images[:, 1])
 
 
 @needs_real
 def test_cifar_names_and_balance():
     data = load(f"parquet:{REAL / 'cifar10-test.parquet'}", size=32)
-    assert data.class_names[:2] == ("airplane", "automobile")
-    assert "train 320 to 320, search 80 to 80, test 100 to 100" in data.summary()[2]
+    assert data.info.class_names[:2] == ("airplane", "automobile")
+    assert "train 320 to 320, search 80 to 80, test 100 to 100" in data.summary[2]
 
 
 @needs_real
@@ -272,7 +275,7 @@ def test_caltech_folder_with_grey_images(tmp_path):
     with zipfile.ZipFile(REAL / "caltech101-imagefolder.zip") as archive:
         names = [name for name in archive.namelist() if "/a" in name and name.endswith(".jpg")]
         archive.extractall(tmp_path, names)
-    data = load(f"folder:{tmp_path / 'caltech101'}", size=32)
-    assert data.class_names == ("accordion", "airplanes", "anchor", "ant")
+    data, test = load_both(f"folder:{tmp_path / 'caltech101'}", size=32)
+    assert data.info.class_names == ("accordion", "airplanes", "anchor", "ant")
     assert len(data.train) + len(data.search) == sum("/train/" in name for name in names)
-    assert len(data.open_test()) == sum("/val/" in name for name in names)
+    assert len(test.open()) == sum("/val/" in name for name in names)

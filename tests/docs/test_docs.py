@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from nas.base.errors import DataError, SearchSpaceError
 from nas.cli.app import app
-from nas.data.images import load_images
+from nas.data.loader import load_images
 from nas.settings.config import DataConfig
 from nas.space.reasons import notes
 from nas.space.space import parse_space

@@ -44,7 +44,7 @@ overrides:
   - {layers: 2, num_tokens: [4, 1]}
 ''', "pooled.yaml")
 trainer = SupernetTrainer(
-    nas.Supernet(SPACE), few_digits(), TrainConfig(epochs=1, batch_size=32, warmup_epochs=0, lr=1e-2), seed=0,
+    nas.Supernet(SPACE), few_digits().train, TrainConfig(epochs=1, batch_size=32, warmup_epochs=0, lr=1e-2), seed=0,
     device=torch.device("cpu"), precision="fp32", directory=Path("weights"),
 )
 supernet = trainer.run()

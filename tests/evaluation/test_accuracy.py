@@ -1,11 +1,14 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from nas.base.errors import EvaluationError
 from nas.data.images import ImageSet
+from nas.data.info import DataInfo
 from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval
 
+RAW = DataInfo(class_names=(), mean=(0.0,) * 3, std=(1.0,) * 3, flip_safe=True, hashes={})
 FIXED = {"device": torch.device("cpu"), "precision": "fp32"}
 
 
@@ -19,8 +22,8 @@ class Reader(nn.Module):
 
 
 def images_saying(*values, labels):
-    pixels = torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
-    return ImageSet(pixels, torch.tensor(labels))
+    pixels = np.array(values, dtype=np.uint8).reshape(-1, 1, 1, 1).repeat(3, axis=1)
+    return ImageSet(pixels.repeat(2, axis=2).repeat(2, axis=3), np.array(labels), RAW)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 100])

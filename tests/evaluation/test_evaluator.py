@@ -6,8 +6,8 @@ import torch
 from small_runs import digits, one_thread, tiny_space
 
 from nas.arch import cost
-from nas.base.errors import ConfigError, DataError, EvaluationError
-from nas.data.images import sealed_test_split
+from nas.base.errors import ConfigError, EvaluationError
+from nas.data.loader import load_images
 from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.evaluation.evaluator import (
     EvaluatorSetup,
@@ -20,7 +20,7 @@ from nas.evaluation.protocol import FrontRunner, RacePlan
 from nas.evaluation.racing import race_order
 from nas.latency.device import device_name, resolve_device, resolve_precision
 from nas.model.supernet import Supernet
-from nas.settings.config import EvaluateConfig
+from nas.settings.config import DataConfig, EvaluateConfig
 from nas.settings.metrics import LATENCIES, LATENCY
 from nas.settings.target import parse_target
 
@@ -44,12 +44,10 @@ def architectures():
 
 
 def setup(*latencies, **config):
-    data = digits()
     return EvaluatorSetup(
         space=tiny_space(),
         config=EvaluateConfig(latency_pairs=2, latency_batch_size=8, **config),
-        mean=data.mean,
-        std=data.std,
+        info=digits().info,
         device="cpu",
         precision="fp32",
         supernet_digest="0123456789ab",
@@ -123,7 +121,7 @@ def test_conditions_say_how_it_was_measured(supernet):
 def test_fewer_images_are_the_first_ones(supernet):
     data = digits().search
     evaluator = SubnetEvaluator(setup(max_images=50), supernet, data)
-    assert torch.equal(evaluator.images.images, data.images[:50])
+    assert np.array_equal(evaluator.images.images, data.images[:50])
     assert len(evaluator.images) == 50
 
 
@@ -162,15 +160,12 @@ def test_arrays_shared_with_other_processes_are_read_only(supernet, architecture
 
 
 def test_an_evaluator_gets_no_test_image_and_needs_none(supernet, architectures):
-    data = digits()
+    data, test = load_images(DataConfig(), 8, 0)
     arrays = evaluator_arrays(supernet, data.search)
     given = {image.tobytes() for image in arrays["images"]}
-    assert given == {image.numpy().tobytes() for image in data.search.images}
-    assert not given & {image.numpy().tobytes() for image in data.open_test().images}
-    with sealed_test_split():
-        build_evaluator(setup(), arrays).evaluate(architectures[0])
-        with pytest.raises(DataError, match="cannot be opened during a search"):
-            data.open_test()
+    assert given == {image.tobytes() for image in data.search.images}
+    assert not given & {image.tobytes() for image in test.open().images}
+    build_evaluator(setup(), arrays).evaluate(architectures[0])
 
 
 def test_batch_of_the_latency_measurement_goes_by_the_image_size():

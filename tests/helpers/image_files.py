@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from nas.base.errors import DataError
-from nas.data.images import ImageData, ImageSet, load_images
+from nas.data.images import ImageData, ImageSet
+from nas.data.loader import load_images
 from nas.settings.config import DataConfig
 
 SIZE = 8
@@ -54,8 +55,23 @@ def write_parquet(path, images, labels, names=NAMES, paths=None):
     return path
 
 
-def load(spec, *, size=SIZE, seed=0, **options):
+def load_both(spec, *, size=SIZE, seed=0, **options):
+    """What a search may see, and what opens the test split."""
     return load_images(DataConfig(spec=str(spec), **options), size, seed)
+
+
+def load(spec, **options) -> ImageData:
+    return load_both(spec, **options)[0]
+
+
+def load_test(spec, **options) -> ImageSet:
+    return load_both(spec, **options)[1].open()
+
+
+def load_splits(spec, **options):
+    """Train, search and test images."""
+    data, test = load_both(spec, **options)
+    return data.train, data.search, test.open()
 
 
 def error_of(spec, **options):
@@ -65,8 +81,9 @@ def error_of(spec, **options):
 
 
 def contents(images: ImageSet):
-    return {image.numpy().tobytes() for image in images.images}
+    return {image.tobytes() for image in images.images}
 
 
-def all_contents(data: ImageData):
-    return contents(data.train), contents(data.search), contents(data.open_test())
+def all_contents(spec, **options):
+    """Those of train, search and test."""
+    return tuple(map(contents, load_splits(spec, **options)))

@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import nas
 from nas.base.progress import Reporter
 from nas.cli.app import main
-from nas.data.images import ImageData, ImageSet, load_images
+from nas.data.images import ImageData, ImageSet
+from nas.data.loader import load_images
 from nas.jobs.session import Session, start
 from nas.model.supernet import Supernet
 from nas.settings.config import DataConfig, TrainConfig, resolve_config
@@ -53,7 +55,7 @@ def tiny_space() -> SearchSpace:
 
 @cache
 def digits() -> ImageData:
-    return load_images(DataConfig(), 8, 0)
+    return load_images(DataConfig(), 8, 0)[0]
 
 
 @cache
@@ -70,26 +72,20 @@ def greys() -> ImageData:
     labels = torch.arange(128) % 4
     noise = torch.randint(-20, 21, (128, 3, 8, 8), generator=generator)
     images = (40 + 60 * labels.view(-1, 1, 1, 1) + noise).clamp(0, 255).to(torch.uint8)
-    return image_data(images, labels)
+    return image_data(images.numpy(), labels.numpy())
 
 
-def image_data(images: torch.Tensor, labels: torch.Tensor, search: ImageSet | None = None) -> ImageData:
+def image_data(images: np.ndarray, labels: np.ndarray, search: ImageSet | None = None) -> ImageData:
     """Images to train on, normalised as the digits are; without others, they are also the search split."""
     whole = digits()
-    train = ImageSet(images, labels, whole.mean, whole.std)
-    return ImageData(
-        train=train,
-        search=search or train,
-        class_names=whole.class_names,
-        flip_safe=False,
-        hashes={**whole.hashes, "train": train.digest},
-        summary=whole.summary(),
-        test=None,
-    )
+    train = ImageSet(images, labels, whole.info)
+    info = replace(whole.info, hashes={**whole.info.hashes, "train": train.digest})
+    train = replace(train, info=info)
+    return ImageData(train=train, search=search or train, summary=whole.summary)
 
 
 def trainer(
-    directory: Path, *, seed: int = 0, data: ImageData | None = None, **recipe: Any
+    directory: Path, *, seed: int = 0, split: ImageSet | None = None, **recipe: Any
 ) -> SupernetTrainer:
     """Eight steps of 32 images, and a checkpoint after each."""
     changes: dict[str, Any] = {
@@ -102,7 +98,7 @@ def trainer(
     }
     return SupernetTrainer(
         Supernet(tiny_space(), seed=seed),
-        data or few_digits(),
+        split or few_digits().train,
         TrainConfig(**{**changes, **recipe}),
         seed=seed,
         device=torch.device("cpu"),

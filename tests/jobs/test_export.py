@@ -29,7 +29,7 @@ def test_exported_model_is_the_one_of_the_table(finished, tmp_path):
 
     images = reopen(finished.folder, Reporter(quiet=True)).data.search
     with torch.inference_mode():
-        right = model(images.normalized(slice(None))).argmax(dim=1) == images.labels
+        right = model(images.normalized(slice(None))).argmax(dim=1).numpy() == images.labels
     assert 100 * float(right.sum()) / len(right) == pytest.approx(point.measurement.values["top1"], abs=1e-9)
 
 

@@ -21,7 +21,7 @@ from nas.base.progress import Reporter
 from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.jobs.alone import copy_slice, space_of_one
 from nas.jobs.retrain import baseline_of, network_row
-from nas.jobs.session import reopen
+from nas.jobs.session import reopen, reopen_with_test
 from nas.jobs.stages import trained_supernet
 from nas.model.supernet import Supernet
 from nas.report.job_tables import retrain_table
@@ -82,14 +82,15 @@ def test_the_accuracy_is_that_of_the_architecture_trained_alone_from_there_by_th
 ):
     done = command("retrain", copy, *CHEAP, f"--from={origin}", "--set=train.lr=0.02")
     found = json.loads(done.stdout)
-    session, point = reopen(copy, Reporter(quiet=True)), knee(copy)
+    session, test = reopen_with_test(copy, Reporter(quiet=True))
+    point = knee(copy)
     seed = session.config.seed + 1
     alone = Supernet(space_of_one(session.space, point.architecture), seed=seed)
     if origin == "inherited":
         copy_slice(trained_supernet(session), alone)
     trainer = SupernetTrainer(
         alone,
-        session.data,
+        session.data.train,
         session.config.train.model_copy(update={"epochs": 1, "lr": 0.02}),
         seed=seed,
         device=CPU,
@@ -100,17 +101,18 @@ def test_the_accuracy_is_that_of_the_architecture_trained_alone_from_there_by_th
     assert found["from"] == origin
     assert found["settings"]["train"]["lr"] == 0.02
     assert found["picked"]["top1_by_seed"][1] == top1(subnet, session.data.search)
-    assert found["picked"]["test_top1_by_seed"][1] == top1(subnet, session.data.open_test())
+    assert found["picked"]["test_top1_by_seed"][1] == top1(subnet, test.open())
     assert found["recipe"] != home[1]["recipe"]
 
 
 def test_inherited_values_are_those_of_the_table_and_of_the_supernet_on_the_test_split(home):
     folder, found = home
-    session, point = reopen(folder, Reporter(quiet=True)), knee(folder)
+    session, test = reopen_with_test(folder, Reporter(quiet=True))
+    point = knee(folder)
     assert found["picked"]["digest"] == point.digest
     assert found["picked"]["inherited_top1"] == point.measurement.values["top1"]
     subnet = trained_supernet(session).extract(point.architecture)
-    assert found["picked"]["inherited_test_top1"] == top1(subnet, session.data.open_test())
+    assert found["picked"]["inherited_test_top1"] == top1(subnet, test.open())
     assert (found["search_images"], found["test_images"]) == (287, 359)
     assert found["splits"] == RunDirectory.open(folder).manifest["splits"]
 

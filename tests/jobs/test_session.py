@@ -42,7 +42,7 @@ def test_a_new_run_holds_space_configuration_and_what_identifies_it(space_file, 
     assert session.run.config()["train"]["epochs"] == 3
     manifest = session.run.manifest
     assert manifest["space_digest"] == session.space.digest
-    assert manifest["splits"] == session.data.hashes
+    assert manifest["splits"] == session.data.info.hashes
     assert manifest["class_names"] == list("0123456789")
     assert manifest["precision"] == session.precision == "fp32"
     assert manifest["versions"]["torch"]
@@ -150,7 +150,7 @@ def test_a_reopened_run_is_what_was_started(space_file, tmp_path):
     again = reopen(tmp_path / "r", Reporter(quiet=True))
     for field in ("space", "config", "device", "precision"):
         assert getattr(again, field) == getattr(started, field)
-    assert again.data.hashes == started.data.hashes
+    assert again.data.info.hashes == started.data.info.hashes
 
 
 def test_a_run_moved_elsewhere_reopens(space_file, tmp_path):

@@ -13,7 +13,7 @@ from small_spaces import randomise
 from small_spaces import space as space_of_every_operator
 
 from nas.arch.architecture import Architecture
-from nas.base.errors import DataError, TrainingError
+from nas.base.errors import TrainingError
 from nas.base.progress import Reporter
 from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.jobs.alone import (
@@ -46,7 +46,6 @@ def _single_threaded():
 
 
 def setup(folder, **changes):
-    data = digits()
     fields = {
         "space": tiny_space(),
         "config": CONFIG,
@@ -55,11 +54,7 @@ def setup(folder, **changes):
         "folder": folder,
         "device": "cpu",
         "precision": "fp32",
-        "class_names": data.class_names,
-        "flip_safe": data.flip_safe,
-        "hashes": data.hashes,
-        "mean": data.mean,
-        "std": data.std,
+        "info": digits().info,
     }
     return StandAloneSetup(**(fields | changes))
 
@@ -71,7 +66,7 @@ def architecture():
 def trainer(folder, space, seed=3, recipe=RECIPE):
     return SupernetTrainer(
         Supernet(space, seed=seed),
-        digits(),
+        digits().train,
         recipe,
         seed=seed,
         device=CPU,
@@ -169,8 +164,6 @@ def test_workers_get_train_and_search_images_and_no_test_image(tmp_path):
     assert sorted(arrays) == ["search/images", "search/labels", "train/images", "train/labels"]
     evaluator = build_stand_alone(setup(tmp_path), arrays)
     assert evaluator.session.data.train.digest == digits().train.digest
-    with pytest.raises(DataError, match="no test split"):
-        evaluator.session.data.open_test()
 
 
 def test_a_recipe_has_a_name_of_its_own_that_what_cannot_matter_leaves_alone():

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from small_runs import few_digits, image_data
@@ -13,20 +14,24 @@ def pictures(size=24):
     """Images that no flip or crop maps onto themselves."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (16, 3, size, size), dtype=torch.uint8, generator=generator)
-    return image_data(images, torch.arange(16) % 10)
+    return image_data(images.numpy(), np.arange(16) % 10)
+
+
+def tensors(data):
+    return [torch.from_numpy(array.copy()) for array in (data.train.images, data.train.labels)]
 
 
 def augmented(data, seed=0, **recipe):
     size = data.train.images.shape[-1]
-    augment = Augmentation(data, TrainConfig(**recipe), size, CPU)
+    augment = Augmentation(data.info, TrainConfig(**recipe), size, CPU)
     seed_everything(seed, 0)
-    return augment(data.train.images, data.train.labels)
+    return augment(*tensors(data))
 
 
 def test_without_augmentation_images_are_normalised_as_for_evaluation():
     images, labels = augmented(few_digits())
     torch.testing.assert_close(images, few_digits().train.normalized(slice(None)))
-    assert torch.equal(labels, few_digits().train.labels)
+    assert labels.tolist() == few_digits().train.labels.tolist()
 
 
 def test_a_flip_is_the_mirror_image():
@@ -65,8 +70,9 @@ def test_augmentation_is_a_function_of_the_seed(recipe):
     assert not torch.equal(one, other)
 
 
-def test_the_stored_images_stay_as_they_are():
+def test_the_images_stay_as_they_are():
     data = pictures()
-    before = data.train.images.clone()
-    augmented(data, hflip=0.5, crop_scale=(0.5, 1.0), mixup=1.0, auto_augment="rand-m5-n1")
-    assert torch.equal(data.train.images, before)
+    images, labels = tensors(data)
+    recipe = TrainConfig(hflip=0.5, crop_scale=(0.5, 1.0), mixup=1.0, auto_augment="rand-m5-n1")
+    Augmentation(data.info, recipe, 24, CPU)(images, labels)
+    assert np.array_equal(images, data.train.images)

@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional
 
 from nas.base.errors import ConfigError
+from nas.data.info import DataInfo
 from nas.training.distill import Teacher, soft_cross_entropy
 
 
@@ -22,6 +23,11 @@ def test_soft_targets_have_the_gradient_of_the_divergence_and_none_goes_into_the
     torch.testing.assert_close(found, student.grad)
 
 
+def info(classes=10, mean=(0.5,) * 3, std=(0.5,) * 3):
+    names = tuple(map(str, range(classes)))
+    return DataInfo(class_names=names, mean=mean, std=std, flip_safe=True, hashes={})
+
+
 @pytest.fixture
 def saved_teacher(tmp_path):
     from timm.models import save_for_hf
@@ -35,7 +41,7 @@ def saved_teacher(tmp_path):
 def test_a_teacher_sees_the_images_as_it_was_trained_on_them(saved_teacher):
     model, spec = saved_teacher
     mean, std = (0.2, 0.3, 0.4), (0.5, 0.6, 0.7)
-    teacher = Teacher(spec, 10, mean, std)
+    teacher = Teacher(spec, info(mean=mean, std=std))
     size = teacher.size[0]
     pixels = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
@@ -59,10 +65,10 @@ def test_a_teacher_sees_the_images_as_it_was_trained_on_them(saved_teacher):
 )
 def test_a_teacher_that_cannot_be_had_is_one_clear_error(spec, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        Teacher(spec, 10, (0.5,) * 3, (0.5,) * 3)
+        Teacher(spec, info())
     assert caught.value.hint
 
 
 def test_a_teacher_of_other_classes_is_refused(saved_teacher):
     with pytest.raises(ConfigError, match="has 10 classes, the data has 7"):
-        Teacher(saved_teacher[1], 7, (0.5,) * 3, (0.5,) * 3)
+        Teacher(saved_teacher[1], info(classes=7))

@@ -39,7 +39,7 @@ def setup(directory: Path, **recipe) -> TrainerSetup:
 
 def trained(made: TrainerSetup, world: World) -> dict[str, torch.Tensor]:
     """Weights after training, with the losses and the gradients of one more step, by name."""
-    trainer = made.trainer(few_digits(), CPU, world=world)
+    trainer = made.trainer(few_digits().train, CPU, world=world)
     found = dict(trainer.run().state_dict())
     architectures = drawn(made.space, made.config.train, seed=0, step=0, progress=0.5)
     losses = trainer.step.run(*trainer._batch(0), architectures, 0.5)
@@ -93,7 +93,7 @@ def test_processes_stay_equal_to_the_last_bit(name, pair):
 @pytest.mark.slow
 def test_what_several_processes_wrote_one_can_resume(pair):
     found, folder = pair
-    alone = setup(folder / "default").trainer(few_digits(), CPU)
+    alone = setup(folder / "default").trainer(few_digits().train, CPU)
     assert alone.resume() == alone.steps
     weights = alone.trained().state_dict()
     assert all(torch.equal(weights[name], found["default"][0][name]) for name in weights)
@@ -108,19 +108,12 @@ def test_processes_that_find_different_checkpoints_do_not_train(tmp_path):
     assert distributed._disagreement([7, damaged], tmp_path) is damaged
 
 
-def test_the_search_split_stays_behind():
-    images = few_digits()
-    arrays = {"images": images.train.images.numpy(), "labels": images.train.labels.numpy()}
-    copy = distributed._train_data(arrays, distributed._description(images))
-    assert torch.equal(copy.train.images, images.train.images)
-    assert (copy.mean, copy.std, copy.hashes) == (images.mean, images.std, images.hashes)
-    assert len(copy.search) == 0
-
-
 def test_a_supernet_that_is_trained_needs_no_processes(tmp_path):
     made = setup(tmp_path)
-    straight = made.trainer(few_digits(), CPU).run().state_dict()
-    again = train_distributed(made.trainer(few_digits(), CPU), made, 2, "nowhere:1", pytest.fail).state_dict()
+    straight = made.trainer(few_digits().train, CPU).run().state_dict()
+    again = train_distributed(
+        made.trainer(few_digits().train, CPU), made, 2, "nowhere:1", pytest.fail
+    ).state_dict()
     assert all(torch.equal(again[name], straight[name]) for name in straight)
 
 
@@ -156,10 +149,10 @@ def test_training_through_ray_survives_a_killed_process_and_ends_with_the_weight
             max(training_processes(), key=lambda process: process.pid).kill()
             killed.append(progress.step)
 
-    found = train_distributed(made.trainer(few_digits(), CPU), made, 2, None, kill_one).state_dict()
+    found = train_distributed(made.trainer(few_digits().train, CPU), made, 2, None, kill_one).state_dict()
     assert killed
     assert steps[-1] == 60
-    assert_close(found, setup(tmp_path / "one", **long).trainer(few_digits(), CPU).run().state_dict())
+    assert_close(found, setup(tmp_path / "one", **long).trainer(few_digits().train, CPU).run().state_dict())
     left = {path.name for path in (tmp_path / "ray").iterdir() if not path.name.startswith("step-")}
     assert left == {"log.csv"}
     assert training_processes() == []
@@ -169,5 +162,5 @@ def test_training_through_ray_survives_a_killed_process_and_ends_with_the_weight
 def test_an_error_in_the_processes_is_the_users_one_message(tmp_path):
     made = setup(tmp_path, lr=1e30)
     with pytest.raises(TrainingError, match="not finite") as caught:
-        train_distributed(made.trainer(few_digits(), CPU), made, 2, None, lambda _: None)
+        train_distributed(made.trainer(few_digits().train, CPU), made, 2, None, lambda _: None)
     assert "train.lr (now 1e+30)" in caught.value.hint

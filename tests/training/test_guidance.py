@@ -53,7 +53,7 @@ def aided(directory, **recipe):
             supernet.get_parameter(f"blocks.{layer}.attn.qkv.weight").mul_(20)
     return SupernetTrainer(
         supernet,
-        few_digits(),
+        few_digits().train,
         TrainConfig(**changes),
         seed=0,
         device=torch.device("cpu"),
@@ -99,7 +99,7 @@ def test_a_space_of_one_architecture_is_trained_once_a_step(tmp_path, rule):
     with one_thread():
         trainer = SupernetTrainer(
             Supernet(one),
-            few_digits(),
+            few_digits().train,
             TrainConfig(rule=rule, epochs=1, batch_size=64),
             seed=0,
             device=torch.device("cpu"),

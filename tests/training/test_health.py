@@ -31,7 +31,7 @@ class SometimesNaN:
 def taught(directory, teacher, minutes=1e-9):
     return SupernetTrainer(
         Supernet(tiny_space()),
-        few_digits(),
+        few_digits().train,
         TrainConfig(epochs=2, batch_size=32, warmup_epochs=0, checkpoint_minutes=minutes),
         seed=0,
         device=torch.device("cpu"),

@@ -26,7 +26,7 @@ def architectures(space, count=2):
 
 def batch(count=24):
     data = few_digits().train
-    return data.normalized(slice(0, count)), data.labels[:count]
+    return data.normalized(slice(0, count)), torch.from_numpy(data.labels[:count].copy())
 
 
 def gradients(supernet):

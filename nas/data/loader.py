@@ -1,0 +1,173 @@
+"""From a data spec to the images of a run: listed, checked, split by content, decoded once."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from nas.base import DataError
+from nas.data.images import ImageData, ImageSet, TestSplit
+from nas.data.info import DataInfo, Triple
+from nas.data.samples import Source, data_error, listed, problems_error
+from nas.data.sources import open_source
+from nas.data.splits import Decoded, Entry, Listing, carve, decode, list_samples, ordered, split_hash
+from nas.data.summary import balance_line, pixels_line, source_line, splits_line
+from nas.settings import DataConfig
+
+_CHUNK = 1024
+
+
+def load_images(config: DataConfig, image_size: int, seed: int) -> tuple[ImageData, TestSplit | None]:
+    """Read, check, split and decode the images that `config.spec` names. The test split is not decoded.
+
+    Splits go by a seeded hash of each stored image, class by class: neither file names nor their order
+    matter, and copies of one image share a split. The test split is the source's own, else `test_fraction` of
+    the images; the search split is `search_fraction` of the rest. Training images that are also in the
+    source's own test split are left out. Every class gets at least one image in train and in search.
+
+    Args:
+        config: Which images, how they are split, and whether unreadable ones are left out.
+        image_size: Side of the decoded images, pixels; the shorter side is resized to it, the centre kept.
+        seed: Of the splits and of the order within them.
+
+    Returns:
+        What a search may see; and what opens the test split, None where there is none. Drop the second unless a
+        final number is made from it.
+
+    Raises:
+        DataError: Everything that is wrong with the images, at once.
+    """
+    try:
+        return _load(config, open_source(config.spec), image_size, seed)
+    except OSError as error:
+        raise DataError(f"{config.spec}: cannot be read: {error}") from error
+
+
+def _load(
+    config: DataConfig, source: Source, image_size: int, seed: int
+) -> tuple[ImageData, TestSplit | None]:
+    names = source.class_names
+    listing = list_samples(source.train(), len(names))
+    own_test = list_samples(source.test(), len(names)) if source.test else Listing()
+    unreadable = listing.unreadable + own_test.unreadable
+    test_fingerprints = {entry.fingerprint for entry in own_test.entries}
+    entries = [entry for entry in listing.entries if entry.fingerprint not in test_fingerprints]
+    num_leaked = len(listing.entries) - len(entries)
+
+    test_fraction = 0.0 if source.test else config.test_fraction
+    train, search, test, too_small = carve(
+        entries, test_fraction=test_fraction, search_fraction=config.search_fraction, seed=seed
+    )
+    test = ordered(own_test.entries, seed) if source.test else test
+
+    problems = _label_problems(listing.bad_labels + own_test.bad_labels, len(names))
+    if config.search_fraction == 0:
+        problems.append("data.search_fraction must be above 0: the search split ranks the candidates")
+    problems += _class_problems(entries, too_small, names, num_leaked)
+    if problems:
+        raise problems_error(config.spec, problems, [] if config.skip_bad_images else unreadable)
+
+    _check_memory(config.spec, len(train) + len(search), image_size)
+    parts, damaged = decode(source.train(), [train, search], image_size)
+    unreadable += damaged
+    if unreadable and not config.skip_bad_images:
+        raise problems_error(config.spec, [], unreadable)
+    _check_classes(config.spec, parts, names)
+
+    mean, std = _moments(parts[0].images)
+    used = {"train": parts[0].entries, "search": parts[1].entries, "test": test}
+    info = DataInfo(
+        class_names=names,
+        mean=mean,
+        std=std,
+        flip_safe=not (source.named_classes and _are_digits(names)),
+        hashes={title: split_hash(split) for title, split in used.items()},
+    )
+    summary = (
+        source_line(source, listing, own_test),
+        splits_line(
+            used, "the data's own" if source.test else f"carved, seed {seed}", len(unreadable), num_leaked
+        ),
+        balance_line(used, len(names)),
+        pixels_line(listing.modes + own_test.modes, image_size, mean, std),
+    )
+    train_set, search_set = (ImageSet(part.images, part.labels, info) for part in parts)
+    data = ImageData(train=train_set, search=search_set, summary=summary)
+    if not test:
+        return data, None
+    return data, TestSplit(source=source, entries=test, config=config, image_size=image_size, info=info)
+
+
+# --- checks ---
+
+
+def _label_problems(bad_labels: Sequence[str], num_classes: int) -> list[str]:
+    if not bad_labels:
+        return []
+    return [f"labels must be 0 to {num_classes - 1}; {len(bad_labels):,} are not: {listed(bad_labels)}"]
+
+
+def _class_problems(
+    entries: Sequence[Entry], too_small: Sequence[int], names: Sequence[str], num_leaked: int
+) -> list[str]:
+    problems = []
+    if len(names) < 2:
+        problems.append(f"at least 2 classes are needed, found {len(names)}")
+    absent = set(range(len(names))) - {entry.label for entry in entries}
+    if absent:
+        also = f" ({num_leaked:,} are also in test and do not count)" if num_leaked else ""
+        problems.append(f"classes without a readable training image: {_named(absent, names)}{also}")
+    if too_small:
+        problems.append(
+            f"classes with too few different images to be in every split: {_named(too_small, names)}"
+        )
+    return problems
+
+
+def _check_classes(spec: str, parts: Sequence[Decoded], names: Sequence[str]) -> None:
+    problems = []
+    for title, part in zip(("train", "search"), parts, strict=True):
+        absent = set(range(len(names))) - set(part.labels.tolist())
+        if absent:
+            problems.append(f"classes without a readable image in the {title} split: {_named(absent, names)}")
+    if problems:
+        raise data_error(spec, problems, hint="add images of these classes, or take the classes out")
+
+
+def _check_memory(spec: str, num_images: int, image_size: int) -> None:
+    needed, free = num_images * 3 * image_size**2, psutil.virtual_memory().available
+    if needed > free:
+        raise DataError(
+            f"{spec}: {num_images:,} images of {image_size}x{image_size} need {needed / 2**30:.1f} GiB "
+            f"decoded, {free / 2**30:.1f} GiB of memory are free",
+            hint="use fewer images, or a search space with a smaller image_size",
+        )
+
+
+def _named(labels: Iterable[int], names: Sequence[str]) -> str:
+    return listed([names[label] for label in sorted(labels)])
+
+
+def _are_digits(names: Sequence[str]) -> bool:
+    """Whether the classes are the ten digits, as in `7` or torchvision's `7 - seven`."""
+    return {re.split(r"\W", name)[0] for name in names} == {str(digit) for digit in range(10)}
+
+
+def _moments(images: NDArray[np.uint8]) -> tuple[Triple, Triple]:
+    """Mean and deviation per channel of pixels scaled to 0..1, from exact sums; deviation 1 where it is 0."""
+    total, squares = np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
+    for start in range(0, len(images), _CHUNK):
+        chunk = images[start : start + _CHUNK]
+        total += chunk.sum(axis=(0, 2, 3), dtype=np.int64)
+        squares += np.square(chunk, dtype=np.int32).sum(axis=(0, 2, 3), dtype=np.int64)
+    number = images.size // 3
+    means = [value / number / 255 for value in total.tolist()]
+    variances = [
+        (number * square - value * value) / (number * number)
+        for value, square in zip(total.tolist(), squares.tolist(), strict=True)
+    ]
+    stds = [math.sqrt(variance) / 255 or 1.0 for variance in variances]
+    return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])

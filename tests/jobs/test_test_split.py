@@ -1,0 +1,160 @@
+"""Law 7: nothing that trains, searches or ranks reads the test split, because none of it is given what opens it."""
+
+import functools
+import types
+from dataclasses import replace
+
+import pytest
+from image_files import write_folder
+from small_runs import ROOT, TINY, begin, command, one_thread, run_arguments
+
+from nas.base.errors import DataError
+from nas.base.progress import Reporter
+from nas.data import images, loader
+from nas.data.samples import Source
+from nas.data.sources import open_source
+from nas.data.splits import Entry
+from nas.evaluation.evaluator import build_evaluator, evaluator_arrays
+from nas.jobs import stages
+from nas.jobs.alone import build_stand_alone, image_arrays
+from nas.jobs.alone_records import stand_alone_setup
+from nas.jobs.session import Budget, reopen, reopen_with_test, start
+from nas.model.supernet import Supernet
+from nas.settings.config import resolve_config
+
+KEYS = {"nas/data/images.py", "nas/data/loader.py", "nas/data/__init__.py"}
+"""Where the test split is made."""
+HOLDERS = {"nas/jobs/session.py", "nas/jobs/export.py", "nas/jobs/retrain.py"}
+"""Who passes it on, and who opens it."""
+
+
+@pytest.fixture(autouse=True)
+def _single_threaded():
+    with one_thread():
+        yield
+
+
+@pytest.fixture
+def unreadable(tmp_path):
+    """A folder of images whose test images have a header and nothing after it: who decodes one is told so."""
+    root = tmp_path / "images"
+    write_folder(root / "train", per_class=30)
+    write_folder(root / "test", per_class=4, seed=1)
+    for path in (root / "test").rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:-30])
+    return root
+
+
+def reachable(*roots):
+    """All objects that can be got at from these: attributes, elements, and what functions close over."""
+    waiting, seen = list(roots), {}
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen or isinstance(found, type | types.ModuleType):
+            continue
+        seen[id(found)] = found
+        if isinstance(found, dict):
+            waiting += [*found, *found.values()]
+        elif isinstance(found, list | tuple | set | frozenset):
+            waiting += found
+        elif isinstance(found, functools.partial):
+            waiting += [found.func, *found.args, *found.keywords.values()]
+        elif isinstance(found, types.MethodType):
+            waiting += [found.__self__, found.__func__]
+        elif isinstance(found, types.FunctionType):
+            waiting += [cell.cell_contents for cell in found.__closure__ or ()]
+            waiting += [*(found.__defaults__ or ()), *(found.__kwdefaults__ or {}).values()]
+        else:
+            waiting += vars(found).values() if hasattr(found, "__dict__") else []
+            slots = [name for kind in type(found).__mro__ for name in getattr(kind, "__slots__", ())]
+            waiting += [getattr(found, name) for name in slots if hasattr(found, name)]
+    return seen.values()
+
+
+def keys_among(objects):
+    return [found for found in objects if isinstance(found, images.TestSplit | Source | Entry)]
+
+
+def test_what_is_reachable_is_found_wherever_it_hides(tmp_path):
+    _, key = reopen_with_test(begin(tmp_path).run.path, Reporter(quiet=True))
+    hidden = [lambda: key, functools.partial(print, key), {"a": (key,)}, key.open, Holder(key)]
+    assert all(key in keys_among(reachable(each)) for each in hidden)
+    assert not keys_among(reachable([lambda: tmp_path, 1, "a"]))
+
+
+class Holder:
+    def __init__(self, key):
+        self.key = key
+
+
+def test_nothing_that_a_search_holds_leads_to_the_test_split(tmp_path):
+    session = begin(tmp_path)
+    supernet = stages.train(session)
+    setup = stages.evaluator_setup(session, {**session.run.manifest, "reference_ms": 1.0})
+    arrays = evaluator_arrays(supernet, session.data.search)
+    alone = stand_alone_setup(session, None, tmp_path / "alone")
+    held = {
+        "session": session,
+        "reopened": reopen(session.run.path, Reporter(quiet=True)),
+        "evaluator": [
+            setup,
+            arrays,
+            functools.partial(build_evaluator, setup),
+            build_evaluator(setup, arrays),
+        ],
+        "alone": [alone, image_arrays(session.data), build_stand_alone(alone, image_arrays(session.data))],
+        "trainer": stages.supernet_trainer(session),
+    }
+    for name, objects in held.items():
+        assert keys_among(reachable(objects)) == [], name
+
+
+def test_only_export_and_retrain_are_given_what_opens_the_test_split():
+    def naming(*words):
+        texts = {path: path.read_text() for path in (ROOT / "nas").rglob("*.py")}
+        return {str(path.relative_to(ROOT)) for path, text in texts.items() if any(w in text for w in words)}
+
+    assert naming("TestSplit", "reopen_with_test") == KEYS | HOLDERS
+
+
+def test_a_search_ends_where_who_asks_for_test_images_is_an_error(tmp_path, unreadable, monkeypatch):
+    """The reader of the test part may be listed once, when the splits are made; then it raises."""
+
+    def opened(spec):
+        source, listings = open_source(spec), []
+
+        def once():
+            listings.append(1)
+            assert len(listings) == 1, "a search asked for the test images"
+            return source.test()
+
+        return replace(source, test=once)
+
+    monkeypatch.setattr(loader, "open_source", opened)
+    space_file = tmp_path / "tiny.yaml"
+    space_file.write_text(TINY)
+    settings = ("device=cpu", "train.epochs=1", "train.warmup_epochs=0", "evaluate.final_rounds=3")
+    config = resolve_config(
+        settings=[*settings, f"data.spec=folder:{unreadable}", "search.objectives=[top1, macs]"]
+    )
+    session = start(space_file, (), config, tmp_path / "r", Reporter(quiet=True))
+    assert stages.run(session, Budget(trials=6)).points
+    assert build_evaluator(
+        stages.evaluator_setup(session, session.run.manifest),
+        evaluator_arrays(Supernet(session.space), session.data.search),
+    ).evaluate(session.space.smallest())
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_no_process_of_a_search_decodes_a_test_image(tmp_path, unreadable):
+    """Workers, supernet trials and their processes, stand-alone trainings: all ends well."""
+    data, one, several = f"--data=folder:{unreadable}", tmp_path / "one", tmp_path / "several"
+    assert command(*run_arguments(one, "--trials=6", data, workers=2)).code == 0
+    assert command(*run_arguments(several, "--trials=6", data, "--supernet-trials=2", workers=2)).code == 0
+    assert command("trust", one, "--architectures=5", "--seeds=1", "--epochs=1", "--workers=0").code == 0
+    exported = command("export", one, "--pick=top1", "--to", tmp_path / "bundle")
+    assert exported.code == 2
+    assert "12 unreadable images" in exported.stderr
+    with pytest.raises(DataError, match="12 unreadable images"):
+        reopen_with_test(one, Reporter(quiet=True))[1].open()
