@@ -1,17 +1,57 @@
-"""`retrain`: an architecture of the front trained alone, and tested."""
+"""`retrain` and `trust`: architectures trained alone, and tested."""
 
-import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from nas.cli.context import reporter
-from nas.cli.options import FormatOption, RunArgument, TeacherOption, WorkersOption
-from nas.cli.output import flat_csv, print_result
+from nas.cli.options import (
+    AloneEpochsOption,
+    AloneSeedsOption,
+    FormatOption,
+    PickOption,
+    RunArgument,
+    TeacherOption,
+    WorkersOption,
+    worker_count,
+)
+from nas.cli.output import print_result
 
-retraining = typer.Typer()
+alone = typer.Typer()
+
+
+@alone.command()
+def trust(
+    run: RunArgument,
+    architectures: Annotated[
+        int, typer.Option(help="Architectures to train alone, at least 4; more go on with these.")
+    ] = 24,
+    seeds: AloneSeedsOption = 2,
+    epochs: AloneEpochsOption = None,
+    workers: WorkersOption = None,
+    format_: FormatOption = None,
+) -> None:
+    """Does the supernet rank right? Rank correlation of inherited and stand-alone accuracy, with intervals.
+
+    Trains architectures alone, which takes long; every finished training is kept, and the same command goes on.
+    """
+    from nas.report import trust_table
+    from nas.runs import check_counts
+
+    check_counts(architectures, seeds)
+    from nas.jobs import trust
+
+    found = trust(
+        run,
+        reporter(),
+        architectures=architectures,
+        seeds=seeds,
+        epochs=epochs,
+        workers=worker_count(workers),
+    )
+    print_result(format_, found, trust_table, found["architectures"])
 
 
 class Origin(StrEnum):
@@ -21,17 +61,15 @@ class Origin(StrEnum):
     INHERITED = "inherited"
 
 
-@retraining.command()
+@alone.command()
 def retrain(
     run: RunArgument,
-    pick: Annotated[str, typer.Option(help="knee | top1 | fastest | cheapest | digest | architecture file.")],
+    pick: PickOption,
     start: Annotated[
         Origin, typer.Option("--from", help="Start at random weights, or at those of the trained supernet.")
     ] = Origin.SCRATCH,
-    seeds: Annotated[int, typer.Option(help="Trainings of each; two or more show what noise does.")] = 1,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of each training; default: as many as the supernet had.")
-    ] = None,
+    seeds: AloneSeedsOption = 1,
+    epochs: AloneEpochsOption = None,
     baseline: Annotated[
         bool, typer.Option(help="Train the plain ViT of the space, too, the same way.")
     ] = True,
@@ -55,7 +93,7 @@ def retrain(
     check_retraining(seeds, settings or ())
     from nas.jobs import Request, retrain
 
-    found: dict[str, Any] = retrain(
+    found = retrain(
         run,
         Request(
             pick=pick,
@@ -67,44 +105,7 @@ def retrain(
             with_baseline=baseline,
         ),
         reporter(),
-        workers=len(os.sched_getaffinity(0)) if workers is None else workers,
+        workers=worker_count(workers),
         directory=to,
     )
-    print_result(format_, found, lambda: retrain_table(found), lambda: flat_csv(training_rows(found)))
-
-
-trusting = typer.Typer()
-
-
-@trusting.command()
-def trust(
-    run: RunArgument,
-    architectures: Annotated[
-        int, typer.Option(help="Architectures to train alone, at least 4; more go on with these.")
-    ] = 24,
-    seeds: Annotated[int, typer.Option(help="Trainings of each; two or more show what noise does.")] = 2,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of each training; default: as many as the supernet had.")
-    ] = None,
-    workers: WorkersOption = None,
-    format_: FormatOption = None,
-) -> None:
-    """Does the supernet rank right? Rank correlation of inherited and stand-alone accuracy, with intervals.
-
-    Trains architectures alone, which takes long; every finished training is kept, and the same command goes on.
-    """
-    from nas.report import trust_table
-    from nas.runs import check_counts
-
-    check_counts(architectures, seeds)
-    from nas.jobs import trust
-
-    found: dict[str, Any] = trust(
-        run,
-        reporter(),
-        architectures=architectures,
-        seeds=seeds,
-        epochs=epochs,
-        workers=len(os.sched_getaffinity(0)) if workers is None else workers,
-    )
-    print_result(format_, found, lambda: trust_table(found), lambda: flat_csv(found["architectures"]))
+    print_result(format_, found, retrain_table, training_rows(found))

@@ -10,49 +10,30 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.base import ConfigError, NasError
-from nas.cli.alone import retraining, trusting
+from nas.base import NasError
+from nas.cli.alone import alone
 from nas.cli.context import COMMON, reporter
-from nas.cli.latency import timing
-from nas.cli.look import looking
+from nas.cli.latency import latency
+from nas.cli.look import look
 from nas.cli.options import (
+    CONFIG_KEYS,
     DEFAULT_SPACE,
-    DEFAULT_TRIALS,
-    AddressOption,
-    Budgeting,
-    ConfigOption,
-    DataOption,
-    DeviceOption,
-    DryRunOption,
-    EpochsOption,
-    Format,
     FormatOption,
-    InitOption,
-    MinutesOption,
-    PrecisionOption,
-    Recipe,
+    PickOption,
     RunArgument,
-    RunOption,
-    SamplerOption,
-    SeedOption,
-    SetOption,
-    SkipOption,
+    RunOptions,
     SpaceArgument,
-    StorageOption,
-    SupernetTrialsOption,
-    TargetOption,
-    TeacherOption,
-    TensorBoardOption,
-    TrainWorkersOption,
-    TrialsOption,
-    WorkersOption,
-    recipe_of,
+    TrainOptions,
+    takes,
 )
-from nas.cli.output import flat_csv, print_result, show_front
+from nas.cli.output import print_result, show_front
+
+if TYPE_CHECKING:
+    from nas.jobs import Session
 
 INTERRUPTED = 130
 
@@ -67,10 +48,9 @@ app = typer.Typer(
     epilog="stdout is data, stderr is for people. "
     "Exit: 0 done, 1 the answer is bad, 2 misuse, 130 interrupted.",
 )
-app.add_typer(looking)
-app.add_typer(trusting)
-app.add_typer(retraining)
-app.add_typer(timing, name="latency")
+app.add_typer(look)
+app.add_typer(alone)
+app.add_typer(latency, name="latency")
 EVERYWHERE = ("-q", "--quiet", "-v", "--verbose", "--debug", "--version")
 
 
@@ -93,108 +73,56 @@ def _options(
         print(nas.__version__)  # noqa: T201
         raise typer.Exit
     if context.invoked_subcommand is None:
-        _run(DEFAULT_SPACE, None, Budgeting(), Recipe(), None, is_dry=False)
+        run()
 
 
 @app.command()
-def run(
-    space: SpaceArgument = DEFAULT_SPACE,
-    data: DataOption = None,
-    run: RunOption = None,
-    epochs: EpochsOption = None,
-    trials: TrialsOption = None,
-    minutes: MinutesOption = None,
-    workers: WorkersOption = None,
-    ray_address: AddressOption = None,
-    storage: StorageOption = None,
-    supernet_trials: SupernetTrialsOption = 1,
-    sampler: SamplerOption = None,
-    init: InitOption = None,
-    teacher: TeacherOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    target: TargetOption = None,
-    settings: SetOption = None,
-    config: ConfigOption = None,
-    skip_bad_images: SkipOption = False,
-    tensorboard: TensorBoardOption = False,
-    dry_run: DryRunOption = False,
-    format_: FormatOption = None,
-) -> None:
+@takes(RunOptions)
+def run(space: SpaceArgument = DEFAULT_SPACE, *, options: RunOptions) -> None:
     """Everything: data, supernet, search, front.
 
     Without arguments: the bundled digits on search_spaces/digits.yaml, a few minutes on two cores.
     """
-    recipe = recipe_of(
-        data, epochs, sampler, init, teacher, seed, device, precision, target, settings, config, skip_bad_images
-    )  # fmt: skip
-    budgeting = Budgeting(
-        trials=trials,
-        minutes=minutes,
-        workers=workers,
-        ray_address=ray_address,
-        storage=storage,
-        supernet_trials=supernet_trials,
-    )
-    _run(space, run, budgeting, recipe, format_, is_dry=dry_run, tensorboard=tensorboard)
+    for_space, config = options.resolve()
+    if options.supernet_trials > 1:
+        from nas.runs import check_supernet_trials
+
+        check_supernet_trials(config, space, for_space, options.workers)
+    if options.dry_run:
+        _forecast(options, lambda scratch: _start(space, options, scratch))
+        return
+    from nas.jobs import check_budget, several
+
+    budget = options.budget()
+    check_budget(budget)
+    session = _with_callbacks(options, lambda: _start(space, options))
+    show_front(session.run.path, several.run(session, budget), options.format_)
+    _next_step(f"export {shlex.quote(str(session.run.path))} --pick knee --to my_vit")
 
 
 @app.command()
-def train(
-    space: SpaceArgument,
-    data: DataOption = None,
-    run: RunOption = None,
-    epochs: EpochsOption = None,
-    workers: TrainWorkersOption = None,
-    ray_address: AddressOption = None,
-    sampler: SamplerOption = None,
-    init: InitOption = None,
-    teacher: TeacherOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    target: TargetOption = None,
-    settings: SetOption = None,
-    config: ConfigOption = None,
-    skip_bad_images: SkipOption = False,
-    tensorboard: TensorBoardOption = False,
-    dry_run: DryRunOption = False,
-    format_: FormatOption = None,
-) -> None:
+@takes(TrainOptions, without=("trials", "minutes", "storage", "supernet_trials"))
+def train(space: SpaceArgument, *, options: TrainOptions) -> None:
     """Train the supernet alone; `search RUN` goes on from there. Prints nothing but a forecast."""
-    recipe = recipe_of(
-        data, epochs, sampler, init, teacher, seed, device, precision, target, settings, config, skip_bad_images
-    )  # fmt: skip
-    if dry_run:
-        _forecast(lambda scratch: _start(space, run, recipe, scratch), None, format_, workers or 0)
+    if options.dry_run:
+        _forecast(options, lambda scratch: _start(space, options, scratch), searches=False)
         return
-    _resolve(recipe)  # cheap, and before torch is imported
-    from nas.jobs import Budget, check_budget, stages
+    options.resolve()  # cheap, and before torch is imported
+    from nas.jobs import check_budget, stages
 
-    check_budget(Budget(trials=None, ray_address=ray_address))
-    callbacks = _callbacks(tensorboard)
-    session = replace(_start(space, run, recipe), callbacks=callbacks)
+    check_budget(options.budget())
+    session = _with_callbacks(options, lambda: _start(space, options))
     with session.run.lock():
-        stages.train(session, workers or 0, ray_address)
+        stages.train(session, options.workers or 0, options.ray_address)
     _next_step(f"search {shlex.quote(str(session.run.path))}")
 
 
 @app.command()
-def search(
-    run: RunArgument,
-    trials: TrialsOption = None,
-    minutes: MinutesOption = None,
-    workers: WorkersOption = None,
-    ray_address: AddressOption = None,
-    storage: StorageOption = None,
-    tensorboard: TensorBoardOption = False,
-    dry_run: DryRunOption = False,
-    format_: FormatOption = None,
-) -> None:
+@takes(RunOptions, without=(*CONFIG_KEYS, "run", "supernet_trials", "settings", "config"))
+def search(run: RunArgument, *, options: RunOptions) -> None:
     """Search a run whose supernet is trained, go on with it, or extend it."""
 
-    def reopened(_: Path | None = None) -> Any:
+    def trained() -> "Session":
         from nas.jobs import reopen, trained_supernet
 
         session = reopen(run, reporter())
@@ -202,23 +130,19 @@ def search(
             trained_supernet(session)
         return session
 
-    budgeting = Budgeting(
-        trials=trials, minutes=minutes, workers=workers, ray_address=ray_address, storage=storage
-    )
-    if dry_run:
-        _forecast(reopened, budgeting, format_)
+    if options.dry_run:
+        _forecast(options, lambda _: trained())
         return
     from nas.jobs import several
 
-    budget, callbacks = _budget(budgeting), _callbacks(tensorboard)
-    session = replace(reopened(), callbacks=callbacks)
-    show_front(session.run.path, several.run(session, budget), format_)
+    session = _with_callbacks(options, trained)
+    show_front(session.run.path, several.run(session, options.budget()), options.format_)
 
 
 @app.command()
 def export(
     run: RunArgument,
-    pick: Annotated[str, typer.Option(help="knee | top1 | fastest | cheapest | digest | architecture file.")],
+    pick: PickOption,
     to: Annotated[Path, typer.Option(help="Folder of the model bundle.")],
     formats: Annotated[
         str, typer.Option(help="Comma-separated: timm, pt2, onnx, openvino.")
@@ -229,97 +153,34 @@ def export(
     from nas.jobs import export_pick
     from nas.report import export_table
 
-    bundle = export_pick(run, pick, to, tuple(formats.split(",")), reporter())
-    values = bundle.to_dict()
-    print_result(format_, values, lambda: export_table(values), lambda: flat_csv(values["files"]))
+    values = export_pick(run, pick, to, tuple(formats.split(",")), reporter()).to_dict()
+    print_result(format_, values, export_table, values["files"])
 
 
-def _resolve(recipe: Recipe) -> tuple[tuple[str, ...], Any]:
-    from nas.settings import resolve_config, split_settings
-
-    for_space, for_config = split_settings(recipe.settings)
-    return for_space, resolve_config(recipe.config, for_config, recipe.flags)
-
-
-def _start(space: Path, path: Path | None, recipe: Recipe, scratch: Path | None = None) -> Any:
-    for_space, config = _resolve(recipe)
+def _start(space: Path, options: RunOptions, scratch: Path | None = None) -> "Session":
+    for_space, config = options.resolve()
     from nas.jobs import start  # after the cheap checks: it takes seconds to import
 
-    return start(space, for_space, config, path, reporter(), scratch=scratch)
+    return start(space, for_space, config, options.run, reporter(), scratch=scratch)
 
 
-def _callbacks(tensorboard: bool) -> Any:
+def _with_callbacks(options: RunOptions, open_session: Callable[[], "Session"]) -> "Session":
+    """A session with all that listens to its run."""
     from nas.jobs import TensorBoard
 
-    return (TensorBoard(),) if tensorboard else ()
-
-
-def _check_limits(options: Budgeting) -> None:
-    if options.trials is not None and options.minutes is not None:
-        raise ConfigError("--trials and --minutes are two limits", hint="give one of them")
-
-
-def _budget(options: Budgeting) -> Any:
-    from nas.jobs import Budget
-
-    _check_limits(options)
-    trials = options.trials if options.trials or options.minutes else DEFAULT_TRIALS
-    workers = options.workers if options.workers is not None else len(os.sched_getaffinity(0))
-    return Budget(
-        trials=trials,
-        minutes=options.minutes,
-        workers=workers,
-        train_workers=options.workers or 0,
-        ray_address=options.ray_address,
-        storage=options.storage,
-        supernet_trials=options.supernet_trials,
-    )
-
-
-def _run(
-    space: Path,
-    path: Path | None,
-    budgeting: Budgeting,
-    recipe: Recipe,
-    format_: Format | None,
-    *,
-    is_dry: bool,
-    tensorboard: bool = False,
-) -> None:
-    _check_limits(budgeting)
-    for_space, config = _resolve(recipe)  # cheap, and before torch is imported
-    if budgeting.supernet_trials > 1:
-        from nas.runs import check_supernet_trials
-
-        check_supernet_trials(config, space, for_space, budgeting.workers)
-    if is_dry:
-        _forecast(lambda scratch: _start(space, path, recipe, scratch), budgeting, format_)
-        return
-    from nas.jobs import check_budget, several
-
-    budget = _budget(budgeting)
-    check_budget(budget)
-    callbacks = _callbacks(tensorboard)
-    session = replace(_start(space, path, recipe), callbacks=callbacks)
-    found = several.run(session, budget)
-    show_front(session.run.path, found, format_)
-    if not COMMON.quiet:
-        _next_step(f"export {shlex.quote(str(session.run.path))} --pick knee --to my_vit")
+    callbacks = (TensorBoard(),) if options.tensorboard else ()  # first: it may be missing
+    return replace(open_session(), callbacks=callbacks)
 
 
 def _forecast(
-    open_session: Callable[[Path], Any],
-    budgeting: Budgeting | None,
-    format_: Format | None,
-    train_workers: int = 0,
+    options: RunOptions, open_session: Callable[[Path], "Session"], *, searches: bool = True
 ) -> None:
     """Print what a command will need.
 
     Args:
+        options: Of the command.
         open_session: Its session; a new run has to be made in the folder that it is given.
-        budgeting: Of its search; None: it only trains.
-        format_: Of the output.
-        train_workers: Processes that train together.
+        searches: Or it only trains.
     """
     started = time.perf_counter()
     from tempfile import TemporaryDirectory
@@ -327,16 +188,19 @@ def _forecast(
     from nas.jobs import check_budget_dry, forecast
     from nas.report import forecast_table
 
-    budget = _budget(budgeting) if budgeting is not None else None
+    budget = options.budget() if searches else None
     if budget is not None:
         check_budget_dry(budget)
-        train_workers = budget.train_workers
     with TemporaryDirectory(prefix="nas-dry-run-") as scratch:
         session = open_session(Path(scratch) / "new")
-        start_s = time.perf_counter() - started
-        rehearsal = Path(scratch) / "rehearsal"
-        values = forecast(session, budget, scratch=rehearsal, start_s=start_s, train_workers=train_workers)
-    print_result(format_, values, lambda: forecast_table(values), lambda: flat_csv([values]))
+        values = forecast(
+            session,
+            budget,
+            scratch=Path(scratch) / "rehearsal",
+            start_s=time.perf_counter() - started,
+            train_workers=options.workers or 0,
+        )
+    print_result(options.format_, values, forecast_table, [values])
 
 
 def _next_step(command: str) -> None:

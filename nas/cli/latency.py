@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from nas.cli.context import reporter
 from nas.cli.options import FormatOption, RunArgument, SeedOption, SetOption, SpaceArgument
-from nas.cli.output import flat_csv, print_result
+from nas.cli.output import print_result
 
 MEASURE = "measure"
 
@@ -25,7 +25,7 @@ class _MeasureByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-timing = typer.Typer(
+latency = typer.Typer(
     cls=_MeasureByDefault,
     no_args_is_help=True,
     help="How fast models are: `latency RUN`, or a folder written by `export`, measures it on this machine; "
@@ -42,7 +42,7 @@ RoundsOption = Annotated[
 TARGET_HELP = "runtime[:batch=N,threads=N,precision=fp32|bf16], such as onnxruntime-cpu:batch=1"
 
 
-@timing.command(MEASURE)
+@latency.command(MEASURE)
 def measure(
     source: Annotated[
         Path, typer.Argument(metavar="RUN|BUNDLE", help="A run's folder, or a model written by `export`.")
@@ -62,10 +62,10 @@ def measure(
     from nas.report import measured_rows, measured_tables
 
     values = measure_source(source, targets, rounds, reporter())
-    print_result(format_, values, lambda: measured_tables(values), lambda: flat_csv(measured_rows(values)))
+    print_result(format_, values, measured_tables, measured_rows(values))
 
 
-@timing.command()
+@latency.command()
 def profile(
     space: SpaceArgument,
     target: Annotated[str, typer.Option("--target", help=f"{TARGET_HELP}.")] = "torch-cpu",
@@ -90,13 +90,13 @@ def profile(
     from nas.report import profile_table
 
     values = profile_space(found, chosen, architectures, rounds, seed or 0, file, reporter())
-    print_result(format_, values, lambda: profile_table(values), lambda: flat_csv(values["predictors"]))
+    print_result(format_, values, profile_table, values["predictors"])
     if not values["usable"]:
         raise typer.Exit(1)
     reporter().line("next", f"python search.py run {shlex.quote(str(space))} --target profile:{file}")
 
 
-@timing.command()
+@latency.command()
 def pack(
     run: RunArgument,
     to: Annotated[
@@ -111,13 +111,11 @@ def pack(
     from nas.latency import pack_run
 
     values = pack_run(run, to, batch, reporter())
-    print_result(
-        format_, values, lambda: f"{to}: {len(values['models'])} models", lambda: flat_csv(values["models"])
-    )
+    print_result(format_, values, lambda _: f"{to}: {len(values['models'])} models", values["models"])
     reporter().line("next", f"copy {to} to the device, run `python measure.py` there, copy results.json back")
 
 
-@timing.command()
+@latency.command()
 def read(
     packed: Annotated[
         Path, typer.Argument(metavar="DIR", help="The folder of `latency pack`, with results.json.")
@@ -130,4 +128,4 @@ def read(
     from nas.report import results_table
 
     values = read_results(packed, run)
-    print_result(format_, values, lambda: results_table(values), lambda: flat_csv(values["points"]))
+    print_result(format_, values, results_table, values["points"])

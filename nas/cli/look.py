@@ -10,6 +10,7 @@ import typer
 
 from nas.cli.options import (
     DEFAULT_SPACE,
+    PICK_HELP,
     DataOption,
     DeviceOption,
     FormatOption,
@@ -19,12 +20,12 @@ from nas.cli.options import (
     SetOption,
     SpaceArgument,
 )
-from nas.cli.output import fits, flat_csv, plain, print_result, show_front
+from nas.cli.output import fits, plain, print_result, show_front
 
-looking = typer.Typer()
+look = typer.Typer()
 
 
-@looking.command()
+@look.command()
 def check(
     space: SpaceArgument = DEFAULT_SPACE,
     settings: SetOption = None,
@@ -35,20 +36,20 @@ def check(
     from nas.space import read_space
 
     summary = space_summary(read_space(space, tuple(settings or ())))
-    print_result(format_, summary, lambda: space_table(summary), lambda: flat_csv([summary]))
+    print_result(format_, summary, space_table, [summary])
 
 
-@looking.command()
+@look.command()
 def status(run: RunArgument, format_: FormatOption = None) -> None:
     """Trials by state, hypervolume so far, throughput, time left."""
     from nas.report import status_dict, status_table
     from nas.runs import RunDirectory
 
     values = status_dict(RunDirectory.open(run))
-    print_result(format_, values, lambda: status_table(values), lambda: flat_csv([values]))
+    print_result(format_, values, status_table, [values])
 
 
-@looking.command()
+@look.command()
 def front(
     run: RunArgument,
     max_latency_ms: Annotated[
@@ -74,12 +75,10 @@ def front(
     show_front(run, found.sorted_by(sort) if sort else found, format_, whole=whole)
 
 
-@looking.command()
+@look.command()
 def show(
     run: RunArgument,
-    pick: Annotated[
-        str, typer.Argument(help="knee | top1 | fastest | cheapest | digest | architecture file.")
-    ],
+    pick: Annotated[str, typer.Argument(help=PICK_HELP)],
     format_: FormatOption = None,
 ) -> None:
     """One architecture, layer by layer: tokens, operators, MACs, share of latency."""
@@ -96,14 +95,14 @@ def show(
         "architecture": point.architecture.to_dict(),
     }
 
-    def fitting() -> Any:
+    def fitting(_: Any) -> Any:
         table = show_table(point, backbone)
         return table if fits(table) else show_table(point, backbone, bars=False)
 
-    print_result(format_, values, fitting, lambda: flat_csv(rows))
+    print_result(format_, values, fitting, rows)
 
 
-@looking.command()
+@look.command()
 def compare(
     first: Annotated[Path, typer.Argument(metavar="RUN1", help="A run's folder.")],
     second: Annotated[Path, typer.Argument(metavar="RUN2", help="Another run's folder.")],
@@ -113,10 +112,10 @@ def compare(
     from nas.report import compare_rows, compare_runs, compare_tables
 
     found = compare_runs(first, second)
-    print_result(format_, found, lambda: compare_tables(found), lambda: flat_csv(compare_rows(found)))
+    print_result(format_, found, compare_tables, compare_rows(found))
 
 
-@looking.command()
+@look.command()
 def report(
     run: RunArgument,
     random: Annotated[
@@ -133,21 +132,21 @@ def report(
     files = write_report(found, None if random is None else RunDirectory.open(random))
     rows = [{"file": str(path), "bytes": path.stat().st_size} for path in files]
     values = {"schema_version": 1, "run": found.name, "files": rows}
-    print_result(format_, values, lambda: plain("\n".join(map(str, files))), lambda: flat_csv(rows))
+    print_result(format_, values, lambda _: plain("\n".join(map(str, files))), rows)
 
 
-@looking.command()
+@look.command()
 def doctor(format_: FormatOption = None) -> None:
     """Versions, devices, self-tests, and what is missing."""
     from nas.cli.doctor import diagnose, diagnosis_table
 
     findings = diagnose()
-    print_result(format_, findings, lambda: diagnosis_table(findings), lambda: flat_csv(findings["checks"]))
+    print_result(format_, findings, diagnosis_table, findings["checks"])
     if not findings["healthy"]:
         raise typer.Exit(1)
 
 
-@looking.command("rank-layers")
+@look.command("rank-layers")
 def rank_layers(
     source: Annotated[
         Path,
@@ -174,4 +173,4 @@ def rank_layers(
         found = rank_supernet(supernet, session.data.train, session.device, images, str(source))
     else:
         found = rank_weights(source, init, data, images, seed, device, tuple(settings or ()))
-    print_result(format_, found, lambda: redundancy_table(found), lambda: flat_csv(found["layers"]))
+    print_result(format_, found, redundancy_table, found["layers"])

@@ -1,12 +1,21 @@
-"""The options of the command line, each with its type and help; shared by the commands that take them."""
+"""The options of the command line, declared once: type, flag, help, default."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+import inspect
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from nas.base import ConfigError
+
+if TYPE_CHECKING:
+    from nas.jobs import Budget
+    from nas.settings import RunConfig
 
 DEFAULT_SPACE = Path("search_spaces/digits.yaml")
 DEFAULT_TRIALS = 200
@@ -24,17 +33,14 @@ SpaceArgument = Annotated[
     Path, typer.Argument(metavar="SPACE.yaml", help="Search space; every key: search_spaces/README.md.")
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as results/digits-1.")]
+PICK_HELP = "knee | top1 | fastest | cheapest | digest | architecture file."
+PickOption = Annotated[str, typer.Option(help=PICK_HELP)]
 FormatOption = Annotated[
     Format | None, typer.Option("--format", "-f", help="Output; table on a terminal, json when piped.")
 ]
 DataOption = Annotated[
     str | None, typer.Option(help="digits | folder:DIR | parquet:TRAIN[,TEST] | a timm spec.")
 ]
-RunOption = Annotated[
-    Path | None,
-    typer.Option("--run", help="Folder of the run; default results/<space>-<n>. An existing one is resumed."),
-]
-EpochsOption = Annotated[int | None, typer.Option(help="Passes over the training images.")]
 SeedOption = Annotated[int | None, typer.Option(help="Of splits, training and search.")]
 InitOption = Annotated[
     str | None,
@@ -47,36 +53,9 @@ TeacherOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
-TensorBoardOption = Annotated[
-    bool, typer.Option("--tensorboard", help="Also write TensorBoard's event files, into RUN/tensorboard.")
-]
-TargetOption = Annotated[
+SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--target",
-        help="Where latency is measured: runtime[:batch=N,threads=N,precision=fp32|bf16] or profile:FILE; "
-        "repeatable (docs/latency.md).",
-    ),
-]
-PrecisionOption = Annotated[
-    str | None, typer.Option(help="auto | fp32 | bf16; auto is bf16 where the hardware has it.")
-]
-SamplerOption = Annotated[
-    str | None,
-    typer.Option(
-        help="random | nsga2 | nsga3 | tpe | gp | evolution | predictor: who proposes architectures."
-    ),
-]
-TrialsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Architectures to measure in all, so a finished search can be extended; "
-        f"default {DEFAULT_TRIALS}.",
-    ),
-]
-MinutesOption = Annotated[
-    float | None, typer.Option(min=0.01, help="Minutes to search, instead of --trials.")
+    typer.Option("--set", help="section.key=value of the configuration or the space; repeatable."),
 ]
 WorkersOption = Annotated[
     int | None,
@@ -86,91 +65,182 @@ WorkersOption = Annotated[
         "Where it is given, the supernet is trained in as many processes, too.",
     ),
 ]
-TrainWorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        min=0,
-        help="Processes that train together, through Ray: the same training as in one. Default: this one alone.",
-    ),
-]
-AddressOption = Annotated[str | None, typer.Option(help="Ray cluster to run on; default: this machine.")]
-StorageOption = Annotated[
-    str | None, typer.Option(help="Database URL of the Optuna study; default: a journal in the run.")
-]
-SupernetTrialsOption = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        help="Supernets to train in all, with hyper-parameters and sub-spaces as the section `tune` of the "
-        "configuration says; the best are searched, and the front is their union.",
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="section.key=value of the configuration or the space; repeatable."),
-]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file of the configuration.")]
-SkipOption = Annotated[
-    bool, typer.Option("--skip-bad-images", help="Leave unreadable images out instead of stopping.")
+AloneSeedsOption = Annotated[int, typer.Option(help="Trainings of each; two or more show what noise does.")]
+AloneEpochsOption = Annotated[
+    int | None, typer.Option(min=1, help="Of each training; default: as many as the supernet had.")
 ]
 
 
-DryRunOption = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run",
-        help="Check everything, rehearse it for some seconds, and forecast time, memory and disk; write nothing.",
-    ),
-]
+def worker_count(given: int | None) -> int:
+    """Of `WorkersOption`: one per core unless it is given."""
+    return len(os.sched_getaffinity(0)) if given is None else given
 
 
-@dataclass(slots=True, kw_only=True)
-class Budgeting:
-    """The options that decide how long and where."""
-
-    trials: int | None = None
-    minutes: float | None = None
-    workers: int | None = None
-    ray_address: str | None = None
-    storage: str | None = None
-    supernet_trials: int = 1
-
-
-@dataclass(slots=True, kw_only=True)
-class Recipe:
-    """The options that decide the results."""
-
-    config: Path | None = None
-    settings: Sequence[str] = ()
-    flags: dict[str, Any] | None = None
+CONFIG_KEYS = {
+    "data": "data.spec",
+    "epochs": "train.epochs",
+    "sampler": "search.sampler",
+    "init": "init",
+    "teacher": "teacher",
+    "seed": "seed",
+    "device": "device",
+    "precision": "precision",
+    "target": "evaluate.targets",
+    "skip_bad_images": "data.skip_bad_images",
+}
+"""Keys of the configuration by the option that stands for them."""
 
 
-def recipe_of(
-    data: str | None,
-    epochs: int | None,
-    sampler: str | None,
-    init: str | None,
-    teacher: str | None,
-    seed: int | None,
-    device: str | None,
-    precision: str | None,
-    target: Sequence[str] | None,
-    settings: Sequence[str] | None,
-    config: Path | None,
-    skip_bad_images: bool,
-) -> Recipe:
-    """The named options as keys of the configuration."""
-    flags = {
-        "data.spec": data,
-        "data.skip_bad_images": skip_bad_images or None,
-        "train.epochs": epochs,
-        "search.sampler": sampler,
-        "init": init,
-        "teacher": teacher,
-        "seed": seed,
-        "device": device,
-        "precision": precision,
-        "evaluate.targets": target or None,
-    }
-    return Recipe(config=config, settings=settings or (), flags=flags)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The options of `run`, in the order of its help; `train` and `search` have some of them.
+
+    Raises:
+        ConfigError: The search has two limits.
+    """
+
+    data: DataOption = None
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; default results/<space>-<n>. An existing one is resumed."),
+    ] = None
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Architectures to measure in all, so a finished search can be extended; "
+            f"default {DEFAULT_TRIALS}.",
+        ),
+    ] = None
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Minutes to search, instead of --trials.")
+    ] = None
+    workers: WorkersOption = None
+    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to run on; default: this machine.")] = (
+        None
+    )
+    storage: Annotated[
+        str | None, typer.Option(help="Database URL of the Optuna study; default: a journal in the run.")
+    ] = None
+    supernet_trials: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Supernets to train in all, with hyper-parameters and sub-spaces as the section `tune` of the "
+            "configuration says; the best are searched, and the front is their union.",
+        ),
+    ] = 1
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="random | nsga2 | nsga3 | tpe | gp | evolution | predictor: who proposes architectures."
+        ),
+    ] = None
+    init: InitOption = None
+    teacher: TeacherOption = None
+    seed: SeedOption = None
+    device: DeviceOption = None
+    precision: Annotated[
+        str | None, typer.Option(help="auto | fp32 | bf16; auto is bf16 where the hardware has it.")
+    ] = None
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where latency is measured: runtime[:batch=N,threads=N,precision=fp32|bf16] or profile:FILE; "
+            "repeatable (docs/latency.md).",
+        ),
+    ] = None
+    settings: SetOption = None
+    config: Annotated[Path | None, typer.Option(help="YAML file of the configuration.")] = None
+    skip_bad_images: Annotated[
+        bool, typer.Option("--skip-bad-images", help="Leave unreadable images out instead of stopping.")
+    ] = False
+    tensorboard: Annotated[
+        bool,
+        typer.Option("--tensorboard", help="Also write TensorBoard's event files, into RUN/tensorboard."),
+    ] = False
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check everything, rehearse it for some seconds, and forecast time, memory and disk; write nothing.",
+        ),
+    ] = False
+    format_: FormatOption = None
+
+    def __post_init__(self) -> None:
+        if self.trials is not None and self.minutes is not None:
+            raise ConfigError("--trials and --minutes are two limits", hint="give one of them")
+
+    def resolve(self) -> tuple[tuple[str, ...], "RunConfig"]:
+        """Settings of the space, and the configuration by all its sources; cheap, imports no torch.
+
+        Raises:
+            ConfigError: Lists what is wrong with any of them.
+        """
+        from nas.settings import resolve_config, split_settings
+
+        for_space, for_config = split_settings(self.settings or ())
+        given = {key: getattr(self, name) for name, key in CONFIG_KEYS.items()}
+        flags = {key: value for key, value in given.items() if value is not False and value != []}
+        return for_space, resolve_config(self.config, for_config, flags)
+
+    def budget(self) -> "Budget":
+        """How long and where."""
+        from nas.jobs import Budget
+
+        return Budget(
+            trials=None if self.minutes else self.trials or DEFAULT_TRIALS,
+            minutes=self.minutes,
+            workers=worker_count(self.workers),
+            train_workers=self.workers or 0,
+            ray_address=self.ray_address,
+            storage=self.storage,
+            supernet_trials=self.supernet_trials,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions(RunOptions):
+    """The options of `train`: it measures nothing."""
+
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes that train together, through Ray: the same training as in one. "
+            "Default: this one alone.",
+        ),
+    ] = None
+
+
+Command = Callable[..., None]
+
+
+def takes(options: type[RunOptions], without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Give a command the fields of a dataclass as its options: typer reads them off the signature it gets here.
+
+    Args:
+        options: Its fields are annotated as parameters of a command are. The command gets one of it as `options`.
+        without: Fields that are no options of this command; they keep their defaults.
+    """
+    given = [field for field in fields(options) if field.name not in without]
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def flat(**values: Any) -> None:
+            mine = {field.name: values.pop(field.name) for field in given if field.name in values}
+            command(**values, options=options(**mine))
+
+        own = inspect.signature(command).parameters.values()
+        parameters = [parameter for parameter in own if parameter.name != "options"]
+        parameters += [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+            for f in given
+        ]
+        flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return flat
+
+    return decorate

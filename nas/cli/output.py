@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
     made_by = run.manifest.get("command")
     commands = [*([made_by] if made_by else []), export_command(path, "DIGEST")]
 
-    def drawn() -> Any:
+    def picture(_: Any) -> Any:
         from rich.columns import Columns
         from rich.console import Group
         from rich.text import Text
@@ -42,20 +42,29 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
         )
 
     values = {**found.to_dict(run.name), **latency, "commands": commands}
-    print_result(format_, values, drawn, lambda: front_csv(found, path, targets))
+    print_result(format_, values, picture, front_csv(found, path, targets))
 
 
 def print_result(
-    format_: Format | None, values: Any, table: Callable[[], Any], csv_text: Callable[[], str]
+    format_: Format | None, values: Any, table: Callable[[Any], Any], rows: Sequence[Mapping[str, Any]] | str
 ) -> None:
-    """Print a result on standard output: a table on a terminal, else JSON, or what was asked for."""
+    """Print a result on standard output: a table on a terminal, else JSON, or what was asked for.
+
+    Args:
+        format_: What was asked for.
+        values: The result, JSON values.
+        table: Makes of `values` what rich prints.
+        rows: The result as rows of CSV, or as its text.
+    """
     chosen = format_ or (Format.TABLE if sys.stdout.isatty() else Format.JSON)
     if chosen is Format.JSON:
         print(json.dumps(values, indent=2, allow_nan=False))  # noqa: T201
     elif chosen is Format.CSV:
-        print(csv_text(), end="")  # noqa: T201
+        from nas.report import csv_text
+
+        print(rows if isinstance(rows, str) else csv_text(rows), end="")  # noqa: T201
     else:
-        _console().print(table(), crop=False)  # a command longer than a line is to be copied whole
+        _console().print(table(values), crop=False)  # a command longer than a line is to be copied whole
 
 
 def fits(table: Any) -> bool:
@@ -76,17 +85,3 @@ def _console() -> Any:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-
-
-def flat_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as CSV; nested values as JSON."""
-    import csv
-    import io
-
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in row.items()})
-    return text.getvalue()

@@ -17,7 +17,7 @@ from nas.report.latency_tables import measured_rows, measured_tables, profile_ta
 from nas.report.page.file import write_report
 from nas.report.space_table import space_summary, space_table
 from nas.report.status import status_dict, status_table
-from nas.report.table import Column, Table
+from nas.report.table import Column, Table, csv_text
 from nas.report.terminal_plot import front_plots
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "compare_rows",
     "compare_runs",
     "compare_tables",
+    "csv_text",
     "export_command",
     "export_table",
     "forecast_table",

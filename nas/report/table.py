@@ -1,5 +1,8 @@
-"""A table of a command as a value; a terminal draws it."""
+"""A table of a command as a value that a terminal draws; rows as CSV."""
 
+import csv
+import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +12,17 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 Cell = str | float | None
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Rows as CSV under these columns and all others that a row has; nested values as JSON."""
+    text = io.StringIO()
+    names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
+    writer = csv.DictWriter(text, list(names), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in row.items()})
+    return text.getvalue()
 
 
 @dataclass(frozen=True, slots=True)
