@@ -105,11 +105,8 @@ def search(path: Path, trials: int, seed: int, workers: Workers) -> tuple[Trial,
     """Search in a run's folder, made or resumed."""
     table = ReplayTable.load(TABLE)
     objectives = objectives_of(table)
-    run = (
-        RunDirectory.open(path)
-        if path.exists()
-        else RunDirectory.create(path, manifest={}, space_text="", config={})
-    )
+    path.mkdir(exist_ok=True)
+    run = RunDirectory(path)
     with run.lock():
         study = ArchitectureStudy(table.space, objectives, "predictor", 24, seed, run.journal_path)
         try:
@@ -163,7 +160,7 @@ def endure(folder: Path, trials: int, seed: int, kinds: Sequence[str]) -> Ordeal
         called = [line for line in log.read_text().split()[before:] if line != "START"]
         repeated += len(set(called) & known)
         if process.returncode == 0:
-            ended = tuple(RunDirectory.open(folder / "run").trials())
+            ended = tuple(RunDirectory(folder / "run").trials())
             return Ordeal(tuple(kills), ended, repeated, time.monotonic() - started)
         if process.returncode not in (-signal.SIGKILL, 2):
             said = (folder / "stderr").read_text(errors="replace").splitlines()[-30:]
@@ -185,10 +182,8 @@ def start(folder: Path, trials: int, seed: int) -> "subprocess.Popen[bytes]":
 
 def recorded(folder: Path) -> set[str]:
     """Digests of the trials on disk."""
-    path = folder / "run"
-    if not (path / "manifest.json").exists():
-        return set()
-    return {str(record["digest"]) for record in RunDirectory.open(path).trial_records()}
+    trials = RunDirectory(folder / "run").trials()
+    return {trial.architecture.digest for trial in trials if not trial.is_running}
 
 
 def strike(process: "subprocess.Popen[bytes]", kind: str, folder: Path, rng: np.random.Generator) -> bool:

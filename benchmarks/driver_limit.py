@@ -118,7 +118,8 @@ class Bench:
         self.sampler, self.in_flight, self.evaluation_s = sampler, in_flight, evaluation_s
         self.num_workers = in_flight // AHEAD
         self.space = SearchSpace.from_yaml(SPACE)
-        self.run = RunDirectory.create(folder / "run", manifest={}, space_text="", config={})
+        self.run = RunDirectory(folder / "run")
+        self.run.path.mkdir()
         self.rows: list[dict[str, Any]] = []
         self._checkpoints = checkpoints
         self._workers = SimulatedWorkers(self.space, self.num_workers, evaluation_s, SPREAD)

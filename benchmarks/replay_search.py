@@ -90,7 +90,7 @@ def search(job: Job) -> dict[str, Any]:
     objectives = objectives_of(table)
     started = time.process_time()
     with tempfile.TemporaryDirectory(dir=RAM if RAM.is_dir() else None) as folder:
-        run = RunDirectory.create(Path(folder) / "run", manifest={}, space_text="", config={})
+        run = RunDirectory(Path(folder))
         study = ArchitectureStudy(
             table.space,
             objectives,

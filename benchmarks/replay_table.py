@@ -21,8 +21,9 @@ from replay_evaluator import ReplayTable, all_architectures
 
 from nas.base import Reporter, duration
 from nas.evaluation import SubnetEvaluator
-from nas.jobs import CALIBRATION_ROUNDS, evaluator_setup, reopen, trained_supernet
+from nas.jobs import CALIBRATION_ROUNDS, evaluator_setup, reopen, trained_supernet, weights_digest
 from nas.runs import RunDirectory
+from nas.settings import LATENCY
 from nas.space import SearchSpace
 
 PART = 64  # architectures that are kept together
@@ -36,7 +37,7 @@ def measure_parts(
     torch.set_num_threads(1)
     session = reopen(run, Reporter(quiet=True))
     supernet = trained_supernet(session)
-    setup = evaluator_setup(session, {**session.run.manifest, "reference_ms": reference_ms})
+    setup = evaluator_setup(session, weights_digest(session.run), {LATENCY.name: reference_ms})
     setup = replace(setup, config=setup.config.model_copy(update=settings))
     evaluator = SubnetEvaluator(setup, supernet.requires_grad_(False).eval(), session.data.search)
     architectures = list(all_architectures(SearchSpace.from_yaml(space)))
@@ -86,7 +87,7 @@ def main() -> None:
         "latency_batch_size": arguments.latency_batch_size,
         "max_images": arguments.images,
     }
-    setup = evaluator_setup(session, {**run.manifest, "reference_ms": 1.0})
+    setup = evaluator_setup(session, weights_digest(run), {})
     setup = replace(setup, config=setup.config.model_copy(update=settings))
     reference = folder / "reference_ms.txt"
     if not reference.exists():

@@ -56,7 +56,7 @@ def overheads(space: SearchSpace, sampler: str, longest: int) -> dict[int, float
     objectives = [Objective(TOP1, 0.0), Objective(MACS, 1.1 * most), Objective(LATENCY, 1.3e-6 * most)]
     found, before = {}, 0
     with tempfile.TemporaryDirectory(dir=RAM if RAM.is_dir() else None) as folder:
-        run = RunDirectory.create(Path(folder) / "run", manifest={}, space_text="", config={})
+        run = RunDirectory(Path(folder))
         study = ArchitectureStudy(space, objectives, sampler, 24, 0, run.journal_path)  # type: ignore[arg-type]
         search = Search(space, objectives, study, InlineWorkers(FreeEvaluator(space)), run)
         for count in COUNTS:

@@ -126,7 +126,7 @@ def search(run: RunArgument, *, options: RunOptions) -> None:
         from nas.jobs import reopen, trained_supernet
 
         session = reopen(run, reporter())
-        if "supernet_trials" not in session.run.manifest:
+        if session.run.manifest.supernet_trials is None:
             trained_supernet(session)
         return session
 

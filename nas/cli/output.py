@@ -20,8 +20,7 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
     final = run.front() or {}
     latency = {name: final[name] for name in ("reference_ms", "latency") if name in final}
     targets = latency.get("latency", ())
-    made_by = run.manifest.get("command")
-    commands = [*([made_by] if made_by else []), export_command(path, "DIGEST")]
+    commands = [run.manifest.command, export_command(path, "DIGEST")]
 
     def picture(_: Any) -> Any:
         from rich.columns import Columns
@@ -29,12 +28,12 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
         from rich.text import Text
 
         from nas.report import front_plots
-        from nas.runs import all_trial_records
+        from nas.runs import all_trials
 
         table = front_table(found, whole=whole, latency=targets)
         if not found.points:
             return table
-        plots = front_plots(found, all_trial_records(run), whole or found)
+        plots = front_plots(found, all_trials(run), whole or found)
         legend = "● front   ★ knee   · not on it, or not shown"
         again = [Text(f"$ {command}", no_wrap=True, overflow="ignore") for command in commands]
         return Group(

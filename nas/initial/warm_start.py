@@ -90,7 +90,7 @@ def copy_supernet(supernet: Supernet, path: Path) -> None:
     """
     run = RunDirectory.open(path)
     checkpoint = load_checkpoint(run.supernet_dir, expected={})
-    if "supernet_digest" not in run.manifest or checkpoint is None:
+    if run.manifest.supernet_digest is None or checkpoint is None:
         raise ConfigError(
             f"--init {path}: its supernet is not trained to the end", hint="let that run go on first"
         )

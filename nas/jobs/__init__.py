@@ -9,7 +9,13 @@ from nas.jobs.forecast import check_budget_dry, forecast
 from nas.jobs.rehearsal import WATCH_S, memory_of, size_of
 from nas.jobs.retrain import Request, retrain
 from nas.jobs.session import Budget, Session, check_budget, reopen, start
-from nas.jobs.stages import CALIBRATION_ROUNDS, evaluator_setup, supernet_trainer, trained_supernet
+from nas.jobs.stages import (
+    CALIBRATION_ROUNDS,
+    evaluator_setup,
+    supernet_trainer,
+    trained_supernet,
+    weights_digest,
+)
 from nas.jobs.trust import architecture_row, inherited_top1, trust
 
 __all__ = [
@@ -38,4 +44,5 @@ __all__ = [
     "supernet_trainer",
     "trained_supernet",
     "trust",
+    "weights_digest",
 ]

@@ -92,8 +92,8 @@ class StandAloneEvaluator:
             precision=setup.precision,
             reporter=Reporter(quiet=True),
         )
-        weights = {"supernet_digest": f"trained alone, seed {setup.seed}", "reference_ms": 1.0}
-        self.conditions = evaluator_setup(self.session, weights).conditions(len(data.search), stage="search")
+        measuring = evaluator_setup(self.session, f"trained alone, seed {setup.seed}", {})
+        self.conditions = measuring.conditions(len(data.search), stage="search")
 
     def evaluate(
         self,
@@ -128,7 +128,7 @@ class StandAloneEvaluator:
             trainer.start = lambda alone: copy_slice(self._first, alone)
         started = time.perf_counter()
         trained = trainer.run(lambda _: self.on_step())
-        setup = evaluator_setup(session, {"supernet_digest": trainer.digest(), "reference_ms": 1.0})
+        setup = evaluator_setup(session, trainer.digest(), {})
         found = SubnetEvaluator(setup, trained, session.data.search).evaluate(architecture, attempt=attempt)
         if self.setup.keeps_weights:
             weights = trained.extract(architecture).cpu().state_dict()

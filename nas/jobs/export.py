@@ -10,7 +10,7 @@ from nas.bundle import ExportReport, export_bundle
 from nas.data import ImageSet
 from nas.evaluation import count_correct, top1_percent, wilson_interval
 from nas.jobs.session import Session, reopen_with_test, torch_threads
-from nas.jobs.stages import trained_supernet
+from nas.jobs.stages import trained_supernet, weights_digest
 from nas.model import Subnet
 from nas.runs import FrontPoint, ParetoFront, RunDirectory, owner
 
@@ -46,7 +46,7 @@ def export_pick(
             **provenance(
                 run, point.digest, f"python search.py export {run.path} --pick {pick} --to {directory}"
             ),
-            "supernet_digest": owning.manifest["supernet_digest"],
+            "supernet_digest": weights_digest(owning),
         },
     )
 
@@ -137,9 +137,9 @@ def provenance(run: RunDirectory, digest: str, command: str) -> dict[str, Any]:
     return {
         "run": run.name,
         "digest": digest,
-        "commands": [manifest["command"], command],
+        "commands": [manifest.command, command],
         **{
-            key: manifest[key]
+            key: getattr(manifest, key)
             for key in ("versions", "device", "precision", "seed", "splits", "space_digest")
         },
     }

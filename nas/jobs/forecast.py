@@ -32,7 +32,6 @@ from nas.space import SearchSpace
 from nas.training import KEPT
 
 DRAWS = 64
-PAID = ("complete", "failed", "pruned")
 SLOW_PROPOSERS = ("tpe", "gp", "predictor")
 
 
@@ -164,9 +163,9 @@ def forecast(
         training, supernet = rehearse_training(session, copy)
         values = _training_values(training, session)
         if budget is not None:
-            done = sum(record["state"] in PAID for record in session.run.trial_records())
+            done = sum(trial.is_paid for trial in session.run.trials())
             total = min(budget.trials or session.space.size(), session.space.size())
-            is_over = session.run.manifest["stage"] == "finished" and budget.minutes is None and total <= done
+            is_over = session.run.manifest.stage == "finished" and budget.minutes is None and total <= done
             if is_over:
                 values |= {"trials_done": done}
             else:

@@ -30,7 +30,6 @@ WARM_UP_STEPS = 3  # the first ones take up to seven times as long (results/LOG.
 GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, are spread evenly however many there are
 NO_LIMIT = 10**9
 WATCH_S = 0.5  # between two looks at the memory
-OWN_STATE = ("schema_version", "stage", "created", "budget")  # of a manifest: says nothing about the work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,7 @@ class Searching:
 def scratch_copy(session: Session, folder: Path) -> Session:
     """The session with a run of its own, which looks as its run did before the search."""
     run = session.run
-    manifest = {name: value for name, value in run.manifest.items() if name not in OWN_STATE}
+    manifest = run.manifest.model_copy(update={"stage": "created", "created": time.time(), "budget": None})
     copy = RunDirectory.create(folder, manifest=manifest, space_text=run.space_text(), config=run.config())
     return replace(session, run=copy)
 
@@ -193,7 +192,7 @@ def rehearse_search(copy: Session, supernet: Supernet, budget: Budget) -> Search
         start_s=min(begin for begin, _ in spans) - began,
         close_s=closed - stopped,
         files_s=files_s,
-        reference_s=run.manifest["reference_ms"] / 1e3,
+        reference_s=stages.search_identity(copy, supernet).reference_ms / 1e3,
         trial_bytes=per_trial / len(records),
         point_bytes=per_point / max(1, len(front.points)),
         fixed_bytes=size_of(run.path) - size_of(run.supernet_dir) - per_trial - per_point,

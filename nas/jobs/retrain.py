@@ -16,7 +16,7 @@ from nas.jobs.alone import StandAloneSetup, recipe_digest, trained_network
 from nas.jobs.alone_records import stand_alone_setup, trained_alone
 from nas.jobs.export import export_measured, final_point, front_row, provenance
 from nas.jobs.session import Session, reopen_with_test, torch_threads
-from nas.jobs.stages import evaluator_setup, trained_supernet
+from nas.jobs.stages import evaluator_setup, trained_supernet, weights_digest
 from nas.jobs.trust import inherited_top1
 from nas.model import Subnet
 from nas.report import SPLITS
@@ -211,7 +211,7 @@ def _setup(session: Session, request: Request, folder: Path) -> StandAloneSetup:
     config = config.model_copy(update={"init": weights[request.start], "init_ordered": False})
     setup = stand_alone_setup(replace(session, config=config), request.epochs, folder)
     if request.start == "inherited":  # a run that is moved elsewhere has the same weights
-        named = setup.config.model_copy(update={"init": session.run.manifest["supernet_digest"]})
+        named = setup.config.model_copy(update={"init": weights_digest(session.run)})
         setup = replace(setup, recipe=recipe_digest(named, session.data.info.hashes, session.precision))
     return replace(setup, keeps_weights=True)
 
@@ -243,7 +243,7 @@ def _tested(session: Session, subnet: Subnet, test: ImageSet) -> float:
 
 
 def _conditions(session: Session, test_images: int) -> dict[str, Any]:
-    setup = evaluator_setup(session, {**session.run.manifest, "reference_ms": 1.0})
+    setup = evaluator_setup(session, weights_digest(session.run), {})
     conditions = setup.conditions(len(session.data.search), stage="search")
     return {
         "supernet": conditions.supernet,

@@ -19,7 +19,7 @@ from nas.data import ImageData, TestSplit, load_images
 from nas.initial import check_init
 from nas.jobs.callbacks import Callback
 from nas.latency import check_targets_here, device_name, resolve_device, resolve_precision
-from nas.runs import RunDirectory, latest_unfinished, next_path, space_of_run
+from nas.runs import Manifest, RunDirectory, latest_unfinished, next_path, space_of_run
 from nas.search import check_database
 from nas.settings import RunConfig, config_differences, read_text
 from nas.space import SearchSpace, parse_space
@@ -163,19 +163,19 @@ def start(
             _check_creatable(path)
         run = RunDirectory.create(
             scratch or path,
-            manifest={
-                "command": shlex.join(["python", *sys.argv]),
-                "space_file": str(space_file),
-                "space_settings": list(settings),
-                "seed": config.seed,
-                "versions": _versions(),
-                "threads": _train_threads(space),
-                "constraints": space.constraints.latency_bounds(),
-                "mean": list(info.mean),
-                "std": list(info.std),
-                "class_names": list(info.class_names),
+            manifest=Manifest(
+                command=shlex.join(["python", *sys.argv]),
+                space_file=str(space_file),
+                space_settings=settings,
+                seed=config.seed,
+                versions=_versions(),
+                threads=_train_threads(space),
+                constraints=space.constraints.latency_bounds(),
+                mean=info.mean,
+                std=info.std,
+                class_names=info.class_names,
                 **identity,
-            },
+            ),
             space_text=text,
             config=config.model_dump(mode="json"),
         )
@@ -251,8 +251,8 @@ def _differences(run: RunDirectory, config: RunConfig, identity: dict[str, Any])
     before = RunConfig.model_validate(run.config())  # a run of an earlier version lacks keys: their defaults
     found = config_differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
     for key, value in identity.items():
-        if manifest.get(key) != value:
-            found.append(f"{key}: {manifest.get(key)} in the run, {value} now")
+        if (kept := getattr(manifest, key)) != value:
+            found.append(f"{key}: {kept} in the run, {value} now")
     return found
 
 

@@ -1,7 +1,6 @@
 """A run over several supernets: their trials, a search in each of the best, and the union of their fronts."""
 
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,11 +29,6 @@ from nas.runs import (
 from nas.search import Plan, run_trials
 from nas.settings import RunConfig, baseline
 
-COUNT = "supernet_trials"
-"""Key of a run's manifest: how many supernets it trains."""
-TRIED = "supernet_trials_ended"
-"""Key of a run's manifest: how many of them have ended, one way or another."""
-
 
 def run(session: Session, budget: Budget) -> ParetoFront:
     """Everything: train supernets, search the best, measure; what an earlier process finished is not done again.
@@ -48,11 +42,11 @@ def run(session: Session, budget: Budget) -> ParetoFront:
         NasError: Another stage failed; see there.
         KeyboardInterrupt: Ctrl-C; the same call resumes.
     """
-    before = session.run.manifest.get(COUNT)
+    before = session.run.manifest.supernet_trials
     if before is None and budget.supernet_trials == 1:
         return stages.run(session, budget)
     budget = replace(budget, supernet_trials=max(budget.supernet_trials, before or 1))
-    if before is None and session.run.manifest["stage"] != "created":
+    if before is None and session.run.manifest.stage != "created":
         raise RunError(
             f"{session.run.path} holds a run of one supernet, not of {budget.supernet_trials}",
             hint="choose another --run DIR, or leave --supernet-trials out",
@@ -69,7 +63,9 @@ def run(session: Session, budget: Budget) -> ParetoFront:
                 "run", "nothing is left to do; more --trials or --supernet-trials extend it"
             )
             return ParetoFront.from_run(session.run.path)
-        _begin_search(session, best, budget)
+        digests = [stages.weights_digest(RunDirectory.open(session.run.supernets_dir / t.key)) for t in best]
+        session.run.update_manifest(supernet_digest=joint_digest(digests))
+        stages.begin_search(session, Supernet(session.space), budget)
         for rank, (trial, share) in enumerate(zip(best, shares, strict=True), start=1):
             session.reporter.line(
                 "supernet",
@@ -115,7 +111,7 @@ class _Listener:
         trial = supernet_trial(folder)
         if trial.state == "training":
             trial = replace(trial, **changes)
-            trial.save(folder)
+            folder.update_manifest(supernet_trial=trial)
         self._say(f"trial {trial.number} {trial.state}{f': {trial.error}' if trial.error else ''}")
 
     def _say(self, text: str) -> None:
@@ -127,8 +123,8 @@ def _train(session: Session, budget: Budget) -> None:
     """Train supernets until there are as many trials as asked for."""
     folder, tune = session.run, session.config.tune
     known = supernet_trials(folder)
-    if folder.manifest.get(TRIED, 0) < budget.supernet_trials:
-        folder.update_manifest(stage="training", **{COUNT: budget.supernet_trials})
+    if (folder.manifest.supernet_trials_ended or 0) < budget.supernet_trials:
+        folder.update_manifest(stage="training", supernet_trials=budget.supernet_trials)
         epochs = stages.supernet_trainer(session).epochs
         cores = budget.supernet_trials if budget.ray_address else len(os.sched_getaffinity(0))
         workers = min(budget.workers, budget.supernet_trials, cores)
@@ -150,7 +146,7 @@ def _train(session: Session, budget: Budget) -> None:
         )
         train = partial(train_trial, folder.path.absolute(), epochs)
         run_trials(plan, train, known, baseline(tune, session.config.train), listener)
-        folder.update_manifest(**{TRIED: budget.supernet_trials})
+        folder.update_manifest(supernet_trials_ended=budget.supernet_trials)
     if not ranked(ended := supernet_trials(folder)):
         reasons = list(dict.fromkeys(trial.error for trial in ended if trial.error))
         raise NoResultError(
@@ -185,20 +181,9 @@ def _is_finished(folder: RunDirectory, best: list[SupernetTrial], shares: list[B
         return False
     for trial, share in zip(best, shares, strict=True):
         searched = RunDirectory.open(folder.supernets_dir / trial.key)
-        if searched.manifest["stage"] != "finished" or stages.trials_left(searched, share):
+        if searched.manifest.stage != "finished" or stages.trials_left(searched, share):
             return False
     return True
-
-
-def _begin_search(session: Session, best: list[SupernetTrial], budget: Budget) -> None:
-    """Fix what the union is compared by, and withdraw an earlier answer."""
-    folder = session.run
-    digests = [RunDirectory.open(folder.supernets_dir / t.key).manifest["supernet_digest"] for t in best]
-    folder.update_manifest(supernet_digest=joint_digest(digests))
-    folder.update_manifest(**stages.search_identity(session, Supernet(session.space)))
-    deadline = None if budget.minutes is None else time.time() + 60 * budget.minutes
-    folder.update_manifest(stage="searching", budget={"num_trials": budget.trials, "deadline": deadline})
-    folder.remove_front()
 
 
 def _measure(session: Session) -> ParetoFront:

@@ -16,7 +16,7 @@ from nas.jobs.session import Session, reopen, torch_threads
 from nas.jobs.stages import REFERENCE_MARGIN, supernet_trainer
 from nas.model import Supernet
 from nas.runs import (
-    ENTRY,
+    Manifest,
     RunDirectory,
     SupernetTrial,
     hypervolume,
@@ -31,10 +31,10 @@ from nas.space import SearchSpace, parse_space, sample_near
 from nas.training import TrainProgress
 
 WAIT_S = 0.5  # between two looks whether another process has left a trial's folder
-OF_THE_DATA = (
+OF_THE_DATA = {
     "command", "space_file", "seed", "versions", "threads", "constraints", "mean", "std", "class_names",
     "splits", "precision", "device",
-)  # fmt: skip
+}  # fmt: skip
 """What the manifest of a trial has from its parent's."""
 
 Report = Callable[[int, float], None]
@@ -69,7 +69,7 @@ def train_trial(
             reason = one_line(
                 error.message if isinstance(error, NasError) else f"{type(error).__name__}: {error}"
             )
-            replace(supernet_trial(run), state="failed", error=reason).save(run)
+            run.update_manifest(supernet_trial=replace(supernet_trial(run), state="failed", error=reason))
             return reason
     return None
 
@@ -84,30 +84,28 @@ def _folder(parent: RunDirectory, epochs: int, number: int, parameters: Mapping[
     if path.exists():
         return RunDirectory.open(path)
     manifest = parent.manifest
-    settings = [*manifest["space_settings"], *space_settings(parameters)]
-    space = parse_space(parent.space_text(), str(path), settings).with_num_classes(
-        len(manifest["class_names"])
-    )
+    settings = [*manifest.space_settings, *space_settings(parameters)]
+    space = parse_space(parent.space_text(), str(path), settings).with_num_classes(len(manifest.class_names))
     whole = RunConfig.model_validate(parent.config())
     train = {**whole.train.model_dump(mode="json"), **train_settings(parameters), "epochs": epochs}
     config = whole.model_copy(
         update={
             "train": TrainConfig.model_validate(train),
             "tune": TuneConfig(),
-            "precision": manifest["precision"],
+            "precision": manifest.precision,
         }
     )
     trial = SupernetTrial(number=number, parameters=parameters)
     try:
         run = RunDirectory.create(
             path,
-            manifest={
-                **{key: manifest[key] for key in OF_THE_DATA},
-                "space_settings": settings,
-                "space_digest": space.digest,
-                "study": f"{parent.name}/{path.name}",
-                ENTRY: trial.to_dict(),
-            },
+            manifest=Manifest(
+                **manifest.model_dump(include=OF_THE_DATA),
+                space_settings=tuple(settings),
+                space_digest=space.digest,
+                study=f"{parent.name}/{path.name}",
+                supernet_trial=trial,
+            ),
             space_text=parent.space_text(),
             config=config.model_dump(mode="json"),
         )
@@ -146,10 +144,11 @@ def _train(session: Session, trial: SupernetTrial, tune: TuneConfig, report: Rep
             return
         scores[epoch] = score_of(session, trainer.trained(), probes, whole)
         if epoch < trainer.epochs:
-            replace(trial, scores=scores).save(run)
+            run.update_manifest(supernet_trial=replace(trial, scores=scores))
             trainer.save(step)  # after the score, which would otherwise be missing where a kill comes between
         else:
-            replace(trial, scores=scores, state="complete").save(run, supernet_digest=trainer.digest())
+            ended = replace(trial, scores=scores, state="complete")
+            run.update_manifest(supernet_trial=ended, supernet_digest=trainer.digest())
         report(epoch, scores[epoch])
 
     def show(progress: TrainProgress) -> None:

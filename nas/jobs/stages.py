@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from nas.arch import Architecture, cost
 from nas.base import NoResultError, RunError, duration
@@ -13,7 +12,7 @@ from nas.jobs.session import LEAST_THREADED_MACS, Budget, Session, torch_threads
 from nas.latency import Predictor, kept_when_slow, latency_profiles, measure_front, searched_latencies
 from nas.model import Subnet, Supernet
 from nas.report import front_csv, write_report
-from nas.runs import ParetoFront, RunDirectory, objective_to_dict
+from nas.runs import ParetoFront, RunDirectory, SearchBudget, SearchIdentity
 from nas.search import (
     ArchitectureStudy,
     InlineWorkers,
@@ -22,7 +21,6 @@ from nas.search import (
     Search,
     Workers,
     known_measurements,
-    reference_clocks,
     window_of,
 )
 from nas.settings import LATENCY, MACS, PARAMS, TOP1, Objective, metric_named
@@ -48,7 +46,7 @@ def run(session: Session, budget: Budget) -> ParetoFront:
         KeyboardInterrupt: Ctrl-C; the same call resumes.
     """
     with session.run.lock():
-        if session.run.manifest["stage"] == "finished" and not trials_left(session.run, budget):
+        if session.run.manifest.stage == "finished" and not trials_left(session.run, budget):
             session.reporter.line("run", "finished already; --trials above the present number extends it")
             return ParetoFront.from_run(session.run.path)
         supernet = train(session, budget.train_workers, budget.ray_address)
@@ -58,7 +56,7 @@ def run(session: Session, budget: Budget) -> ParetoFront:
 
 def trials_left(run: RunDirectory, budget: Budget) -> bool:
     """Whether a budget extends a search that has ended."""
-    paid = sum(record["state"] in ("complete", "failed", "pruned") for record in run.trial_records())
+    paid = sum(trial.is_paid for trial in run.trials())
     return budget.minutes is not None or (budget.trials or 0) > paid
 
 
@@ -151,14 +149,9 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
         KeyboardInterrupt: Ctrl-C; what is finished is kept.
     """
     run, config = session.run, session.config
-    run.update_manifest(**search_identity(session, supernet))
-    manifest = run.manifest
-    objectives = [Objective(metric_named(o["name"]), o["reference"]) for o in manifest["objectives"]]
-    deadline = None if budget.minutes is None else time.time() + 60 * budget.minutes
-    run.update_manifest(budget={"num_trials": budget.trials, "deadline": deadline})
-    run.update_manifest(stage="searching")
-    run.remove_front()
-    setup = evaluator_setup(session, manifest)
+    identity = begin_search(session, supernet, budget)
+    objectives, clocks = identity.objectives, identity.reference_clocks
+    setup = evaluator_setup(session, weights_digest(run), clocks)
     arrays = evaluator_arrays(supernet, session.data.search)
     build = partial(build_evaluator, setup)
     study = ArchitectureStudy(
@@ -170,7 +163,7 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
         budget.storage or run.journal_path,
         seeds=_seeds(session),
         window=window_of(budget.workers),
-        name=manifest.get("study", run.name) if budget.storage else "architectures",
+        name=(run.manifest.study or run.name) if budget.storage else "architectures",
     )
     workers: Workers | None = None
     try:
@@ -246,13 +239,13 @@ def measure_points(
         NoResultError: There is no candidate, or none keeps the bound on latency.
     """
     run = session.run
-    manifest = run.manifest
     run.update_manifest(stage="measuring")
     if not found.points:
         raise NoResultError(
             f"{run.path}: no trial was completed", hint=f"see the errors in {run.path}/trials.csv"
         )
-    setup = evaluator_setup(session, manifest)
+    identity = search_identity(session, supernet)
+    setup = evaluator_setup(session, weights_digest(run), identity.reference_clocks)
     with torch_threads(1):
         points, latency = measure_front(
             {metric: setup.meter(supernet, target) for metric, target in setup.targets.items()},
@@ -263,7 +256,7 @@ def measure_points(
             rounds=setup.config.final_rounds,
             conditions=setup.conditions(1, stage="exclusive"),
         )
-    constraints = kept_when_slow(manifest["constraints"], latency, session.reporter)
+    constraints = kept_when_slow(run.manifest.constraints, latency, session.reporter)
     front = ParetoFront.from_points(points, found.objectives, constraints)
     if not front.points:
         raise NoResultError(
@@ -293,58 +286,95 @@ def trained_supernet(session: Session) -> Supernet:
     trainer = supernet_trainer(session)
     done = trainer.resume()
     if done is None or done < trainer.steps:
-        raise RunError(
-            f"{session.run.path}: the supernet is not trained yet",
-            hint=f"python search.py run {session.run.manifest['space_file']} --run {session.run.path}",
-        )
+        raise _untrained(session.run)
     return trainer.trained()
 
 
-def search_identity(session: Session, supernet: Supernet) -> dict[str, Any]:
-    """What the search is measured by, fixed when it first starts: objectives and the reference's latency."""
-    manifest = session.run.manifest
-    if "objectives" in manifest:
-        return {}
-    largest, backbone = session.space.largest(), session.space.backbone
-    setup = evaluator_setup(session, {**manifest, "reference_ms": 1.0})
-    bounded = session.space.constraints.latency_bounds()
+def weights_digest(run: RunDirectory) -> str:
+    """Digest of a run's trained weights.
+
+    Raises:
+        RunError: They are not trained.
+    """
+    digest = run.manifest.supernet_digest
+    if digest is None:
+        raise _untrained(run)
+    return digest
+
+
+def _untrained(run: RunDirectory) -> RunError:
+    return RunError(
+        f"{run.path}: the supernet is not trained yet",
+        hint=f"python search.py run {run.manifest.space_file} --run {run.path}",
+    )
+
+
+def begin_search(session: Session, supernet: Supernet, budget: Budget) -> SearchIdentity:
+    """Fix what a search is measured by, where that is not fixed yet, and withdraw an earlier answer."""
+    identity = search_identity(session, supernet)
+    deadline = None if budget.minutes is None else time.time() + 60 * budget.minutes
+    session.run.update_manifest(
+        stage="searching",
+        search=identity,
+        budget=SearchBudget(num_trials=budget.trials, deadline=deadline),
+    )
+    session.run.remove_front()
+    return identity
+
+
+def search_identity(session: Session, supernet: Supernet) -> SearchIdentity:
+    """What a run's search is measured by: as it was when it first started, else measured now."""
+    if (fixed := session.run.manifest.search) is not None:
+        return fixed
+    space = session.space
+    setup = evaluator_setup(session, "", {})
+    searched, bounded = searched_latencies(session.config, space), space.constraints.latency_bounds()
     with torch_threads(1):
         reference_ms = {
             metric.name: setup.meter(supernet, target).calibrate(
                 CALIBRATION_ROUNDS, CALIBRATION_S if metric.name in bounded else 0.0
             )
             for metric, target in setup.targets.items()
-            if metric is LATENCY or metric in setup.latencies
+            if metric is LATENCY or metric in searched
         }
+    largest = space.largest()
     worst = {
         TOP1.name: 0.0,
-        MACS.name: REFERENCE_MARGIN * cost.macs(largest, backbone),
-        PARAMS.name: REFERENCE_MARGIN * session.space.params_range()[1],
+        MACS.name: REFERENCE_MARGIN * cost.macs(largest, space.backbone),
+        PARAMS.name: REFERENCE_MARGIN * space.params_range()[1],
     }
     for name, slowest_ms in reference_ms.items():
         if name in setup.profiles:
             slowest_ms = max(slowest_ms, *Predictor(setup.profiles[name]).predict([largest]))
         worst[name] = REFERENCE_MARGIN * slowest_ms
-    objectives = [Objective(metric_named(name), worst[name]) for name in session.config.search.objectives]
-    return {
-        "objectives": [objective_to_dict(o) for o in objectives],
-        "reference_ms": reference_ms.pop(LATENCY.name),
-        "further_reference_ms": reference_ms,
-        "reference_digest": largest.digest,
-    }
+    return SearchIdentity(
+        objectives=tuple(Objective(metric_named(n), worst[n]) for n in session.config.search.objectives),
+        reference_ms=reference_ms.pop(LATENCY.name),
+        further_reference_ms=reference_ms,
+        reference_digest=largest.digest,
+    )
 
 
-def evaluator_setup(session: Session, manifest: Mapping[str, Any]) -> EvaluatorSetup:
-    """How a run measures; the manifest has the supernet's digest and the reference's latency."""
+def evaluator_setup(
+    session: Session, supernet_digest: str, reference_ms: Mapping[str, float]
+) -> EvaluatorSetup:
+    """How a run measures.
+
+    Args:
+        session: Of the run.
+        supernet_digest: Names the weights in the conditions.
+        reference_ms: Milliseconds per batch of the reference model by the name of the metric; empty where no
+            latency is to be measured.
+    """
     return EvaluatorSetup(
         space=session.space,
         config=session.config.evaluate,
         info=session.data.info,
         device=session.device.type,
         precision=session.precision,
-        supernet_digest=manifest["supernet_digest"],
-        latencies=searched_latencies(session.config, session.space),
-        reference_ms=reference_clocks(manifest),
+        supernet_digest=supernet_digest,
+        latencies=searched_latencies(session.config, session.space) if reference_ms else (),
+        reference_ms=reference_ms,
         profiles=latency_profiles(session.config, session.space),
     )
 

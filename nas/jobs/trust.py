@@ -12,7 +12,7 @@ from nas.base import ConfigError, Reporter
 from nas.evaluation import SubnetEvaluator
 from nas.jobs.alone_records import RECORD_VERSION, stand_alone_setup, trained_alone
 from nas.jobs.session import Session, reopen, torch_threads
-from nas.jobs.stages import evaluator_setup, trained_supernet
+from nas.jobs.stages import evaluator_setup, trained_supernet, weights_digest
 from nas.model import Supernet
 from nas.report import trust_figure
 from nas.runs import LEAST_ARCHITECTURES, check_counts, mean_tokens, rank_statistics
@@ -106,7 +106,7 @@ def trust(
                 rows.append(
                     architecture_row(architecture, session.space, inherited[architecture.digest], alone)
                 )
-        conditions = evaluator_setup(session, {**session.run.manifest, "reference_ms": 1.0}).conditions(
+        conditions = evaluator_setup(session, weights_digest(session.run), {}).conditions(
             len(session.data.search), stage="search"
         )
         found = {
@@ -140,7 +140,7 @@ def inherited_top1(
     reporter: Reporter,
 ) -> dict[str, float]:
     """Top-1 in percent with the supernet's weights, measured as in the search, by digest."""
-    setup = evaluator_setup(replace(session, config=config), {**session.run.manifest, "reference_ms": 1.0})
+    setup = evaluator_setup(replace(session, config=config), weights_digest(session.run), {})
     evaluator = SubnetEvaluator(setup, supernet, session.data.search)
     found = {}
     with torch_threads(1), reporter.bar("inherited") as bar:

@@ -73,8 +73,6 @@ def models_of(source: Path) -> Models:
 def _models_of_run(path: Path) -> Models:
     run = RunDirectory.open(path)
     space, config = space_of_run(run), RunConfig.model_validate(run.config())
-    if space.num_classes_from_data:
-        space = space.with_num_classes(len(run.manifest["class_names"]))
     front = ParetoFront.from_run(path)
     if not front.points:
         raise RunError(f"{path}: the front is empty", hint="let the search complete a trial")

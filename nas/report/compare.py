@@ -176,8 +176,8 @@ def _comparable_conditions(front: ParetoFront) -> dict[str, Any]:
 
 def _identity(run: RunDirectory) -> dict[str, Any]:
     manifest = run.manifest
-    about = {name: manifest[name] for name in IDENTITY if name in manifest}  # `device` is resolved there
-    about["trials"] = (manifest.get("budget") or {}).get("num_trials")
+    about = {name: getattr(manifest, name) for name in IDENTITY}  # `device` is resolved there
+    about["trials"] = None if manifest.budget is None else manifest.budget.num_trials
     config = RunConfig.model_validate(run.config())  # a run of an earlier version lacks keys: their defaults
     return {**config.model_dump(mode="json"), **about}
 

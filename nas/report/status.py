@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.report.table import Table
-from nas.runs import RunDirectory, TrialState, all_trial_records, front_of, supernet_trials
+from nas.runs import RunDirectory, TrialState, all_trials, front_of, supernet_trials
 
 RECENT_TRIALS = 50
 PAUSE_FACTOR = 20  # a gap this many times the median one is a pause between sessions, not work
@@ -25,24 +25,23 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
     Raises:
         RunError: The run is damaged.
     """
-    manifest, records, is_live = run.manifest, all_trial_records(run), run.is_locked()
-    stage = manifest["stage"]
+    manifest, trials, is_live = run.manifest, all_trials(run), run.is_locked()
+    stage, budget = manifest.stage, manifest.budget
     counts = {state.value: 0 for state in TrialState}
-    for record in records:
-        counts[record["state"]] += 1
+    for trial in trials:
+        counts[trial.state] += 1
     if not is_live:
         counts["running"] = 0  # the writer is gone, and what was in flight with it
-    measured = counts["complete"] + counts["failed"] + counts["pruned"]
-    finished = (r["finished"] for r in records if r["finished"] and r["state"] != "repeated")
-    per_minute = _throughput(sorted(finished))
-    front = front_of(run.path) if "objectives" in manifest else None
+    measured = sum(trial.is_paid for trial in trials)
+    per_minute = _throughput([trial.finished for trial in trials if trial.is_paid and trial.finished])
+    front = front_of(run.path) if manifest.search is not None else None
     supernets = Counter(trial.state for trial in supernet_trials(run))
     left: list[float] = []
-    budget = manifest.get("budget") or {}
-    if budget.get("num_trials") is not None and per_minute:
-        left.append(max(budget["num_trials"] - measured, 0) / per_minute)
-    if budget.get("deadline") is not None:
-        left.append(max(budget["deadline"] - (time.time() if now is None else now), 0.0) / 60)
+    num_trials = None if budget is None else budget.num_trials
+    if num_trials is not None and per_minute:
+        left.append(max(num_trials - measured, 0) / per_minute)
+    if budget is not None and budget.deadline is not None:
+        left.append(max(budget.deadline - (time.time() if now is None else now), 0.0) / 60)
     return {
         "schema_version": 1,
         "run": run.name,
@@ -50,7 +49,7 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
         "stage": stage,
         "training": _last_of_training(run),
         "trials": counts,
-        "num_trials": budget.get("num_trials"),
+        "num_trials": num_trials,
         "front_size": None if front is None else len(front.points),
         "hypervolume": None if front is None else front.hypervolume(),
         "throughput_per_minute": per_minute,

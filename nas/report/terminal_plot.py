@@ -1,12 +1,11 @@
 """Small plots of characters: a front on a terminal."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from nas.base import unit_of
-from nas.runs import FrontPoint, ParetoFront
+from nas.runs import FrontPoint, ParetoFront, Trial
 from nas.settings import LATENCY, MACS, TOP1, Metric
 
 WIDTH, HEIGHT = 56, 12
@@ -75,12 +74,12 @@ def _cell(value: float, low: float, high: float, cells: int, *, is_log: bool = F
     return min(round((value - low) / (high - low) * (cells - 1)), cells - 1)
 
 
-def front_plots(front: ParetoFront, trials: Iterable[Mapping[str, Any]], whole: ParetoFront) -> list[str]:
+def front_plots(front: ParetoFront, trials: Iterable[Trial], whole: ParetoFront) -> list[str]:
     """Top-1 against MACs, and against latency: the front, its knee, and for MACs what is not on it.
 
     Args:
         front: What is shown, all of `whole` or a part.
-        trials: Records of the run's trials. Their latency is of another stage than a final front's, so only their
+        trials: All of the run. Their latency is of another stage than a final front's, so only their
             top-1 and MACs are drawn.
         whole: The front that the knee is of.
     """
@@ -108,11 +107,7 @@ def front_plots(front: ParetoFront, trials: Iterable[Mapping[str, Any]], whole: 
     return [plot for plot in plots if plot]
 
 
-def _whole_trials(records: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    found = []
-    for record in records:
-        measurement = record["measurement"]
-        if measurement is not None and measurement.get("beaten_by") is None and record["state"] != "pruned":
-            values = measurement["values"]
-            found.append((values.get(MACS.name, math.nan), values.get(TOP1.name, math.nan)))
-    return found
+def _whole_trials(trials: Iterable[Trial]) -> list[tuple[float, float]]:
+    """(MACs, top-1) of what was measured on all images."""
+    measured = [trial.measurement.values for trial in trials if trial.measurement and trial.is_whole]
+    return [(values.get(MACS.name, math.nan), values.get(TOP1.name, math.nan)) for values in measured]

@@ -1,6 +1,6 @@
 """A run: its folder, its trials, its fronts, as files and values."""
 
-from nas.runs.curve import PAID, hypervolume_curve, random_search
+from nas.runs.curve import hypervolume_curve, random_search
 from nas.runs.directory import (
     CONFIG,
     MANIFEST,
@@ -12,7 +12,8 @@ from nas.runs.directory import (
     space_of_run,
 )
 from nas.runs.dominance import hypervolume, non_dominated
-from nas.runs.front import ParetoFront, objective_to_dict
+from nas.runs.front import ParetoFront
+from nas.runs.manifest import Manifest, SearchBudget, SearchIdentity, SupernetTrial, trial_key
 from nas.runs.point import FrontPoint, further_latencies
 from nas.runs.ranking import (
     BASELINES,
@@ -25,10 +26,8 @@ from nas.runs.ranking import (
 )
 from nas.runs.results import Measured, measured, measured_designs, retrained_networks
 from nas.runs.supernets import (
-    ENTRY,
     OWNER,
-    SupernetTrial,
-    all_trial_records,
+    all_trials,
     check_supernet_trials,
     front_of,
     joint_digest,
@@ -39,7 +38,6 @@ from nas.runs.supernets import (
     supernet_trial,
     supernet_trials,
     train_settings,
-    trial_key,
     union_points,
     without_ray,
 )
@@ -49,24 +47,25 @@ __all__ = [
     "BASELINES",
     "CONFIDENCE",
     "CONFIG",
-    "ENTRY",
     "LEAST_ARCHITECTURES",
     "MANIFEST",
     "OWNER",
-    "PAID",
     "RESAMPLES",
     "TRAINING_LOG",
     "TRUST",
     "Conditions",
     "FrontPoint",
+    "Manifest",
     "Measured",
     "Measurement",
     "ParetoFront",
     "RunDirectory",
+    "SearchBudget",
+    "SearchIdentity",
     "SupernetTrial",
     "Trial",
     "TrialState",
-    "all_trial_records",
+    "all_trials",
     "check_counts",
     "check_supernet_trials",
     "front_of",
@@ -80,7 +79,6 @@ __all__ = [
     "measured_designs",
     "next_path",
     "non_dominated",
-    "objective_to_dict",
     "owner",
     "random_search",
     "rank_statistics",

@@ -8,11 +8,10 @@ from nas.base import RunError
 from nas.runs.directory import RunDirectory
 from nas.runs.dominance import hypervolume
 from nas.runs.front import ParetoFront
-from nas.runs.trial import Trial, TrialState
+from nas.runs.trial import Trial
 from nas.settings import Objective, flat_config
 
 CURVE_POINTS = 200
-PAID = (TrialState.COMPLETE, TrialState.FAILED, TrialState.PRUNED)
 
 
 def hypervolume_curve(
@@ -31,7 +30,7 @@ def hypervolume_curve(
     curve: list[tuple[int, int]] = []
     paid = 0
     for trial in _ended(trials):
-        paid += trial.state in PAID
+        paid += trial.is_paid
         if trial.measurement is not None and trial.is_whole:
             values = trial.measurement.values
             kept = all(
@@ -76,10 +75,10 @@ def random_search(
             f"{run.path}: its sampler is {sampler}, not random",
             hint="search.py run SPACE.yaml --init RUN --epochs 0 --sampler random",
         )
-    budget = sum(trial.state in PAID for trial in trials)
+    budget = sum(trial.is_paid for trial in trials)
     kept, paid = [], 0
     for trial in _ended(run.trials()):
-        paid += trial.state in PAID
+        paid += trial.is_paid
         if paid <= budget:
             kept.append(trial)
     ours = next((t.measurement.conditions for t in trials if t.measurement and t.is_whole), None)

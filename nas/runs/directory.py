@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import yaml
 
@@ -27,10 +27,9 @@ from nas.base import (
     sync_folder,
     to_json_text,
 )
+from nas.runs.manifest import Manifest, ManifestChanges
 from nas.runs.trial import FURTHER, TRIAL_COLUMNS, Trial, trial_row
 from nas.space import SearchSpace, parse_space
-
-STAGES = ("created", "training", "searching", "measuring", "finished")
 
 MANIFEST, SPACE, CONFIG, LOCK = "manifest.json", "space.yaml", "config.yaml", "lock"
 TRIALS, TRIALS_CSV, FRONT, FRONT_CSV = "trials.jsonl", "trials.csv", "front.json", "front.csv"
@@ -72,23 +71,23 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, path: str | Path, *, manifest: Mapping[str, Any], space_text: str, config: Mapping[str, Any]
+        cls, path: str | Path, *, manifest: Manifest, space_text: str, config: Mapping[str, Any]
     ) -> "RunDirectory":
         """Make the folder of a new run. It appears complete or not at all.
 
         Args:
             path: Must not exist, or be empty.
-            manifest: What identifies the run; `schema_version`, `stage` and `created` (Unix s) are added.
+            manifest: What identifies the run.
             space_text: Content of the search-space file, as the user wrote it.
             config: The resolved configuration.
 
         Raises:
-            RunError: Something is there already, or the manifest is not JSON.
+            RunError: Something is there already, or the configuration is not JSON.
         """
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(f"{path}: a new run needs an empty folder", hint="choose another --run DIR")
-        manifest_text = _manifest_text({"stage": "created", "created": time.time(), **manifest})
+        manifest_text = to_json_text(manifest.to_dict())
         config_text = yaml.safe_dump(json.loads(to_json_text(config)), sort_keys=False)
         scratch = scratch_path(path)
         try:
@@ -116,7 +115,7 @@ class RunDirectory:
             hint = f"runs beside it: {runs}" if runs else "start one: python search.py run SPACE.yaml"
             raise RunError(f"{path} {there}", hint=hint)
         run = cls(path)
-        run._read_json(MANIFEST)
+        _ = run.manifest
         return run
 
     @property
@@ -125,13 +124,14 @@ class RunDirectory:
         return self.path.resolve().name
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        """What the run is: command, versions, devices, seeds, hashes, `stage`. Read from disk each time."""
-        return dict(self._read_json(MANIFEST))
+    def manifest(self) -> Manifest:
+        """What the run is and how far it is. Read from disk each time; raises a RunError when damaged."""
+        return Manifest.from_dict(self._read_json(MANIFEST), self.path / MANIFEST)
 
-    def update_manifest(self, **changes: Any) -> None:
-        """Set top-level keys of the manifest; an unknown `stage` or what is not JSON raises a RunError."""
-        atomic_write_text(self.path / MANIFEST, _manifest_text({**self.manifest, **changes}))
+    def update_manifest(self, **changes: Unpack[ManifestChanges]) -> None:
+        """Write the manifest with other values; raises a RunError where it is damaged or cannot hold them."""
+        manifest = self.manifest.updated(changes, self.path / MANIFEST)
+        atomic_write_text(self.path / MANIFEST, to_json_text(manifest.to_dict()))
 
     def space_text(self) -> str:
         """The search-space file as the user wrote it."""
@@ -327,7 +327,7 @@ def latest_unfinished(results_root: str | Path, space_name: str) -> Path | None:
     """The highest-numbered run of a space that has not finished, if any; unreadable runs are passed over."""
     for _, path in sorted(_numbered(Path(results_root), space_name), reverse=True):
         with contextlib.suppress(RunError):
-            if RunDirectory.open(path).manifest.get("stage") != "finished":
+            if RunDirectory.open(path).manifest.stage != "finished":
                 return path
     return None
 
@@ -336,12 +336,6 @@ def _numbered(root: Path, space_name: str) -> list[tuple[int, Path]]:
     pattern = re.compile(re.escape(space_name) + r"-(\d+)")
     matches = [(pattern.fullmatch(p.name), p) for p in root.iterdir()] if root.is_dir() else []
     return [(int(match[1]), p) for match, p in matches if match]
-
-
-def _manifest_text(values: Mapping[str, Any]) -> str:
-    if values["stage"] not in STAGES:
-        raise RunError(f"stage must be one of {', '.join(STAGES)}, got {values['stage']!r}")
-    return to_json_text({**values, "schema_version": SCHEMA_VERSION})
 
 
 def _end_of_whole_lines(descriptor: int) -> int:
@@ -360,5 +354,5 @@ def space_of_run(run: RunDirectory) -> SearchSpace:
     """
     manifest = run.manifest
     source = str(run.path / "space.yaml")
-    space = parse_space(run.space_text(), source, tuple(manifest["space_settings"]))
-    return space.with_num_classes(len(manifest["class_names"]))
+    space = parse_space(run.space_text(), source, manifest.space_settings)
+    return space.with_num_classes(len(manifest.class_names))

@@ -16,6 +16,7 @@ from nas.arch import Architecture
 from nas.base import SCHEMA_VERSION, ConfigError, RunError, check_schema
 from nas.runs.directory import RunDirectory
 from nas.runs.dominance import MIN_PREFIX, hypervolume, non_dominated
+from nas.runs.manifest import objective_from_dict, objective_to_dict
 from nas.runs.point import FrontPoint
 from nas.runs.trial import Trial
 from nas.settings import LATENCY, MACS, METRICS, TOP1, Metric, Objective, metric_named
@@ -103,18 +104,16 @@ class ParetoFront:
         """The final front of a run, or the front of its trials so far while there is none.
 
         Raises:
-            RunError: Not a run, damaged, of a newer version, or its manifest lacks `objectives`.
+            RunError: Not a run, damaged, of a newer version, or its search has not begun.
         """
         run = RunDirectory.open(path)
         final = run.front()
         if final is not None:
             return cls.from_dict(final)
         manifest = run.manifest
-        try:
-            objectives = [_objective_from_dict(values) for values in manifest["objectives"]]
-        except (KeyError, TypeError) as error:
-            raise RunError(f"{path}: manifest.json does not say what is optimised: {error!r}") from error
-        return cls.from_trials(run.trials(), objectives, manifest.get("constraints"))
+        if manifest.search is None:
+            raise RunError(f"{path}: manifest.json does not say what is optimised: the search has not begun")
+        return cls.from_trials(run.trials(), manifest.search.objectives, manifest.constraints)
 
     def hypervolume(self) -> float:
         """Share in [0, 1] of the box between ideal and reference that the front dominates."""
@@ -227,7 +226,7 @@ class ParetoFront:
         """
         check_schema(values, "front")
         try:
-            objectives = tuple(_objective_from_dict(objective) for objective in values["objectives"])
+            objectives = tuple(objective_from_dict(objective) for objective in values["objectives"])
             points = tuple(FrontPoint.from_dict(point) for point in values["points"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"front: a key is missing or malformed: {error!r}") from error
@@ -243,21 +242,6 @@ class ParetoFront:
                 f"{what}: the front is empty",
                 hint="loosen the bounds, or let the search complete a trial (`search.py status RUN`)",
             )
-
-
-def objective_to_dict(objective: Objective) -> dict[str, Any]:
-    """An objective as JSON values: in the manifest, and in `front.json`."""
-    metric = objective.metric
-    return {
-        "name": metric.name,
-        "unit": metric.unit,
-        "direction": metric.direction,
-        "reference": objective.reference,
-    }
-
-
-def _objective_from_dict(values: Mapping[str, Any]) -> Objective:
-    return Objective(metric_named(values["name"]), float(values["reference"]))
 
 
 def _at_most(point: FrontPoint, metric: Metric) -> float:

@@ -98,8 +98,8 @@ def measured_designs(found: Measured) -> dict[str, FrontPoint]:
     """The known designs that the search measured, and the largest architecture, by name."""
     names = {a.digest: name for name, a in known_designs(found.space, found.space.seeds).items()}
     words = {digest: "plain ViT" if name == "deit" else name for digest, name in names.items()}
-    largest = found.run.manifest.get("reference_digest")
-    if largest is not None:
+    if (search := found.run.manifest.search) is not None:
+        largest = search.reference_digest
         words[largest] = f"{words[largest]}, largest" if largest in words else "largest"
     points = found.points
     return {name: points[digest] for digest, name in words.items() if digest in points}

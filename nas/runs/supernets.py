@@ -8,64 +8,21 @@ proposal a killed process forgot, find what is finished.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nas.base import ConfigError, InputFileError, RunError, plural
 from nas.runs.directory import MANIFEST, RunDirectory
 from nas.runs.front import ParetoFront
+from nas.runs.manifest import SupernetTrial
 from nas.runs.point import FrontPoint
+from nas.runs.trial import Trial
 from nas.settings import SPACE, TOP1, TRAIN, RunConfig, read_text
 from nas.space import SearchSpace, parse_space
 
-ENTRY = "supernet_trial"
-"""Key of a supernet's manifest under which its trial is kept."""
 OWNER = "supernet_run"
 """Detail of a point of the union: the folder of its supernet, below the run's."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupernetTrial:
-    """One set of training hyper-parameters, and what became of the supernet that was trained with them.
-
-    Attributes:
-        number: Order of proposal, from 0.
-        parameters: Value by dotted key, such as `train.lr`.
-        state: `training` (or stopped by a kill, to go on), `complete`, `stopped` (early, as others were
-            better) or `failed`.
-        scores: Hypervolume of the probe subnets after so many epochs.
-        error: Why it failed.
-    """
-
-    number: int
-    parameters: Mapping[str, Any]
-    state: Literal["training", "complete", "stopped", "failed"] = "training"
-    scores: Mapping[int, float] = field(default_factory=dict)
-    error: str | None = None
-
-    @property
-    def key(self) -> str:
-        """Name of its folder."""
-        return trial_key(self.parameters)
-
-    @property
-    def score(self) -> float | None:
-        """The latest score."""
-        return self.scores[max(self.scores)] if self.scores else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "scores": {str(epoch): score for epoch, score in self.scores.items()}}
-
-    def save(self, run: RunDirectory, **changes: Any) -> None:
-        """Write it into its folder's manifest, with other changes of the manifest."""
-        run.update_manifest(**{ENTRY: self.to_dict()}, **changes)
-
-
-def trial_key(parameters: Mapping[str, Any]) -> str:
-    """First 12 hex digits of the SHA-256 of a trial's parameters."""
-    return hashlib.sha256(json.dumps(dict(parameters), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def supernet_trial(run: RunDirectory) -> SupernetTrial:
@@ -74,12 +31,10 @@ def supernet_trial(run: RunDirectory) -> SupernetTrial:
     Raises:
         RunError: It is none.
     """
-    try:
-        values = dict(run.manifest[ENTRY])
-        scores = {int(epoch): float(score) for epoch, score in values["scores"].items()}
-        return SupernetTrial(**{**values, "scores": scores})
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run.path}: not the folder of a supernet trial: {error!r}") from error
+    trial = run.manifest.supernet_trial
+    if trial is None:
+        raise RunError(f"{run.path}: not the folder of a supernet trial")
+    return trial
 
 
 def supernet_trials(run: RunDirectory) -> list[SupernetTrial]:
@@ -125,7 +80,7 @@ def searched_runs(run: RunDirectory) -> dict[str, RunDirectory]:
     """The supernets of a run in which architectures were measured, by their folder below the run's."""
     folders = (run.supernets_dir / trial.key for trial in ranked(supernet_trials(run)))
     found = {str(folder.relative_to(run.path)): RunDirectory.open(folder) for folder in folders}
-    return {name: searched for name, searched in found.items() if "objectives" in searched.manifest}
+    return {name: searched for name, searched in found.items() if searched.manifest.search is not None}
 
 
 def front_of(path: str | Path) -> ParetoFront:
@@ -142,14 +97,14 @@ def front_of(path: str | Path) -> ParetoFront:
         name: ParetoFront.from_trials(each.trials(), front.objectives).points
         for name, each in searched.items()
     }
-    return ParetoFront.from_points(union_points(fronts), front.objectives, run.manifest.get("constraints"))
+    return ParetoFront.from_points(union_points(fronts), front.objectives, run.manifest.constraints)
 
 
-def all_trial_records(run: RunDirectory) -> list[dict[str, Any]]:
-    """The records of a run's architecture trials, over all its supernets."""
+def all_trials(run: RunDirectory) -> list[Trial]:
+    """The trials of architectures of a run, over all its supernets."""
     return [
-        *run.trial_records(),
-        *(record for searched in searched_runs(run).values() for record in searched.trial_records()),
+        *run.trials(),
+        *(trial for searched in searched_runs(run).values() for trial in searched.trials()),
     ]
 
 

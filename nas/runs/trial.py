@@ -114,7 +114,7 @@ class Trial:
 
     Attributes:
         number: Order of proposal, from 0; Optuna's trial number.
-        state: How it ended.
+        state: How it stands.
         architecture: What was proposed.
         measurement: Present for COMPLETE and PRUNED, and for REPEATED that of the earlier trial.
         error: Why it failed; present for FAILED.
@@ -134,6 +134,16 @@ class Trial:
     source: str | None = None
     started: float
     finished: float | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was submitted and has not ended: it is in flight, or lost with a process that was killed."""
+        return self.state is TrialState.RUNNING
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether it ended and counts against a budget of trials; repeats are free."""
+        return self.state in (TrialState.COMPLETE, TrialState.FAILED, TrialState.PRUNED)
 
     @property
     def is_whole(self) -> bool:

@@ -3,7 +3,7 @@
 from nas.search import evolution, predictor
 from nas.search.actors import AHEAD, RayWorkers
 from nas.search.loop import Search
-from nas.search.reuse import known_measurements, reference_clocks
+from nas.search.reuse import known_measurements
 from nas.search.standing import Progress
 from nas.search.study import WINDOW, ArchitectureStudy, check_database, window_of
 from nas.search.supernet_trials import Plan, run_trials
@@ -25,7 +25,6 @@ __all__ = [
     "evolution",
     "known_measurements",
     "predictor",
-    "reference_clocks",
     "run_trials",
     "window_of",
 ]

@@ -26,8 +26,6 @@ from nas.space import SearchSpace
 PATIENCE = 20  # repeats in a row before an architecture that was not seen yet is proposed
 TRIES = 200  # neighbours drawn in looking for one
 
-ENDED = (TrialState.COMPLETE, TrialState.FAILED, TrialState.REPEATED, TrialState.PRUNED)
-
 Outcome = Literal["trials", "minutes", "space exhausted"]
 
 
@@ -141,7 +139,7 @@ class Search:
     def _resume(self) -> None:
         """Take over the recorded trials, finish the telling, and submit again what was in flight."""
         self._forget()
-        self._recorded = {trial.number: trial for trial in self._run.trials() if trial.state in ENDED}
+        self._recorded = {trial.number: trial for trial in self._run.trials() if not trial.is_running}
         finished, running = self._study.finished(), self._study.running()
         self._told = set(finished)
         for number in range(len(finished) + len(running)):

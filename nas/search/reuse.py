@@ -1,13 +1,12 @@
 """What other runs measured already: the same supernet, images and conditions are not paid for twice."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from nas.base import NasError
 from nas.latency import PROFILE_NAME
-from nas.runs import MANIFEST, Conditions, RunDirectory, TrialState
+from nas.runs import MANIFEST, Conditions, Manifest, RunDirectory, TrialState
 from nas.search.loop import ReusedMeasurement
 from nas.settings import LATENCIES, LATENCY
 
@@ -22,7 +21,7 @@ def known_measurements(
     are left out.
 
     Args:
-        run: Its manifest has `splits`, `reference_ms` and `reference_digest`.
+        run: Its search has begun.
         conditions: Under which it measures.
         needed: Names of the metrics without which a measurement is of no use.
     """
@@ -38,20 +37,18 @@ def known_measurements(
     return found
 
 
-def reference_clocks(manifest: Mapping[str, Any]) -> dict[str, float]:
-    """Milliseconds of the reference model by the name of the metric."""
-    return {LATENCY.name: manifest["reference_ms"], **manifest.get("further_reference_ms", {})}
-
-
 def _of_run(
-    path: Path, ours: Mapping[str, Any], conditions: Conditions, needed: Collection[str]
+    path: Path, ours: Manifest, conditions: Conditions, needed: Collection[str]
 ) -> dict[str, ReusedMeasurement]:
     run = RunDirectory.open(path)
     theirs = run.manifest
-    same = ("supernet_digest", "splits", "reference_digest")
-    if any(theirs.get(key) != ours[key] for key in same) or "reference_ms" not in theirs:
+    if ours.search is None or theirs.search is None:
         return {}
-    before, now = reference_clocks(theirs), reference_clocks(ours)
+    if (theirs.supernet_digest, theirs.splits) != (ours.supernet_digest, ours.splits):
+        return {}
+    if theirs.search.reference_digest != ours.search.reference_digest:
+        return {}
+    before, now = theirs.search.reference_clocks, ours.search.reference_clocks
     clocks = {name: now[name] / before[name] for name in now if name in before}
     found = {}
     for trial in run.trials():

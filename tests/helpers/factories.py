@@ -7,7 +7,7 @@ import numpy as np
 
 from nas.arch.architecture import Architecture, AttentionKind, Hallucination, LayerChoice, Reducer
 from nas.arch.backbone import Backbone
-from nas.runs.front import objective_to_dict
+from nas.runs.manifest import Manifest, SearchIdentity
 from nas.runs.point import FrontPoint
 from nas.runs.trial import Conditions, Measurement, Trial, TrialState
 from nas.settings.metrics import LATENCY, MACS, TOP1, Objective
@@ -137,7 +137,29 @@ def point(
     return FrontPoint(architecture or plain(), measurement(top1, macs, latency_ms))
 
 
-def manifest(**changes: Any) -> dict[str, Any]:
-    """What `ParetoFront.from_run` and `status` need of a run's manifest."""
-    objectives = [objective_to_dict(objective) for objective in OBJECTIVES]
-    return {"objectives": objectives, "constraints": {}, "stage": "searching", **changes}
+def search_identity(**changes: Any) -> SearchIdentity:
+    """What a search of `OBJECTIVES` is measured by; any field can be replaced."""
+    fixed = {"objectives": OBJECTIVES, "reference_ms": 5.0, "reference_digest": "0" * 12}
+    return SearchIdentity(**{**fixed, **changes})
+
+
+def manifest(**changes: Any) -> Manifest:
+    """Of a run that is searching; any field can be replaced."""
+    fixed: dict[str, Any] = {
+        "command": "python search.py run digits.yaml",
+        "space_file": "digits.yaml",
+        "space_settings": (),
+        "space_digest": "813220064558",
+        "seed": 0,
+        "versions": {"torch": "2.8.0"},
+        "class_names": tuple("0123456789"),
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.25, 0.25, 0.25),
+        "splits": {"train": "1" * 16, "search": "2" * 16, "test": "3" * 16},
+        "precision": "fp32",
+        "device": "cpu: test",
+        "threads": 1,
+        "stage": "searching",
+        "search": search_identity(),
+    }
+    return Manifest(**{**fixed, **changes})

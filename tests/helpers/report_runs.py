@@ -16,9 +16,10 @@ from nas.jobs.trust import architecture_row, choose
 from nas.report.page.file import write_report
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
+from nas.runs.manifest import SupernetTrial
 from nas.runs.point import FrontPoint
 from nas.runs.ranking import rank_statistics
-from nas.runs.supernets import SupernetTrial, union_points
+from nas.runs.supernets import union_points
 from nas.runs.trial import Trial, TrialState
 from nas.space.designs import known_designs
 from nas.space.space import parse_space
@@ -115,14 +116,15 @@ def make_run(
     objectives: tuple[Any, ...] = factories.OBJECTIVES,
     config: dict[str, Any] | None = None,
     targets: int = 0,
+    reference_digest: str = "0" * 12,
     **manifest: Any,
 ) -> RunDirectory:
     """A run's folder with these trials; its final front has latencies 10 % off those of the trials.
 
     Of so many targets: the first latency is noisy at every third point, and tied with the point before it.
     """
-    about = factories.manifest(space_settings=[], class_names=[str(i) for i in range(10)], **manifest)
-    about["objectives"] = [o for o in about["objectives"] if o["name"] in {x.metric.name for x in objectives}]
+    identity = factories.search_identity(objectives=objectives, reference_digest=reference_digest)
+    about = factories.manifest(search=identity, **manifest)
     run = RunDirectory.create(path, manifest=about, space_text=SPACE, config=config or {})
     lines = [
         json.dumps(trial.to_dict()) + "\n" for trial in trials
@@ -212,7 +214,7 @@ def supernets_run(path: Path, count: int = 30) -> RunDirectory:
         )
         trials = [] if error else made_trials(count, seed=number, supernet=f"{number}" * 12)
         searched = make_run(run.supernets_dir / trial.key, trials, is_final=state == "complete")
-        trial.save(searched)
+        searched.update_manifest(supernet_trial=trial)
         if state == "complete":
             fronts[f"supernets/{trial.key}"] = ParetoFront.from_run(searched.path).points
     front = ParetoFront.from_points(union_points(fronts), factories.OBJECTIVES)

@@ -172,7 +172,7 @@ class ShuffledWorkers:
 
 
 def new_run(folder: Path) -> RunDirectory:
-    return RunDirectory.create(folder, manifest={}, space_text="", config={})
+    return RunDirectory.create(folder, manifest=factories.manifest(), space_text="", config={})
 
 
 def make_study(

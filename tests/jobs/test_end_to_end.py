@@ -34,7 +34,7 @@ def front(folder):
 
 
 def stage(folder):
-    return RunDirectory.open(folder).manifest["stage"] if (folder / "manifest.json").exists() else ""
+    return RunDirectory.open(folder).manifest.stage if (folder / "manifest.json").exists() else ""
 
 
 def num_lines(path):
@@ -103,7 +103,7 @@ def test_a_run_killed_in_every_stage_ends_as_one_that_was_not(finished, tmp_path
     resumed = command(*arguments)
     assert resumed.code == 0, resumed.stderr
     straight = RunDirectory.open(finished.folder).manifest
-    assert RunDirectory.open(folder).manifest["supernet_digest"] == straight["supernet_digest"]
+    assert RunDirectory.open(folder).manifest.supernet_digest == straight.supernet_digest
     assert outline(folder) == outline(finished.folder)
     assert front(folder) == front(finished.folder)
     written = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]

@@ -44,7 +44,7 @@ def test_bundle_carries_the_test_accuracy_that_no_stage_before_has_seen(finished
     assert low <= metrics["test_top1"] <= high
     assert metrics["test_images"] == 359
     provenance = json.loads((tmp_path / "vit" / "provenance.json").read_text())
-    assert provenance["splits"] == RunDirectory.open(finished.folder).manifest["splits"]
+    assert provenance["splits"] == RunDirectory.open(finished.folder).manifest.splits
 
 
 @pytest.mark.parametrize(

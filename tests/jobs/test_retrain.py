@@ -114,7 +114,7 @@ def test_inherited_values_are_those_of_the_table_and_of_the_supernet_on_the_test
     subnet = trained_supernet(session).extract(point.architecture)
     assert found["picked"]["inherited_test_top1"] == top1(subnet, test.open())
     assert (found["search_images"], found["test_images"]) == (287, 359)
-    assert found["splits"] == RunDirectory.open(folder).manifest["splits"]
+    assert found["splits"] == RunDirectory.open(folder).manifest.splits
 
 
 def test_the_baseline_is_the_plain_vit_of_the_space_trained_the_same_way(home):

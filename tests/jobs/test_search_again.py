@@ -17,7 +17,7 @@ def test_a_supernet_is_searched_again_and_what_was_measured_is_free(finished):
     done = command(*words)
     assert done.code == 0, done.stderr
     run, before = RunDirectory.open(folder), RunDirectory.open(finished.folder)
-    assert run.manifest["supernet_digest"] == before.manifest["supernet_digest"]
+    assert run.manifest.supernet_digest == before.manifest.supernet_digest
     free = {trial.architecture.digest: trial for trial in run.trials() if trial.source}
     paid = [trial for trial in run.trials() if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     measured = {t.architecture.digest: t for t in before.trials() if t.state is TrialState.COMPLETE}

@@ -41,12 +41,12 @@ def test_a_new_run_holds_space_configuration_and_what_identifies_it(space_file, 
     assert session.run.space_text() == TINY
     assert session.run.config()["train"]["epochs"] == 3
     manifest = session.run.manifest
-    assert manifest["space_digest"] == session.space.digest
-    assert manifest["splits"] == session.data.info.hashes
-    assert manifest["class_names"] == list("0123456789")
-    assert manifest["precision"] == session.precision == "fp32"
-    assert manifest["versions"]["torch"]
-    assert manifest["stage"] == "created"
+    assert manifest.space_digest == session.space.digest
+    assert manifest.splits == session.data.info.hashes
+    assert manifest.class_names == tuple("0123456789")
+    assert manifest.precision == session.precision == "fp32"
+    assert manifest.versions["torch"]
+    assert manifest.stage == "created"
 
 
 def test_runs_are_numbered_and_an_unfinished_one_is_resumed(space_file):
@@ -65,7 +65,7 @@ def test_without_a_folder_another_configuration_is_another_run(space_file):
 
 def test_an_empty_folder_becomes_the_run(space_file, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert begin(space_file, tmp_path / "empty").run.manifest["stage"] == "created"
+    assert begin(space_file, tmp_path / "empty").run.manifest.stage == "created"
 
 
 @pytest.mark.parametrize(

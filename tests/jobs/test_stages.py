@@ -30,7 +30,7 @@ def test_a_run_measures_what_it_searched(tmp_path):
     front = stages.run(session, Budget(trials=6))
 
     run = session.run
-    assert run.manifest["stage"] == "finished"
+    assert run.manifest.stage == "finished"
     names = ("top1", "macs", "latency_ms")
     assert tuple(objective.metric.name for objective in front.objectives) == names
     trials = {trial.architecture.digest: trial.measurement for trial in run.trials() if trial.is_whole}
@@ -57,7 +57,7 @@ def test_a_finished_search_is_extended_and_its_trials_stay(tmp_path):
     extended = session.run.trial_records()
     assert extended[: len(first)] == first
     assert len({record["digest"] for record in extended}) == 9
-    assert session.run.manifest["stage"] == "finished"
+    assert session.run.manifest.stage == "finished"
 
 
 def test_a_time_budget_ends_the_search(tmp_path):
@@ -69,21 +69,21 @@ def test_a_time_budget_ends_the_search(tmp_path):
 def test_references_of_the_hypervolume_are_fixed_when_the_search_begins(tmp_path):
     session = begin(tmp_path, "search.objectives=[top1, macs]")
     stages.run(session, Budget(trials=2))
-    before = session.run.manifest["objectives"]
+    before = session.run.manifest.search
     stages.run(session, Budget(trials=4))
-    assert session.run.manifest["objectives"] == before
-    assert before[0]["reference"] == 0.0
-    assert before[1]["reference"] > session.space.macs_range()[1]
+    assert session.run.manifest.search == before
+    assert before.objectives[0].reference == 0.0
+    assert before.objectives[1].reference > session.space.macs_range()[1]
 
 
 def test_training_is_not_done_again(tmp_path):
     session = begin(tmp_path)
     stages.train(session)
-    digest = session.run.manifest["supernet_digest"]
+    digest = session.run.manifest.supernet_digest
     log = session.run.log_path.read_text()
     stages.train(session)
     assert session.run.log_path.read_text() == log
-    assert session.run.manifest["supernet_digest"] == digest
+    assert session.run.manifest.supernet_digest == digest
     assert not stages.trained_supernet(session).training
 
 

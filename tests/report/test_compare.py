@@ -15,6 +15,7 @@ from nas.base.errors import RunError
 from nas.report.compare import compare_rows, compare_runs, compare_tables
 from nas.runs.dominance import hypervolume
 from nas.runs.front import ParetoFront
+from nas.runs.manifest import objective_to_dict
 from nas.settings.metrics import LATENCY, MACS, TOP1, Objective
 
 
@@ -33,7 +34,7 @@ def pair(tmp_path):
 
 def test_both_hypervolumes_have_the_worse_reference_of_each_objective(pair):
     first, second = pair
-    objectives = [dict(o) for o in first.manifest["objectives"]]
+    objectives = [objective_to_dict(o) for o in first.manifest.search.objectives]
     objectives[1]["reference"] *= 2
     front = second.front()
     second.write_front({**front, "objectives": objectives})

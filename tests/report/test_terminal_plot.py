@@ -52,7 +52,7 @@ def test_a_single_point_is_in_the_middle():
 def test_the_front_is_drawn_with_its_knee_and_what_is_not_on_it():
     trials = made_trials(40)
     front = ParetoFront.from_trials(trials, factories.OBJECTIVES)
-    by_macs, by_latency = front_plots(front, [trial.to_dict() for trial in trials], front)
+    by_macs, by_latency = front_plots(front, trials, front)
     assert "kMACs per image" in by_macs
     assert "latency (ms per batch of 64)" in by_latency
     assert all(plot.count("★") == 1 for plot in (by_macs, by_latency))

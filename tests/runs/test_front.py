@@ -254,8 +254,10 @@ def test_a_run_gives_its_trials_front_until_the_final_one_is_written(tmp_path):
     assert ParetoFront.from_run(run.path) == final
 
 
-def test_a_run_without_objectives_is_refused(tmp_path):
-    run = RunDirectory.create(tmp_path / "r", manifest={}, space_text="", config={})
+def test_a_run_whose_search_has_not_begun_is_refused(tmp_path):
+    run = RunDirectory.create(
+        tmp_path / "r", manifest=factories.manifest(search=None), space_text="", config={}
+    )
     with pytest.raises(RunError, match="does not say what is optimised"):
         ParetoFront.from_run(run.path)
 

@@ -11,7 +11,7 @@ from nas.runs.trial import TRIAL_COLUMNS, Measurement, TrialState
 
 @pytest.fixture
 def run(tmp_path):
-    return RunDirectory.create(tmp_path / "digits-1", manifest={}, space_text="", config={})
+    return RunDirectory.create(tmp_path / "digits-1", manifest=factories.manifest(), space_text="", config={})
 
 
 def test_trials_csv_has_one_row_a_trial_and_flat_keys(run):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from factories import search_identity
 from replay_evaluator import ReplayEvaluator
 from replay_tables import small_table
 from search_fakes import ShuffledWorkers, new_run, outline
@@ -105,12 +106,7 @@ class NeverAsked(ReplayEvaluator):
 
 
 def test_what_another_run_measured_is_taken_over_and_not_paid_for(tmp_path):
-    identity = {
-        "supernet_digest": "0123456789ab",
-        "splits": {"search": "s"},
-        "reference_ms": 2.0,
-        "reference_digest": "r",
-    }
+    identity = {"supernet_digest": "0123456789ab", "search": search_identity(reference_ms=2.0)}
     first = search(tmp_path / "a", trials=40, racing=False)
     for name, changes in (("a", {}), ("other", {"supernet_digest": "ba9876543210"})):
         if name == "other":
@@ -119,7 +115,7 @@ def test_what_another_run_measured_is_taken_over_and_not_paid_for(tmp_path):
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "manifest.json").write_text("{")
     run = new_run(tmp_path / "b")
-    run.update_manifest(**identity | {"reference_ms": 4.0})
+    run.update_manifest(**identity | {"search": search_identity(reference_ms=4.0)})
     known = known_measurements(run, TABLE.conditions, ["top1", "latency_ms"])
     assert set(known) == {trial.architecture.digest for trial in first}
     latency = first[0].measurement.values["latency_ms"]

@@ -282,7 +282,7 @@ def test_a_supernet_is_an_ordinary_run_trained_with_its_parameters(resumed):
         assert folder.config()["train"]["lr"] == trial.parameters["train.lr"]
         assert sorted(trial.scores) == [1, 3]
         widths = trial.parameters["space.embed_dim"]
-        assert f"embed_dim={json.dumps(widths)}" in folder.manifest["space_settings"]
+        assert f"embed_dim={json.dumps(widths)}" in folder.manifest.space_settings
 
 
 @real

@@ -14,7 +14,6 @@ from nas.report.front_table import export_command, ties_within
 from nas.runs import (
     BASELINES,
     OWNER,
-    PAID,
     TRUST,
     FrontPoint,
     Measured,
@@ -58,7 +57,7 @@ def report_data(found: Measured, random: RunDirectory | None = None) -> dict[str
     numbers = _numbers(found)
     rows = [_front_row(point, found, numbers) for point in front.points]
     cloud = _cloud(found, numbers)
-    constraints = manifest.get("constraints", {})
+    constraints = manifest.constraints
     judged = owner(run, front.knee())  # of several supernets `trust` is asked of one
     return {
         "run": run.name,
@@ -89,9 +88,9 @@ def report_data(found: Measured, random: RunDirectory | None = None) -> dict[str
             "front": front.points[0].measurement.conditions.to_dict(),
             "cloud": next((p.measurement.conditions.to_dict() for p in found.others), None),
         },
-        "facts": _facts(run, manifest),
+        "facts": _facts(run),
         "config": flat_config(run.config()),
-        "command": manifest.get("command"),
+        "command": manifest.command,
         "trust": judged.findings().get(TRUST),
         "trust_baselines": BASELINES,
         "trust_command": f"python search.py trust {shlex.quote(str(judged.path))}",
@@ -243,7 +242,7 @@ def _supernets(found: Measured) -> list[dict[str, Any]]:
             "score": trial.score,
             "parameters": dict(trial.parameters),
             "error": trial.error,
-            "num_trials": sum(each.state in PAID for each in trials.get(trial.key, ())),
+            "num_trials": sum(each.is_paid for each in trials.get(trial.key, ())),
             "num_on_front": owners[trial.key],
         }
         for trial in supernet_trials(found.run)
@@ -260,23 +259,24 @@ def _random(random: RunDirectory, found: Measured, constraints: Mapping[str, flo
     return {**values, "points": [found.values(point) for point in front.points]}
 
 
-def _facts(run: RunDirectory, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(run: RunDirectory) -> list[tuple[str, str]]:
     """What the numbers rest on beside the conditions: (words, value)."""
-    budget = manifest.get("budget") or {}
+    manifest = run.manifest
+    budget = manifest.budget
     config = flat_config(run.config())
     facts: list[tuple[str, Any]] = [
         ("data", config.get("data.spec")),
-        ("classes", len(manifest.get("class_names", ())) or None),
-        ("seed of splits, training and search", manifest.get("seed")),
+        ("classes", len(manifest.class_names)),
+        ("seed of splits, training and search", manifest.seed),
         ("sampler", config.get("search.sampler")),
-        ("trials asked for", budget.get("num_trials")),
+        ("trials asked for", None if budget is None else budget.num_trials),
         ("training epochs", config.get("train.epochs")),
-        ("device of the run", manifest.get("device")),
-        ("training threads", manifest.get("threads")),
-        ("space digest", manifest.get("space_digest")),
-        ("weights digest", manifest.get("supernet_digest")),
-        *((f"hash of the {name} split", digest) for name, digest in manifest.get("splits", {}).items()),
-        *((f"version of {name}", text) for name, text in manifest.get("versions", {}).items()),
-        ("started with", manifest.get("command")),
+        ("device of the run", manifest.device),
+        ("training threads", manifest.threads),
+        ("space digest", manifest.space_digest),
+        ("weights digest", manifest.supernet_digest),
+        *((f"hash of the {name} split", digest) for name, digest in manifest.splits.items()),
+        *((f"version of {name}", text) for name, text in manifest.versions.items()),
+        ("started with", manifest.command),
     ]
     return [(words, str(value)) for words, value in facts if value is not None]

@@ -1,0 +1,228 @@
+"""`manifest.json`: what a run is, what its search is measured by, and how far it is.
+
+The images are described key by key and not as a `DataInfo`: the file does not say whether they may be mirrored.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypedDict
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from nas.base import SCHEMA_VERSION, ConfigError, RunError
+from nas.settings import LATENCY, Objective, metric_named
+
+Stage = Literal["created", "training", "searching", "measuring", "finished"]
+
+
+def objective_to_dict(objective: Objective) -> dict[str, Any]:
+    """An objective as JSON values: in the manifest, and in `front.json`."""
+    metric = objective.metric
+    return {
+        "name": metric.name,
+        "unit": metric.unit,
+        "direction": metric.direction,
+        "reference": objective.reference,
+    }
+
+
+def objective_from_dict(values: Mapping[str, Any]) -> Objective:
+    """Inverse of `objective_to_dict`; name and reference are enough.
+
+    Raises:
+        KeyError: One of them is missing.
+        ConfigError: No metric has this name.
+    """
+    return Objective(metric_named(values["name"]), float(values["reference"]))
+
+
+def _objective(value: Any) -> Objective:
+    try:
+        return value if isinstance(value, Objective) else objective_from_dict(value)
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ValueError(f"not an objective: {error!r}") from error
+
+
+class SearchIdentity(BaseModel):
+    """What a search is measured by, fixed when it first starts.
+
+    Attributes:
+        objectives: With the references of the hypervolume.
+        reference_ms: Latency of the reference model on the first target, milliseconds per batch.
+        further_reference_ms: The same on further targets, by name of the metric.
+        reference_digest: Of the reference model, the largest architecture of the space.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    objectives: tuple[
+        Annotated[Objective, BeforeValidator(_objective), PlainSerializer(objective_to_dict)], ...
+    ]
+    reference_ms: float
+    further_reference_ms: Mapping[str, float] = {}
+    reference_digest: str
+
+    @property
+    def reference_clocks(self) -> dict[str, float]:
+        """Milliseconds of the reference model by the name of the metric."""
+        return {LATENCY.name: self.reference_ms, **self.further_reference_ms}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchBudget:
+    """When a search ends, whichever is sooner.
+
+    Attributes:
+        num_trials: Architectures that are measured, repeats not counted; None: no limit.
+        deadline: Unix time, seconds; None: no limit.
+    """
+
+    num_trials: int | None = None
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupernetTrial:
+    """One set of training hyper-parameters, and what became of the supernet that was trained with them.
+
+    Attributes:
+        number: Order of proposal, from 0.
+        parameters: Value by dotted key, such as `train.lr`.
+        state: `training` (or stopped by a kill, to go on), `complete`, `stopped` (early, as others were
+            better) or `failed`.
+        scores: Hypervolume of the probe subnets after so many epochs.
+        error: Why it failed.
+    """
+
+    number: int
+    parameters: Mapping[str, Any]
+    state: Literal["training", "complete", "stopped", "failed"] = "training"
+    scores: Mapping[int, float] = field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Name of its folder."""
+        return trial_key(self.parameters)
+
+    @property
+    def score(self) -> float | None:
+        """The latest score."""
+        return self.scores[max(self.scores)] if self.scores else None
+
+
+def trial_key(parameters: Mapping[str, Any]) -> str:
+    """First 12 hex digits of the SHA-256 of a supernet trial's parameters."""
+    return hashlib.sha256(json.dumps(dict(parameters), sort_keys=True).encode()).hexdigest()[:12]
+
+
+class Manifest(BaseModel):
+    """What a run is and how far it is. Its fields are the file's keys, but for those of `search`, which lie flat.
+
+    Keys that this version does not know are kept, and written again.
+
+    Attributes:
+        command: Command line that started it.
+        space_file: The search space, as it was named there.
+        space_settings: Changes on top of it, such as `constraints.max_macs=2e6`.
+        space_digest: Of the space with them.
+        seed: Of splits, training and search.
+        versions: Of Python and the packages that results depend on.
+        class_names: One a class; the position is the label.
+        mean: Per channel of the train split, of pixels scaled to 0..1.
+        std: Per channel of the train split, of pixels scaled to 0..1.
+        splits: Hash by name of the split.
+        precision: Arithmetic, `fp32` or `bf16`.
+        device: Name of the processor, such as `cpu: Intel(R) Xeon(R)`.
+        threads: Of the training.
+        constraints: Metric name -> highest latency that the front may have, milliseconds per batch.
+        stage: What it does, or did when it was interrupted.
+        created: Unix time, seconds.
+        search: What it is measured by; None before the search first starts.
+        supernet_digest: Of the trained weights, over several supernets a digest of theirs; None before.
+        budget: Of the last search; None before.
+        study: Name of a supernet trial's study in a shared database.
+        supernet_trial: Of a supernet's folder: what it is trained with, and how that went.
+        supernet_trials: How many supernets the run trains; None: it is a run of one.
+        supernet_trials_ended: How many of them have ended, one way or another.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    command: str
+    space_file: str
+    space_settings: tuple[str, ...]
+    space_digest: str
+    seed: int
+    versions: Mapping[str, str]
+    class_names: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    splits: Mapping[str, str]
+    precision: str
+    device: str
+    threads: int
+    constraints: Mapping[str, float] = {}
+    stage: Stage = "created"
+    created: float = Field(default_factory=time.time)
+    search: SearchIdentity | None = None
+    supernet_digest: str | None = None
+    budget: SearchBudget | None = None
+    study: str | None = None
+    supernet_trial: SupernetTrial | None = None
+    supernet_trials: int | None = None
+    supernet_trials_ended: int | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: object) -> "Manifest":
+        """Inverse of `to_dict`.
+
+        Args:
+            values: JSON values.
+            source: The file, for the message.
+
+        Raises:
+            RunError: Names all keys that are missing or hold what they cannot.
+        """
+        flat = {key: value for key, value in values.items() if key != "schema_version"}
+        search = {key: flat.pop(key) for key in SearchIdentity.model_fields if key in flat}
+        return cls._checked({**flat, "search": search or None}, source)
+
+    def updated(self, changes: "ManifestChanges", source: object) -> "Manifest":
+        """A copy with other values; raises as `from_dict` does."""
+        return self._checked({**dict(self), **changes}, source)
+
+    @classmethod
+    def _checked(cls, values: Mapping[str, Any], source: object) -> "Manifest":
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problems = [
+                f"{'.'.join(map(str, problem['loc'])).removeprefix('search.')}: {problem['msg']}"
+                for problem in error.errors(include_url=False)
+            ]
+            text = f"{source} cannot be used: {'; '.join(problems)}"
+            raise RunError(text, hint="restore it from a copy") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values of the file; what is None is left out."""
+        values = self.model_dump(mode="json")
+        search = values.pop("search") or {}
+        unset = [name for name in type(self).model_fields if values.get(name) is None]
+        kept = {key: value for key, value in values.items() if key not in unset}
+        return {**kept, **search, "schema_version": SCHEMA_VERSION}
+
+
+class ManifestChanges(TypedDict, total=False):
+    """What changes in a manifest while a run goes on; see there."""
+
+    stage: Stage
+    search: SearchIdentity
+    supernet_digest: str
+    budget: SearchBudget
+    supernet_trial: SupernetTrial
+    supernet_trials: int
+    supernet_trials_ended: int
