@@ -112,7 +112,7 @@ class TestSplit:
 
         Raises:
             DataError: They changed since the splits were made, or some are unreadable.
-        """
+        """  # noqa: DOC501 - `problems_error` is a DataError
         read = self.source.test or self.source.train
         expected = Counter((entry.fingerprint, entry.label) for entry in self.entries)
         listing = list_samples(read(), self.info.num_classes)

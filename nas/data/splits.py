@@ -130,7 +130,7 @@ def decode(
 
     Returns:
         One `Decoded` a split, in the order of its entries, and `name: reason` of each that cannot be decoded.
-    """
+    """  # noqa: DOC501 - caught here
     places = {
         entry.position: (number, row)
         for number, entries in enumerate(splits)

@@ -30,7 +30,7 @@ def timm_source(spec: str, prefix: str, name: str, root: str) -> Source:
 
     Raises:
         DataError: A package or the folder is missing, or timm cannot open the train split.
-    """
+    """  # noqa: DOC501 - `missing_path` is a DataError
     package = PACKAGES[prefix]
     if importlib.util.find_spec(package) is None:
         raise DataError(f"{spec}: {prefix}/ needs the package {package}", hint=f"pip install {package}")

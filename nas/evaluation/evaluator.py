@@ -142,7 +142,8 @@ class SubnetEvaluator:
         Raises:
             OutOfMemoryError: Even with this batch.
             EvaluationError: A logit is not finite.
-        """
+            RuntimeError: torch failed for another reason.
+        """  # noqa: DOC501 - every MemoryError becomes an OutOfMemoryError
         started = time.perf_counter()
         backbone = self.setup.space.backbone
         batch_size = max(1, self.setup.config.batch_size >> attempt)

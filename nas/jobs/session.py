@@ -123,7 +123,8 @@ def start(
 
     Raises:
         RunError: `path` holds another space, configuration or data; says where they differ.
-        NasError: Space, data or device cannot be used.
+        ConfigError: There are no weights and no epochs, or the device cannot be used.
+        NasError: Space or data cannot be used.
     """
     if config.train.epochs == 0 and not config.init:
         raise ConfigError("train.epochs 0: there are no weights", hint="--init RUN, or --epochs N")

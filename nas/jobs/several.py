@@ -16,6 +16,7 @@ from nas.runs import (
     ParetoFront,
     RunDirectory,
     SupernetTrial,
+    check_ray_is_used,
     joint_digest,
     ranked,
     searched_runs,
@@ -24,7 +25,6 @@ from nas.runs import (
     supernet_trials,
     trial_key,
     union_points,
-    without_ray,
 )
 from nas.search import Plan, run_trials
 from nas.settings import RunConfig, baseline
@@ -51,8 +51,7 @@ def run(session: Session, budget: Budget) -> ParetoFront:
             f"{session.run.path} holds a run of one supernet, not of {budget.supernet_trials}",
             hint="choose another --run DIR, or leave --supernet-trials out",
         )
-    if budget.workers == 0:
-        raise without_ray()
+    check_ray_is_used(budget.workers)
     with session.run.lock():
         _train(session, budget)
         best = ranked(supernet_trials(session.run))[: session.config.tune.keep]

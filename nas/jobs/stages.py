@@ -282,7 +282,7 @@ def trained_supernet(session: Session) -> Supernet:
 
     Raises:
         RunError: Training has not ended.
-    """
+    """  # noqa: DOC501 - `_untrained` is a RunError
     trainer = supernet_trainer(session)
     done = trainer.resume()
     if done is None or done < trainer.steps:
@@ -295,7 +295,7 @@ def weights_digest(run: RunDirectory) -> str:
 
     Raises:
         RunError: They are not trained.
-    """
+    """  # noqa: DOC501 - `_untrained` is a RunError
     digest = run.manifest.supernet_digest
     if digest is None:
         raise _untrained(run)

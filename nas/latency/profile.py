@@ -108,7 +108,7 @@ class LatencyProfile:
         }
 
     def write(self, path: Path) -> None:
-        """Write the file, atomically."""
+        """Write the file, atomically; a ConfigError where it cannot be written."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write_bytes(path, (json.dumps(self.to_dict(), indent=1) + "\n").encode())

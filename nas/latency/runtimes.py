@@ -52,6 +52,8 @@ def prepare(target: Target, model: nn.Module, images: Tensor) -> Program:
     Raises:
         ConfigError: The runtime, or the device, is not there.
         EvaluationError: The model cannot be made ready for it.
+        OutOfMemoryError: torch's; it does not fit into the device.
+        MemoryError: It does not fit into this machine.
     """
     check_available(target)
     try:

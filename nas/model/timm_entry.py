@@ -81,6 +81,9 @@ def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
 
     With `features_only=True` it returns a list of feature maps [B, D, H, W], one a layer of `out_indices`; by default
     of every layer whose tokens lie on a square grid.
+
+    Raises:
+        TypeError: `architecture` or `backbone` is missing.
     """
     kwargs = {
         name: value

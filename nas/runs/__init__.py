@@ -28,6 +28,7 @@ from nas.runs.results import Measured, measured, measured_designs, retrained_net
 from nas.runs.supernets import (
     OWNER,
     all_trials,
+    check_ray_is_used,
     check_supernet_trials,
     front_of,
     joint_digest,
@@ -39,7 +40,6 @@ from nas.runs.supernets import (
     supernet_trials,
     train_settings,
     union_points,
-    without_ray,
 )
 from nas.runs.trial import Conditions, Measurement, Trial, TrialState
 
@@ -67,6 +67,7 @@ __all__ = [
     "TrialState",
     "all_trials",
     "check_counts",
+    "check_ray_is_used",
     "check_supernet_trials",
     "front_of",
     "further_latencies",
@@ -92,5 +93,4 @@ __all__ = [
     "train_settings",
     "trial_key",
     "union_points",
-    "without_ray",
 ]

@@ -203,7 +203,7 @@ class RunDirectory:
 
         Raises:
             RunError: A value is not finite, or the disk is full (the line is then taken back).
-        """
+        """  # noqa: DOC501 - OSError is caught here
         try:
             text = json.dumps(trial.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
         except (TypeError, ValueError) as error:

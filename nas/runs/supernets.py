@@ -132,11 +132,12 @@ def train_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def without_ray() -> ConfigError:
-    """What is wrong with supernet trials where `--workers` is 0."""
-    return ConfigError(
-        "supernet trials run on Ray, which --workers 0 does without", hint="--workers 1 for one at a time"
-    )
+def check_ray_is_used(workers: int | None) -> None:
+    """Raise a ConfigError where supernet trials are asked for with `--workers 0`."""
+    if workers == 0:
+        raise ConfigError(
+            "supernet trials run on Ray, which --workers 0 does without", hint="--workers 1 for one at a time"
+        )
 
 
 def check_supernet_trials(
@@ -156,8 +157,7 @@ def check_supernet_trials(
     """
     if config.train.epochs == 0:
         raise ConfigError("train.epochs 0 leaves supernet trials nothing to train", hint="--epochs N")
-    if workers == 0:
-        raise without_ray()
+    check_ray_is_used(workers)
     text, source = read_text(space_file), str(space_file)
     space = parse_space(text, source, settings)
     problems = []

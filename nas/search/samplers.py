@@ -125,7 +125,7 @@ class NumberedSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,  # noqa: ARG002
     ) -> Any:
-        """Never asked for."""
+        """Never asked for: an AssertionError."""
         raise AssertionError(f"{param_name} is always sampled with the others")
 
     # --- our own -------------------------------------------------------------------------------------------

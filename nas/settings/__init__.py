@@ -13,7 +13,7 @@ from nas.settings.config import (
     resolve_config,
     split_settings,
 )
-from nas.settings.document import Document, KeyPath, Problem, Section, check, error_of, shown
+from nas.settings.document import Document, KeyPath, Problem, Section, check, in_order, shown
 from nas.settings.metrics import (
     LATENCIES,
     LATENCY,
@@ -60,8 +60,8 @@ __all__ = [
     "check",
     "check_retraining",
     "config_differences",
-    "error_of",
     "flat_config",
+    "in_order",
     "is_whole",
     "metric_named",
     "parse_target",

@@ -153,17 +153,6 @@ def in_order(problems: Iterable[Problem]) -> list[str]:
     return list(dict.fromkeys(map(str, ordered)))
 
 
-def error_of(
-    source: object,
-    problems: Iterable[Problem],
-    kind: type[InputFileError] = InputFileError,
-    *,
-    hint: str = "",
-) -> InputFileError:
-    """Make one error of all problems."""
-    return kind(source, in_order(problems), hint=hint)
-
-
 def validate(
     model: type[Model], document: Document, error: type[InputFileError] = InputFileError, *, hint: str = ""
 ) -> Model:
@@ -174,7 +163,7 @@ def validate(
     """
     instance, problems = check(model, document)
     if instance is None:
-        raise error_of(document.source, problems, error, hint=hint)
+        raise error(document.source, in_order(problems), hint=hint)
     return instance
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from nas.base import InputFileError
-from nas.settings.document import Document, KeyPath, Problem, dotted, error_of, shown, suggestion
+from nas.settings.document import Document, KeyPath, Problem, dotted, in_order, shown, suggestion
 
 MAX_NODES = 100_000  # aliases can unfold a page of YAML into more than memory holds
 COMMAND_LINE = "--set"
@@ -88,7 +88,7 @@ def parse_yaml(text: str, source: str, error: type[InputFileError] = InputFileEr
     """
     document, problems = scan_yaml(text, source)
     if problems:
-        raise error_of(source, problems, error)
+        raise error(source, in_order(problems))
     return document
 
 

@@ -17,7 +17,7 @@ from nas.settings import (
     Section,
     apply_settings,
     check,
-    error_of,
+    in_order,
     scan_yaml,
     shown,
 )
@@ -193,7 +193,7 @@ def build_space(text: str, source: str, settings: Sequence[str], build: Callable
                     layer = re.match(r"layer (\d+): ", rest)
                     path = _last_written(_layer_genes(content)[int(layer[1])]) if layer else (key,)
                     problems.append(document.problem(path, rest))
-    raise error_of(source, problems, SearchSpaceError, hint=hint)
+    raise SearchSpaceError(source, in_order(problems), hint=hint)
 
 
 def _without(document: Document, problems: Sequence[Problem]) -> tuple[SpaceFile | None, set[str]]:

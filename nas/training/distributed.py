@@ -195,7 +195,7 @@ class _Fitting(threading.Thread):
             self._problem = error
 
     def check(self) -> None:
-        """Raise what went wrong, in words for the user."""
+        """Raise what went wrong, a NasError as it is and anything else as a RunError."""
         if isinstance(self._problem, NasError):
             raise self._problem
         if self._problem is not None:

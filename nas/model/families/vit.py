@@ -148,6 +148,7 @@ class Subnet(nn.Module):
 
         Raises:
             ArchitectureError: The tokens of a layer asked for lie on no grid; names those that do.
+            ValueError: Another `output_fmt`.
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise ValueError(f"output_fmt must be NCHW or NLC, got {output_fmt!r}")

@@ -136,7 +136,7 @@ class SharedAttention(nn.Module):
     def forward(
         self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
     ) -> tuple[Tensor, Provided | None]:
-        """Mix the values by the provider's maps, and pass on what was provided."""
+        """Mix the values by the provider's maps, and pass on what was provided; a ValueError where that is missing."""
         del guidance
         v = _to_heads(self.v(x), self.head_dim)
         if self.hallucinate is not None:
