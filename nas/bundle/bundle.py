@@ -95,20 +95,6 @@ class ExportReport:
         return {"directory": str(self.directory), "digest": self.digest, "files": files}
 
 
-def verify_bundle(directory: str | Path, *, on_step: Callable[[str], None] = lambda _: None) -> ExportReport:
-    """Repeat the comparison of `export_bundle`; the first format is what the others are compared with.
-
-    Raises:
-        ConfigError: A package that reads one of the formats is missing.
-        ExportError: Not a bundle, or files, logits, parameters or MACs differ; lists every difference.
-
-    """
-    folder = Path(directory).absolute()
-    return ExportReport(
-        directory=folder, digest=_read(folder)[1].digest, formats=compare(folder, None, on_step)
-    )
-
-
 def require(formats: Iterable[str], *, to_write: bool) -> None:
     """Import the packages that the formats need, to read them or also to write them.
 
@@ -146,14 +132,12 @@ def file_facts(folder: Path, name: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def compare(
-    folder: Path, reference: Subnet | None, on_step: Callable[[str], None]
-) -> tuple[FormatReport, ...]:
+def compare(folder: Path, reference: Subnet, on_step: Callable[[str], None]) -> tuple[FormatReport, ...]:
     """Load every format from its files and compare it with the reference and the table.
 
     Args:
         folder: The bundle.
-        reference: The searched network, on a CPU in fp32; None takes the bundle's first format.
+        reference: The searched network, on a CPU in fp32.
         on_step: Told in a few words what begins.
 
     Raises:
@@ -166,7 +150,7 @@ def compare(
     require(formats, to_write=False)
     problems = list(_wrong_digests(table, architecture, reference))
     images = {batch: _images(batch, backbone) for batch in BATCHES}
-    expected = None if reference is None else _logits(reference, images)
+    expected = _logits(reference, images)
     counted: nn.Module | None = None
     reports = []
     for name in formats:
@@ -182,7 +166,6 @@ def compare(
         except Exception as error:  # noqa: BLE001 - four runtimes raise what they like
             problems.append(f"{name}: does not load and run: {type(error).__name__}: {error}")
             continue
-        expected = expected or logits
         deltas = {batch: _delta(logits[batch], expected[batch]) for batch in BATCHES}
         problems += [
             f"{name}: logits differ by {delta:.3g} at batch size {batch}, allowed are {TOLERANCE[name]:g}"
@@ -226,12 +209,10 @@ def _read(folder: Path) -> tuple[dict[str, Any], Architecture, Backbone]:
     return table, architecture, backbone
 
 
-def _wrong_digests(
-    table: Mapping[str, Any], architecture: Architecture, reference: Subnet | None
-) -> Iterator[str]:
-    claims = {"the table": table["digest"], "the network": reference and reference.architecture.digest}
+def _wrong_digests(table: Mapping[str, Any], architecture: Architecture, reference: Subnet) -> Iterator[str]:
+    claims = {"the table": table["digest"], "the network": reference.architecture.digest}
     for source, digest in claims.items():
-        if digest not in (None, architecture.digest):
+        if digest != architecture.digest:
             yield f"{ARCHITECTURE} holds architecture {architecture.digest}, {source} {digest}"
 
 

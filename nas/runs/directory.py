@@ -16,8 +16,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
-import yaml
-
 from nas.base import (
     SCHEMA_VERSION,
     RunError,
@@ -29,6 +27,7 @@ from nas.base import (
 )
 from nas.runs.manifest import Manifest, ManifestChanges
 from nas.runs.trial import FURTHER, TRIAL_COLUMNS, Trial, trial_row
+from nas.settings import dump_yaml, read_yaml
 from nas.space import SearchSpace, parse_space
 
 MANIFEST, SPACE, CONFIG, LOCK = "manifest.json", "space.yaml", "config.yaml", "lock"
@@ -88,7 +87,7 @@ class RunDirectory:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(f"{path}: a new run needs an empty folder", hint="choose another --run DIR")
         manifest_text = to_json_text(manifest.to_dict())
-        config_text = yaml.safe_dump(json.loads(to_json_text(config)), sort_keys=False)
+        config_text = dump_yaml(json.loads(to_json_text(config)))
         scratch = scratch_path(path)
         try:
             scratch.mkdir(parents=True)
@@ -139,7 +138,7 @@ class RunDirectory:
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
-        return dict(yaml.safe_load((self.path / CONFIG).read_text()))
+        return read_yaml(self.path / CONFIG).data
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -298,10 +297,6 @@ class RunDirectory:
         paths = [self.path / TRUST, *sorted(self.path.glob("retrain/*.json"))]
         names = [str(path.relative_to(self.path)) for path in paths if path.is_file()]
         return {name: self._read_json(name) for name in names}
-
-    def export_path(self, digest: str) -> Path:
-        """Folder of an architecture's model bundle."""
-        return self.path / "exports" / digest
 
     def figure_path(self, name: str = "front") -> Path:
         """PNG file of a figure."""

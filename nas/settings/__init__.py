@@ -28,7 +28,7 @@ from nas.settings.metrics import (
 )
 from nas.settings.target import OURS, Target, parse_target, profile_path
 from nas.settings.tune import SPACE, TRAIN, TuneConfig, baseline, is_whole
-from nas.settings.yaml_file import apply_settings, read_text, scan_yaml
+from nas.settings.yaml_file import apply_settings, dump_yaml, read_text, read_yaml, scan_yaml
 
 __all__ = [
     "LATENCIES",
@@ -60,6 +60,7 @@ __all__ = [
     "check",
     "check_retraining",
     "config_differences",
+    "dump_yaml",
     "flat_config",
     "in_order",
     "is_whole",
@@ -67,6 +68,7 @@ __all__ = [
     "parse_target",
     "profile_path",
     "read_text",
+    "read_yaml",
     "resolve_config",
     "scan_yaml",
     "shown",

@@ -153,20 +153,6 @@ def in_order(problems: Iterable[Problem]) -> list[str]:
     return list(dict.fromkeys(map(str, ordered)))
 
 
-def validate(
-    model: type[Model], document: Document, error: type[InputFileError] = InputFileError, *, hint: str = ""
-) -> Model:
-    """The document as an instance of `model`.
-
-    Raises:
-        InputFileError: Lists every unknown key, missing key and wrong value, each with its line.
-    """
-    instance, problems = check(model, document)
-    if instance is None:
-        raise error(document.source, in_order(problems), hint=hint)
-    return instance
-
-
 def check(
     model: type[Model], document: Document, *, also_known: Sequence[str] = ()
 ) -> tuple[Model | None, list[Problem]]:

@@ -1,53 +1,24 @@
 """YAML that people write: read with line numbers, by the rules of YAML 1.2."""
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from nas.base import InputFileError
 from nas.settings.document import Document, KeyPath, Problem, dotted, in_order, shown, suggestion
 
+MAX_CHARACTERS = 200_000  # which take up to 2 s; a space of a hundred layers has 20,000
 MAX_NODES = 100_000  # aliases can unfold a page of YAML into more than memory holds
 COMMAND_LINE = "--set"
-
-
-class _Loader(yaml.SafeLoader):
-    """Words mean what YAML 1.2 says: `1e-3` is a number, `off` and `2024-01-01` are text, `010` is ten."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts quotes around text that `_Loader` would take for something else."""
-
-
-_TAG = "tag:yaml.org,2002:"
-_WORDS = {  # pattern, and the characters it can begin with
-    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    "int": (r"[-+]?[0-9]+(_[0-9]+)*", list("-+0123456789")),
-    "float": (
-        r"[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        list("-+.0123456789"),
-    ),
-}
-for _kind in (_Loader, _Dumper):
-    _kind.yaml_implicit_resolvers = {}
-    for _name, (_pattern, _begins) in _WORDS.items():
-        _kind.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _begins)
-
-
-def _read_int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
-
-
-def _read_float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    return float(re.sub(r"\.(?=[iInN])", "", loader.construct_scalar(node)))
-
-
-_Loader.add_constructor(_TAG + "int", _read_int)
-_Loader.add_constructor(_TAG + "float", _read_float)
+TAG = "tag:yaml.org,2002:"
+DECIMAL = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
 
 
 def read_yaml(path: str | Path, error: type[InputFileError] = InputFileError) -> Document:
@@ -56,7 +27,10 @@ def read_yaml(path: str | Path, error: type[InputFileError] = InputFileError) ->
     Raises:
         InputFileError: The file cannot be read, is not YAML, or repeats a key.
     """
-    return parse_yaml(read_text(path, error), str(path), error)
+    document, problems = scan_yaml(read_text(path, error), str(path))
+    if problems:
+        raise error(path, in_order(problems))
+    return document
 
 
 def read_text(path: str | Path, error: type[InputFileError] = InputFileError) -> str:
@@ -80,18 +54,6 @@ def read_text(path: str | Path, error: type[InputFileError] = InputFileError) ->
         raise error(path, [text], hint="give a file that can be read") from problem
 
 
-def parse_yaml(text: str, source: str, error: type[InputFileError] = InputFileError) -> Document:
-    """Read YAML text whose top level is a group of keys. Empty text is an empty group.
-
-    Raises:
-        InputFileError: It is not YAML, or repeats keys; lists them all.
-    """
-    document, problems = scan_yaml(text, source)
-    if problems:
-        raise error(source, in_order(problems))
-    return document
-
-
 def scan_yaml(text: str, source: str) -> tuple[Document, list[Problem]]:
     """What can be read of a YAML text, and what is wrong with it, for a caller that may find more."""
     document, problems = Document(source), []
@@ -105,63 +67,81 @@ def scan_yaml(text: str, source: str) -> tuple[Document, list[Problem]]:
 
 
 def _scan_value(text: str, lines: dict[KeyPath, int]) -> tuple[Any, list[Problem]]:
+    if len(text) > MAX_CHARACTERS:
+        return None, [Problem(0, f"it has {len(text):,} characters, {MAX_CHARACTERS:,} are allowed")]
+    yaml = _yaml()
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
+        node = yaml.compose(text)
         if node is None:
             return None, []
-        reader = _Reader(loader, lines)
+        reader = _Reader(yaml, lines)
         return reader.read(node, ()), reader.problems
-    except yaml.MarkedYAMLError as error:
+    except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = ", ".join(part for part in (error.context, error.problem) if part)
         words += "; indent with spaces" if "'\\t'" in words else ""
         return None, [Problem(mark.line + 1 if mark else 0, f"not YAML: {words}")]
-    except yaml.reader.ReaderError as error:
+    except ReaderError as error:
         return None, [Problem(text.count("\n", 0, error.position) + 1, f"not YAML: {error.reason}")]
     except RecursionError:
         return None, [Problem(1, "it is nested too deeply")]
 
 
-class _Reader:
-    """Turns YAML nodes into plain values itself: PyYAML forgets lines and keeps the last of equal keys."""
+def _yaml() -> Any:
+    """A reader and writer for one text, of plain values; it writes groups and lists as lines, in their order."""
+    yaml: Any = YAML(typ="safe", pure=True)
+    yaml.composer.warn_double_anchors = False
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False
+    return yaml
 
-    def __init__(self, loader: _Loader, lines: dict[KeyPath, int]) -> None:
-        self.loader = loader
+
+class _Reader:
+    """Turns YAML nodes into plain values itself: ruamel.yaml forgets lines, and tells of one repeated key only."""
+
+    def __init__(self, yaml: Any, lines: dict[KeyPath, int]) -> None:
+        self.yaml = yaml
         self.lines = lines
         self.problems: list[Problem] = []
         self._open: set[int] = set()
         self._read = 0
 
-    def read(self, node: yaml.Node, path: KeyPath) -> Any:
+    def read(self, node: Node, path: KeyPath) -> Any:
         self._read += 1
-        line = node.start_mark.line + 1
         if self._read > MAX_NODES or id(node) in self._open:
-            raise yaml.MarkedYAMLError(problem="its aliases never end", problem_mark=node.start_mark)
-        if isinstance(node, yaml.ScalarNode):
-            try:
-                return self.loader.construct_object(node)
-            except ValueError as error:
-                self.problems.append(Problem(line, f"{dotted(path)}: {error}", path))
-                return None
+            raise MarkedYAMLError(problem="its aliases never end", problem_mark=node.start_mark)
+        if isinstance(node, ScalarNode):
+            return self._read_scalar(node, path)
         self._open.add(id(node))
         value: Any
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, SequenceNode):
             value = []
             for i, item in enumerate(node.value):
                 self.lines[(*path, i)] = item.start_mark.line + 1
                 value.append(self.read(item, (*path, i)))
         else:
-            assert isinstance(node, yaml.MappingNode), "YAML has three kinds of nodes"
+            assert isinstance(node, MappingNode), "YAML has three kinds of nodes"
             value = self._read_group(node, path)
         self._open.remove(id(node))
         return value
 
-    def _read_group(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+    def _read_scalar(self, node: ScalarNode, path: KeyPath) -> Any:
+        """Null, true, false or a decimal number; dates, `0x10` and the signs of YAML 1.1, `<<` and `=`, are text."""
+        kind = str(node.tag).removeprefix(TAG)
+        if kind in ("timestamp", "merge", "value") or (kind == "int" and not DECIMAL.fullmatch(node.value)):
+            return node.value
+        try:
+            return self.yaml.constructor.construct_object(node)
+        except (ValueError, KeyError):
+            text = f"{dotted(path)}: {shown(node.value)} cannot be read as {kind}"
+            self.problems.append(Problem(node.start_mark.line + 1, text, path))
+            return None
+
+    def _read_group(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
         value: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
+            if not isinstance(key_node, ScalarNode):
                 self.problems.append(Problem(line, "a key must be one word", path))
                 continue
             inner = (*path, key_node.value)
@@ -175,8 +155,10 @@ class _Reader:
 
 
 def dump_yaml(values: dict[str, Any]) -> str:
-    """Plain values as YAML text that `parse_yaml` reads back to the same values."""
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    """Plain values as YAML text that `read_yaml` reads back to the same values."""
+    text = io.StringIO()
+    _yaml().dump(values, text)
+    return text.getvalue()
 
 
 def apply_settings(document: Document, settings: Sequence[str]) -> tuple[Document, list[Problem]]:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-import yaml
 from bundles import CLASS_TOKEN, EVERY_OPERATOR, export, point_of, small_subnet, subnet_of
+from ruamel.yaml import YAML
 
 from nas.arch import cost
 
@@ -11,7 +11,7 @@ from nas.arch import cost
 def test_the_model_card_states_numbers_units_and_origin(tmp_path: Path) -> None:
     export(subnet_of(EVERY_OPERATOR, CLASS_TOKEN), tmp_path / "my_vit")
     card = (tmp_path / "my_vit" / "README.md").read_text()
-    front_matter = yaml.safe_load(card.split("---")[1])
+    front_matter = YAML(typ="safe").load(card.split("---")[1])
     assert (front_matter["library_name"], front_matter["license"]) == ("timm", "apache-2.0")
     macs = cost.macs(EVERY_OPERATOR, CLASS_TOKEN)
     for text in (

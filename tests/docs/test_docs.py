@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from PIL import Image
 from readme_commands import FENCED, NOT_RUN, PAGES, README, ROOT, Step, commands, run, steps
+from ruamel.yaml import YAML
 from small_runs import command
 from typer.main import get_command
 
@@ -154,7 +154,7 @@ FILES = {file: block for _, file, block in FENCED.findall(SPACES) if file}
 
 def with_line(text: str, line: str) -> str:
     """A file with one line of YAML in place of the top-level keys that it has."""
-    own = set(yaml.safe_load(line))
+    own = set(YAML(typ="safe").load(line))
     groups = re.split(r"^(?=\w)", text, flags=re.MULTILINE)
     return "".join(group for group in groups if group.partition(":")[0] not in own) + line + "\n"
 
