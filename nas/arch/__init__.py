@@ -1,14 +1,9 @@
 """One architecture: what is chosen for every layer, what is fixed, what it costs."""
 
+# fmt: off
 from nas.arch import cost, memory, tiling
 from nas.arch.architecture import (
-    Architecture,
-    AttentionKind,
-    Hallucination,
-    LayerChoice,
-    LayerContext,
-    Reducer,
-    hallucinated_heads,
+    Architecture, AttentionKind, Hallucination, LayerChoice, LayerContext, Reducer, hallucinated_heads,
     is_square,
 )
 from nas.arch.backbone import Backbone
@@ -16,24 +11,7 @@ from nas.arch.drawing import FEWER_TOKENS, GLYPHS, LEGEND, draw_layers, layer_ki
 from nas.arch.memory import VALUE_BYTES, bytes_to_run, peak_activation_bytes
 
 __all__ = [
-    "FEWER_TOKENS",
-    "GLYPHS",
-    "LEGEND",
-    "VALUE_BYTES",
-    "Architecture",
-    "AttentionKind",
-    "Backbone",
-    "Hallucination",
-    "LayerChoice",
-    "LayerContext",
-    "Reducer",
-    "bytes_to_run",
-    "cost",
-    "draw_layers",
-    "hallucinated_heads",
-    "is_square",
-    "layer_kind",
-    "memory",
-    "peak_activation_bytes",
-    "tiling",
+    "FEWER_TOKENS", "GLYPHS", "LEGEND", "VALUE_BYTES", "Architecture", "AttentionKind", "Backbone",
+    "Hallucination", "LayerChoice", "LayerContext", "Reducer", "bytes_to_run", "cost", "draw_layers",
+    "hallucinated_heads", "is_square", "layer_kind", "memory", "peak_activation_bytes", "tiling",
 ]

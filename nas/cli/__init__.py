@@ -1,5 +1,6 @@
 """The command line."""
 
+# fmt: off
 from nas.cli.app import main
 
 __all__ = ["main"]

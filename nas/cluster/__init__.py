@@ -1,5 +1,6 @@
 """Ray, started or found; long jobs on it."""
 
+# fmt: off
 from nas.cluster.connection import CHECK_S, RayConnection
 from nas.cluster.tasks import ATTEMPTS, Arrays, quarantined, reason_of, run_tasks
 

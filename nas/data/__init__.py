@@ -1,5 +1,6 @@
 """Images: where they come from, how they are split, decoded."""
 
+# fmt: off
 from nas.data.images import ImageData, ImageSet, TestSplit
 from nas.data.info import DataInfo
 from nas.data.loader import load_images

@@ -1,5 +1,6 @@
 """What a command does, from its first stage to its last."""
 
+# fmt: off
 from nas.jobs import several, stages
 from nas.jobs.alone import space_of_one
 from nas.jobs.alone_records import stand_alone_setup
@@ -10,39 +11,13 @@ from nas.jobs.rehearsal import WATCH_S, memory_of, size_of
 from nas.jobs.retrain import Request, retrain
 from nas.jobs.session import Budget, Session, check_budget, reopen, start
 from nas.jobs.stages import (
-    CALIBRATION_ROUNDS,
-    evaluator_setup,
-    supernet_trainer,
-    trained_supernet,
-    weights_digest,
+    CALIBRATION_ROUNDS, evaluator_setup, supernet_trainer, trained_supernet, weights_digest,
 )
 from nas.jobs.trust import architecture_row, inherited_top1, trust
 
 __all__ = [
-    "CALIBRATION_ROUNDS",
-    "WATCH_S",
-    "Budget",
-    "Request",
-    "Session",
-    "TensorBoard",
-    "architecture_row",
-    "check_budget",
-    "check_budget_dry",
-    "evaluator_setup",
-    "export_pick",
-    "forecast",
-    "inherited_top1",
-    "memory_of",
-    "reopen",
-    "retrain",
-    "several",
-    "size_of",
-    "space_of_one",
-    "stages",
-    "stand_alone_setup",
-    "start",
-    "supernet_trainer",
-    "trained_supernet",
-    "trust",
-    "weights_digest",
+    "CALIBRATION_ROUNDS", "WATCH_S", "Budget", "Request", "Session", "TensorBoard", "architecture_row",
+    "check_budget", "check_budget_dry", "evaluator_setup", "export_pick", "forecast", "inherited_top1",
+    "memory_of", "reopen", "retrain", "several", "size_of", "space_of_one", "stages", "stand_alone_setup",
+    "start", "supernet_trainer", "trained_supernet", "trust", "weights_digest",
 ]

@@ -1,5 +1,6 @@
 """Networks: layers, subnets, the supernet that holds the weights of them all."""
 
+# fmt: off
 from nas.model.block import Block
 from nas.model.families.vit import Subnet
 from nas.model.layers.attention import DynamicAttention
@@ -10,15 +11,6 @@ from nas.model.supernet import Supernet
 from nas.model.timm_entry import UNREADABLE
 
 __all__ = [
-    "UNREADABLE",
-    "Block",
-    "DynamicAttention",
-    "Guidance",
-    "Provided",
-    "Subnet",
-    "Supernet",
-    "activation_aware_factors",
-    "log_mean_map",
-    "svd_factors",
-    "transport_map",
+    "UNREADABLE", "Block", "DynamicAttention", "Guidance", "Provided", "Subnet", "Supernet",
+    "activation_aware_factors", "log_mean_map", "svd_factors", "transport_map",
 ]

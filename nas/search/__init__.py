@@ -1,5 +1,6 @@
 """What to propose next, who measures it, what is written down."""
 
+# fmt: off
 from nas.search import evolution, predictor
 from nas.search.actors import AHEAD, RayWorkers
 from nas.search.loop import Search
@@ -10,21 +11,7 @@ from nas.search.supernet_trials import Plan, run_trials
 from nas.search.workers import InlineWorkers, Result, Task, Workers
 
 __all__ = [
-    "AHEAD",
-    "WINDOW",
-    "ArchitectureStudy",
-    "InlineWorkers",
-    "Plan",
-    "Progress",
-    "RayWorkers",
-    "Result",
-    "Search",
-    "Task",
-    "Workers",
-    "check_database",
-    "evolution",
-    "known_measurements",
-    "predictor",
-    "run_trials",
-    "window_of",
+    "AHEAD", "WINDOW", "ArchitectureStudy", "InlineWorkers", "Plan", "Progress", "RayWorkers", "Result",
+    "Search", "Task", "Workers", "check_database", "evolution", "known_measurements", "predictor",
+    "run_trials", "window_of",
 ]

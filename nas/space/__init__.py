@@ -1,5 +1,6 @@
 """The search space: every legal architecture; count, encode, decode, draw."""
 
+# fmt: off
 from nas.space import sampling
 from nas.space.constraints import Constraints
 from nas.space.designs import known_designs
@@ -10,19 +11,7 @@ from nas.space.space import SearchSpace, parse_space, read_space
 from nas.space.walk import State, attention_choices, feed_forwards, with_feed_forward
 
 __all__ = [
-    "GENES",
-    "Constraints",
-    "LayerDomain",
-    "Rules",
-    "SearchSpace",
-    "State",
-    "attention_choices",
-    "feed_forwards",
-    "known_designs",
-    "notes",
-    "parse_space",
-    "read_space",
-    "sample_near",
-    "sampling",
+    "GENES", "Constraints", "LayerDomain", "Rules", "SearchSpace", "State", "attention_choices",
+    "feed_forwards", "known_designs", "notes", "parse_space", "read_space", "sample_near", "sampling",
     "with_feed_forward",
 ]

@@ -1,5 +1,6 @@
 """Training a supernet: which architectures a step trains, on what, with exact resume."""
 
+# fmt: off
 from nas.training.checkpoint import KEPT, load_checkpoint
 from nas.training.distill import Teacher
 from nas.training.distributed import TrainerSetup, possible_processes, train_distributed
@@ -10,16 +11,6 @@ from nas.training.trainer import SupernetTrainer, check_batch
 from nas.training.world import World
 
 __all__ = [
-    "KEPT",
-    "SupernetTrainer",
-    "Teacher",
-    "TrainProgress",
-    "TrainerSetup",
-    "World",
-    "autocast",
-    "check_batch",
-    "drawn",
-    "load_checkpoint",
-    "possible_processes",
-    "train_distributed",
+    "KEPT", "SupernetTrainer", "Teacher", "TrainProgress", "TrainerSetup", "World", "autocast",
+    "check_batch", "drawn", "load_checkpoint", "possible_processes", "train_distributed",
 ]
