@@ -1,9 +1,9 @@
 """Long jobs that do not need each other, as Ray tasks of one CPU each."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from numpy.typing import NDArray
@@ -33,10 +33,11 @@ class Outcome(Generic[Value]):
 
 def run_tasks(
     function: Callable[[Job, Arrays], Value],
-    jobs: Sequence[Job],
+    jobs: deque[Job],
     arrays: Arrays,
     num_workers: int,
     *,
+    address: str | None = None,
     num_gpus: float = 0,
     on_wait: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Job, Outcome[Value]]]:
@@ -46,9 +47,10 @@ def run_tasks(
 
     Args:
         function: Does a job; a top-level function. What it raises is the job's error.
-        jobs: What to do; sent to the workers.
+        jobs: What to do, sent to the workers in this order. It is emptied, and more may be appended as jobs end.
         arrays: Put into Ray's object store once; read, never written.
-        num_workers: Jobs at a time. On this machine alone not more than it has cores.
+        num_workers: Jobs at a time, at most as many as there are at first; on this machine alone, as it has cores.
+        address: Of a running cluster; None: RAY_ADDRESS where set, else a Ray of our own on this machine.
         num_gpus: GPUs that Ray sets aside for each.
         on_wait: Called every few seconds until all are done.
 
@@ -56,23 +58,23 @@ def run_tasks(
         RunError: Ray cannot be started, or is gone.
     """
     num_workers = min(num_workers, len(jobs))
-    if not os.environ.get("RAY_ADDRESS"):
+    if not address and not os.environ.get("RAY_ADDRESS"):
         num_workers = min(num_workers, len(os.sched_getaffinity(0)))
-    connection = RayConnection(None, num_workers, arrays)
+    connection = RayConnection(address, num_workers, arrays)
     try:
         ray = connection.ray
         stored = ray.put(dict(arrays))
         task = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=ATTEMPTS - 1)(function)
-        waiting = iter(jobs)
-        pending: dict[Any, Job] = {task.remote(job, stored): job for job in islice(waiting, num_workers)}
-        while pending:
+        pending: dict[Any, Job] = {}
+        while jobs or pending:
+            while jobs and len(pending) < num_workers:
+                job = jobs.popleft()
+                pending[task.remote(job, stored)] = job
             connection.check()
             done, _ = ray.wait(list(pending), num_returns=1, timeout=CHECK_S)
             on_wait()
             for reference in done:
-                finished = pending.pop(reference)
-                pending |= {task.remote(job, stored): job for job in islice(waiting, 1)}
-                yield finished, _outcome(ray, reference)
+                yield pending.pop(reference), _outcome(ray, reference)
     finally:
         connection.close()
 

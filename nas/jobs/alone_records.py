@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,8 @@ def _train_all(
             yield job, train_alone(job, arrays, on_wait)
     elif jobs:
         gpus = 1 / num_workers if jobs[0][0].device == "cuda" else 0
-        for job, outcome in run_tasks(train_alone, jobs, arrays, num_workers, num_gpus=gpus, on_wait=on_wait):
+        tasks = run_tasks(train_alone, deque(jobs), arrays, num_workers, num_gpus=gpus, on_wait=on_wait)
+        for job, outcome in tasks:
             yield job, outcome.value or Result(0, None, outcome.error)
 
 

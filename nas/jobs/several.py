@@ -1,10 +1,8 @@
 """A run over several supernets: their trials, a search in each of the best, and the union of their fronts."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from nas.base import NoResultError, Reporter, RunError
 from nas.jobs import stages
@@ -23,7 +21,6 @@ from nas.runs import (
     space_of_run,
     supernet_trial,
     supernet_trials,
-    trial_key,
     union_points,
 )
 from nas.search import Plan, run_trials
@@ -85,37 +82,31 @@ def said(trial: SupernetTrial) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
 class _Listener:
-    """Records how trials end, and tells people."""
+    """Records how trials end that their own processes did not end, and tells people."""
 
-    run: RunDirectory
-    reporter: Reporter
-    epochs: int
+    def __init__(self, run: RunDirectory, reporter: Reporter, epochs: int) -> None:
+        self._run, self._reporter, self._epochs = run, reporter, epochs
+        self._heard: set[tuple[int, int]] = set()
 
-    def scored(self, number: int, epoch: int, score: float) -> None:
-        self._say(f"trial {number}: score {score:.4f} after epoch {epoch} of {self.epochs}")
-
-    def stopped(self, parameters: Mapping[str, Any]) -> None:
-        self._end(parameters, state="stopped")
-
-    def failed(self, parameters: Mapping[str, Any], reason: str) -> None:
-        self._end(parameters, state="failed", error=reason)
-
-    def _end(self, parameters: Mapping[str, Any], **changes: Any) -> None:
-        path = self.run.supernets_dir / trial_key(parameters)
-        if not path.exists():
-            return  # its process died before it began; the next call tries again
+    def hear(self, number: int, trial: SupernetTrial) -> None:
+        """A trial has reached a rung or ended."""
+        for epoch, score in sorted(trial.scores.items()):
+            if (number, epoch) not in self._heard:
+                self._heard.add((number, epoch))
+                self._say(f"trial {number}: score {score:.4f} after epoch {epoch} of {self._epochs}")
+        path = self._run.supernets_dir / trial.key
+        if trial.state not in ("stopped", "failed") or not path.exists():
+            return  # without a folder, its process died before it began: the next call tries again
         folder = RunDirectory.open(path)
-        trial = supernet_trial(folder)
-        if trial.state == "training":
-            trial = replace(trial, **changes)
-            folder.update_manifest(supernet_trial=trial)
-        self._say(f"trial {trial.number} {trial.state}{f': {trial.error}' if trial.error else ''}")
+        known = supernet_trial(folder)
+        if known.state == "training":
+            folder.update_manifest(supernet_trial=replace(known, state=trial.state, error=trial.error))
+        self._say(f"trial {number} {trial.state}{f': {trial.error}' if trial.error else ''}")
 
     def _say(self, text: str) -> None:
-        self.run.log(f"supernet {text}")
-        self.reporter.line("supernet", text)
+        self._run.log(f"supernet {text}")
+        self._reporter.line("supernet", text)
 
 
 def _train(session: Session, budget: Budget) -> None:
@@ -141,10 +132,10 @@ def _train(session: Session, budget: Budget) -> None:
             workers=workers,
             address=budget.ray_address,
             num_gpus=1 / workers if session.device.type == "cuda" else 0,
-            folder=folder.supernets_dir / ".tune",
         )
         train = partial(train_trial, folder.path.absolute(), epochs)
-        run_trials(plan, train, known, baseline(tune, session.config.train), listener)
+        for number, trial in run_trials(plan, train, known, baseline(tune, session.config.train)):
+            listener.hear(number, trial)
         folder.update_manifest(supernet_trials_ended=budget.supernet_trials)
     if not ranked(ended := supernet_trials(folder)):
         reasons = list(dict.fromkeys(trial.error for trial in ended if trial.error))

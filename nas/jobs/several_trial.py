@@ -1,7 +1,7 @@
 """One supernet trial, in a process of its own: its folder, its training, its score at each rung."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from nas.arch import Architecture, cost
-from nas.base import NasError, Reporter, RunError, one_line
+from nas.base import Reporter, RunError
+from nas.cluster import reason_of
 from nas.evaluation import count_correct, top1_percent
 from nas.jobs.session import Session, reopen, torch_threads
 from nas.jobs.stages import REFERENCE_MARGIN, supernet_trainer
@@ -37,41 +38,33 @@ OF_THE_DATA = {
 }  # fmt: skip
 """What the manifest of a trial has from its parent's."""
 
-Report = Callable[[int, float], None]
-
 
 def train_trial(
-    parent: Path, epochs: int, number: int, parameters: Mapping[str, Any], report: Report
-) -> str | None:
-    """Train a supernet, go on with it, or answer from its folder where it has ended.
+    parent: Path, epochs: int, number: int, parameters: Mapping[str, Any], until: int
+) -> SupernetTrial:
+    """Train a supernet as far as asked, or answer from its folder where it has come as far or ended.
 
     Args:
         parent: Folder of the run that it belongs to.
-        epochs: Passes over the training images.
+        epochs: Passes over the training images of a whole training.
         number: Order of proposal.
         parameters: What it is trained with, by dotted key.
-        report: Told the score after each rung, also those of earlier processes; does not return where the trial
-            is to be stopped.
+        until: Epoch to train to, one of the rungs.
 
     Returns:
-        Why it failed, which is also in its folder; None where it did not.
+        How it stands, which is also in its folder: with scores, those of earlier processes among them, or the reason
+        why it failed.
     """
     run = _folder(RunDirectory.open(parent), epochs, number, parameters)
     with _locked(run):
         trial = supernet_trial(run)
-        for epoch, score in sorted(trial.scores.items()):
-            report(epoch, score)
-        if trial.state != "training":
-            return trial.error
-        try:
-            _train(reopen(run.path, Reporter(quiet=True)), trial, _tune_of(parent), report)
-        except Exception as error:  # noqa: BLE001 - whatever the parameters lead to is this trial's result
-            reason = one_line(
-                error.message if isinstance(error, NasError) else f"{type(error).__name__}: {error}"
-            )
-            run.update_manifest(supernet_trial=replace(supernet_trial(run), state="failed", error=reason))
-            return reason
-    return None
+        if trial.state == "training":
+            try:
+                _train(reopen(run.path, Reporter(quiet=True)), trial, _tune_of(parent), until)
+            except Exception as error:  # noqa: BLE001 - whatever the parameters lead to is this trial's result
+                failed = replace(supernet_trial(run), state="failed", error=reason_of(error))
+                run.update_manifest(supernet_trial=failed)
+        return supernet_trial(run)
 
 
 def _tune_of(parent: Path) -> TuneConfig:
@@ -129,37 +122,29 @@ def _locked(run: RunDirectory) -> Iterator[None]:
         yield
 
 
-def _train(session: Session, trial: SupernetTrial, tune: TuneConfig, report: Report) -> None:
+def _train(session: Session, trial: SupernetTrial, tune: TuneConfig, until: int) -> None:
     run, config = session.run, session.config
     run.update_manifest(stage="training")
     trainer = supernet_trainer(session)
-    rungs = tune.rungs(trainer.epochs)
     whole = space_of_run(RunDirectory.open(run.path.parent.parent))
     probes = probe_set(session.space, tune.probes, config.seed)
-    scores = dict(trial.scores)
-
-    def reached(step: int) -> None:
-        epoch, rest = divmod(step, trainer.steps_per_epoch)
-        if rest or epoch not in rungs or epoch in scores:
-            return
-        scores[epoch] = score_of(session, trainer.trained(), probes, whole)
-        if epoch < trainer.epochs:
-            run.update_manifest(supernet_trial=replace(trial, scores=scores))
-            trainer.save(step)  # after the score, which would otherwise be missing where a kill comes between
-        else:
-            ended = replace(trial, scores=scores, state="complete")
-            run.update_manifest(supernet_trial=ended, supernet_digest=trainer.digest())
-        report(epoch, scores[epoch])
 
     def show(progress: TrainProgress) -> None:
         if progress.warning:
             run.log(f"training: {progress.warning}")
-        reached(progress.step)
 
     with torch_threads(session.threads):
-        if done := trainer.resume():
-            reached(done)
-        trainer.run(show)
+        for epoch in tune.rungs(trainer.epochs):
+            if epoch in trial.scores or epoch > until:
+                continue
+            supernet = trainer.run(show, until=epoch * trainer.steps_per_epoch)
+            score = score_of(session, supernet, probes, whole)
+            trial = replace(trial, scores={**trial.scores, epoch: score})
+            if epoch < trainer.epochs:
+                run.update_manifest(supernet_trial=trial)
+            else:
+                complete = replace(trial, state="complete")
+                run.update_manifest(supernet_trial=complete, supernet_digest=trainer.digest())
 
 
 def probe_set(space: SearchSpace, count: int, seed: int) -> list[Architecture]:

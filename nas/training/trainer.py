@@ -127,8 +127,14 @@ class SupernetTrainer:
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
         self._ends: tuple[float, float] | None = None
 
-    def run(self, on_progress: Callable[[TrainProgress], None] = lambda _: None) -> Supernet:
-        """Train to the end, from the newest checkpoint where there is one.
+    def run(
+        self, on_progress: Callable[[TrainProgress], None] = lambda _: None, *, until: int | None = None
+    ) -> Supernet:
+        """Train from the newest checkpoint, where there is one, to the end, and leave a checkpoint there.
+
+        Args:
+            on_progress: Called after each step.
+            until: Steps to stop after, as if killed; None: all.
 
         Returns:
             The supernet with averaged weights, in evaluation mode.
@@ -137,13 +143,13 @@ class SupernetTrainer:
             TrainingError: The loss is not finite, even with a lower learning rate.
             CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
         """
-        step = self.begin()
+        step, end = self.begin(), self.steps if until is None else until
         log = TrainLog(self.directory / TRAINING_LOG, self.steps)
         started = saved = time.monotonic()
         losses: tuple[float, float, float] | None = None
         warning = ""
         trained = 0
-        while step < self.steps:
+        while step < end:
             try:
                 losses = smoothed(losses, self.train_step(step))
             except DivergedError as error:
@@ -164,7 +170,7 @@ class SupernetTrainer:
             )
             warning = ""
             log.add(progress)
-            if step == self.steps or now - saved > 60 * self.config.checkpoint_minutes:
+            if step == end or now - saved > 60 * self.config.checkpoint_minutes:
                 self.save(step)
                 if self.world.rank == 0:
                     log.write()

@@ -3,8 +3,8 @@
 import contextlib
 import json
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ from nas.runs.supernets import (
     supernet_trials,
     union_points,
 )
-from nas.search.supernet_trials import EPOCH, FAILED, SCORE, Plan, _Search
+from nas.search.supernet_trials import Plan, SupernetStudy
 from nas.settings.tune import TuneConfig
 
 COUNT = 4
@@ -56,88 +56,104 @@ OPTIONS = (
 # --- proposals, without Ray -------------------------------------------------------------------------------
 
 
-class Heard:
-    def __init__(self):
-        self.events = []
-
-    def scored(self, number, epoch, score):
-        self.events.append((number, epoch, score))
-
-    def stopped(self, parameters):
-        self.events.append(("stopped", parameters))
-
-    def failed(self, parameters, reason):
-        self.events.append((reason, parameters))
+def plan(tune=None, **changes):
+    values = {"epochs": 9, "count": 20, "seed": 0, "workers": 1, "address": None, "num_gpus": 0}
+    return Plan(tune=TuneConfig.model_validate(tune or {}), **{**values, **changes})
 
 
-def searching(known=(), first=None, seed=0, tune=None, listener=None):
-    plan = Plan(
-        tune=TuneConfig.model_validate(tune or {}),
-        epochs=9,
-        count=20,
-        seed=seed,
-        workers=1,
-        address=None,
-        num_gpus=0,
-        folder=Path("nowhere"),
-    )
-    return _Search(plan, known, first, listener or Heard())
+def studying(known=(), first=None, **changes):
+    return SupernetStudy(plan(**changes), known, first)
 
 
-def proposals(search, count):
-    return [search.suggest(str(i)) for i in range(count)]
+def proposals(study, count):
+    return [study.ask() for _ in range(count)]
 
 
-def told(search):
-    return [trial.state for trial in search._ot_study.trials]
+def told(study):
+    return [trial.state for trial in study._study.trials]
 
 
 def test_a_proposal_depends_on_the_seed_and_its_number():
-    all_at_once = proposals(searching(), 6)
-    assert proposals(searching(), 6) == all_at_once
-    assert proposals(searching(seed=1), 6) != all_at_once
-    known = [SupernetTrial(**proposal, state="complete", scores={9: 0.5}) for proposal in all_at_once[:4]]
-    assert proposals(searching(known), 2) == all_at_once[4:]
+    all_at_once = proposals(studying(), 6)
+    assert proposals(studying(), 6) == all_at_once
+    assert proposals(studying(seed=1), 6) != all_at_once
+    known = [replace(trial, state="complete", scores={9: 0.5}) for trial in all_at_once[:4]]
+    assert proposals(studying(known), 2) == all_at_once[4:]
 
 
-def test_what_was_being_trained_comes_first_under_its_number_and_what_has_ended_never_again():
-    one, two, three = proposals(searching(), 3)
+def test_what_was_being_trained_comes_first_as_it_stood_and_what_has_ended_never_again():
+    one, two, three = proposals(studying(), 3)
+    two = replace(two, scores={1: 0.2})
     known = [
-        SupernetTrial(**one, state="stopped", scores={1: 0.1}),
-        SupernetTrial(**two),
-        SupernetTrial(**three, state="failed", error="why"),
+        replace(one, state="stopped", scores={1: 0.1}),
+        two,
+        replace(three, state="failed", error="why"),
     ]
-    search = searching(known)
-    assert proposals(search, 2) == [two, proposals(searching(), 4)[3]]
-    assert told(search)[:2] == [TrialState.PRUNED, TrialState.FAIL]
+    study = studying(known)
+    assert proposals(study, 2) == [two, proposals(studying(), 4)[3]]
+    assert told(study)[:2] == [TrialState.PRUNED, TrialState.FAIL]
 
 
 def test_the_configuration_as_it_is_comes_first_of_all():
     first = {"train.lr": 1e-3, "train.weight_decay": 0.05, "train.num_random": 2, "train.drop_path": 0.1}
-    assert searching(first=first).suggest("a") == {"number": 0, "parameters": first}
+    assert studying(first=first).ask() == SupernetTrial(number=0, parameters=first)
     known = [SupernetTrial(number=0, parameters=first, state="failed")]
-    assert searching(known, first=first).suggest("a")["parameters"] != first
+    assert studying(known, first=first).ask().parameters != first
+
+
+def test_no_more_trials_are_proposed_than_asked_for():
+    study = studying(count=3)
+    assert [trial and trial.number for trial in proposals(study, 4)] == [0, 1, 2, None]
 
 
 def test_optuna_is_told_how_trials_really_ended():
-    """Ray's own link tells a trial that was stopped early as complete, with a score of too few epochs."""
-    heard = Heard()
-    search = searching(listener=heard)
-    given = [proposal["parameters"] for proposal in proposals(search, 4)]
-    search.on_trial_result("0", {EPOCH: 1, SCORE: 0.1})
-    search.on_trial_complete("0", {EPOCH: 9, SCORE: 0.4})
-    search.on_trial_complete("1", {EPOCH: 1, SCORE: 0.2})
-    search.on_trial_complete("2", {FAILED: "not finite"})
-    search.on_trial_complete("3", error=True)
-    assert told(search) == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.FAIL]
-    assert search._ot_study.trials[0].value == 0.4
-    assert heard.events == [
-        (0, 1, 0.1),
-        (0, 9, 0.4),
-        (1, 1, 0.2),
-        ("stopped", given[1]),
-        ("not finite", given[2]),
+    study = studying()
+    one, two, three, four = proposals(study, 4)
+    assert study.judge(0, replace(one, scores={1: 0.1})).state == "training"
+    complete = replace(one, state="complete", scores={1: 0.1, 9: 0.4})
+    assert study.judge(0, complete) == complete
+    assert study.judge(1, replace(two, scores={1: 0.05})).state == "stopped"
+    failed = replace(three, state="failed", error="not finite")
+    assert study.judge(2, failed) == failed
+    assert study.judge(3, replace(four, scores={1: 0.2})).state == "training"
+    assert told(study) == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING]
+    assert study._study.trials[0].value == 0.4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_trials_are_stopped_where_rays_scheduler_would(seed):
+    """Scores arrive in any order, and some trials are of an earlier process."""
+    tune = pytest.importorskip("ray.tune.schedulers")
+    asha = tune.ASHAScheduler("epoch", "score", "max", max_t=9, grace_period=1, reduction_factor=3)
+    rng = np.random.default_rng(seed)
+    known = [
+        replace(trial, state="complete", scores=dict(zip((1, 3, 9), rng.random(3), strict=True)))
+        for trial in proposals(studying(), 4)
     ]
+
+    def says(trial, epoch):
+        stand_in = SimpleNamespace(trial_id=trial.key)
+        result = {"epoch": epoch, "score": trial.scores[epoch]}
+        return asha.on_trial_result(None, stand_in, result)
+
+    for trial in known:
+        asha.on_trial_add(None, SimpleNamespace(trial_id=trial.key))
+        for epoch in trial.scores:
+            says(trial, epoch)
+    study = studying(known)
+    running = proposals(study, 16)
+    for trial in running:
+        asha.on_trial_add(None, SimpleNamespace(trial_id=trial.key))
+    stopped = 0
+    while running:
+        trial = running.pop(int(rng.integers(len(running))))
+        epoch = 3 if 1 in trial.scores else 1
+        trial = study.judge(trial.number, replace(trial, scores={**trial.scores, epoch: rng.random()}))
+        assert trial.state == {"STOP": "stopped", "CONTINUE": "training"}[says(trial, epoch)]
+        stopped += trial.state == "stopped"
+        if trial.state == "training" and epoch == 1:
+            running.append(trial)
+    assert 3 < stopped <= 16
 
 
 # --- scores and shares ------------------------------------------------------------------------------------
@@ -258,10 +274,8 @@ def test_a_killed_run_goes_on_and_trains_nothing_again_that_had_ended(resumed):
     assert resumed.done.code == 0, resumed.done.stderr
     assert resumed.ended
     assert {key: checkpoints(resumed.run, key) for key in resumed.ended} == resumed.ended
-    wanted = proposals(searching(tune=TUNE), COUNT)
-    assert {t.key for t in supernet_trials(resumed.run)} == {
-        SupernetTrial(number=0, parameters=proposal["parameters"]).key for proposal in wanted
-    }
+    wanted = proposals(studying(tune=TUNE), COUNT)
+    assert {t.key for t in supernet_trials(resumed.run)} == {trial.key for trial in wanted}
 
 
 @real

@@ -50,6 +50,17 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(straight, 
     assert len(again.digest()) == 12
 
 
+def test_a_training_in_parts_is_the_whole_with_a_checkpoint_and_its_log_after_each(straight, tmp_path):
+    parts = trainer(tmp_path, checkpoint_minutes=60)
+    parts.run(until=3)
+    assert parts.resume() == 3
+    assert "\n3," in (tmp_path / "log.csv").read_text()
+    steps = []
+    trainer(tmp_path, checkpoint_minutes=60).run(lambda progress: steps.append(progress.step), until=5)
+    assert steps == [4, 5]
+    assert equal(weights(trainer(tmp_path).run()), straight)
+
+
 @pytest.mark.parametrize("step", [1, 4, 7, 8])
 def test_training_that_was_stopped_and_resumed_ends_with_the_same_weights(straight, tmp_path, step):
     with pytest.raises(StoppedError):
