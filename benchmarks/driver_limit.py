@@ -76,13 +76,15 @@ class SimulatedWorkers:
         self.now = max(self.now, end)
         macs = cost.macs(task.architecture, self._space.backbone)
         luck = int(task.architecture.digest, 16) % 10_000 / 10_000
-        values = {
-            "top1": 90 * (1 - math.exp(-macs / 3e8)) + 5 * luck,
-            "macs": float(macs),
-            "params": float(cost.params(task.architecture, self._space.backbone)),
-        }
+        found = Measurement(
+            top1=90 * (1 - math.exp(-macs / 3e8)) + 5 * luck,
+            macs=float(macs),
+            params=float(cost.params(task.architecture, self._space.backbone)),
+            conditions=CONDITIONS,
+            seconds=self._median_s,
+        )
         self._left = time.process_time()
-        return Result(number, Measurement(values=values, conditions=CONDITIONS, seconds=self._median_s), None)
+        return Result(number, found, None)
 
     def _enter(self) -> None:
         seconds = time.process_time() - self._left

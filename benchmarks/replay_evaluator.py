@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from nas.arch import Architecture, LayerChoice
 from nas.base import EvaluationError, RunError
-from nas.evaluation import RacePlan, measurement, race, unpack
-from nas.runs import Conditions, Measurement
-from nas.settings import LATENCY, MACS, PARAMS
+from nas.evaluation import RacePlan, race, unpack, with_answers
+from nas.runs import Conditions, Measurement, Timed
+from nas.settings import LATENCY
 from nas.space import SearchSpace, State, parse_space, with_feed_forward
 
 
@@ -122,13 +122,15 @@ class ReplayEvaluator:
         table, row = self.table, self.table.row(architecture)
         count = self.conditions.num_images
         answers = unpack(table.correct[row].tobytes(), count)
-        costs = {
-            MACS.name: float(table.macs[row]),
-            PARAMS.name: float(table.params[row]),
-            LATENCY.name: float(table.latency_ms[row]),
-        }
-        correct, verdict = race(lambda numbers: answers[numbers], count, costs, plan)
-        return measurement(correct, costs, self.conditions, verdict=verdict, seconds=0.0)
+        costs = Measurement(
+            macs=float(table.macs[row]),
+            params=float(table.params[row]),
+            latency={LATENCY.name: Timed(ms=float(table.latency_ms[row]))},
+            conditions=self.conditions,
+            seconds=0.0,
+        )
+        correct, verdict = race(lambda numbers: answers[numbers], count, costs.values, plan)
+        return with_answers(costs, correct, verdict)
 
 
 def all_architectures(space: SearchSpace) -> Iterator[Architecture]:

@@ -18,7 +18,7 @@ from tables import write_table
 
 from nas.arch import Architecture, cost
 from nas.model import Supernet
-from nas.runs import Conditions, Measurement, RunDirectory
+from nas.runs import Conditions, Measurement, RunDirectory, Timed
 from nas.search import ArchitectureStudy, InlineWorkers, Search
 from nas.settings import LATENCY, MACS, TOP1, Objective
 from nas.space import SearchSpace
@@ -45,9 +45,13 @@ class FreeEvaluator:
         """Larger networks are better and slower."""
         macs = cost.macs(architecture, self.space.backbone)
         luck = int(architecture.digest, 16) % 1000 / 1000
-        values = {"top1": 20 + 4 * math.log(macs) * (0.9 + 0.1 * luck), "macs": float(macs)}
-        values["latency_ms"] = macs / 1e6 * (1 + 0.1 * luck)
-        return Measurement(values=values, conditions=CONDITIONS, seconds=0.0)
+        return Measurement(
+            top1=20 + 4 * math.log(macs) * (0.9 + 0.1 * luck),
+            macs=float(macs),
+            latency={"latency_ms": Timed(ms=macs / 1e6 * (1 + 0.1 * luck))},
+            conditions=CONDITIONS,
+            seconds=0.0,
+        )
 
 
 def overheads(space: SearchSpace, sampler: str, longest: int) -> dict[int, float]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from nas.arch import Architecture, Backbone, LayerChoice
 from nas.base import plural
-from nas.settings import LATENCIES
+from nas.runs import interval_key
+from nas.settings import LATENCIES, LATENCY
 
 FRONT_MATTER = """---
 library_name: timm
@@ -122,8 +123,8 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
     split = f"{table.get('split') or conditions.get('split') or 'unknown'} split"
     accuracy = f"{split}, {images:,} images" if images else split
     batch, threads = conditions.get("latency_batch_size"), conditions.get("latency_threads")
-    target, *further = conditions.get("target", "unknown target").split("; ")
-    latency = f"{target}, batch size {batch}, threads {threads}"
+    places = conditions.get("target", "unknown target").split("; ")
+    places[0] += f", batch size {batch}, threads {threads}"
     yield "| metric | value | 95 % interval | unit | conditions |"
     yield "| --- | ---: | --- | --- | --- |"
     yield f"| top-1 | {_number(table.get('top1'))} | {_interval(table.get('top1_ci'))} | % | {accuracy} |"
@@ -134,12 +135,10 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
     yield f"| MACs | {table['macs']:,} | | MACs/image | one image |"
     yield f"| FLOPs | {table['flops']:,} | | FLOPs/image | 2 x MACs |"
     yield f"| parameters | {table['params']:,} | | parameters | |"
-    milliseconds, interval = _number(table.get("latency_ms")), _interval(table.get("latency_ci_ms"))
-    yield f"| latency | {milliseconds} | {interval} | ms/batch | {latency} |"
-    measured = [metric for metric in LATENCIES[1:] if table.get(metric.name) is not None]
-    for metric, text in zip(measured, further, strict=False):
-        milliseconds, interval = _number(table[metric.name]), _interval(table.get(f"{metric.name}_ci"))
-        yield f"| {metric.label} | {milliseconds} | {interval} | {metric.unit} | {text} |"
+    names = dict.fromkeys([LATENCY.name, *(name for name in LATENCIES if table.get(name) is not None)])
+    for name, place in zip(names, places, strict=False):
+        milliseconds, interval = _number(table.get(name)), _interval(table.get(interval_key(name)))
+        yield f"| {LATENCIES[name].label} | {milliseconds} | {interval} | ms/batch | {place} |"
     yield ""
     if conditions:
         yield "Measured under: " + ", ".join(f"{key} {value}" for key, value in conditions.items()) + "."

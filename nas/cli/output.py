@@ -17,9 +17,6 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
     from nas.runs import RunDirectory
 
     run = RunDirectory.open(path)
-    final = run.front() or {}
-    latency = {name: final[name] for name in ("reference_ms", "latency") if name in final}
-    targets = latency.get("latency", ())
     commands = [run.manifest.command, export_command(path, "DIGEST")]
 
     def picture(_: Any) -> Any:
@@ -30,7 +27,7 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
         from nas.report import front_plots
         from nas.runs import all_trials
 
-        table = front_table(found, whole=whole, latency=targets)
+        table = front_table(found, whole=whole)
         if not found.points:
             return table
         plots = front_plots(found, all_trials(run), whole or found)
@@ -40,8 +37,8 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
             table, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"), *again
         )
 
-    values = {**found.to_dict(run.name), **latency, "commands": commands}
-    print_result(format_, values, picture, front_csv(found, path, targets))
+    values = {**found.to_dict(run.name), "commands": commands}
+    print_result(format_, values, picture, front_csv(found, path))
 
 
 def print_result(

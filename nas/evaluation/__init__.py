@@ -1,13 +1,13 @@
 """From an architecture to a measurement."""
 
 # fmt: off
-from nas.evaluation.accuracy import count_correct, measurement, top1_percent, wilson_interval
+from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval, with_answers
 from nas.evaluation.evaluator import EvaluatorSetup, SubnetEvaluator, build_evaluator, evaluator_arrays
 from nas.evaluation.protocol import Evaluator, FrontRunner, RacePlan
 from nas.evaluation.racing import FIRST, race, race_order, unpack
 
 __all__ = [
     "FIRST", "Evaluator", "EvaluatorSetup", "FrontRunner", "RacePlan", "SubnetEvaluator",
-    "build_evaluator", "count_correct", "evaluator_arrays", "measurement", "race", "race_order",
-    "top1_percent", "unpack", "wilson_interval",
+    "build_evaluator", "count_correct", "evaluator_arrays", "race", "race_order", "top1_percent",
+    "unpack", "wilson_interval", "with_answers",
 ]

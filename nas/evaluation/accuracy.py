@@ -1,6 +1,6 @@
 """Which images a classifier gets right."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 from nas.base import EvaluationError
 from nas.data import ImageSet
 from nas.evaluation.racing import Verdict
-from nas.runs import Conditions, Measurement
+from nas.runs import Measurement
 
 
 def count_correct(
@@ -55,37 +55,25 @@ def wilson_interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
     return 100.0 * float(interval.low), 100.0 * float(interval.high)
 
 
-def measurement(
-    correct: NDArray[np.bool_],
-    costs: Mapping[str, float],
-    conditions: Conditions,
-    *,
-    verdict: Verdict | None = None,
-    seconds: float,
+def with_answers(
+    costs: Measurement, correct: NDArray[np.bool_], verdict: Verdict | None = None
 ) -> Measurement:
-    """A measurement from the answers to the images that were seen: all of them, unless it was beaten.
+    """A measurement with what the answers to images say of top-1.
 
     Args:
-        correct: Which images were classified right.
-        costs: Other values by metric name.
-        conditions: Of a measurement on all images.
+        costs: All else; its conditions are those of a measurement on all images.
+        correct: Which images were classified right, of those that were seen: all, unless it was beaten.
         verdict: Of the race, if it was lost.
-        seconds: Wall time it took.
     """
     answers = np.packbits(correct).tobytes()
-    if verdict is not None:
-        return Measurement(
-            values=dict(costs),
-            intervals={"top1": verdict.top1_interval},
-            conditions=conditions.on(len(correct)),
-            seconds=seconds,
-            correct=answers,
-            beaten_by=verdict.beaten_by,
+    if verdict is None:
+        return replace(
+            costs, top1=top1_percent(correct), top1_interval=wilson_interval(correct), correct=answers
         )
-    return Measurement(
-        values={"top1": top1_percent(correct), **costs},
-        intervals={"top1": wilson_interval(correct)},
-        conditions=conditions,
-        seconds=seconds,
+    return replace(
+        costs,
+        top1_interval=verdict.top1_interval,
+        conditions=costs.conditions.on(len(correct)),
         correct=answers,
+        beaten_by=verdict.beaten_by,
     )

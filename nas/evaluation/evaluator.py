@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from nas.arch import Architecture, cost
 from nas.base import OutOfMemoryError
 from nas.data import DataInfo, ImageSet
-from nas.evaluation.accuracy import count_correct, measurement
+from nas.evaluation.accuracy import count_correct, with_answers
 from nas.evaluation.protocol import RacePlan
 from nas.evaluation.racing import race
 from nas.latency import LatencyMeter, LatencyProfile, Predictor, default_batch, described, device_name
-from nas.model import Supernet
-from nas.runs import Conditions, Measurement
-from nas.settings import LATENCIES, LATENCY, EvaluateConfig, Metric, Target, parse_target
+from nas.model import Subnet, Supernet
+from nas.runs import Conditions, Measurement, Timed
+from nas.settings import LATENCY, EvaluateConfig, Target, by_target, parse_target
 from nas.space import SearchSpace
 
 
@@ -33,7 +33,8 @@ class EvaluatorSetup:
         device: Where to compute.
         precision: `fp32` or `bf16`.
         supernet_digest: Names the weights in the conditions.
-        latencies: Those that the search needs, objectives or bounded; the others are measured of the front alone.
+        latencies: Names of those that the search needs, objectives or bounded; the others are measured of the
+            front alone.
         reference_ms: Calibrated time of the reference model on the targets of these, milliseconds per batch, by
             the name of the metric.
         profiles: Answer instead of the meter during the search, by the name of the metric.
@@ -45,24 +46,23 @@ class EvaluatorSetup:
     device: str
     precision: str
     supernet_digest: str
-    latencies: tuple[Metric, ...]
+    latencies: tuple[str, ...]
     reference_ms: Mapping[str, float]
     profiles: Mapping[str, LatencyProfile] = field(default_factory=dict)
 
     @property
-    def targets(self) -> dict[Metric, Target]:
-        """Where and how each latency is measured: the configuration's targets, or those of its profiles."""
-        if not self.config.targets:
-            return {LATENCY: Target(runtime="torch-cuda" if self.device == "cuda" else "torch-cpu")}
+    def targets(self) -> dict[str, Target]:
+        """Where and how each latency is measured, by its name: the configuration's targets, or those of profiles."""
+        texts = self.config.targets or ("torch-cuda" if self.device == "cuda" else "torch-cpu",)
         return {
-            metric: self.profiles[metric.name].target if metric.name in self.profiles else parse_target(text)
-            for metric, text in zip(LATENCIES, self.config.targets, strict=False)
+            name: self.profiles[name].target if name in self.profiles else parse_target(text)
+            for name, text in by_target(texts).items()
         }
 
     @property
     def target(self) -> Target:
         """The first one."""
-        return self.targets[LATENCY]
+        return self.targets[LATENCY.name]
 
     def batch_of(self, target: Target) -> int:
         """Images per forward pass: what the target says, or the configuration; else 1 from 128 px on and 64 below."""
@@ -77,21 +77,21 @@ class EvaluatorSetup:
         """
         num_images = min(num_images, self.config.max_images or num_images)
 
-        def named(metric: Metric) -> str:
-            is_predicted = metric.name in self.profiles and stage == "search"
-            return self.profiles[metric.name].name if is_predicted else described(self.targets[metric])
+        def place(name: str) -> str:
+            is_predicted = name in self.profiles and stage == "search"
+            return self.profiles[name].name if is_predicted else described(self.targets[name])
 
-        further = [
-            f"{named(metric)}, batch of {self.batch_of(target)}, threads {target.threads}"
-            for metric, target in self.targets.items()
-            if metric in self.latencies and metric is not LATENCY
+        others = [
+            f"{place(name)}, batch of {self.batch_of(target)}, threads {target.threads}"
+            for name, target in self.targets.items()
+            if name in self.latencies and name != LATENCY.name
         ]
         return Conditions(
             device=device_name(self.device),
             precision=self.precision,
             split="search",
             num_images=num_images,
-            target="; ".join([named(LATENCY), *further]),
+            target="; ".join([place(LATENCY.name), *others]),
             latency_batch_size=self.batch_of(self.target),
             latency_threads=self.target.threads,
             latency_stage=stage,
@@ -123,14 +123,12 @@ class SubnetEvaluator:
         self.images = images.part(0, setup.config.max_images or len(images))
         self.device = torch.device(setup.device)
         self.predictors = {
-            metric.name: Predictor(setup.profiles[metric.name])
-            for metric in setup.latencies
-            if metric.name in setup.profiles
+            name: Predictor(setup.profiles[name]) for name in setup.latencies if name in setup.profiles
         }
         self.meters = {
-            metric.name: setup.meter(supernet, setup.targets[metric])
-            for metric in setup.latencies
-            if metric.name not in setup.profiles
+            name: setup.meter(supernet, setup.targets[name])
+            for name in setup.latencies
+            if name not in setup.profiles
         }
         self.conditions = setup.conditions(len(self.images), stage="search")
 
@@ -147,10 +145,6 @@ class SubnetEvaluator:
         started = time.perf_counter()
         backbone = self.setup.space.backbone
         batch_size = max(1, self.setup.config.batch_size >> attempt)
-        values = {
-            "macs": float(cost.macs(architecture, backbone)),
-            "params": float(cost.params(architecture, backbone)),
-        }
 
         def classify(numbers: NDArray[np.int32]) -> NDArray[np.bool_]:
             return count_correct(
@@ -163,18 +157,26 @@ class SubnetEvaluator:
 
         try:
             subnet = self.supernet.extract(architecture).to(self.device)
-            for name, meter in self.meters.items():
-                ratio = meter.ratio(subnet, self.setup.config.latency_pairs)
-                values[name] = ratio * self.setup.reference_ms[name]
-            for name, predictor in self.predictors.items():
-                values[name] = predictor.predict([architecture])[0]
-            correct, verdict = race(classify, len(self.images), values, plan)
+            costs = Measurement(
+                macs=float(cost.macs(architecture, backbone)),
+                params=float(cost.params(architecture, backbone)),
+                latency={name: Timed(ms=self._ms(name, subnet)) for name in self.setup.latencies},
+                conditions=self.conditions,
+                seconds=0.0,
+            )
+            correct, verdict = race(classify, len(self.images), costs.values, plan)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(f"out of memory with {batch_size} images at once: {error}") from error
-        return measurement(
-            correct, values, self.conditions, verdict=verdict, seconds=time.perf_counter() - started
+        return replace(with_answers(costs, correct, verdict), seconds=time.perf_counter() - started)
+
+    def _ms(self, name: str, subnet: Subnet) -> float:
+        """A latency of a network, milliseconds per batch: predicted, or by the run's clock of the reference model."""
+        if name in self.predictors:
+            return self.predictors[name].predict([subnet.architecture])[0]
+        return self.setup.reference_ms[name] * self.meters[name].ratio(
+            subnet, self.setup.config.latency_pairs
         )
 
 

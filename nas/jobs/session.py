@@ -171,7 +171,7 @@ def start(
                 seed=config.seed,
                 versions=_versions(),
                 threads=_train_threads(space),
-                constraints=space.constraints.latency_bounds(),
+                constraints=space.constraints.max_latency,
                 mean=info.mean,
                 std=info.std,
                 class_names=info.class_names,

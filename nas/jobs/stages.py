@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from nas.arch import Architecture, cost
@@ -9,7 +10,7 @@ from nas.base import NoResultError, RunError, duration
 from nas.evaluation import EvaluatorSetup, build_evaluator, evaluator_arrays
 from nas.initial import warm_start
 from nas.jobs.session import LEAST_THREADED_MACS, Budget, Session, torch_threads
-from nas.latency import Predictor, kept_when_slow, latency_profiles, measure_front, searched_latencies
+from nas.latency import Predictor, latency_profiles, measure_front, searched_latencies, tighten_latency_bounds
 from nas.model import Subnet, Supernet
 from nas.report import front_csv, write_report
 from nas.runs import ParetoFront, RunDirectory, SearchBudget, SearchIdentity
@@ -176,7 +177,7 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
             )
             session.reporter.line("workers", f"{workers.num_workers} Ray actors, one thread each")
         conditions = setup.conditions(len(arrays["labels"]), stage="search")
-        needed = {*config.search.objectives, *(metric.name for metric in setup.latencies)}
+        needed = {*config.search.objectives, *setup.latencies}
         known = known_measurements(run, conditions, needed)
         if known:
             session.reporter.line("known", f"{len(known)} architectures were measured by other runs")
@@ -247,8 +248,8 @@ def measure_points(
     identity = search_identity(session, supernet)
     setup = evaluator_setup(session, weights_digest(run), identity.reference_clocks)
     with torch_threads(1):
-        points, latency = measure_front(
-            {metric: setup.meter(supernet, target) for metric, target in setup.targets.items()},
+        points, targets = measure_front(
+            {name: setup.meter(supernet, target) for name, target in setup.targets.items()},
             found.points,
             subnets,
             session.reporter,
@@ -256,19 +257,17 @@ def measure_points(
             rounds=setup.config.final_rounds,
             conditions=setup.conditions(1, stage="exclusive"),
         )
-    constraints = kept_when_slow(run.manifest.constraints, latency, session.reporter)
-    front = ParetoFront.from_points(points, found.objectives, constraints)
+    bounds = tighten_latency_bounds(run.manifest.constraints, targets, session.reporter)
+    front = replace(ParetoFront.from_points(points, found.objectives, bounds), targets=targets)
     if not front.points:
         raise NoResultError(
             f"{run.path}: none of {len(points)} candidates keeps "
-            f"{' and '.join(f'constraints.max_{name}' for name in session.space.constraints.latency_bounds())} "
+            f"{' and '.join(f'constraints.max_{name}' for name in bounds)} "
             "when measured again",
             hint="raise the bound, or search longer",
         )
-    run.write_front(
-        {**front.to_dict(run.name), "reference_ms": latency[0]["reference_ms"], "latency": latency}
-    )
-    run.write_front_csv(front_csv(front, run.path, latency))
+    run.write_front(front.to_dict(run.name))
+    run.write_front_csv(front_csv(front, run.path))
     for callback in session.callbacks:
         callback.on_front(run, front)
     session.reporter.line("report", str(write_report(run)[0]))
@@ -328,14 +327,14 @@ def search_identity(session: Session, supernet: Supernet) -> SearchIdentity:
         return fixed
     space = session.space
     setup = evaluator_setup(session, "", {})
-    searched, bounded = searched_latencies(session.config, space), space.constraints.latency_bounds()
+    searched = searched_latencies(session.config, space)
     with torch_threads(1):
         reference_ms = {
-            metric.name: setup.meter(supernet, target).calibrate(
-                CALIBRATION_ROUNDS, CALIBRATION_S if metric.name in bounded else 0.0
+            name: setup.meter(supernet, target).calibrate(
+                CALIBRATION_ROUNDS, CALIBRATION_S if name in space.constraints.max_latency else 0.0
             )
-            for metric, target in setup.targets.items()
-            if metric is LATENCY or metric in searched
+            for name, target in setup.targets.items()
+            if name == LATENCY.name or name in searched
         }
     largest = space.largest()
     worst = {

@@ -6,7 +6,8 @@ from nas.latency.device import default_batch, device_name, resolve_device, resol
 from nas.latency.device_measure import SHORTEST_S, WARM_UP
 from nas.latency.exchange import pack_run, read_results
 from nas.latency.front import (
-    SHARE_ROUNDS, check_targets_here, kept_when_slow, latency_profiles, measure_front, searched_latencies,
+    SHARE_ROUNDS, check_targets_here, latency_profiles, measure_front, searched_latencies,
+    tighten_latency_bounds,
 )
 from nas.latency.meter import PATIENCE, LatencyMeter, measure_alone
 from nas.latency.onnx_file import traced, write_onnx
@@ -16,7 +17,7 @@ from nas.latency.runtimes import described, own_cores, prepare
 __all__ = [
     "PATIENCE", "PROFILE_NAME", "SHARE_ROUNDS", "SHORTEST_S", "WARM_UP", "LatencyMeter", "LatencyProfile",
     "Predictor", "check_targets_here", "default_batch", "described", "design", "device_name",
-    "kept_when_slow", "latency_profiles", "measure_alone", "measure_front", "measure_source", "own_cores",
-    "pack_run", "prepare", "profile_space", "random_subnet", "read_results", "resolve_device",
-    "resolve_precision", "searched_latencies", "traced", "write_onnx",
+    "latency_profiles", "measure_alone", "measure_front", "measure_source", "own_cores", "pack_run",
+    "prepare", "profile_space", "random_subnet", "read_results", "resolve_device", "resolve_precision",
+    "searched_latencies", "tighten_latency_bounds", "traced", "write_onnx",
 ]

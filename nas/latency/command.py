@@ -16,7 +16,8 @@ import torch
 from nas.arch import Architecture, Backbone
 from nas.base import SCHEMA_VERSION, Reporter, RunError
 from nas.latency.device import default_batch, device_name
-from nas.latency.meter import LatencyMeter, Readings, measure_alone
+from nas.latency.front import measure_networks
+from nas.latency.meter import LatencyMeter, Readings
 from nas.latency.profile import design, make_profile
 from nas.latency.runtimes import check_available, described
 from nas.model import Subnet
@@ -112,7 +113,7 @@ def measure_source(
     tables = []
     for target in wanted:
         readings, note = _measure(models, target, rounds, reporter)
-        tables.append({**readings.to_dict(), "note": note, "points": readings.points(digests)})
+        tables.append({**readings.to_dict(), "note": note, "points": _rows(digests, readings)})
     return {
         "schema_version": SCHEMA_VERSION,
         "source": str(source),
@@ -122,6 +123,20 @@ def measure_source(
     }
 
 
+def _rows(digests: Sequence[str], readings: Readings) -> list[dict[str, Any]]:
+    return [
+        {
+            "digest": digest,
+            "latency_ms": timed.ms,
+            "latency_ci_ms": list(timed.interval or ()),
+            "rounds": timed.rounds,
+            "noisy": timed.noisy,
+            "ties": list(timed.ties),
+        }
+        for digest, timed in zip(digests, readings.timed(digests), strict=True)
+    ]
+
+
 def _measure(models: Models, target: Target, rounds: int, reporter: Reporter) -> tuple[Readings, str]:
     """Measure; where no batch is asked for, with one at which the order repeats, if there is one."""
     subnets = [random_subnet(models.backbone, architecture) for architecture in models.architectures]
@@ -129,7 +144,7 @@ def _measure(models: Models, target: Target, rounds: int, reporter: Reporter) ->
     found: list[Readings] = []
     for step in range(1 if target.batch else 1 + BATCH_STEPS):
         size = batch * 4**step
-        found.append(_alone(models.meter(target, size), subnets, rounds, reporter))
+        found.append(measure_networks(models.meter(target, size), subnets, rounds, reporter))
         if (found[-1].tau or 0.0) >= REPEATS or len(subnets) < 3:
             break
     best = max(found, key=lambda readings: readings.tau or 0.0)
@@ -138,15 +153,6 @@ def _measure(models: Models, target: Target, rounds: int, reporter: Reporter) ->
     note = f"batch of {best.batch}: the order repeats with tau {best.tau:.2f}, with {found[0].tau:.2f} at {batch}"
     reporter.line("batch", note)
     return best, note
-
-
-def _alone(meter: LatencyMeter, subnets: Sequence[Subnet], rounds: int, reporter: Reporter) -> Readings:
-    with reporter.bar("latency") as bar:
-
-        def show(done: int, of: int) -> None:
-            bar(done, of, f"{len(subnets)} architectures on {meter.target}, round {done}/{of}")
-
-        return measure_alone(meter, subnets, rounds, show)
 
 
 def profile_space(
@@ -162,7 +168,7 @@ def profile_space(
     batch = target.batch or default_batch(space.backbone.image_size)
     models = Models(space.backbone, tuple(architectures), space.largest(), batch, ())
     subnets = [random_subnet(space.backbone, architecture) for architecture in architectures]
-    readings = _alone(models.meter(target, batch), subnets, rounds, reporter)
+    readings = measure_networks(models.meter(target, batch), subnets, rounds, reporter)
     medians = [timing.median_ms for timing in readings.timings]
     profile = make_profile(
         target,

@@ -11,111 +11,93 @@ from nas.latency.profile import LatencyProfile, mismatches, read_profile
 from nas.latency.runtimes import check_available
 from nas.model import Subnet
 from nas.runs import Conditions, FrontPoint
-from nas.settings import LATENCIES, LATENCY, Metric, RunConfig, parse_target, profile_path
+from nas.settings import LATENCIES, LATENCY, RunConfig, by_target, parse_target, profile_path
 from nas.space import SearchSpace
 
 SHARE_ROUNDS = 9
 
 
 def measure_front(
-    meters: Mapping[Metric, LatencyMeter],
-    found: Sequence[FrontPoint],
+    meters: Mapping[str, LatencyMeter],
+    candidates: Sequence[FrontPoint],
     subnets: Sequence[Subnet],
     reporter: Reporter,
     *,
-    searched: Collection[Metric],
+    searched: Collection[str],
     rounds: int,
     conditions: Conditions,
-) -> tuple[list[FrontPoint], list[dict[str, Any]]]:
+) -> tuple[list[FrontPoint], dict[str, dict[str, Any]]]:
     """Time the candidates on every target of the configuration.
 
     Args:
-        meters: One a target, that of `latency_ms` first.
-        found: The candidates.
+        meters: One a target, in their order, by the name of the latency.
+        candidates: What may be on the front.
         subnets: Their networks.
         reporter: Tells people.
-        searched: The latencies that the search was after, objectives or bounded.
+        searched: Names of the latencies that the search was after, objectives or bounded.
         rounds: Of timings.
         conditions: Whose target says where all of it was measured.
 
     Returns:
-        The candidates with the latencies that the search was after, and those on further targets in their
-        details; and what holds for all of them, a row a target (`Readings.to_dict`).
+        The candidates with their latencies; and what holds for all of them (`ParetoFront.targets`).
     """
-    readings = [_alone(meter, subnets, rounds, reporter) for meter in meters.values()]
-    digests = [point.digest for point in found]
-    tables = [reading.points(digests) for reading in readings]
+    readings = {}
+    for name, meter in meters.items():
+        found = measure_networks(meter, subnets, rounds, reporter, note=", nothing else runs")
+        reporter.line("latency", f"{meter.target}, batch of {found.batch}: {found.summary()}")
+        readings[name] = found
+    digests = [point.digest for point in candidates]
+    timed = {name: reading.timed(digests) for name, reading in readings.items()}
     points = []
-    for i, (point, subnet) in enumerate(zip(found, subnets, strict=True)):
-        before, row = point.measurement, tables[0][i]
-        rows = {
-            metric.name: table[i]
-            for metric, table in zip(meters, tables, strict=True)
-            if metric is LATENCY or metric in searched
-        }
+    for i, (point, subnet) in enumerate(zip(candidates, subnets, strict=True)):
         measurement = replace(
-            before,
-            values={**before.values, **{name: found["latency_ms"] for name, found in rows.items()}},
-            intervals={
-                **before.intervals,
-                **{name: tuple(found["latency_ci_ms"]) for name, found in rows.items()},
+            point.measurement,
+            latency={
+                name: replace(of_all[i], is_searched=name == LATENCY.name or name in searched)
+                for name, of_all in timed.items()
             },
-            conditions=replace(before.conditions, latency_stage="exclusive", target=conditions.target),
+            conditions=replace(
+                point.measurement.conditions, latency_stage="exclusive", target=conditions.target
+            ),
             correct=b"",  # stays with the trial
         )
-        details = {
-            **point.details,
-            "layer_latency_share": meters[LATENCY].layer_shares(subnet, SHARE_ROUNDS),
-            "latency": {key: row[key] for key in ("rounds", "noisy", "ties")},
-        }
-        further = {
-            str(reading.target): {
-                key: table[i][key] for key in ("latency_ms", "latency_ci_ms", "noisy", "ties")
-            }
-            for reading, table in zip(readings[1:], tables[1:], strict=True)
-        }
-        if further:
-            details["latency_targets"] = further
+        shares = meters[LATENCY.name].layer_shares(subnet, SHARE_ROUNDS)
+        details = {**point.details, "layer_latency_share": shares}
         points.append(FrontPoint(point.architecture, measurement, details))
-    return points, [reading.to_dict() for reading in readings]
+    return points, {name: reading.to_dict() for name, reading in readings.items()}
 
 
-def kept_when_slow(
-    constraints: Mapping[str, float | None], latency: Sequence[Mapping[str, Any]], reporter: Reporter
-) -> dict[str, float | None]:
-    """The constraints, those on latency so much lower that they hold in the machine's slow moments as well.
+def tighten_latency_bounds(
+    bounds: Mapping[str, float], targets: Mapping[str, Mapping[str, Any]], reporter: Reporter
+) -> dict[str, float]:
+    """Bounds on latency, so much lower that what keeps them does so in the machine's slow moments as well.
 
     Args:
-        constraints: Metric name -> highest allowed value.
-        latency: Of `measure_front`, a row a target.
+        bounds: Milliseconds per batch by the name of the latency.
+        targets: Of `measure_front`.
         reporter: Told what becomes of a bound.
     """
-    kept = dict(constraints)
-    for metric, row in zip(LATENCIES, latency, strict=False):
-        bound, slowness = kept.get(metric.name), row["reference_slow_ms"] / row["reference_ms"]
-        if bound is not None:
-            kept[metric.name] = bound / slowness
-            reporter.line(
-                "bound",
-                f"{bound:g} ms on {row['target']} is kept as {bound / slowness:.4g} ms: this machine was "
-                f"{100 * (slowness - 1):.0f} % slower in its slow moments",
-            )
-    return kept
+    tight = {}
+    for name, bound in bounds.items():
+        slowness = targets[name]["reference_slow_ms"] / targets[name]["reference_ms"]
+        tight[name] = bound / slowness
+        reporter.line(
+            "bound",
+            f"{bound:g} ms on {targets[name]['target']} is kept as {tight[name]:.4g} ms: this machine was "
+            f"{100 * (slowness - 1):.0f} % slower in its slow moments",
+        )
+    return tight
 
 
-def _alone(meter: LatencyMeter, subnets: Sequence[Subnet], rounds: int, reporter: Reporter) -> Readings:
+def measure_networks(
+    meter: LatencyMeter, subnets: Sequence[Subnet], rounds: int, reporter: Reporter, *, note: str = ""
+) -> Readings:
+    """`measure_alone` with a bar that shows how far it is, and a note behind that."""
     with reporter.bar("latency") as bar:
-
-        def show(done: int, of: int) -> None:
-            bar(
-                done,
-                of,
-                f"{len(subnets)} architectures on {meter.target}, round {done}/{of}, nothing else runs",
-            )
-
-        readings = measure_alone(meter, subnets, rounds, show)
-    reporter.line("latency", f"{meter.target}, batch of {readings.batch}: {readings.summary()}")
-    return readings
+        words = f"{len(subnets)} architectures on {meter.target}, round"
+        return measure_alone(
+            meter, subnets, rounds, lambda done, of: bar(done, of, f"{words} {done}/{of}{note}")
+        )
 
 
 def check_targets_here(config: RunConfig, space: SearchSpace, reporter: Reporter) -> None:
@@ -130,8 +112,8 @@ def check_targets_here(config: RunConfig, space: SearchSpace, reporter: Reporter
     texts = [text for text in config.evaluate.targets if profile_path(text) is None]
     for target in [*map(parse_target, texts), *(profile.target for profile in profiles)]:
         check_available(target)
-    without = {metric.name for metric in LATENCIES[max(1, len(config.evaluate.targets)) :]}
-    if bounded := [f"max_{name}" for name in space.constraints.latency_bounds() if name in without]:
+    known = list(LATENCIES)[: max(1, len(config.evaluate.targets))]
+    if bounded := [f"max_{name}" for name in space.constraints.max_latency if name not in known]:
         raise ConfigError(
             f"constraints: {', '.join(bounded)}, but evaluate.targets names {len(config.evaluate.targets)}",
             hint="one --target for each, in their order",
@@ -153,11 +135,11 @@ def latency_profiles(config: RunConfig, space: SearchSpace) -> dict[str, Latency
         ConfigError: One cannot be used, or not for this space.
     """
     found = {}
-    for metric, text in zip(LATENCIES, config.evaluate.targets, strict=False):
+    for name, text in by_target(config.evaluate.targets).items():
         path = profile_path(text)
         if path is None:
             continue
-        found[metric.name] = profile = read_profile(path)
+        found[name] = profile = read_profile(path)
         if problems := mismatches(profile, space.backbone):
             raise ConfigError(
                 f"{path} is of another backbone: {'; '.join(problems)}",
@@ -166,7 +148,6 @@ def latency_profiles(config: RunConfig, space: SearchSpace) -> dict[str, Latency
     return found
 
 
-def searched_latencies(config: RunConfig, space: SearchSpace) -> tuple[Metric, ...]:
-    """The latencies that a search needs: objectives, and what the space bounds."""
-    names = {*config.search.objectives, *space.constraints.latency_bounds()}
-    return tuple(metric for metric in LATENCIES if metric.name in names)
+def searched_latencies(config: RunConfig, space: SearchSpace) -> tuple[str, ...]:
+    """Names of the latencies that a search needs: objectives, and what the space bounds."""
+    return tuple(n for n in LATENCIES if n in config.search.objectives or n in space.constraints.max_latency)

@@ -28,6 +28,7 @@ from nas.latency.runtimes import (
     using_threads,
 )
 from nas.model import Subnet
+from nas.runs import Timed
 from nas.settings import Target
 
 WARM_UP = 3
@@ -330,17 +331,17 @@ class Readings:
             "machine": dict(self.machine),
         }
 
-    def points(self, digests: Sequence[str]) -> list[dict[str, Any]]:
-        """What holds for each model, JSON values."""
+    def timed(self, digests: Sequence[str]) -> list[Timed]:
+        """What holds for each model, in their order, whose digests these are."""
         return [
-            {
-                "digest": digests[i],
-                "latency_ms": timing.median_ms,
-                "latency_ci_ms": list(timing.interval_ms),
-                "rounds": timing.rounds,
-                "noisy": timing.is_noisy,
-                "ties": [digests[other] for other in self.ties(i)],
-            }
+            Timed(
+                ms=timing.median_ms,
+                interval=timing.interval_ms,
+                noisy=timing.is_noisy,
+                ties=tuple(digests[other] for other in self.ties(i)),
+                rounds=timing.rounds,
+                target=str(self.target),
+            )
             for i, timing in enumerate(self.timings)
         ]
 

@@ -5,19 +5,18 @@ import io
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.arch import LEGEND, draw_layers
 from nas.base import unit_column
 from nas.report.conditions import conditions_lines
-from nas.runs import OWNER, Conditions, FrontPoint, ParetoFront
+from nas.runs import OWNER, Conditions, FrontPoint, ParetoFront, Timed
 from nas.settings import LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
 
 if TYPE_CHECKING:
     from rich.table import Table
-from nas.runs import further_latencies
 
 FRONT_COLUMNS = (
     "digest", "knee", "top1", "top1_ci_low", "top1_ci_high", "macs", "flops", "params",
@@ -38,7 +37,6 @@ def front_table(
     baselines: Mapping[str, FrontPoint] | None = None,
     *,
     whole: ParetoFront | None = None,
-    latency: Sequence[Mapping[str, Any]] = (),
 ) -> "Table":
     """The front as a table with units, one row a point in the front's order, then the baselines by name.
 
@@ -46,7 +44,6 @@ def front_table(
         front: What to show.
         baselines: Name -> a known network, measured like the front.
         whole: The front that `front` is a part of; its knee is marked, so that it is what `pick knee` takes.
-        latency: What holds for the latency of all points, a row a target: `latency` of `front.json`.
     """
     from rich import box
     from rich.table import Table
@@ -55,17 +52,8 @@ def front_table(
     rows = [*front.points, *named.values()]
     knee = whole.knee().digest if whole.points else None
     digits = _digest_digits(whole.points)
-    further = [further_latencies(point, latency) for point in rows]
     columns = [_metric_column(rows, metric) for metric in (TOP1, MACS, PARAMS)]
-    header, cells = _metric_column(rows, LATENCY)
-    if any(further) and latency:
-        header += f"\n{_broken(latency[0]['target'])}"
-    columns.append((header, _with_doubts(cells, [p.details.get("latency") for p in rows], whole)))
-    for i, metric in enumerate(LATENCIES[1:], start=1):
-        found = [row.get(metric.name) for row in further]
-        if any(found):
-            words = _broken(latency[i]["target"]) if i < len(latency) else f"target {i + 1}"
-            columns.append(_target_column(found, words, whole))
+    columns += _latency_columns(rows, whole)
     owners = [Path(point.details.get(OWNER, "")).name[:8] for point in rows]
     if any(owners):
         columns.append(("supernet", owners))
@@ -91,7 +79,7 @@ def front_table(
         table.add_row(mark, name, *values, draw_layers(point.architecture))
     lines = [LEGEND, "★ knee   1 MAC = 2 FLOPs", *_legend_of_doubts(columns)]
     lines += conditions_lines(conditions) if conditions else []
-    lines += [latency_line(row) for row in latency]
+    lines += [latency_line(row) for row in whole.targets.values()]
     lines += ["† measured under other conditions"] if strange else []
     table.caption = "\n".join(lines)
     return table
@@ -111,18 +99,13 @@ def export_command(path: Path, digest: str) -> str:
     return f"python search.py export {shlex.quote(str(path))} --pick {digest} --to {digest}"
 
 
-def front_csv(front: ParetoFront, path: Path, latency: Sequence[Mapping[str, Any]] = ()) -> str:
-    """The front as CSV, one row a point; results/README.md explains the columns.
+def front_csv(front: ParetoFront, path: Path) -> str:
+    """The front of the run in `path` as CSV, one row a point; results/README.md explains the columns.
 
-    Columns of what only some runs have come last: doubts about latency, further targets, the supernet.
-
-    Args:
-        front: Its rows.
-        path: Of the run.
-        latency: As for `front_table`.
+    Columns of what only some runs have come last: doubts about latency, other targets, the supernet.
     """
     knee = front.knee().digest if front.points else None
-    rows = [_csv_row(point, front.points, latency) for point in front.points]
+    rows = [_csv_row(point, front.points) for point in front.points]
     text = io.StringIO()
     columns = dict.fromkeys([*FRONT_COLUMNS, *(name for row in rows for name in row)])
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
@@ -133,11 +116,7 @@ def front_csv(front: ParetoFront, path: Path, latency: Sequence[Mapping[str, Any
     return text.getvalue()
 
 
-def _csv_row(
-    point: FrontPoint,
-    points: Sequence[FrontPoint],
-    latency: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
+def _csv_row(point: FrontPoint, points: Sequence[FrontPoint]) -> dict[str, Any]:
     values = point.to_dict()
     top1_low, top1_high = values["top1_ci"] or (None, None)
     row = {
@@ -147,17 +126,15 @@ def _csv_row(
         "top1_ci_high": top1_high,
         "architecture": json.dumps(values["architecture"], sort_keys=True, separators=(",", ":")),
     }
-    targets = {metric.name: row["target"] for metric, row in zip(LATENCIES, latency, strict=False)}
-    first = {"latency_ci_ms": values["latency_ci_ms"], **point.details.get("latency", {})}
-    for name, found in {LATENCY.name: first, **further_latencies(point, latency)}.items():
+    for name, timed in point.measurement.latency.items():
         suffix = name.removeprefix(LATENCY.name)
-        low, high = found["latency_ci_ms"] or (None, None)
+        low, high = timed.interval or (None, None)
         if suffix:
-            row |= {f"target{suffix}": targets.get(name), name: found["latency_ms"]}
+            row |= {f"target{suffix}": timed.target, name: timed.ms}
         row |= {f"latency_ci_low_ms{suffix}": low, f"latency_ci_high_ms{suffix}": high}
-        if "noisy" in found:
-            ties = " ".join(ties_within(found["ties"], points))
-            row |= {f"latency_noisy{suffix}": found["noisy"], f"latency_ties{suffix}": ties}
+        if timed.noisy is not None:
+            ties = " ".join(ties_within(timed.ties, points))
+            row |= {f"latency_noisy{suffix}": timed.noisy, f"latency_ties{suffix}": ties}
     return row | ({"supernet": point.details[OWNER]} if OWNER in point.details else {})
 
 
@@ -165,40 +142,33 @@ def _metric_column(points: Sequence[FrontPoint], metric: Metric) -> tuple[str, l
     values = [point.value(metric) for point in points]
     if metric in (MACS, PARAMS):
         return unit_column("params" if metric is PARAMS else metric.label, values)
-    decimals = 1 if metric is TOP1 else 2 + (min(values, default=1.0) < 0.5)
-    intervals = [point.measurement.intervals.get(metric.name) for point in points]
-    cells = _spread_cells(values, intervals, decimals)
+    decimals = 1 if metric is TOP1 else 2 + (min(filter(math.isfinite, values), default=1.0) < 0.5)
+    cells = []
+    for value, interval in zip(
+        values, [p.measurement.intervals.get(metric.name) for p in points], strict=True
+    ):
+        spread = max(interval[1] - value, value - interval[0]) if interval else 0.0
+        words = f"{value:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if interval else "")
+        cells.append("-" if math.isnan(value) else words)
     return f"{metric.label} ({'%' if metric is TOP1 else 'ms'})", cells
 
 
-def _target_column(
-    found: Sequence[Mapping[str, Any] | None], words: str, whole: ParetoFront
-) -> tuple[str, list[str]]:
-    values = [math.nan if row is None else row["latency_ms"] for row in found]
-    decimals = 2 + (min((value for value in values if not math.isnan(value)), default=1.0) < 0.5)
-    intervals = [None if row is None else row["latency_ci_ms"] for row in found]
-    cells = _with_doubts(_spread_cells(values, intervals, decimals), found, whole)
-    return f"{LATENCY.label} (ms)\n{words}", cells
+def _latency_columns(points: Sequence[FrontPoint], whole: ParetoFront) -> Iterator[tuple[str, list[str]]]:
+    """Of the first target, and of others where there is something; then each is under its target's name."""
+    measured = {name: [point.measurement.latency.get(name) for point in points] for name in LATENCIES}
+    shown = [name for name, latencies in measured.items() if name == LATENCY.name or any(latencies)]
+    for i, name in enumerate(LATENCIES):
+        if name in shown:
+            target = whole.targets.get(name, {}).get("target", f"target {i + 1}" if i else "")
+            words = "\n" + target.replace(":", ":\n", 1) if target and len(shown) > 1 else ""
+            _, cells = _metric_column(points, LATENCIES[name])
+            yield f"{LATENCY.label} (ms){words}", _with_doubts(cells, measured[name], whole)
 
 
-def _spread_cells(
-    values: Sequence[float], intervals: Sequence[Sequence[float] | None], decimals: int
-) -> list[str]:
-    cells = []
-    for value, interval in zip(values, intervals, strict=True):
-        spread = (
-            "" if interval is None else f" ± {max(interval[1] - value, value - interval[0]):.{decimals}f}"
-        )
-        cells.append("-" if math.isnan(value) else f"{value:.{decimals}f}{spread}")
-    return cells
-
-
-def _with_doubts(
-    cells: Sequence[str], doubts: Sequence[Mapping[str, Any] | None], whole: ParetoFront
-) -> list[str]:
+def _with_doubts(cells: Sequence[str], latencies: Sequence[Timed | None], whole: ParetoFront) -> list[str]:
     """The cells with a mark where a latency is noisy, and the number of points it cannot be told from."""
-    noisy = [NOISY if found and found.get("noisy") else "" for found in doubts]
-    counts = [len(ties_within(found.get("ties", ()), whole.points)) if found else 0 for found in doubts]
+    noisy = [NOISY if timed and timed.noisy else "" for timed in latencies]
+    counts = [len(ties_within(timed.ties, whole.points)) if timed else 0 for timed in latencies]
     ties = [f" {TIES}{count}" if count else "" for count in counts]
     widths = [max(map(len, marks), default=0) for marks in (noisy, ties)]
     return [
@@ -215,11 +185,6 @@ def _legend_of_doubts(columns: Sequence[tuple[str, Sequence[str]]]) -> list[str]
     if TIES in latencies:
         parts.append(f"{TIES}n not told apart from n others of the front: the intervals overlap")
     return ["   ".join(parts)] if parts else []
-
-
-def _broken(target: str) -> str:
-    """A target on lines of its own: runtime, options."""
-    return target.replace(":", ":\n", 1)
 
 
 def _digest_digits(points: Sequence[FrontPoint]) -> int:

@@ -1,7 +1,6 @@
 """What `check` says of a search space: its size, the range of its costs, its extremes, its seeds."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from nas.arch import Architecture, bytes_to_run, cost, draw_layers, peak_activation_bytes
@@ -26,7 +25,7 @@ def space_summary(space: SearchSpace) -> dict[str, Any]:
         "layers": [min(space.depth), max(space.depth)],
         "num_classes": space.backbone.num_classes,
         "num_classes_from_data": space.num_classes_from_data,
-        "constraints": asdict(space.constraints),
+        "constraints": space.constraints.by_key(),
         **{name: _costs(architecture, space) for name, architecture in extremes.items()},
         "seeds": {name: _costs(architecture, space) for name, architecture in seeds.items()},
         "notes": notes(space),

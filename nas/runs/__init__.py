@@ -8,24 +8,24 @@ from nas.runs.directory import (
 from nas.runs.dominance import hypervolume, non_dominated
 from nas.runs.front import ParetoFront
 from nas.runs.manifest import Manifest, SearchBudget, SearchIdentity, SupernetTrial, trial_key
-from nas.runs.point import FrontPoint, further_latencies
+from nas.runs.point import FrontPoint, interval_key
 from nas.runs.ranking import (
     BASELINES, CONFIDENCE, LEAST_ARCHITECTURES, RESAMPLES, check_counts, mean_tokens, rank_statistics,
 )
-from nas.runs.results import Measured, measured, measured_designs, retrained_networks
+from nas.runs.results import RunResults, design_points, results_of, retrained_networks
 from nas.runs.supernets import (
     OWNER, all_trials, check_ray_is_used, check_supernet_trials, front_of, joint_digest, owner, ranked,
     searched_runs, space_settings, supernet_trial, supernet_trials, train_settings, union_points,
 )
-from nas.runs.trial import Conditions, Measurement, Trial, TrialState
+from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState
 
 __all__ = [
     "BASELINES", "CONFIDENCE", "CONFIG", "LEAST_ARCHITECTURES", "MANIFEST", "OWNER", "RESAMPLES",
-    "TRAINING_LOG", "TRUST", "Conditions", "FrontPoint", "Manifest", "Measured", "Measurement",
-    "ParetoFront", "RunDirectory", "SearchBudget", "SearchIdentity", "SupernetTrial", "Trial",
-    "TrialState", "all_trials", "check_counts", "check_ray_is_used", "check_supernet_trials", "front_of",
-    "further_latencies", "hypervolume", "hypervolume_curve", "joint_digest", "latest_unfinished",
-    "mean_tokens", "measured", "measured_designs", "next_path", "non_dominated", "owner", "random_search",
-    "rank_statistics", "ranked", "retrained_networks", "searched_runs", "space_of_run", "space_settings",
-    "supernet_trial", "supernet_trials", "train_settings", "trial_key", "union_points",
+    "TRAINING_LOG", "TRUST", "Conditions", "FrontPoint", "Manifest", "Measurement", "ParetoFront",
+    "RunDirectory", "RunResults", "SearchBudget", "SearchIdentity", "SupernetTrial", "Timed", "Trial",
+    "TrialState", "all_trials", "check_counts", "check_ray_is_used", "check_supernet_trials",
+    "design_points", "front_of", "hypervolume", "hypervolume_curve", "interval_key", "joint_digest",
+    "latest_unfinished", "mean_tokens", "next_path", "non_dominated", "owner", "random_search",
+    "rank_statistics", "ranked", "results_of", "retrained_networks", "searched_runs", "space_of_run",
+    "space_settings", "supernet_trial", "supernet_trials", "train_settings", "trial_key", "union_points",
 ]

@@ -17,29 +17,23 @@ CURVE_POINTS = 200
 def hypervolume_curve(
     trials: Sequence[Trial],
     objectives: Sequence[Objective],
-    constraints: Mapping[str, float | None] | None = None,
+    bounds: Mapping[str, float] | None = None,
 ) -> list[tuple[int, float]]:
     """(trials paid for, hypervolume of all measured until then), in the order in which trials ended.
 
     Args:
         trials: Those that have not ended count nothing, repeats cost nothing.
         objectives: With the reference of the hypervolume.
-        constraints: Metric name -> highest value that counts; None is no bound.
+        bounds: What breaks one counts nothing (`Measurement.keeps`).
     """
     rows: list[list[float]] = []
     curve: list[tuple[int, int]] = []
     paid = 0
     for trial in _ended(trials):
         paid += trial.is_paid
-        if trial.measurement is not None and trial.is_whole:
+        if trial.measurement is not None and trial.is_whole and trial.measurement.keeps(bounds or {}):
             values = trial.measurement.values
-            kept = all(
-                values.get(name, math.inf) <= bound
-                for name, bound in (constraints or {}).items()
-                if bound is not None
-            )
-            if kept:
-                rows.append([values.get(o.metric.name, math.nan) for o in objectives])
+            rows.append([values.get(o.metric.name, math.nan) for o in objectives])
         if curve and curve[-1][0] == paid:
             curve[-1] = (paid, len(rows))
         else:
@@ -53,7 +47,7 @@ def random_search(
     run: RunDirectory,
     trials: Sequence[Trial],
     objectives: Sequence[Objective],
-    constraints: Mapping[str, float | None],
+    bounds: Mapping[str, float],
 ) -> tuple[ParetoFront, dict[str, Any]]:
     """Another run's trials, up to the same number of paid ones, where they may be compared at all.
 
@@ -61,7 +55,7 @@ def random_search(
         run: A random search.
         trials: It is compared with.
         objectives: Of these trials.
-        constraints: Metric name -> highest value that counts; None is no bound.
+        bounds: What breaks one counts nothing (`Measurement.keeps`).
 
     Returns:
         Its front, and JSON values: `run`, `num_trials`, `hypervolume`, `curve`.
@@ -88,12 +82,12 @@ def random_search(
             f"{run.path}: its trials were measured under other conditions",
             hint="a random search on the same weights: run SPACE.yaml --init RUN --epochs 0 --sampler random",
         )
-    front = ParetoFront.from_trials(kept, objectives, constraints)
+    front = ParetoFront.from_trials(kept, objectives, bounds)
     return front, {
         "run": run.name,
         "num_trials": min(paid, budget),
         "hypervolume": front.hypervolume(),
-        "curve": hypervolume_curve(kept, objectives, constraints),
+        "curve": hypervolume_curve(kept, objectives, bounds),
     }
 
 

@@ -26,7 +26,7 @@ from nas.base import (
     to_json_text,
 )
 from nas.runs.manifest import Manifest, ManifestChanges
-from nas.runs.trial import FURTHER, TRIAL_COLUMNS, Trial, trial_row
+from nas.runs.trial import TRIAL_COLUMNS, Trial, trial_row
 from nas.settings import dump_yaml, read_yaml
 from nas.space import SearchSpace, parse_space
 
@@ -252,7 +252,7 @@ class RunDirectory:
         import pandas as pd
 
         rows = [trial_row(record) for record in self.trial_records()]
-        columns = [*TRIAL_COLUMNS, *(name for name in FURTHER if any(name in row for row in rows))]
+        columns = [*TRIAL_COLUMNS, *sorted({name for row in rows for name in row}.difference(TRIAL_COLUMNS))]
         table = pd.DataFrame(rows, columns=columns, dtype=object)  # or 3 beside a gap is 3.0
         atomic_write_text(self.path / TRIALS_CSV, table.to_csv(index=False))
         return self.path / TRIALS_CSV

@@ -5,7 +5,7 @@ A front holds measurements of one set of conditions only (law 8).
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from nas.runs.dominance import MIN_PREFIX, hypervolume, non_dominated
 from nas.runs.manifest import objective_from_dict, objective_to_dict
 from nas.runs.point import FrontPoint
 from nas.runs.trial import Trial
-from nas.settings import LATENCY, MACS, METRICS, TOP1, Metric, Objective, metric_named
+from nas.settings import LATENCY, MACS, METRICS, TOP1, Metric, Objective, by_target, metric_named
 
 PICKS: dict[str, Metric | None] = {"knee": None, "top1": TOP1, "fastest": LATENCY, "cheapest": MACS}
 
@@ -31,6 +31,8 @@ class ParetoFront:
     Attributes:
         objectives: What they were compared by.
         points: The members; `from_points` puts the cheapest first.
+        targets: What holds for the latency of all points (`nas.latency.Readings.to_dict`), by its name, in the
+            order of the run's targets; empty until it was measured alone.
 
     Raises:
         RunError: Two points hold under different conditions.
@@ -38,6 +40,7 @@ class ParetoFront:
 
     objectives: tuple[Objective, ...]
     points: tuple[FrontPoint, ...]
+    targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "objectives", tuple(self.objectives))
@@ -51,29 +54,25 @@ class ParetoFront:
         cls,
         points: Iterable[FrontPoint],
         objectives: Sequence[Objective],
-        constraints: Mapping[str, float | None] | None = None,
+        bounds: Mapping[str, float] | None = None,
     ) -> "ParetoFront":
         """The front of measured points, in an order that does not depend on theirs.
 
-        Left out: points without a finite value for every objective, and points that are or may be above a
-        constraint (by the upper end of their interval), or without the value it bounds. Of several measurements of
-        one architecture the first counts.
+        Left out: points without a finite value for every objective, and those that do not keep the bounds
+        (`Measurement.keeps`). Of several measurements of one architecture the first counts.
 
         Args:
             points: Measured under the same conditions.
             objectives: What to compare by.
-            constraints: Metric name -> highest allowed value, in the metric's unit; None is no bound.
+            bounds: Highest value that is allowed, in the metric's unit, by the name of the metric.
 
         Raises:
             RunError: Two candidates hold under different conditions, also where one would dominate the other.
         """
-        bounds = [
-            (metric_named(name), bound) for name, bound in (constraints or {}).items() if bound is not None
-        ]
         candidates: dict[str, FrontPoint] = {}
         for point in points:
             complete = all(math.isfinite(point.value(objective.metric)) for objective in objectives)
-            if complete and all(_at_most(point, metric) <= high for metric, high in bounds):
+            if complete and point.measurement.keeps(bounds or {}):
                 candidates.setdefault(point.digest, point)
         found = list(candidates.values())
         _require_same_conditions(found)
@@ -89,7 +88,7 @@ class ParetoFront:
         cls,
         trials: Iterable[Trial],
         objectives: Sequence[Objective],
-        constraints: Mapping[str, float | None] | None = None,
+        bounds: Mapping[str, float] | None = None,
     ) -> "ParetoFront":
         """The front of the complete trials; see `from_points`. Failed and pruned trials never enter."""
         points = [
@@ -97,7 +96,7 @@ class ParetoFront:
             for trial in sorted(trials, key=lambda trial: trial.number)
             if trial.measurement is not None and trial.is_whole
         ]
-        return cls.from_points(points, objectives, constraints)
+        return cls.from_points(points, objectives, bounds)
 
     @classmethod
     def from_run(cls, path: str | Path) -> "ParetoFront":
@@ -209,12 +208,14 @@ class ParetoFront:
         Args:
             run: Name of the run.
         """
+        rows = list(self.targets.values())
         return {
             "schema_version": SCHEMA_VERSION,
             "run": run,
             "objectives": [objective_to_dict(objective) for objective in self.objectives],
             "hypervolume": self.hypervolume(),
             "points": [point.to_dict() for point in self.points],
+            **({"reference_ms": rows[0]["reference_ms"], "latency": rows} if rows else {}),
         }
 
     @classmethod
@@ -227,10 +228,12 @@ class ParetoFront:
         check_schema(values, "front")
         try:
             objectives = tuple(objective_from_dict(objective) for objective in values["objectives"])
-            points = tuple(FrontPoint.from_dict(point) for point in values["points"])
+            targets = by_target(values.get("latency", ()))
+            words = {name: row["target"] for name, row in targets.items()}
+            points = tuple(FrontPoint.from_dict(point, words) for point in values["points"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"front: a key is missing or malformed: {error!r}") from error
-        return cls(objectives, points)
+        return cls(objectives, points, targets)
 
     def _values(self) -> NDArray[np.float64]:
         rows = [[point.value(objective.metric) for objective in self.objectives] for point in self.points]
@@ -242,11 +245,6 @@ class ParetoFront:
                 f"{what}: the front is empty",
                 hint="loosen the bounds, or let the search complete a trial (`search.py status RUN`)",
             )
-
-
-def _at_most(point: FrontPoint, metric: Metric) -> float:
-    """Upper end of the value's interval, where there is one."""
-    return max(point.value(metric), point.measurement.intervals.get(metric.name, (0.0, -math.inf))[1])
 
 
 def _loss(point: FrontPoint, metric: Metric) -> float:

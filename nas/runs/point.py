@@ -1,14 +1,13 @@
 """A point of a front: an architecture, what was measured of it, and both as JSON values."""
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from nas.arch import Architecture
-from nas.runs.trial import Conditions, Measurement
-from nas.settings import LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1, Metric
+from nas.runs.trial import Conditions, Measurement, Timed
+from nas.settings import LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,47 +36,98 @@ class FrontPoint:
         return value if math.isfinite(value) else math.nan
 
     def to_dict(self) -> dict[str, Any]:
-        """As in `front.json`; latency on the first target is always there, on further ones where it was measured."""
+        """As in `front.json`, which results/README.md explains; null is what was not measured or is not finite.
+
+        Latency on the first target is always among the values, that on others where the search was after it; how
+        all of it was measured alone is in the details.
+        """
         measurement = self.measurement
         macs = _whole(self.value(MACS))
-        intervals = {name: list(pair) for name, pair in measurement.intervals.items()}
         values = {
             "digest": self.digest,
             "top1": _finite(self.value(TOP1)),
-            "top1_ci": intervals.get(TOP1.name),
+            "top1_ci": _listed(measurement.top1_interval),
             "macs": macs,
             "flops": None if macs is None else 2 * macs,
             "params": _whole(self.value(PARAMS)),
             "latency_ms": _finite(self.value(LATENCY)),
-            "latency_ci_ms": intervals.get(LATENCY.name),
+            "latency_ci_ms": _listed(measurement.intervals.get(LATENCY.name)),
             "seconds": measurement.seconds,
             "split": measurement.conditions.split,
             "conditions": measurement.conditions.to_dict(),
             "architecture": self.architecture.to_dict(),
         }
-        for metric in LATENCIES[1:]:
-            if metric.name in measurement.values:
-                values[metric.name] = _finite(self.value(metric))
-                values[f"{metric.name}_ci"] = intervals.get(metric.name)
-        return {**values, "details": dict(self.details)} if self.details else values
+        for name, timed in measurement.latency.items():
+            if timed.is_searched and name != LATENCY.name:
+                values |= {name: _finite(timed.ms), interval_key(name): _listed(timed.interval)}
+        details = {**self.details, **_details(measurement.latency)}
+        return {**values, "details": dict(sorted(details.items()))} if details else values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "FrontPoint":
+    def from_dict(cls, values: Mapping[str, Any], targets: Mapping[str, str] | None = None) -> "FrontPoint":
         """Inverse of `to_dict`. Keys it does not know are passed over.
+
+        Args:
+            values: As there.
+            targets: Where each latency of the front was measured, by its name.
 
         Raises:
             KeyError: One is missing.
         """
-        further = [metric.name for metric in LATENCIES[1:] if metric.name in values]
-        intervals = {TOP1.name: values.get("top1_ci"), LATENCY.name: values["latency_ci_ms"]}
-        intervals |= {name: values[f"{name}_ci"] for name in further}
+        details = dict(values.get("details", {}))
+        doubts, alone = details.pop("latency", {}), details.pop("latency_targets", {})
+        latency = {}
+        for name in LATENCIES:
+            target = (targets or {}).get(name, "")
+            found = doubts if name == LATENCY.name else alone.get(target, {})
+            if (ms := values.get(name, found.get("latency_ms"))) is not None:
+                latency[name] = Timed(
+                    ms=ms,
+                    interval=_pair(values.get(interval_key(name), found.get("latency_ci_ms"))),
+                    noisy=found.get("noisy"),
+                    ties=tuple(found.get("ties", ())),
+                    rounds=found.get("rounds"),
+                    target=target if found else "",
+                    is_searched=name in values,
+                )
         measurement = Measurement(
-            values={name: values[name] for name in (*METRICS, *further) if values[name] is not None},
-            intervals={name: (pair[0], pair[1]) for name, pair in intervals.items() if pair is not None},
+            **{metric.name: values[metric.name] for metric in (TOP1, MACS, PARAMS)},
+            top1_interval=_pair(values.get(interval_key(TOP1.name))),
+            latency=latency,
             conditions=Conditions(**values["conditions"]),
             seconds=values["seconds"],
         )
-        return cls(Architecture.from_dict(values["architecture"]), measurement, values.get("details", {}))
+        return cls(Architecture.from_dict(values["architecture"]), measurement, details)
+
+
+def interval_key(name: str) -> str:
+    """Key under which rows of a front have the interval of a metric."""
+    return "latency_ci_ms" if name == LATENCY.name else f"{name}_ci"
+
+
+def _details(latency: Mapping[str, Timed]) -> dict[str, Any]:
+    """How the latencies were measured alone: of the first in how many rounds, of all how far they are known."""
+    alone = {name: timed for name, timed in latency.items() if timed.noisy is not None}
+    first = alone.pop(LATENCY.name, None)
+    others = {
+        timed.target: {
+            "latency_ci_ms": _listed(timed.interval),
+            "latency_ms": timed.ms,
+            "noisy": timed.noisy,
+            "ties": list(timed.ties),
+        }
+        for timed in sorted(alone.values(), key=lambda timed: timed.target)
+    }
+    doubts = first and {"noisy": first.noisy, "rounds": first.rounds, "ties": list(first.ties)}
+    return ({"latency": doubts} if doubts else {}) | ({"latency_targets": others} if others else {})
+
+
+def _listed(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)
+
+
+def _pair(interval: list[float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (interval[0], interval[1])
 
 
 def _finite(value: float) -> float | None:
@@ -86,22 +136,3 @@ def _finite(value: float) -> float | None:
 
 def _whole(value: float) -> int | float | None:
     return None if math.isnan(value) else int(value) if value == int(value) else value
-
-
-def further_latencies(point: FrontPoint, latency: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Latency on the targets beside the first, by metric: `latency_ms`, `latency_ci_ms`; once final `noisy`, `ties`.
-
-    Args:
-        point: Of a front, or a trial's.
-        latency: What holds for all points, a row a target: `latency` of `front.json`, whose order is the metrics'.
-    """
-    measured = point.details.get("latency_targets", {})
-    targets = [row["target"] for row in latency[1:]]
-    found = {}
-    for metric, target in itertools.zip_longest(LATENCIES[1:], targets):
-        if target in measured:
-            found[metric.name] = dict(measured[target])
-        elif not math.isnan(value := point.value(metric)):
-            interval = point.measurement.intervals.get(metric.name)
-            found[metric.name] = {"latency_ms": value, "latency_ci_ms": interval and list(interval)}
-    return found

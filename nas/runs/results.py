@@ -7,7 +7,7 @@ from typing import Any
 from nas.base import RunError
 from nas.runs.directory import TRUST, RunDirectory, space_of_run
 from nas.runs.front import ParetoFront
-from nas.runs.point import FrontPoint, further_latencies
+from nas.runs.point import FrontPoint
 from nas.runs.supernets import front_of, searched_runs, union_points
 from nas.runs.trial import Trial
 from nas.settings import LATENCY, METRICS, TOP1
@@ -15,14 +15,13 @@ from nas.space import SearchSpace, known_designs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class RunResults:
     """All that a run has measured.
 
     Attributes:
         run: It.
         space: Its search space.
         front: The final one, or that of the trials so far.
-        latency: What holds for the latencies of a final front, a row a target.
         trials: By the folder of their supernet below the run's; of a run of one supernet under "".
         others: What was wholly measured and is not on the front. Of an architecture in several supernets the best
             top-1 counts, and the conditions name all of them, as on the front.
@@ -31,7 +30,6 @@ class Measured:
     run: RunDirectory
     space: SearchSpace
     front: ParetoFront
-    latency: list[dict[str, Any]]
     trials: dict[str, list[Trial]]
     others: list[FrontPoint]
 
@@ -52,17 +50,16 @@ class Measured:
 
     def values(self, point: FrontPoint) -> dict[str, Any]:
         """Values and intervals of a point; null where something was not measured."""
-        finite = {name: point.value(metric) for name, metric in METRICS.items()}
-        values: dict[str, Any] = {name: None if math.isnan(v) else v for name, v in finite.items()}
-        for metric in (TOP1, LATENCY):
-            interval = point.measurement.intervals.get(metric.name)
-            values[f"{metric.name}_ci"] = None if interval is None else list(interval)
-        for name, found in further_latencies(point, self.latency).items():
-            values |= {name: found["latency_ms"], f"{name}_ci": found["latency_ci_ms"]}
+        found = point.measurement
+        values: dict[str, Any] = dict.fromkeys(METRICS)
+        values |= {name: value for name, value in found.values.items() if math.isfinite(value)}
+        for name in (TOP1.name, LATENCY.name, *found.latency):
+            interval = found.intervals.get(name)
+            values[f"{name}_ci"] = interval and list(interval)
         return values
 
 
-def measured(run: RunDirectory) -> Measured:
+def results_of(run: RunDirectory) -> RunResults:
     """Read what a run has measured.
 
     Raises:
@@ -84,17 +81,16 @@ def measured(run: RunDirectory) -> Measured:
     points = whole[""] if "" in whole else union_points(whole)
     on_front = {point.digest for point in front.points}
     others = {point.digest: point for point in reversed(points) if point.digest not in on_front}
-    return Measured(
+    return RunResults(
         run=run,
         space=space_of_run(run),
         front=front,
-        latency=(run.front() or {}).get("latency", []),
         trials=trials,
         others=list(reversed(others.values())),
     )
 
 
-def measured_designs(found: Measured) -> dict[str, FrontPoint]:
+def design_points(found: RunResults) -> dict[str, FrontPoint]:
     """The known designs that the search measured, and the largest architecture, by name."""
     names = {a.digest: name for name, a in known_designs(found.space, found.space.seeds).items()}
     words = {digest: "plain ViT" if name == "deit" else name for digest, name in names.items()}
@@ -105,7 +101,7 @@ def measured_designs(found: Measured) -> dict[str, FrontPoint]:
     return {name: points[digest] for digest, name in words.items() if digest in points}
 
 
-def retrained_networks(found: Measured) -> list[dict[str, Any]]:
+def retrained_networks(found: RunResults) -> list[dict[str, Any]]:
     """What `retrain` found, a row a network: inherited and own top-1 on both splits, beside its costs."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     points = found.points

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -9,7 +10,7 @@ from typing import Any
 
 from nas.arch import Architecture
 from nas.base import RunError
-from nas.settings import LATENCIES, METRICS
+from nas.settings import LATENCIES, MACS, METRICS, PARAMS, TOP1
 
 
 class TrialState(StrEnum):
@@ -62,13 +63,39 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """Values of metrics for one architecture.
+class Timed:
+    """Latency of one architecture on one target. A search knows `ms` alone, the final front everything.
 
     Attributes:
-        values: By metric name, in the metric's unit.
-        intervals: 95 % confidence interval (low, high) by metric name, where one was measured.
-        conditions: Under which they hold.
+        ms: Milliseconds per batch.
+        interval: 95 % confidence interval (low, high) of that; None where there is none.
+        noisy: Whether it is not known within 2 %; None where it was not measured alone on the machine.
+        ties: Digests of those measured with it of which it is not known whether they are faster.
+        rounds: In which it was timed; None where that was not kept.
+        target: Where it was measured alone, such as `onnxruntime-cpu:batch=1`; empty where the conditions say it.
+        is_searched: Whether the search was after it; other targets are measured of the front alone.
+    """
+
+    ms: float
+    interval: tuple[float, float] | None = None
+    noisy: bool | None = None
+    ties: tuple[str, ...] = ()
+    rounds: int | None = None
+    target: str = ""
+    is_searched: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What is known of one architecture; what was not measured is None.
+
+    Attributes:
+        top1: Percent.
+        top1_interval: 95 % confidence interval (low, high) of that.
+        macs: Per image.
+        params: Parameters.
+        latency: On each target where it was measured, in their order, by the name of the metric.
+        conditions: Under which all of it holds.
         seconds: Wall time the measurement took.
         correct: Which images were classified right, a bit each (`numpy.packbits`), by number; empty where that
             was not kept.
@@ -77,17 +104,50 @@ class Measurement:
             and `correct` is in the order in which it was (`nas.evaluation.racing`).
     """
 
-    values: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    top1: float | None = None
+    top1_interval: tuple[float, float] | None = None
+    macs: float | None = None
+    params: float | None = None
+    latency: Mapping[str, Timed] = field(default_factory=dict)
     conditions: Conditions
     seconds: float
     correct: bytes = b""
     beaten_by: int | None = None
 
+    @property
+    def values(self) -> dict[str, float]:
+        """All that was measured by the name of the metric, in its unit."""
+        found = {TOP1.name: self.top1, MACS.name: self.macs, PARAMS.name: self.params}
+        found |= {name: timed.ms for name, timed in self.latency.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % confidence interval (low, high) by the name of the metric, where there is one."""
+        found = {TOP1.name: self.top1_interval}
+        found |= {name: timed.interval for name, timed in self.latency.items()}
+        return {name: interval for name, interval in found.items() if interval is not None}
+
+    def highest(self, name: str) -> float:
+        """The most that the value of a metric may be: the upper end of its interval, else itself; NaN: unknown."""
+        value, interval = self.values.get(name, math.nan), self.intervals.get(name)
+        return value if interval is None else max(value, interval[1])
+
+    def keeps(self, bounds: Mapping[str, float]) -> bool:
+        """Whether it keeps bounds: the one rule for the search, its curve and the final front.
+
+        A bound is kept by what was measured and is not above it, with the upper end of its interval where there is
+        one: the front promises it. What was not measured, or is no number, promises nothing and keeps no bound.
+
+        Args:
+            bounds: Highest value that is allowed, in the metric's unit, by the name of the metric.
+        """
+        return all(self.highest(name) <= bound for name, bound in bounds.items())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "values": dict(self.values),
+            "values": self.values,
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
             "conditions": self.conditions.to_dict(),
             "seconds": self.seconds,
@@ -98,9 +158,15 @@ class Measurement:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Measurement":
         """Inverse of `to_dict`."""
+        found = values["values"]
+        intervals = {name: (pair[0], pair[1]) for name, pair in values["intervals"].items()}
+        latency = {
+            name: Timed(ms=found[name], interval=intervals.get(name)) for name in LATENCIES if name in found
+        }
         return cls(
-            values=dict(values["values"]),
-            intervals={name: (pair[0], pair[1]) for name, pair in values["intervals"].items()},
+            **{name: found.get(name) for name in ("top1", "macs", "params")},
+            top1_interval=intervals.get(TOP1.name),
+            latency=latency,
             conditions=Conditions(**values["conditions"]),
             seconds=values["seconds"],
             correct=base64.b64decode(values.get("correct", "")),
@@ -198,14 +264,14 @@ TRIAL_COLUMNS = (
 )  # fmt: skip
 
 
-FURTHER = tuple(metric.name for metric in LATENCIES[1:])
-"""Columns that are there where a search needed latency on further targets; behind all others."""
-
-
 def trial_row(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of `trials.jsonl` as a flat row of `trials.csv`; results/README.md explains the columns."""
+    """A record of `trials.jsonl` as a flat row of `trials.csv`; results/README.md explains the columns.
+
+    It has latency on a target beside the first only where the search needed it: a column behind all others.
+    """
     measurement = record["measurement"] or {"values": {}, "intervals": {}, "conditions": {}, "seconds": None}
-    values = {name: measurement["values"].get(name) for name in METRICS}
+    found = measurement["values"]
+    values = {name: found.get(name) for name in METRICS} | {n: found[n] for n in LATENCIES if n in found}
     for name in ("macs", "params"):
         if isinstance(values[name], float) and values[name].is_integer():
             values[name] = int(values[name])
@@ -222,7 +288,6 @@ def trial_row(record: Mapping[str, Any]) -> dict[str, Any]:
         "latency_ci_low_ms": low,
         "latency_ci_high_ms": high,
         "seconds": measurement["seconds"],
-        **{name: measurement["values"][name] for name in FURTHER if name in measurement["values"]},
         **{f"conditions.{name}": value for name, value in measurement["conditions"].items()},
         "architecture": json.dumps(record["architecture"], sort_keys=True, separators=(",", ":")),
     }

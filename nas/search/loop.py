@@ -20,7 +20,7 @@ from nas.runs import Measurement, RunDirectory, Trial, TrialState, hypervolume, 
 from nas.search.standing import Clock, Progress, VisibleFront
 from nas.search.study import STORAGE_ERRORS, ArchitectureStudy
 from nas.search.workers import Result, Task, Workers
-from nas.settings import TOP1, Objective
+from nas.settings import Objective
 from nas.space import SearchSpace
 
 PATIENCE = 20  # repeats in a row before an architecture that was not seen yet is proposed
@@ -85,7 +85,7 @@ class Search:
         self._counts = Counter[str]()  # of ended trials, by their field in `Progress`
         self._best_top1: float | None = None
         self._front = np.empty((0, len(self.objectives)))
-        self._visible = VisibleFront(self.objectives, self.space.constraints)
+        self._visible = VisibleFront(self.objectives, self.space.constraints.max_latency)
         self._num_free = 0  # architectures that were taken over
         self._next = 0
         self._streak = 0  # repeats since the last new architecture
@@ -281,9 +281,9 @@ class Search:
         return [measurement.values[objective.metric.name] for objective in self.objectives]
 
     def _extend_front(self, measurement: Measurement) -> None:
-        if TOP1.name in measurement.values:
-            self._best_top1 = max(self._best_top1 or 0.0, measurement.values[TOP1.name])
-        if not self.space.constraints.keeps_latency(measurement.values):
+        if measurement.top1 is not None:
+            self._best_top1 = max(self._best_top1 or 0.0, measurement.top1)
+        if not measurement.keeps(self.space.constraints.max_latency):
             return
         rows = np.vstack([self._front, self._row(measurement)])
         directions = [objective.metric.direction for objective in self.objectives]

@@ -115,12 +115,12 @@ class _Model:
         if TOP1.name in names:
             known = [o for o in observations if o.top1 is not None]
             self._top1 = self._fit(known, [o.top1 or 0.0 for o in known], [o.top1_error for o in known], rng)
-        bounds = space.constraints.latency_bounds()
-        for metric in LATENCIES:
-            known = [o for o in observations if metric.name in o.latencies]
-            if known and (metric.name in names or metric.name in bounds):
-                values = [math.log(o.latencies[metric.name]) for o in known]
-                self._latencies[metric.name] = self._fit(known, values, [0.0] * len(known), rng)
+        bounds = space.constraints.max_latency
+        for name in LATENCIES:
+            known = [o for o in observations if name in o.latencies]
+            if known and (name in names or name in bounds):
+                values = [math.log(o.latencies[name]) for o in known]
+                self._latencies[name] = self._fit(known, values, [0.0] * len(known), rng)
         self._bounds = {name: bound for name, bound in bounds.items() if name in self._latencies}
 
     def _fit(

@@ -8,7 +8,7 @@ from nas.base import NasError
 from nas.latency import PROFILE_NAME
 from nas.runs import MANIFEST, Conditions, Manifest, RunDirectory, TrialState
 from nas.search.loop import ReusedMeasurement
-from nas.settings import LATENCIES, LATENCY
+from nas.settings import LATENCY
 
 
 def known_measurements(
@@ -52,17 +52,20 @@ def _of_run(
     clocks = {name: now[name] / before[name] for name in now if name in before}
     found = {}
     for trial in run.trials():
-        measured = trial.measurement
-        if measured is None or trial.state is not TrialState.COMPLETE or measured.conditions != conditions:
+        known = trial.measurement
+        if known is None or trial.state is not TrialState.COMPLETE or known.conditions != conditions:
             continue
-        values = dict(measured.values)
-        if any(name not in values for name in needed):
+        if not known.values.keys() >= set(needed):
             continue
-        names = [LATENCY.name, *(metric.name for metric in LATENCIES[1:] if metric.name in values)]
-        for name, target in zip(names, conditions.target.split("; "), strict=False):
-            if name in values and not target.startswith(PROFILE_NAME):
-                values[name] *= clocks[name]
+        names = dict.fromkeys([LATENCY.name, *known.latency])
+        places = dict(zip(names, conditions.target.split("; "), strict=False))
+        latency = {
+            name: timed
+            if places[name].startswith(PROFILE_NAME)
+            else replace(timed, ms=timed.ms * clocks[name])
+            for name, timed in known.latency.items()
+        }
         found[trial.architecture.digest] = ReusedMeasurement(
-            replace(measured, values=values), f"{run.path.name}#{trial.number}"
+            replace(known, latency=latency), f"{run.path.name}#{trial.number}"
         )
     return found

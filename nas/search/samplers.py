@@ -201,7 +201,7 @@ def round_of(number: int, num_designs: int) -> tuple[int | None, int]:
 def _observation(trial: FrozenTrial, architecture: Architecture) -> Observation:
     known = trial.user_attrs[ATTRIBUTE]
     values: Mapping[str, float] = known["values"]
-    latencies = {metric.name: values[metric.name] for metric in LATENCIES if metric.name in values}
+    latencies = {name: values[name] for name in LATENCIES if name in values}
     if trial.state is TrialState.COMPLETE:
         return Observation(architecture, values.get(TOP1.name), 0.0, latencies, is_whole=True)
     low, high = known["top1_interval"]

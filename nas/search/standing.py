@@ -11,7 +11,6 @@ from nas.arch import Architecture
 from nas.evaluation import FIRST, FrontRunner, RacePlan, race_order
 from nas.runs import Measurement, Trial, non_dominated
 from nas.settings import TOP1, Objective
-from nas.space import Constraints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +82,12 @@ class VisibleFront:
 
     Args:
         objectives: What is compared.
-        constraints: A trial above their bounds on latency is on no front.
+        bounds: On latency, by its name; what breaks one is on no front (`Measurement.keeps`).
     """
 
-    def __init__(self, objectives: Sequence[Objective], constraints: Constraints) -> None:
+    def __init__(self, objectives: Sequence[Objective], bounds: Mapping[str, float]) -> None:
         self._metrics = [objective.metric for objective in objectives]
-        self._constraints = constraints
+        self._bounds = bounds
         self._members: list[tuple[Trial, list[float]]] = []
         self._first: list[Measurement] = []  # whole, with answers, by number
         self._order: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None
@@ -105,7 +104,7 @@ class VisibleFront:
     def _add(self, trial: Trial, measurement: Measurement) -> None:
         if len(self._first) < FIRST and measurement.correct:
             self._first.append(measurement)
-        if not self._constraints.keeps_latency(measurement.values):
+        if not measurement.keeps(self._bounds):
             return
         members = [*self._members, (trial, [measurement.values[metric.name] for metric in self._metrics])]
         mask = non_dominated(

@@ -224,19 +224,17 @@ class ArchitectureStudy:
             trial.set_user_attr(ATTRIBUTE, {**attribute, "error": ended.error or ""})
             self._study.tell(ended.number, state=TrialState.FAIL)
             return
-        values = dict(found.values)
-        attribute["values"] = values
+        values = attribute["values"] = found.values
         if not ended.is_whole:
-            low, high = found.intervals[TOP1.name]
             attribute |= {"beaten_by": found.beaten_by, "num_images": found.conditions.num_images}
-            attribute["top1_interval"] = [low, high]
+            attribute["top1_interval"] = list(found.intervals[TOP1.name])
             trial.set_user_attr(ATTRIBUTE, attribute)
             self._study.tell(ended.number, state=TrialState.PRUNED)
             return
         trial.set_user_attr(ATTRIBUTE, attribute)
-        for name, bound in self.space.constraints.latency_bounds().items():
-            if name in values:
-                trial.set_constraint(name, values[name] - bound)
+        for name, bound in self.space.constraints.max_latency.items():
+            if name in found.latency:
+                trial.set_constraint(name, found.highest(name) - bound)
         told = [float(values[objective.metric.name]) for objective in self.objectives]
         self._study.tell(ended.number, told, state=TrialState.COMPLETE)
 

@@ -7,7 +7,8 @@ from nas.settings.config import (
 )
 from nas.settings.document import Document, KeyPath, Problem, Section, check, in_order, shown
 from nas.settings.metrics import (
-    LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1, Direction, Metric, Objective, metric_named,
+    LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1, Direction, Metric, Objective, by_target,
+    metric_named,
 )
 from nas.settings.target import OURS, Target, parse_target, profile_path
 from nas.settings.tune import SPACE, TRAIN, TuneConfig, baseline, is_whole
@@ -17,7 +18,7 @@ __all__ = [
     "LATENCIES", "LATENCY", "MACS", "METRICS", "OURS", "PARAMS", "SPACE", "TOP1", "TRAIN", "DataConfig",
     "Direction", "Document", "EvaluateConfig", "KeyPath", "Metric", "Objective", "Precision", "Problem",
     "RunConfig", "SamplerName", "Section", "Target", "TrainConfig", "TuneConfig", "apply_settings",
-    "baseline", "check", "check_retraining", "config_differences", "dump_yaml", "flat_config", "in_order",
-    "is_whole", "metric_named", "parse_target", "profile_path", "read_text", "read_yaml",
-    "resolve_config", "scan_yaml", "shown", "split_settings",
+    "baseline", "by_target", "check", "check_retraining", "config_differences", "dump_yaml",
+    "flat_config", "in_order", "is_whole", "metric_named", "parse_target", "profile_path", "read_text",
+    "read_yaml", "resolve_config", "scan_yaml", "shown", "split_settings",
 ]

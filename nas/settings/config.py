@@ -225,7 +225,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _has_a_target_for_every_latency(self) -> "RunConfig":
         given = max(1, len(self.evaluate.targets))
-        names = {metric.name for metric in LATENCIES[given:]}
+        names = list(LATENCIES)[given:]
         if missing := [name for name in self.search.objectives if name in names]:
             raise ValueError(
                 f"search.objectives: {shown(tuple(missing))}, but evaluate.targets has {plural(given, 'target')}"

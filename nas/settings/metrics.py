@@ -1,11 +1,13 @@
 """What can be measured, in which unit, and which way is better."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from nas.base import ConfigError
 
 Direction = Literal["maximize", "minimize"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +31,11 @@ LATENCY = Metric("latency_ms", "ms/batch", "minimize", "latency")
 
 METRICS = {metric.name: metric for metric in (TOP1, MACS, PARAMS, LATENCY)}
 
-LATENCIES = (
-    LATENCY,
-    *(Metric(f"latency_ms_{n}", "ms/batch", "minimize", f"latency on target {n}") for n in (2, 3, 4)),
-)
-"""On the targets of a run, in their order (`evaluate.targets`). Without one that is named it is the first."""
+LATENCIES = {LATENCY.name: LATENCY} | {
+    f"latency_ms_{n}": Metric(f"latency_ms_{n}", "ms/batch", "minimize", f"latency on target {n}")
+    for n in (2, 3, 4)
+}
+"""By name; on the targets of a run, in their order (`evaluate.targets`). Where none is named there is the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,22 @@ class Objective:
         return 100.0 if self.metric.direction == "maximize" else 0.0
 
 
+def by_target(values: Iterable[T]) -> dict[str, T]:
+    """What there is of each target of a run, by the name of the latency on it.
+
+    Args:
+        values: In the order of the targets, such as `evaluate.targets` or `latency` of `front.json`.
+    """
+    return dict(zip(LATENCIES, values, strict=False))
+
+
 def metric_named(name: str) -> Metric:
     """The metric called `name`.
 
     Raises:
         ConfigError: No such metric.
     """
-    known = {**METRICS, **{metric.name: metric for metric in LATENCIES}}
+    known = METRICS | LATENCIES
     if name not in known:
         raise ConfigError(f"unknown metric {name!r}", hint=f"one of: {', '.join(known)}")
     return known[name]

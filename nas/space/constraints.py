@@ -1,8 +1,8 @@
 """Hard bounds of a search space: on costs that arithmetic knows, and on latency."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 from nas.arch import Architecture, Backbone, cost, memory
 from nas.settings import LATENCIES
@@ -20,30 +20,31 @@ class Constraints:
         max_macs: Per image.
         max_params: Parameters.
         max_memory: Bytes to run the model on one image in fp32 (`memory.bytes_to_run`).
-        max_latency_ms: Per batch, on the first target of a run; `max_latency_ms_2` is on the second.
+        max_latency: Milliseconds per batch by the name of the latency, where there is a bound; `latency_ms` is
+            that on the first target of a run.
     """
 
     max_macs: float | None = None
     max_params: float | None = None
     max_memory: float | None = None
-    max_latency_ms: float | None = None
-    max_latency_ms_2: float | None = None
-    max_latency_ms_3: float | None = None
-    max_latency_ms_4: float | None = None
+    max_latency: Mapping[str, float] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    @classmethod
+    def from_keys(cls, values: Mapping[str, float | None]) -> "Constraints":
+        """Inverse of `by_key`."""
+        latency = {name: bound for name in LATENCIES if (bound := values.get(f"max_{name}")) is not None}
+        return cls(**{key: values.get(key) for key in UNITS}, max_latency=latency)
+
+    def by_key(self) -> dict[str, float | None]:
+        """All bounds by their keys in a file; None where there is none."""
+        latencies = {f"max_{name}": self.max_latency.get(name) for name in LATENCIES}
+        return {key: getattr(self, key) for key in UNITS} | latencies
+
+    def to_dict(self) -> dict[str, float | None]:
         """Plain JSON values; later keys are left out where they are not set, so older spaces keep their digests."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {key: value for key, value in values.items() if value is not None or key in FIRST_BOUNDS}
-
-    def latency_bounds(self) -> dict[str, float]:
-        """Highest latency by the name of the metric, where there is a bound."""
-        bounds = {metric.name: getattr(self, f"max_{metric.name}") for metric in LATENCIES}
-        return {name: bound for name, bound in bounds.items() if bound is not None}
-
-    def keeps_latency(self, values: Mapping[str, float]) -> bool:
-        """Whether measured values are within the bounds on latency; what was not measured is."""
-        return all(values.get(name, 0.0) <= bound for name, bound in self.latency_bounds().items())
+        return {
+            key: bound for key, bound in self.by_key().items() if bound is not None or key in FIRST_BOUNDS
+        }
 
     def bounds(self) -> Iterator[tuple[Bound, float]]:
         """The bounds that arithmetic can check."""

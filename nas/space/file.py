@@ -370,7 +370,7 @@ def _attributes(content: SpaceFile) -> dict[str, Any]:
             LayerDomain(**{gene: choices.values for gene, choices in layer.items()})
             for layer in _layer_genes(content)
         ),
-        "constraints": Constraints(**content.constraints.model_dump()),
+        "constraints": Constraints.from_keys(content.constraints.model_dump()),
         "rules": Rules(**content.rules.model_dump()),
         "seeds": content.seeds,
         "num_classes_from_data": backbone.num_classes is None,

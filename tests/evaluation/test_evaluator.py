@@ -21,7 +21,6 @@ from nas.evaluation.racing import race_order
 from nas.latency.device import device_name, resolve_device, resolve_precision
 from nas.model.supernet import Supernet
 from nas.settings.config import DataConfig, EvaluateConfig
-from nas.settings.metrics import LATENCIES, LATENCY
 from nas.settings.target import parse_target
 
 
@@ -80,19 +79,21 @@ def test_the_same_architecture_has_the_same_values_again(supernet, architectures
 
 
 def test_latency_is_measured_where_it_is_asked_for(supernet, architectures):
-    evaluator = SubnetEvaluator(setup(LATENCY), supernet, digits().search)
+    evaluator = SubnetEvaluator(setup("latency_ms"), supernet, digits().search)
     largest = evaluator.evaluate(architectures[1])
     assert 0.2 < largest.values["latency_ms"] / 2.0 < 5  # the reference is the largest subnet, at 2 ms
 
 
 def test_latency_is_measured_on_every_target_that_the_search_needs(supernet, architectures):
     targets = ("torch-cpu", "torch-cpu-packed:batch=4", "torch-cpu:precision=bf16")
-    evaluator = SubnetEvaluator(setup(*LATENCIES[:2], targets=targets), supernet, digits().search)
+    evaluator = SubnetEvaluator(
+        setup("latency_ms", "latency_ms_2", targets=targets), supernet, digits().search
+    )
     values = evaluator.evaluate(architectures[1]).values
     assert 0.2 < values["latency_ms"] / 2.0 < 5
     assert 0.2 < values["latency_ms_2"] / 3.0 < 5
     assert "latency_ms_3" not in values
-    second = SubnetEvaluator(setup(LATENCIES[1], targets=targets), supernet, digits().search)
+    second = SubnetEvaluator(setup("latency_ms_2", targets=targets), supernet, digits().search)
     assert "latency_ms" not in second.evaluate(architectures[1]).values
 
 
@@ -103,10 +104,10 @@ def test_conditions_name_the_further_targets_that_a_search_needs(supernet):
         ).conditions.target
 
     targets = ("torch-cpu", "torch-cpu-packed:batch=4")
-    assert target(LATENCY, targets=targets) == "torch-cpu"
-    both = target(*LATENCIES[:2], targets=targets)
+    assert target("latency_ms", targets=targets) == "torch-cpu"
+    both = target("latency_ms", "latency_ms_2", targets=targets)
     assert both == "torch-cpu; torch-cpu-packed, batch of 4, threads 1"
-    assert both != target(*LATENCIES[:2], targets=("torch-cpu", "torch-cpu-packed:batch=2"))
+    assert both != target("latency_ms", "latency_ms_2", targets=("torch-cpu", "torch-cpu-packed:batch=2"))
 
 
 def test_conditions_say_how_it_was_measured(supernet):

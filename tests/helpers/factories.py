@@ -9,7 +9,7 @@ from nas.arch.architecture import Architecture, AttentionKind, Hallucination, La
 from nas.arch.backbone import Backbone
 from nas.runs.manifest import Manifest, SearchIdentity
 from nas.runs.point import FrontPoint
-from nas.runs.trial import Conditions, Measurement, Trial, TrialState
+from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState
 from nas.settings.metrics import LATENCY, MACS, TOP1, Objective
 
 OBJECTIVES = (Objective(TOP1, 0.0), Objective(MACS, 10e6), Objective(LATENCY, 20.0))
@@ -103,15 +103,26 @@ def conditions(**changes: Any) -> Conditions:
 
 
 def measurement(
-    top1: float = 90.0, macs: float = 2e6, latency_ms: float = 5.0, params: float = 2e4, **changes: Any
+    top1: float = 90.0,
+    macs: float = 2e6,
+    latency_ms: float | None = 5.0,
+    params: float | None = 2e4,
+    **changes: Any,
 ) -> Measurement:
     """Values with an interval of +-2 % for latency; `changes` go to the conditions."""
     return Measurement(
-        values={"top1": top1, "macs": macs, "params": params, "latency_ms": latency_ms},
-        intervals={"latency_ms": (latency_ms * 0.98, latency_ms * 1.02)},
+        top1=top1,
+        macs=macs,
+        params=params,
+        latency={} if latency_ms is None else {"latency_ms": timed(latency_ms)},
         conditions=conditions(**changes),
         seconds=0.5,
     )
+
+
+def timed(ms: float, **changes: Any) -> Timed:
+    """A latency with an interval of +-2 %."""
+    return Timed(**{"ms": ms, "interval": (ms * 0.98, ms * 1.02), **changes})
 
 
 def trial(number: int, architecture: Architecture | None = None, **changes: Any) -> Trial:

@@ -21,6 +21,7 @@ from nas.runs.point import FrontPoint
 from nas.runs.ranking import rank_statistics
 from nas.runs.supernets import union_points
 from nas.runs.trial import Trial, TrialState
+from nas.settings.metrics import by_target
 from nas.space.designs import known_designs
 from nas.space.space import parse_space
 
@@ -92,11 +93,14 @@ def made_trials(count: int, *, with_latency: bool = True, seed: int = 0, **condi
         top1 = round(30 + 12 * np.log10(macs) * rng.uniform(0.6, 0.9), 3)
         latency = float(1 + macs / 5e4 * rng.uniform(0.7, 1.3))
         measured = factories.measurement(
-            top1, float(macs), latency, float(params), latency_stage="search", **conditions
+            top1,
+            float(macs),
+            latency if with_latency else None,
+            float(params),
+            latency_stage="search",
+            **conditions,
         )
-        measured.intervals["top1"] = (top1 - 4, top1 + 4)
-        if not with_latency:
-            del measured.values["latency_ms"], measured.intervals["latency_ms"]
+        measured = replace(measured, top1_interval=(top1 - 4, top1 + 4))
         trials.append(factories.trial(i, architecture, measurement=measured))
     return trials
 
@@ -134,9 +138,8 @@ def make_run(
         searched = ParetoFront.from_trials(trials, objectives)
         points = [FrontPoint(p.architecture, _again(p.measurement), _shares(p)) for p in searched.points]
         front = ParetoFront.from_points(points, objectives)
-        front = ParetoFront(objectives, tuple(_doubted(front.points, targets)))
-        about = {"latency": LATENCY_ROWS[:targets], "reference_ms": 6.5} if targets else {}
-        run.write_front({**front.to_dict(run.name), **about})
+        points = tuple(_doubted(front.points, targets)) if targets else front.points
+        run.write_front(ParetoFront(objectives, points, by_target(LATENCY_ROWS[:targets])).to_dict(run.name))
     return run
 
 
@@ -144,18 +147,13 @@ def _doubted(points: tuple[FrontPoint, ...], targets: int) -> list[FrontPoint]:
     found = []
     for i, point in enumerate(points):
         partner = i + (1, -1, len(points))[i % 3]
-        ties = [points[partner].digest] if partner < len(points) else []
-        details = {**point.details, "latency": {"rounds": 15, "noisy": i % 3 == 2, "ties": ties}}
+        ties = (points[partner].digest,) if partner < len(points) else ()
+        first = point.measurement.latency["latency_ms"]
+        latency = {"latency_ms": replace(first, noisy=i % 3 == 2, ties=ties, rounds=15)}
         if targets > 1:
-            value = 0.2 * point.measurement.values["latency_ms"]
-            second = {
-                "latency_ms": value,
-                "latency_ci_ms": [0.99 * value, 1.01 * value],
-                "noisy": False,
-                "ties": [],
-            }
-            details["latency_targets"] = {LATENCY_ROWS[1]["target"]: second}
-        found.append(replace(point, details=details) if targets else point)
+            about = {"noisy": False, "target": LATENCY_ROWS[1]["target"], "is_searched": False}
+            latency["latency_ms_2"] = factories.timed(0.2 * first.ms, **about)
+        found.append(replace(point, measurement=replace(point.measurement, latency=latency)))
     return found
 
 
@@ -223,13 +221,9 @@ def supernets_run(path: Path, count: int = 30) -> RunDirectory:
 
 
 def _again(measured):
-    values = dict(measured.values)
-    intervals = dict(measured.intervals)
-    if "latency_ms" in values:
-        values["latency_ms"] *= 0.9
-        intervals["latency_ms"] = (values["latency_ms"] * 0.98, values["latency_ms"] * 1.02)
+    latency = {name: factories.timed(0.9 * timed.ms) for name, timed in measured.latency.items()}
     conditions = replace(measured.conditions, latency_stage="exclusive")
-    return replace(measured, values=values, intervals=intervals, conditions=conditions)
+    return replace(measured, latency=latency, conditions=conditions)
 
 
 def _shares(point):

@@ -19,7 +19,7 @@ from nas.arch.architecture import Architecture
 from nas.arch.backbone import Backbone
 from nas.base.errors import EvaluationError, OutOfMemoryError
 from nas.runs.directory import RunDirectory
-from nas.runs.trial import Measurement, Trial
+from nas.runs.trial import Measurement, Timed, Trial
 from nas.search.loop import Search
 from nas.search.study import ArchitectureStudy
 from nas.search.workers import InlineWorkers, Result, Task, Workers
@@ -46,7 +46,7 @@ def tiny_space(num_heads: tuple[int, ...] = (1, 2, 3), **constraints: float) -> 
         embed_dim=(24,),
         depth=(2,),
         layers=(domain, domain),
-        constraints=Constraints(**constraints),
+        constraints=Constraints.from_keys(constraints),
     )
 
 
@@ -80,12 +80,14 @@ class AnalyticEvaluator:
         time.sleep(self._delay_s)
         macs = cost.macs(architecture, self._backbone)
         noise = int(hashlib.sha256(architecture.digest.encode()).hexdigest()[:4], 16) / 0xFFFF
-        values = {
-            "top1": 95 * (1 - math.exp(-macs / 1e6)) + 5 * noise,
-            "macs": float(macs),
-            "params": float(cost.params(architecture, self._backbone)),
-            "latency_ms": macs / 1e6 + architecture.depth + noise,
-        }
+        found = Measurement(
+            top1=95 * (1 - math.exp(-macs / 1e6)) + 5 * noise,
+            macs=float(macs),
+            params=float(cost.params(architecture, self._backbone)),
+            latency={"latency_ms": Timed(ms=macs / 1e6 + architecture.depth + noise)},
+            conditions=self.conditions,
+            seconds=self._delay_s,
+        )
         if conduct == "raise":
             raise ValueError("cannot\nbe done")
         if conduct == "refuse":
@@ -101,10 +103,10 @@ class AnalyticEvaluator:
         if conduct == "hang":
             time.sleep(600)
         if conduct == "nan":
-            values["top1"] = math.nan
+            return replace(found, top1=math.nan)
         if conduct == "incomplete":
-            del values["macs"], values["latency_ms"]
-        return Measurement(values=values, conditions=self.conditions, seconds=self._delay_s)
+            return replace(found, macs=None, latency={})
+        return found
 
 
 def append_line(path: Path, line: str) -> None:
@@ -126,7 +128,10 @@ def build_analytic(
 
 
 class Weigher(AnalyticEvaluator):
-    """Measures by how many bytes the private memory of its process grows for reading, and for copying, an array."""
+    """Says of an array by how many bytes the private memory of its process grows for reading and for copying it.
+
+    They stand where MACs and parameters would.
+    """
 
     def __init__(self, backbone: Backbone, arrays: Mapping[str, Any]) -> None:
         super().__init__(backbone)
@@ -140,8 +145,7 @@ class Weigher(AnalyticEvaluator):
         copy = self._weights + 1
         copied = process.memory_full_info().uss - before - read
         assert copy.size == self._weights.size
-        values = {"read": float(read), "copied": float(copied)}
-        return replace(super().evaluate(architecture), values=values)
+        return replace(super().evaluate(architecture), macs=float(read), params=float(copied))
 
 
 class ShuffledWorkers:

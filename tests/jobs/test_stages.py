@@ -9,7 +9,7 @@ from nas.base.errors import ConfigError, NoResultError, RunError
 from nas.base.progress import Reporter
 from nas.jobs import stages
 from nas.jobs.session import Budget, reopen
-from nas.latency.front import kept_when_slow
+from nas.latency.front import tighten_latency_bounds
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 
@@ -123,8 +123,7 @@ def test_latency_on_two_targets_is_optimised_and_measured_again(tmp_path):
         for name in ("latency_ms", "latency_ms_2"):
             low, high = point.measurement.intervals[name]
             assert 0 < low <= point.measurement.values[name] <= high
-        further = point.details["latency_targets"]["torch-cpu-packed:batch=2"]
-        assert point.measurement.values["latency_ms_2"] == further["latency_ms"]
+        assert point.measurement.latency["latency_ms_2"].target == "torch-cpu-packed:batch=2"
     assert "torch-cpu-packed, batch of 2" in front.points[0].measurement.conditions.target
     assert ParetoFront.from_run(session.run.path).to_dict("r") == front.to_dict("r")
 
@@ -143,16 +142,15 @@ def test_a_bound_on_latency_is_kept_in_the_slow_moments_of_the_machine_too(tmp_p
     told = Reporter(quiet=True)
     said = []
     told.line = lambda label, text: said.append((label, text))
-    rows = [
-        {"target": "torch-cpu", "reference_ms": 10.0, "reference_slow_ms": 12.5},
-        {"target": "torch-cpu-packed", "reference_ms": 4.0, "reference_slow_ms": 4.0},
-    ]
-    constraints = {"macs": 9e6, "latency_ms": 5.0, "latency_ms_2": 3.0, "params": None}
-    kept = kept_when_slow(constraints, rows, told)
-    assert kept == {"macs": 9e6, "latency_ms": 4.0, "latency_ms_2": 3.0, "params": None}
+    targets = {
+        "latency_ms": {"target": "torch-cpu", "reference_ms": 10.0, "reference_slow_ms": 12.5},
+        "latency_ms_2": {"target": "torch-cpu-packed", "reference_ms": 4.0, "reference_slow_ms": 4.0},
+    }
+    bounds = {"latency_ms": 5.0, "latency_ms_2": 3.0}
+    assert tighten_latency_bounds(bounds, targets, told) == {"latency_ms": 4.0, "latency_ms_2": 3.0}
     assert [label for label, _ in said] == ["bound", "bound"]
     assert "5 ms on torch-cpu is kept as 4 ms: this machine was 25 % slower" in said[0][1]
-    assert kept_when_slow({"latency_ms": None}, rows, told) == {"latency_ms": None}
+    assert tighten_latency_bounds({}, targets, told) == {}
     assert len(said) == 2
 
 
@@ -175,7 +173,7 @@ def test_a_front_under_a_bound_holds_what_keeps_it_in_slow_moments(tmp_path):
 def patched_measurements(front, row):
     """What a second measuring would find, exactly as the first."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "measure_front", lambda *_, **__: (list(front.points), [row]))
+        patch.setattr(stages, "measure_front", lambda *_, **__: (list(front.points), {"latency_ms": row}))
         yield
 
 

@@ -221,4 +221,4 @@ def test_rounds_go_on_for_what_is_not_known_and_end_with_the_budget():
     assert found.rounds == 12
     assert found.is_noisy
     assert told == [(i, 4 if i <= 4 else 12) for i in range(1, 13)]
-    assert readings.points(["abc"])[0]["noisy"]
+    assert readings.timed(["abc"])[0].noisy

@@ -1,5 +1,7 @@
 """The figure is drawn for every front there can be, and its staircase is the two-dimensional front."""
 
+from dataclasses import replace
+
 import factories
 import matplotlib.image
 import pytest
@@ -9,7 +11,7 @@ from report_runs import made_trials, make_run, retrained
 from nas.report.figures import RETRAINED, _staircase, front_figure
 from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint
-from nas.runs.results import measured, retrained_networks
+from nas.runs.results import results_of, retrained_networks
 from nas.settings.metrics import TOP1
 
 VALUES = [(95, 1_800_000, 9.0), (90, 2_000_000, 8.0), (80, 1_000_000, 8.5), (70, 3_000_000, 9.5)]
@@ -56,8 +58,7 @@ def test_the_figure_is_drawn_for_fronts_at_the_edge(tmp_path, case):
         trials = trials[:1]
         front = ParetoFront.from_trials(trials, OBJECTIVES)
     elif case == "no latency":
-        for trial in trials:
-            del trial.measurement.values["latency_ms"]
+        trials = [replace(trial, measurement=replace(trial.measurement, latency={})) for trial in trials]
         front = ParetoFront.from_trials(trials, (OBJECTIVES[0],))
         assert [p.value(TOP1) for p in front.points] == [95]
     else:
@@ -78,7 +79,7 @@ def violet(path):
 
 
 def test_what_was_trained_alone_has_marks_where_its_cost_is_known(tmp_path):
-    found = measured(retrained(make_run(tmp_path / "r", made_trials(20))))
+    found = results_of(retrained(make_run(tmp_path / "r", made_trials(20))))
     rows = retrained_networks(found)
     without = front_figure(found.front, found.others, tmp_path / "without.png")[0]
     everywhere = front_figure(found.front, found.others, tmp_path / "with.png", {}, rows)[0]

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import factories
@@ -15,7 +16,8 @@ from nas.report.front_table import FRONT_COLUMNS, front_csv, front_table
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint
-from nas.runs.trial import TRIAL_COLUMNS
+from nas.runs.trial import TRIAL_COLUMNS, Timed
+from nas.settings.metrics import by_target
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = Path("results/digits 1")
@@ -76,8 +78,8 @@ def test_front_table_fits_an_80_column_terminal():
 
 def test_values_that_were_not_measured_are_dashes():
     a, b = factories.distinct_architectures(2)
-    points = [point(90, 1_000_000, 5, a), point(80, 2_000_000, 6, b)]
-    del points[0].measurement.values["params"]
+    unmeasured = FrontPoint(a, factories.measurement(90, 1_000_000, params=None))
+    points = [unmeasured, point(80, 2_000_000, 6, b)]
     text = text_of(front_table(ParetoFront(OBJECTIVES[:1], points)))
     assert row_with(text, a.digest[:8]).split()[1:5] == [a.digest[:8], "90.0", "1.00", "-"]
 
@@ -133,22 +135,22 @@ def test_front_csv_has_a_row_a_point_and_the_documented_columns():
     assert first["architecture"] == factories.varied().to_json()
 
 
-def doubtful():
+def doubtful(targets=2):
     """Of three points the first is noisy and tied with the second and with one that is not on the front."""
     found = []
     for i, one in enumerate(front().points):
-        others = [front().points[1 - i].digest, "0" * 12] if i < 2 else []
-        second = {"latency_ms": 0.4 + i, "latency_ci_ms": [0.39 + i, 0.41 + i], "noisy": i == 2, "ties": []}
-        details = {
-            "latency": {"rounds": 15, "noisy": i == 0, "ties": others},
-            "latency_targets": {LATENCY_ROWS[1]["target"]: second},
-        }
-        found.append(FrontPoint(one.architecture, one.measurement, details))
-    return ParetoFront(OBJECTIVES, found)
+        others = (front().points[1 - i].digest, "0" * 12) if i < 2 else ()
+        first = replace(one.measurement.latency["latency_ms"], noisy=i == 0, ties=others)
+        second = Timed(
+            ms=0.4 + i, interval=(0.39 + i, 0.41 + i), noisy=i == 2, target=LATENCY_ROWS[1]["target"]
+        )
+        both = {"latency_ms": first} | ({"latency_ms_2": second} if targets > 1 else {})
+        found.append(replace(one, measurement=replace(one.measurement, latency=both)))
+    return ParetoFront(OBJECTIVES, found, by_target(LATENCY_ROWS[:targets]))
 
 
 def test_what_is_noisy_or_tied_is_marked_and_the_marks_are_explained():
-    text = text_of(front_table(doubtful(), latency=LATENCY_ROWS[:1]), width=160)
+    text = text_of(front_table(doubtful(1)), width=160)
     rows = [row_with(text, one.digest[:8]) for one in doubtful().points]
     assert "4.00 ± 0.08~ =1" in rows[0]
     assert "6.00 ± 0.12  =1" in rows[1]
@@ -160,7 +162,7 @@ def test_what_is_noisy_or_tied_is_marked_and_the_marks_are_explained():
 
 
 def test_every_target_has_a_column_and_a_line_with_its_tau():
-    text = text_of(front_table(doubtful(), latency=LATENCY_ROWS), width=160)
+    text = text_of(front_table(doubtful()), width=160)
     first, third = (row_with(text, doubtful().points[i].digest[:8]) for i in (0, 2))
     assert "0.400 ± 0.010 " in first
     assert "2.400 ± 0.010~" in third
@@ -171,7 +173,7 @@ def test_every_target_has_a_column_and_a_line_with_its_tau():
 
 
 def test_csv_has_columns_of_further_targets_and_doubts_where_there_are_some():
-    rows = list(csv.DictReader(io.StringIO(front_csv(doubtful(), RUN, LATENCY_ROWS))))
+    rows = list(csv.DictReader(io.StringIO(front_csv(doubtful(), RUN))))
     assert list(rows[0])[: len(FRONT_COLUMNS)] == list(FRONT_COLUMNS)
     second = doubtful().points[1].digest
     assert [row["latency_noisy"] for row in rows] == ["True", "False", "False"]
@@ -183,7 +185,7 @@ def test_csv_has_columns_of_further_targets_and_doubts_where_there_are_some():
 
 def test_a_latency_that_the_search_measured_has_a_column_before_the_front_is_final():
     searched = factories.measurement(90, 1_000_000, 5)
-    searched.values["latency_ms_2"] = 7.5
+    searched = replace(searched, latency={**searched.latency, "latency_ms_2": Timed(ms=7.5)})
     only = ParetoFront(OBJECTIVES, [FrontPoint(factories.plain(), searched)])
     text = text_of(front_table(only))
     assert "target 2" in text
@@ -227,6 +229,6 @@ def test_every_column_and_key_is_explained_in_the_readme(tmp_path):
     values = front().to_dict("r")
     keys = {*TRIAL_COLUMNS, *FRONT_COLUMNS, *values, *values["points"][0], *values["objectives"][0]}
     for shown in (doubtful(), ParetoFront.from_run(run.path)):
-        keys |= set(next(csv.reader(io.StringIO(front_csv(shown, RUN, LATENCY_ROWS)))))
+        keys |= set(next(csv.reader(io.StringIO(front_csv(shown, RUN)))))
     assert keys - explained == set()
     assert RunDirectory.open(run.path).front() is not None

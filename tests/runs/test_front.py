@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 
 import factories
 import numpy as np
@@ -13,7 +14,7 @@ from nas.base.errors import ConfigError, RunError
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint
-from nas.runs.trial import Measurement, TrialState
+from nas.runs.trial import Measurement, Timed, TrialState
 from nas.settings.metrics import LATENCY, MACS, PARAMS, TOP1, Objective
 
 MIN, MAX = "minimize", "maximize"
@@ -67,8 +68,7 @@ def test_equal_values_of_different_architectures_all_stay_but_a_repeat_counts_on
 
 def test_only_trials_with_every_objective_finite_enter():
     a, b, c, d, e = factories.distinct_architectures(5)
-    unmeasured = factories.measurement(99, 1, 1)
-    del unmeasured.values["latency_ms"]
+    unmeasured = factories.measurement(99, 1, None)
     trials = [
         factories.trial(0, a),
         factories.trial(1, b, state=TrialState.FAILED, measurement=None, error="out of memory"),
@@ -82,8 +82,7 @@ def test_only_trials_with_every_objective_finite_enter():
 def test_a_measured_bound_excludes_violators_before_they_can_dominate():
     trials = factories.trials_of([(95, 1e6, 9.0), (90, 2e6, 7.8), (80, 3e6, 8.5)])
     plane = (Objective(TOP1, 0.0), Objective(MACS, 1e7))
-    bounds = {"latency_ms": 8.0, "params": None}
-    front = ParetoFront.from_trials(trials, plane, bounds)
+    front = ParetoFront.from_trials(trials, plane, {"latency_ms": 8.0})
     assert [p.value(TOP1) for p in front.points] == [90]
 
 
@@ -161,11 +160,8 @@ def test_picking_from_an_empty_front_says_so():
 
 
 def test_picking_the_fastest_where_latency_was_not_measured_says_so():
-    front = front_of_three()
-    for p in front.points:
-        del p.measurement.values["latency_ms"]
     with pytest.raises(RunError, match="latency was not measured"):
-        ParetoFront(PLANE[:1], front.points).pick("fastest")
+        ParetoFront(PLANE[:1], [point(90, 1e6, None, factories.plain())]).pick("fastest")
 
 
 def test_within_is_inclusive_and_refuses_unknown_metrics_and_nan():
@@ -182,16 +178,18 @@ def test_sorting_puts_the_best_first_and_the_unmeasured_last():
     front = front_of_three()
     assert [p.value(TOP1) for p in front.sorted_by("top1").points] == [95, 90, 60]
     assert [p.value(LATENCY) for p in front.sorted_by("latency_ms").points] == [4, 5, 9]
-    del front.points[0].measurement.values["params"]
+    unmeasured = FrontPoint(factories.plain(), factories.measurement(params=None))
+    front = replace(front, points=(unmeasured, *front.points))
     assert math.isnan(front.sorted_by("params").points[-1].value(PARAMS))
 
 
 def test_json_round_trip_keeps_everything_and_the_keys_of_the_interface():
     a, b = factories.distinct_architectures(2)
     shares = {"layer_latency_share": [0.25, 0.25, 0.5]}
-    points = [FrontPoint(a, factories.measurement(90, 2_000_000, 5), shares), point(80, 1_000_000, 4, b)]
-    points[1].measurement.intervals["top1"] = (78.0, 82.0)
-    del points[1].measurement.intervals["latency_ms"]
+    other = replace(
+        factories.measurement(80, 1_000_000), top1_interval=(78.0, 82.0), latency={"latency_ms": Timed(ms=4)}
+    )
+    points = [FrontPoint(a, factories.measurement(90, 2_000_000, 5), shares), FrontPoint(b, other)]
     front = ParetoFront(OBJECTIVES, points)
     values = json.loads(json.dumps(front.to_dict("digits-1"), allow_nan=False))
     assert ParetoFront.from_dict(values) == front
@@ -215,9 +213,7 @@ def test_json_round_trip_keeps_everything_and_the_keys_of_the_interface():
 
 
 def test_metrics_that_were_not_measured_are_null():
-    only = point(90, 1e6, 5, factories.plain())
-    del only.measurement.values["params"]
-    only.measurement.values["macs"] = math.nan
+    only = FrontPoint(factories.plain(), factories.measurement(90, math.nan, params=None))
     values = ParetoFront(PLANE, [only]).to_dict("r")["points"][0]
     assert (values["params"], values["macs"], values["flops"]) == (None, None, None)
 
@@ -268,8 +264,9 @@ def test_what_may_be_above_a_bound_by_its_interval_is_left_out():
         FrontPoint(
             architecture,
             Measurement(
-                values={"top1": top1, "macs": 1e6, "params": 1e4, "latency_ms": 7.9},
-                intervals={"latency_ms": (7.5, high), "top1": (0.0, 100.0)},
+                top1=top1,
+                top1_interval=(0.0, 100.0),
+                latency={"latency_ms": Timed(ms=7.9, interval=(7.5, high))},
                 conditions=factories.conditions(),
                 seconds=1.0,
             ),

@@ -6,7 +6,7 @@ import factories
 import pytest
 
 from nas.runs.directory import RunDirectory
-from nas.runs.trial import TRIAL_COLUMNS, Measurement, TrialState
+from nas.runs.trial import TRIAL_COLUMNS, Measurement, Timed, TrialState
 
 
 @pytest.fixture
@@ -17,8 +17,10 @@ def run(tmp_path):
 def test_trials_csv_has_one_row_a_trial_and_flat_keys(run):
     a, b, c = factories.distinct_architectures(3)
     measured = Measurement(
-        values={"top1": 91.25, "macs": 2_000_000, "params": 20_000, "latency_ms": 5.5},
-        intervals={"latency_ms": (5.25, 5.75)},
+        top1=91.25,
+        macs=2_000_000,
+        params=20_000,
+        latency={"latency_ms": Timed(ms=5.5, interval=(5.25, 5.75))},
         conditions=factories.conditions(),
         seconds=0.5,
     )
@@ -28,8 +30,8 @@ def test_trials_csv_has_one_row_a_trial_and_flat_keys(run):
     run.append_trial(factories.trial(2, a, state=TrialState.REPEATED, repeat_of=0, measurement=measured))
     run.append_trial(factories.trial(3, c, state=TrialState.RUNNING, measurement=None, finished=None))
     beaten = Measurement(
-        values={"macs": 3_000_000},
-        intervals={"top1": (80.5, 84.5)},
+        macs=3_000_000,
+        top1_interval=(80.5, 84.5),
         conditions=factories.conditions(num_images=64),
         seconds=0.25,
         beaten_by=0,

@@ -60,7 +60,7 @@ def test_where_latency_is_bounded_what_would_be_too_slow_is_not_proposed():
         return sum(latency_ms(architecture) > bound for architecture in batch)
 
     assert too_slow(free) > 4
-    assert too_slow(replace(free, constraints=Constraints(max_latency_ms=bound))) <= 1
+    assert too_slow(replace(free, constraints=Constraints(max_latency={"latency_ms": bound}))) <= 1
 
 
 def test_a_batch_is_as_small_as_what_is_left_of_the_space():

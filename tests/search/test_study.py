@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import optuna
 import pytest
@@ -8,6 +10,7 @@ from optuna.trial import TrialState
 from search_fakes import AnalyticEvaluator, digits, make_study, tiny_space
 
 from nas.base.errors import RunError
+from nas.runs.trial import Timed
 from nas.runs.trial import TrialState as State
 from nas.search.study import WINDOW, ArchitectureStudy
 from nas.settings.metrics import MACS, TOP1, Objective
@@ -39,7 +42,7 @@ def proposals(study, count, *, change=None, reopen=None, hold=0):
         if len(held) > hold:
             for told, architecture, measurement in reversed(held):
                 if told == change:
-                    measurement.values["top1"] += 50
+                    measurement = replace(measurement, top1=measurement.top1 + 50)
                 tell(study, told, architecture, measurement)
             held.clear()
         study.commit()
@@ -171,7 +174,7 @@ def test_a_measured_latency_beyond_the_bound_makes_a_trial_infeasible(tmp_path):
     for latency_ms in (3.0, 6.0):
         number, architecture = study.ask()
         measurement = AnalyticEvaluator(study.space.backbone).evaluate(architecture)
-        measurement.values["latency_ms"] = latency_ms
+        measurement = replace(measurement, latency={"latency_ms": Timed(ms=latency_ms)})
         tell(study, number, architecture, measurement)
     study.commit()
     stock = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j"))

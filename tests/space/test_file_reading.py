@@ -128,7 +128,7 @@ def test_rules_are_read_one_by_one():
 
 def test_every_bound_is_read():
     text = PLAIN + "constraints: {max_macs: 9e9, max_params: 9e8, max_memory: 9e9, max_latency_ms: 8}\n"
-    bounds = Constraints(max_macs=9e9, max_params=9e8, max_memory=9e9, max_latency_ms=8.0)
+    bounds = Constraints(max_macs=9e9, max_params=9e8, max_memory=9e9, max_latency={"latency_ms": 8.0})
     assert parse_space(text, "a.yaml").constraints == bounds
 
 
@@ -163,7 +163,7 @@ def test_any_number_of_tokens_is_legal_where_a_glad_may_leave_it(words):
 def test_settings_are_put_on_top():
     text = PLAIN + "constraints: {max_macs: 1e3, max_latency_ms: 8}\n"
     space = parse_space(text, "a.yaml", ["constraints.max_macs=9e7", "layers.num_heads=[1, 2]", "depth=2"])
-    assert space.constraints == Constraints(max_macs=9e7, max_latency_ms=8.0)
+    assert space.constraints == Constraints(max_macs=9e7, max_latency={"latency_ms": 8.0})
     assert space.depth == (2,)
     assert space.layers[0].num_heads == (1, 2)
 

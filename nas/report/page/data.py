@@ -16,13 +16,12 @@ from nas.runs import (
     OWNER,
     TRUST,
     FrontPoint,
-    Measured,
     ParetoFront,
     RunDirectory,
+    RunResults,
     Trial,
-    further_latencies,
+    design_points,
     hypervolume_curve,
-    measured_designs,
     owner,
     random_search,
     retrained_networks,
@@ -42,7 +41,7 @@ GENES = {
 """What an architecture is like in single numbers: words and unit."""
 
 
-def report_data(found: Measured, random: RunDirectory | None = None) -> dict[str, Any]:
+def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[str, Any]:
     """What the page shows.
 
     Args:
@@ -57,7 +56,7 @@ def report_data(found: Measured, random: RunDirectory | None = None) -> dict[str
     numbers = _numbers(found)
     rows = [_front_row(point, found, numbers) for point in front.points]
     cloud = _cloud(found, numbers)
-    constraints = manifest.constraints
+    bounds = manifest.constraints
     judged = owner(run, front.knee())  # of several supernets `trust` is asked of one
     return {
         "run": run.name,
@@ -77,13 +76,13 @@ def report_data(found: Measured, random: RunDirectory | None = None) -> dict[str
         "cloud": cloud,
         "baselines": [
             {**found.values(point), "digest": point.digest, "name": name}
-            for name, point in measured_designs(found).items()
+            for name, point in design_points(found).items()
         ],
         "retrained": retrained_networks(found),
         "targets": _targets(found, rows),
         "supernets": _supernets(found),
-        "curve": hypervolume_curve(trials, front.objectives, constraints),
-        "random": None if random is None else _random(random, found, constraints),
+        "curve": hypervolume_curve(trials, front.objectives, bounds),
+        "random": None if random is None else _random(random, found, bounds),
         "conditions": {
             "front": front.points[0].measurement.conditions.to_dict(),
             "cloud": next((p.measurement.conditions.to_dict() for p in found.others), None),
@@ -112,7 +111,7 @@ def genes(architecture: Architecture) -> dict[str, float]:
     }
 
 
-def _numbers(found: Measured) -> dict[tuple[str, str], int]:
+def _numbers(found: RunResults) -> dict[tuple[str, str], int]:
     """Number of the trial that measured an architecture, by supernet and digest."""
     return {
         (owner, trial.architecture.digest): trial.number
@@ -125,12 +124,11 @@ def _supernet_number(point: FrontPoint, numbers: Mapping[str, int]) -> int | Non
     return numbers.get(Path(point.details[OWNER]).name) if OWNER in point.details else None
 
 
-def _front_row(point: FrontPoint, found: Measured, numbers: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+def _front_row(
+    point: FrontPoint, found: RunResults, numbers: Mapping[tuple[str, str], int]
+) -> dict[str, Any]:
     architecture = point.architecture
     rows = _layer_rows(point, found.space.backbone)
-    first = point.details.get("latency")
-    doubts = {} if first is None else {LATENCY.name: first}
-    doubts |= {name: row for name, row in further_latencies(point, found.latency).items() if "noisy" in row}
     return {
         **found.values(point),
         **genes(architecture),
@@ -140,8 +138,9 @@ def _front_row(point: FrontPoint, found: Measured, numbers: Mapping[tuple[str, s
         "drawn": draw_layers(architecture),
         "rows": rows,
         "doubts": {
-            name: {"noisy": row["noisy"], "ties": ties_within(row["ties"], found.front.points)}
-            for name, row in doubts.items()
+            name: {"noisy": timed.noisy, "ties": ties_within(timed.ties, found.front.points)}
+            for name, timed in point.measurement.latency.items()
+            if timed.noisy is not None
         },
         "export": export_command(found.run.path, point.digest),
         "show": f"python search.py show {shlex.quote(str(found.run.path))} {point.digest}",
@@ -157,11 +156,11 @@ def _layer_rows(point: FrontPoint, backbone: Backbone) -> list[dict[str, Any]]:
     return rows
 
 
-def _cloud(found: Measured, numbers: Mapping[tuple[str, str], int]) -> dict[str, list[Any]]:
+def _cloud(found: RunResults, numbers: Mapping[tuple[str, str], int]) -> dict[str, list[Any]]:
     """Measured but not on the front, a column a quantity: thousands of them have to be small."""
     points, supernets = found.others, _trial_numbers(found)
     values = [{**found.values(point), **genes(point.architecture)} for point in points]
-    names = [*METRICS, *(m.name for m in LATENCIES[1:] if any(m.name in row for row in values)), *GENES]
+    names = dict.fromkeys([*METRICS, *(n for n in LATENCIES if any(n in row for row in values)), *GENES])
     return {
         **{name: [_rounded(row.get(name)) for row in values] for name in names},
         "digest": [point.digest for point in points],
@@ -188,16 +187,16 @@ def _picks(front: ParetoFront) -> dict[str, str]:
 
 
 def _units(
-    found: Measured, rows: Sequence[Mapping[str, Any]], cloud: Mapping[str, Sequence[Any]]
+    found: RunResults, rows: Sequence[Mapping[str, Any]], cloud: Mapping[str, Sequence[Any]]
 ) -> dict[str, dict[str, Any]]:
     """Divisor, words and decimals of each metric, the same everywhere on the page."""
     batch = found.front.points[0].measurement.conditions.latency_batch_size
-    batches = {metric.name: row["batch"] for metric, row in zip(LATENCIES, found.latency, strict=False)}
+    batches = {name: row["batch"] for name, row in found.front.targets.items()}
     units: dict[str, dict[str, Any]] = {}
-    for metric in (TOP1, MACS, PARAMS, *LATENCIES):
+    for metric in (METRICS | LATENCIES).values():
         known = [row[metric.name] for row in rows if row.get(metric.name) is not None]
         known += [value for value in cloud.get(metric.name, ()) if value is not None]
-        if metric in LATENCIES[1:] and not known:
+        if metric.name not in METRICS and not known:
             continue
         factor, prefix = unit_of(known) if metric in (MACS, PARAMS) else (1.0, "")
         words = {TOP1: "%", MACS: f"{prefix}MACs/image", PARAMS: f"{prefix} parameters".strip()}
@@ -213,24 +212,23 @@ def _units(
     return units
 
 
-def _targets(found: Measured, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _targets(found: RunResults, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Where latency was measured, a row a metric; once the front is final also how far it is known."""
     here = found.front.points[0].measurement.conditions
-    targets = []
-    for i, metric in enumerate(LATENCIES):
-        if any(row.get(metric.name) is not None for row in rows):
-            row = found.latency[i] if i < len(found.latency) else {}
-            words = row.get("target", here.target if metric is LATENCY else metric.label)
-            targets.append({**row, "metric": metric.name, "target": words})
-    return targets
+    words = {name: here.target if metric is LATENCY else metric.label for name, metric in LATENCIES.items()}
+    return [
+        {"target": words[name], **found.front.targets.get(name, {}), "metric": name}
+        for name in LATENCIES
+        if any(row.get(name) is not None for row in rows)
+    ]
 
 
-def _trial_numbers(found: Measured) -> dict[str, int]:
+def _trial_numbers(found: RunResults) -> dict[str, int]:
     """Number of a supernet's trial by the name of its folder."""
     return {trial.key: trial.number for trial in supernet_trials(found.run)}
 
 
-def _supernets(found: Measured) -> list[dict[str, Any]]:
+def _supernets(found: RunResults) -> list[dict[str, Any]]:
     """The supernets of the run, a row each; empty where there is one only."""
     owners = Counter(Path(point.details.get(OWNER, "")).name for point in found.front.points)
     trials = {Path(name).name: of_one for name, of_one in found.trials.items()}
@@ -254,8 +252,8 @@ def _common_errors(trials: Iterable[Trial]) -> list[tuple[str, int]]:
     return words.most_common(COMMON_ERRORS)
 
 
-def _random(random: RunDirectory, found: Measured, constraints: Mapping[str, float | None]) -> dict[str, Any]:
-    front, values = random_search(random, found.all_trials, found.front.objectives, constraints)
+def _random(random: RunDirectory, found: RunResults, bounds: Mapping[str, float]) -> dict[str, Any]:
+    front, values = random_search(random, found.all_trials, found.front.objectives, bounds)
     return {**values, "points": [found.values(point) for point in front.points]}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from nas.base import atomic_write_text
 from nas.report.figures import front_figure
 from nas.report.page.data import report_data
-from nas.runs import RunDirectory, measured, measured_designs, retrained_networks
+from nas.runs import RunDirectory, design_points, results_of, retrained_networks
 
 SCRIPTS = ("draw.js", "charts.js", "retrained.js", "parallel.js", "layers.js", "trust.js", "page.js")
 
@@ -29,13 +29,13 @@ def write_report(run: RunDirectory, random: RunDirectory | None = None) -> list[
     Raises:
         RunError: Nothing was measured yet, the run is damaged, or `random` cannot be compared with it.
     """
-    found = measured(run)
+    found = results_of(run)
     atomic_write_text(run.report_path, report_html(report_data(found, random)))
     figures = front_figure(
         found.front,
         found.others,
         run.figure_path(),
-        measured_designs(found),
+        design_points(found),
         retrained_networks(found),
     )
     return [run.report_path, *figures]

@@ -7,7 +7,6 @@ import shlex
 import factories
 import pytest
 from report_runs import (
-    LATENCY_ROWS,
     lost_trials,
     made_trials,
     make_run,
@@ -25,14 +24,14 @@ from nas.runs.curve import hypervolume_curve
 from nas.runs.directory import RunDirectory
 from nas.runs.dominance import hypervolume
 from nas.runs.front import ParetoFront
-from nas.runs.results import measured
+from nas.runs.results import results_of
 from nas.runs.trial import TrialState
 
 COUNT = 60
 
 
 def page_data(run, random=None):
-    return report_data(measured(run), random)
+    return report_data(results_of(run), random)
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +100,9 @@ def test_the_hypervolume_curve_rises_to_that_of_all_trials_and_failures_cost(run
 
 def test_trials_beyond_a_constraint_add_no_hypervolume():
     trials = made_trials(20)
-    bound = min(trial.measurement.values["latency_ms"] for trial in trials)
+    bound = min(trial.measurement.highest("latency_ms") for trial in trials)
     curve = hypervolume_curve(trials, factories.OBJECTIVES, {"latency_ms": bound})
-    only = [t for t in trials if t.measurement.values["latency_ms"] == bound]
+    only = [t for t in trials if t.measurement.highest("latency_ms") == bound]
     assert curve[-1][1] == hypervolume_curve(only, factories.OBJECTIVES)[-1][1]
     assert len({value for _, value in curve} - {0.0}) == 1
 
@@ -189,17 +188,13 @@ def test_every_target_is_a_metric_with_its_unit_conditions_and_doubts(tmp_path):
     assert [target["repeat_tau"] for target in data["targets"]] == [0.93, None]
     assert data["units"]["latency_ms_2"]["unit"] == "ms per batch of 1"
     for row, point in zip(data["front"], front.points, strict=True):
-        second = point.details["latency_targets"][LATENCY_ROWS[1]["target"]]
-        assert (row["latency_ms_2"], row["latency_ms_2_ci"]) == (
-            second["latency_ms"],
-            second["latency_ci_ms"],
-        )
-        assert row["doubts"]["latency_ms"] == {
-            key: point.details["latency"][key] for key in ("noisy", "ties")
-        }
-    digest = front.points[0].digest
-    front.points[1].details["latency"]["ties"].append("0" * 12)  # was measured and is not on the front
-    run.write_front({**run.front(), **front.to_dict(run.name)})
+        first, second = point.measurement.latency.values()
+        assert (row["latency_ms_2"], row["latency_ms_2_ci"]) == (second.ms, list(second.interval))
+        assert row["doubts"]["latency_ms"] == {"noisy": first.noisy, "ties": list(first.ties)}
+    digest, written = front.points[0].digest, run.front()
+    ties = written["points"][1]["details"]["latency"]["ties"]
+    ties.append("0" * 12)  # was measured and is not on the front
+    run.write_front(written)
     assert page_data(run)["front"][1]["doubts"]["latency_ms"]["ties"] == [digest]
 
 

@@ -12,7 +12,6 @@ from report_browser import (
     set_value,
 )
 from report_runs import (
-    LATENCY_ROWS,
     made_trials,
     make_run,
     page_run,
@@ -185,7 +184,7 @@ def doubted(tmp_path_factory):
 def test_noisy_points_are_marked_and_a_selected_one_shows_what_it_is_tied_with(browser, doubted):
     opened(browser, doubted)
     points = ParetoFront.from_run(doubted.path).points
-    noisy = {point.digest for point in points if point.details["latency"]["noisy"]}
+    noisy = {point.digest for point in points if point.measurement.latency["latency_ms"].noisy}
     for chart in ("by-latency", "by-macs"):
         marked = {one.get_attribute("data-digest") for one in css(browser, f"#{chart} .noisy")}
         assert marked == (noisy if chart == "by-latency" else set())
@@ -212,7 +211,7 @@ def test_every_target_can_be_drawn_bounded_and_read_in_the_table(browser, doubte
     set_value(browser, "metric", "latency_ms_2", "change")
     set_value(browser, "budget", 100)
     _, limit = budget(browser)
-    second = {p.digest: p.details["latency_targets"][LATENCY_ROWS[1]["target"]]["latency_ms"] for p in points}
+    second = {p.digest: p.measurement.latency["latency_ms_2"].ms for p in points}
     inside = [point for point in points if second[point.digest] <= limit]
     assert answer(browser) == max(inside, key=lambda p: p.measurement.values["top1"]).digest
     rows = [row.text for row in css(browser, "#noise tbody tr")]
