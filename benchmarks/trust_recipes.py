@@ -28,13 +28,13 @@ from nas.jobs import (
     supernet_trainer,
     trained_supernet,
 )
-from nas.runs import BASELINES, TRUST, RunDirectory, rank_statistics
+from nas.runs import BASELINES, TRUST, RunDirectory, config_of_run, rank_statistics
 from nas.settings import flat_config
 
 
 def recipe_of(run: RunDirectory, first: RunDirectory) -> str:
     """What differs from the first run's training, in words."""
-    mine, theirs = (flat_config(each.config()["train"]) for each in (run, first))
+    mine, theirs = (flat_config(config_of_run(each).train.model_dump()) for each in (run, first))
     changed = [f"{key}={value}" for key, value in mine.items() if value != theirs.get(key)]
     return " ".join(changed) or "of the first run"
 

@@ -19,7 +19,7 @@ from nas.data import ImageData, TestSplit, load_images
 from nas.initial import check_init
 from nas.jobs.callbacks import Callback
 from nas.latency import check_targets_here, device_name, resolve_device, resolve_precision
-from nas.runs import Manifest, RunDirectory, latest_unfinished, next_path, space_of_run
+from nas.runs import Manifest, RunDirectory, config_of_run, latest_unfinished, next_path, space_of_run
 from nas.search import check_database
 from nas.settings import RunConfig, config_differences, read_text
 from nas.space import SearchSpace, parse_space
@@ -217,7 +217,7 @@ def reopen_with_test(path: Path, reporter: Reporter) -> tuple[Session, TestSplit
         RunError: Not a run, or the data or the machine is another than it was.
     """
     run = RunDirectory.open(path)
-    config, space = RunConfig.model_validate(run.config()), space_of_run(run)
+    config, space = config_of_run(run), space_of_run(run)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, space.macs_range()[1])
     check_targets_here(config, space, reporter)
@@ -249,7 +249,10 @@ def _fit_classes(space: SearchSpace, num_classes: int, source: Path) -> SearchSp
 
 def _differences(run: RunDirectory, config: RunConfig, identity: dict[str, Any]) -> list[str]:
     manifest = run.manifest
-    before = RunConfig.model_validate(run.config())  # a run of an earlier version lacks keys: their defaults
+    try:
+        before = config_of_run(run)
+    except ConfigError as error:
+        return [error.message]
     found = config_differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
     for key, value in identity.items():
         if (kept := getattr(manifest, key)) != value:

@@ -15,6 +15,7 @@ from nas.runs import (
     RunDirectory,
     SupernetTrial,
     check_ray_is_used,
+    config_of_run,
     joint_digest,
     ranked,
     searched_runs,
@@ -24,7 +25,7 @@ from nas.runs import (
     union_points,
 )
 from nas.search import Plan, run_trials
-from nas.settings import RunConfig, baseline
+from nas.settings import baseline
 
 
 def run(session: Session, budget: Budget) -> ParetoFront:
@@ -162,8 +163,7 @@ def _shares(budget: Budget, count: int) -> list[Budget]:
 def _session(session: Session, trial: SupernetTrial) -> Session:
     """A supernet's folder, opened for a search of its own."""
     folder = RunDirectory.open(session.run.supernets_dir / trial.key)
-    config = RunConfig.model_validate(folder.config())
-    return replace(session, run=folder, space=space_of_run(folder), config=config)
+    return replace(session, run=folder, space=space_of_run(folder), config=config_of_run(folder))
 
 
 def _is_finished(folder: RunDirectory, best: list[SupernetTrial], shares: list[Budget]) -> bool:

@@ -20,6 +20,7 @@ from nas.runs import (
     Manifest,
     RunDirectory,
     SupernetTrial,
+    config_of_run,
     hypervolume,
     space_of_run,
     space_settings,
@@ -27,7 +28,7 @@ from nas.runs import (
     train_settings,
     trial_key,
 )
-from nas.settings import MACS, TOP1, Objective, RunConfig, TrainConfig, TuneConfig
+from nas.settings import MACS, TOP1, Objective, TrainConfig, TuneConfig
 from nas.space import SearchSpace, parse_space, sample_near
 from nas.training import TrainProgress
 
@@ -68,7 +69,7 @@ def train_trial(
 
 
 def _tune_of(parent: Path) -> TuneConfig:
-    return RunConfig.model_validate(RunDirectory.open(parent).config()).tune
+    return config_of_run(RunDirectory.open(parent)).tune
 
 
 def _folder(parent: RunDirectory, epochs: int, number: int, parameters: Mapping[str, Any]) -> RunDirectory:
@@ -79,7 +80,7 @@ def _folder(parent: RunDirectory, epochs: int, number: int, parameters: Mapping[
     manifest = parent.manifest
     settings = [*manifest.space_settings, *space_settings(parameters)]
     space = parse_space(parent.space_text(), str(path), settings).with_num_classes(len(manifest.class_names))
-    whole = RunConfig.model_validate(parent.config())
+    whole = config_of_run(parent)
     train = {**whole.train.model_dump(mode="json"), **train_settings(parameters), "epochs": epochs}
     config = whole.model_copy(
         update={

@@ -21,8 +21,8 @@ from nas.latency.meter import LatencyMeter, Readings
 from nas.latency.profile import design, make_profile
 from nas.latency.runtimes import check_available, described
 from nas.model import Subnet
-from nas.runs import ParetoFront, RunDirectory, space_of_run
-from nas.settings import RunConfig, Target, parse_target, profile_path
+from nas.runs import ParetoFront, RunDirectory, config_of_run, space_of_run
+from nas.settings import Target, parse_target, profile_path
 from nas.space import SearchSpace
 
 REPEATS = 0.9  # tau from which an order is taken to repeat
@@ -73,7 +73,7 @@ def models_of(source: Path) -> Models:
 
 def _models_of_run(path: Path) -> Models:
     run = RunDirectory.open(path)
-    space, config = space_of_run(run), RunConfig.model_validate(run.config())
+    space, config = space_of_run(run), config_of_run(run)
     front = ParetoFront.from_run(path)
     if not front.points:
         raise RunError(f"{path}: the front is empty", hint="let the search complete a trial")

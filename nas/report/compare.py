@@ -10,8 +10,8 @@ import numpy as np
 from nas.base import RunError, unit_of
 from nas.report.table import Column, Table
 from nas.report.terminal_plot import Series, scatter
-from nas.runs import FrontPoint, ParetoFront, RunDirectory, front_of, hypervolume
-from nas.settings import MACS, TOP1, Metric, Objective, RunConfig, flat_config
+from nas.runs import FrontPoint, ParetoFront, RunDirectory, config_of_run, front_of, hypervolume
+from nas.settings import MACS, TOP1, Metric, Objective, flat_config
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -178,8 +178,7 @@ def _identity(run: RunDirectory) -> dict[str, Any]:
     manifest = run.manifest
     about = {name: getattr(manifest, name) for name in IDENTITY}  # `device` is resolved there
     about["trials"] = None if manifest.budget is None else manifest.budget.num_trials
-    config = RunConfig.model_validate(run.config())  # a run of an earlier version lacks keys: their defaults
-    return {**config.model_dump(mode="json"), **about}
+    return {**config_of_run(run).model_dump(mode="json"), **about}
 
 
 def _distinct_names(runs: Sequence[RunDirectory]) -> list[str]:

@@ -3,7 +3,8 @@
 # fmt: off
 from nas.runs.curve import hypervolume_curve, random_search
 from nas.runs.directory import (
-    CONFIG, MANIFEST, TRAINING_LOG, TRUST, RunDirectory, latest_unfinished, next_path, space_of_run,
+    CONFIG, MANIFEST, TRAINING_LOG, TRUST, RunDirectory, config_of_run, latest_unfinished, next_path,
+    space_of_run,
 )
 from nas.runs.dominance import hypervolume, non_dominated
 from nas.runs.front import ParetoFront
@@ -24,8 +25,9 @@ __all__ = [
     "TRAINING_LOG", "TRUST", "Conditions", "FrontPoint", "Manifest", "Measurement", "ParetoFront",
     "RunDirectory", "RunResults", "SearchBudget", "SearchIdentity", "SupernetTrial", "Timed", "Trial",
     "TrialState", "all_trials", "check_counts", "check_ray_is_used", "check_supernet_trials",
-    "design_points", "front_of", "hypervolume", "hypervolume_curve", "interval_key", "joint_digest",
-    "latest_unfinished", "mean_tokens", "next_path", "non_dominated", "owner", "random_search",
-    "rank_statistics", "ranked", "results_of", "retrained_networks", "searched_runs", "space_of_run",
-    "space_settings", "supernet_trial", "supernet_trials", "train_settings", "trial_key", "union_points",
+    "config_of_run", "design_points", "front_of", "hypervolume", "hypervolume_curve", "interval_key",
+    "joint_digest", "latest_unfinished", "mean_tokens", "next_path", "non_dominated", "owner",
+    "random_search", "rank_statistics", "ranked", "results_of", "retrained_networks", "searched_runs",
+    "space_of_run", "space_settings", "supernet_trial", "supernet_trials", "train_settings", "trial_key",
+    "union_points",
 ]

@@ -27,7 +27,7 @@ from nas.base import (
 )
 from nas.runs.manifest import Manifest, ManifestChanges
 from nas.runs.trial import TRIAL_COLUMNS, Trial, trial_row
-from nas.settings import dump_yaml, read_yaml
+from nas.settings import RunConfig, dump_yaml, read_yaml, resolve_config
 from nas.space import SearchSpace, parse_space
 
 MANIFEST, SPACE, CONFIG, LOCK = "manifest.json", "space.yaml", "config.yaml", "lock"
@@ -351,3 +351,12 @@ def space_of_run(run: RunDirectory) -> SearchSpace:
     source = str(run.path / "space.yaml")
     space = parse_space(run.space_text(), source, manifest.space_settings)
     return space.with_num_classes(len(manifest.class_names))
+
+
+def config_of_run(run: RunDirectory) -> RunConfig:
+    """The configuration of a run; what an earlier version did not know yet is at its default.
+
+    Raises:
+        ConfigError: The copy in the run was damaged, or has an option that was removed.
+    """
+    return resolve_config(run.path / CONFIG)

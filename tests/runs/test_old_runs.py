@@ -13,7 +13,10 @@ import pytest
 import torch
 from small_runs import command
 
+from nas.jobs.session import _differences
 from nas.latency.device import device_name
+from nas.runs.directory import RunDirectory
+from nas.settings.config import RunConfig
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 RUNS = {"run": "old_run", "several": "old_supernets"}
@@ -77,3 +80,26 @@ def test_a_network_of_an_old_run_is_exported_and_kept_trainings_count(home, tmp_
     kept = sorted(path.name for path in (tmp_path / "old/run/retrain/trainings").iterdir())
     ask(tmp_path, "retrain", "old/run", "--pick", "knee", "--epochs", "1", "--workers", "0")
     assert sorted(path.name for path in (tmp_path / "old/run/retrain/trainings").iterdir()) == kept
+
+
+def test_a_run_with_an_option_that_was_removed_is_shown_and_no_more(home, tmp_path):
+    shutil.copytree(home / "old", tmp_path / "old")
+    config = tmp_path / "old" / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("conflict_free: false", "conflict_free: true"))
+    for question in ("front", "status"):
+        assert ask(tmp_path, question, "old/run") == ask(home, question, "old/run")
+    ask(tmp_path, "report", "old/run")
+    done = command("search", tmp_path / "old" / "run", "--trials", "14", "--workers", "0")
+    assert done.code == 2
+    assert (
+        "train.conflict_free: this option was removed; only its default, false, is still read" in done.stderr
+    )
+
+
+def test_an_unfinished_run_with_such_an_option_is_another_run(home, tmp_path):
+    shutil.copytree(home / "old" / "run", tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("images: split", "images: whole"))
+    run = RunDirectory.open(tmp_path / "run")
+    (line,) = _differences(run, RunConfig(), {})
+    assert "train.images: this option was removed" in line
