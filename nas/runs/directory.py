@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
+from filelock import FileLock, Timeout
+
 from nas.base import (
     SCHEMA_VERSION,
     RunError,
@@ -147,33 +149,21 @@ class RunDirectory:
         Raises:
             RunError: Another process is writing; names it.
         """
-        held = [os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)]
-        # A forked data-loading worker that outlives us must not keep the lock; ours outlives its copy.
-        os.register_at_fork(after_in_child=lambda: os.close(held.pop()) if held else None)
+        path = self.path / LOCK
+        lock = FileLock(path, timeout=LOCK_PATIENCE_S, fallback_to_soft=False)  # not kept by forked workers
         try:
-            self._acquire(held[0])
+            lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"{self.path} is being written by process {path.read_text().strip() or 'unknown'}",
+                hint="wait until it ends, stop it, or choose another --run DIR",
+            ) from None
+        try:
+            path.write_text(f"{os.getpid()} on {socket.gethostname()}\n")
             self._sweep()
             yield
         finally:
-            if held:
-                os.close(held.pop())
-
-    def _acquire(self, descriptor: int) -> None:
-        give_up = time.monotonic() + LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= give_up:
-                    holder = os.pread(descriptor, 256, 0).decode().strip() or "unknown"
-                    raise RunError(
-                        f"{self.path} is being written by process {holder}",
-                        hint="wait until it ends, stop it, or choose another --run DIR",
-                    ) from None
-                time.sleep(LOCK_PATIENCE_S / 10)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            lock.release()
 
     def is_locked(self) -> bool:
         """Whether a process, this one included, is writing into the run now."""
