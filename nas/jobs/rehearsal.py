@@ -15,6 +15,7 @@ from typing import Self
 
 import numpy as np
 import psutil
+from scipy.stats import theilslopes  # type: ignore[import-untyped]
 
 from nas.base import Bar, NoResultError, Reporter
 from nas.jobs import stages
@@ -201,8 +202,7 @@ def rehearse_search(copy: Session, supernet: Supernet, budget: Budget) -> Search
 
 def line_through(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Intercept and slope, at least 0, of the Theil-Sen line, which a few disturbed samples do not move."""
-    pairs = [(i, j) for i in range(len(x)) for j in range(i) if x[i] != x[j]]
-    slope = max(0.0, float(np.median([(y[i] - y[j]) / (x[i] - x[j]) for i, j in pairs]))) if pairs else 0.0
+    slope = max(0.0, float(theilslopes(y, x).slope)) if len(set(x)) > 1 else 0.0
     return float(np.median(np.array(y) - slope * np.array(x))), slope
 
 
