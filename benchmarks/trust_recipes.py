@@ -21,14 +21,13 @@ from nas.arch import Architecture
 from nas.base import Reporter
 from nas.jobs import (
     Session,
-    architecture_row,
     inherited_top1,
     reopen,
     stand_alone_setup,
     supernet_trainer,
     trained_supernet,
 )
-from nas.runs import BASELINES, TRUST, RunDirectory, config_of_run, rank_statistics
+from nas.runs import BASELINES, TRUST, RunDirectory, architecture_row, config_of_run, rank_statistics
 from nas.settings import flat_config
 
 

@@ -72,9 +72,10 @@ def fits(table: Any) -> bool:
 
 def plain(text: str) -> Any:
     """Lines as they are: neither wrapped nor coloured, so that they can be copied."""
+    from rich.console import Group
     from rich.text import Text
 
-    return Text(text, no_wrap=True, overflow="ignore")
+    return Group(Text(text, no_wrap=True, overflow="ignore"))  # a text by itself is wrapped whatever it says
 
 
 def _console() -> Any:

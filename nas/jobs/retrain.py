@@ -1,13 +1,12 @@
 """What `retrain` compares an architecture with, and its numbers in words."""
 
 import shlex
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from nas.arch import Architecture, AttentionKind, cost
+from nas.arch import Architecture, AttentionKind
 from nas.base import SCHEMA_VERSION, DataError, NoResultError, Reporter
 from nas.bundle import DEFAULT_FORMATS
 from nas.data import ImageSet
@@ -19,8 +18,7 @@ from nas.jobs.session import Session, reopen_with_test, torch_threads
 from nas.jobs.stages import evaluator_setup, trained_supernet, weights_digest
 from nas.jobs.trust import inherited_top1
 from nas.model import Subnet
-from nas.report import SPLITS
-from nas.runs import CONFIG, RunDirectory, owner
+from nas.runs import CONFIG, RunDirectory, network_row, owner
 from nas.settings import check_retraining, resolve_config
 from nas.space import SearchSpace, known_designs
 
@@ -40,40 +38,6 @@ def baseline_of(space: SearchSpace) -> tuple[str, Architecture]:
         for layer in plain.layers
     )
     return ("plain ViT", plain) if is_plain else ("largest", space.largest())
-
-
-def network_row(
-    name: str,
-    architecture: Architecture,
-    space: SearchSpace,
-    inherited: Mapping[str, float],
-    trainings: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
-    """What was found of one architecture, JSON values.
-
-    Args:
-        name: In words.
-        architecture: It.
-        space: Of the run.
-        inherited: Top-1 in percent with the supernet's weights, by key of `SPLITS`.
-        trainings: `seed`, and top-1 in percent by key of `SPLITS`, of each that ended well; at least one.
-    """
-    row: dict[str, Any] = {
-        "name": name,
-        "digest": architecture.digest,
-        "macs": cost.macs(architecture, space.backbone),
-        "params": cost.params(architecture, space.backbone),
-        "seeds": [training["seed"] for training in trainings],
-    }
-    for key in SPLITS:
-        values = [training[key] for training in trainings]
-        row |= {
-            f"inherited_{key}": inherited[key],
-            key: statistics.fmean(values),
-            f"{key}_sd": statistics.stdev(values) if len(values) > 1 else None,
-            f"{key}_by_seed": values,
-        }
-    return row
 
 
 PICKED = "picked"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.arch import Architecture, cost
+from nas.arch import Architecture
 from nas.base import ConfigError, Reporter
 from nas.evaluation import SubnetEvaluator
 from nas.jobs.alone_records import RECORD_VERSION, stand_alone_setup, trained_alone
@@ -15,7 +15,7 @@ from nas.jobs.session import Session, reopen, torch_threads
 from nas.jobs.stages import evaluator_setup, trained_supernet, weights_digest
 from nas.model import Supernet
 from nas.report import trust_figure
-from nas.runs import LEAST_ARCHITECTURES, check_counts, mean_tokens, rank_statistics
+from nas.runs import LEAST_ARCHITECTURES, architecture_row, check_counts, rank_statistics
 from nas.settings import RunConfig
 from nas.space import SearchSpace, sample_near
 
@@ -46,21 +46,6 @@ def choose(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
     if len(chosen) < LEAST_ARCHITECTURES:
         raise ConfigError(f"{space.name}: only {len(chosen)} architectures, too few to rank")
     return list(chosen.values())
-
-
-def architecture_row(
-    architecture: Architecture, space: SearchSpace, inherited: float, stand_alone: Sequence[float]
-) -> dict[str, Any]:
-    """What is known of one architecture: JSON values; accuracies are percent of the search split."""
-    return {
-        "digest": architecture.digest,
-        "macs": cost.macs(architecture, space.backbone),
-        "mean_tokens": mean_tokens(architecture),
-        "inherited_top1": inherited,
-        "stand_alone_top1": sum(stand_alone) / len(stand_alone),
-        "stand_alone_top1_by_seed": list(stand_alone),
-        "architecture": architecture.to_dict(),
-    }
 
 
 def trust(

@@ -5,9 +5,8 @@ from typing import Any
 
 from nas.base import duration, plural, unit_of, with_interval
 from nas.report.table import Cell, Column, Table
-from nas.runs import BASELINES, CONFIDENCE, RESAMPLES
+from nas.runs import BASELINES, CONFIDENCE, RESAMPLES, SPLITS
 
-SPLITS = {"top1": "search", "test_top1": "test"}
 UNDIMMED = {"caption_style": "none"}  # captions that are half of the answer
 
 

@@ -11,9 +11,10 @@ from nas.runs.front import ParetoFront
 from nas.runs.manifest import Manifest, SearchBudget, SearchIdentity, SupernetTrial, trial_key
 from nas.runs.point import FrontPoint, interval_key
 from nas.runs.ranking import (
-    BASELINES, CONFIDENCE, LEAST_ARCHITECTURES, RESAMPLES, check_counts, mean_tokens, rank_statistics,
+    BASELINES, CONFIDENCE, LEAST_ARCHITECTURES, RESAMPLES, architecture_row, check_counts,
+    rank_statistics,
 )
-from nas.runs.results import RunResults, design_points, results_of, retrained_networks
+from nas.runs.results import SPLITS, RunResults, design_points, network_row, results_of, retrained_networks
 from nas.runs.supernets import (
     OWNER, all_trials, check_ray_is_used, check_supernet_trials, front_of, joint_digest, owner, ranked,
     searched_runs, space_settings, supernet_trial, supernet_trials, train_settings, union_points,
@@ -22,12 +23,12 @@ from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState
 
 __all__ = [
     "BASELINES", "CONFIDENCE", "CONFIG", "LEAST_ARCHITECTURES", "MANIFEST", "OWNER", "RESAMPLES",
-    "TRAINING_LOG", "TRUST", "Conditions", "FrontPoint", "Manifest", "Measurement", "ParetoFront",
-    "RunDirectory", "RunResults", "SearchBudget", "SearchIdentity", "SupernetTrial", "Timed", "Trial",
-    "TrialState", "all_trials", "check_counts", "check_ray_is_used", "check_supernet_trials",
-    "config_of_run", "design_points", "front_of", "hypervolume", "hypervolume_curve", "interval_key",
-    "joint_digest", "latest_unfinished", "mean_tokens", "next_path", "non_dominated", "owner",
-    "random_search", "rank_statistics", "ranked", "results_of", "retrained_networks", "searched_runs",
-    "space_of_run", "space_settings", "supernet_trial", "supernet_trials", "train_settings", "trial_key",
-    "union_points",
+    "SPLITS", "TRAINING_LOG", "TRUST", "Conditions", "FrontPoint", "Manifest", "Measurement",
+    "ParetoFront", "RunDirectory", "RunResults", "SearchBudget", "SearchIdentity", "SupernetTrial",
+    "Timed", "Trial", "TrialState", "all_trials", "architecture_row", "check_counts", "check_ray_is_used",
+    "check_supernet_trials", "config_of_run", "design_points", "front_of", "hypervolume",
+    "hypervolume_curve", "interval_key", "joint_digest", "latest_unfinished", "network_row", "next_path",
+    "non_dominated", "owner", "random_search", "rank_statistics", "ranked", "results_of",
+    "retrained_networks", "searched_runs", "space_of_run", "space_settings", "supernet_trial",
+    "supernet_trials", "train_settings", "trial_key", "union_points",
 ]

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.arch import Architecture
+from nas.arch import Architecture, cost
 from nas.base import ConfigError, NoResultError, with_interval
+from nas.space import SearchSpace
 
 LEAST_ARCHITECTURES = 4  # with fewer, a rank correlation has hardly any values to take
 RESAMPLES = 2000
@@ -38,6 +39,21 @@ def check_counts(num_architectures: int, num_seeds: int) -> None:
 def mean_tokens(architecture: Architecture) -> float:
     """Patch tokens of a layer, averaged over the layers."""
     return sum(layer.num_tokens for layer in architecture.layers) / architecture.depth
+
+
+def architecture_row(
+    architecture: Architecture, space: SearchSpace, inherited: float, stand_alone: Sequence[float]
+) -> dict[str, Any]:
+    """What is known of one architecture: JSON values; accuracies are percent of the search split."""
+    return {
+        "digest": architecture.digest,
+        "macs": cost.macs(architecture, space.backbone),
+        "mean_tokens": mean_tokens(architecture),
+        "inherited_top1": inherited,
+        "stand_alone_top1": sum(stand_alone) / len(stand_alone),
+        "stand_alone_top1_by_seed": list(stand_alone),
+        "architecture": architecture.to_dict(),
+    }
 
 
 def kendall_tau(one: _Values, other: _Values, counts: _Values) -> _Values:

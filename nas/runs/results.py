@@ -1,9 +1,12 @@
 """All that a run has measured, over its supernets, as the report shows it."""
 
 import math
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nas.arch import Architecture, cost
 from nas.base import RunError
 from nas.runs.directory import TRUST, RunDirectory, space_of_run
 from nas.runs.front import ParetoFront
@@ -99,6 +102,44 @@ def design_points(found: RunResults) -> dict[str, FrontPoint]:
         words[largest] = f"{words[largest]}, largest" if largest in words else "largest"
     points = found.points
     return {name: points[digest] for digest, name in words.items() if digest in points}
+
+
+SPLITS = {"top1": "search", "test_top1": "test"}
+"""Splits on which what was trained alone is measured, by the key of the top-1."""
+
+
+def network_row(
+    name: str,
+    architecture: Architecture,
+    space: SearchSpace,
+    inherited: Mapping[str, float],
+    trainings: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What was found of one architecture, JSON values.
+
+    Args:
+        name: In words.
+        architecture: It.
+        space: Of the run.
+        inherited: Top-1 in percent with the supernet's weights, by key of `SPLITS`.
+        trainings: `seed`, and top-1 in percent by key of `SPLITS`, of each that ended well; at least one.
+    """
+    row: dict[str, Any] = {
+        "name": name,
+        "digest": architecture.digest,
+        "macs": cost.macs(architecture, space.backbone),
+        "params": cost.params(architecture, space.backbone),
+        "seeds": [training["seed"] for training in trainings],
+    }
+    for key in SPLITS:
+        values = [training[key] for training in trainings]
+        row |= {
+            f"inherited_{key}": inherited[key],
+            key: statistics.fmean(values),
+            f"{key}_sd": statistics.stdev(values) if len(values) > 1 else None,
+            f"{key}_by_seed": values,
+        }
+    return row
 
 
 def retrained_networks(found: RunResults) -> list[dict[str, Any]]:

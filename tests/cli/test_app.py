@@ -1,28 +1,11 @@
-import csv
-import io
 import json
 
 import pytest
 import torch
-from small_runs import ROOT, TINY, command, python, run_arguments
+from small_runs import TINY, command, run_arguments
 
 from nas.arch.architecture import Architecture
 from nas.runs.directory import RunDirectory
-from nas.runs.front import ParetoFront
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    return tmp_path
-
-
-def rows(text):
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-# --- looking at a run ---
 
 
 def test_run_prints_the_front_as_json_and_speaks_to_people_on_stderr(finished):
@@ -47,110 +30,6 @@ def test_run_prints_the_front_as_json_and_speaks_to_people_on_stderr(finished):
 def test_front_prints_what_run_printed(finished):
     done = command("front", finished.folder, "--format", "json")
     assert (done.code, json.loads(done.stdout), done.stderr) == (0, json.loads(finished.stdout), "")
-
-
-def test_output_that_is_piped_is_json(finished):
-    assert json.loads(command("front", finished.folder).stdout) == json.loads(finished.stdout)
-
-
-def test_front_as_csv_has_a_row_a_point(finished):
-    points = json.loads(finished.stdout)["points"]
-    found = rows(command("front", finished.folder, "--format=csv").stdout)
-    assert [row["digest"] for row in found] == [point["digest"] for point in points]
-    assert [float(row["top1"]) for row in found] == [point["top1"] for point in points]
-
-
-def test_front_as_a_table_names_every_point(finished):
-    table = command("front", finished.folder, "-f", "table").stdout
-    for point in json.loads(finished.stdout)["points"]:
-        assert point["digest"][:4] in table
-
-
-def test_bounds_leave_out_what_breaks_them(finished):
-    points = json.loads(finished.stdout)["points"]
-    for flag, key in (("--max-macs", "macs"), ("--max-params", "params"), ("--max-latency-ms", "latency_ms")):
-        least = min(point[key] for point in points)
-        kept = json.loads(command("front", finished.folder, flag, repr(least)).stdout)["points"]
-        assert {point["digest"] for point in kept} == {p["digest"] for p in points if p[key] <= least}
-    best = max(point["top1"] for point in points)
-    kept = json.loads(command("front", finished.folder, "--min-top1", repr(best)).stdout)["points"]
-    assert {point["top1"] for point in kept} == {best}
-
-
-@pytest.mark.parametrize("key", ["top1", "macs", "params", "latency_ms"])
-def test_front_is_sorted_best_first(finished, key):
-    points = json.loads(command("front", finished.folder, "--sort", key).stdout)["points"]
-    values = [point[key] for point in points]
-    assert values == sorted(values, reverse=key == "top1")
-
-
-def test_show_explains_an_architecture_layer_by_layer(finished):
-    front = ParetoFront.from_run(finished.folder)
-    for pick in ("knee", "top1", "fastest", "cheapest", front.points[0].digest, front.points[0].digest[:6]):
-        done = command("show", finished.folder, pick)
-        values = json.loads(done.stdout)
-        point = front.pick(pick)
-        assert values["digest"] == point.digest
-        assert Architecture.from_dict(values["architecture"]) == point.architecture
-    assert len(rows(command("show", finished.folder, "knee", "--format=csv").stdout)) == len(
-        json.loads(command("show", finished.folder, "knee").stdout)["layers"]
-    )
-    assert front.knee().digest[:4] in command("show", finished.folder, "knee", "--format=table").stdout
-
-
-def test_show_takes_an_architecture_file(finished, tmp_path):
-    knee = ParetoFront.from_run(finished.folder).knee()
-    path = tmp_path / "mine.json"
-    path.write_text(knee.architecture.to_json())
-    assert json.loads(command("show", finished.folder, path).stdout)["digest"] == knee.digest
-
-
-def test_status_counts_the_trials(finished):
-    values = json.loads(command("status", finished.folder).stdout)
-    states = [record["state"] for record in RunDirectory.open(finished.folder).trial_records()]
-    assert values["state"] == "finished"
-    for state in ("complete", "failed", "repeated", "pruned", "running"):
-        assert values["trials"][state] == states.count(state)
-    assert values["training"]["step"] == values["training"]["steps"] > 0
-    assert 0 < values["training"]["loss_largest"] < 5
-    assert values["hypervolume"] == json.loads(finished.stdout)["hypervolume"]
-    assert "finished" in command("status", finished.folder, "--format=table").stdout
-    assert len(rows(command("status", finished.folder, "--format=csv").stdout)) == 1
-
-
-def test_check_prints_size_and_costs_of_a_space(home):
-    values = json.loads(command("check", "tiny.yaml").stdout)
-    assert values["architectures"] > 100
-    assert values["macs"][0] < values["macs"][1]
-    assert values["params"][0] < values["params"][1]
-    assert values["layers"] == [1, 2]
-    assert "tiny" in command("check", "tiny.yaml", "--format=table").stdout
-    assert rows(command("check", "tiny.yaml", "--format=csv").stdout)[0]["name"] == "tiny"
-    fewer = json.loads(command("check", "tiny.yaml", "--set", "depth=1").stdout)
-    assert fewer["architectures"] < values["architectures"]
-
-
-def test_looking_imports_no_torch_and_writes_nothing(finished):
-    before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")}
-    folder, space = str(finished.folder), str(finished.folder.parent / "tiny.yaml")
-    words = [["front", folder], ["show", folder, "knee"], ["status", folder], ["check", space]]
-    done = python(
-        "import sys\n"
-        "from nas.cli import main\n"
-        f"codes = [main([*words, '--format', f]) for words in {words!r} for f in ('json', 'csv', 'table')]\n"
-        "print(set(codes), sorted({'torch', 'timm', 'ray', 'optuna'} & set(sys.modules)), file=sys.stderr)\n",
-        finished.folder.parent,
-    )
-    assert done.stderr.strip() == "{0} []"
-    assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")} == before
-
-
-def test_doctor_answers_with_the_code_of_its_diagnosis():
-    done = command("doctor", "--format=json")
-    values = json.loads(done.stdout)
-    assert done.code == (0 if values["healthy"] else 1)
-    assert values["versions"]["torch"]
-    assert len(rows(command("doctor", "--format=csv").stdout)) == len(values["checks"])
 
 
 def test_quiet_says_nothing_wherever_it_stands(home):
@@ -279,33 +158,9 @@ def test_another_configuration_in_a_run_is_misuse_that_shows_the_difference(fini
     assert "seed: 0 in the run, 5 asked" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--sort", "beauty"], ["--max-macs", "nan"]])
-def test_misuse_of_front_is_said(finished, arguments):
-    done = command("front", finished.folder, *arguments)
-    assert done.code == 2
-    assert done.stderr.startswith("error: ")
-
-
-@pytest.mark.parametrize("pick", ["best", "ffffffffffff", "no/such.json"])
-def test_a_pick_that_is_not_there_is_said_with_those_that_are(finished, pick):
-    done = command("show", finished.folder, pick)
-    assert (done.code, done.stdout) == (2, "")
-    assert "hint: " in done.stderr
-
-
-def test_bounds_that_leave_nothing_show_an_empty_front(finished):
-    done = command("front", finished.folder, "--max-macs", "1")
-    assert json.loads(done.stdout)["points"] == []
-
-
 def test_debug_shows_where_an_error_comes_from(home):
     with pytest.raises(Exception, match="nope does not exist"):
         command("status", "nope", "--debug")
-
-
-def test_the_bundled_space_is_found_from_the_repository(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    assert json.loads(command("check").stdout)["name"] == "digits"
 
 
 def test_an_exported_network_teaches_another_run(finished, tmp_path):
@@ -328,3 +183,9 @@ def test_a_teacher_that_cannot_be_had_stops_a_run_before_anything_is_written(tmp
     assert refused.code == 2
     assert "--teacher local-dir:/no/such" in refused.stderr
     assert not (tmp_path / "r").exists()
+
+
+def test_every_run_ends_with_a_report(finished):
+    run = RunDirectory.open(finished.folder)
+    assert f'"run":"{run.name}"' in run.report_path.read_text()
+    assert run.figure_path().with_suffix(".pdf").is_file()

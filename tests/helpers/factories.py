@@ -174,3 +174,27 @@ def manifest(**changes: Any) -> Manifest:
         "search": search_identity(),
     }
     return Manifest(**{**fixed, **changes})
+
+
+def rank_rows(inherited, *by_seed, macs=None, tokens=None):
+    """Rows of `rank_statistics`; without costs, MACs and tokens are in two orders of their own."""
+    count = len(inherited)
+    macs = np.random.default_rng(1).permutation(count) if macs is None else macs
+    tokens = np.random.default_rng(2).permutation(count) if tokens is None else tokens
+    return [
+        {
+            "inherited_top1": inherited[i],
+            "stand_alone_top1": float(np.mean([values[i] for values in by_seed])),
+            "stand_alone_top1_by_seed": [values[i] for values in by_seed],
+            "macs": int(macs[i]),
+            "mean_tokens": float(tokens[i]),
+        }
+        for i in range(count)
+    ]
+
+
+def noisy_accuracies(count=24, noise=0.5, seed=0):
+    """Inherited accuracy, and two seeds alone, around the same order."""
+    rng = np.random.default_rng(seed)
+    quality = rng.normal(size=count)
+    return [50 + 10 * (quality + noise * rng.normal(size=count)) for _ in range(3)]

@@ -11,14 +11,13 @@ import numpy as np
 from rich.console import Console
 
 from nas.arch import cost
-from nas.jobs.retrain import baseline_of, network_row
-from nas.jobs.trust import architecture_row, choose
 from nas.report.page.file import write_report
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.manifest import SupernetTrial
 from nas.runs.point import FrontPoint
-from nas.runs.ranking import rank_statistics
+from nas.runs.ranking import architecture_row, rank_statistics
+from nas.runs.results import network_row
 from nas.runs.supernets import union_points
 from nas.runs.trial import Trial, TrialState
 from nas.settings.metrics import by_target
@@ -161,6 +160,7 @@ def retrained(run: RunDirectory) -> RunDirectory:
     """With what `retrain` finds of the knee and of the plain ViT."""
     space = page_space()
     knee = ParetoFront.from_run(run.path).knee().architecture
+    (plain,) = known_designs(space, ["deit"]).values()
     start = {"top1": 70.0, "test_top1": 68.5}
     rows = [
         network_row(
@@ -173,7 +173,7 @@ def retrained(run: RunDirectory) -> RunDirectory:
                 for seed in (0, 1)
             ],
         )
-        for i, (name, architecture) in enumerate((("knee", knee), baseline_of(space)))
+        for i, (name, architecture) in enumerate((("knee", knee), ("plain ViT", plain)))
     ]
     counts = {"num_seeds": 2, "epochs": 30, "search_images": 287, "test_images": 359}
     found = {"from": "scratch", "picked": rows[0], "baseline": rows[1], "supernet": "0123456789ab", **counts}
@@ -185,7 +185,7 @@ def trusted(run: RunDirectory, count: int = 12) -> RunDirectory:
     """With what `trust` finds of some architectures, two seeds each."""
     space, rng = page_space(), np.random.default_rng(3)
     rows = []
-    for architecture in choose(space, count, 0):
+    for architecture in (trial.architecture for trial in made_trials(count, seed=3)):
         inherited = 20 + 8 * float(np.log10(cost.macs(architecture, space.backbone))) + rng.normal(0, 2)
         rows.append(
             architecture_row(architecture, space, inherited, (inherited + 10 + rng.normal(0, 2, 2)).tolist())
@@ -194,6 +194,23 @@ def trusted(run: RunDirectory, count: int = 12) -> RunDirectory:
     more = {"num_architectures": len(rows), "precision": "fp32", "failed": [], "architectures": rows}
     run.write_trust({"run": run.name, **about, **more, **rank_statistics(rows)})
     return run
+
+
+def trust_found(*accuracies, failed=()) -> dict[str, Any]:
+    """What `trust` finds of these accuracies, inherited and by seed."""
+    return {
+        "run": "digits-1",
+        "num_architectures": len(accuracies[0]),
+        "num_seeds": len(accuracies) - 1,
+        "epochs": 30,
+        "supernet": "0123456789ab",
+        "split": "search",
+        "num_images": 287,
+        "precision": "fp32",
+        **rank_statistics(factories.rank_rows(*accuracies)),
+        "failed": list(failed),
+        "architectures": factories.rank_rows(*accuracies),
+    }
 
 
 def supernets_run(path: Path, count: int = 30) -> RunDirectory:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from small_spaces import TINY, tiny_space
 
 import nas
 from nas.base.progress import Reporter
@@ -23,18 +24,9 @@ from nas.data.loader import load_images
 from nas.jobs.session import Session, start
 from nas.model.supernet import Supernet
 from nas.settings.config import DataConfig, TrainConfig, resolve_config
-from nas.space.space import SearchSpace, parse_space
 from nas.training.trainer import SupernetTrainer
 
 ROOT = Path(nas.__file__).parents[1]
-
-TINY = """
-name: tiny
-backbone: {image_size: 8, patch_size: 2, num_classes: auto, head_dim: 8}
-embed_dim: [16, 24]
-depth: [1, 2]
-layers: {num_tokens: [16, 4], attention: [dynamic, static], num_heads: [1, 2], mlp_ratio: [1, 2]}
-"""
 
 QUICK = (
     "--epochs=2",
@@ -47,10 +39,6 @@ QUICK = (
     "--set=search.objectives=[top1, macs]",
 )
 TRIALS = 24
-
-
-def tiny_space() -> SearchSpace:
-    return parse_space(TINY, "tiny.yaml").with_num_classes(10)
 
 
 @cache

@@ -10,7 +10,19 @@ from factories import backbone
 from nas.arch.architecture import Architecture, AttentionKind, Hallucination, LayerChoice, Reducer
 from nas.base.errors import ArchitectureError
 from nas.space.domain import GENES, LayerDomain
-from nas.space.space import SearchSpace
+from nas.space.space import SearchSpace, parse_space
+
+TINY = """
+name: tiny
+backbone: {image_size: 8, patch_size: 2, num_classes: auto, head_dim: 8}
+embed_dim: [16, 24]
+depth: [1, 2]
+layers: {num_tokens: [16, 4], attention: [dynamic, static], num_heads: [1, 2], mlp_ratio: [1, 2]}
+"""
+
+
+def tiny_space() -> SearchSpace:
+    return parse_space(TINY, "tiny.yaml").with_num_classes(10)
 
 
 def every_choice(**changes: Any) -> LayerDomain:

@@ -12,8 +12,9 @@ from small_runs import command, digits, one_thread, python, search_process, tiny
 from small_spaces import randomise
 from small_spaces import space as space_of_every_operator
 
+from nas.arch import cost
 from nas.arch.architecture import Architecture
-from nas.base.errors import TrainingError
+from nas.base.errors import ConfigError, TrainingError
 from nas.base.progress import Reporter
 from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.jobs.alone import (
@@ -27,9 +28,10 @@ from nas.jobs.alone import (
 )
 from nas.jobs.session import reopen
 from nas.jobs.stages import trained_supernet
+from nas.jobs.trust import choose
 from nas.model.supernet import Supernet
 from nas.settings.config import EvaluateConfig, RunConfig, SearchConfig, TrainConfig
-from nas.space.space import SearchSpace
+from nas.space.space import SearchSpace, parse_space
 from nas.training.trainer import SupernetTrainer
 
 CPU = torch.device("cpu")
@@ -356,3 +358,46 @@ def test_two_workers_train_what_one_process_trains(home, tmp_path):
     assert process.returncode == 0, stderr
     assert outline(json.loads(stdout)) == outline(home[1])
     assert "Warning" not in stderr
+
+
+# --- selection ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits_space():
+    return SearchSpace.from_yaml("search_spaces/digits.yaml")
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_one_architecture_is_chosen_from_each_equal_part_of_the_macs(digits_space, seed):
+    low, high = digits_space.macs_range()
+    chosen = choose(digits_space, 8, seed)
+    places = [(cost.macs(a, digits_space.backbone) - low) / (high - low) for a in chosen]
+    # Drawn as near to a wanted number of MACs as 2 % of it, where the space has an architecture there.
+    assert np.abs(np.diff(sorted(places)) - 1 / 8).max() < 0.05
+    assert all(architecture in digits_space for architecture in chosen)
+
+
+def test_the_choice_is_the_same_for_the_same_seed_and_goes_on_with_a_larger_number(digits_space):
+    chosen = choose(digits_space, 12, 0)
+    assert choose(digits_space, 12, 0) == chosen
+    assert choose(digits_space, 20, 0)[:12] == chosen
+    assert choose(digits_space, 12, 1) != chosen
+    assert len({architecture.digest for architecture in chosen}) == 12
+
+
+def test_a_space_with_few_architectures_gives_each_of_them_once():
+    few = parse_space(
+        "name: few\nbackbone: {image_size: 8, patch_size: 2, num_classes: 10, head_dim: 8}\n"
+        "embed_dim: [16, 24]\ndepth: [1, 2]\nlayers: {num_heads: [1, 2], mlp_ratio: 1}\n",
+        "few.yaml",
+    )
+    chosen = choose(few, 100, 0)
+    assert len(set(chosen)) == len(chosen) == few.size() == 12
+    lonely = parse_space(
+        "name: lonely\nbackbone: {image_size: 8, patch_size: 2, num_classes: 10, head_dim: 8}\n"
+        "embed_dim: [16, 24]\ndepth: 1\nlayers: {num_heads: 1, mlp_ratio: 1}\n",
+        "lonely.yaml",
+    )
+    with pytest.raises(ConfigError, match="lonely: only 2 architectures, too few to rank"):
+        choose(lonely, 100, 0)

@@ -9,22 +9,13 @@ from dataclasses import replace
 
 import pytest
 from small_runs import command, run_arguments, tiny_space
-from typer.main import get_command
 
 from nas.arch import cost
-from nas.cli.app import app
 from nas.latency.device import device_name
 from nas.latency.profile import OURS, LatencyProfile, Predictor, Score, design
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.settings.target import parse_target
-
-FLAGS = {
-    "measure": {"--target", "--rounds", "--format"},
-    "profile": {"--target", "--architectures", "--to", "--rounds", "--seed", "--set", "--format"},
-    "pack": {"--to", "--batch", "--format"},
-    "read": {"--format"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +49,6 @@ def packed_profile(**changes):
         scores={OURS: Score(1.0, 0.99), "MACs": Score(2.0, 0.9)},
     )
     return replace(made, **changes)
-
-
-def test_the_commands_and_their_flags_are_these():
-    found = get_command(app).commands["latency"].commands
-    assert set(found) == set(FLAGS)
-    for name, flags in FLAGS.items():
-        assert {f for p in found[name].params for f in p.opts if f.startswith("--")} - {"--help"} == flags
-        assert all(parameter.help for parameter in found[name].params)
-        assert command("latency", name, "--help").code == 0
 
 
 def test_a_run_measures_its_front_on_every_target(run):

@@ -1,29 +1,12 @@
-"""What people read: words, units and shares are those of the values, and looking imports nothing heavy."""
-
-import re
-import subprocess
-import sys
-from pathlib import Path
+"""An architecture layer by layer: words, units and shares are those of the values."""
 
 import factories
 import pytest
 from report_runs import row_with, text_of
 
 from nas.arch import cost
-from nas.arch.drawing import draw_layers
 from nas.report.architecture_table import show_rows, show_table
-from nas.report.status import status_dict, status_table
-from nas.runs.directory import RunDirectory
-from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint
-from nas.runs.trial import TrialState
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def test_layers_are_drawn_with_one_glyph_each_and_a_mark_where_tokens_fall():
-    assert draw_layers(factories.varied()) == "●○◐▾■◐○◇▾●◇"
-    assert draw_layers(factories.plain(4)) == "●●●●"
 
 
 def test_show_adds_up_to_the_network_and_names_every_operator():
@@ -65,80 +48,3 @@ def test_show_prints_the_latency_shares_of_the_point_and_the_totals():
     macs = cost.macs(shown.architecture, factories.backbone())
     assert row_with(text, "total").split()[1] == f"{macs / 1e3:.2f}"
     assert "kMACs" in text
-
-
-def make_run(tmp_path, **manifest):
-    path = tmp_path / "digits-1"
-    return RunDirectory.create(path, manifest=factories.manifest(**manifest), space_text="", config={})
-
-
-def fill(run):
-    """Five measured trials 30 s apart with a pause of a day in between, one repeat, one in flight."""
-    a, *others = factories.distinct_architectures(6)
-    times = [0, 30, 60, 86_460, 86_490]
-    fixed = [{"finished": 1e9 + t} for t in times]
-    fixed[1] |= {"state": TrialState.FAILED, "measurement": None, "error": "NaN"}
-    fixed[2] |= {"state": TrialState.PRUNED, "measurement": None}
-    for i, (architecture, changes) in enumerate(zip([a, *others], fixed, strict=False)):
-        run.append_trial(factories.trial(i, architecture, **changes))
-    run.append_trial(factories.trial(5, a, state=TrialState.REPEATED, repeat_of=0, finished=1e9 + 86_490))
-    run.append_trial(
-        factories.trial(6, others[-1], state=TrialState.RUNNING, measurement=None, finished=None)
-    )
-
-
-def test_status_counts_every_state_and_forecasts_from_the_pace_without_pauses(tmp_path):
-    run = make_run(tmp_path, budget={"num_trials": 15})
-    fill(run)
-    with run.lock():
-        status = status_dict(run)
-    assert status["trials"] == {"running": 1, "complete": 3, "failed": 1, "repeated": 1, "pruned": 1}
-    assert status["state"] == "searching"
-    assert status["throughput_per_minute"] == pytest.approx(2.0)
-    assert status["minutes_left"] == pytest.approx((15 - 5) / 2.0)
-    assert status["hypervolume"] == ParetoFront.from_run(run.path).hypervolume() > 0
-    assert status["front_size"] == 3
-    text = text_of(status_table(status))
-    assert row_with(text, "trials complete").split()[-3:] == ["3", "of", "15"]
-    assert row_with(text, "throughput").split()[-2:] == ["2.0", "trials/min"]
-
-
-def test_status_of_a_run_whose_writer_is_gone_is_interrupted_with_nothing_running(tmp_path):
-    run = make_run(tmp_path)
-    fill(run)
-    status = status_dict(run)
-    assert (status["state"], status["stage"]) == ("interrupted", "searching")
-    assert status["trials"]["running"] == 0
-    assert "interrupted while searching" in text_of(status_table(status))
-
-
-def test_status_before_the_first_trial_knows_no_pace(tmp_path):
-    status = status_dict(make_run(tmp_path, stage="created", budget={"num_trials": 10}))
-    assert status["state"] == "created"
-    assert (status["throughput_per_minute"], status["minutes_left"]) == (None, None)
-    assert (status["hypervolume"], status["front_size"]) == (0.0, 0)
-    assert "not known yet" in text_of(status_table(status))
-
-
-def test_status_leaves_the_nearer_of_trials_and_deadline(tmp_path):
-    run = make_run(tmp_path, budget={"num_trials": 15, "deadline": 2e9})
-    fill(run)
-    assert status_dict(run, now=2e9 - 120)["minutes_left"] == pytest.approx(2.0)
-    assert status_dict(run, now=2e9 + 5)["minutes_left"] == 0
-    run.update_manifest(stage="finished")
-    assert (status_dict(run)["state"], status_dict(run)["minutes_left"]) == ("finished", 0)
-
-
-def test_looking_at_results_imports_nothing_heavy():
-    code = (
-        "import sys, nas.report, nas.runs\n"
-        "heavy = {'torch', 'timm', 'ray', 'optuna', 'pandas', 'matplotlib', 'rich'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-def test_every_key_of_status_and_manifest_is_explained_in_the_readme(tmp_path):
-    explained = set(re.findall(r"`([\w.]+)`", (ROOT / "results" / "README.md").read_text()))
-    keys = {*status_dict(make_run(tmp_path)), *factories.manifest().to_dict(), "budget"}
-    assert keys - explained == set()

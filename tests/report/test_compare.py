@@ -1,15 +1,12 @@
 """Two runs are compared by one measure, and what was different between them is said."""
 
-import csv
 import io
-import json
 import shutil
 
 import factories
 import pytest
 from report_runs import made_trials, make_run
 from rich.console import Console
-from small_runs import command
 
 from nas.base.errors import RunError
 from nas.report.compare import compare_rows, compare_runs, compare_tables
@@ -108,15 +105,3 @@ def test_csv_has_a_row_a_run(pair):
     assert [row["run"] for row in rows] == ["a", "b"]
     assert [row["best_top1"] for row in rows] == [run["best_top1"] for run in found["runs"]]
     assert len(rows[0]) == 5 + len(found["budgets"])
-
-
-def test_the_command_prints_each_format(pair):
-    paths = [run.path for run in pair]
-    found = compare_runs(*paths)
-    assert json.loads(command("compare", *paths).stdout) == found
-    printed = list(csv.DictReader(io.StringIO(command("compare", *paths, "-f", "csv").stdout)))
-    assert [row["run"] for row in printed] == ["a", "b"]
-    assert "best top-1 (%) within a budget" in command("compare", *paths, "-f", "table").stdout
-    missing = command("compare", paths[0], paths[0] / "nothing")
-    assert missing.code == 2
-    assert "does not exist" in missing.stderr

@@ -6,14 +6,15 @@ import factories
 import matplotlib.image
 import pytest
 from factories import OBJECTIVES
-from report_runs import made_trials, make_run, retrained
+from report_runs import made_trials, make_run, retrained, trust_found
 
-from nas.report.figures import RETRAINED, _staircase, front_figure
+from nas.report.figures import RETRAINED, _staircase, front_figure, trust_figure
 from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint
 from nas.runs.results import results_of, retrained_networks
 from nas.settings.metrics import TOP1
 
+UP = [60.0, 70.0, 75.0, 80.0, 90.0, 95.0]
 VALUES = [(95, 1_800_000, 9.0), (90, 2_000_000, 8.0), (80, 1_000_000, 8.5), (70, 3_000_000, 9.5)]
 
 
@@ -86,3 +87,11 @@ def test_what_was_trained_alone_has_marks_where_its_cost_is_known(tmp_path):
     unknown = [{**row, "latency_ms": None} for row in rows]
     by_macs = front_figure(found.front, found.others, tmp_path / "by_macs.png", {}, unknown)[0]
     assert violet(without) == 0 < violet(by_macs) < violet(everywhere)
+
+
+@pytest.mark.parametrize("accuracies", [factories.noisy_accuracies(), (UP, UP), ([50.0] * 6, UP)])
+def test_the_figure_of_trust_is_drawn_with_and_without_spread_and_order(tmp_path, accuracies):
+    pixels = matplotlib.image.imread(
+        trust_figure(trust_found(*accuracies), tmp_path / "figures" / "trust.png")
+    )
+    assert len({tuple(p) for p in pixels.reshape(-1, pixels.shape[-1])[::7].tolist()}) > 100

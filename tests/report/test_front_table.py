@@ -2,15 +2,13 @@
 
 import csv
 import io
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import factories
 from factories import OBJECTIVES, point
-from report_runs import LATENCY_ROWS, made_trials, make_run, row_with, supernets_run, text_of
-from small_runs import command
+from report_runs import LATENCY_ROWS, row_with, supernets_run, text_of
 
 from nas.report.front_table import FRONT_COLUMNS, front_csv, front_table
 from nas.runs.directory import RunDirectory
@@ -205,22 +203,6 @@ def test_points_of_several_supernets_name_theirs(tmp_path):
     for one, owner in zip(shown.points, owners, strict=True):
         assert owner.split("/")[1][:8] in row_with(text, f" {one.digest[:8]} ")
     assert "supernet" not in next(csv.reader(io.StringIO(front_csv(front(), RUN))))
-
-
-def test_front_prints_what_holds_for_all_latencies(tmp_path):
-    run = make_run(tmp_path / "r", made_trials(10), targets=2)
-    printed = json.loads(command("front", run.path).stdout)
-    assert printed["latency"] == LATENCY_ROWS
-    assert "order repeats, tau 0.93" in command("front", run.path, "-f", "table").stdout
-
-
-def test_the_front_says_what_makes_it_again_and_what_takes_a_network_from_it(tmp_path):
-    made_by = f"python search.py run a.yaml {'--set train.lr=1e-3 ' * 12}".strip()
-    run = make_run(tmp_path / "r", made_trials(10), command=made_by)
-    commands = [made_by, f"python search.py export {run.path} --pick DIGEST --to DIGEST"]
-    assert json.loads(command("front", run.path).stdout)["commands"] == commands
-    lines = command("front", run.path, "-f", "table").stdout.splitlines()
-    assert [line.rstrip() for line in lines[-2:]] == [f"$ {line}" for line in commands]  # whole, to be copied
 
 
 def test_every_column_and_key_is_explained_in_the_readme(tmp_path):

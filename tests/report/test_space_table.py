@@ -3,7 +3,7 @@ import json
 
 import pytest
 from rich.console import Console
-from small_runs import TINY
+from small_spaces import TINY
 
 from nas.arch import cost
 from nas.arch.architecture import Architecture

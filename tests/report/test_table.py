@@ -1,8 +1,16 @@
+import csv
+import io
+import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 from report_runs import row_with, text_of
 
-from nas.report.table import Column, Table
+from nas.report.table import Column, Table, csv_text
+
+ROOT = Path(__file__).resolve().parents[2]
 
 COLUMNS = (Column("network"), Column("top-1 (%)", "{:.1f}", footer="best"), Column("note", wraps=True))
 
@@ -35,3 +43,21 @@ def test_only_columns_that_wrap_keep_all_their_words_where_there_is_no_room():
     cut = text_of(Table(title="", columns=COLUMNS, rows=[(words, 1.0, "")]), width=40)
     assert "…" in cut
     assert "terminal" not in cut
+
+
+def test_csv_has_the_columns_asked_for_first_and_nested_values_as_json():
+    rows = [{"a": 1, "b": {"c": [2]}}, {"a": None, "d": "x"}]
+    found = list(csv.DictReader(io.StringIO(csv_text(rows, ["d"]))))
+    assert list(found[0]) == ["d", "a", "b"]
+    assert json.loads(found[0]["b"]) == {"c": [2]}
+    assert found[1] == {"d": "x", "a": "", "b": ""}
+    assert csv_text([], ["a", "b"]) == "a,b\n"
+
+
+def test_looking_at_results_imports_nothing_heavy():
+    code = (
+        "import sys, nas.report, nas.runs\n"
+        "heavy = {'torch', 'timm', 'ray', 'optuna', 'pandas', 'matplotlib', 'rich'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -5,7 +5,6 @@ import math
 import factories
 import pytest
 from report_runs import made_trials
-from small_runs import command
 
 from nas.report.terminal_plot import Series, front_plots, scatter
 from nas.runs.front import ParetoFront
@@ -63,8 +62,3 @@ def test_the_front_is_drawn_with_its_knee_and_what_is_not_on_it():
     ends = by_macs.splitlines()[-1].split()
     assert (ends[0], ends[-1]) == (f"{low:.4g}", f"{high:.4g}")
     assert by_macs.splitlines()[1].split()[0] == f"{max(v[TOP1.name] for v in values):.4g}"
-
-
-def test_front_on_a_terminal_has_plots_and_other_formats_have_none(finished):
-    assert "★" in command("front", finished.folder, "-f", "table").stdout.split("MACs per image")[0]
-    assert "└" not in command("front", finished.folder).stdout

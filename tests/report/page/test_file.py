@@ -268,9 +268,3 @@ def test_the_files_of_a_report_are_a_page_and_its_figures(tmp_path):
 def test_thousands_of_trials_stay_a_small_file(tmp_path):
     run = make_run(tmp_path / "r", made_trials(3_000))
     assert len(report_html(page_data(run)).encode()) < 2_000_000
-
-
-def test_every_run_ends_with_a_report(finished):
-    run = RunDirectory.open(finished.folder)
-    assert embedded(run.report_path.read_text())["run"] == run.name
-    assert run.figure_path().with_suffix(".pdf").is_file()

@@ -1,0 +1,90 @@
+"""What is printed: formats, the width of a table, lines that can be copied."""
+
+import json
+
+import pytest
+from report_runs import LATENCY_ROWS, made_trials, make_run
+from small_runs import command
+
+from nas.cli import output
+from nas.cli.options import Format
+from nas.cli.output import fits, plain, print_result
+from nas.report.table import Column, Table
+
+VALUES = {"a": 1, "rows": [{"b": [2, 3]}]}
+
+
+def table_of(values):
+    return Table(
+        title="title", columns=[Column("b", "{}")], rows=[(str(row["b"]),) for row in values["rows"]]
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_terminal", "shown"),
+    [
+        (None, False, Format.JSON),
+        (None, True, Format.TABLE),
+        (Format.JSON, True, Format.JSON),
+        (Format.CSV, True, Format.CSV),
+        (Format.TABLE, False, Format.TABLE),
+    ],
+)
+def test_a_terminal_gets_a_table_and_a_pipe_json_unless_something_is_asked_for(
+    capsys, monkeypatch, asked, has_terminal, shown
+):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: has_terminal)
+    print_result(asked, VALUES, table_of, VALUES["rows"])
+    printed = capsys.readouterr().out
+    if shown is Format.JSON:
+        assert json.loads(printed) == VALUES
+    elif shown is Format.CSV:
+        assert printed == 'b\n"[2, 3]"\n'
+    else:
+        assert "title" in printed
+
+
+def test_csv_may_be_text_already(capsys):
+    print_result(Format.CSV, VALUES, table_of, "a,b\n")
+    assert capsys.readouterr().out == "a,b\n"
+
+
+def test_what_is_not_a_number_is_never_printed_as_json():
+    with pytest.raises(ValueError, match="JSON"):
+        print_result(Format.JSON, {"a": float("nan")}, table_of, [])
+
+
+def test_a_table_fits_up_to_the_width_of_the_output():
+    assert fits(Table(title="", columns=[Column("x" * (output.PIPED_WIDTH - 4))], rows=[]))
+    assert not fits(Table(title="", columns=[Column("x" * (output.PIPED_WIDTH - 3))], rows=[]))
+
+
+def test_plain_lines_are_not_broken(capsys):
+    line = "a " * output.PIPED_WIDTH + "b"
+    print_result(Format.TABLE, {}, lambda _: plain(line), [])
+    assert capsys.readouterr().out.splitlines() == [line]
+
+
+def test_output_that_is_piped_is_json(finished):
+    assert json.loads(command("front", finished.folder).stdout) == json.loads(finished.stdout)
+
+
+def test_front_prints_what_holds_for_all_latencies(tmp_path):
+    run = make_run(tmp_path / "r", made_trials(10), targets=2)
+    printed = json.loads(command("front", run.path).stdout)
+    assert printed["latency"] == LATENCY_ROWS
+    assert "order repeats, tau 0.93" in command("front", run.path, "-f", "table").stdout
+
+
+def test_the_front_says_what_makes_it_again_and_what_takes_a_network_from_it(tmp_path):
+    made_by = f"python search.py run a.yaml {'--set train.lr=1e-3 ' * 12}".strip()
+    run = make_run(tmp_path / "r", made_trials(10), command=made_by)
+    commands = [made_by, f"python search.py export {run.path} --pick DIGEST --to DIGEST"]
+    assert json.loads(command("front", run.path).stdout)["commands"] == commands
+    lines = command("front", run.path, "-f", "table").stdout.splitlines()
+    assert [line.rstrip() for line in lines[-2:]] == [f"$ {line}" for line in commands]  # whole, to be copied
+
+
+def test_front_on_a_terminal_has_plots_and_other_formats_have_none(finished):
+    assert "★" in command("front", finished.folder, "-f", "table").stdout.split("MACs per image")[0]
+    assert "└" not in command("front", finished.folder).stdout

@@ -1,0 +1,124 @@
+"""What long commands found, in words; the values are those of the commands' JSON."""
+
+import re
+
+import pytest
+from report_runs import made_trials, make_run, retrained, row_with, text_of, trust_found
+
+from nas.report.job_tables import (
+    export_table,
+    forecast_table,
+    redundancy_table,
+    retrain_table,
+    training_rows,
+    trust_table,
+)
+
+UP = [60.0, 70.0, 75.0, 80.0, 90.0, 95.0]
+
+
+def test_trust_names_every_number_with_its_interval_and_conditions():
+    text = text_of(trust_table(trust_found(UP, UP, UP)))
+    assert re.search(r"inherited top-1 +1\.00 \[1\.00, 1\.00\]", text)
+    for words in (
+        "MACs",
+        "mean token count",
+        "another seed (ceiling)",
+        "gap: inherited is",
+        "287 images of the search",
+    ):
+        assert words in text, words
+    assert "failed" not in text
+    assert "1 training failed" in text_of(trust_table(trust_found(UP, UP, failed=[{"digest": "x"}])))
+
+
+@pytest.fixture
+def found(tmp_path):
+    """What `retrain` wrote."""
+    run = retrained(make_run(tmp_path / "r", made_trials(8)))
+    (finding,) = run.findings().values()
+    return {**finding, "run": "r", "failed": []}
+
+
+def test_retrain_shows_both_splits_of_both_networks_with_their_spread(found):
+    text = text_of(retrain_table(found))
+    for row in (found["picked"], found["baseline"]):
+        line = row_with(text, f"({row['digest']})")
+        for key in ("top1", "test_top1"):
+            assert f"{row[key]:.2f} ± {row[f'{key}_sd']:.2f}" in line
+            assert f"{row[f'inherited_{key}']:.2f}" in line
+    assert "from random weights, 30 epochs on the train split, 2 seeds: mean ± standard deviation" in text
+    assert "failed" not in text
+
+
+def test_retrain_of_one_seed_has_no_spread_and_says_what_failed(found):
+    alone = {**found["picked"], "top1_sd": None, "test_top1_sd": None}
+    one = {**found, "picked": alone, "baseline": None, "num_seeds": 1, "epochs": 1, "failed": [{}]}
+    text = text_of(retrain_table({**one, "from": "inherited"}))
+    assert "±" not in text
+    assert "from the inherited weights, 1 epoch on the train split, 1 seed" in text
+    assert "1 of the trainings failed" in text
+
+
+def test_trainings_are_rows_with_the_values_of_their_seed(found):
+    rows = training_rows(found)
+    assert [(row["name"], row["seed"]) for row in rows] == [
+        ("knee", 0),
+        ("knee", 1),
+        ("plain ViT", 0),
+        ("plain ViT", 1),
+    ]
+    assert [row["test_top1"] for row in rows[:2]] == found["picked"]["test_top1_by_seed"]
+
+
+FORECAST = {
+    **{"start_s": 3.2, "train_s": 4000.0, "search_s": 77.0, "measure_s": 33.0, "total_s": 4113.2},
+    **{"steps": 1200, "step_s": 0.0123, "steps_timed": 9, "trials": 200, "evaluation_s": 0.1234},
+    **{"evaluations_timed": 5, "parallelism": 1.9, "front_size": 12, "forecast_s": 12.3, "notes": ["a note"]},
+    **{f"memory{part}_bytes": 1.5e9 for part in ("", "_driver", "_workers", "_weights", "_images")},
+    **{f"disk{part}_bytes": 5e6 for part in ("", "_checkpoints", "_trials")},
+}
+
+
+def test_a_forecast_has_a_row_a_stage_with_its_time():
+    text = text_of(forecast_table(FORECAST))
+    for stage, time in (("training", "1:06:40"), ("search", "1:17"), ("final latency", "0:33")):
+        assert row_with(text, f"{stage} ").removeprefix(f"  {stage}").split()[0] == time
+    assert row_with(text, "total").split() == ["total", "1:08:33", "hours:minutes:seconds"]
+    assert "1,500 MB" in row_with(text, "  memory")
+    assert text.rstrip().endswith("by doing some of the steps and trials; a note")
+
+
+def test_a_forecast_leaves_out_what_is_not_to_be_done():
+    text = text_of(forecast_table({**FORECAST, "steps": 0, "trials": 0, "measure_s": 0.0, "notes": []}))
+    assert "nothing is left to train" in text
+    assert "search" not in text
+    assert "final latency" not in text
+
+
+def test_redundancy_has_a_row_a_layer_and_a_dash_where_there_is_nothing_to_compare():
+    names = ("dispersion_nats", "static_change_nats", "similarity_to_previous", "similarity_of_heads")
+    rows = [{"layer": i, **dict.fromkeys(names, 0.5), "effective_rank": 12.34, "tokens": 64} for i in (0, 1)]
+    rows[0]["similarity_to_previous"] = None
+    text = text_of(redundancy_table({"source": "r", "images": 10, "split": "train", "layers": rows}))
+    assert row_with(text, "  -  ").split() == ["0", "0.500", "0.500", "-", "0.50", "12.3", "64"]
+
+
+def test_an_export_has_a_row_a_file_with_its_largest_difference():
+    files = [
+        {
+            "format": name,
+            "file": f"model.{name}",
+            "size_bytes": 1_234_567,
+            "seconds": 2.0,
+            "max_delta": deltas,
+        }
+        for name, deltas in (("timm", {"1": 0.0, "2": 0.0}), ("onnx", {"1": 1e-7, "2": 3.4e-6}))
+    ]
+    text = text_of(export_table({"digest": "0123456789ab", "directory": "vit", "files": files}))
+    cells = [re.split(r"[ │]+", row_with(text, f"model.{name}").strip(" │")) for name in ("timm", "onnx")]
+    assert cells == [
+        ["timm", "model.timm", "1,235", "0", "2.0"],
+        ["onnx", "model.onnx", "1,235", "3.4e-06", "2.0"],
+    ]
+    assert "batches of 1, 2" in text
