@@ -163,21 +163,21 @@ def rehearse_search(copy: Session, supernet: Supernet, budget: Budget) -> Search
     except _EnoughError:
         stopped = watch.stopped
     closed = time.time()
-    run, records = copy.run, copy.run.trials()
+    run, ended = copy.run, [trial for trial in copy.run.trials() if not trial.is_running]
     measured = [
         (trial.finished, trial.measurement)
-        for trial in records
+        for trial in ended
         if trial.state is TrialState.COMPLETE and trial.measurement is not None and trial.finished is not None
     ]
     if not measured:
-        raise NoResultError(f"nothing could be measured: {records[0].error}", hint="see `search.py doctor`")
+        raise NoResultError(f"nothing could be measured: {ended[0].error}", hint="see `search.py doctor`")
     spans = [(finished - measurement.seconds, finished) for finished, measurement in measured]
     fixed_s, s_per_mac = line_through(
         [measurement.values["macs"] for _, measurement in measured],
         [measurement.seconds for _, measurement in measured],
     )
     before = time.perf_counter()
-    front = ParetoFront.from_trials(records, ParetoFront.from_run(run.path).objectives)
+    front = ParetoFront.from_trials(ended, ParetoFront.from_run(run.path).objectives)
     run.write_trials_csv()
     run.write_front(front.to_dict(run.name))
     run.write_front_csv(front_csv(front, run.path))
@@ -194,7 +194,7 @@ def rehearse_search(copy: Session, supernet: Supernet, budget: Budget) -> Search
         close_s=closed - stopped,
         files_s=files_s,
         reference_s=stages.search_identity(copy, supernet).reference_ms / 1e3,
-        trial_bytes=per_trial / len(records),
+        trial_bytes=per_trial / len(ended),
         point_bytes=per_point / max(1, len(front.points)),
         fixed_bytes=size_of(run.path) - size_of(run.supernet_dir) - per_trial - per_point,
     )

@@ -3,7 +3,8 @@
 Trial n is proposed once all trials up to n - window have ended, and from their results only (see `study`).
 Which trial of an architecture is paid for is decided by number: the first one; later ones repeat its outcome.
 A trial is on disk before it is told, and a proposal before it is measured, so that a crash loses only what
-was in flight, and that is measured again under its old number.
+was in flight, and that is measured again under its old number. What is in flight is recorded as running, for
+those who look; a search that resumes goes by its study and takes no notice of it.
 """
 
 import time
@@ -218,6 +219,7 @@ class Search:
             self._record(pending.ended(number, TrialState.REPEATED, known.measurement, source=known.source))
         elif first == number:
             self._in_flight[number] = pending
+            self._run.append_trial(pending.running(number))
             self._visible.advance(self._trials, number - self._study.window)
             self._workers.submit(
                 Task(number, architecture, self._visible.race_plan() if self._racing else None)
@@ -315,6 +317,11 @@ class _Pending:
 
     architecture: Architecture
     started: float
+
+    def running(self, number: int) -> Trial:
+        """It as a trial that has not ended."""
+        state = TrialState.RUNNING
+        return Trial(number=number, state=state, architecture=self.architecture, started=self.started)
 
     def ended(
         self,

@@ -14,7 +14,7 @@ PATIENCE_S = 150
 
 
 def outline(folder):
-    """(number, digest, state) of every trial, and what was measured of it, latency aside."""
+    """(number, digest, state) of every trial that ended, and what was measured of it, latency aside."""
     return [
         (
             record["number"],
@@ -23,6 +23,7 @@ def outline(folder):
             {name: record["measurement"]["values"][name] for name in ("top1", "macs", "params")},
         )
         for record in RunDirectory.open(folder).trial_records()
+        if record["state"] != "running"
     ]
 
 
@@ -91,10 +92,10 @@ def test_a_run_killed_in_every_stage_ends_as_one_that_was_not(finished, tmp_path
     assert num_lines(folder / "trials.jsonl") == 0
 
     with search_process(arguments, tmp_path) as searching:
-        assert wait_until(lambda: num_lines(folder / "trials.jsonl") >= 5, searching)
+        assert wait_until(lambda: num_lines(folder / "trials.jsonl") >= 10, searching)
     assert "trained to step" in (folder / "run.log").read_text()
     found = outline(folder)
-    assert len(found) >= 5
+    assert len(found) >= 4
 
     with search_process(arguments, tmp_path) as measuring:
         assert wait_until(lambda: stage(folder) == "measuring", measuring)

@@ -56,7 +56,12 @@ def test_status_of_a_run_whose_writer_is_gone_is_interrupted_with_nothing_runnin
     fill(run)
     status = status_dict(run)
     assert (status["state"], status["stage"]) == ("interrupted", "searching")
-    assert status["trials"]["running"] == 0
+    assert (status["trials"]["running"], status["trials"]["lost"]) == (0, 1)
+    assert row_with(text_of(status_table(status)), "trials lost").split()[-1] == "1"
+    with run.lock():
+        assert status_dict(run)["trials"]["running"] == 1
+        run.update_manifest(stage="training")  # resumed, and not yet where the search takes it up
+        assert (status_dict(run)["trials"]["running"], status_dict(run)["trials"]["lost"]) == (0, 1)
     assert "interrupted while searching" in text_of(status_table(status))
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import factories
@@ -144,6 +145,35 @@ def test_every_torn_last_line_is_dropped_and_cut_off_before_the_next(run):
     path.write_bytes(line[:5])
     run.append_trial(second)
     assert run.trials() == [second]
+
+
+def test_only_the_line_of_a_running_trial_is_not_waited_for(run, monkeypatch):
+    synced = []
+    monkeypatch.setattr(run_directory.os, "fsync", synced.append)
+    for state in TrialState:
+        run.append_trial(factories.trial(0))
+        synced.clear()
+        run.append_trial(factories.trial(1, state=state))
+        assert bool(synced) is (state is not TrialState.RUNNING)
+
+
+@pytest.mark.parametrize("part", [slice(0, 40), slice(300, 340), slice(-40, -1), slice(380, 420)])
+def test_what_a_power_cut_left_as_zeros_was_in_flight_and_is_passed_over(run, part):
+    first, *others = (factories.trial(i, a) for i, a in enumerate(factories.distinct_architectures(3)))
+    run.append_trial(first)
+    path = run.path / "trials.jsonl"
+    synced = path.read_bytes()
+    for trial in others:
+        run.append_trial(replace(trial, state=TrialState.RUNNING, measurement=None, finished=None))
+    late = bytearray(path.read_bytes()[len(synced) :])
+    late[part] = bytes(len(late[part]))
+    path.write_bytes(synced + late)
+    assert run.trials()[0] == first
+    assert all(trial.is_running for trial in run.trials()[1:])
+    assert len(run.trials()) < 3
+    for trial in others:
+        run.append_trial(trial)
+    assert run.trials() == [first, *others]
 
 
 def test_damage_before_the_last_line_is_reported_with_its_line(run):

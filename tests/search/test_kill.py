@@ -24,7 +24,7 @@ def start(folder: Path, log: Path) -> subprocess.Popen:
 
 def finished(folder: Path) -> set[str]:
     return (
-        {trial.architecture.digest for trial in RunDirectory.open(folder).trials()}
+        {trial.architecture.digest for trial in RunDirectory.open(folder).trials() if not trial.is_running}
         if folder.exists()
         else set()
     )

@@ -1,6 +1,8 @@
 import json
+import time
 from dataclasses import replace
 
+import factories
 import optuna
 import pytest
 import search_fakes
@@ -210,7 +212,9 @@ def test_ctrl_c_keeps_what_is_finished_and_the_search_resumes_as_if_nothing_happ
     workers = InlineWorkers(AnalyticEvaluator(space.backbone, conduct=conduct))
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path / "run", space, workers=workers, trials=30)
-    assert [trial.number for trial in RunDirectory.open(tmp_path / "run").trials()] == list(range(12))
+    *ended, running = RunDirectory.open(tmp_path / "run").trials()
+    assert [trial.number for trial in ended] == list(range(12))
+    assert (running.is_running, running.architecture) == (True, straight[12].architecture)
     log = tmp_path / "log"
     resumed = search(tmp_path / "run", space, AnalyticEvaluator(space.backbone, log), trials=30)
     assert outline(resumed) == outline(straight)
@@ -227,7 +231,7 @@ def test_ctrl_c_records_results_that_had_arrived_and_closes_the_workers(tmp_path
 
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path / "run", space, workers=workers, trials=30, on_progress=interrupt)
-    assert len(RunDirectory.open(tmp_path / "run").trials()) == 6
+    assert sum(not trial.is_running for trial in RunDirectory.open(tmp_path / "run").trials()) == 6
     assert workers.is_closed
 
 
@@ -236,10 +240,10 @@ def test_a_trial_whose_record_was_removed_is_measured_again(tmp_path):
     before = search(tmp_path / "run", space, trials=12)
     path = tmp_path / "run" / "trials.jsonl"
     lines = path.read_text().splitlines(keepends=True)
-    gone = json.loads(lines.pop(4))
-    path.write_text("".join(lines))
+    gone = before[4].architecture.digest
+    path.write_text("".join(line for line in lines if json.loads(line)["number"] != 4))
     after = search(tmp_path / "run", space, AnalyticEvaluator(space.backbone, log), trials=12)
-    assert paid(log) == [gone["digest"]]
+    assert paid(log) == [gone]
     assert outline(after) == outline(before)
 
 
@@ -250,6 +254,42 @@ def test_a_lost_journal_is_proposed_anew_and_nothing_is_paid_again(tmp_path):
     trials = search(tmp_path / "run", space, AnalyticEvaluator(space.backbone, log), trials=25)
     assert len(paid(log)) == 5
     assert outline(trials) == outline(search(tmp_path / "straight", space, trials=25))
+
+
+class Watched(ShuffledWorkers):
+    """Notes which trials are recorded as running whenever a result is asked for."""
+
+    def __init__(self, run, *arguments):
+        super().__init__(*arguments)
+        self.run, self.seen = run, []
+
+    def next_result(self):
+        running = {trial.number: trial.architecture for trial in self.run.trials() if trial.is_running}
+        self.seen.append((running, {task.number: task.architecture for task in self._queue}))
+        return super().next_result()
+
+
+def test_what_is_in_flight_is_recorded_as_running_and_nothing_else_is(tmp_path):
+    space, run = digits(), new_run(tmp_path / "run")
+    workers = Watched(run, AnalyticEvaluator(space.backbone), 4, 0)
+    began = time.time()
+    trials = search(run.path, space, workers=workers, trials=20)
+    assert all(running == in_flight for running, in_flight in workers.seen)
+    assert max(len(running) for running, _ in workers.seen) == 4
+    assert not any(trial.is_running for trial in trials)
+    assert all(began <= trial.started <= trial.finished <= time.time() for trial in run.trials())
+
+
+def test_running_records_of_a_killed_process_disturb_nothing(tmp_path):
+    """Also those whose proposal the study has lost, or whose architecture is another."""
+    space = digits()
+    straight = search(tmp_path / "straight", space, trials=30)
+    search(tmp_path / "run", space, trials=10)
+    run = RunDirectory.open(tmp_path / "run")
+    for number in range(10, 40):
+        lost = factories.trial(number, straight[3].architecture, state=TrialState.RUNNING, measurement=None)
+        run.append_trial(replace(lost, finished=None))
+    assert outline(search(run.path, space, trials=30)) == outline(straight)
 
 
 def test_trials_of_another_search_are_refused(tmp_path):

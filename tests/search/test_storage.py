@@ -121,7 +121,7 @@ def wait_for_evaluations(driver: subprocess.Popen, log: Path, number: int) -> No
 def finished(folder: Path) -> set[str]:
     if not folder.exists():
         return set()
-    return {trial.architecture.digest for trial in RunDirectory.open(folder).trials()}
+    return {trial.architecture.digest for trial in RunDirectory.open(folder).trials() if not trial.is_running}
 
 
 def assert_same(folder: Path, straight: tuple[Trial, ...]) -> None:
