@@ -108,7 +108,7 @@ def train_one(arm: str, seed: int, spec: str, images: int, epochs: int) -> dict[
         precision="bf16",
         directory=Path(tempfile.mkdtemp()),
     )
-    for step in range(trainer.steps):
+    for step in range(trainer.schedule.steps):
         trainer.train_step(step)
     trained = trainer.trained().extract(architecture)
     correct = count_correct(trained, data.search, batch_size=64, device=CPU, precision="fp32")

@@ -18,9 +18,10 @@ from tables import write_table
 from nas.arch import cost
 from nas.base import Reporter
 from nas.evaluation import count_correct, top1_percent
-from nas.jobs import reopen, trained_supernet
+from nas.jobs import reopen
 from nas.runs import RunDirectory, TrialState, hypervolume, space_of_run
 from nas.settings import MACS, TOP1, Objective
+from nas.training import load_trained
 
 Values = list[tuple[float, float]]
 
@@ -29,7 +30,7 @@ def random_values(run: Path, kind: str, draw: int, count: int) -> Values:
     """(top-1, MACs) of `count` random architectures, in a process of its own with one thread."""
     torch.set_num_threads(1)
     session = reopen(run, Reporter(quiet=True))
-    supernet = trained_supernet(session)
+    supernet = load_trained(session.run, session.space, session.device)
     rng = np.random.default_rng([draw, 99])
     sample = session.space.sample if kind == "uniform" else session.space.sample_stratified
     values = []

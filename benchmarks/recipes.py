@@ -34,7 +34,7 @@ from nas.model import Supernet
 from nas.runs import hypervolume
 from nas.settings import MACS, TOP1, DataConfig, Objective, TrainConfig
 from nas.space import SearchSpace, sample_near
-from nas.training import SupernetTrainer
+from nas.training import Schedule, SupernetTrainer
 
 SANDWICH: dict[str, Any] = {"rule": "sandwich", "draw": "stratified"}
 SPOS: dict[str, Any] = {"rule": "single_path", "draw": "uniform", "ends": 0.0}
@@ -104,7 +104,7 @@ def step_seconds(space: SearchSpace, data: ImageData) -> dict[str, float]:
         seconds: dict[str, list[float]] = {name: [] for name in trainers}
         for number in range(TIMED_STEPS + 2):
             for name, trainer in trainers.items():
-                step = int(number / (TIMED_STEPS + 2) * trainer.steps)  # training aids come and go
+                step = int(number / (TIMED_STEPS + 2) * trainer.schedule.steps)  # training aids come and go
                 started = time.process_time()
                 trainer.train_step(step)
                 if number > 1:
@@ -245,7 +245,7 @@ def main() -> None:
     if not timing.exists():
         timing.write_text(json.dumps(step_seconds(space, data)))
     step_s: dict[str, float] = json.loads(timing.read_text())
-    steps_per_epoch = len(data.train) // TrainConfig().batch_size
+    steps_per_epoch = Schedule(TrainConfig(), len(data.train)).steps_per_epoch
     epochs = {
         name: max(1, round(options.seconds / (step_s[name] * steps_per_epoch))) for name in {BASE, *names}
     }

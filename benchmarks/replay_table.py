@@ -21,10 +21,11 @@ from replay_evaluator import ReplayTable, all_architectures
 
 from nas.base import Reporter, duration
 from nas.evaluation import SubnetEvaluator
-from nas.jobs import CALIBRATION_ROUNDS, evaluator_setup, reopen, trained_supernet, weights_digest
+from nas.jobs import CALIBRATION_ROUNDS, evaluator_setup, reopen
 from nas.runs import RunDirectory
 from nas.settings import LATENCY
 from nas.space import SearchSpace
+from nas.training import load_trained, weights_digest
 
 PART = 64  # architectures that are kept together
 LATENCY_PAIRS = 2  # a table holds one noisy value for good; more pairs would be most of the time
@@ -36,7 +37,7 @@ def measure_parts(
     """Measure every `step`-th part from `first` on, in a process of its own with one thread."""
     torch.set_num_threads(1)
     session = reopen(run, Reporter(quiet=True))
-    supernet = trained_supernet(session)
+    supernet = load_trained(session.run, session.space, session.device)
     setup = evaluator_setup(session, weights_digest(session.run), {LATENCY.name: reference_ms})
     setup = replace(setup, config=setup.config.model_copy(update=settings))
     evaluator = SubnetEvaluator(setup, supernet.requires_grad_(False).eval(), session.data.search)
@@ -91,7 +92,8 @@ def main() -> None:
     setup = replace(setup, config=setup.config.model_copy(update=settings))
     reference = folder / "reference_ms.txt"
     if not reference.exists():
-        reference.write_text(str(setup.meter(trained_supernet(session)).calibrate(CALIBRATION_ROUNDS)))
+        supernet = load_trained(run, session.space, session.device)
+        reference.write_text(str(setup.meter(supernet).calibrate(CALIBRATION_ROUNDS)))
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(

@@ -24,11 +24,10 @@ from nas.jobs import (
     inherited_top1,
     reopen,
     stand_alone_setup,
-    supernet_trainer,
-    trained_supernet,
 )
 from nas.runs import BASELINES, TRUST, RunDirectory, architecture_row, config_of_run, rank_statistics
 from nas.settings import flat_config
+from nas.training import Schedule, load_trained
 
 
 def recipe_of(run: RunDirectory, first: RunDirectory) -> str:
@@ -42,7 +41,13 @@ def inherited(session: Session, asked: list[dict[str, Any]]) -> list[dict[str, A
     """The rows of `trust` with the weights of a run."""
     config = stand_alone_setup(session, None, session.run.trust_dir).config
     architectures = [Architecture.from_dict(row["architecture"]) for row in asked]
-    found = inherited_top1(session, config, trained_supernet(session), architectures, Reporter(quiet=True))
+    found = inherited_top1(
+        session,
+        config,
+        load_trained(session.run, session.space, session.device),
+        architectures,
+        Reporter(quiet=True),
+    )
     return [
         architecture_row(a, session.space, found[a.digest], row["stand_alone_top1_by_seed"])
         for a, row in zip(architectures, asked, strict=True)
@@ -78,7 +83,7 @@ def main() -> None:
             {
                 "recipe": recipe_of(run, first),
                 "seed": run.config()["seed"],
-                "epochs": supernet_trainer(session).epochs,
+                "epochs": Schedule(session.config.train, len(session.data.train)).epochs,
                 "inherited_top1": round(sum(row["inherited_top1"] for row in of_run) / len(of_run), 2),
                 "kendall_tau": within(found["kendall_tau"], found["kendall_tau_ci"]),
                 "spearman_rho": within(found["spearman_rho"], found["spearman_rho_ci"]),

@@ -123,11 +123,12 @@ def search(run: RunArgument, *, options: RunOptions) -> None:
     """Search a run whose supernet is trained, go on with it, or extend it."""
 
     def trained() -> "Session":
-        from nas.jobs import reopen, trained_supernet
+        from nas.jobs import reopen
+        from nas.training import load_trained
 
         session = reopen(run, reporter())
         if session.run.manifest.supernet_trials is None:
-            trained_supernet(session)
+            load_trained(session.run, session.space, session.device)
         return session
 
     if options.dry_run:

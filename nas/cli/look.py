@@ -166,10 +166,11 @@ def rank_layers(
 
     if source.is_dir():
         from nas.base import Reporter
-        from nas.jobs import reopen, trained_supernet
+        from nas.jobs import reopen
+        from nas.training import load_trained
 
         session = reopen(source, Reporter(quiet=True))
-        supernet = trained_supernet(session)
+        supernet = load_trained(session.run, session.space, session.device)
         found = rank_supernet(supernet, session.data.train, session.device, images, str(source))
     else:
         found = rank_weights(source, init, data, images, seed, device, tuple(settings or ()))

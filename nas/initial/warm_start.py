@@ -15,7 +15,7 @@ from nas.initial.pretrained import Weights, initial_weights, plain_subnet
 from nas.model import Supernet
 from nas.runs import MANIFEST, RunDirectory
 from nas.space import SearchSpace
-from nas.training import load_checkpoint
+from nas.training import trained_weights
 
 CALIBRATION_IMAGES = 1000
 BATCH = 32
@@ -88,20 +88,11 @@ def copy_supernet(supernet: Supernet, path: Path) -> None:
         ConfigError: The run's supernet is not trained to its end.
         CheckpointError: Its weights have other names or shapes.
     """
-    run = RunDirectory.open(path)
-    checkpoint = load_checkpoint(run.supernet_dir, expected={})
-    if run.manifest.supernet_digest is None or checkpoint is None:
+    weights = trained_weights(RunDirectory.open(path))
+    if weights is None:
         raise ConfigError(
             f"--init {path}: its supernet is not trained to the end", hint="let that run go on first"
         )
-    for group in ("ema.", "supernet."):
-        weights = {
-            name.removeprefix(group): tensor
-            for name, tensor in checkpoint.tensors.items()
-            if name.startswith(group)
-        }
-        if weights:
-            break
     try:
         supernet.load_state_dict(weights)
     except RuntimeError as error:

@@ -20,7 +20,7 @@ from nas.base import CheckpointError, Reporter, RunError, atomic_write_bytes, on
 from nas.data import DataInfo, ImageData, ImageSet
 from nas.evaluation import RacePlan, SubnetEvaluator
 from nas.jobs.session import Session, torch_threads
-from nas.jobs.stages import evaluator_setup, supernet_trainer
+from nas.jobs.stages import evaluator_setup, start_supernet, supernet_trainer
 from nas.model import Subnet, Supernet
 from nas.runs import Measurement, RunDirectory
 from nas.search import InlineWorkers, Result, Task
@@ -137,11 +137,10 @@ class StandAloneEvaluator:
 
     @cached_property
     def _first(self) -> Supernet:
-        """The run's supernet before its first step."""
-        trainer = supernet_trainer(self.session)
-        if trainer.start is not None:
-            trainer.start(trainer.supernet)
-        return trainer.supernet
+        """The run's supernet before its first step; only where the run has a start of its own (`init`)."""
+        supernet = Supernet(self.setup.space, seed=self.setup.config.seed).to(self.session.device)
+        start_supernet(self.session, supernet)
+        return supernet
 
 
 def space_of_one(space: SearchSpace, architecture: Architecture) -> SearchSpace:

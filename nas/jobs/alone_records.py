@@ -14,9 +14,10 @@ from nas.cluster import run_tasks
 from nas.data import ImageData
 from nas.jobs.alone import StandAloneSetup, image_arrays, recipe_digest, train_alone
 from nas.jobs.session import Session
-from nas.jobs.stages import supernet_trainer
+from nas.jobs.stages import training_schedule
 from nas.runs import RunDirectory
 from nas.search import Result
+from nas.training import Schedule
 
 RECORD_VERSION = 1
 LOOK_EVERY_S = 1.0  # at the checkpoints of trainings that go on
@@ -34,8 +35,9 @@ def stand_alone_setup(session: Session, epochs: int | None, folder: Path) -> Sta
 
     Raises:
         ConfigError: The supernet had no epoch, and none is given; or the teacher cannot be had.
+        TrainingError: A batch is too small for the subnets of a step.
     """
-    planned, config = supernet_trainer(session), session.config
+    planned, config = training_schedule(session), session.config
     epochs = planned.epochs if epochs is None else epochs
     if epochs < 1:
         raise ConfigError(
@@ -89,7 +91,7 @@ def trained_alone(
         f"{epochs} epochs each: {total} trainings, {known} done already",
     )
     missing = [(s, a) for s in setups for a in architectures if records[s.seed, a.digest] is None]
-    steps = epochs * max(len(data.train) // setups[0].config.train.batch_size, 1) if epochs else 1
+    steps = Schedule(setups[0].config.train, len(data.train)).steps
     started, looked = time.monotonic(), 0.0
     first = known + _under_way(missing, steps)
     with reporter.bar("alone") as bar:

@@ -10,9 +10,9 @@ from nas.bundle import ExportReport, export_bundle
 from nas.data import ImageSet
 from nas.evaluation import count_correct, top1_percent, wilson_interval
 from nas.jobs.session import Session, reopen_with_test, torch_threads
-from nas.jobs.stages import trained_supernet, weights_digest
 from nas.model import Subnet
 from nas.runs import FrontPoint, ParetoFront, RunDirectory, owner
+from nas.training import load_trained, weights_digest
 
 
 def export_pick(
@@ -37,7 +37,7 @@ def export_pick(
         )
     return export_measured(
         session,
-        trained_supernet(session).extract(point.architecture),
+        load_trained(session.run, session.space, session.device).extract(point.architecture),
         test.open(),
         front_row(run, point.digest),
         directory,

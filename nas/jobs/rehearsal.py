@@ -116,7 +116,7 @@ def rehearse_training(session: Session, copy: Session) -> tuple[Training, Supern
     resumed = trainer.resume()
     done = resumed or 0
     trainer.directory = copy.run.supernet_dir
-    left = trainer.steps - done
+    left = trainer.schedule.steps - done
     seconds: list[float] = []
     with torch_threads(session.threads):
         if resumed is None and trainer.start is not None:
@@ -132,7 +132,7 @@ def rehearse_training(session: Session, copy: Session) -> tuple[Training, Supern
             trainer.train_step(step)
             seconds.append(time.perf_counter() - before)
         before = time.perf_counter()
-        trainer.save(trainer.steps)
+        trainer.save(trainer.schedule.steps)
         save_s = time.perf_counter() - before
     copy.run.update_manifest(supernet_digest=trainer.digest())
     timed = seconds[WARM_UP_STEPS:] or seconds

@@ -15,12 +15,13 @@ from nas.jobs.alone import StandAloneSetup, recipe_digest, trained_network
 from nas.jobs.alone_records import stand_alone_setup, trained_alone
 from nas.jobs.export import export_measured, final_point, front_row, provenance
 from nas.jobs.session import Session, reopen_with_test, torch_threads
-from nas.jobs.stages import evaluator_setup, trained_supernet, weights_digest
+from nas.jobs.stages import evaluator_setup
 from nas.jobs.trust import inherited_top1
 from nas.model import Subnet
 from nas.runs import CONFIG, RunDirectory, network_row, owner
 from nas.settings import check_retraining, resolve_config
 from nas.space import SearchSpace, known_designs
+from nas.training import load_trained, weights_digest
 
 
 def baseline_of(space: SearchSpace) -> tuple[str, Architecture]:
@@ -112,7 +113,7 @@ def retrain(
             hint="retrain a run with data.test_fraction above 0",
         )
     with run.lock():
-        supernet = trained_supernet(session)
+        supernet = load_trained(session.run, session.space, session.device)
         setup = _setup(session, request, run.retrain_dir / "trainings")
         chosen = _chosen(session, point.architecture, request)
         architectures = [architecture for _, architecture in chosen.values()]

@@ -26,6 +26,7 @@ from nas.runs import (
 )
 from nas.search import Plan, run_trials
 from nas.settings import baseline
+from nas.training import load_trained, weights_digest
 
 
 def run(session: Session, budget: Budget) -> ParetoFront:
@@ -60,7 +61,7 @@ def run(session: Session, budget: Budget) -> ParetoFront:
                 "run", "nothing is left to do; more --trials or --supernet-trials extend it"
             )
             return ParetoFront.from_run(session.run.path)
-        digests = [stages.weights_digest(RunDirectory.open(session.run.supernets_dir / t.key)) for t in best]
+        digests = [weights_digest(RunDirectory.open(session.run.supernets_dir / t.key)) for t in best]
         session.run.update_manifest(supernet_digest=joint_digest(digests))
         stages.begin_search(session, Supernet(session.space), budget)
         for rank, (trial, share) in enumerate(zip(best, shares, strict=True), start=1):
@@ -116,7 +117,7 @@ def _train(session: Session, budget: Budget) -> None:
     known = supernet_trials(folder)
     if (folder.manifest.supernet_trials_ended or 0) < budget.supernet_trials:
         folder.update_manifest(stage="training", supernet_trials=budget.supernet_trials)
-        epochs = stages.supernet_trainer(session).epochs
+        epochs = stages.training_schedule(session).epochs
         cores = budget.supernet_trials if budget.ray_address else len(os.sched_getaffinity(0))
         workers = min(budget.workers, budget.supernet_trials, cores)
         listener = _Listener(folder, session.reporter, epochs)
@@ -186,10 +187,9 @@ def _measure(session: Session) -> ParetoFront:
     }
     found = ParetoFront(ParetoFront.from_run(folder.path).objectives, tuple(union_points(fronts)))
     supernets = {
-        name: stages.trained_supernet(
-            _session(session, supernet_trial(RunDirectory.open(folder.path / name)))
-        )
-        for name in fronts
+        name: load_trained(searched, space_of_run(searched), session.device)
+        for name, searched in searched_runs(folder).items()
+        if name in fronts
     }
     subnets = [supernets[point.details[OWNER]].extract(point.architecture) for point in found.points]
     return stages.measure_points(session, Supernet(session.space), found, subnets)

@@ -135,13 +135,13 @@ def _train(session: Session, trial: SupernetTrial, tune: TuneConfig, until: int)
             run.log(f"training: {progress.warning}")
 
     with torch_threads(session.threads):
-        for epoch in tune.rungs(trainer.epochs):
+        for epoch in tune.rungs(trainer.schedule.epochs):
             if epoch in trial.scores or epoch > until:
                 continue
-            supernet = trainer.run(show, until=epoch * trainer.steps_per_epoch)
+            supernet = trainer.run(show, until=epoch * trainer.schedule.steps_per_epoch)
             score = score_of(session, supernet, probes, whole)
             trial = replace(trial, scores={**trial.scores, epoch: score})
-            if epoch < trainer.epochs:
+            if epoch < trainer.schedule.epochs:
                 run.update_manifest(supernet_trial=trial)
             else:
                 complete = replace(trial, state="complete")

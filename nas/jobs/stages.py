@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from nas.arch import Architecture, cost
-from nas.base import NoResultError, RunError, duration
+from nas.base import NoResultError, duration
 from nas.evaluation import EvaluatorSetup, build_evaluator, evaluator_arrays
 from nas.initial import warm_start
 from nas.jobs.session import LEAST_THREADED_MACS, Budget, Session, torch_threads
@@ -26,12 +26,14 @@ from nas.search import (
 )
 from nas.settings import LATENCY, MACS, PARAMS, TOP1, Objective, metric_named
 from nas.training import (
+    Schedule,
     SupernetTrainer,
+    Teacher,
     TrainerSetup,
     TrainProgress,
-    check_batch,
     possible_processes,
     train_distributed,
+    weights_digest,
 )
 
 CALIBRATION_ROUNDS = 30
@@ -77,7 +79,7 @@ def train(session: Session, workers: int = 0, ray_address: str | None = None) ->
     """
     setup, trainer = trainer_setup(session), supernet_trainer(session)
     processes = _train_processes(session, workers, ray_address)
-    check_batch(session.config.train, len(session.data.train), processes)
+    trainer.schedule.check_batch(processes)
     session.run.update_manifest(stage="training")
     last: TrainProgress | None = None
     with torch_threads(session.threads), session.reporter.bar("supernet") as bar:
@@ -132,15 +134,31 @@ def trainer_setup(session: Session) -> TrainerSetup:
 
 def supernet_trainer(session: Session) -> SupernetTrainer:
     """The trainer of a run, at its beginning; `resume` loads its newest checkpoint."""
-    config, init = session.config, session.config.init
+    start = partial(start_supernet, session) if session.config.init else None
+    return trainer_setup(session).trainer(session.data.train, session.device, start=start)
 
-    def start(fresh: Supernet) -> None:
-        random = warm_start(
-            fresh, init, session.data.train, ordered=config.init_ordered, device=session.device
-        )
-        session.reporter.line("init", f"{init}: {len(random)} weights of the operators start at random")
 
-    return trainer_setup(session).trainer(session.data.train, session.device, start=start if init else None)
+def start_supernet(session: Session, fresh: Supernet) -> None:
+    """Give a supernet of the run the first weights that `--init` names, in place."""
+    init = session.config.init
+    random = warm_start(
+        fresh, init, session.data.train, ordered=session.config.init_ordered, device=session.device
+    )
+    session.reporter.line("init", f"{init}: {len(random)} weights of the operators start at random")
+
+
+def training_schedule(session: Session) -> Schedule:
+    """How long the training of a run is, once it is known that it can begin.
+
+    Raises:
+        TrainingError: A batch is too small for the subnets of a step.
+        ConfigError: The teacher cannot be had.
+    """
+    schedule = Schedule(session.config.train, len(session.data.train))
+    schedule.check_batch()
+    if session.config.teacher:
+        Teacher(session.config.teacher, session.data.info)
+    return schedule
 
 
 def search(session: Session, supernet: Supernet, budget: Budget) -> None:
@@ -274,38 +292,6 @@ def measure_points(
     run.update_manifest(stage="finished")
     run.log(f"front of {len(front.points)} architectures, hypervolume {front.hypervolume():.4f}")
     return front
-
-
-def trained_supernet(session: Session) -> Supernet:
-    """The trained supernet of a run, without training.
-
-    Raises:
-        RunError: Training has not ended.
-    """  # noqa: DOC501 - `_untrained` is a RunError
-    trainer = supernet_trainer(session)
-    done = trainer.resume()
-    if done is None or done < trainer.steps:
-        raise _untrained(session.run)
-    return trainer.trained()
-
-
-def weights_digest(run: RunDirectory) -> str:
-    """Digest of a run's trained weights.
-
-    Raises:
-        RunError: They are not trained.
-    """  # noqa: DOC501 - `_untrained` is a RunError
-    digest = run.manifest.supernet_digest
-    if digest is None:
-        raise _untrained(run)
-    return digest
-
-
-def _untrained(run: RunDirectory) -> RunError:
-    return RunError(
-        f"{run.path}: the supernet is not trained yet",
-        hint=f"python search.py run {run.manifest.space_file} --run {run.path}",
-    )
 
 
 def begin_search(session: Session, supernet: Supernet, budget: Budget) -> SearchIdentity:

@@ -12,12 +12,13 @@ from nas.base import ConfigError, Reporter
 from nas.evaluation import SubnetEvaluator
 from nas.jobs.alone_records import RECORD_VERSION, stand_alone_setup, trained_alone
 from nas.jobs.session import Session, reopen, torch_threads
-from nas.jobs.stages import evaluator_setup, trained_supernet, weights_digest
+from nas.jobs.stages import evaluator_setup
 from nas.model import Supernet
 from nas.report import trust_figure
 from nas.runs import LEAST_ARCHITECTURES, architecture_row, check_counts, rank_statistics
 from nas.settings import RunConfig
 from nas.space import SearchSpace, sample_near
+from nas.training import load_trained, weights_digest
 
 TRIES = 20  # draws for every architecture wanted, where a small space repeats itself
 
@@ -74,7 +75,7 @@ def trust(
     check_counts(architectures, seeds)
     session = reopen(path, reporter)
     with session.run.lock():
-        supernet = trained_supernet(session)
+        supernet = load_trained(session.run, session.space, session.device)
         setup = stand_alone_setup(session, epochs, session.run.trust_dir)
         chosen = choose(session.space, architectures, session.config.seed)
         if len(chosen) < architectures:

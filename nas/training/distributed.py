@@ -115,7 +115,7 @@ def train_distributed(
         RunError: Ray cannot be started or reached or is gone, processes die again and again, or they do not see
             the checkpoints.
     """
-    if trainer.begin() < trainer.steps:  # first weights are on disk before the others start
+    if trainer.begin() < trainer.schedule.steps:  # first weights are on disk before the others start
         arrays: dict[str, NDArray[Any]] = {"images": trainer.images.images, "labels": trainer.images.labels}
         connection = RayConnection(address, num_workers, arrays)
         try:

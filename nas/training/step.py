@@ -16,6 +16,7 @@ from nas.arch import Architecture
 from nas.model import Guidance, Supernet
 from nas.settings import TrainConfig
 from nas.training.distill import soft_cross_entropy
+from nas.training.schedule import guidance_at
 from nas.training.world import World
 
 
@@ -167,27 +168,3 @@ class _Batch:
 def _with_aids(loss: Tensor, guidance: Guidance | None, part: float) -> Tensor:
     """A loss plus what the training aids of its forward pass added, which are means over this process's images."""
     return loss + part * sum(guidance.losses) if guidance is not None and guidance.losses else loss
-
-
-LINEAR_HOLDS, LINEAR_ENDS = 0.4, 0.8  # shares of the training (METHODS 3.3)
-
-
-def guidance_at(progress: float, config: TrainConfig) -> Guidance | None:
-    """The aids of a forward pass, or None once both have ended.
-
-    - Static layers (DGSSA, arXiv 2310.07664, METHODS 2.2): they apply a mixture of their own dynamic maps and
-      the static ones, whose share grows linearly to all of it over the first `train.static_guidance` of the
-      steps.
-    - Linear layers (Castling-ViT, arXiv 2211.10526, METHODS 3.3): a masked softmax branch, whole for the
-      first 40 % of the steps, then falling linearly to nothing at 80 %.
-
-    Args:
-        progress: Steps done / steps in all.
-        config: Which aids are on.
-    """
-    static = linear = 0.0
-    if config.static_guidance:
-        static = max(0.0, 1 - progress / config.static_guidance)
-    if config.linear_aux:
-        linear = min(1.0, max(0.0, (LINEAR_ENDS - progress) / (LINEAR_ENDS - LINEAR_HOLDS)))
-    return Guidance(static=static, linear=linear) if static or linear else None

@@ -4,7 +4,6 @@ Every step is a function of (weights, recipe, seed, step): it seeds all random g
 killed and resumed reaches the same weights, bit for bit on a CPU, as one that was not.
 """
 
-import hashlib
 import math
 import random
 import time
@@ -28,28 +27,13 @@ from nas.training.augmentation import Augmentation
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.health import MAX_RESTARTS, RESTART_LR, DivergedError, TrainLog, TrainProgress, smoothed
 from nas.training.sampling import drawn
+from nas.training.schedule import Schedule
 from nas.training.step import Step
+from nas.training.trained import state_digest
 from nas.training.world import World
 
-LEAST_EPOCHS = 60
-LEAST_STEPS = 2000  # what the digits space needs (results/LOG.md)
 LOOK_STEPS = 50  # at most, between measurements of the ends of the space where no step trains both
 ALONE = World()
-
-
-def check_batch(config: TrainConfig, num_images: int, processes: int) -> None:
-    """Find out whether a batch can be shared out.
-
-    Raises:
-        TrainingError: It is too small for so many processes and subnets.
-    """
-    least = processes * (config.num_random + 1)
-    if min(config.batch_size, num_images) < least:
-        raise TrainingError(
-            f"train.batch_size {config.batch_size}: {processes} process{'es' if processes > 1 else ''} and the "
-            f"subnets of a step share it out among them and need at least {least} images",
-            hint="raise train.batch_size, or use fewer workers",
-        )
 
 
 class SupernetTrainer:
@@ -94,14 +78,11 @@ class SupernetTrainer:
         world: World = ALONE,
     ) -> None:
         self.start, self.world = start, world
-        check_batch(config, len(images), world.size)
+        self.schedule = Schedule(config, len(images))
+        self.schedule.check_batch(world.size)
         self.supernet, self.images, self.config = supernet.to(device), images, config
         self.seed, self.device, self.precision, self.directory = seed, device, precision, directory
-        self.steps_per_epoch = max(len(images) // config.batch_size, 1)
-        enough = max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / self.steps_per_epoch))
-        self.epochs = enough if config.epochs is None else config.epochs
-        self.steps = self.epochs * self.steps_per_epoch
-        self._look_steps = max(1, min(LOOK_STEPS, self.steps // 20))
+        self._look_steps = max(1, min(LOOK_STEPS, self.schedule.steps // 20))
         self.optimizer = create_optimizer_v2(
             supernet,
             opt="adamw",
@@ -113,12 +94,12 @@ class SupernetTrainer:
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer,
             sched="cosine",
-            num_epochs=max(1, self.epochs),
+            num_epochs=max(1, self.schedule.epochs),
             warmup_epochs=config.warmup_epochs,
             warmup_lr=config.lr / 100,
             min_lr=config.lr / 100,
             step_on_epochs=False,
-            updates_per_epoch=self.steps_per_epoch,
+            updates_per_epoch=self.schedule.steps_per_epoch,
         )
         self.ema = ModelEmaV3(supernet, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
         self.augment = Augmentation(images.info, config, supernet.space.backbone.image_size, device)
@@ -143,8 +124,8 @@ class SupernetTrainer:
             TrainingError: The loss is not finite, even with a lower learning rate.
             CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
         """
-        step, end = self.begin(), self.steps if until is None else until
-        log = TrainLog(self.directory / TRAINING_LOG, self.steps)
+        step, end = self.begin(), self.schedule.steps if until is None else until
+        log = TrainLog(self.directory / TRAINING_LOG, self.schedule.steps)
         started = saved = time.monotonic()
         losses: tuple[float, float, float] | None = None
         warning = ""
@@ -159,13 +140,13 @@ class SupernetTrainer:
             rate = trained * self.config.batch_size / max(now - started, 1e-9)
             progress = TrainProgress(
                 step=step,
-                steps=self.steps,
-                epoch=step / self.steps_per_epoch,
-                epochs=self.epochs,
+                steps=self.schedule.steps,
+                epoch=step / self.schedule.steps_per_epoch,
+                epochs=self.schedule.epochs,
                 losses=losses,
                 lr=max(group["lr"] for group in self.optimizer.param_groups),
                 images_per_second=rate,
-                eta_s=(self.steps - step) * self.config.batch_size / rate,
+                eta_s=(self.schedule.steps - step) * self.config.batch_size / rate,
                 warning=warning,
             )
             warning = ""
@@ -222,11 +203,7 @@ class SupernetTrainer:
 
     def digest(self) -> str:
         """First 12 hex digits of the SHA-256 of the weights that are evaluated."""
-        sha = hashlib.sha256()
-        for name, tensor in sorted(self.trained().state_dict().items()):
-            sha.update(name.encode())
-            sha.update(tensor.detach().cpu().contiguous().numpy().data)
-        return sha.hexdigest()[:12]
+        return state_digest(self.trained().state_dict())
 
     def train_step(self, step: int) -> tuple[float, float, float]:
         """One optimiser step.
@@ -241,7 +218,7 @@ class SupernetTrainer:
         """
         seed_everything(self.seed, step)
         images, targets = self._batch(step)
-        progress = step / self.steps
+        progress = step / self.schedule.steps
         architectures = drawn(self.supernet.space, self.config, seed=self.seed, step=step, progress=progress)
         if self.config.rule == "single_path" and (self._ends is None or step % self._look_steps == 0):
             self._look_at_ends(images, targets)
@@ -269,7 +246,7 @@ class SupernetTrainer:
             self._ends = first, second
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        epoch, position = divmod(step, self.steps_per_epoch)
+        epoch, position = divmod(step, self.schedule.steps_per_epoch)
         if epoch != self._epoch:
             order = np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.images))
             self._epoch, self._order = epoch, order

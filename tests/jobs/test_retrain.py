@@ -22,13 +22,13 @@ from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.jobs.alone import copy_slice, space_of_one
 from nas.jobs.retrain import baseline_of, network_row
 from nas.jobs.session import reopen, reopen_with_test
-from nas.jobs.stages import trained_supernet
 from nas.model.supernet import Supernet
 from nas.report.job_tables import retrain_table
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.settings.config import check_retraining
 from nas.space.space import parse_space
+from nas.training.trained import load_trained
 from nas.training.trainer import SupernetTrainer
 
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ def test_the_accuracy_is_that_of_the_architecture_trained_alone_from_there_by_th
     seed = session.config.seed + 1
     alone = Supernet(space_of_one(session.space, point.architecture), seed=seed)
     if origin == "inherited":
-        copy_slice(trained_supernet(session), alone)
+        copy_slice(load_trained(session.run, session.space, session.device), alone)
     trainer = SupernetTrainer(
         alone,
         session.data.train,
@@ -111,7 +111,7 @@ def test_inherited_values_are_those_of_the_table_and_of_the_supernet_on_the_test
     point = knee(folder)
     assert found["picked"]["digest"] == point.digest
     assert found["picked"]["inherited_top1"] == point.measurement.values["top1"]
-    subnet = trained_supernet(session).extract(point.architecture)
+    subnet = load_trained(session.run, session.space, session.device).extract(point.architecture)
     assert found["picked"]["inherited_test_top1"] == top1(subnet, test.open())
     assert (found["search_images"], found["test_images"]) == (287, 359)
     assert found["splits"] == RunDirectory.open(folder).manifest.splits

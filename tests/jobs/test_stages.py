@@ -12,6 +12,7 @@ from nas.jobs.session import Budget, reopen
 from nas.latency.front import tighten_latency_bounds
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
+from nas.training.trained import load_trained
 
 
 @pytest.fixture(autouse=True)
@@ -84,12 +85,13 @@ def test_training_is_not_done_again(tmp_path):
     stages.train(session)
     assert session.run.log_path.read_text() == log
     assert session.run.manifest.supernet_digest == digest
-    assert not stages.trained_supernet(session).training
+    assert not load_trained(session.run, session.space, session.device).training
 
 
 def test_a_supernet_that_is_not_trained_cannot_be_searched(tmp_path):
+    session = begin(tmp_path)
     with pytest.raises(RunError, match="the supernet is not trained yet") as caught:
-        stages.trained_supernet(begin(tmp_path))
+        load_trained(session.run, session.space, session.device)
     assert caught.value.hint
 
 
@@ -160,7 +162,7 @@ def test_a_front_under_a_bound_holds_what_keeps_it_in_slow_moments(tmp_path):
     (row,) = json.loads((session.run.path / "front.json").read_text())["latency"]
     row["reference_slow_ms"] = 1.25 * row["reference_ms"]
     highest = sorted(point.measurement.intervals["latency_ms"][1] for point in front.points)
-    supernet = stages.trained_supernet(session)
+    supernet = load_trained(session.run, session.space, session.device)
     session.run.update_manifest(constraints={"latency_ms": 1.249 * highest[0]})
     with patched_measurements(front, row), pytest.raises(NoResultError, match="when measured again"):
         stages.measure_points(session, supernet, front, [])

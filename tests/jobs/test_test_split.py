@@ -21,6 +21,7 @@ from nas.jobs.alone_records import stand_alone_setup
 from nas.jobs.session import Budget, reopen, reopen_with_test, start
 from nas.model.supernet import Supernet
 from nas.settings.config import resolve_config
+from nas.training.trained import weights_digest
 
 KEYS = {"nas/data/images.py", "nas/data/loader.py", "nas/data/__init__.py"}
 """Where the test split is made."""
@@ -90,7 +91,7 @@ class Holder:
 def test_nothing_that_a_search_holds_leads_to_the_test_split(tmp_path):
     session = begin(tmp_path)
     supernet = stages.train(session)
-    setup = stages.evaluator_setup(session, {**session.run.manifest, "reference_ms": 1.0})
+    setup = stages.evaluator_setup(session, weights_digest(session.run), {})
     arrays = evaluator_arrays(supernet, session.data.search)
     alone = stand_alone_setup(session, None, tmp_path / "alone")
     held = {
@@ -140,7 +141,7 @@ def test_a_search_ends_where_who_asks_for_test_images_is_an_error(tmp_path, unre
     session = start(space_file, (), config, tmp_path / "r", Reporter(quiet=True))
     assert stages.run(session, Budget(trials=6)).points
     assert build_evaluator(
-        stages.evaluator_setup(session, session.run.manifest),
+        stages.evaluator_setup(session, weights_digest(session.run), {}),
         evaluator_arrays(Supernet(session.space), session.data.search),
     ).evaluate(session.space.smallest())
 
@@ -148,12 +149,14 @@ def test_a_search_ends_where_who_asks_for_test_images_is_an_error(tmp_path, unre
 @pytest.mark.ray
 @pytest.mark.slow
 def test_no_process_of_a_search_decodes_a_test_image(tmp_path, unreadable):
-    """Workers, supernet trials and their processes, stand-alone trainings: all ends well."""
-    data, one, several = f"--data=folder:{unreadable}", tmp_path / "one", tmp_path / "several"
-    assert command(*run_arguments(one, "--trials=6", data, workers=2)).code == 0
-    assert command(*run_arguments(several, "--trials=6", data, "--supernet-trials=2", workers=2)).code == 0
-    assert command("trust", one, "--architectures=5", "--seeds=1", "--epochs=1", "--workers=0").code == 0
-    exported = command("export", one, "--pick=top1", "--to", tmp_path / "bundle")
+    """Supernet trials, Ray workers, a search in this process, stand-alone trainings: all ends well."""
+    run, data = tmp_path / "r", f"--data=folder:{unreadable}"
+    arguments = run_arguments(run, "--trials=6", data, "--supernet-trials=2", "--set=tune.keep=1", workers=2)
+    assert command(*arguments).code == 0
+    (one,) = (path.parent for path in (run / "supernets").glob("*/front.json"))
+    assert command("search", one, "--trials=8", "--workers=0").code == 0
+    assert command("trust", one, "--architectures=4", "--seeds=1", "--epochs=1", "--workers=0").code == 0
+    exported = command("export", run, "--pick=top1", "--to", tmp_path / "bundle")
     assert exported.code == 2
     assert "12 unreadable images" in exported.stderr
     with pytest.raises(DataError, match="12 unreadable images"):

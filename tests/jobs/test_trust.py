@@ -27,11 +27,11 @@ from nas.jobs.alone import (
     space_of_one,
 )
 from nas.jobs.session import reopen
-from nas.jobs.stages import trained_supernet
 from nas.jobs.trust import choose
 from nas.model.supernet import Supernet
 from nas.settings.config import EvaluateConfig, RunConfig, SearchConfig, TrainConfig
 from nas.space.space import SearchSpace, parse_space
+from nas.training.trained import load_trained
 from nas.training.trainer import SupernetTrainer
 
 CPU = torch.device("cpu")
@@ -138,7 +138,7 @@ def test_a_training_that_was_at_its_end_when_it_was_killed_is_not_done_again(tmp
         tmp_path / todo.name(architecture()) / "supernet", space_of_one(todo.space, architecture())
     )
     randomise(other.trained(), seed=5)
-    other.save(other.steps)
+    other.save(other.schedule.steps)
     measured = StandAloneEvaluator(todo, digits()).evaluate(architecture())
     subnet = other.trained().extract(architecture())
     correct = count_correct(subnet, digits().search, batch_size=64, device=CPU, precision="fp32")
@@ -149,7 +149,7 @@ def test_checkpoints_of_something_else_are_dropped_and_the_training_begins_anew(
     todo = setup(tmp_path / "trust")
     folder = todo.folder / todo.name(architecture()) / "supernet"
     foreign = trainer(folder, space_of_one(todo.space, architecture()), seed=9)
-    foreign.save(foreign.steps)
+    foreign.save(foreign.schedule.steps)
     measured = StandAloneEvaluator(todo, digits()).evaluate(architecture())
     straight = StandAloneEvaluator(setup(tmp_path / "straight"), digits()).evaluate(architecture())
     assert measured.correct == straight.correct
@@ -228,7 +228,7 @@ def test_trust_writes_its_answer_a_figure_and_a_record_of_every_training(home):
 def test_inherited_accuracy_is_that_of_the_supernets_subnets(home):
     folder, printed = home
     session = reopen(folder, Reporter(quiet=True))
-    supernet = trained_supernet(session)
+    supernet = load_trained(session.run, session.space, session.device)
     for row in printed["architectures"]:
         subnet = supernet.extract(Architecture.from_dict(row["architecture"]))
         correct = count_correct(subnet, session.data.search, batch_size=50, device=CPU, precision="fp32")

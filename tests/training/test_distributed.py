@@ -94,7 +94,7 @@ def test_processes_stay_equal_to_the_last_bit(name, pair):
 def test_what_several_processes_wrote_one_can_resume(pair):
     found, folder = pair
     alone = setup(folder / "default").trainer(few_digits().train, CPU)
-    assert alone.resume() == alone.steps
+    assert alone.resume() == alone.schedule.steps
     weights = alone.trained().state_dict()
     assert all(torch.equal(weights[name], found["default"][0][name]) for name in weights)
 

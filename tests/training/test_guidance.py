@@ -5,7 +5,7 @@ from small_runs import few_digits, one_thread, tiny_space
 from nas.model.supernet import Supernet
 from nas.settings.config import TrainConfig
 from nas.space.space import parse_space
-from nas.training.step import guidance_at
+from nas.training.schedule import guidance_at
 from nas.training.trainer import SupernetTrainer
 
 AIDED = """
@@ -15,33 +15,6 @@ embed_dim: 16
 depth: 2
 layers: {attention: [dynamic, static, linear], num_heads: 2, mlp_ratio: 2, ffn_rank: [0.5, 1]}
 """
-
-
-def schedule(aid, **recipe):
-    found = [guidance_at(step / 100, TrainConfig(**recipe)) for step in range(101)]
-    return [0.0 if guidance is None else getattr(guidance, aid) for guidance in found]
-
-
-def test_the_share_of_dynamic_maps_falls_linearly_to_nothing():
-    shares = schedule("static", static_guidance=0.2)
-    assert shares[0] == 1.0
-    assert shares[10] == pytest.approx(0.5)
-    assert shares[20:] == [0.0] * 81
-    assert schedule("static", static_guidance=0.0) == [0.0] * 101
-
-
-def test_the_masked_softmax_holds_then_falls_and_is_gone_for_the_last_fifth():
-    weights = schedule("linear")
-    assert weights[:41] == [1.0] * 41
-    assert weights[60] == pytest.approx(0.5)
-    assert weights[80:] == [0.0] * 21
-    assert weights == sorted(weights, reverse=True)
-    assert schedule("linear", linear_aux=False) == [0.0] * 101
-
-
-def test_there_is_no_guidance_where_nothing_is_left_of_it():
-    assert guidance_at(0.9, TrainConfig()) is None
-    assert guidance_at(0.0, TrainConfig(static_guidance=0.0, linear_aux=False)) is None
 
 
 def aided(directory, **recipe):

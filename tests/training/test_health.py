@@ -8,7 +8,7 @@ from small_runs import few_digits, one_thread, tiny_space, trainer
 from nas.base.errors import TrainingError
 from nas.model.supernet import Supernet
 from nas.settings.config import TrainConfig
-from nas.training.trainer import SupernetTrainer, check_batch
+from nas.training.trainer import SupernetTrainer
 
 
 @pytest.fixture(autouse=True)
@@ -125,12 +125,3 @@ def test_the_log_has_the_course_of_the_training_once_although_it_was_killed(tmp_
 def test_a_batch_too_small_for_its_subnets_is_refused(tmp_path):
     with pytest.raises(TrainingError, match="need at least 4 images"):
         trainer(tmp_path, batch_size=3, num_random=3)
-
-
-def test_a_batch_is_shared_out_among_processes_and_subnets():
-    config = TrainConfig(batch_size=8, num_random=2)
-    check_batch(config, 100, 2)
-    with pytest.raises(TrainingError, match=r"3 processes and the subnets .* at least 9 images"):
-        check_batch(config, 100, 3)
-    with pytest.raises(TrainingError, match="at least 6 images"):
-        check_batch(config, 5, 2)

@@ -1,0 +1,78 @@
+"""When a training does what: its steps, and the aids that come and go with them."""
+
+import math
+from dataclasses import dataclass
+
+from nas.base import TrainingError
+from nas.model import Guidance
+from nas.settings import TrainConfig
+
+LEAST_EPOCHS = 60
+LEAST_STEPS = 2000  # what the digits space needs (results/LOG.md)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long a training by a recipe is, on so many images.
+
+    Attributes:
+        config: The recipe.
+        num_images: Of the train split.
+    """
+
+    config: TrainConfig
+    num_images: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the images; one where there are fewer images than a batch has."""
+        return max(self.num_images // self.config.batch_size, 1)
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the images: what the recipe says, or enough of them for `LEAST_STEPS` steps."""
+        enough = max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / self.steps_per_epoch))
+        return enough if self.config.epochs is None else self.config.epochs
+
+    @property
+    def steps(self) -> int:
+        """Steps of the optimiser, in all."""
+        return self.epochs * self.steps_per_epoch
+
+    def check_batch(self, processes: int = 1) -> None:
+        """Find out whether a batch can be shared out among the subnets of a step and so many processes.
+
+        Raises:
+            TrainingError: It is too small.
+        """
+        least = processes * (self.config.num_random + 1)
+        if min(self.config.batch_size, self.num_images) < least:
+            raise TrainingError(
+                f"train.batch_size {self.config.batch_size}: {processes} process{'es' if processes > 1 else ''} "
+                f"and the subnets of a step share it out among them and need at least {least} images",
+                hint="raise train.batch_size, or use fewer workers",
+            )
+
+
+LINEAR_HOLDS, LINEAR_ENDS = 0.4, 0.8  # shares of the training (METHODS 3.3)
+
+
+def guidance_at(progress: float, config: TrainConfig) -> Guidance | None:
+    """The aids of a forward pass, or None once both have ended.
+
+    - Static layers (DGSSA, arXiv 2310.07664, METHODS 2.2): they apply a mixture of their own dynamic maps and
+      the static ones, whose share grows linearly to all of it over the first `train.static_guidance` of the
+      steps.
+    - Linear layers (Castling-ViT, arXiv 2211.10526, METHODS 3.3): a masked softmax branch, whole for the
+      first 40 % of the steps, then falling linearly to nothing at 80 %.
+
+    Args:
+        progress: Steps done / steps in all.
+        config: Which aids are on.
+    """
+    static = linear = 0.0
+    if config.static_guidance:
+        static = max(0.0, 1 - progress / config.static_guidance)
+    if config.linear_aux:
+        linear = min(1.0, max(0.0, (LINEAR_ENDS - progress) / (LINEAR_ENDS - LINEAR_HOLDS)))
+    return Guidance(static=static, linear=linear) if static or linear else None

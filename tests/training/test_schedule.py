@@ -1,0 +1,62 @@
+import pytest
+
+from nas.base.errors import TrainingError
+from nas.settings.config import TrainConfig
+from nas.training.schedule import LEAST_EPOCHS, LEAST_STEPS, Schedule, guidance_at
+
+
+def test_an_epoch_is_the_whole_batches_of_the_images():
+    schedule = Schedule(TrainConfig(batch_size=32, epochs=3), 100)
+    assert (schedule.steps_per_epoch, schedule.epochs, schedule.steps) == (3, 3, 9)
+
+
+def test_data_smaller_than_a_batch_is_one_step_an_epoch():
+    assert Schedule(TrainConfig(batch_size=1000, epochs=2), 128).steps == 2
+
+
+@pytest.mark.parametrize("num_images", [100, 128 * 40])
+def test_without_a_number_of_epochs_there_are_enough_steps(num_images):
+    unsaid = Schedule(TrainConfig(batch_size=128), num_images)
+    assert unsaid.epochs >= LEAST_EPOCHS
+    assert unsaid.steps == unsaid.epochs * unsaid.steps_per_epoch >= LEAST_STEPS
+    assert Schedule(TrainConfig(batch_size=128), 128 * 10**6).epochs == LEAST_EPOCHS
+
+
+def test_no_epoch_is_no_step():
+    assert Schedule(TrainConfig(epochs=0), 1000).steps == 0
+
+
+def test_a_batch_is_shared_out_among_processes_and_subnets():
+    config = TrainConfig(batch_size=8, num_random=2)
+    Schedule(config, 100).check_batch(2)
+    with pytest.raises(TrainingError, match=r"3 processes and the subnets .* at least 9 images"):
+        Schedule(config, 100).check_batch(3)
+    with pytest.raises(TrainingError, match="at least 6 images"):
+        Schedule(config, 5).check_batch(2)
+
+
+def shares_of(aid, **recipe):
+    found = [guidance_at(step / 100, TrainConfig(**recipe)) for step in range(101)]
+    return [0.0 if guidance is None else getattr(guidance, aid) for guidance in found]
+
+
+def test_the_share_of_dynamic_maps_falls_linearly_to_nothing():
+    shares = shares_of("static", static_guidance=0.2)
+    assert shares[0] == 1.0
+    assert shares[10] == pytest.approx(0.5)
+    assert shares[20:] == [0.0] * 81
+    assert shares_of("static", static_guidance=0.0) == [0.0] * 101
+
+
+def test_the_masked_softmax_holds_then_falls_and_is_gone_for_the_last_fifth():
+    weights = shares_of("linear")
+    assert weights[:41] == [1.0] * 41
+    assert weights[60] == pytest.approx(0.5)
+    assert weights[80:] == [0.0] * 21
+    assert weights == sorted(weights, reverse=True)
+    assert shares_of("linear", linear_aux=False) == [0.0] * 101
+
+
+def test_there_is_no_guidance_where_nothing_is_left_of_it():
+    assert guidance_at(0.9, TrainConfig()) is None
+    assert guidance_at(0.0, TrainConfig(static_guidance=0.0, linear_aux=False)) is None
