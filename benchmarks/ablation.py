@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from tables import write_table
 
-from nas.arch import Architecture, Backbone, LayerChoice, Reducer, cost
+from nas.arch import Architecture, Backbone, LayerChoice, Rules, cost
 from nas.data import load_images
 from nas.evaluation import count_correct, top1_percent
 from nas.latency import LatencyMeter
 from nas.model import Subnet, Supernet
 from nas.settings import DataConfig, TrainConfig
-from nas.space import GENES, LayerDomain, Rules, SearchSpace
+from nas.space import GENES, LayerDomain, SearchSpace
 from nas.training import SupernetTrainer
 
 BACKBONE = Backbone(image_size=32, patch_size=4, num_classes=10, head_dim=24)
@@ -52,7 +52,7 @@ def arms() -> dict[str, Architecture]:
     def everywhere(layers: Any, value: Any) -> dict[int, Any]:
         return dict.fromkeys(layers, value)
 
-    def reduced(reducer: Reducer, **genes: Any) -> Architecture:
+    def reduced(reducer: str, **genes: Any) -> Architecture:
         return of(num_tokens=pyramid, reducer={2: reducer, 4: reducer}, **genes)
 
     half = everywhere(every, 0.5)
@@ -65,11 +65,11 @@ def arms() -> dict[str, Architecture]:
         "static first 2": of(attention=everywhere(range(2), "static")),
         "shared every 2nd": of(attention=everywhere(range(1, DEPTH, 2), "shared")),
         "linear": of(attention=everywhere(every, "linear")),
-        "pool": reduced(Reducer.POOL),
-        "glad": reduced(Reducer.GLAD),
+        "pool": reduced("pool"),
+        "glad": reduced("glad"),
         "mlp ratio 2": of(mlp_ratio=everywhere(every, 2.0)),
         "joint": reduced(
-            Reducer.GLAD,
+            "glad",
             attention={0: "static", 1: "linear", 3: "shared"},
             ffn_rank=half,
             hallucination_ratio=everywhere(late[::2], 0.5) | {3: 0.5},

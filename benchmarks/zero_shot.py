@@ -21,7 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional
 
-from nas.arch import Architecture, AttentionKind, Backbone, Hallucination, LayerChoice, cost
+from nas.arch import ATTENTION, Architecture, Backbone, LayerChoice, Rules, cost
 from nas.data import ImageSet, load_images
 from nas.evaluation import count_correct, top1_percent
 from nas.initial import (
@@ -37,7 +37,7 @@ from nas.initial import (
 )
 from nas.model import Supernet, svd_factors
 from nas.settings import DataConfig
-from nas.space import LayerDomain, Rules, SearchSpace
+from nas.space import LayerDomain, SearchSpace
 
 DEPTH, HEADS, RATIO = 6, 4, 4.0
 SMALL = Backbone(image_size=8, patch_size=2, num_classes=10, head_dim=12)
@@ -81,9 +81,9 @@ def space_of(backbone: Backbone) -> SearchSpace:
     width = HEADS * backbone.head_dim
     domain = LayerDomain(
         num_tokens=(backbone.num_patches,),
-        attention=tuple(AttentionKind),
+        attention=tuple(ATTENTION),
         hallucination_ratio=(0.0, 0.25, 0.5),
-        hallucination=(Hallucination.COPY,),
+        hallucination=("copy",),
         num_heads=(1, 2, 3, 4),
         ffn_rank=(1 / 12, 1 / 4, 1.0),
         mlp_ratio=(1.0, 2.0, 3.0, 4.0),

@@ -2,16 +2,19 @@
 
 # fmt: off
 from nas.arch import cost, memory, tiling
-from nas.arch.architecture import (
-    Architecture, AttentionKind, Hallucination, LayerChoice, LayerContext, Reducer, hallucinated_heads,
-    is_square,
-)
+from nas.arch.architecture import Architecture, LayerChoice, LayerContext, sizes_of, token_problems
 from nas.arch.backbone import Backbone
-from nas.arch.drawing import FEWER_TOKENS, GLYPHS, LEGEND, draw_layers, layer_kind
-from nas.arch.memory import VALUE_BYTES, bytes_to_run, peak_activation_bytes
+from nas.arch.drawing import FEWER_TOKENS, LEGEND, LOOKS, draw_layers, look_of
+from nas.arch.memory import bytes_to_run, peak_activation_bytes
+from nas.arch.operator import Place, Rules, is_square
+from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS
+from nas.arch.operators.hallucination import hallucinated_heads
+from nas.arch.operators.low_rank import feed_forward_features
+from nas.arch.tiling import VALUE_BYTES
 
 __all__ = [
-    "FEWER_TOKENS", "GLYPHS", "LEGEND", "VALUE_BYTES", "Architecture", "AttentionKind", "Backbone",
-    "Hallucination", "LayerChoice", "LayerContext", "Reducer", "bytes_to_run", "cost", "draw_layers",
-    "hallucinated_heads", "is_square", "layer_kind", "memory", "peak_activation_bytes", "tiling",
+    "ATTENTION", "FEWER_TOKENS", "HALLUCINATION", "LEGEND", "LOOKS", "REDUCERS", "VALUE_BYTES",
+    "Architecture", "Backbone", "LayerChoice", "LayerContext", "Place", "Rules", "bytes_to_run", "cost",
+    "draw_layers", "feed_forward_features", "hallucinated_heads", "is_square", "look_of", "memory",
+    "peak_activation_bytes", "sizes_of", "tiling", "token_problems",
 ]

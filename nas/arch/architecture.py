@@ -3,58 +3,27 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
 from nas.arch.backbone import Backbone
+from nas.arch.operator import AttentionKind, Place, Sizes
+from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS
+from nas.arch.operators.hallucination import hallucinated_heads
+from nas.arch.operators.low_rank import stored_rank
 from nas.base import ArchitectureError
 
-ROUNDING = 1e-9  # 0.1 * 10 must count as one head
 WRITTEN_BY = "such JSON is written by Architecture.to_json"
-
-
-class AttentionKind(StrEnum):
-    """Where a layer's attention maps come from."""
-
-    DYNAMIC = "dynamic"
-    """Computed from the tokens by queries and keys (plain attention, or hallucinated in part)."""
-    STATIC = "static"
-    """Learned matrices, the same for every image (DGSSA, arXiv 2310.07664)."""
-    SHARED = "shared"
-    """The maps of the nearest earlier layer that is not shared (PSViT, arXiv 2108.03428)."""
-    LINEAR = "linear"
-    """No maps: linear-angular attention, linear in the number of tokens (Castling-ViT, arXiv 2211.10526)."""
-
-
-class Reducer(StrEnum):
-    """How patch tokens are reduced before a layer."""
-
-    POOL = "pool"
-    """Average over the target grid (PSViT token pooling)."""
-    CONV_POOL = "conv_pool"
-    """Depth-wise 3x3 correction, zero at the start, then the same average."""
-    GLAD = "glad"
-    """The average plus what learned queries gather from all tokens (DGSSA + GLAD, arXiv 2310.07664)."""
-
-
-class Hallucination(StrEnum):
-    """How hallucinated heads derive their maps from the real heads' (hMHSA, arXiv 2306.10875)."""
-
-    COPY = "copy"
-    """A parent's logits times a learned gain: stays on the fused attention kernel."""
-    MIX = "mix"
-    """The parent's logits plus a 1x1 mix of the real heads'."""
-    MIX_CONV = "mix_conv"
-    """The same plus a depth-wise 3x3 of the parent's patch-by-patch logits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerChoice:
     """What is chosen for one layer. Canonical: a field that cannot change the network is at its default.
+
+    Operators are named, as `nas.arch.operators` lists them.
 
     Attributes:
         num_tokens: Patch tokens in this layer; class token not counted. Pooling leaves a square number,
@@ -73,10 +42,10 @@ class LayerChoice:
     """
 
     num_tokens: int
-    reducer: Reducer | None = None
-    attention: AttentionKind = AttentionKind.DYNAMIC
+    reducer: str | None = None
+    attention: str = "dynamic"
     hallucination_ratio: float = 0.0
-    hallucination: Hallucination | None = None
+    hallucination: str | None = None
     num_heads: int
     ffn_rank: float = 1.0
     mlp_ratio: float
@@ -88,17 +57,19 @@ class LayerChoice:
             store(self, "num_heads", int(self.num_heads))
             store(self, "mlp_ratio", float(self.mlp_ratio))
             store(self, "ffn_rank", float(self.ffn_rank))
-            store(self, "attention", AttentionKind(self.attention))
-            store(self, "reducer", None if self.reducer is None else Reducer(self.reducer))
-            variant = None if self.hallucination is None else Hallucination(self.hallucination)
+            store(self, "attention", _name_in(ATTENTION, self.attention, "AttentionKind"))
+            if self.reducer is not None:
+                store(self, "reducer", _name_in(REDUCERS, self.reducer, "Reducer"))
+            if self.hallucination is not None:
+                store(self, "hallucination", _name_in(HALLUCINATION, self.hallucination, "Hallucination"))
             ratio = float(self.hallucination_ratio)
         except (OverflowError, TypeError, ValueError) as error:
             raise ArchitectureError(f"layer choice: {error}") from error
         problems = []
         if self.num_tokens < 1:
             problems.append(f"num_tokens must be at least 1, got {self.num_tokens}")
-        elif self.reducer in (Reducer.POOL, Reducer.CONV_POOL) and not is_square(self.num_tokens):
-            problems.append(f"{self.reducer} leaves a square number of tokens, got {self.num_tokens} (C10)")
+        elif self.reducer and (broken := REDUCERS[self.reducer].broken(self.num_tokens, on_grid=True)):
+            problems.append(broken)
         if self.num_heads < 1:
             problems.append(f"num_heads must be at least 1, got {self.num_heads}")
         if not 0 < self.mlp_ratio < math.inf:
@@ -107,16 +78,26 @@ class LayerChoice:
             problems.append(f"hallucination_ratio must be in [0, 1), got {ratio}")
         if not 0 < self.ffn_rank <= 1:
             problems.append(f"ffn_rank must be above 0 and at most 1, got {self.ffn_rank}")
-        if ratio > 0 and self.attention in (AttentionKind.STATIC, AttentionKind.LINEAR):
-            kind = self.attention.value
-            problems.append(f"hallucination_ratio {ratio} needs dynamic or shared attention, got {kind} (C6)")
+        if ratio > 0 and not self.kind.derives:
+            needed = " or ".join(kind.name for kind in ATTENTION.values() if kind.derives)
+            text = f"hallucination_ratio {ratio} needs {needed} attention, got {self.attention} (C6)"
+            problems.append(text)
         if problems:
             raise ArchitectureError("layer choice: " + "; ".join(problems))
         hallucinated = hallucinated_heads(self.num_heads, ratio)
         store(self, "hallucination_ratio", hallucinated / self.num_heads)
-        store(self, "hallucination", (variant or Hallucination.COPY) if hallucinated else None)
-        if self.ffn_rank >= self.mlp_ratio / (self.mlp_ratio + 1) - ROUNDING:
-            store(self, "ffn_rank", 1.0)
+        store(self, "hallucination", (self.hallucination or "copy") if hallucinated else None)
+        store(self, "ffn_rank", stored_rank(self.mlp_ratio, self.ffn_rank))
+
+    @property
+    def kind(self) -> AttentionKind:
+        """The attention that is chosen."""
+        return ATTENTION[self.attention]
+
+    @property
+    def keeps_grid(self) -> bool:
+        """Whether tokens on a grid are on one behind this layer."""
+        return self.reducer is None or REDUCERS[self.reducer].keeps_grid
 
     @property
     def num_hallucinated(self) -> int:
@@ -129,14 +110,19 @@ class LayerChoice:
         return self.num_heads - self.num_hallucinated
 
 
-def hallucinated_heads(num_heads: int, ratio: float) -> int:
-    """Whole hallucinated heads for a ratio: rounded down, and at least one head stays real (C6)."""
-    return min(int(num_heads * ratio + ROUNDING), num_heads - 1)
+def _name_in(table: Mapping[str, Any], name: object, what: str) -> str:
+    """The name of an operator, as the table has it."""
+    if not isinstance(name, str) or name not in table:
+        raise ValueError(f"{name!r} is not a valid {what}")
+    return str(table[name].name)
 
 
-def is_square(num_tokens: int) -> bool:
-    """Whether so many tokens can lie on a square grid."""
-    return math.isqrt(num_tokens) ** 2 == num_tokens
+def token_problems(arriving: int, num_tokens: int, reducer: str | None) -> Iterator[str]:
+    """Why a layer cannot have so many patch tokens, with or without a reducer, where so many arrive."""
+    if num_tokens > arriving:
+        yield f"num_tokens grows from {arriving} to {num_tokens} (C11)"
+    if (reducer is not None) != (num_tokens < arriving):
+        yield "a reducer is present exactly where num_tokens falls"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +141,14 @@ class LayerContext:
     exports_maps: bool = False
     exports_logits: bool = False
 
-    @property
-    def exports(self) -> bool:
-        """Whether a later layer shares this one's attention."""
-        return self.exports_maps or self.exports_logits
+
+def sizes_of(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone: Backbone) -> Sizes:
+    """A layer in numbers."""
+    H, E, N = layer.num_heads, layer.num_hallucinated, layer.num_tokens
+    variant = None if layer.hallucination is None else HALLUCINATION[layer.hallucination]
+    numbers = (embed_dim, backbone.head_dim, H, H - E, E, N, N + backbone.num_prefix_tokens)
+    exported = (context.exports_maps, context.exports_logits)
+    return Sizes(*numbers, context.tokens_before, context.on_grid, *exported, variant)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,32 +178,25 @@ class Architecture:
             raise ArchitectureError("architecture: " + "; ".join(problems))
 
     def _problems(self) -> Iterator[tuple[int, str]]:
-        provider: LayerChoice | None = None
+        heads = derived = arriving = 0  # of the maps that could be shared
         on_grid = True
         for i, layer in enumerate(self.layers):
-            before = self.layers[i - 1] if i else None
-            if before is not None:
-                arriving, tokens = before.num_tokens, layer.num_tokens
-                if tokens > arriving:
-                    yield i, f"num_tokens grows from {arriving} to {tokens} (C11)"
-                if (layer.reducer is not None) != (tokens < arriving):
-                    yield i, "a reducer is present exactly where num_tokens falls"
-                if tokens != arriving:
-                    provider = None
-            if layer.reducer is Reducer.GLAD:
-                on_grid = False
-            elif layer.reducer is not None and not on_grid:
-                yield i, f"{layer.reducer} needs the grid that an earlier glad dissolved (C10)"
-            if layer.attention is AttentionKind.SHARED:
-                if provider is None:
-                    yield i, "shared attention without a dynamic provider at this token count (C1, C2)"
-                elif provider.num_heads != layer.num_heads:
-                    yield i, f"{layer.num_heads} heads share the maps of {provider.num_heads} (C3)"
-                elif layer.num_hallucinated not in (0, provider.num_hallucinated):
-                    derived = f"{layer.num_hallucinated} heads derived from a provider"
-                    yield i, f"{derived} that derives {provider.num_hallucinated} (C6)"
-            else:
-                provider = layer if layer.attention is AttentionKind.DYNAMIC else None
+            tokens, kind = layer.num_tokens, layer.kind
+            if i:
+                yield from ((i, text) for text in token_problems(arriving, tokens, layer.reducer))
+            if tokens != arriving:
+                heads = derived = 0
+            if layer.reducer and (broken := REDUCERS[layer.reducer].broken(tokens, on_grid)):
+                yield i, broken
+            on_grid = on_grid and layer.keeps_grid
+            if kind.broken is not None:
+                own = (tokens, layer.num_heads, layer.num_hallucinated)
+                if broken := kind.broken(Place(*own, arriving, on_grid, heads, derived, 1, None)):
+                    yield i, broken
+            if not kind.shares:
+                provided = (layer.num_heads, layer.num_hallucinated)
+                heads, derived = provided if kind.provides else (0, 0)
+            arriving = tokens
             hidden, rank = self.embed_dim * layer.mlp_ratio, self.embed_dim * layer.ffn_rank
             if abs(hidden - round(hidden)) > 1e-6:
                 yield i, f"mlp_ratio {layer.mlp_ratio} x embed_dim {self.embed_dim} is not whole"
@@ -237,12 +220,11 @@ class Architecture:
     def context(self, layer: int, backbone: "Backbone") -> LayerContext:
         """What a layer depends on beside its own choice."""
         choice, consumers = self.layers[layer], []
-        if choice.attention is AttentionKind.DYNAMIC:
-            following = self.layers[layer + 1 :]
-            consumers = list(takewhile(lambda later: later.attention is AttentionKind.SHARED, following))
+        if choice.kind.provides:
+            consumers = list(takewhile(lambda later: later.kind.shares, self.layers[layer + 1 :]))
         return LayerContext(
             tokens_before=self.layers[layer - 1].num_tokens if layer else backbone.num_patches,
-            on_grid=all(earlier.reducer is not Reducer.GLAD for earlier in self.layers[: layer + 1]),
+            on_grid=all(earlier.keeps_grid for earlier in self.layers[: layer + 1]),
             exports_maps=any(not later.num_hallucinated for later in consumers),
             exports_logits=any(later.num_hallucinated for later in consumers),
         )
@@ -295,15 +277,15 @@ class Architecture:
 def _layer_to_dict(layer: LayerChoice) -> dict[str, Any]:
     values: dict[str, Any] = {
         "num_tokens": layer.num_tokens,
-        "attention": layer.attention.value,
+        "attention": layer.attention,
         "num_heads": layer.num_heads,
         "mlp_ratio": layer.mlp_ratio,
     }
     if layer.reducer is not None:
-        values["reducer"] = layer.reducer.value
+        values["reducer"] = layer.reducer
     if layer.ffn_rank != 1:
         values["ffn_rank"] = layer.ffn_rank
     if layer.hallucination is not None:
         values["hallucination_ratio"] = layer.hallucination_ratio
-        values["hallucination"] = layer.hallucination.value
+        values["hallucination"] = layer.hallucination
     return values

@@ -1,26 +1,20 @@
 """Exact MACs and parameters of an architecture from arithmetic alone.
 
 1 MAC = one multiply-accumulate = half of what `torch.utils.flop_counter.FlopCounterMode` counts; equal to it
-exactly (law 3). Counted: linear layers, convolutions, both attention products, mixing of heads. Not counted,
-as
+exactly (law 3). Counted: linear layers, convolutions, both attention products, mixing of heads. Not counted, as
 there: softmax, norms, biases, average pooling, element-wise operations. Latency speaks for those.
 
-Letters: D channels, H heads, R real heads, E = H - R hallucinated heads, d channels per head, N patch tokens,
-T = N + prefix tokens, F hidden channels.
+What an operator costs, its file in `nas.arch.operators` says. Letters: D channels, N patch tokens, P prefix tokens.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
 
-from nas.arch.architecture import (
-    Architecture,
-    AttentionKind,
-    Hallucination,
-    LayerChoice,
-    LayerContext,
-    Reducer,
-)
+from nas.arch.architecture import Architecture, LayerChoice, LayerContext, sizes_of
 from nas.arch.backbone import Backbone
+from nas.arch.operator import Operations
+from nas.arch.operators import REDUCERS
+from nas.arch.operators.low_rank import feed_forward_operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,60 +34,19 @@ class OperationCost:
     params: int
 
 
-Operations = tuple[tuple[str, int, int], ...]
-"""(operation, MACs per image, parameters), in order of execution."""
-
-
 def token_cost(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone: Backbone) -> Operations:
     """Costs of a layer without its feed-forward: reducer, attention and both norms."""
-    D, d, H, R = embed_dim, backbone.head_dim, layer.num_heads, layer.num_real
-    E, N, before = H - R, layer.num_tokens, context.tokens_before
-    T = N + backbone.num_prefix_tokens
-    operations: list[tuple[str, int, int]] = []
-    if layer.reducer is Reducer.CONV_POOL:
-        operations.append(("conv_pool", 9 * D * before, 9 * D))
-    elif layer.reducer is Reducer.GLAD:
-        operations.append(("glad", 2 * N * before * D, N * D + 3 * D))
-    operations.append(("norm1", 0, 2 * D))
-    derived = 0 if layer.hallucination in (None, Hallucination.COPY) else E * R * T * T
-    weights = 0 if layer.hallucination is None else E if layer.hallucination is Hallucination.COPY else E * R
-    if layer.hallucination is Hallucination.MIX_CONV:
-        derived, weights = derived + 9 * E * N * N, weights + 9 * E
-    match layer.attention:
-        case AttentionKind.DYNAMIC:
-            rows = (2 * R + H) * d
-            fused_copy = layer.hallucination is Hallucination.COPY and not context.exports
-            operations.append(("qkv", T * D * rows, (D + 1) * rows))
-            operations.append(("scores", (H if fused_copy else R) * T * T * d, 0))
-        case AttentionKind.LINEAR:
-            operations.append(("qkv", 3 * T * D * H * d, 3 * (D + 1) * H * d))
-            operations.append(("mix_values", 2 * H * T * d * d, H))
-            if context.on_grid:
-                operations.append(("conv_values", 9 * N * H * d, 9 * H))
-        case AttentionKind.STATIC | AttentionKind.SHARED:
-            operations.append(("v", T * D * H * d, (D + 1) * H * d))
-            if layer.attention is AttentionKind.STATIC:
-                operations.append(("static_map", 0, H * T * T))
-    if layer.hallucination is not None:
-        operations.append(("hallucinate", derived, weights))
-    if layer.attention is not AttentionKind.LINEAR:
-        operations.append(("mix_values", H * T * T * d, 0))
-    operations.append(("proj", T * H * d * D, (H * d + 1) * D))
-    operations.append(("norm2", 0, 2 * D))
-    return tuple(operations)
+    sizes = sizes_of(layer, context, embed_dim, backbone)
+    reduced = () if layer.reducer is None else REDUCERS[layer.reducer].cost(sizes)
+    norm1, norm2 = (("norm1", 0, 2 * embed_dim),), (("norm2", 0, 2 * embed_dim),)
+    return reduced + norm1 + layer.kind.cost(sizes) + norm2
 
 
 def feed_forward_cost(
     mlp_ratio: float, ffn_rank: float, num_tokens: int, embed_dim: int, backbone: Backbone
 ) -> Operations:
     """Cost of a feed-forward of so many patch tokens."""
-    D, T = embed_dim, num_tokens + backbone.num_prefix_tokens
-    F = round(D * mlp_ratio)
-    weights = 2 * D * F
-    if ffn_rank < 1:
-        rank = round(D * ffn_rank)
-        weights = D * F + rank * (F + D)
-    return (("mlp", T * weights, weights + F + D),)
+    return feed_forward_operations(mlp_ratio, ffn_rank, num_tokens + backbone.num_prefix_tokens, embed_dim)
 
 
 def layer_cost(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone: Backbone) -> Operations:

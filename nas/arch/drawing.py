@@ -1,22 +1,21 @@
 """An architecture as one line: a glyph a layer."""
 
-from nas.arch.architecture import Architecture, AttentionKind
+from nas.arch.architecture import Architecture, LayerChoice
+from nas.arch.operator import Look
+from nas.arch.operators import ATTENTION
 
-GLYPHS = {"dynamic": "●", "hallucinated": "◐", "static": "■", "shared": "○", "linear": "◇"}
+LOOKS = tuple(look for kind in ATTENTION.values() for look in kind.looks)
 FEWER_TOKENS = "▾"
-LEGEND = "  ".join(f"{glyph} {kind}" for kind, glyph in GLYPHS.items()) + f"  {FEWER_TOKENS} fewer tokens"
+LEGEND = "  ".join(f"{look.glyph} {look.name}" for look in LOOKS) + f"  {FEWER_TOKENS} fewer tokens"
 
 
-def layer_kind(architecture: Architecture, layer: int) -> str:
-    """The kind of attention; `hallucinated` is dynamic with derived heads."""
-    choice = architecture.layers[layer]
-    derived = choice.num_hallucinated and choice.attention is AttentionKind.DYNAMIC
-    return "hallucinated" if derived else choice.attention.value
+def look_of(layer: LayerChoice) -> Look:
+    """How a layer is drawn: by its attention, and where that has two looks by whether heads are derived."""
+    return layer.kind.looks[-1 if layer.num_hallucinated else 0]
 
 
 def draw_layers(architecture: Architecture) -> str:
     """One glyph a layer, and a mark before a layer with fewer tokens than what arrives."""
-    drawn = []
-    for i, layer in enumerate(architecture.layers):
-        drawn.append((FEWER_TOKENS if layer.reducer else "") + GLYPHS[layer_kind(architecture, i)])
-    return "".join(drawn)
+    return "".join(
+        (FEWER_TOKENS if layer.reducer else "") + look_of(layer).glyph for layer in architecture.layers
+    )

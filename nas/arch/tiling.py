@@ -3,6 +3,8 @@
 The modules obey these numbers and `nas.memory` counts by them.
 """
 
+VALUE_BYTES = 4  # fp32
+
 CHUNK_BYTES = 2**21
 """Maps, or inputs of linear attention, that are dealt with together. All maps of 64 images at once took 2.2 to 4 times
 as long (197 tokens, fp32), for their pages are new every time; linear attention up to 1.4 times. Half and twice of it

@@ -190,15 +190,15 @@ def _layers(architecture: Architecture) -> Iterator[str]:
     yield "| layer | patch tokens | reduced by | attention | heads | hallucinated heads | MLP ratio | FFN rank |"
     yield "| ---: | ---: | --- | --- | ---: | --- | ---: | --- |"
     for i, layer in enumerate(architecture.layers):
-        reducer = layer.reducer.value if layer.reducer else ""
+        reducer = layer.reducer or ""
         yield (
-            f"| {i} | {layer.num_tokens} | {reducer} | {layer.attention.value} | {layer.num_heads} | "
+            f"| {i} | {layer.num_tokens} | {reducer} | {layer.attention} | {layer.num_heads} | "
             f"{_hallucinated(layer)} | {layer.mlp_ratio:g} | {architecture.rank(i) or 'full'} |"
         )
 
 
 def _hallucinated(layer: LayerChoice) -> str:
-    return f"{layer.num_hallucinated} ({layer.hallucination.value})" if layer.hallucination else ""
+    return f"{layer.num_hallucinated} ({layer.hallucination})" if layer.hallucination else ""
 
 
 def _limits(table: Mapping[str, Any], backbone: Backbone) -> Iterator[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from nas.arch import Architecture, AttentionKind
+from nas.arch import Architecture
 from nas.base import SCHEMA_VERSION, DataError, NoResultError, Reporter
 from nas.bundle import DEFAULT_FORMATS
 from nas.data import ImageSet
@@ -32,7 +32,7 @@ def baseline_of(space: SearchSpace) -> tuple[str, Architecture]:
     """
     (plain,) = known_designs(space, ["deit"]).values()
     is_plain = all(
-        layer.attention is AttentionKind.DYNAMIC
+        layer.attention == "dynamic"
         and layer.num_tokens == space.backbone.num_patches
         and not layer.num_hallucinated
         and layer.ffn_rank == 1

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau  # type: ignore[import-untyped]
 
-from nas.arch import Architecture, AttentionKind, Backbone, cost
+from nas.arch import Architecture, Backbone, cost, feed_forward_features, sizes_of
 from nas.base import SCHEMA_VERSION, ConfigError, NasError, atomic_write_bytes, check_schema
 from nas.settings import OURS, Target, parse_target
 from nas.space import SearchSpace
@@ -224,32 +224,25 @@ def features(architecture: Architecture, backbone: Backbone) -> dict[str, float]
             found["outside"] += operation.macs
     for i, layer in enumerate(architecture.layers):
         context = architecture.context(i, backbone)
-        kind, tokens = layer.attention.value, layer.num_tokens + prefix
+        kind, tokens = layer.attention, layer.num_tokens + prefix
         for name, macs, _ in cost.layer_cost(layer, context, width, backbone):
             if name in ("scores", "mix_values", "hallucinate"):
-                derived = "" if layer.hallucination is None else f" {layer.hallucination.value}"
+                derived = "" if layer.hallucination is None else f" {layer.hallucination}"
                 found[f"{name} {kind}{derived}"] += macs
             elif name == "mlp":
-                found["mlp full" if layer.ffn_rank >= 1 else "mlp factors"] += macs
+                for feature, amount in feed_forward_features(layer.ffn_rank, macs).items():
+                    found[feature] += amount
             elif macs:
                 found[name] += macs
-        maps = tokens * tokens
-        if layer.attention is AttentionKind.DYNAMIC:
-            is_written = context.exports or layer.num_hallucinated > 0
-            found["softmax written" if is_written else "softmax fused"] += layer.num_real * maps
-            if layer.num_hallucinated:
-                found["maps derived"] += layer.num_hallucinated * maps
-        elif layer.attention is not AttentionKind.LINEAR:
-            found[f"maps {kind}"] += layer.num_heads * maps
+        for feature, amount in layer.kind.features(sizes_of(layer, context, width, backbone)).items():
+            found[feature] += amount
         found["channels"] += tokens * width
         found["hidden"] += tokens * architecture.hidden_dim(i)
         found[f"layers {kind}"] += 1
         if layer.num_hallucinated:
             found["layers derived"] += 1
-        if layer.ffn_rank < 1:
-            found["layers of factors"] += 1
         if layer.reducer is not None:
-            found[f"reducer {layer.reducer.value}"] += context.tokens_before * width
+            found[f"reducer {layer.reducer}"] += context.tokens_before * width
     return dict(found)
 
 

@@ -3,7 +3,7 @@
 # fmt: off
 from nas.model.block import Block
 from nas.model.families.vit import Subnet
-from nas.model.layers.attention import DynamicAttention
+from nas.model.layers.dynamic import DynamicAttention
 from nas.model.layers.feed_forward import activation_aware_factors, svd_factors
 from nas.model.layers.maps import Guidance, Provided
 from nas.model.layers.static import log_mean_map, transport_map

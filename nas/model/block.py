@@ -1,16 +1,16 @@
 """One layer of a network: reducer, attention, feed-forward."""
 
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from nas.arch import Backbone, LayerChoice, LayerContext, Reducer
-from nas.model.layers.attention import build_attention
+from nas.arch import Backbone, LayerChoice, LayerContext
 from nas.model.layers.feed_forward import build_feed_forward
-from nas.model.layers.glad import GlobalAggregation
 from nas.model.layers.maps import Guidance, Provided
-from nas.model.layers.pooling import ConvTokenPool, TokenPool
+from nas.model.layers.part import Part
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # timm's ViT
 
@@ -32,9 +32,11 @@ class Block(nn.Module):
         guided: bool = False,
     ) -> None:
         super().__init__()
-        self.reducer = _build_reducer(embed_dim, layer, backbone)
+        self.reducer = (
+            None if layer.reducer is None else build_operator(layer.reducer, embed_dim, layer, backbone)
+        )
         self.norm1 = LayerNorm(embed_dim)
-        self.attn = build_attention(embed_dim, layer, context, backbone, guided=guided)
+        self.attn = build_operator(layer.attention, embed_dim, layer, context, backbone, guided=guided)
         self.norm2 = LayerNorm(embed_dim)
         self.mlp = build_feed_forward(embed_dim, layer)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
@@ -51,13 +53,7 @@ class Block(nn.Module):
         return x, exported
 
 
-def _build_reducer(embed_dim: int, layer: LayerChoice, backbone: Backbone) -> nn.Module | None:
-    prefix = backbone.num_prefix_tokens
-    match layer.reducer:
-        case Reducer.POOL:
-            return TokenPool(layer.num_tokens, prefix)
-        case Reducer.CONV_POOL:
-            return ConvTokenPool(embed_dim, layer.num_tokens, prefix)
-        case Reducer.GLAD:
-            return GlobalAggregation(embed_dim, layer.num_tokens, prefix)
-    return None
+def build_operator(operator: str, *args: Any, **options: Any) -> Part:
+    """The module of an operator: what `build` makes of a layer, in the file of `layers` that has its name."""
+    part: Part = import_module(f"nas.model.layers.{operator}").build(*args, **options)
+    return part

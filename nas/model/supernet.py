@@ -16,26 +16,23 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nas.arch import Architecture, Backbone, LayerChoice, LayerContext, Reducer, hallucinated_heads, is_square
+from nas.arch import (
+    ATTENTION,
+    REDUCERS,
+    Architecture,
+    Backbone,
+    LayerChoice,
+    LayerContext,
+    Place,
+    hallucinated_heads,
+)
 from nas.base import ArchitectureError, CheckpointError
 from nas.model.block import Block
 from nas.model.families.vit import Subnet
-from nas.model.layers import feed_forward, glad, hallucination, pooling
-from nas.model.layers import linear as linear_attention
-from nas.model.layers import static as static_attention
 from nas.model.layers.maps import Guidance
-from nas.space import LayerDomain, SearchSpace, attention_choices, feed_forwards
+from nas.model.layers.part import OwnWeight, Part
+from nas.space import AttentionChoice, LayerDomain, SearchSpace, attention_choices, feed_forwards
 
-INITIAL = {
-    **{f"reducer.{name}": first for name, first in {**pooling.INITIAL, **glad.INITIAL}.items()},
-    **{
-        f"attn.{name}": first
-        for operator in (hallucination, static_attention, linear_attention)
-        for name, first in operator.INITIAL.items()
-    },
-    **{f"mlp.{name}": first for name, first in feed_forward.INITIAL.items()},
-}
-"""First values of the weights that a plain ViT does not have, by their name within the block."""
 CACHED_SKELETONS = 256  # modules without weights
 CACHED_BLOCKS = 2048  # layers of skeletons, some 40 kB each
 
@@ -66,12 +63,14 @@ class Supernet(nn.Module):
             full = Subnet(space.backbone, plain)
             full.init_weights()
             weights = dict(full.named_parameters())
+            self._undecayed: set[str] = set()
             for i, domain in enumerate(space.layers):
                 providers = _providers(space.layers[:i])
-                shapes = _operator_shapes(domain, providers, plain.embed_dim, space.backbone)
-                for name, shape in shapes.items():
-                    first_value = INITIAL[name.rstrip("0123456789").removesuffix("_")]
-                    weights[f"blocks.{i}.{name}"] = nn.Parameter(first_value(torch.empty(shape)))
+                for own in _own_weights(domain, providers, plain.embed_dim, space.backbone):
+                    name = f"blocks.{i}.{own.name}"
+                    weights[name] = nn.Parameter(own.first_value(torch.empty(own.shape)))
+                    if not own.decays:
+                        self._undecayed.add(name)
         self._owners = {name: _register(self, name, parameter) for name, parameter in weights.items()}
         self._skeletons: OrderedDict[tuple[Architecture, float, bool], _Skeleton] = OrderedDict()
         self._blocks: OrderedDict[Hashable, Block] = OrderedDict()
@@ -187,10 +186,7 @@ class Supernet(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that the optimiser does not decay (timm's interface)."""
-        return {name for name, _ in self.named_parameters() if "static_map" in name} | {
-            "pos_embed",
-            "cls_token",
-        }
+        return {"pos_embed", "cls_token", *self._undecayed}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: ARG002 - timm's interface
         """Which layer a parameter belongs to, for layer-wise decay of the learning rate (timm's interface)."""
@@ -249,9 +245,7 @@ class _Skeleton:
 
     def __init__(self, module: Subnet) -> None:
         self.module = module
-        self.slicers: dict[str, Any] = {
-            path: part for path, part in module.named_modules() if hasattr(part, "slice_from")
-        }
+        self.slicers = {path: part for path, part in module.named_modules() if isinstance(part, Part)}
         sliced = {
             f"{path}.{name}" for path, part in self.slicers.items() for name, _ in part.named_parameters()
         }
@@ -291,12 +285,21 @@ def _providers(domains: Sequence[LayerDomain]) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(pairs | {(0, 0)}))
 
 
+def _attention_behind(domain: LayerDomain, heads: int, hallucinated: int) -> Iterator[AttentionChoice]:
+    """Every attention that some network may have behind a provider of so many heads; 0: no provider."""
+    for choice in attention_choices(domain, hallucinated):
+        kind, own, ratio, _ = choice
+        broken, derived = ATTENTION[kind].broken, hallucinated_heads(own, ratio)
+        if broken is None or not broken(Place(1, own, derived, 1, True, heads, hallucinated, 1, None)):
+            yield choice
+
+
 def _layers_of(
     domain: LayerDomain, providers: Sequence[tuple[int, int]], backbone: Backbone
 ) -> Iterator[LayerChoice]:
     """Choices of a layer that between them have every weight of the layer's operators."""
     attention = dict.fromkeys(
-        choice for provider in providers for choice in attention_choices(domain, *provider)
+        choice for provider in providers for choice in _attention_behind(domain, *provider)
     )
     for tokens in domain.num_tokens:
         for kind, heads, ratio, variant in attention:
@@ -309,31 +312,29 @@ def _layers_of(
                 mlp_ratio=1.0,
             )
         for reducer in domain.reducer if tokens < backbone.num_patches else ():
-            if reducer is Reducer.GLAD or is_square(tokens):
+            if not REDUCERS[reducer].broken(tokens, on_grid=True):
                 yield LayerChoice(num_tokens=tokens, reducer=reducer, num_heads=1, mlp_ratio=1.0)
     for ratio, rank in feed_forwards(domain):
         yield LayerChoice(num_tokens=domain.num_tokens[0], num_heads=1, mlp_ratio=ratio, ffn_rank=rank)
 
 
 @lru_cache(maxsize=256)
-def _operator_shapes(
+def _own_weights(
     domain: LayerDomain, providers: tuple[tuple[int, int], ...], embed_dim: int, backbone: Backbone
-) -> dict[str, tuple[int, ...]]:
-    """Greatest shape of every weight that a plain ViT does not have, by its stored name within the block."""
-    shapes: dict[str, tuple[int, ...]] = {}
+) -> tuple[OwnWeight, ...]:
+    """Every weight that a plain ViT does not have, at its greatest, by its stored name within the block."""
+    found: dict[str, OwnWeight] = {}
     context = LayerContext(tokens_before=backbone.num_patches)
     for choice in _layers_of(domain, providers, backbone):
         with torch.device("meta"):
             block = Block(embed_dim, choice, context, backbone)
-        for name, parameter in block.named_parameters():
-            if name not in INITIAL:
-                continue
-            part, _, local = name.partition(".")
-            renamed = getattr(block.get_submodule(part), "stored_as", {})
-            stored = f"{part}.{renamed.get(local, local)}"
-            known = shapes.get(stored, parameter.shape)
-            shapes[stored] = tuple(max(pair) for pair in zip(known, parameter.shape, strict=True))
-    return shapes
+        for path, part in block.named_children():
+            for own in part.own_weights() if isinstance(part, Part) else ():
+                name = f"{path}.{own.name}"
+                known = found.get(name, own).shape
+                shape = tuple(max(pair) for pair in zip(known, own.shape, strict=True))
+                found[name] = own._replace(name=name, shape=shape)
+    return tuple(found.values())
 
 
 def _register(root: nn.Module, name: str, parameter: nn.Parameter) -> tuple[nn.Module, str]:

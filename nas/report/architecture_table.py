@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nas.arch import FEWER_TOKENS, GLYPHS, LEGEND, Architecture, AttentionKind, Backbone, cost, layer_kind
+from nas.arch import FEWER_TOKENS, LEGEND, Architecture, Backbone, cost, look_of
 from nas.base import unit_column
 from nas.report.table import Cell, Column, Table
 from nas.runs import FrontPoint
@@ -31,7 +31,7 @@ def show_rows(shown: FrontPoint | Architecture, backbone: Backbone) -> list[dict
                     "part": f"layer {i}",
                     "layer": i,
                     "tokens": choice.num_tokens,
-                    "reducer": choice.reducer.value if choice.reducer else None,
+                    "reducer": choice.reducer,
                     "attention": _operator_words(architecture, i),
                     "heads": choice.num_heads,
                     "mlp_ratio": choice.mlp_ratio,
@@ -62,7 +62,7 @@ def show_table(shown: FrontPoint | Architecture, backbone: Backbone, *, bars: bo
         inside: list[Cell] = [""] * 5
         if row["layer"] is not None:
             arrow = f" {FEWER_TOKENS} {row['reducer']}" if row["reducer"] else ""
-            glyph = GLYPHS[layer_kind(architecture, row["layer"])]
+            glyph = look_of(architecture.layers[row["layer"]]).glyph
             hidden = str(row["hidden"]) + (f" (rank {row['rank']})" if row["rank"] else "")
             words = f"{row['tokens']}{arrow}", f"{glyph} {row['attention']}"
             inside = [*words, row["heads"], row["mlp_ratio"], hidden]
@@ -87,12 +87,12 @@ def show_table(shown: FrontPoint | Architecture, backbone: Backbone, *, bars: bo
 
 def _operator_words(architecture: Architecture, layer: int) -> str:
     choice = architecture.layers[layer]
-    words = choice.attention.value
-    if choice.attention is AttentionKind.SHARED:
-        kinds = [earlier.attention for earlier in architecture.layers[:layer]]
-        words += f" from {max(i for i, kind in enumerate(kinds) if kind is AttentionKind.DYNAMIC)}"
+    words = choice.attention
+    if choice.kind.shares:
+        kinds = [earlier.kind for earlier in architecture.layers[:layer]]
+        words += f" from {max(i for i, kind in enumerate(kinds) if kind.provides)}"
     if choice.hallucination is not None:
-        words += f", {choice.num_hallucinated} of {choice.num_heads} {choice.hallucination.value}"
+        words += f", {choice.num_hallucinated} of {choice.num_heads} {choice.hallucination}"
     return words
 
 

@@ -15,7 +15,7 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.arch import Architecture, AttentionKind, Hallucination, Reducer, cost
+from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, Architecture, cost
 from nas.runs import non_dominated
 from nas.settings import LATENCIES, MACS, PARAMS, TOP1, Objective
 from nas.space import SearchSpace
@@ -220,19 +220,17 @@ def _features(architecture: Architecture, space: SearchSpace) -> Iterator[float]
     tokens = []
     for i in range(len(space.layers)):
         if i >= architecture.depth:
-            yield from [0.0] * (6 + len(Reducer) + len(AttentionKind) + len(Hallucination))
+            yield from [0.0] * (6 + len(REDUCERS) + len(ATTENTION) + len(HALLUCINATION))
             continue
         layer = architecture.layers[i]
         tokens.append(layer.num_tokens)
         yield 1.0
         yield math.log(layer.num_tokens / space.backbone.num_patches)
-        yield from (float(layer.reducer is reducer) for reducer in Reducer)
-        yield from (float(layer.attention is kind) for kind in AttentionKind)
+        yield from (float(layer.reducer == name) for name in REDUCERS)
+        yield from (float(layer.attention == name) for name in ATTENTION)
         yield float(layer.num_heads)
         yield layer.num_hallucinated / layer.num_heads
-        yield from (
-            float(layer.num_hallucinated > 0 and layer.hallucination is kind) for kind in Hallucination
-        )
+        yield from (float(layer.hallucination == name) for name in HALLUCINATION)
         yield layer.ffn_rank
         yield math.log(layer.mlp_ratio)
     yield math.log(architecture.embed_dim)

@@ -5,7 +5,7 @@ from nas.settings.config import (
     DataConfig, EvaluateConfig, Precision, RunConfig, SamplerName, TrainConfig, check_retraining,
     config_differences, flat_config, resolve_config, split_settings,
 )
-from nas.settings.document import Document, KeyPath, Problem, Section, check, in_order, shown
+from nas.settings.document import Document, KeyPath, Problem, Section, check, in_order, shown, suggestion
 from nas.settings.metrics import (
     LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1, Direction, Metric, Objective, by_target,
     metric_named,
@@ -20,5 +20,5 @@ __all__ = [
     "RunConfig", "SamplerName", "Section", "Target", "TrainConfig", "TuneConfig", "apply_settings",
     "baseline", "by_target", "check", "check_retraining", "config_differences", "dump_yaml",
     "flat_config", "in_order", "is_whole", "metric_named", "parse_target", "profile_path", "read_text",
-    "read_yaml", "resolve_config", "scan_yaml", "shown", "split_settings",
+    "read_yaml", "resolve_config", "scan_yaml", "shown", "split_settings", "suggestion",
 ]

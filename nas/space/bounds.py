@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 
 from nas.arch import VALUE_BYTES, LayerChoice, memory
 from nas.space.constraints import UNITS, Bound, Constraints
-from nas.space.paths import Cheapest, Edge, Graph, Node, Path, most_values
-from nas.space.walk import Walk
+from nas.space.paths import Cheapest, CostedNetwork, Edge, Graph, Node, most_values
+from nas.space.walk import LegalSequences
 
 # Of a bound on memory, for activations, when much is looked for; four of them missed more than a tenth in small spaces.
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
@@ -23,12 +23,14 @@ class Extremes:
         depths: Numbers of layers to choose from.
     """
 
-    def __init__(self, walk: Walk, embed_dims: Sequence[int], depths: Sequence[int]) -> None:
+    def __init__(self, walk: LegalSequences, embed_dims: Sequence[int], depths: Sequence[int]) -> None:
         self._walk, self._embed_dims, self._depths = walk, embed_dims, depths
         self._graphs: dict[bool, list[Graph]] = {}
-        self._paths: dict[tuple[int, int, bool], list[tuple[float, Path | None]]] = {}
+        self._paths: dict[tuple[int, int, bool], list[tuple[float, CostedNetwork | None]]] = {}
 
-    def weighted(self, macs_weight: int, params_weight: int, limit: float | None = None) -> Path | None:
+    def weighted(
+        self, macs_weight: int, params_weight: int, limit: float | None = None
+    ) -> CostedNetwork | None:
         """The least weighted sum of MACs and parameters, exactly; negative weights ask for the greatest.
 
         Args:
@@ -62,7 +64,7 @@ class Extremes:
         most = max(most_values(graph) for graph in self._with_memory(True))
         return VALUE_BYTES * (fewest.params + fewest.peak), VALUE_BYTES * most
 
-    def least(self, key: Bound, constraints: Constraints) -> Path | None:
+    def least(self, key: Bound, constraints: Constraints) -> CostedNetwork | None:
         """The network that needs the least of what `key` bounds, within the other bounds: exactly.
 
         Returns:
@@ -79,7 +81,7 @@ class Extremes:
             case "max_memory":
                 return self._least_memory(macs, params)
 
-    def most_macs(self, constraints: Constraints) -> Iterator[Path]:
+    def most_macs(self, constraints: Constraints) -> Iterator[CostedNetwork]:
         """Networks with many MACs within the bounds on parameters and memory: the most but for those off the hull.
 
         With a bound on memory there is one for each of a few divisions of it among activations and parameters.
@@ -95,7 +97,7 @@ class Extremes:
             if found is not None:
                 yield found
 
-    def _fewest_macs(self, params: float, values: int | None) -> Path | None:
+    def _fewest_macs(self, params: float, values: int | None) -> CostedNetwork | None:
         """Branch and bound over the peak: where it is in a range, so much is left for parameters."""
         if values is None:
             return self._fewest(0, params, None)
@@ -114,7 +116,7 @@ class Extremes:
                 ranges += [(low, found.peak - 1), (found.peak, high)]
         return best
 
-    def _fewest_params(self, macs: float, values: int | None) -> Path | None:
+    def _fewest_params(self, macs: float, values: int | None) -> CostedNetwork | None:
         found = self._fewest(1, macs, values)
         while found and values is not None and found.params + found.peak > values:
             found = self._fewest(
@@ -122,7 +124,7 @@ class Extremes:
             )  # no network has fewer, so none has this peak
         return found
 
-    def _least_memory(self, macs: float, params: float) -> Path | None:
+    def _least_memory(self, macs: float, params: float) -> CostedNetwork | None:
         best, limit = None, math.inf
         while (found := self._fewest(1, macs, limit)) and found.params <= params:
             if best is None or found.params + found.peak < best.params + best.peak:
@@ -133,7 +135,7 @@ class Extremes:
 
     def _fewest(
         self, wanted: Literal[0, 1], bound: float, limit: float | None, below: float = math.inf
-    ) -> Path | None:
+    ) -> CostedNetwork | None:
         """Fewest MACs (0) or parameters (1), fewer than `below`, with a bound on the other and on the peak: exactly."""
         over, under, weights = self._hull(1, wanted, bound, limit, below)
         if under is None or over is None:
@@ -145,7 +147,7 @@ class Extremes:
 
     def _hull(
         self, sign: int, wanted: Literal[0, 1], bound: float, limit: float | None, below: float = math.inf
-    ) -> tuple[Path | None, Path | None, tuple[int, int]]:
+    ) -> tuple[CostedNetwork | None, CostedNetwork | None, tuple[int, int]]:
         """Follow the hull of MACs against parameters to a bound on one of them (LARAC).
 
         Args:
@@ -194,7 +196,7 @@ class Extremes:
         limit: float | None,
         weights: tuple[int, int],
         below: float,
-    ) -> Path | None:
+    ) -> CostedNetwork | None:
         best = None
         solved = (self._solved(*pair, limit) for pair in (weights, (1, 0), (0, 1)))
         for hull, macs, params in zip(*solved, strict=True):
@@ -217,7 +219,7 @@ class Extremes:
         return self._graphs[counts]
 
 
-def _sum(weights: tuple[int, int], path: Path) -> int:
+def _sum(weights: tuple[int, int], path: CostedNetwork) -> int:
     return weights[0] * path.macs + weights[1] * path.params
 
 
@@ -235,7 +237,7 @@ class _Label(NamedTuple):
 
 def _labelled(
     hull: Cheapest, alone: tuple[Cheapest, Cheapest], wanted: int, bound: float, below: float
-) -> Path | None:
+) -> CostedNetwork | None:
     """The network with the fewest of what is wanted, below a number, with a bound on the other.
 
     All ways that are not beaten in both are followed, layer by layer; one that cannot end within the bounds, be it by
@@ -283,13 +285,13 @@ def _unbeaten(labels: Iterable[_Label]) -> list[_Label]:
     return kept
 
 
-def _path(label: _Label, graph: Graph) -> Path:
+def _path(label: _Label, graph: Graph) -> CostedNetwork:
     macs, params = label.costs
     layers: list[LayerChoice] = []
     while label.edge is not None and label.before is not None:
         layers.insert(0, label.edge.choice)
         label = label.before
-    path = Path(macs, params, 0, graph.embed_dim, tuple(layers))
+    path = CostedNetwork(macs, params, 0, graph.embed_dim, tuple(layers))
     if not graph.with_memory:
         return path
     peak = memory.peak_activation_bytes(path.architecture, graph.backbone) // VALUE_BYTES
@@ -312,6 +314,6 @@ def why_infeasible(extremes: Extremes, constraints: Constraints) -> str:
     return text
 
 
-def _amount(key: Bound, path: Path) -> int:
+def _amount(key: Bound, path: CostedNetwork) -> int:
     amounts = {"max_macs": path.macs, "max_params": path.params}
     return amounts[key] if key in amounts else VALUE_BYTES * (path.params + path.peak)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from nas.arch import Architecture, AttentionKind, Hallucination, Reducer, is_square
+from nas.arch import Architecture, is_square
 from nas.base import SearchSpaceError
 from nas.space.domain import LayerDomain
 from nas.space.genome import Genome
@@ -82,7 +82,7 @@ def _plain(domain: LayerDomain, share: float) -> dict[str, Any]:
     return {
         "num_tokens": max(domain.num_tokens),
         "reducer": domain.reducer[0],
-        "attention": _first(domain.attention, AttentionKind.DYNAMIC),
+        "attention": _first(domain.attention, "dynamic"),
         "hallucination_ratio": min(domain.hallucination_ratio),
         "hallucination": domain.hallucination[0],
         "ffn_rank": max(domain.ffn_rank),
@@ -98,22 +98,18 @@ def _pattern(name: str, domain: LayerDomain, i: int, depth: int, patches: int) -
             shares = (i - starts[stage]) % 2 == 1
             return {
                 "num_tokens": _tokens(domain, patches / 2**stage, on_grid=True),
-                "reducer": _first(domain.reducer, Reducer.POOL, Reducer.CONV_POOL),
-                "attention": _first(
-                    domain.attention, *[AttentionKind.SHARED] * shares, AttentionKind.DYNAMIC
-                ),
+                "reducer": _first(domain.reducer, "pool", "conv_pool"),
+                "attention": _first(domain.attention, *["shared"] * shares, "dynamic"),
             }
         case "dgssa_glad":
             late, static = i >= max(1, depth // 2), i < max(1, round(depth / 3))
             return {
                 "num_tokens": _tokens(domain, patches / 4 if late else patches, on_grid=False),
-                "reducer": _first(domain.reducer, Reducer.GLAD),
-                "attention": _first(
-                    domain.attention, *[AttentionKind.STATIC] * static, AttentionKind.DYNAMIC
-                ),
+                "reducer": _first(domain.reducer, "glad"),
+                "attention": _first(domain.attention, *["static"] * static, "dynamic"),
             }
         case "hmhsa_cffn":
-            kinds = (Hallucination.MIX_CONV, Hallucination.MIX)
+            kinds = ("mix_conv", "mix")
             return {
                 "hallucination_ratio": _nearest_half(
                     [r for r in domain.hallucination_ratio if r > 0] or [0.0]
@@ -122,8 +118,8 @@ def _pattern(name: str, domain: LayerDomain, i: int, depth: int, patches: int) -
                 "ffn_rank": _nearest_half([r for r in domain.ffn_rank if r < 1] or [1.0]),
             }
         case "castling":
-            linear = [AttentionKind.LINEAR] * (i < depth - 1)
-            return {"attention": _first(domain.attention, *linear, AttentionKind.DYNAMIC)}
+            linear = ["linear"] * (i < depth - 1)
+            return {"attention": _first(domain.attention, *linear, "dynamic")}
     return {}
 
 

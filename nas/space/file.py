@@ -3,12 +3,12 @@
 import copy
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
-from nas.arch import AttentionKind, Backbone, Hallucination, Reducer, is_square
+from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, Backbone, Rules, is_square
 from nas.base import SearchSpaceError
 from nas.settings import (
     Document,
@@ -20,10 +20,11 @@ from nas.settings import (
     in_order,
     scan_yaml,
     shown,
+    suggestion,
 )
 from nas.space.constraints import Constraints
 from nas.space.designs import Design
-from nas.space.domain import GENES, LayerDomain, Rules
+from nas.space.domain import GENES, LayerDomain
 
 HINT = "run `search.py check FILE` after editing; every key: search_spaces/README.md"
 MAX_DEPTH = 100
@@ -48,7 +49,7 @@ def _as_list(value: Any) -> Any:
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     for i, value in enumerate(values):
         if value in values[:i]:
-            raise ValueError(f"names {shown(getattr(value, 'value', value))} twice")
+            raise ValueError(f"names {shown(value)} twice")
     return values
 
 
@@ -82,6 +83,18 @@ def _folder_name(value: str) -> str:
     return value
 
 
+def _name_of(table: Collection[str]) -> PlainValidator:
+    """Reads the name of an operator."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value not in table:
+            known = ", ".join(table)
+            raise ValueError(f"{shown(value)} is not one of {known}{suggestion(str(value), table)}")
+        return value
+
+    return PlainValidator(read)
+
+
 Space = TypeVar("Space")
 Whole = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -105,10 +118,10 @@ class GeneSection(Section):
     """Choices for the genes of layers; a gene left out has the plain ViT's value."""
 
     num_tokens: Annotated[tuple[Whole, ...], *_Choices] | None = None
-    reducer: Annotated[tuple[Reducer, ...], *_Choices] | None = None
-    attention: Annotated[tuple[AttentionKind, ...], *_Choices] | None = None
+    reducer: Annotated[tuple[Annotated[str, _name_of(REDUCERS)], ...], *_Choices] | None = None
+    attention: Annotated[tuple[Annotated[str, _name_of(ATTENTION)], ...], *_Choices] | None = None
     hallucination_ratio: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], *_Choices] | None = None
-    hallucination: Annotated[tuple[Hallucination, ...], *_Choices] | None = None
+    hallucination: Annotated[tuple[Annotated[str, _name_of(HALLUCINATION)], ...], *_Choices] | None = None
     num_heads: Annotated[tuple[Whole, ...], *_Choices] | None = None
     ffn_rank: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], *_Choices] | None = None
     mlp_ratio: Annotated[tuple[Positive, ...], *_Choices] | None = None
@@ -235,10 +248,10 @@ def _layer_genes(content: SpaceFile) -> list[dict[str, _Gene]]:
     backbone = content.backbone
     plain = {
         "num_tokens": _Gene(((backbone.image_size // backbone.patch_size) ** 2,)),
-        "reducer": _Gene((Reducer.POOL,)),
-        "attention": _Gene((AttentionKind.DYNAMIC,)),
+        "reducer": _Gene(("pool",)),
+        "attention": _Gene(("dynamic",)),
         "hallucination_ratio": _Gene((0.0,)),
-        "hallucination": _Gene((Hallucination.COPY,)),
+        "hallucination": _Gene(("copy",)),
         "num_heads": _Gene((max(1, max(content.embed_dim) // backbone.head_dim),)),
         "ffn_rank": _Gene((1.0,)),
         "mlp_ratio": _Gene((4.0,)),
@@ -292,7 +305,7 @@ def _contradictions(
     sections |= {("overrides", k): override for k, override in enumerate(content.overrides)}
     tokens_are_legal, genes = True, _layer_genes(content)
     for section, written in sections.items():
-        any_count = _glad_may_reduce(genes, (*section, "num_tokens"))
+        any_count = _grid_may_dissolve(genes, (*section, "num_tokens"))
         for i, n in enumerate(written.num_tokens or ()):
             if grid is not None and n > grid**2:
                 tokens_are_legal = False
@@ -308,8 +321,10 @@ def _contradictions(
                     yield {"embed_dim"}, at((*section, gene, i), text)
     if tokens_are_legal and grid is not None:
         yield from _growing_tokens(genes, grid**2, at)
-    if set(genes[0]["attention"].values) == {AttentionKind.SHARED}:
-        text = "layer 0 has no layer before it to share with (C1); allow dynamic, static or linear"
+    if all(ATTENTION[kind].shares for kind in genes[0]["attention"].values):
+        *others, last = (kind.name for kind in ATTENTION.values() if not kind.shares)
+        allowed = f"{', '.join(others)} or {last}"
+        text = f"layer 0 has no layer before it to share with (C1); allow {allowed}"
         yield {"attention", *LAYERWISE}, at(genes[0]["attention"].path, text)
     for path in dict.fromkeys(layer["hallucination_ratio"].path for layer in genes):
         concerned = [layer for layer in genes if layer["hallucination_ratio"].path == path]
@@ -319,11 +334,11 @@ def _contradictions(
             yield {"num_heads", "head_dim", "embed_dim", *LAYERWISE}, at(path, text)
 
 
-def _glad_may_reduce(genes: Sequence[dict[str, _Gene]], path: KeyPath) -> bool:
-    """Whether `glad`, which leaves any number of tokens, runs by a layer whose tokens are written at `path`."""
+def _grid_may_dissolve(genes: Sequence[dict[str, _Gene]], path: KeyPath) -> bool:
+    """Whether a reducer that leaves any number of tokens runs by a layer whose tokens are written at `path`."""
     concerned = [i for i, layer in enumerate(genes) if layer["num_tokens"].path == path]
     reducers = (layer["reducer"].values for layer in genes[: max(concerned, default=len(genes)) + 1])
-    return any(Reducer.GLAD in values for values in reducers)
+    return any(not REDUCERS[name].keeps_grid for values in reducers for name in values)
 
 
 def _not_square(num_tokens: int, side: int | None) -> str:

@@ -11,23 +11,29 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from nas.arch import Architecture, AttentionKind, Backbone, LayerChoice, hallucinated_heads
+from nas.arch import (
+    ATTENTION,
+    HALLUCINATION,
+    REDUCERS,
+    Architecture,
+    Backbone,
+    LayerChoice,
+    Rules,
+    hallucinated_heads,
+)
 from nas.base import ArchitectureError, SearchSpaceError
 from nas.space.bounds import Extremes, why_infeasible
 from nas.space.constraints import Bound, Constraints, used
-from nas.space.domain import GENES, LayerDomain, Rules
-from nas.space.walk import Walk, why_empty
+from nas.space.domain import GENES, LayerDomain
+from nas.space.walk import LegalSequences, why_empty
 
 Value = int | float | str
-COST_ORDER = {
-    value: rank
-    for values in (
-        ("shared", "static", "linear", "dynamic"),
-        ("pool", "conv_pool", "glad"),
-        ("copy", "mix", "mix_conv"),
-    )
-    for rank, value in enumerate(values)
+COST_RANKS = {
+    operator.name: operator.rank
+    for table in (ATTENTION, REDUCERS, HALLUCINATION)
+    for operator in table.values()
 }
+"""Operators from cheap to dear."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +99,9 @@ class Genome:
                         yield f"layers.{i}.{gene}: {ratio} x embed_dim {width} is not whole"
 
     @cached_property
-    def walk(self) -> Walk:
+    def walk(self) -> LegalSequences:
         """The legal sequences of layers."""
-        return Walk(self.backbone, self.layers, self.rules)
+        return LegalSequences(self.backbone, self.layers, self.rules)
 
     @cached_property
     def _extremes(self) -> Extremes:
@@ -149,7 +155,7 @@ class Genome:
         flat: dict[str, tuple[Value, ...]] = {"embed_dim": self.embed_dim, "depth": self.depth}
         for i, domain in enumerate(self.layers):
             for gene in GENES:
-                flat[f"layers.{i:02d}.{gene}"] = tuple(_plain(value) for value in getattr(domain, gene))
+                flat[f"layers.{i:02d}.{gene}"] = getattr(domain, gene)
         return flat
 
     @cached_property
@@ -174,8 +180,8 @@ class Genome:
         provider = architecture.layers[0]
         for i, layer in enumerate(architecture.layers):
             prefix = f"layers.{i:02d}."
-            params |= {prefix + gene: _plain(v) for gene in GENES if (v := getattr(layer, gene)) is not None}
-            if layer.attention is not AttentionKind.SHARED:
+            params |= {prefix + gene: v for gene in GENES if (v := getattr(layer, gene)) is not None}
+            if not layer.kind.shares:
                 provider = layer
             params[prefix + "hallucination_ratio"] = self._spelled_ratio(i, layer, provider)
             params[prefix + "ffn_rank"] = next(
@@ -186,14 +192,13 @@ class Genome:
         return params
 
     def _spelled_ratio(self, i: int, layer: LayerChoice, provider: LayerChoice) -> float:
-        """The first value of the gene that stands for a layer's hallucinated heads, where it has an effect."""
-        ratios = self.layers[i].hallucination_ratio
-        heads = {ratio: hallucinated_heads(layer.num_heads, ratio) for ratio in ratios}
-        if layer.attention is AttentionKind.DYNAMIC or layer.num_hallucinated:
-            return next(ratio for ratio in ratios if heads[ratio] == layer.num_hallucinated)
-        if layer.attention is AttentionKind.SHARED and provider.num_hallucinated:
-            return next(ratio for ratio in ratios if heads[ratio] != provider.num_hallucinated)
-        return ratios[0]
+        """The first value of the gene that stands for a layer's hallucinated heads."""
+        return next(
+            ratio
+            for ratio in self.layers[i].hallucination_ratio
+            if layer.kind.derived(hallucinated_heads(layer.num_heads, ratio), provider.num_hallucinated)
+            == layer.num_hallucinated
+        )
 
     def decode(self, params: Mapping[str, Any]) -> Architecture:
         """The architecture that flat parameters stand for, repaired where they contradict each other.
@@ -253,8 +258,4 @@ class Genome:
 def price(name: str) -> Any:
     """A sort key that puts the cheap values of a gene first."""
     sign = -1 if name.endswith("hallucination_ratio") else 1
-    return lambda value: COST_ORDER[value] if isinstance(value, str) else sign * value
-
-
-def _plain(value: Any) -> Value:
-    return str(value.value) if hasattr(value, "value") else value
+    return lambda value: COST_RANKS[value] if isinstance(value, str) else sign * value

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from nas.arch import Architecture, AttentionKind, Backbone, LayerChoice, LayerContext, cost, memory
-from nas.space.walk import State, Walk, with_feed_forward
+from nas.arch import Architecture, Backbone, LayerChoice, LayerContext, cost, memory
+from nas.space.walk import LegalSequences, State, with_feed_forward
 
 MAPS, LOGITS = 1, 2
 """What a provider may hand on; both is their sum."""
@@ -33,7 +33,7 @@ class Node(NamedTuple):
     provided: int = 0
 
 
-def alone(state: State) -> State:
+def without_sharing(state: State) -> State:
     """A state behind which nothing is shared."""
     return state._replace(heads=0, hallucinated=0, shares_left=0)
 
@@ -54,7 +54,7 @@ class Group(NamedTuple):
     structures: list[tuple[int, int, int, LayerChoice]]
 
 
-class Path(NamedTuple):
+class CostedNetwork(NamedTuple):
     """A network with its costs.
 
     Attributes:
@@ -96,7 +96,9 @@ class Graph:
         with_memory: Whether memory counts; without, all peaks are 0 and the graph is smaller.
     """
 
-    def __init__(self, walk: Walk, embed_dim: int, depths: Sequence[int], *, with_memory: bool) -> None:
+    def __init__(
+        self, walk: LegalSequences, embed_dim: int, depths: Sequence[int], *, with_memory: bool
+    ) -> None:
         self.walk, self.embed_dim, self.depths = walk, embed_dim, frozenset(depths)
         self.backbone: Backbone = walk.backbone
         self.with_memory = with_memory
@@ -132,14 +134,14 @@ class Graph:
 
     def free(self, state: State) -> list[Group]:
         """The choices that do not share."""
-        state = alone(state)
+        state = without_sharing(state)
         if state not in self._free:
             self._free[state] = self._grouped(self._not_shared(state))
         return self._free[state]
 
     def most(self, state: State) -> int:
         """Most values of any choice that does not share, beside what is held."""
-        state = alone(state)
+        state = without_sharing(state)
         if state not in self._most:
             own = [0, *(s[2] for group in self.free(state) for s in group.structures)]
             hidden = [
@@ -177,7 +179,7 @@ class Graph:
 
     def _shared(self, node: Node) -> Iterator[tuple[Node, LayerChoice, LayerContext]]:
         for choice, state in self.walk.options(node.state):
-            if choice.attention is not AttentionKind.SHARED:
+            if not choice.kind.shares:
                 continue
             takes = LOGITS if choice.num_hallucinated else MAPS
             if takes & node.taken:
@@ -189,7 +191,7 @@ class Graph:
 
     def _not_shared(self, before: State) -> Iterator[tuple[Node, LayerChoice, LayerContext]]:
         for choice, state in self.walk.options(before):
-            if choice.attention is AttentionKind.SHARED:
+            if choice.kind.shares:
                 continue
             for exports in self._exports(choice) if state.shares_left else (0,):
                 context = LayerContext(
@@ -199,7 +201,11 @@ class Graph:
                     exports_logits=bool(exports & LOGITS),
                 )
                 provided = memory.exported_values(choice, context, self.backbone) if self.with_memory else 0
-                yield Node(state if exports else alone(state), exports, exports, provided), choice, context
+                yield (
+                    Node(state if exports else without_sharing(state), exports, exports, provided),
+                    choice,
+                    context,
+                )
 
     def _exports(self, choice: LayerChoice) -> tuple[int, ...]:
         if not self.with_memory:
@@ -264,7 +270,7 @@ class Cheapest:
         self._free: dict[tuple[State, float], _Rest | None] = {}
         self._feed_forwards: dict[tuple[int, int, float], _FeedForward | None] = {}
 
-    def path(self) -> Path | None:
+    def path(self) -> CostedNetwork | None:
         """The best network; None where no network keeps the limit."""
         found = self.rest(self.graph.start) if self.graph.before <= self.limit else None
         if found is None:
@@ -273,7 +279,7 @@ class Cheapest:
         while step.rest is not None and step.choice is not None:
             layers.append(step.choice)
             step = step.rest
-        return Path(
+        return CostedNetwork(
             found.macs + self.graph.macs,
             found.params + self.graph.params,
             max(found.peak, self.graph.before),
@@ -302,7 +308,7 @@ class Cheapest:
 
     def _best_free(self, state: State, held: int) -> _Rest | None:
         """`_best` of what does not share: the same for all nodes of a state that leave as much room."""
-        state = alone(state)
+        state = without_sharing(state)
         key = (state, min(self.limit - held, self.graph.most(state)))
         if key not in self._free:
             self._free[key] = self._best(self.graph.free(state), state, held)

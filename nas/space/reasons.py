@@ -3,15 +3,12 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from nas.arch import AttentionKind, LayerChoice
+from nas.arch import ATTENTION, LayerChoice
 from nas.space.genome import Genome
-from nas.space.walk import Walk, why_empty
+from nas.space.walk import LegalSequences, why_empty
 
 FEW_TOKENS = 16  # fewer carry little of an image (C11)
 RULE_OF = {
-    "shared": "C1 to C5",
-    "static": "C7",
-    "linear": "C8",
     "num_tokens": "C10 to C12",
     "reducer": "C10, C12",
     "num_heads": "C3",
@@ -30,7 +27,7 @@ def notes(space: Genome) -> list[str]:
                 last |= choices
     few = {i for i, choices in enumerate(possible) if any(c.num_tokens < FEW_TOKENS for c in choices)}
     early = {i for i, choices in enumerate(possible[:2]) if any(c.reducer for c in choices)}
-    unread = {c.attention for c in last} & {AttentionKind.STATIC, AttentionKind.SHARED}
+    unread = {c.attention for c in last if not c.kind.own_maps}
     found = [
         (few, f"fewer than {FEW_TOKENS} tokens in {_layers(few)} (prior C11)"),
         (early, f"tokens may fall in {_layers(early)}, before layer 2 (prior C12)"),
@@ -44,7 +41,7 @@ def notes(space: Genome) -> list[str]:
     ]
 
 
-def _possible(walk: Walk, depth: int) -> Iterator[set[LayerChoice]]:
+def _possible(walk: LegalSequences, depth: int) -> Iterator[set[LayerChoice]]:
     """The choices of each layer that some network of so many layers has."""
     states = {walk.start}
     for _ in range(depth):
@@ -66,7 +63,8 @@ def _dead(space: Genome, possible: list[set[LayerChoice]]) -> Iterator[str]:
                 had |= {getattr(choice, gene) for choice in possible[i]}
         for value in listed:
             if value not in had:
-                yield f"{gene} {value} is in no network ({RULE_OF[value if gene == 'attention' else gene]})"
+                rule = ATTENTION[value].rule if gene == "attention" else RULE_OF[gene]
+                yield f"{gene} {value} is in no network ({rule})"
 
 
 def _layers(numbers: Iterable[int]) -> str:

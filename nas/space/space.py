@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from nas.arch import Architecture
+from nas.arch import Architecture, Rules
 from nas.base import SearchSpaceError
 from nas.settings import read_text
 from nas.space import sampling
 from nas.space.designs import DESIGNS
-from nas.space.domain import GENES, Rules
+from nas.space.domain import GENES
 from nas.space.file import build_space
 from nas.space.genome import Genome
 from nas.space.sampling import largest_within

@@ -1,8 +1,11 @@
-"""Which choices may follow which: walks over the layers with the state that later layers depend on.
+"""Which choices may follow which: sequences of layers, step by step, with the state that later layers depend on.
 
-Every count, draw and repair of a `SearchSpace` is such a walk, so nothing is drawn and thrown away.
-The feed-forward of a layer is free of the others, so walks go over *structures*, the choices without it, and
+Every count, draw and repair of a `SearchSpace` goes such steps, so nothing is drawn and thrown away.
+The feed-forward of a layer is free of the others, so steps are *structures*, the choices without it, and counts
 multiply.
+
+What is legal is said once: by `broken_reduction` and `broken_attention`, which ask the operators themselves. Options
+are what breaks nothing, and messages are what these two say.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,16 +15,17 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from nas.arch import (
-    AttentionKind,
+    ATTENTION,
+    REDUCERS,
     Backbone,
-    Hallucination,
     LayerChoice,
-    Reducer,
+    Place,
+    Rules,
     hallucinated_heads,
-    is_square,
+    token_problems,
 )
 from nas.base import ArchitectureError, format_choices
-from nas.space.domain import GENES, PLAIN, LayerDomain, Rules
+from nas.space.domain import GENES, PLAIN, LayerDomain
 
 DECIDED_IN_ORDER = (  # a gene is repaired to what the ones before it leave possible
     "num_tokens",
@@ -61,7 +65,7 @@ Option = tuple[LayerChoice, State]
 """A legal structure (a choice whose feed-forward is that of `PLAIN`) and the state that it leaves."""
 
 
-class Walk:
+class LegalSequences:
     """The legal sequences of layers of some domains over one backbone; what it has found once, it keeps."""
 
     def __init__(self, backbone: Backbone, layers: Sequence[LayerDomain], rules: Rules) -> None:
@@ -85,16 +89,16 @@ class Walk:
 
     def _enumerate(self, state: State) -> Iterator[Option]:
         domain = self.layers[state.layer]
+        attention = dict.fromkeys(attention_choices(domain, state.hallucinated))
         for tokens in domain.num_tokens:
-            reduced = tokens < state.arriving
-            if tokens > state.arriving or (reduced and not state.reductions_left):
-                continue
-            for reducer in domain.reducer if reduced else (None,):
-                pooled = reducer is not None and reducer is not Reducer.GLAD
-                if pooled and not (state.on_grid and is_square(tokens)):
+            for reducer in domain.reducer if tokens < state.arriving else (None,):
+                if self.broken_reduction(state, tokens, reducer):
                     continue
-                on_grid = state.on_grid and reducer is not Reducer.GLAD
-                for kind, heads, ratio, variant in self._attention(domain, state, tokens, on_grid):
+                on_grid = state.on_grid and (reducer is None or REDUCERS[reducer].keeps_grid)
+                for kind, heads, ratio, variant in attention:
+                    derived = hallucinated_heads(heads, ratio)
+                    if self.broken_attention(state, tokens, on_grid, kind, heads, derived):
+                        continue
                     choice = LayerChoice(
                         num_tokens=tokens,
                         reducer=reducer,
@@ -106,35 +110,36 @@ class Walk:
                     )
                     yield choice, self._after(state, choice, on_grid)
 
-    def _attention(
-        self, domain: LayerDomain, state: State, tokens: int, on_grid: bool
-    ) -> Iterator["AttentionChoice"]:
-        """The attention that the rules leave to a layer of so many tokens."""
-        shareable = state.shares_left > 0 and tokens == state.arriving
-        provider = (state.heads, state.hallucinated) if shareable else (0, 0)
-        for found in attention_choices(domain, *provider):
-            if found[0] is AttentionKind.STATIC and not self.may_be_static(tokens, on_grid):
-                continue
-            if found[0] is AttentionKind.LINEAR and not self.linear_pays(tokens):
-                continue
-            yield found
+    def broken_reduction(self, state: State, tokens: int, reducer: str | None) -> str:
+        """The rule by which what arrives cannot become so many tokens; empty when it can."""
+        for problem in token_problems(state.arriving, tokens, reducer):
+            return problem
+        if reducer is None:
+            return ""
+        if not state.reductions_left:
+            return f"tokens are reduced more than {self.rules.max_reductions} times (C12)"
+        return REDUCERS[reducer].broken(tokens, state.on_grid)
 
-    def may_be_static(self, tokens: int, on_grid: bool) -> bool:
-        """Whether a layer of so many patch tokens may have static maps (C7)."""
-        return on_grid and (self.rules.static_after_reduction or tokens == self.backbone.num_patches)
-
-    def linear_pays(self, tokens: int) -> bool:
-        """Whether linear attention over so many patch tokens is the cheaper one (C8)."""
-        return tokens + self.backbone.num_prefix_tokens > self.backbone.head_dim + 4
+    def broken_attention(
+        self, state: State, tokens: int, on_grid: bool, kind: str, heads: int, derived: int
+    ) -> str:
+        """The rule by which tokens, on their grid or not, cannot have an attention; empty when they can."""
+        broken = ATTENTION[kind].broken
+        if broken is None:
+            return ""
+        provided = (state.heads, state.hallucinated, state.shares_left)
+        space = (self.rules, self.backbone)
+        return broken(Place(tokens, heads, derived, state.arriving, on_grid, *provided, space))
 
     def _after(self, state: State, choice: LayerChoice, on_grid: bool) -> State:
         """The state behind a choice; what no later layer can make use of is left out of it."""
         following, reductions = state.layer + 1, state.reductions_left - (choice.reducer is not None)
         heads = hallucinated = left = 0
-        shares = following < len(self.layers) and AttentionKind.SHARED in self.layers[following].attention
-        if shares and choice.attention is AttentionKind.DYNAMIC:
+        kinds = self.layers[following].attention if following < len(self.layers) else ()
+        shares = any(ATTENTION[kind].shares for kind in kinds)
+        if shares and choice.kind.provides:
             heads, hallucinated, left = choice.num_heads, choice.num_hallucinated, self.rules.max_shared
-        elif shares and choice.attention is AttentionKind.SHARED:
+        elif shares and choice.kind.shares:
             heads, hallucinated, left = state.heads, state.hallucinated, state.shares_left - 1
         if not left:
             heads = hallucinated = 0
@@ -192,28 +197,19 @@ class Walk:
         return tuple(layers)
 
 
-AttentionChoice = tuple[AttentionKind, int, float, Hallucination | None]
+AttentionChoice = tuple[str, int, float, str | None]
 """(kind, heads, hallucination ratio, variant) of a layer."""
 
 
-def attention_choices(domain: LayerDomain, heads: int, hallucinated: int) -> Iterator[AttentionChoice]:
-    """Every attention that a layer may have behind a provider of so many heads; 0: no provider."""
-    for kind in domain.attention:
-        if kind is AttentionKind.SHARED:
-            if heads in domain.num_heads:
-                for ratio in domain.hallucination_ratio:
-                    again = hallucinated_heads(heads, ratio) == hallucinated > 0
-                    for variant in domain.hallucination if again else (None,):
-                        yield kind, heads, hallucinated / heads if again else 0.0, variant
-            continue
-        for own in domain.num_heads:
-            if kind is not AttentionKind.DYNAMIC:
-                yield kind, own, 0.0, None
-                continue
-            for ratio in domain.hallucination_ratio:
-                derived = hallucinated_heads(own, ratio)
-                for variant in domain.hallucination if derived else (None,):
-                    yield kind, own, derived / own, variant
+def attention_choices(domain: LayerDomain, provided: int) -> Iterator[AttentionChoice]:
+    """Every attention that a domain has, some more than once, behind a provider with so many derived heads.
+
+    Which of them are legal where, the operators say.
+    """
+    for kind, heads, ratio in product(domain.attention, domain.num_heads, domain.hallucination_ratio):
+        derived = ATTENTION[kind].derived(hallucinated_heads(heads, ratio), provided)
+        for variant in domain.hallucination if derived else (None,):
+            yield kind, heads, derived / heads, variant
 
 
 @lru_cache(maxsize=4096)
@@ -248,7 +244,7 @@ def _nearest(options: Sequence[Option], wanted: Mapping[str, Any]) -> Option:
             if gene == "hallucination_ratio":
                 first = remaining[0][0]
                 goal = hallucinated_heads(first.num_heads, goal) / first.num_heads
-                if first.attention is AttentionKind.SHARED and goal not in legal:
+                if first.kind.shares and goal not in legal:
                     goal = 0.0
             value = goal if goal in legal else _fallback(gene, goal, legal)
             remaining = [option for option in remaining if getattr(option[0], gene) == value]
@@ -260,14 +256,13 @@ def _fallback(gene: str, goal: Any, legal: Sequence[Any]) -> Any:
         lower = [value for value in legal if value <= goal]
         return max(lower) if lower else min(legal)
     if isinstance(legal[0], str) or legal[0] is None:
-        return AttentionKind.DYNAMIC if AttentionKind.DYNAMIC in legal else legal[0]
+        return "dynamic" if "dynamic" in legal else legal[0]
     return min(legal, key=lambda value: (abs(value - goal), value))
 
 
-def broken_rule(walk: Walk, state: State, layer: LayerChoice) -> str:
+def broken_rule(walk: LegalSequences, state: State, layer: LayerChoice) -> str:
     """The rule by which a choice is not legal in a state; empty when it is legal."""
-    domain, rules = walk.layers[state.layer], walk.rules
-    kind, tokens, arriving = layer.attention, layer.num_tokens, state.arriving
+    domain, kind = walk.layers[state.layer], layer.kind
     genes = ("num_tokens", "reducer", "attention", "num_heads", "mlp_ratio", "hallucination")
     wrong = [
         f"{gene} {value} is not one of {format_choices(getattr(domain, gene))}"
@@ -276,51 +271,27 @@ def broken_rule(walk: Walk, state: State, layer: LayerChoice) -> str:
     ]
     if not wrong and (layer.mlp_ratio, layer.ffn_rank) not in walk.feed_forwards(state.layer):
         wrong.append(f"ffn_rank {layer.ffn_rank:g} is not one of {format_choices(domain.ffn_rank)}")
-    derived = {hallucinated_heads(layer.num_heads, ratio) for ratio in domain.hallucination_ratio}
-    may_derive = kind is AttentionKind.DYNAMIC or layer.num_hallucinated > 0
-    if may_derive and layer.num_hallucinated not in derived:
-        ratios = format_choices(domain.hallucination_ratio)
+    asked = {hallucinated_heads(layer.num_heads, ratio) for ratio in domain.hallucination_ratio}
+    ratios, taken_as_is = (
+        format_choices(domain.hallucination_ratio),
+        kind.shares and not layer.num_hallucinated,
+    )
+    if kind.derives and not taken_as_is and layer.num_hallucinated not in asked:
         wrong.append(f"hallucination_ratio {layer.hallucination_ratio:g} is not one of {ratios} (C6)")
     if wrong:
         return "; ".join(wrong)
-    if tokens > arriving:
-        return f"num_tokens grows from {arriving} to {tokens} (C11)"
-    if (layer.reducer is not None) != (tokens < arriving):
-        return "a reducer is present exactly where num_tokens falls"
-    if tokens < arriving and not state.reductions_left:
-        return f"tokens are reduced more than {rules.max_reductions} times (C12)"
-    if layer.reducer in (Reducer.POOL, Reducer.CONV_POOL) and not state.on_grid:
-        return f"{layer.reducer} needs the grid that an earlier glad dissolved (C10)"
-    if kind is AttentionKind.SHARED:
-        return _nothing_shared(walk, state, layer)
-    on_grid = state.on_grid and layer.reducer is not Reducer.GLAD
-    if kind is AttentionKind.STATIC and not walk.may_be_static(tokens, on_grid):
-        where = "a glad" if not on_grid else "a reduction; allow it by rules.static_after_reduction"
-        return f"static behind {where} (C7)"
-    if kind is AttentionKind.LINEAR and not walk.linear_pays(tokens):
-        count = tokens + walk.backbone.num_prefix_tokens
-        return f"linear attention pays from {walk.backbone.head_dim + 5} tokens on, here are {count} (C8)"
-    return ""
-
-
-def _nothing_shared(walk: Walk, state: State, layer: LayerChoice) -> str:
-    most = walk.rules.max_shared
-    if layer.num_tokens < state.arriving:
-        return f"tokens fall from {state.arriving} to {layer.num_tokens}, so no maps can be shared (C2)"
-    if not most:
-        return "shared needs a rules.max_shared of at least 1 (C4)"
-    if not state.shares_left:
-        text = f"shared needs a dynamic layer before it, with at most {most - 1} shared ones in between"
-        return f"{text} (C1, C4, C5)"
-    if layer.num_heads != state.heads:
-        return f"{layer.num_heads} heads share the maps of {state.heads} (C3)"
-    if not layer.num_hallucinated and state.hallucinated:
-        ratios = format_choices(walk.layers[state.layer].hallucination_ratio)
+    if broken := walk.broken_reduction(state, layer.num_tokens, layer.reducer):
+        return broken
+    on_grid = state.on_grid and layer.keeps_grid
+    sizes = (layer.num_tokens, on_grid, layer.attention, layer.num_heads, layer.num_hallucinated)
+    if broken := walk.broken_attention(state, *sizes):
+        return broken
+    if taken_as_is and all(kind.derived(heads, state.hallucinated) for heads in asked):
         return f"hallucination_ratio {ratios} derives the shared maps anew, never takes them as they are (C6)"
     return ""
 
 
-def why_empty(walk: Walk, depth: int) -> str:
+def why_empty(walk: LegalSequences, depth: int) -> str:
     """Why no sequence of so many layers is legal: the first layer that cannot be had, and what forbids it."""
     states = {walk.start}
     for layer in range(depth):
@@ -332,7 +303,7 @@ def why_empty(walk: Walk, depth: int) -> str:
     return ""
 
 
-def _reasons(walk: Walk, state: State) -> Iterator[str]:
+def _reasons(walk: LegalSequences, state: State) -> Iterator[str]:
     domain = walk.layers[state.layer]
     mlp_ratio, ffn_rank = walk.feed_forwards(state.layer)[0]
     for tokens, kind, heads in product(domain.num_tokens, domain.attention, domain.num_heads):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from factories import backbone, plain, random_architecture, varied
 
-from nas.arch.architecture import Architecture, AttentionKind, Hallucination, LayerChoice, Reducer
+from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
 from nas.base.errors import ArchitectureError
 
@@ -128,7 +128,7 @@ class TestContext:
         chain = of(layer(), layer(), layer(**SHARED), layer(**SHARED), layer(attention="linear"))
         contexts = [chain.context(i, backbone()) for i in range(5)]
         assert [c.exports_maps for c in contexts] == [False, True, False, False, False]
-        assert [c.exports for c in contexts] == [False, True, False, False, False]
+        assert [c.exports_maps or c.exports_logits for c in contexts] == [False, True, False, False, False]
         assert not any(c.exports_logits for c in contexts)
 
     @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_hallucinated_heads_are_whole_and_one_stays_real(heads, ratio, hallucina
     choice = layer(num_heads=heads, hallucination_ratio=ratio)
     assert (choice.num_hallucinated, choice.num_real) == (hallucinated, heads - hallucinated)
     assert choice.hallucination_ratio == hallucinated / heads
-    assert choice.hallucination is (Hallucination.COPY if hallucinated else None)
+    assert choice.hallucination is ("copy" if hallucinated else None)
 
 
 def test_one_network_has_one_genotype():
@@ -184,7 +184,7 @@ def test_one_network_has_one_genotype():
         (layer(hallucination="mix_conv"), layer()),
         (layer(num_heads=1, hallucination_ratio=0.5, hallucination="mix_conv"), layer(num_heads=1)),
         (layer(mlp_ratio=2, num_tokens=np.int64(16)), layer(mlp_ratio=2.0)),
-        (layer(attention="dynamic"), layer(attention=AttentionKind.DYNAMIC)),
+        (layer(attention="dynamic"), layer(attention="dynamic")),
         (layer(ffn_rank=0.75), layer()),  # 2 / (2 + 1) saves nothing already (C14)
         (layer(mlp_ratio=0.5, ffn_rank=0.5), layer(mlp_ratio=0.5, ffn_rank=1)),
         (layer(attention="static", hallucination="mix"), layer(attention="static")),
@@ -296,7 +296,7 @@ def test_hidden_dim_and_rank():
     architecture = varied()
     assert [architecture.hidden_dim(i) for i in range(9)] == [48, 48, 72, 48, 48, 48, 48, 48, 48]
     assert [architecture.rank(i) for i in range(9)] == [None] * 5 + [12, None, 6, None]
-    assert architecture.layers[3].reducer is Reducer.CONV_POOL
+    assert architecture.layers[3].reducer == "conv_pool"
 
 
 def test_backbone_counts_tokens():

@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 from nas.arch import memory
 from nas.arch import tiling as chunks
-from nas.arch.architecture import Architecture, LayerChoice, Reducer
+from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
+from nas.arch.operator import Rules
 from nas.model.families.vit import Subnet
-from nas.space.domain import Rules
 
 DEIT = Backbone(image_size=224, patch_size=16)
 
@@ -112,7 +112,7 @@ def test_peak_activation_memory_follows_precision_and_batch():
 
 def test_fewer_tokens_need_less_memory_and_the_peak_names_its_layer():
     layer = LayerChoice(num_tokens=196, num_heads=3, mlp_ratio=4)
-    fewer = LayerChoice(num_tokens=49, num_heads=3, mlp_ratio=4, reducer=Reducer.POOL)
+    fewer = LayerChoice(num_tokens=49, num_heads=3, mlp_ratio=4, reducer="pool")
     early = Architecture(
         embed_dim=192, layers=(fewer, *(LayerChoice(num_tokens=49, num_heads=3, mlp_ratio=4),) * 3)
     )

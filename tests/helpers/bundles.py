@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from nas.arch import cost
-from nas.arch.architecture import Architecture, AttentionKind, Hallucination, LayerChoice, Reducer
+from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
 from nas.bundle.bundle import ExportReport
 from nas.bundle.export import export_bundle
@@ -32,18 +32,16 @@ def layer(num_tokens: int, **changes: Any) -> LayerChoice:
 EVERY_OPERATOR = Architecture(
     embed_dim=24,
     layers=(
-        layer(64, attention=AttentionKind.STATIC),
-        layer(64, hallucination_ratio=0.5, hallucination=Hallucination.COPY),
-        layer(64, attention=AttentionKind.SHARED, ffn_rank=0.5),
-        layer(64, attention=AttentionKind.LINEAR),
-        layer(64, hallucination_ratio=0.5, hallucination=Hallucination.MIX, ffn_rank=0.25),
-        layer(
-            64, attention=AttentionKind.SHARED, hallucination_ratio=0.5, hallucination=Hallucination.MIX_CONV
-        ),
-        layer(36, reducer=Reducer.CONV_POOL, hallucination_ratio=0.5, hallucination=Hallucination.MIX_CONV),
-        layer(36, attention=AttentionKind.SHARED),
-        layer(25, reducer=Reducer.POOL, num_heads=3, hallucination_ratio=0.7),
-        layer(14, reducer=Reducer.GLAD, attention=AttentionKind.LINEAR),
+        layer(64, attention="static"),
+        layer(64, hallucination_ratio=0.5, hallucination="copy"),
+        layer(64, attention="shared", ffn_rank=0.5),
+        layer(64, attention="linear"),
+        layer(64, hallucination_ratio=0.5, hallucination="mix", ffn_rank=0.25),
+        layer(64, attention="shared", hallucination_ratio=0.5, hallucination="mix_conv"),
+        layer(36, reducer="conv_pool", hallucination_ratio=0.5, hallucination="mix_conv"),
+        layer(36, attention="shared"),
+        layer(25, reducer="pool", num_heads=3, hallucination_ratio=0.7),
+        layer(14, reducer="glad", attention="linear"),
         layer(14),
     ),
 )
@@ -53,10 +51,10 @@ OPERATORS_MEAN_POOLED = Architecture(
     embed_dim=16,
     layers=(
         layer(64),
-        layer(49, reducer=Reducer.POOL, hallucination_ratio=0.5),
-        layer(49, attention=AttentionKind.LINEAR, ffn_rank=0.5),
-        layer(9, reducer=Reducer.CONV_POOL, num_heads=3, hallucination_ratio=0.4, hallucination="mix_conv"),
-        layer(9, attention=AttentionKind.STATIC, mlp_ratio=1),
+        layer(49, reducer="pool", hallucination_ratio=0.5),
+        layer(49, attention="linear", ffn_rank=0.5),
+        layer(9, reducer="conv_pool", num_heads=3, hallucination_ratio=0.4, hallucination="mix_conv"),
+        layer(9, attention="static", mlp_ratio=1),
     ),
 )
 

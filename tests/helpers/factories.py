@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.arch.architecture import Architecture, AttentionKind, Hallucination, LayerChoice, Reducer
+from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
 from nas.runs.manifest import Manifest, SearchIdentity
 from nas.runs.point import FrontPoint
@@ -51,16 +51,16 @@ def random_architecture(rng: np.random.Generator, depth: int = 4, embed_dim: int
     tokens = 16
     for i in range(depth):
         fewer = tokens > 3 and i > 0 and rng.random() < 0.25
-        on_grid = all(layer.reducer is not Reducer.GLAD for layer in layers)
+        on_grid = all(layer.reducer != "glad" for layer in layers)
         reducers = ["pool", "conv_pool", "glad"] if on_grid and tokens > 4 else ["glad"]
-        reducer = Reducer(rng.choice(reducers)) if fewer else None
+        reducer = rng.choice(reducers) if fewer else None
         if fewer:
-            tokens = 3 if tokens == 4 or (reducer is Reducer.GLAD and rng.random() < 0.5) else 4
-        provider = next((la for la in reversed(layers) if la.attention is not AttentionKind.SHARED), None)
-        may_share = provider is not None and provider.attention is AttentionKind.DYNAMIC and not fewer
-        kind = AttentionKind(rng.choice(["dynamic", "static", "linear", *(["shared"] * may_share)]))
-        shared = provider if kind is AttentionKind.SHARED else None
-        ratio = shared.hallucination_ratio if shared else 0.5 if kind is AttentionKind.DYNAMIC else 0.0
+            tokens = 3 if tokens == 4 or (reducer == "glad" and rng.random() < 0.5) else 4
+        provider = next((la for la in reversed(layers) if la.attention != "shared"), None)
+        may_share = provider is not None and provider.attention == "dynamic" and not fewer
+        kind = rng.choice(["dynamic", "static", "linear", *(["shared"] * may_share)])
+        shared = provider if kind == "shared" else None
+        ratio = shared.hallucination_ratio if shared else 0.5 if kind == "dynamic" else 0.0
         layers.append(
             LayerChoice(
                 num_tokens=tokens,
@@ -69,7 +69,7 @@ def random_architecture(rng: np.random.Generator, depth: int = 4, embed_dim: int
                 attention=kind,
                 reducer=reducer,
                 hallucination_ratio=float(rng.choice([0, ratio])),
-                hallucination=Hallucination(rng.choice(["copy", "mix", "mix_conv"])),
+                hallucination=rng.choice(["copy", "mix", "mix_conv"]),
                 ffn_rank=float(rng.choice([0.25, 0.5, 1])),
             )
         )

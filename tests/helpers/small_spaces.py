@@ -7,7 +7,8 @@ from typing import Any
 
 from factories import backbone
 
-from nas.arch.architecture import Architecture, AttentionKind, Hallucination, LayerChoice, Reducer
+from nas.arch.architecture import Architecture, LayerChoice
+from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS
 from nas.base.errors import ArchitectureError
 from nas.space.domain import GENES, LayerDomain
 from nas.space.space import SearchSpace, parse_space
@@ -32,10 +33,10 @@ def every_choice(**changes: Any) -> LayerDomain:
     """
     genes: dict[str, Any] = {
         "num_tokens": (16, 9, 6, 4),
-        "reducer": tuple(Reducer),
-        "attention": tuple(AttentionKind),
+        "reducer": tuple(REDUCERS),
+        "attention": tuple(ATTENTION),
         "hallucination_ratio": (0.0, 0.34, 0.7),
-        "hallucination": tuple(Hallucination),
+        "hallucination": tuple(HALLUCINATION),
         "num_heads": (1, 2, 3),
         "ffn_rank": (0.25, 0.5, 1.0),
         "mlp_ratio": (0.5, 2.0),
@@ -72,7 +73,7 @@ def chains(**changes: Any) -> SearchSpace:
     """Deeper and with few genes: what many layers in a row may do."""
     domain = every_choice(
         num_tokens=(16, 6, 4),
-        reducer=(Reducer.POOL, Reducer.GLAD),
+        reducer=("pool", "glad"),
         hallucination_ratio=(0.0,),
         num_heads=(2,),
         ffn_rank=(1.0,),
@@ -83,7 +84,7 @@ def chains(**changes: Any) -> SearchSpace:
 
 def only_half() -> SearchSpace:
     """Dynamic layers with two or more heads derive half of them: maps are never shared as they are."""
-    genes = {"num_tokens": (16, 4), "reducer": (Reducer.POOL,), "num_heads": (1, 2), "ffn_rank": (1.0,)}
+    genes = {"num_tokens": (16, 4), "reducer": ("pool",), "num_heads": (1, 2), "ffn_rank": (1.0,)}
     return space(
         every_choice(hallucination_ratio=(0.5,), mlp_ratio=(1.0,), **genes), embed_dim=(8,), depth=(2,)
     )
@@ -116,20 +117,18 @@ def _may_follow(space: SearchSpace, before: tuple[LayerChoice, ...], layer: Laye
     so_far = (*before, layer)
     arriving = before[-1].num_tokens if before else fixed.num_patches
     reducers = [la.reducer for la in so_far if la.reducer]
-    gathered = Reducer.GLAD in reducers
+    gathered = "glad" in reducers
     squares = [side**2 for side in range(1, arriving)]
-    shared = list(takewhile(lambda la: la.attention is AttentionKind.SHARED, reversed(so_far)))
+    shared = list(takewhile(lambda la: la.attention == "shared", reversed(so_far)))
     provider = so_far[len(before) - len(shared)]
     derived = {int(layer.num_heads * r + 1e-9) for r in space.layers[len(before)].hallucination_ratio}
     broken = {
         "C4": len(shared) > rules.max_shared,
         # with no other ratio to choose, maps of which some are derived cannot be taken as they are
         "C6": shared and not layer.num_hallucinated and derived == {provider.num_hallucinated} != {0},
-        "C7": kind is AttentionKind.STATIC and (gathered or (reducers and not rules.static_after_reduction)),
-        "C8": kind is AttentionKind.LINEAR
-        and layer.num_tokens + fixed.num_prefix_tokens <= fixed.head_dim + 4,
-        "C10": layer.reducer in (Reducer.POOL, Reducer.CONV_POOL)
-        and (gathered or layer.num_tokens not in squares),
+        "C7": kind == "static" and (gathered or (reducers and not rules.static_after_reduction)),
+        "C8": kind == "linear" and layer.num_tokens + fixed.num_prefix_tokens <= fixed.head_dim + 4,
+        "C10": layer.reducer in ("pool", "conv_pool") and (gathered or layer.num_tokens not in squares),
         "C11": layer.num_tokens > arriving or (layer.reducer is None) == (layer.num_tokens < arriving),
         "C12": len(reducers) > rules.max_reductions,
     }
@@ -142,11 +141,11 @@ def _spelled(domain: LayerDomain) -> frozenset[LayerChoice]:
     values = [(None, *domain.reducer) if gene == "reducer" else getattr(domain, gene) for gene in GENES]
     for genes in product(*values):
         named = dict(zip(GENES, genes, strict=True))
-        if named["attention"] is not AttentionKind.DYNAMIC:
+        if named["attention"] != "dynamic":
             named["hallucination_ratio"] = 0.0  # as is, whatever the ratio; derived anew: below
         try:
             choices.add(LayerChoice(**named))
-            if named["attention"] is AttentionKind.SHARED:
+            if named["attention"] == "shared":
                 ratio = genes[GENES.index("hallucination_ratio")]
                 choices.add(LayerChoice(**named | {"hallucination_ratio": ratio}))
         except ArchitectureError:

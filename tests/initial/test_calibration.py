@@ -10,7 +10,7 @@ from factories import backbone
 from small_spaces import every_choice, space
 from torch import nn
 
-from nas.arch.architecture import Architecture, AttentionKind, LayerChoice, Reducer
+from nas.arch.architecture import Architecture, LayerChoice
 from nas.base.errors import DataError
 from nas.initial import calibration as module
 from nas.initial.calibration import calibrate, redundancy_rows, start_operators
@@ -136,7 +136,7 @@ def test_the_change_of_a_static_layer_is_that_of_the_subnet_with_its_mean_maps()
         before = vit()(images()).double().log_softmax(dim=1)
         for number, layer in enumerate(calibration.layers):
             layers = [plain, plain]
-            layers[number] = replace(plain, attention=AttentionKind.STATIC)
+            layers[number] = replace(plain, attention="static")
             static = supernet.extract(Architecture(embed_dim=24, layers=tuple(layers)))
             after = static(images()).double().log_softmax(dim=1)
             assert layer.static_change == pytest.approx(
@@ -180,9 +180,9 @@ def test_nothing_can_be_learnt_without_images():
 @pytest.mark.parametrize(
     "choice",
     [
-        {"attention": AttentionKind.STATIC},
+        {"attention": "static"},
         {"hallucination_ratio": 0.5},
-        {"num_tokens": 4, "reducer": Reducer.POOL},
+        {"num_tokens": 4, "reducer": "pool"},
         {"ffn_rank": 0.25},
     ],
 )

@@ -9,7 +9,7 @@ from plain_vits import HEAD_DIM as DIM
 from plain_vits import images, vit_weights
 from small_spaces import space
 
-from nas.arch.architecture import Architecture, Hallucination, LayerChoice
+from nas.arch.architecture import Architecture, LayerChoice
 from nas.initial.calibration import calibrate
 from nas.initial.ordering import order_by_importance, pair_heads
 from nas.initial.pretrained import plain_subnet
@@ -114,7 +114,7 @@ def alike(weights, groups) -> dict[str, torch.Tensor]:
 def test_paired_heads_with_equal_maps_can_be_hallucinated_without_loss(groups, num_real):
     weights = alike(vit_weights(), groups)
     whole, ratio = logits(weights), {"hallucination_ratio": (4 - num_real) / 4}
-    choice = {**ratio, "hallucination": Hallucination.COPY}
+    choice = {**ratio, "hallucination": "copy"}
     calibration = calibrated(weights)
     paired = pair_heads(weights, DIM, calibration, num_real)
     ordered = order_by_importance(weights, DIM, calibration, num_real=num_real)

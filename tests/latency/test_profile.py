@@ -151,7 +151,7 @@ def test_a_map_that_a_later_layer_takes_costs_what_one_that_nobody_takes_does_no
     shared = [
         a
         for a in (space.sample(rng) for _ in range(300))
-        if any(layer.attention.value == "shared" for layer in a.layers)
+        if any(layer.attention == "shared" for layer in a.layers)
         and not any(layer.num_hallucinated for layer in a.layers)
     ]
     assert shared

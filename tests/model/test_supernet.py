@@ -8,12 +8,14 @@ import torch
 from factories import backbone
 from small_spaces import every_choice, listed, randomise, space
 
-from nas.arch.architecture import Architecture, AttentionKind, Hallucination, LayerChoice, Reducer
+from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
+from nas.arch.operator import Rules
+from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS
 from nas.base.errors import ArchitectureError
 from nas.model import supernet as supernet_file
 from nas.model.supernet import Supernet
-from nas.space.domain import LayerDomain, Rules
+from nas.space.domain import LayerDomain
 from nas.space.space import SearchSpace
 
 SPACE = space()
@@ -92,7 +94,7 @@ def test_extracted_subnet_equals_the_supernet_for_all_neighbouring_operators():
     kinds = {kind[:2] for pair in pairs for kind in pair}
     # plain, static, linear; dynamic and shared with maps as they are or derived in one of three ways
     assert len(kinds) == 3 + 3 + 1 + 3
-    assert {kind[2] for pair in pairs for kind in pair} == {None, *Reducer}
+    assert {kind[2] for pair in pairs for kind in pair} == {None, *REDUCERS}
     walk, legal = searched.walk, set()
     for architecture in listed(searched):  # what may follow what, by the list of all architectures
         legal |= neighbours(architecture)
@@ -105,10 +107,10 @@ def test_extracted_subnet_equals_the_supernet_for_all_neighbouring_operators():
 def test_extracted_subnet_equals_the_supernet_at_the_size_of_real_images():
     domain = LayerDomain(
         num_tokens=(196, 100, 98, 49),
-        reducer=tuple(Reducer),
-        attention=tuple(AttentionKind),
+        reducer=tuple(REDUCERS),
+        attention=tuple(ATTENTION),
         hallucination_ratio=(0.0, 0.5),
-        hallucination=tuple(Hallucination),
+        hallucination=tuple(HALLUCINATION),
         num_heads=(2, 3),
         ffn_rank=(0.25, 1.0),
         mlp_ratio=(3.0, 4.0),
@@ -186,7 +188,7 @@ def test_gradients_reach_exactly_the_slices_in_use():
 
 
 def is_linear(architecture: Architecture, name: str) -> bool:
-    return architecture.layers[int(name.split(".")[1])].attention is AttentionKind.LINEAR
+    return architecture.layers[int(name.split(".")[1])].attention == "linear"
 
 
 def test_plain_sum_of_logits_teaches_every_tensor_in_use():
@@ -202,8 +204,8 @@ def test_plain_sum_of_logits_teaches_every_tensor_in_use():
 def test_architectures_that_share_a_layer_see_each_others_updates():
     supernet = random_supernet(SPACE)
     layer = LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=2.0)
-    narrow = Architecture(embed_dim=16, layers=(layer, replace(layer, attention=AttentionKind.STATIC)))
-    wide = Architecture(embed_dim=24, layers=(layer, layer, replace(layer, attention=AttentionKind.SHARED)))
+    narrow = Architecture(embed_dim=16, layers=(layer, replace(layer, attention="static")))
+    wide = Architecture(embed_dim=24, layers=(layer, layer, replace(layer, attention="shared")))
     extracted, x = supernet.extract(wide), images(2)
     with torch.no_grad():
         before = supernet(x, wide)
@@ -232,8 +234,8 @@ def test_extracted_subnet_owns_its_storage(supernet):
 
 def test_slices_are_the_first_channels_and_whole_heads(supernet):
     layer = LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=0.5)
-    mixed = replace(layer, num_heads=3, hallucination_ratio=1 / 3, hallucination=Hallucination.MIX_CONV)
-    static = replace(layer, attention=AttentionKind.STATIC)
+    mixed = replace(layer, num_heads=3, hallucination_ratio=1 / 3, hallucination="mix_conv")
+    static = replace(layer, attention="static")
     sliced = slices(supernet, Architecture(embed_dim=16, layers=(layer, mixed, static)))
     stored = dict(supernet.named_parameters())
     q, k, v = stored["blocks.0.attn.qkv.weight"].split(24)
@@ -271,7 +273,7 @@ def test_queries_are_kept_apart_by_token_count_and_factors_share_the_bias(supern
 
 def test_dense_is_the_plain_vit_of_the_greatest_sizes(supernet):
     dense = supernet.dense()
-    assert {layer.attention for layer in dense.architecture.layers} == {AttentionKind.DYNAMIC}
+    assert {layer.attention for layer in dense.architecture.layers} == {"dynamic"}
     assert dense.architecture not in SPACE or dense.architecture == SPACE.largest()
     assert torch.equal(dense.blocks[3].mlp.fc2.weight, supernet.state_dict()["blocks.3.mlp.fc2.weight"])
 

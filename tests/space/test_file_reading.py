@@ -2,10 +2,10 @@
 
 import pytest
 
-from nas.arch.architecture import AttentionKind, Hallucination, Reducer
+from nas.arch.operator import Rules
 from nas.space.constraints import Constraints
 from nas.space.designs import DESIGNS
-from nas.space.domain import LayerDomain, Rules
+from nas.space.domain import LayerDomain
 from nas.space.space import parse_space, read_space
 
 PLAIN = """\
@@ -20,10 +20,10 @@ def test_gene_left_out_has_the_plain_vits_value():
     space = parse_space(PLAIN, "a.yaml")
     domain = LayerDomain(
         num_tokens=(64,),
-        reducer=(Reducer.POOL,),
-        attention=(AttentionKind.DYNAMIC,),
+        reducer=("pool",),
+        attention=("dynamic",),
         hallucination_ratio=(0.0,),
-        hallucination=(Hallucination.COPY,),
+        hallucination=("copy",),
         num_heads=(3,),
         ffn_rank=(1.0,),
         mlp_ratio=(4.0,),
@@ -113,9 +113,9 @@ def test_every_operator_is_read():
     )
     (domain, *_) = parse_space(PLAIN + text, "a.yaml").layers
     kinds = ("linear", "shared", "static", "dynamic")
-    assert domain.attention == tuple(map(AttentionKind, kinds))
-    assert domain.reducer == (Reducer.GLAD, Reducer.CONV_POOL)
-    assert domain.hallucination == (Hallucination.MIX, Hallucination.MIX_CONV)
+    assert domain.attention == tuple(kinds)
+    assert domain.reducer == ("glad", "conv_pool")
+    assert domain.hallucination == ("mix", "mix_conv")
     assert domain.ffn_rank == (1.0, 0.5, 0.25)
 
 

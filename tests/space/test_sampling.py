@@ -6,7 +6,6 @@ import pytest
 from small_spaces import every_choice, listed, space
 
 from nas.arch import cost
-from nas.arch.architecture import AttentionKind, Reducer
 from nas.space.constraints import Constraints
 from nas.space.space import SearchSpace
 
@@ -70,7 +69,7 @@ def test_mutation_gives_a_near_neighbour_of_the_space():
 def test_mutation_finds_the_only_neighbour():
     domain = every_choice(
         num_tokens=(16,),
-        attention=(AttentionKind.DYNAMIC,),
+        attention=("dynamic",),
         num_heads=(1,),
         hallucination_ratio=(0.0, 0.1, 0.2, 0.7),
         ffn_rank=(1.0, 0.75),
@@ -85,11 +84,11 @@ def test_mutation_of_the_only_architecture_is_itself():
     searched = space(
         every_choice(
             num_tokens=(16,),
-            attention=(AttentionKind.STATIC,),
+            attention=("static",),
             num_heads=(2,),
             ffn_rank=(0.5, 1.0),  # saves nothing: one network (C14)
             mlp_ratio=(1.0,),
-            reducer=(Reducer.POOL,),
+            reducer=("pool",),
         ),
         embed_dim=(8,),
         depth=(1,),

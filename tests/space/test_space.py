@@ -14,11 +14,11 @@ from factories import backbone
 from small_spaces import chains, every_choice, listed, only_half, space, tiny
 
 from nas.arch import cost, memory
-from nas.arch.architecture import Architecture, AttentionKind, LayerChoice, Reducer
+from nas.arch.architecture import Architecture, LayerChoice
+from nas.arch.operator import Rules
 from nas.base.errors import SearchSpaceError
 from nas.space.constraints import UNITS, Constraints
 from nas.space.designs import DESIGNS
-from nas.space.domain import Rules
 from nas.space.space import SearchSpace
 
 SPACE = space()
@@ -50,7 +50,7 @@ def test_size_equals_listing():
 
 
 def test_size_of_a_large_space_is_exact_and_quick():
-    domain = every_choice(attention=(AttentionKind.DYNAMIC,), num_tokens=(16,), hallucination_ratio=(0.0,))
+    domain = every_choice(attention=("dynamic",), num_tokens=(16,), hallucination_ratio=(0.0,))
     # 3 numbers of heads; hidden width 0.5 with 2 different ranks (C14), 2.0 with 3
     assert space(domain, depth=(24,), embed_dim=(24,)).size() == (3 * 5) ** 24
 
@@ -91,7 +91,7 @@ def test_rules_decide_membership(rules):
 def test_size_where_maps_are_never_shared_as_they_are():
     members = set(listed(only_half()))
     assert only_half().size() == len(members)
-    shared = [la for a in members for la in a.layers if la.attention is AttentionKind.SHARED]
+    shared = [la for a in members for la in a.layers if la.attention == "shared"]
     assert {(la.num_heads, la.num_hallucinated) for la in shared} == {(1, 0), (2, 1)}
 
 
@@ -267,7 +267,7 @@ def test_the_least_possible_is_possible_and_one_less_is_not(key):
         ("layers.0.num_heads: [2, 2] names a choice twice", {"num_heads": (2, 2)}),
         (
             "layers: layer 0: no choice is legal: pool leaves a square number of tokens, got 10 (C10)",
-            {"num_tokens": (10,), "reducer": (Reducer.POOL,)},
+            {"num_tokens": (10,), "reducer": ("pool",)},
         ),
         ("layers.0.num_tokens: num_tokens must be at least 1, got 0", {"num_tokens": (16, 0)}),
         (
@@ -279,7 +279,7 @@ def test_the_least_possible_is_possible_and_one_less_is_not(key):
         ("layers.0.num_heads: num_heads must be at least 1, got 0", {"num_heads": (0,)}),
         (
             "layers: layer 0: no choice is legal: shared needs a dynamic",
-            {"attention": (AttentionKind.SHARED,)},
+            {"attention": ("shared",)},
         ),
     ],
 )

@@ -8,7 +8,7 @@ Shape letters: B batch, C input channels, S image side, T tokens, D channels, K 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -22,6 +22,7 @@ from nas.base import ArchitectureError
 from nas.model.block import Block, LayerNorm
 from nas.model.families.features import as_map, check_on_grid, chosen_layers
 from nas.model.layers.maps import Guidance
+from nas.model.layers.part import Part
 
 
 class Subnet(nn.Module):
@@ -94,8 +95,9 @@ class Subnet(nn.Module):
 
     def init_weights(self) -> None:
         """Initialise as timm's ViT does; the operators' own weights keep the values they are built with."""
+        own = {f"{path}.{name}" for path, part in self._parts() for name in part.INITIAL}
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and not name.endswith(("mlp.down", "mlp.up")):
+            if isinstance(module, nn.Linear) and f"{name}.weight" not in own:
                 init_weights_vit_timm(module)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if self.cls_token is not None:
@@ -198,8 +200,11 @@ class Subnet(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that the optimiser does not decay (timm's interface)."""
-        static = {name for name, _ in self.named_parameters() if name.endswith("static_map")}
-        return {"pos_embed", "cls_token"} | static
+        own = {f"{path}.{name}" for path, part in self._parts() for name in part.NO_DECAY}
+        return {"pos_embed", "cls_token"} | own
+
+    def _parts(self) -> Iterator[tuple[str, Part]]:
+        return ((path, part) for path, part in self.named_modules() if isinstance(part, Part))
 
 
 def _whole(value: float) -> float | int:

@@ -5,28 +5,24 @@ Also what the factors start from.
 Shape letters: B batch, T tokens, D channels, F hidden channels, r rank.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 import torch
+from timm.layers import Mlp
 from torch import Tensor, nn
 
 from nas.arch import LayerChoice
-from nas.model.layers.maps import Stored
+from nas.model.layers.part import FirstValue, Part
 
 
 def _factor_init(weight: Tensor, *, rank_dim: int) -> Tensor:
+    """Entries of the factors' product have the std 0.02 of timm's `fc2.weight`."""
     return nn.init.trunc_normal_(weight, std=(0.02**2 / weight.shape[rank_dim]) ** 0.25)
 
 
-INITIAL: dict[str, Callable[[Tensor], Tensor]] = {
-    "down.weight": partial(_factor_init, rank_dim=0),
-    "up.weight": partial(_factor_init, rank_dim=1),
-}
-"""First values of the factors: entries of their product have the std 0.02 of timm's `fc2.weight`."""
-
-
-class CompactMlp(nn.Module):
+class CompactMlp(Part):
     """Feed-forward whose hidden-to-output matrix has rank r: `up(down(gelu(fc1(x))))`.
 
     Nothing lies between `down` and `up`, and they stay two products: theirs would be the full matrix again.
@@ -39,19 +35,23 @@ class CompactMlp(nn.Module):
     were 4 points worse (results/reference/ablation.csv).
     """
 
+    INITIAL: ClassVar[Mapping[str, FirstValue]] = {
+        "down.weight": partial(_factor_init, rank_dim=0),
+        "up.weight": partial(_factor_init, rank_dim=1),
+    }
+
     def __init__(self, embed_dim: int, hidden_dim: int, rank: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(embed_dim, hidden_dim)
         self.act = nn.GELU()
         self.down = nn.Linear(hidden_dim, rank, bias=False)
         self.up = nn.Linear(rank, embed_dim)
-        for name, first_value in INITIAL.items():
+        for name, first_value in self.INITIAL.items():
             first_value(self.get_parameter(name))
 
-    def slice_from(self, stored: Stored) -> dict[str, Tensor]:
-        """The weights of this layer as slices of the stored ones; `up.bias` is the full one's `fc2.bias`."""
-        sources = {name: "fc2.bias" if name == "up.bias" else name for name, _ in self.named_parameters()}
-        return {name: stored[source][_prefix(self, name)] for name, source in sources.items()}
+    def stored_name(self, name: str) -> str:
+        """The bias is that of the whole matrix."""
+        return "fc2.bias" if name == "up.bias" else name
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the two layers, the second one as two factors."""
@@ -59,15 +59,8 @@ class CompactMlp(nn.Module):
         return y
 
 
-def _prefix(module: nn.Module, name: str) -> tuple[slice, ...]:
-    return tuple(map(slice, module.get_parameter(name).shape))
-
-
 def build_feed_forward(embed_dim: int, layer: LayerChoice) -> nn.Module:
     """The feed-forward of a layer: timm's `Mlp`, or `CompactMlp` where the layer has a rank."""
-    # Not at the top: importing timm imports `nas.model.subnet` (to register it), which needs this module whole.
-    from timm.layers import Mlp
-
     hidden_dim = round(embed_dim * layer.mlp_ratio)
     if layer.ffn_rank == 1:
         return Mlp(embed_dim, hidden_dim)  # type: ignore[no-any-return]

@@ -4,25 +4,19 @@ Shape letters: B batch, P patch tokens in, M patch tokens out, D channels.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nas.model.layers.maps import Stored
-from nas.model.layers.pooling import average_grid, to_grid
-
-INITIAL: dict[str, Callable[[Tensor], Tensor]] = {
-    "queries": partial(nn.init.trunc_normal_, std=0.02),
-    "gamma": nn.init.zeros_,
-    "norm.weight": nn.init.ones_,
-    "norm.bias": nn.init.zeros_,
-}
-"""First values: gamma is zero, so a network starts as if it averaged."""
+from nas.arch import Backbone, LayerChoice
+from nas.model.layers.part import FirstValue, Part
+from nas.model.layers.pool import average_grid, to_grid
 
 
-class GlobalAggregation(nn.Module):
+class GlobalAggregation(Part):
     """Reduce the patch tokens to any smaller number: the average of neighbours, plus gamma times the gathered.
 
     `X' = average(X) + gamma * G Z`, with Z = LN(X) and G = softmax(Q Z^T / sqrt(D)) over the P tokens; one
@@ -36,23 +30,26 @@ class GlobalAggregation(nn.Module):
     tokens carry the old one; any token count, see `average_tokens`.
     """
 
+    INITIAL: ClassVar[Mapping[str, FirstValue]] = {
+        "queries": partial(nn.init.trunc_normal_, std=0.02),
+        "gamma": nn.init.zeros_,  # so a network starts as if it averaged
+        "norm.weight": nn.init.ones_,
+        "norm.bias": nn.init.zeros_,
+    }
+
     def __init__(self, embed_dim: int, num_tokens: int, num_prefix_tokens: int) -> None:
         super().__init__()
         self.num_tokens, self.num_prefix_tokens = num_tokens, num_prefix_tokens
         self.scale = embed_dim**-0.5
-        self.stored_as = {"queries": f"queries_{num_tokens}"}
         self.queries = nn.Parameter(torch.empty(num_tokens, embed_dim))
         self.gamma = nn.Parameter(torch.empty(embed_dim))
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
-        for name, first_value in INITIAL.items():
+        for name, first_value in self.INITIAL.items():
             first_value(self.get_parameter(name))
 
-    def slice_from(self, stored: Stored) -> dict[str, Tensor]:
-        """The weights of this module as slices of the stored ones: the first channels."""
-        return {
-            name: stored[self.stored_as.get(name, name)][tuple(map(slice, parameter.shape))]
-            for name, parameter in self.named_parameters()
-        }
+    def stored_name(self, name: str) -> str:
+        """Queries fit one token count."""
+        return f"queries_{self.num_tokens}" if name == "queries" else name
 
     def forward(self, x: Tensor) -> Tensor:
         """Reduce the patch tokens; prefix tokens pass through."""
@@ -68,6 +65,11 @@ class GlobalAggregation(nn.Module):
         weights_BMP = ((self.queries * self.scale) @ z_BPD.transpose(1, 2)).softmax(dim=-1)
         gathered: Tensor = weights_BMP @ z_BPD
         return gathered
+
+
+def build(embed_dim: int, layer: LayerChoice, backbone: Backbone) -> Part:
+    """The reducer of a layer."""
+    return GlobalAggregation(embed_dim, layer.num_tokens, backbone.num_prefix_tokens)
 
 
 def average_tokens(x_BPD: Tensor, num_tokens: int) -> Tensor:

@@ -3,16 +3,15 @@
 Shape letters: B batch, T tokens, P prefix tokens, N = T - P patch tokens, R real heads, E derived heads.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.arch import Hallucination
+from nas.arch import HALLUCINATION, Backbone, LayerChoice
 from nas.arch import tiling as chunks
+from nas.model.layers.part import FirstValue
 
-INITIAL: dict[str, Callable[[Tensor], Tensor]] = {
+INITIAL: dict[str, FirstValue] = {
     "hallucinate.gain": nn.init.ones_,
     "hallucinate.mix": nn.init.zeros_,
     "hallucinate.conv.weight": nn.init.zeros_,
@@ -42,17 +41,17 @@ class Hallucinate(nn.Module):
     others by cheap operations; the operators and their place before the softmax are METHODS 1.2.
     """
 
-    def __init__(self, real: int, derived: int, variant: Hallucination, num_prefix_tokens: int) -> None:
+    def __init__(self, real: int, derived: int, variant: str, num_prefix_tokens: int) -> None:
         super().__init__()
         self.derived, self.prefix = derived, num_prefix_tokens
         self.gain: nn.Parameter | None = None
         self.mix: nn.Parameter | None = None
         self.conv: nn.Conv2d | None = None
-        if variant is Hallucination.COPY:
+        if not HALLUCINATION[variant].mixes:
             self.gain = nn.Parameter(INITIAL["hallucinate.gain"](torch.empty(derived)))
             return
         self.mix = nn.Parameter(INITIAL["hallucinate.mix"](torch.empty(derived, real)))
-        if variant is Hallucination.MIX_CONV:
+        if HALLUCINATION[variant].convolves:
             self.conv = nn.Conv2d(derived, derived, 3, padding=1, groups=derived, bias=False)
             INITIAL["hallucinate.conv.weight"](self.conv.weight)
 
@@ -90,6 +89,23 @@ class Hallucinate(nn.Module):
             derived_BETT[:, :, prefix:, prefix:] += _depthwise(patches_BENN, self.conv.weight)
             return derived_BETT
         return derived_BETT + functional.pad(self.conv(patches_BENN), (prefix, 0, prefix, 0))
+
+
+def build_hallucinate(layer: LayerChoice, backbone: Backbone) -> Hallucinate | None:
+    """What derives the heads of a layer; None where none is derived."""
+    if layer.hallucination is None:
+        return None
+    heads = layer.num_real, layer.num_hallucinated
+    return Hallucinate(*heads, layer.hallucination, backbone.num_prefix_tokens)
+
+
+def images_at_once(v_BHTd: Tensor, hallucinate: Hallucinate | None = None) -> int:
+    """Images whose maps are made together: those of `CHUNK_BYTES` where a CPU only infers, elsewhere all."""
+    B, H, T, _ = v_BHTd.shape
+    if not eager_cpu_inference(v_BHTd):
+        return B
+    convolved = 0 if hallucinate is None or hallucinate.conv is None else hallucinate.derived
+    return chunks.images_of_maps(H, T, v_BHTd.element_size(), convolved)
 
 
 def eager_cpu_inference(x: Tensor) -> bool:

@@ -5,7 +5,8 @@ C = H * d channels of all heads, G = B * H.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +14,8 @@ from torch.nn import functional
 
 from nas.arch import Backbone, LayerChoice, LayerContext, is_square
 from nas.arch import tiling as chunks
-from nas.model.layers.maps import Guidance, Provided, Stored, slice_qkv
-
-INITIAL: dict[str, Callable[[Tensor], Tensor]] = {
-    "linear_gain": nn.init.ones_,
-    "linear_conv.weight": nn.init.zeros_,
-}
+from nas.model.layers.maps import Guidance, Provided, slice_qkv
+from nas.model.layers.part import FirstValue, Part, Stored
 
 EPS = 1e-6
 """Least norm of a query or a key; an output, which is a multiple of its query's norm, may be EPS times that."""
@@ -27,7 +24,7 @@ SPARSITY = 1e-4
 """Weight of the mean of the masked map among the losses (METHODS 3.3)."""
 
 
-class LinearAttention(nn.Module):
+class LinearAttention(Part):
     """Multi-head attention whose similarity is the linear part of the angle between query and key.
 
     With unit queries and keys q, k and values v, of one head:
@@ -48,6 +45,11 @@ class LinearAttention(nn.Module):
     tokens (C9); a gain per head sets the length of the outputs (METHODS 5.9).
     """
 
+    INITIAL: ClassVar[Mapping[str, FirstValue]] = {
+        "linear_gain": nn.init.ones_,
+        "linear_conv.weight": nn.init.zeros_,
+    }
+
     def __init__(self, embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone) -> None:
         super().__init__()
         self.heads, self.head_dim = layer.num_heads, backbone.head_dim
@@ -55,17 +57,16 @@ class LinearAttention(nn.Module):
         channels = self.heads * self.head_dim
         self.qkv = nn.Linear(embed_dim, 3 * channels)
         self.proj = nn.Linear(channels, embed_dim)
-        self.linear_gain = nn.Parameter(INITIAL["linear_gain"](torch.empty(self.heads)))
+        self.linear_gain = nn.Parameter(self.INITIAL["linear_gain"](torch.empty(self.heads)))
         self.linear_conv: nn.Conv2d | None = None
         if context.on_grid and is_square(layer.num_tokens):
             self.linear_conv = nn.Conv2d(self.heads, self.heads, 3, padding=1, groups=self.heads, bias=False)
-            INITIAL["linear_conv.weight"](self.linear_conv.weight)
+            self.INITIAL["linear_conv.weight"](self.linear_conv.weight)
 
     def slice_from(self, stored: Stored) -> dict[str, Tensor]:
         """The weights of this layer as slices of the stored ones: whole heads, the first ones."""
         channels, columns = self.proj.in_features, self.qkv.in_features
-        sliced = {name: stored[name][tuple(map(slice, p.shape))] for name, p in self.named_parameters()}
-        return sliced | slice_qkv(stored, channels, channels, columns)
+        return self.prefixes(stored) | slice_qkv(stored, channels, channels, columns)
 
     def forward(
         self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
@@ -134,3 +135,11 @@ def _masked_softmax(q_GTd: Tensor, k_GTd: Tensor, guidance: Guidance) -> Tensor:
     masked_GTT: Tensor = maps_GTT * (maps_GTT > 4 / T)
     guidance.losses.append(SPARSITY * masked_GTT.mean())
     return masked_GTT
+
+
+def build(
+    embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool
+) -> Part:
+    """The attention of a layer; its guidance needs no weights."""
+    del guided
+    return LinearAttention(embed_dim, layer, context, backbone)

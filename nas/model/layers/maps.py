@@ -1,17 +1,16 @@
-"""What the attention modules share: what a layer hands to its consumers, training aids, slices of the store.
+"""What the attention modules share: what a layer hands to its consumers, training aids, slices of the store, chunks.
 
 Shape letters: B batch, T tokens, D channels, d channels per head, H heads, R real heads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Stored = Mapping[str, Tensor]
-"""Weights of one module at maximal size, by local name."""
+from nas.model.layers.part import Stored
 
 
 class Provided(NamedTuple):
@@ -60,3 +59,32 @@ def slice_values(stored: Stored, channels: int, columns: int) -> dict[str, Tenso
     _, _, weight = torch.unflatten(stored["qkv.weight"], 0, (3, -1))
     _, _, bias = torch.unflatten(stored["qkv.bias"], 0, (3, -1))
     return {"v.weight": weight[:channels, :columns], "v.bias": bias[:channels]}
+
+
+def to_heads(x_BTC: Tensor, head_dim: int) -> Tensor:
+    """The channels of all heads, one head at a time: [B, H, T, d]."""
+    return torch.unflatten(x_BTC, 2, (-1, head_dim)).transpose(1, 2)
+
+
+def mix_values(maps_BHTT: Tensor, v_BHTd: Tensor) -> Tensor:
+    """Every head's maps applied to its values: [B, T, H, d]."""
+    mixed_BHTd: Tensor = maps_BHTT.to(v_BHTd.dtype) @ v_BHTd
+    return mixed_BHTd.transpose(1, 2)
+
+
+def in_chunks(
+    compute: Callable[..., tuple[Tensor | None, ...]], size: int, *inputs: Tensor
+) -> tuple[Tensor | None, ...]:
+    """`compute(*inputs)`, on `size` images at a time."""
+    B = inputs[0].shape[0]
+    if size >= B:
+        return compute(*inputs)
+    whole: list[Tensor | None] = []
+    for start in range(0, B, size):
+        parts = compute(*(x[start : start + size] for x in inputs))
+        if not whole:
+            whole = [None if part is None else part.new_empty(B, *part.shape[1:]) for part in parts]
+        for all_images, part in zip(whole, parts, strict=True):
+            if all_images is not None and part is not None:
+                all_images[start : start + size] = part
+    return tuple(whole)

@@ -4,18 +4,17 @@ Shape letters: B batch, T tokens, P prefix tokens, N patch tokens, D channels, d
 C = H * d channels of all heads, E = B * d.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.arch import Backbone, LayerChoice, LayerContext
-from nas.model.layers.maps import Guidance, Provided, Stored, slice_qkv, slice_values
-
-INITIAL: dict[str, Callable[[Tensor], Tensor]] = {"static_map": partial(nn.init.trunc_normal_, std=0.02)}
+from nas.model.layers.maps import Guidance, Provided, slice_qkv, slice_values
+from nas.model.layers.part import FirstValue, Part, Stored
 
 FLOOR = 1e-6
 """Added to a mean map before its logarithm, for entries that are zero."""
@@ -35,7 +34,7 @@ class _CachedMaps(NamedTuple):
     maps: Tensor
 
 
-class StaticAttention(nn.Module):
+class StaticAttention(Part):
     """Attention with learned maps: one T x T matrix per head, rows softmaxed.
 
     A map belongs to one token count; the store keeps one per count under `static_map_<patch tokens>`.
@@ -54,17 +53,13 @@ class StaticAttention(nn.Module):
     are those of METHODS 2.2.
     """
 
+    INITIAL: ClassVar[Mapping[str, FirstValue]] = {"static_map": partial(nn.init.trunc_normal_, std=0.02)}
+    NO_DECAY = frozenset({"static_map"})
+
     def __init__(
-        self,
-        embed_dim: int,
-        layer: LayerChoice,
-        context: LayerContext,
-        backbone: Backbone,
-        *,
-        guided: bool = False,
+        self, embed_dim: int, layer: LayerChoice, backbone: Backbone, *, guided: bool = False
     ) -> None:
         super().__init__()
-        del context
         self.heads, self.head_dim, self.guided = layer.num_heads, backbone.head_dim, guided
         channels, tokens = self.heads * self.head_dim, layer.num_tokens + backbone.num_prefix_tokens
         if guided:
@@ -72,20 +67,19 @@ class StaticAttention(nn.Module):
         else:
             self.v = nn.Linear(embed_dim, channels)
         self.proj = nn.Linear(channels, embed_dim)
-        self.static_map = nn.Parameter(INITIAL["static_map"](torch.empty(self.heads, tokens, tokens)))
-        self.stored_as = {"static_map": f"static_map_{layer.num_tokens}"}
+        self.static_map = nn.Parameter(self.INITIAL["static_map"](torch.empty(self.heads, tokens, tokens)))
+        self.num_tokens = layer.num_tokens
         self._cached: _CachedMaps | None = None
+
+    def stored_name(self, name: str) -> str:
+        """A map fits one token count."""
+        return f"static_map_{self.num_tokens}" if name == "static_map" else name
 
     def slice_from(self, stored: Stored) -> dict[str, Tensor]:
         """The weights of this layer as slices of the stored ones: whole heads, the first ones."""
         columns, channels = self.proj.weight.shape
-        own = slice_qkv(stored, channels, channels, columns) if self.guided else {}
-        return {
-            "proj.weight": stored["proj.weight"][:columns, :channels],
-            "proj.bias": stored["proj.bias"][:columns],
-            "static_map": stored[self.stored_as["static_map"]][: self.heads],
-            **(own or slice_values(stored, channels, columns)),
-        }
+        own = slice_qkv(stored, channels, channels, columns) if self.guided else None
+        return self.prefixes(stored, but=("qkv.", "v.")) | (own or slice_values(stored, channels, columns))
 
     def forward(
         self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
@@ -161,6 +155,14 @@ class StaticAttention(nn.Module):
         maps_BHTT = torch.lerp(static_HTT, dynamic_BHTT, guidance.static).to(v.dtype)
         y: Tensor = self.proj((maps_BHTT @ v).transpose(1, 2).flatten(2))
         return y
+
+
+def build(
+    embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool
+) -> Part:
+    """The attention of a layer; for guided training with queries and keys."""
+    del context
+    return StaticAttention(embed_dim, layer, backbone, guided=guided)
 
 
 def _mean_kl(maps_BHTT: Tensor, log_static_HTT: Tensor) -> Tensor:

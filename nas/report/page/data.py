@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.arch import FEWER_TOKENS, GLYPHS, Architecture, Backbone, draw_layers, layer_kind
+from nas.arch import FEWER_TOKENS, LOOKS, REDUCERS, Architecture, Backbone, draw_layers, look_of
 from nas.base import unit_of
 from nas.report.architecture_table import show_rows
 from nas.report.front_table import export_command, ties_within
@@ -30,6 +30,7 @@ from nas.runs import (
 from nas.settings import LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1, flat_config
 
 COMMON_ERRORS = 5
+GREY = (150, 158, 168)
 GENES = {
     "depth": ("depth", "layers"),
     "embed_dim": ("width", "channels"),
@@ -68,7 +69,11 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         "picks": _picks(front),
         "units": _units(found, rows, cloud),
         "genes": {**GENES, **({"supernet": ("supernet", "number")} if found.has_supernets else {})},
-        "kinds": GLYPHS,
+        "kinds": {look.name: look.glyph for look in LOOKS},
+        "colours": {
+            "kinds": {look.name: look.colour for look in LOOKS},
+            "reducers": {"none": GREY, **{reducer.name: reducer.colour for reducer in REDUCERS.values()}},
+        },
         "fewer": FEWER_TOKENS,
         "counts": dict(Counter(trial.state.value for trial in trials)),
         "errors": _common_errors(trials),
@@ -100,7 +105,7 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
 def genes(architecture: Architecture) -> dict[str, float]:
     """The values of `GENES`."""
     layers, depth = architecture.layers, architecture.depth
-    dynamic = sum(layer_kind(architecture, i) == "dynamic" for i in range(depth))
+    dynamic = sum(look_of(layer).name == "dynamic" for layer in layers)
     return {
         "depth": depth,
         "embed_dim": architecture.embed_dim,
@@ -151,8 +156,9 @@ def _layer_rows(point: FrontPoint, backbone: Backbone) -> list[dict[str, Any]]:
     rows = show_rows(point, backbone)
     for row in rows:
         if row["layer"] is not None:
-            row["kind"] = layer_kind(point.architecture, row["layer"])
-            row["num_hallucinated"] = point.architecture.layers[row["layer"]].num_hallucinated
+            layer = point.architecture.layers[row["layer"]]
+            row["kind"] = look_of(layer).name
+            row["num_hallucinated"] = layer.num_hallucinated
     return rows
 
 

@@ -1,12 +1,9 @@
 // What the layers of an architecture are: the heat map along the front, one architecture in full, and the table.
 
-// Okabe and Ito's colours, told apart by colour-blind people; a glyph says the same without colour.
-const KINDS = { dynamic: [0, 114, 178], hallucinated: [230, 159, 0], static: [204, 121, 167], shared: [0, 158, 115], linear: [86, 180, 233] };
-const REDUCERS = { none: [150, 158, 168], pool: [0, 114, 178], conv_pool: [230, 159, 0], glad: [0, 158, 115] };
 const QUANTITIES = [
-  { id: "kind", name: "attention", classes: KINDS, of: (part) => part.kind, sign: (value) => DATA.kinds[value] },
+  { id: "kind", name: "attention", classes: DATA.colours.kinds, of: (part) => part.kind, sign: (value) => DATA.kinds[value] },
   { id: "tokens", name: "patch tokens", of: (part) => part.tokens },
-  { id: "reducer", name: "reducer before the layer", classes: REDUCERS, of: (part) => part.reducer || "none", sign: (value) => (value === "none" ? "" : value[0]) },
+  { id: "reducer", name: "reducer before the layer", classes: DATA.colours.reducers, of: (part) => part.reducer || "none", sign: (value) => (value === "none" ? "" : value[0]) },
   { id: "heads", name: "heads", of: (part) => part.heads },
   { id: "mlp_ratio", name: "MLP ratio", of: (part) => part.mlp_ratio },
   { id: "macs_share", name: "share of MACs", of: (part) => part.macs_share, say: (value) => `${(100 * value).toFixed(1)} %` },

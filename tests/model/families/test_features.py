@@ -16,7 +16,7 @@ from bundles import (
 )
 from timm.models.vision_transformer import VisionTransformer
 
-from nas.arch.architecture import Architecture, Reducer
+from nas.arch.architecture import Architecture
 from nas.base.errors import ArchitectureError
 from nas.bundle.export import export_bundle
 from nas.model.families.features import layers_on_grid
@@ -137,5 +137,5 @@ def test_tokens_off_the_grid_can_be_had_as_a_sequence():
 )
 def test_a_grid_is_square_and_was_never_left(counts, expected):
     fewer = [a > b for a, b in zip((64, *counts), counts, strict=False)]
-    layers = [layer(n, reducer=Reducer.GLAD if less else None) for n, less in zip(counts, fewer, strict=True)]
+    layers = [layer(n, reducer="glad" if less else None) for n, less in zip(counts, fewer, strict=True)]
     assert layers_on_grid(Architecture(embed_dim=16, layers=tuple(layers)), CLASS_TOKEN) == expected

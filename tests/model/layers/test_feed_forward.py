@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from nas.arch.architecture import LayerChoice
 from nas.model.layers.feed_forward import (
-    INITIAL,
     CompactMlp,
     activation_aware_factors,
     build_feed_forward,
@@ -80,7 +79,7 @@ def test_the_product_of_the_factors_starts_with_timms_spread(rank, dim, hidden):
     torch.manual_seed(0)
     mlp = CompactMlp(dim, hidden, rank)
     stored_down, stored_up = torch.empty(rank, hidden), torch.empty(dim, rank)
-    product = INITIAL["up.weight"](stored_up) @ INITIAL["down.weight"](stored_down)
+    product = CompactMlp.INITIAL["up.weight"](stored_up) @ CompactMlp.INITIAL["down.weight"](stored_down)
     for weight in (product, mlp.up.weight @ mlp.down.weight):
         assert weight.std().item() == pytest.approx(0.02, rel=0.1)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from nas.model.layers.glad import GlobalAggregation, average_tokens, grid_sides
-from nas.model.layers.pooling import TokenPool
+from nas.model.layers.pool import TokenPool
 
 DIM = 6
 

@@ -6,18 +6,19 @@ from factories import backbone
 from small_spaces import randomise
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas.arch.architecture import Hallucination, LayerChoice, LayerContext
+from nas.arch.architecture import LayerChoice, LayerContext
+from nas.arch.operators import HALLUCINATION
+from nas.model.block import build_operator
 from nas.model.layers import hallucination
-from nas.model.layers.attention import DynamicAttention, SharedAttention
 from nas.model.layers.hallucination import Hallucinate
 
 HEADS = [(1, 1), (2, 1), (2, 2), (3, 2), (1, 2), (2, 3), (2, 5)]  # real, derived
-VARIANTS = list(Hallucination)
+VARIANTS = list(HALLUCINATION)
 T = 17
 
 
 def built(real: int, derived: int, variant: str, *, prefix: int = 1, seed: int | None = 0) -> Hallucinate:
-    module = Hallucinate(real, derived, Hallucination(variant), prefix)
+    module = Hallucinate(real, derived, variant, prefix)
     if seed is not None:
         randomise(module, seed)
     return module
@@ -124,11 +125,10 @@ def test_attention_holds_them_under_the_names_that_have_first_values(kind, varia
         hallucination_ratio=0.4,
         hallucination=variant,
     )
-    module = DynamicAttention if kind == "dynamic" else SharedAttention
-    attention = module(24, layer, LayerContext(tokens_before=16), backbone())
+    attention = build_operator(kind, 24, layer, LayerContext(tokens_before=16), backbone(), guided=False)
     own = {name for name, _ in attention.named_parameters() if name.startswith("hallucinate")}
     assert own
-    assert own <= set(hallucination.INITIAL)
+    assert own <= set(attention.INITIAL)
 
 
 @pytest.mark.parametrize("images", [1, 2, 20])

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nas.arch.architecture import LayerChoice, LayerContext
+from nas.arch.architecture import LayerChoice
 from nas.model.layers.maps import Guidance
 from nas.model.layers.static import StaticAttention, log_mean_map, transport_map
 
@@ -21,8 +21,7 @@ T = TOKENS + 1
 
 def built(*, heads: int = 3, guided: bool = False, class_token: bool = True, seed: int = 0):
     layer = LayerChoice(num_tokens=TOKENS, num_heads=heads, mlp_ratio=2, attention="static")
-    context = LayerContext(tokens_before=TOKENS)
-    attention = StaticAttention(DIM, layer, context, backbone(class_token=class_token), guided=guided).eval()
+    attention = StaticAttention(DIM, layer, backbone(class_token=class_token), guided=guided).eval()
     randomise(attention, seed)
     return attention
 
@@ -203,9 +202,7 @@ def test_a_copy_has_no_part_in_the_cache():
 
 def test_a_skeleton_follows_the_store_and_keeps_nothing():
     wide, skeleton, x = built(heads=3), built(heads=2).to("meta"), images()
-    stored = {
-        skeleton.stored_as.get(name, name): p for name, p in wide.named_parameters() if "v." not in name
-    }
+    stored = {skeleton.stored_name(name): p for name, p in wide.named_parameters() if "v." not in name}
     projection = nn.Linear(DIM, 3 * DIM)
     stored |= {"qkv.weight": projection.weight, "qkv.bias": projection.bias}
     alone = built(heads=2)
@@ -228,7 +225,7 @@ def test_guided_weights_are_slices_of_the_whole_projection():
     wide, guided = nn.Linear(DIM, 3 * DIM), built(heads=2, guided=True)
     stored = {"qkv.weight": wide.weight, "qkv.bias": wide.bias}
     stored |= {"proj.weight": torch.ones(DIM, DIM), "proj.bias": torch.ones(DIM)}
-    stored |= {guided.stored_as["static_map"]: torch.ones(3, T, T)}
+    stored |= {guided.stored_name("static_map"): torch.ones(3, T, T)}
     sliced = guided.slice_from(stored)
     assert {n: p.shape for n, p in sliced.items()} == {n: p.shape for n, p in guided.named_parameters()}
     assert torch.equal(sliced["qkv.bias"], torch.cat([wide.bias[24 * i : 24 * i + 16] for i in range(3)]))

@@ -156,7 +156,7 @@ def test_arrow_keys_walk_over_the_heat_map_and_enter_selects(page, run):
     here = page.switch_to.active_element
     words = here.get_attribute("aria-label")
     assert words.startswith(f"{by_macs[1].digest[:8]}, layer 1, ")
-    assert by_macs[1].architecture.layers[1].attention.value in words
+    assert by_macs[1].architecture.layers[1].attention in words
     stroke = page.execute_script("return getComputedStyle(arguments[0]).strokeWidth", here)
     assert stroke == "3.5px"
     assert words.split(",")[0] in css(page, "#tip")[0].text

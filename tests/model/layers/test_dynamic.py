@@ -1,61 +1,40 @@
+"""Dynamic attention, and what it has in common with shared attention."""
+
+import sys
 from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
+from attention_layers import (
+    DIM,
+    FIXED,
+    HEADS,
+    KINDS,
+    SHARED,
+    TOKENS,
+    T,
+    built,
+    change_nothing,
+    hallucinating,
+    layer,
+    provided_by,
+    tokens,
+)
 from factories import backbone
 from flops import flop_counter
-from small_spaces import randomise
 
-from nas.arch.architecture import AttentionKind, Hallucination, LayerChoice, LayerContext
-from nas.model.layers import attention as attention_file
-from nas.model.layers.attention import DynamicAttention, SharedAttention, build_attention
-from nas.model.layers.hallucination import Hallucinate
+from nas.arch.architecture import LayerContext
+from nas.arch.operators import HALLUCINATION
+from nas.model.block import build_operator
+from nas.model.layers.dynamic import DynamicAttention
+from nas.model.layers.hallucination import images_at_once
 from nas.model.layers.linear import LinearAttention
 from nas.model.layers.maps import Guidance, Provided
+from nas.model.layers.shared import SharedAttention
 from nas.model.layers.static import StaticAttention
 
-DIM, TOKENS = 24, 16
-FIXED = backbone()  # heads of 8 channels, a class token
-T = TOKENS + FIXED.num_prefix_tokens
-MIXES = (Hallucination.MIX, Hallucination.MIX_CONV)
-HEADS = [(2, 1), (3, 1), (4, 2), (3, 2), (4, 3), (5, 3)]  # all, hallucinated
-
-
-def layer(**changes) -> LayerChoice:
-    return LayerChoice(**{"num_tokens": TOKENS, "num_heads": 3, "mlp_ratio": 2, **changes})
-
-
-def hallucinating(heads: int, hallucinated: int, variant: str, **changes) -> LayerChoice:
-    ratio = hallucinated / heads
-    return layer(num_heads=heads, hallucination_ratio=ratio, hallucination=variant, **changes)
-
-
-def built(choice: LayerChoice, *, maps: bool = False, logits: bool = False, seed: int = 0, fixed=FIXED):
-    context = LayerContext(tokens_before=choice.num_tokens, exports_maps=maps, exports_logits=logits)
-    attention = build_attention(DIM, choice, context, fixed).eval()
-    randomise(attention, seed)
-    return attention
-
-
-def tokens(seed: int = 1, images: int = 3, count: int = T) -> torch.Tensor:
-    return torch.randn(images, count, DIM, generator=torch.Generator().manual_seed(seed))
-
-
-def provided_by(real: int = 3, heads: int = 3, seed: int = 2) -> Provided:
-    logits = torch.randn(3, heads, T, T, generator=torch.Generator().manual_seed(seed))
-    return Provided(logits.softmax(dim=-1), logits[:, :real])
-
-
-KINDS = {
-    "plain": layer(),
-    **{f"{variant} one": hallucinating(3, 1, variant) for variant in Hallucination},
-    **{f"{variant} most": hallucinating(3, 2, variant) for variant in Hallucination},
-}
-SHARED = {
-    "shared": layer(attention="shared"),
-    **{f"shared, {variant}": hallucinating(3, 1, variant, attention="shared") for variant in Hallucination},
-}
+MIXES = ("mix", "mix_conv")
 
 
 @pytest.mark.parametrize("kind", KINDS | SHARED)
@@ -132,7 +111,7 @@ def test_bf16_inference_is_near_fp32(kind):
 
 
 @pytest.mark.parametrize(("heads", "hallucinated"), HEADS)
-@pytest.mark.parametrize(("variant", "maps"), list(product(Hallucination, [False, True])))
+@pytest.mark.parametrize(("variant", "maps"), list(product(HALLUCINATION, [False, True])))
 def test_hallucinated_heads_that_change_nothing_are_copies_of_their_parents(
     heads, hallucinated, variant, maps
 ):
@@ -150,14 +129,8 @@ def test_hallucinated_heads_that_change_nothing_are_copies_of_their_parents(
     assert torch.allclose(some(tokens(), None)[0], full(tokens(), None)[0], atol=1e-5)
 
 
-def change_nothing(hallucinate: Hallucinate) -> None:
-    with torch.no_grad():
-        for name, parameter in hallucinate.named_parameters():
-            parameter.fill_(1.0 if name == "gain" else 0.0)
-
-
 @pytest.mark.parametrize(("hallucinated", "class_token"), [(1, True), (2, True), (1, False)])
-@pytest.mark.parametrize("variant", list(Hallucination))
+@pytest.mark.parametrize("variant", list(HALLUCINATION))
 def test_real_logits_are_scaled_products_and_the_others_are_hallucinated(variant, hallucinated, class_token):
     fixed = backbone(class_token=class_token)
     d, real = fixed.head_dim, 3 - hallucinated
@@ -172,98 +145,6 @@ def test_real_logits_are_scaled_products_and_the_others_are_hallucinated(variant
     assert attention.hallucinate.prefix == fixed.num_prefix_tokens
     expected = attention.hallucinate(exported.logits).softmax(dim=-1)
     assert torch.allclose(exported.maps, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_shared_layer_equals_attention_with_the_providers_queries_and_keys(kind):
-    # METHODS 5.12, test 2, also for a provider that hallucinates (5.3)
-    choice = KINDS[kind]
-    provider, consumer = built(choice, maps=True), built(layer(attention="shared"), seed=5)
-    _, exported = provider(tokens(), None)
-    assert torch.allclose(
-        consumer(tokens(), exported)[0], with_values_of(consumer, provider, built(choice)), atol=1e-5
-    )
-
-
-@pytest.mark.parametrize(("heads", "hallucinated"), HEADS)
-@pytest.mark.parametrize(("variant", "own_variant"), list(product(Hallucination, repeat=2)))
-def test_layer_that_hallucinates_anew_equals_attention_with_the_providers_queries_and_keys(
-    variant, own_variant, heads, hallucinated
-):
-    provider = built(hallucinating(heads, hallucinated, variant), logits=True)
-    consumer = built(hallucinating(heads, hallucinated, own_variant, attention="shared"), seed=5)
-    _, exported = provider(tokens(), None)
-    full = built(hallucinating(heads, hallucinated, own_variant))
-    full.hallucinate.load_state_dict(consumer.hallucinate.state_dict())
-    expected = with_values_of(consumer, provider, full)
-    assert torch.allclose(consumer(tokens(), exported)[0], expected, atol=1e-5)
-
-
-def with_values_of(consumer, provider, full) -> torch.Tensor:
-    """Output of `full`, given the provider's queries and keys, and everything else of the consumer's."""
-    queries_and_keys = 2 * provider.real * FIXED.head_dim
-    with torch.no_grad():
-        full.qkv.weight.copy_(torch.cat([provider.qkv.weight[:queries_and_keys], consumer.v.weight]))
-        full.qkv.bias.copy_(torch.cat([provider.qkv.bias[:queries_and_keys], consumer.v.bias]))
-        full.proj.load_state_dict(consumer.proj.state_dict())
-        if consumer.hallucinate is None and provider.hallucinate is not None:
-            full.hallucinate.load_state_dict(provider.hallucinate.state_dict())
-    return full(tokens(), None)[0]
-
-
-@pytest.mark.parametrize(("heads", "hallucinated"), HEADS)
-@pytest.mark.parametrize("variant", list(Hallucination))
-def test_hallucinating_anew_with_first_values_equals_sharing_a_provider_of_first_values(
-    variant, heads, hallucinated
-):
-    provider = built(hallucinating(heads, hallucinated, "copy"), maps=True, logits=True)
-    change_nothing(provider.hallucinate)
-    _, exported = provider(tokens(), None)
-    plain = built(layer(num_heads=heads, attention="shared"), seed=5)
-    anew = built(hallucinating(heads, hallucinated, variant, attention="shared"), seed=7)
-    change_nothing(anew.hallucinate)
-    anew.load_state_dict(plain.state_dict(), strict=False)
-    assert torch.allclose(anew(tokens(), exported)[0], plain(tokens(), exported)[0], atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", SHARED)
-def test_shared_layer_passes_on_the_very_same_and_leaves_it_as_it_is(kind):
-    given = provided_by(real=SHARED[kind].num_real)
-    before = Provided(*(part.clone() for part in given))
-    with torch.no_grad():
-        _, passed_on = built(SHARED[kind])(tokens(), given)
-    assert passed_on is given
-    assert torch.equal(given.maps, before.maps)
-    assert torch.equal(given.logits, before.logits)
-
-
-@pytest.mark.parametrize("kind", SHARED)
-@pytest.mark.parametrize("given", [None, Provided(None, None)])
-def test_shared_layer_without_what_it_takes_is_an_error(kind, given):
-    with pytest.raises(ValueError, match="provider"):
-        built(SHARED[kind])(tokens(), given)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_gradients_of_consumers_reach_the_providers_queries_and_keys(kind):
-    choice = KINDS[kind]
-    provider = built(choice, maps=True, logits=True)
-    _, exported = provider(tokens(), None)
-    consumers = [layer(attention="shared")]
-    if choice.num_hallucinated:
-        consumers.append(hallucinating(3, choice.num_hallucinated, "mix_conv", attention="shared"))
-    for consumer in consumers:
-        out, _ = built(consumer)(tokens(), exported)
-        (gradient,) = torch.autograd.grad(out.sum(), [provider.qkv.weight], retain_graph=True)
-        rows = 2 * provider.real * FIXED.head_dim
-        assert (gradient[:rows].abs().sum(dim=1) > 0).all()
-        assert (gradient[rows:] == 0).all()
-
-
-def test_shared_layers_own_no_queries_and_keys():
-    for choice in SHARED.values():
-        names = {name for name, _ in built(choice).named_parameters() if not name.startswith("hallucinate.")}
-        assert names == {"v.weight", "v.bias", "proj.weight", "proj.bias"}
 
 
 @pytest.mark.parametrize("kind", KINDS | SHARED)
@@ -291,11 +172,15 @@ def test_slices_are_the_first_heads_of_what_is_stored(kind):
         assert torch.equal(sliced[name], stored[name][tuple(map(slice, sliced[name].shape))])
 
 
+def home_of(attention):
+    return sys.modules[type(attention).__module__]
+
+
 def in_chunks_and_at_once(attention, x, given, monkeypatch):
     with torch.no_grad():
         chunked = attention(x, given)
         with monkeypatch.context() as patched:
-            patched.setattr(attention_file, "_images_at_once", lambda v, *_: len(v))
+            patched.setattr(home_of(attention), "images_at_once", lambda v, *_: len(v))
             return chunked, attention(x, given)
 
 
@@ -313,11 +198,11 @@ def test_many_images_in_chunks_equal_all_at_once(kind, dtype, monkeypatch):
             given = Provided(maps, logits[:, : choice.num_real])
     sizes = set()
 
-    def watched(v, *rest, original=attention_file._images_at_once):
+    def watched(v, *rest, original=images_at_once):
         sizes.add(original(v, *rest))
         return original(v, *rest)
 
-    monkeypatch.setattr(attention_file, "_images_at_once", watched)
+    monkeypatch.setattr(home_of(attention), "images_at_once", watched)
     (chunked, exported), (whole, expected) = in_chunks_and_at_once(attention, x, given, monkeypatch)
     assert kind == "shared" or max(sizes) < 41
     tolerance = 1e-6 if dtype is torch.float32 else 1e-2
@@ -342,7 +227,7 @@ def test_macs_are_the_same_for_any_batch_precision_and_mode(kind, patches, image
     choice, d = replace((KINDS | SHARED)[kind], num_tokens=patches), FIXED.head_dim
     T, H, R, E = patches + 1, 3, choice.num_real, choice.num_hallucinated
     derived = 0 if choice.hallucination not in MIXES else E * R * T * T
-    if choice.hallucination is Hallucination.MIX_CONV:
+    if choice.hallucination == "mix_conv":
         derived += 9 * E * patches**2
     for exports, dtype, recorded in product([False, True], [torch.float32, torch.bfloat16], [False, True]):
         attention = built(choice, maps=exports, logits=exports).to(dtype)
@@ -351,7 +236,7 @@ def test_macs_are_the_same_for_any_batch_precision_and_mode(kind, patches, image
             given = Provided(torch.zeros(images, H, T, T).to(dtype), torch.zeros(images, R, T, T).to(dtype))
         else:
             rows += 2 * R * d
-            fused_copies = choice.hallucination is Hallucination.COPY and not exports
+            fused_copies = choice.hallucination == "copy" and not exports
             scores = (H if fused_copies else R) * T * T * d
         macs = T * DIM * rows + scores + derived + H * T * T * d + T * H * d * DIM
         with torch.set_grad_enabled(recorded), flop_counter() as counted:
@@ -376,10 +261,10 @@ def test_whole_programs_are_exported_for_any_batch(kind):
 
 def test_each_kind_has_its_module():
     kinds = {
-        AttentionKind.DYNAMIC: DynamicAttention,
-        AttentionKind.STATIC: StaticAttention,
-        AttentionKind.SHARED: SharedAttention,
-        AttentionKind.LINEAR: LinearAttention,
+        "dynamic": DynamicAttention,
+        "static": StaticAttention,
+        "shared": SharedAttention,
+        "linear": LinearAttention,
     }
     for kind, module in kinds.items():
         assert type(built(replace(layer(), attention=kind))) is module
@@ -387,7 +272,7 @@ def test_each_kind_has_its_module():
 
 def test_guided_static_attention_has_queries_and_keys():
     context = LayerContext(tokens_before=TOKENS)
-    attention = build_attention(DIM, layer(attention="static"), context, FIXED, guided=True)
+    attention = build_operator("static", DIM, layer(), context, FIXED, guided=True)
     assert attention.qkv.weight.shape == (3 * DIM, DIM)
 
 

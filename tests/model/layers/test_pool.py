@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from nas.model.layers.pooling import ConvTokenPool, TokenPool
+from nas.model.layers.conv_pool import ConvTokenPool
+from nas.model.layers.pool import TokenPool
 
 
 def tokens(side: int, prefix: int = 1, channels: int = 6, seed: int = 0) -> torch.Tensor:

@@ -5,13 +5,13 @@ the grids.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-INITIAL: dict[str, Callable[[Tensor], Tensor]] = {"conv.weight": nn.init.zeros_}
+from nas.arch import Backbone, LayerChoice
+from nas.model.layers.part import Part
 
 
 def to_grid(x_BND: Tensor, sides: tuple[int, int]) -> Tensor:
@@ -26,7 +26,7 @@ def average_grid(x_BDGG: Tensor, sides: tuple[int, int]) -> Tensor:
     return functional.adaptive_avg_pool2d(x_BDGG, sides).flatten(2).transpose(1, 2)
 
 
-class TokenPool(nn.Module):
+class TokenPool(Part):
     """Average the patch tokens over a coarser grid.
 
     The windows are those of adaptive average pooling, so any side can shrink to any smaller one.
@@ -42,34 +42,18 @@ class TokenPool(nn.Module):
         self.side = math.isqrt(num_tokens)
         self.num_prefix_tokens = num_prefix_tokens
 
-    def correct(self, x_BDGG: Tensor) -> Tensor:
-        """What happens to the grid before it is averaged; nothing here."""
-        return x_BDGG
+    def reduce(self, x_BDGG: Tensor) -> Tensor:
+        """The grid as fewer patch tokens [B, M, D]."""
+        return average_grid(x_BDGG, (self.side, self.side))
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool the patch tokens; prefix tokens pass through bit for bit."""
         prefix, patches_BND = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
         side = math.isqrt(patches_BND.shape[1])
-        grid_BDGG = to_grid(patches_BND, (side, side))
-        return torch.cat([prefix, average_grid(self.correct(grid_BDGG), (self.side, self.side))], dim=1)
+        return torch.cat([prefix, self.reduce(to_grid(patches_BND, (side, side)))], dim=1)
 
 
-class ConvTokenPool(TokenPool):
-    """Token pooling with a learned depth-wise 3x3 correction of the grid before the average.
-
-    The correction starts at zero, so that a network starts as with `TokenPool`. One kernel per channel and
-    layer, whatever the token counts.
-
-    Source: METHODS 4.2; the learned anti-aliasing follows PiT's depth-wise pooling convolution. Differs:
-    residual, stride 1 before the average, no widening.
-    """
-
-    def __init__(self, embed_dim: int, num_tokens: int, num_prefix_tokens: int) -> None:
-        super().__init__(num_tokens, num_prefix_tokens)
-        self.conv = nn.Conv2d(embed_dim, embed_dim, 3, padding=1, groups=embed_dim, bias=False)
-        INITIAL["conv.weight"](self.conv.weight)
-
-    def correct(self, x_BDGG: Tensor) -> Tensor:
-        """Add the convolution to the grid."""
-        corrected: Tensor = x_BDGG + self.conv(x_BDGG)
-        return corrected
+def build(embed_dim: int, layer: LayerChoice, backbone: Backbone) -> Part:
+    """The reducer of a layer."""
+    del embed_dim
+    return TokenPool(layer.num_tokens, backbone.num_prefix_tokens)

@@ -1,0 +1,201 @@
+"""What an operator is where no torch is needed: a value of a gene, how it looks, what it costs, where it may stand.
+
+Each method has a file in `nas/arch/operators`, which says all of this about it.
+
+Letters: B images, D channels, d channels per head, H heads, R real heads, E = H - R derived heads, N patch tokens,
+T = N + prefix tokens.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nas.arch.backbone import Backbone
+
+Operations = tuple[tuple[str, int, int], ...]
+"""(operation, MACs per image, parameters), in order of execution."""
+
+Stage = tuple[str, int]
+"""(operation, most values alive beside the layer's input and what it is provided with)."""
+
+Colour = tuple[int, int, int]
+"""Red, green, blue, 0 to 255."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Rules between layers that a space may set; the others follow from what the operators are.
+
+    Attributes:
+        max_shared: Most shared layers in a row behind one provider (C4).
+        max_reductions: Most layers that reduce their tokens (C12).
+        static_after_reduction: Whether layers may be static once tokens were reduced by pooling (C7). Behind
+            `glad` none is.
+    """
+
+    max_shared: int = 2
+    max_reductions: int = 3
+    static_after_reduction: bool = False
+
+
+class Look(NamedTuple):
+    """How a kind of layer is drawn: a name, a glyph, and a colour of Okabe and Ito's, told apart by all eyes."""
+
+    name: str
+    glyph: str
+    colour: Colour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hallucination:
+    """How derived heads make their logits (`nas.arch.operators.hallucination`).
+
+    Attributes:
+        name: The value of the gene.
+        words: What it is.
+        rank: Its place from cheap to dear.
+        mixes: Whether the real heads' logits are mixed, so that they are written to memory.
+        convolves: Whether a parent's logits are convolved too.
+    """
+
+    name: str
+    words: str
+    rank: int
+    mixes: bool
+    convolves: bool
+
+
+class Sizes(NamedTuple):
+    """A layer in numbers, as the operators count with them; the letters are those of this module.
+
+    Attributes:
+        before: Patch tokens that arrive, before the reducer.
+        on_grid: Whether the layer's patch tokens lie on their square grid.
+        exports_maps: Whether a later layer takes this one's maps.
+        exports_logits: Whether a later layer derives maps from the logits of this one's real heads.
+        variant: How heads are derived, where any are.
+    """
+
+    D: int
+    d: int
+    H: int
+    R: int
+    E: int
+    N: int
+    T: int
+    before: int
+    on_grid: bool
+    exports_maps: bool
+    exports_logits: bool
+    variant: Hallucination | None
+
+    @property
+    def exports(self) -> bool:
+        """Whether a later layer shares this one's attention."""
+        return self.exports_maps or self.exports_logits
+
+
+class Place(NamedTuple):
+    """A layer where it stands, as far as the rules of attention go.
+
+    Attributes:
+        tokens: Its patch tokens.
+        heads: Its heads.
+        derived: How many of them are derived.
+        arriving: Patch tokens that arrive.
+        on_grid: Whether its patch tokens lie on their square grid.
+        shared_heads: Heads of the maps that it could share; 0: none.
+        shared_derived: How many of these are derived.
+        shares_left: Layers that may still share these maps.
+        space: Rules and backbone of the search space. None: only the rules that no network can break hold.
+    """
+
+    tokens: int
+    heads: int
+    derived: int
+    arriving: int
+    on_grid: bool
+    shared_heads: int
+    shared_derived: int
+    shares_left: int
+    space: tuple[Rules, Backbone] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionKind:
+    """Where a layer's attention maps come from: a value of the gene `attention`.
+
+    Attributes:
+        name: The value.
+        words: What it is.
+        order: Its place in messages, legends and the surrogate's features.
+        rank: Its place from cheap to dear, by which draws are spread over the range of MACs.
+        looks: How it is drawn, and how where heads are derived, if that differs.
+        rule: The rules of METHODS that forbid it in places.
+        own_maps: Whether it attends by the tokens that it is given; the last layer should (C13).
+        provides: Whether later layers may share its maps.
+        shares: Whether it takes the maps of the nearest earlier layer that is not shared.
+        derives: Whether heads may be derived; where it shares, as many as its provider derives, or none.
+        cost: Its operations, without norms.
+        memory: Stages for so many images (B), between the norms.
+        broken: The rule that it breaks in a place, in words; empty: none. None: it may stand anywhere.
+        features: How much there is of what takes time and is no MAC, for latency profiles.
+    """
+
+    name: str
+    words: str
+    order: int
+    rank: int
+    looks: tuple[Look, ...]
+    rule: str = ""
+    own_maps: bool = True
+    provides: bool = False
+    shares: bool = False
+    derives: bool = False
+    cost: Callable[[Sizes], Operations]
+    memory: Callable[[Sizes, int], Iterator[Stage]]
+    broken: Callable[[Place], str] | None = None
+    features: Callable[[Sizes], Mapping[str, int]] = lambda _: {}
+
+    def derived(self, wanted: int, provided: int) -> int:
+        """Derived heads where so many are wanted, behind a provider that derives so many (C6)."""
+        if self.shares and wanted != provided:
+            return 0
+        return wanted if self.derives else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reducer:
+    """How patch tokens become fewer before a layer: a value of the gene `reducer`.
+
+    Attributes:
+        name: The value.
+        words: What it is.
+        rank: Its place from cheap to dear, by which draws are spread over the range of MACs.
+        colour: In the report.
+        keeps_grid: Whether it needs a square grid of tokens, and leaves one (C10).
+        cost: Its operations.
+        memory: Most values alive at once for so many images (B), beside the layer's input.
+    """
+
+    name: str
+    words: str
+    rank: int
+    colour: Colour
+    keeps_grid: bool = True
+    cost: Callable[[Sizes], Operations] = lambda _: ()
+    memory: Callable[[Sizes, int], int]
+
+    def broken(self, tokens: int, on_grid: bool) -> str:
+        """The rule by which tokens, which lie on a grid or do not, cannot become so many; empty: they can."""
+        if self.keeps_grid and not is_square(tokens):
+            return f"{self.name} leaves a square number of tokens, got {tokens} (C10)"
+        if self.keeps_grid and not on_grid:
+            return f"{self.name} needs the grid that an earlier glad dissolved (C10)"
+        return ""
+
+
+def is_square(num_tokens: int) -> bool:
+    """Whether so many tokens can lie on a square grid."""
+    return math.isqrt(num_tokens) ** 2 == num_tokens

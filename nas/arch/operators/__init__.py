@@ -1,0 +1,29 @@
+"""The operators of the search space, a file a method. Every file of this folder is read; nothing else lists them.
+
+`ATTENTION`, `REDUCERS` and `HALLUCINATION` have them by their values of the genes, in the order of messages.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, TypeVar
+
+from nas.arch.operator import AttentionKind, Hallucination, Reducer
+
+Operator = TypeVar("Operator", AttentionKind, Reducer, Hallucination)
+
+_FOUND = [
+    value
+    for file in iter_modules(__path__)
+    for value in vars(import_module(f"{__name__}.{file.name}")).values()
+]
+
+
+def _table(kind: type[Operator], order: Callable[[Operator], Any]) -> dict[str, Operator]:
+    found = [value for value in _FOUND if isinstance(value, kind)]
+    return {operator.name: operator for operator in sorted(found, key=order)}
+
+
+ATTENTION = _table(AttentionKind, lambda kind: kind.order)
+REDUCERS = _table(Reducer, lambda reducer: reducer.rank)
+HALLUCINATION = _table(Hallucination, lambda variant: variant.rank)

@@ -1,0 +1,116 @@
+"""Dynamic attention: maps from queries and keys, of which some may be hallucinated.
+
+Maps are materialised only where a later layer consumes them or a head is hallucinated by mixing; elsewhere the fused
+kernel runs, where it is the faster.
+
+Shape letters: B batch, T tokens, D channels, d channels per head, H heads, R real heads, E = H - R hallucinated
+heads.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.arch import HALLUCINATION, Backbone, LayerChoice, LayerContext
+from nas.model.layers.hallucination import INITIAL, build_hallucinate, eager_cpu_inference, images_at_once
+from nas.model.layers.maps import Guidance, Provided, in_chunks, mix_values, slice_qkv, to_heads
+from nas.model.layers.part import Part, Stored
+
+MIN_EXPLICIT_ENTRIES = 2**16
+"""Entries of all maps from which bf16 inference on a CPU makes them explicitly: 0.75 to 0.95 of the time that attention
+takes with the fused kernel (0.93 to 1.05 with 197 tokens, 3 heads, one image). With a fifth of them it took 1.0 to 1.4
+times as long."""
+
+
+class DynamicAttention(Part):
+    """Multi-head self-attention whose maps come from queries and keys; some heads' maps may be hallucinated.
+
+    With E hallucinated heads (`Hallucinate`), only the first R heads have queries and keys; all H have values.
+    Copies stay on the fused kernel, as if their parents' queries were scaled.
+
+    Shapes: x [B, T, D] -> ([B, T, D], what is exported or None).
+
+    Attributes:
+        exports_maps: Whether to return the maps [B, H, T, T]. Can be switched on a built module.
+        exports_logits: Whether to return the real heads' logits [B, R, T, T]. Likewise.
+
+    Source: hMHSA (arXiv 2306.10875); METHODS 1.2.
+    """
+
+    INITIAL = INITIAL
+
+    def __init__(self, embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone) -> None:
+        super().__init__()
+        self.heads, self.real, self.hallucinated = layer.num_heads, layer.num_real, layer.num_hallucinated
+        self.head_dim = backbone.head_dim
+        self.exports_maps, self.exports_logits = context.exports_maps, context.exports_logits
+        self.qkv = nn.Linear(embed_dim, (2 * self.real + self.heads) * self.head_dim)
+        self.proj = nn.Linear(self.heads * self.head_dim, embed_dim)
+        self.hallucinate = build_hallucinate(layer, backbone)
+        self.mixes = layer.hallucination is not None and HALLUCINATION[layer.hallucination].mixes
+
+    def slice_from(self, stored: Stored) -> dict[str, Tensor]:
+        """The weights of this layer as slices of the stored ones: whole heads, the first ones."""
+        real, every = self.real * self.head_dim, self.heads * self.head_dim
+        return self.prefixes(stored, but=("qkv.", "v.")) | slice_qkv(
+            stored, real, every, self.qkv.in_features
+        )
+
+    def forward(
+        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
+    ) -> tuple[Tensor, Provided | None]:
+        """Attend; returns maps and logits where they are exported."""
+        del provided, guidance
+        widths = [self.real * self.head_dim, self.real * self.head_dim, self.heads * self.head_dim]
+        q, k, v = (to_heads(part, self.head_dim) for part in self.qkv(x).split(widths, dim=2))
+        exported: Provided | None = None
+        if self.exports_maps or self.exports_logits or self.mixes:
+            size = images_at_once(v, self.hallucinate)
+            out, maps, logits = in_chunks(self._attend_by_maps, size, q, k, v)
+            if self.exports_maps or self.exports_logits:
+                exported = Provided(maps, logits)
+        elif self.hallucinate is not None:
+            real_BTRd = self._attend(q, k, v[:, : self.real])
+            keys, values = self.hallucinate.parents(k), v[:, self.real :]
+            out = torch.cat([real_BTRd, self._attend(self.hallucinate.scaled(q), keys, values)], dim=2)
+        else:
+            out = self._attend(q, k, v)
+        return self.proj(cast(Tensor, out).flatten(2)), exported
+
+    def _attend(self, q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor) -> Tensor:
+        """Out [B, T, H, d] of heads with queries and keys of their own."""
+        if self._is_explicit_faster(q_BHTd):
+            (out,) = in_chunks(self._attend_explicitly, images_at_once(v_BHTd), q_BHTd, k_BHTd, v_BHTd)
+            return cast(Tensor, out)
+        return functional.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd).transpose(1, 2)
+
+    def _is_explicit_faster(self, q_BHTd: Tensor) -> bool:
+        if q_BHTd.dtype is not torch.bfloat16 or q_BHTd.device.type != "cpu":
+            return False
+        B, H, T, _ = q_BHTd.shape
+        # The fused kernel's backward takes 59 % of a bf16 step on a CPU; explicit, the step takes 0.57 of the
+        # time (results/LOG.md, same MACs). In fp32 the fused kernel wins.
+        return self.training or (eager_cpu_inference(q_BHTd) and B * H * T * T >= MIN_EXPLICIT_ENTRIES)
+
+    def _attend_explicitly(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor]:
+        return (mix_values(self._logits(q, k).softmax(dim=-1), v),)
+
+    def _attend_by_maps(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        logits = self._logits(q, k)
+        maps = (logits if self.hallucinate is None else self.hallucinate(logits)).softmax(dim=-1)
+        out = mix_values(maps, v)
+        return out, maps if self.exports_maps else None, logits if self.exports_logits else None
+
+    def _logits(self, q: Tensor, k: Tensor) -> Tensor:
+        logits: Tensor = (q * self.head_dim**-0.5) @ k.transpose(2, 3)
+        return logits
+
+
+def build(
+    embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool
+) -> Part:
+    """The attention of a layer; guided training asks nothing of it."""
+    del guided
+    return DynamicAttention(embed_dim, layer, context, backbone)

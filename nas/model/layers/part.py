@@ -1,0 +1,63 @@
+"""What the supernet asks of the parts of a block, whatever they compute."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+Stored = Mapping[str, Tensor]
+"""Weights of one part at maximal size, by the name within the part that the store has for them."""
+
+FirstValue = Callable[[Tensor], Tensor]
+"""Fills a tensor of any size with what a weight starts from, and returns it."""
+
+
+class OwnWeight(NamedTuple):
+    """A weight that a plain ViT does not have.
+
+    Attributes:
+        name: Within the part, as the store has it.
+        shape: As this part needs it; the store has the greatest of all.
+        first_value: What it starts from.
+        decays: Whether the optimiser decays it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    first_value: FirstValue
+    decays: bool
+
+
+class Part(nn.Module):
+    """A reducer, an attention or a feed-forward: a module that knows which slices of the store its weights are.
+
+    Its weights are the first entries, in every dimension, of the stored ones, unless it says otherwise.
+
+    Attributes:
+        INITIAL: First values of the weights that a plain ViT does not have, by name. Names must be new among the
+            operators of a gene: equal ones share their weights.
+        NO_DECAY: Those of them that the optimiser does not decay.
+    """
+
+    INITIAL: ClassVar[Mapping[str, FirstValue]] = {}
+    NO_DECAY: ClassVar[frozenset[str]] = frozenset()
+
+    def stored_name(self, name: str) -> str:
+        """The name of a weight in the store; another one where a weight fits one token count alone, for instance."""
+        return name
+
+    def slice_from(self, stored: Stored) -> dict[str, Tensor]:
+        """The weights of this part as slices of the stored ones, by name."""
+        return self.prefixes(stored)
+
+    def prefixes(self, stored: Stored, but: tuple[str, ...] = ()) -> dict[str, Tensor]:
+        """First entries of the stored weights, for all whose names begin with none of `but`."""
+        own = [(name, p.shape) for name, p in self.named_parameters() if not name.startswith(but)]
+        return {name: stored[self.stored_name(name)][tuple(map(slice, shape))] for name, shape in own}
+
+    def own_weights(self) -> Iterator[OwnWeight]:
+        """What a plain ViT does not have of its weights."""
+        for name, parameter in self.named_parameters():
+            if name in self.INITIAL:
+                shape, decays = tuple(parameter.shape), name not in self.NO_DECAY
+                yield OwnWeight(self.stored_name(name), shape, self.INITIAL[name], decays)

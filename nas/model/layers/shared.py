@@ -1,0 +1,70 @@
+"""Shared attention: values of its own, mixed by what an earlier layer provides.
+
+Shape letters: B batch, T tokens, D channels, H heads, R real heads.
+"""
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from nas.arch import Backbone, LayerChoice, LayerContext
+from nas.model.layers.hallucination import INITIAL, build_hallucinate, images_at_once
+from nas.model.layers.maps import Guidance, Provided, in_chunks, mix_values, slice_values, to_heads
+from nas.model.layers.part import Part, Stored
+
+
+class SharedAttention(Part):
+    """Attention with what the nearest earlier dynamic layer provides (not detached); it has values only.
+
+    Plain, it applies the provider's maps. With hallucinated heads it derives maps anew from the logits of the
+    provider's real heads, with weights of its own. Either way the next layer is given the same as this one.
+
+    Shapes: x [B, T, D], provided maps [B, H, T, T] or logits [B, R, T, T] -> ([B, T, D], the same).
+
+    Raises:
+        ValueError: `forward`: the provider did not provide what this layer takes.
+
+    Source: PSViT (arXiv 2108.03428), attention sharing, METHODS 4.3; sharing with hMHSA is METHODS 5.3.
+    """
+
+    INITIAL = INITIAL
+
+    def __init__(self, embed_dim: int, layer: LayerChoice, backbone: Backbone) -> None:
+        super().__init__()
+        self.head_dim = backbone.head_dim
+        self.v = nn.Linear(embed_dim, layer.num_heads * self.head_dim)
+        self.proj = nn.Linear(layer.num_heads * self.head_dim, embed_dim)
+        self.hallucinate = build_hallucinate(layer, backbone)
+
+    def slice_from(self, stored: Stored) -> dict[str, Tensor]:
+        """The weights of this layer as slices of the stored ones: whole heads, the first ones."""
+        return self.prefixes(stored, but=("qkv.", "v.")) | slice_values(stored, *self.v.weight.shape)
+
+    def forward(
+        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
+    ) -> tuple[Tensor, Provided | None]:
+        """Mix the values by the provider's maps, and pass on what was provided; a ValueError where that is missing."""
+        del guidance
+        v = to_heads(self.v(x), self.head_dim)
+        if self.hallucinate is not None:
+            if provided is None or provided.logits is None:
+                raise ValueError("a layer that hallucinates from its provider needs the provider's logits")
+            size = images_at_once(v, self.hallucinate)
+            (out,) = in_chunks(self._attend_anew, size, provided.logits, v)
+        else:
+            if provided is None or provided.maps is None:
+                raise ValueError("a shared layer needs the maps of its provider")
+            out = mix_values(provided.maps, v)
+        return self.proj(cast(Tensor, out).flatten(2)), provided
+
+    def _attend_anew(self, logits: Tensor, v: Tensor) -> tuple[Tensor]:
+        assert self.hallucinate is not None, "plain sharing has maps already"
+        return (mix_values(self.hallucinate(logits).softmax(dim=-1), v),)
+
+
+def build(
+    embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool
+) -> Part:
+    """The attention of a layer; what it exports and guided training ask nothing of it."""
+    del context, guided
+    return SharedAttention(embed_dim, layer, backbone)
