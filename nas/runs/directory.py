@@ -217,8 +217,8 @@ class RunDirectory:
         if end == 0:
             sync_folder(self.path)  # a new file's name must survive a power cut too
 
-    def trial_records(self) -> list[dict[str, Any]]:
-        """The latest record of every trial as plain JSON values, by number; a torn last line is left out.
+    def trials(self) -> list[Trial]:
+        """Every trial in its latest state, by number; a torn last line is left out.
 
         Raises:
             RunError: A line other than the last is damaged.
@@ -237,17 +237,13 @@ class RunDirectory:
             except (ValueError, KeyError, TypeError) as error:
                 text = f"{self.path / TRIALS}, line {i}: not a trial record: {error}"
                 raise RunError(text, hint="restore the file, or delete this line and resume") from error
-        return [records[number] for number in sorted(records)]
-
-    def trials(self) -> list[Trial]:
-        """Every trial in its latest state, by number; raises as `trial_records` does."""
-        return [Trial.from_dict(record) for record in self.trial_records()]
+        return [Trial.from_dict(records[number]) for number in sorted(records)]
 
     def write_trials_csv(self) -> Path:
         """Write `trials.csv`, one row a trial; results/README.md explains the columns. Returns its path."""
         import pandas as pd
 
-        rows = [trial_row(record) for record in self.trial_records()]
+        rows = [trial_row(trial) for trial in self.trials()]
         columns = [*TRIAL_COLUMNS, *sorted({name for row in rows for name in row}.difference(TRIAL_COLUMNS))]
         table = pd.DataFrame(rows, columns=columns, dtype=object)  # or 3 beside a gap is 3.0
         atomic_write_text(self.path / TRIALS_CSV, table.to_csv(index=False))

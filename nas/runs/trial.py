@@ -1,7 +1,6 @@
 """What was measured, under which conditions, and how it ended."""
 
 import base64
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,7 @@ from typing import Any
 
 from nas.arch import Architecture
 from nas.base import RunError
-from nas.settings import LATENCIES, MACS, METRICS, PARAMS, TOP1
+from nas.settings import LATENCIES, LATENCY, MACS, PARAMS, TOP1
 
 
 class TrialState(StrEnum):
@@ -264,30 +263,25 @@ TRIAL_COLUMNS = (
 )  # fmt: skip
 
 
-def trial_row(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of `trials.jsonl` as a flat row of `trials.csv`; results/README.md explains the columns.
+def trial_row(trial: Trial) -> dict[str, Any]:
+    """A trial as a flat row of `trials.csv`, without what is not known; results/README.md explains the columns.
 
     It has latency on a target beside the first only where the search needed it: a column behind all others.
     """
-    measurement = record["measurement"] or {"values": {}, "intervals": {}, "conditions": {}, "seconds": None}
-    found = measurement["values"]
-    values = {name: found.get(name) for name in METRICS} | {n: found[n] for n in LATENCIES if n in found}
-    for name in ("macs", "params"):
-        if isinstance(values[name], float) and values[name].is_integer():
-            values[name] = int(values[name])
-    top1_low, top1_high = measurement["intervals"].get("top1", (None, None))
-    low, high = measurement["intervals"].get("latency_ms", (None, None))
-    kept = ("number", "state", "digest", "error", "repeat_of", "source", "started", "finished")
-    return {
-        **{name: record.get(name) for name in kept},
-        "top1_ci_low": top1_low,
-        "top1_ci_high": top1_high,
-        "beaten_by": measurement.get("beaten_by"),
-        **values,
-        "flops": None if values["macs"] is None else 2 * values["macs"],
-        "latency_ci_low_ms": low,
-        "latency_ci_high_ms": high,
-        "seconds": measurement["seconds"],
-        **{f"conditions.{name}": value for name, value in measurement["conditions"].items()},
-        "architecture": json.dumps(record["architecture"], sort_keys=True, separators=(",", ":")),
-    }
+    kept = ("number", "error", "repeat_of", "source", "started", "finished")
+    row = {name: getattr(trial, name) for name in kept}
+    row |= {"state": trial.state.value, "digest": trial.architecture.digest}
+    row["architecture"] = trial.architecture.to_json()
+    found = trial.measurement
+    if found is None:
+        return row
+    row |= {**found.values, "seconds": found.seconds, "beaten_by": found.beaten_by}
+    for name in {MACS.name, PARAMS.name} & row.keys():
+        row[name] = int(row[name]) if float(row[name]).is_integer() else row[name]
+    if MACS.name in row:
+        row["flops"] = 2 * row[MACS.name]
+    for metric, column in ((TOP1, "top1_ci_{}"), (LATENCY, "latency_ci_{}_ms")):
+        if metric.name in found.intervals:
+            low, high = found.intervals[metric.name]
+            row |= {column.format("low"): low, column.format("high"): high}
+    return row | {f"conditions.{name}": value for name, value in found.conditions.to_dict().items()}

@@ -53,7 +53,7 @@ def test_train_then_search_is_what_run_does(finished, tmp_path):
 
 
 def digests(folder):
-    return [record["digest"] for record in RunDirectory.open(folder).trial_records()]
+    return [trial.architecture.digest for trial in RunDirectory.open(folder).trials()]
 
 
 def test_search_of_what_is_not_trained_is_refused(finished, tmp_path):

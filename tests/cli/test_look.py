@@ -72,7 +72,7 @@ def test_show_takes_an_architecture_file(finished, tmp_path):
 
 def test_status_counts_the_trials(finished):
     values = json.loads(command("status", finished.folder).stdout)
-    states = [record["state"] for record in RunDirectory.open(finished.folder).trial_records()]
+    states = [trial.state for trial in RunDirectory.open(finished.folder).trials()]
     assert values["state"] == "finished"
     for state in ("complete", "failed", "repeated", "pruned", "running"):
         assert values["trials"][state] == states.count(state)

@@ -17,13 +17,13 @@ def outline(folder):
     """(number, digest, state) of every trial that ended, and what was measured of it, latency aside."""
     return [
         (
-            record["number"],
-            record["digest"],
-            record["state"],
-            {name: record["measurement"]["values"][name] for name in ("top1", "macs", "params")},
+            trial.number,
+            trial.architecture.digest,
+            trial.state,
+            {name: trial.measurement.values[name] for name in ("top1", "macs", "params")},
         )
-        for record in RunDirectory.open(folder).trial_records()
-        if record["state"] != "running"
+        for trial in RunDirectory.open(folder).trials()
+        if not trial.is_running
     ]
 
 
@@ -64,8 +64,8 @@ def test_a_run_writes_its_folder_and_nothing_else(finished):
 
 
 def test_a_run_pays_for_every_architecture_once(finished):
-    records = RunDirectory.open(finished.folder).trial_records()
-    paid = [record["digest"] for record in records if record["state"] == "complete"]
+    trials = RunDirectory.open(finished.folder).trials()
+    paid = [trial.architecture.digest for trial in trials if trial.state == "complete"]
     assert len(paid) == len(set(paid)) == TRIALS
 
 

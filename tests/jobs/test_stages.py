@@ -53,18 +53,18 @@ def test_a_run_measures_what_it_searched(tmp_path):
 def test_a_finished_search_is_extended_and_its_trials_stay(tmp_path):
     session = begin(tmp_path, "search.objectives=[top1, macs]")
     stages.run(session, Budget(trials=4))
-    first = session.run.trial_records()
+    first = session.run.trials()
     stages.run(session, Budget(trials=9))
-    extended = session.run.trial_records()
+    extended = session.run.trials()
     assert extended[: len(first)] == first
-    assert len({record["digest"] for record in extended}) == 9
+    assert len({trial.architecture.digest for trial in extended}) == 9
     assert session.run.manifest.stage == "finished"
 
 
 def test_a_time_budget_ends_the_search(tmp_path):
     session = begin(tmp_path, "search.objectives=[top1, macs]")
     stages.run(session, Budget(trials=None, minutes=0.005))
-    assert session.run.trial_records()
+    assert session.run.trials()
 
 
 def test_references_of_the_hypervolume_are_fixed_when_the_search_begins(tmp_path):
@@ -107,7 +107,7 @@ def test_no_candidate_within_the_latency_bound_is_an_answer_of_its_own(tmp_path)
         stages.run(session, Budget(trials=2))
     assert caught.value.exit_code == 1
     assert caught.value.hint
-    assert len(session.run.trial_records()) == 2
+    assert len(session.run.trials()) == 2
 
 
 TWO_TARGETS = "evaluate.targets=[torch-cpu, 'torch-cpu-packed:batch=2']"

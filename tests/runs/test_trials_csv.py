@@ -1,12 +1,16 @@
 """trials.csv: one row a trial, whatever became of it."""
 
 import csv
+import shutil
+from pathlib import Path
 
 import factories
 import pytest
 
 from nas.runs.directory import RunDirectory
 from nas.runs.trial import TRIAL_COLUMNS, Measurement, Timed, TrialState
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 @pytest.fixture
@@ -75,3 +79,10 @@ def test_trials_csv_has_one_row_a_trial_and_flat_keys(run):
 def test_trials_csv_of_a_run_without_trials_is_its_header(run):
     assert run.trials() == []
     assert run.write_trials_csv().read_text().splitlines() == [",".join(TRIAL_COLUMNS)]
+
+
+@pytest.mark.parametrize("fixture", ["old_run", "old_supernets/supernets/6020a1a2dfc2"])
+def test_the_table_of_an_old_run_is_what_it_was(fixture, tmp_path):
+    folder = FIXTURES / fixture
+    shutil.copy(folder / "trials.jsonl", tmp_path)
+    assert RunDirectory(tmp_path).write_trials_csv().read_bytes() == (folder / "trials.csv").read_bytes()
