@@ -22,9 +22,10 @@ def with_interval(value: float, interval: Sequence[float], form: str = ".2f") ->
     return f"{value:{form}} [{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
-def with_spread(value: float, interval: Sequence[float], form: str = ".3f") -> str:
-    """A value and how far the farther end of its interval is, such as `1.500 ± 0.200`."""
-    return f"{value:{form}} ± {max(interval[1] - value, value - interval[0]):{form}}"
+def with_spread(value: float, interval: Sequence[float] | None, form: str = ".3f") -> str:
+    """A value and how far the farther end of its interval is, where it has one, such as `1.500 ± 0.200`."""
+    spread = f" ± {max(interval[1] - value, value - interval[0]):{form}}" if interval else ""
+    return f"{value:{form}}{spread}"
 
 
 def unit_of(values: Iterable[float]) -> tuple[float, str]:

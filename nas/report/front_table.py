@@ -1,22 +1,18 @@
 """A front as a table for the terminal and as CSV: what was measured, how far it can be believed."""
 
-import csv
-import io
 import json
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nas.arch import LEGEND, draw_layers
-from nas.base import unit_column
+from nas.base import plural, unit_column, with_spread
 from nas.report.conditions import conditions_lines
+from nas.report.table import Column, Table, csv_text
 from nas.runs import OWNER, Conditions, FrontPoint, ParetoFront, Timed
 from nas.settings import LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 FRONT_COLUMNS = (
     "digest", "knee", "top1", "top1_ci_low", "top1_ci_high", "macs", "flops", "params",
@@ -37,7 +33,7 @@ def front_table(
     baselines: Mapping[str, FrontPoint] | None = None,
     *,
     whole: ParetoFront | None = None,
-) -> "Table":
+) -> Table:
     """The front as a table with units, one row a point in the front's order, then the baselines by name.
 
     Args:
@@ -45,52 +41,59 @@ def front_table(
         baselines: Name -> a known network, measured like the front.
         whole: The front that `front` is a part of; its knee is marked, so that it is what `pick knee` takes.
     """
-    from rich import box
-    from rich.table import Table
-
     whole, named = whole or front, dict(baselines or {})
-    rows = [*front.points, *named.values()]
+    points = [*front.points, *named.values()]
     knee = whole.knee().digest if whole.points else None
     digits = _digest_digits(whole.points)
-    columns = [_metric_column(rows, metric) for metric in (TOP1, MACS, PARAMS)]
-    columns += _latency_columns(rows, whole)
-    owners = [Path(point.details.get(OWNER, "")).name[:8] for point in rows]
+    columns = [
+        *(_metric_column(points, metric) for metric in (TOP1, MACS, PARAMS)),
+        *_latency_columns(points, whole),
+    ]
+    owners = [Path(point.details.get(OWNER, "")).name[:8] for point in points]
     if any(owners):
         columns.append(("supernet", owners))
-    part = f"{len(front.points)} of " if len(front.points) != len(whole.points) else ""
-    title = f"Pareto front: {part}{len(whole.points)} architectures, hypervolume {whole.hypervolume():.4f}"
-    table = Table(title=title, box=box.SIMPLE_HEAD, caption_justify="left")
-    table.add_column("", no_wrap=True)
-    table.add_column("digest", no_wrap=True)
-    for header, _ in columns:
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("layers", no_wrap=True)
-    conditions = rows[0].measurement.conditions if rows else None
-    strange = {name for name, point in named.items() if point.measurement.conditions != conditions}
+    conditions = points[0].measurement.conditions if points else None
+    strange = [name for name, point in named.items() if point.measurement.conditions != conditions]
     names = [
         *(point.digest[:digits] for point in front.points),
         *(f"{name} †" if name in strange else name for name in named),
     ]
-    for i, (name, point) in enumerate(zip(names, rows, strict=True)):
-        if named and i == len(front.points):
-            table.add_section()
-        mark = "★" if point.digest == knee and i < len(front.points) else ""
-        values = [cells[i] for _, cells in columns]
-        table.add_row(mark, name, *values, draw_layers(point.architecture))
-    lines = [LEGEND, "★ knee   1 MAC = 2 FLOPs", *_legend_of_doubts(columns)]
-    lines += conditions_lines(conditions) if conditions else []
-    lines += [latency_line(row) for row in whole.targets.values()]
-    lines += ["† measured under other conditions"] if strange else []
-    table.caption = "\n".join(lines)
-    return table
+    rows = [
+        (
+            "★" if point.digest == knee and i < len(front.points) else "",
+            name,
+            *(cells[i] for _, cells in columns),
+            draw_layers(point.architecture),
+        )
+        for i, (name, point) in enumerate(zip(names, points, strict=True))
+    ]
+    part = f"{len(front.points)} of " if len(front.points) != len(whole.points) else ""
+    return Table(
+        title=f"Pareto front: {part}{len(whole.points)} architectures, hypervolume {whole.hypervolume():.4f}",
+        columns=[
+            Column(),
+            Column("digest"),
+            *(Column(header, "{}") for header, _ in columns),
+            Column("layers"),
+        ],
+        rows=[*rows[: len(front.points)], *([()] if named else []), *rows[len(front.points) :]],
+        caption=[
+            LEGEND,
+            "★ knee   1 MAC = 2 FLOPs",
+            *_legend_of_doubts(columns),
+            *(conditions_lines(conditions) if conditions else []),
+            *(latency_line(row) for row in whole.targets.values()),
+            *(["† measured under other conditions"] if strange else []),
+        ],
+    )
 
 
 def latency_line(row: Mapping[str, Any]) -> str:
     """What holds for all latencies of a target (a row of `latency` of `front.json`), in words."""
     tau = row["repeat_tau"]
     order = "too few to say whether their order repeats" if tau is None else f"order repeats, tau {tau:.2f}"
-    threads = f"{row['threads']} thread{'s' * (row['threads'] != 1)}"
     version = "" if row["target"].startswith(row["runtime"]) else f", {row['runtime']}"
+    threads = plural(row["threads"], "thread")
     return f"{row['target']}: {order}; batch of {row['batch']}, {threads}, {row['precision']}{version}"
 
 
@@ -105,15 +108,15 @@ def front_csv(front: ParetoFront, path: Path) -> str:
     Columns of what only some runs have come last: doubts about latency, other targets, the supernet.
     """
     knee = front.knee().digest if front.points else None
-    rows = [_csv_row(point, front.points) for point in front.points]
-    text = io.StringIO()
-    columns = dict.fromkeys([*FRONT_COLUMNS, *(name for row in rows for name in row)])
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        command = export_command(path, row["digest"])
-        writer.writerow({**row, "knee": row["digest"] == knee, "export_command": command})
-    return text.getvalue()
+    rows = [
+        {
+            **_csv_row(point, front.points),
+            "knee": point.digest == knee,
+            "export_command": export_command(path, point.digest),
+        }
+        for point in front.points
+    ]
+    return csv_text(rows, FRONT_COLUMNS)
 
 
 def _csv_row(point: FrontPoint, points: Sequence[FrontPoint]) -> dict[str, Any]:
@@ -143,13 +146,11 @@ def _metric_column(points: Sequence[FrontPoint], metric: Metric) -> tuple[str, l
     if metric in (MACS, PARAMS):
         return unit_column("params" if metric is PARAMS else metric.label, values)
     decimals = 1 if metric is TOP1 else 2 + (min(filter(math.isfinite, values), default=1.0) < 0.5)
-    cells = []
-    for value, interval in zip(
-        values, [p.measurement.intervals.get(metric.name) for p in points], strict=True
-    ):
-        spread = max(interval[1] - value, value - interval[0]) if interval else 0.0
-        words = f"{value:.{decimals}f}" + (f" ± {spread:.{decimals}f}" if interval else "")
-        cells.append("-" if math.isnan(value) else words)
+    intervals = [point.measurement.intervals.get(metric.name) for point in points]
+    cells = [
+        "-" if math.isnan(v) else with_spread(v, interval, f".{decimals}f")
+        for v, interval in zip(values, intervals, strict=True)
+    ]
     return f"{metric.label} ({'%' if metric is TOP1 else 'ms'})", cells
 
 

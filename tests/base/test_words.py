@@ -23,6 +23,7 @@ def test_an_interval_has_its_ends_and_a_spread_the_farther_one():
     assert with_interval(0.5, [-0.4, 0.7], "+.1f") == "+0.5 [-0.4, +0.7]"
     assert with_spread(1.5, [1.4, 1.75]) == "1.500 ± 0.250"
     assert with_spread(1.5, [1.2, 1.75], ".1f") == "1.5 ± 0.3"
+    assert with_spread(1.5, None) == "1.500"
 
 
 def test_one_unit_a_column_follows_the_largest_value():
