@@ -1,0 +1,106 @@
+"""What the page of a run shows: the values of its files, with their units."""
+
+import json
+import shlex
+
+import pytest
+from report_runs import (
+    lost_trials,
+    made_trials,
+    make_run,
+    page_space,
+    supernets_run,
+    trusted,
+)
+
+from nas.arch import cost
+from nas.report.page.data import genes, report_data
+from nas.runs.directory import RunDirectory
+from nas.runs.front import ParetoFront
+from nas.runs.results import results_of
+from nas.runs.trial import TrialState
+
+COUNT = 60
+
+
+def page_data(run, random=None):
+    return report_data(results_of(run), random)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    trials = [*made_trials(COUNT), *lost_trials(3, COUNT)]
+    largest = page_space().largest().digest
+    return make_run(tmp_path_factory.mktemp("runs") / "page-1", trials, reference_digest=largest, seed=7)
+
+
+def test_every_point_of_the_front_is_there_with_its_values_layers_and_commands(run):
+    front, data = ParetoFront.from_run(run.path), page_data(run)
+    assert [row["digest"] for row in data["front"]] == [point.digest for point in front.points]
+    for row, point in zip(data["front"], front.points, strict=True):
+        assert {name: row[name] for name in ("top1", "macs", "params", "latency_ms")} == dict(
+            point.measurement.values
+        )
+        assert row["latency_ms_ci"] == list(point.measurement.intervals["latency_ms"])
+        assert sum(part["macs"] for part in row["rows"]) == cost.macs(
+            point.architecture, page_space().backbone
+        )
+        words = shlex.split(row["export"])
+        assert words[:4] == ["python", "search.py", "export", str(run.path)]
+        assert front.pick(words[words.index("--pick") + 1]) == point
+    assert data["picks"]["knee"] == front.knee().digest
+
+
+def test_what_is_not_on_the_front_is_a_dot_or_is_counted(run):
+    data, trials = page_data(run), run.trials()
+    on_front = {row["digest"] for row in data["front"]}
+    whole = {t.architecture.digest for t in trials if t.state is TrialState.COMPLETE}
+    assert set(data["cloud"]["digest"]) == whole - on_front
+    assert data["counts"] == {"complete": COUNT, "failed": 3}
+    assert data["errors"] == [("out of memory", 3)]
+
+
+def test_what_trust_found_is_there_as_it_was_written(tmp_path):
+    run = make_run(tmp_path / "r", made_trials(10))
+    assert page_data(run)["trust"] is None
+    trusted(run)
+    assert page_data(run)["trust"] == json.loads((run.path / "trust.json").read_text())
+
+
+def test_of_several_supernets_the_knees_is_the_one_that_trust_is_asked_of(tmp_path):
+    run = supernets_run(tmp_path / "several", 20)
+    of_knee = RunDirectory.open(run.path / ParetoFront.from_run(run.path).knee().details["supernet_run"])
+    assert shlex.split(page_data(run)["trust_command"])[-1] == str(of_knee.path)
+    trusted(of_knee)
+    assert page_data(run)["trust"]["run"] == of_knee.name
+
+
+def test_every_target_is_a_metric_with_its_unit_conditions_and_doubts(tmp_path):
+    run = make_run(tmp_path / "r", made_trials(40), targets=2)
+    data, front = page_data(run), ParetoFront.from_run(run.path)
+    assert [target["metric"] for target in data["targets"]] == ["latency_ms", "latency_ms_2"]
+    assert [target["repeat_tau"] for target in data["targets"]] == [0.93, None]
+    assert data["units"]["latency_ms_2"]["unit"] == "ms per batch of 1"
+    for row, point in zip(data["front"], front.points, strict=True):
+        first, second = point.measurement.latency.values()
+        assert (row["latency_ms_2"], row["latency_ms_2_ci"]) == (second.ms, list(second.interval))
+        assert row["doubts"]["latency_ms"] == {"noisy": first.noisy, "ties": list(first.ties)}
+    digest, written = front.points[0].digest, run.front()
+    ties = written["points"][1]["details"]["latency"]["ties"]
+    ties.append("0" * 12)  # was measured and is not on the front
+    run.write_front(written)
+    assert page_data(run)["front"][1]["doubts"]["latency_ms"]["ties"] == [digest]
+
+
+def test_a_run_of_one_target_has_no_other_latency(run):
+    data = page_data(run)
+    assert [target["metric"] for target in data["targets"]] == ["latency_ms"]
+    assert "latency_ms_2" not in {**data["units"], **data["front"][0], **data["cloud"]}
+
+
+def test_genes_of_what_is_not_on_the_front_are_those_of_its_architecture(run):
+    cloud = page_data(run)["cloud"]
+    trials = {trial.architecture.digest: trial.architecture for trial in run.trials()}
+    for i, digest in enumerate(cloud["digest"]):
+        for name, value in genes(trials[digest]).items():
+            assert cloud[name][i] == pytest.approx(value, rel=1e-4)

@@ -1,0 +1,56 @@
+"""All that a run has measured, over its supernets, and what was trained alone."""
+
+import pytest
+from report_runs import (
+    lost_trials,
+    made_trials,
+    make_run,
+    page_space,
+    retrained,
+)
+
+from nas.arch import cost
+from nas.report.page.data import report_data
+from nas.runs.front import ParetoFront
+from nas.runs.results import results_of
+
+COUNT = 60
+
+
+def page_data(run, random=None):
+    return report_data(results_of(run), random)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    trials = [*made_trials(COUNT), *lost_trials(3, COUNT)]
+    largest = page_space().largest().digest
+    return make_run(tmp_path_factory.mktemp("runs") / "page-1", trials, reference_digest=largest, seed=7)
+
+
+def test_known_designs_are_marked_only_where_they_were_measured(run, tmp_path):
+    names = {baseline["name"] for baseline in page_data(run)["baselines"]}
+    assert "plain ViT, largest" in names
+    later = make_run(tmp_path / "r", made_trials(20)[10:])
+    assert page_data(later)["baselines"] == []
+
+
+def test_a_retrained_architecture_and_its_baseline_have_both_accuracies_and_their_costs(tmp_path):
+    run = make_run(tmp_path / "r", made_trials(20))
+    assert page_data(run)["retrained"] == []
+    picked, baseline = page_data(retrained(run))["retrained"]
+    knee = ParetoFront.from_run(run.path).knee()
+    assert picked["digest"] == knee.digest
+    assert picked["latency_ms"] == knee.measurement.values["latency_ms"]
+    assert (picked["is_on_front"], picked["is_baseline"], baseline["is_baseline"]) == (True, False, True)
+    assert (picked["inherited_top1"], picked["top1"], picked["test_top1"]) == (70, 79, 77.5)
+    assert picked["top1_sd"] == pytest.approx(2**0.5)
+    assert baseline["macs"] == cost.macs(page_space().largest(), page_space().backbone)
+
+
+def test_the_same_baseline_of_two_retrained_architectures_is_there_once(tmp_path):
+    run = retrained(make_run(tmp_path / "r", made_trials(20)))
+    found = run.findings()[f"retrain/{ParetoFront.from_run(run.path).knee().digest}.json"]
+    other = ParetoFront.from_run(run.path).pick("top1")
+    run.write_retrain(other.digest, {**found, "picked": {**found["picked"], "digest": other.digest}})
+    assert sorted(row["name"] for row in page_data(run)["retrained"]) == ["knee", "knee", "plain ViT"]

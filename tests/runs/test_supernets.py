@@ -1,0 +1,64 @@
+"""The supernets of a run: the union of their fronts and trials."""
+
+import pytest
+from report_runs import (
+    lost_trials,
+    made_trials,
+    make_run,
+    page_space,
+    supernets_run,
+)
+
+from nas.report.page.data import report_data
+from nas.runs.directory import RunDirectory
+from nas.runs.results import results_of
+
+COUNT = 60
+
+
+def page_data(run, random=None):
+    return report_data(results_of(run), random)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    trials = [*made_trials(COUNT), *lost_trials(3, COUNT)]
+    largest = page_space().largest().digest
+    return make_run(tmp_path_factory.mktemp("runs") / "page-1", trials, reference_digest=largest, seed=7)
+
+
+def test_the_trials_of_all_supernets_are_shown_each_with_its_own(tmp_path):
+    run = supernets_run(tmp_path / "several", 30)
+    data = page_data(run)
+    assert [(one["number"], one["state"], one["num_trials"]) for one in data["supernets"]] == [
+        (0, "complete", 30),
+        (1, "complete", 30),
+        (2, "failed", 0),
+    ]
+    on_front = [row["supernet"] for row in data["front"]]
+    assert [one["num_on_front"] for one in data["supernets"]] == [
+        on_front.count(number) for number in range(3)
+    ]
+    assert set(on_front) == set(data["cloud"]["supernet"]) == {0, 1}
+    folders = {one["number"]: run.supernets_dir / one["key"] for one in data["supernets"]}
+    trials = {number: RunDirectory.open(folder).trials() for number, folder in folders.items()}
+    measured = {t.architecture.digest for number in (0, 1) for t in trials[number]}
+    assert {row["digest"] for row in data["front"]} | set(data["cloud"]["digest"]) == measured
+    for row in data["front"]:
+        assert trials[row["supernet"]][row["number"]].architecture.digest == row["digest"]
+    assert data["curve"][-1][0] == 60
+    assert data["conditions"]["cloud"]["supernet"] == data["conditions"]["front"]["supernet"]
+    assert page_data(make_run(tmp_path / "one", made_trials(5)))["supernets"] == []
+
+
+def test_of_an_architecture_in_several_supernets_the_better_top1_counts(tmp_path):
+    run = supernets_run(tmp_path / "several", 30)
+    data = page_data(run)
+    best = {}
+    for one in data["supernets"][:2]:
+        for trial in RunDirectory.open(run.supernets_dir / one["key"]).trials():
+            top1 = trial.measurement.values["top1"]
+            best[trial.architecture.digest] = max(top1, best.get(trial.architecture.digest, 0))
+    assert len(best) < 60
+    shown = dict(zip(data["cloud"]["digest"], data["cloud"]["top1"], strict=True))
+    assert all(top1 == pytest.approx(best[digest], rel=1e-4) for digest, top1 in shown.items())
