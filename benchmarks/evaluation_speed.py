@@ -43,7 +43,7 @@ def main() -> None:
                     device="cpu",
                     precision=precision,
                     supernet_digest="random",
-                    latencies=(LATENCY,) if with_latency else (),
+                    latencies=(LATENCY.name,) if with_latency else (),
                     reference_ms={LATENCY.name: 1.0},
                 )
                 evaluators[precision, with_latency] = SubnetEvaluator(setup, supernet, images)
