@@ -10,14 +10,13 @@ from nas.runs import FrontPoint
 BAR_WIDTH = 6
 
 
-def show_rows(shown: FrontPoint | Architecture, backbone: Backbone) -> list[dict[str, Any]]:
+def show_rows(point: FrontPoint, backbone: Backbone) -> list[dict[str, Any]]:
     """One architecture from input to output, JSON values: a row a layer, and one an operation outside them.
 
     `macs_share` is of the whole network; `latency_share` is null where the point's details lack it.
     """
-    architecture = shown if isinstance(shown, Architecture) else shown.architecture
-    details = {} if isinstance(shown, Architecture) else shown.details
-    shares = details.get("layer_latency_share", [None] * architecture.depth)
+    architecture = point.architecture
+    shares = point.details.get("layer_latency_share", [None] * architecture.depth)
     operations = cost.breakdown(architecture, backbone)
     total = sum(operation.macs for operation in operations)
     rows: list[dict[str, Any]] = []
@@ -49,10 +48,9 @@ def show_rows(shown: FrontPoint | Architecture, backbone: Backbone) -> list[dict
     return rows
 
 
-def show_table(shown: FrontPoint | Architecture, backbone: Backbone, *, bars: bool = True) -> Table:
+def show_table(point: FrontPoint, backbone: Backbone, *, bars: bool = True) -> Table:
     """`show_rows` as a table; without bars it fits 80 columns as far as its words do."""
-    architecture = shown if isinstance(shown, Architecture) else shown.architecture
-    rows = show_rows(shown, backbone)
+    architecture, rows = point.architecture, show_rows(point, backbone)
     macs, params = (
         unit_column(label, [*values, sum(values)])
         for label, values in (("MACs", [r["macs"] for r in rows]), ("params", [r["params"] for r in rows]))

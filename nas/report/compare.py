@@ -10,7 +10,7 @@ import numpy as np
 from nas.base import RunError, unit_of
 from nas.report.table import Column, Table
 from nas.report.terminal_plot import Series, scatter
-from nas.runs import FrontPoint, ParetoFront, RunDirectory, config_of_run, front_of, hypervolume
+from nas.runs import FrontPoint, ParetoFront, RunDirectory, config_of_run, front_of
 from nas.settings import MACS, TOP1, Metric, Objective, flat_config
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
             {
                 "run": name,
                 "front_size": len(front.points),
-                "hypervolume": hypervolume(_rows(front, objectives), objectives),
+                "hypervolume": ParetoFront(tuple(objectives), front.points).hypervolume(),
                 "best_top1": max(point.value(TOP1) for point in front.points),
                 "knee": front.knee().digest,
                 "points": [
@@ -129,7 +129,7 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
         )
         parts.append(within)
     series = [
-        Series(sign, [(_number(p["macs"]) / factor, _number(p["top1"])) for p in run["points"]])
+        Series(sign, [(p["macs"] / factor, p["top1"]) for p in run["points"] if None not in p.values()])
         for sign, run in zip("●○", runs, strict=True)
     ]
     parts.append(Text(scatter(series, f"{prefix}MACs per image", "top-1 (%)")))
@@ -186,13 +186,5 @@ def _distinct_names(runs: Sequence[RunDirectory]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
-def _rows(front: ParetoFront, objectives: Sequence[Objective]) -> list[list[float]]:
-    return [[point.value(o.metric) for o in objectives] for point in front.points]
-
-
 def _finite(point: FrontPoint, metric: Metric) -> float | None:
     return None if math.isnan(point.value(metric)) else point.value(metric)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

@@ -13,6 +13,7 @@ from nas.settings import LATENCY, MACS, TOP1, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GREY = "#b8b8b8"
 RETRAINED = "#8a3ffc"
@@ -35,7 +36,7 @@ def front_figure(
         others: Measured but not on the front, drawn in grey.
         path: PNG file to write; the PDF, which is vectors, stands beside it.
         baselines: Name -> a known network, drawn as a cross.
-        retrained: Networks that were trained alone (`nas.measured.retrained_networks`), with marks of their own.
+        retrained: Networks that were trained alone (`nas.runs.retrained_networks`), with marks of their own.
 
     Returns:
         Both files.
@@ -60,14 +61,16 @@ def front_figure(
         lines += conditions_lines(point.measurement.conditions)
     lines += dict.fromkeys(_training_line(row) for row in retrained)
     figure.supxlabel("\n".join(lines), fontsize=8)
+    return [_save(figure, path.with_suffix(suffix)) for suffix in (".png", ".pdf")]
+
+
+def _save(figure: "Figure", path: Path) -> Path:
+    content = io.BytesIO()
+    undated = {"CreationDate": None} if path.suffix == ".pdf" else {}  # the same front, the same bytes
+    figure.savefig(content, format=path.suffix[1:], metadata=undated)
     path.parent.mkdir(parents=True, exist_ok=True)
-    files = [path.with_suffix(".png"), path.with_suffix(".pdf")]
-    for file in files:
-        content = io.BytesIO()
-        undated = {"CreationDate": None} if file.suffix == ".pdf" else {}  # the same front, the same bytes
-        figure.savefig(content, format=file.suffix[1:], metadata=undated)
-        atomic_write_bytes(file, content.getvalue())
-    return files
+    atomic_write_bytes(path, content.getvalue())
+    return path
 
 
 def _draw_panel(
@@ -218,8 +221,7 @@ def trust_figure(found: Mapping[str, Any], path: Path) -> Path:
     inherited = [row["inherited_top1"] for row in rows]
     by_seed = [row["stand_alone_top1_by_seed"] for row in rows]
     spread = [
-        [mean - min(values) for mean, values in zip(alone, by_seed, strict=True)],
-        [max(values) - mean for mean, values in zip(alone, by_seed, strict=True)],
+        [abs(end(values) - mean) for mean, values in zip(alone, by_seed, strict=True)] for end in (min, max)
     ]
     factor, prefix = unit_of([row["macs"] for row in rows])
     figure = Figure(figsize=(6.4, 5.4), dpi=150, layout="constrained")
@@ -230,7 +232,7 @@ def trust_figure(found: Mapping[str, Any], path: Path) -> Path:
         inherited,
         s=46,
         c=[row["macs"] / factor for row in rows],
-        cmap="viridis",  # readable by colour-blind people and in grey
+        cmap=COLOUR_MAP,
         edgecolors="black",
         linewidths=0.6,
         zorder=3,
@@ -249,11 +251,7 @@ def trust_figure(found: Mapping[str, Any], path: Path) -> Path:
         f"{found['split']} split, {found['precision']}, supernet {found['supernet']}",
         fontsize=8,
     )
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(path, content.getvalue())
-    return path
+    return _save(figure, path)
 
 
 def _limits(values: list[float]) -> tuple[float, float]:

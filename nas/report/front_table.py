@@ -28,21 +28,14 @@ def ties_within(ties: Sequence[str], points: Sequence[FrontPoint]) -> list[str]:
     return [digest for digest in ties if digest in among]
 
 
-def front_table(
-    front: ParetoFront,
-    baselines: Mapping[str, FrontPoint] | None = None,
-    *,
-    whole: ParetoFront | None = None,
-) -> Table:
-    """The front as a table with units, one row a point in the front's order, then the baselines by name.
+def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Table:
+    """The front as a table with units, one row a point in the front's order.
 
     Args:
         front: What to show.
-        baselines: Name -> a known network, measured like the front.
         whole: The front that `front` is a part of; its knee is marked, so that it is what `pick knee` takes.
     """
-    whole, named = whole or front, dict(baselines or {})
-    points = [*front.points, *named.values()]
+    whole, points = whole or front, front.points
     knee = whole.knee().digest if whole.points else None
     digits = _digest_digits(whole.points)
     columns = [
@@ -52,22 +45,8 @@ def front_table(
     owners = [Path(point.details.get(OWNER, "")).name[:8] for point in points]
     if any(owners):
         columns.append(("supernet", owners))
-    conditions = points[0].measurement.conditions if points else None
-    strange = [name for name, point in named.items() if point.measurement.conditions != conditions]
-    names = [
-        *(point.digest[:digits] for point in front.points),
-        *(f"{name} †" if name in strange else name for name in named),
-    ]
-    rows = [
-        (
-            "★" if point.digest == knee and i < len(front.points) else "",
-            name,
-            *(cells[i] for _, cells in columns),
-            draw_layers(point.architecture),
-        )
-        for i, (name, point) in enumerate(zip(names, points, strict=True))
-    ]
-    part = f"{len(front.points)} of " if len(front.points) != len(whole.points) else ""
+    conditions = conditions_lines(points[0].measurement.conditions) if points else []
+    part = f"{len(points)} of " if len(points) != len(whole.points) else ""
     return Table(
         title=f"Pareto front: {part}{len(whole.points)} architectures, hypervolume {whole.hypervolume():.4f}",
         columns=[
@@ -76,14 +55,21 @@ def front_table(
             *(Column(header, "{}") for header, _ in columns),
             Column("layers"),
         ],
-        rows=[*rows[: len(front.points)], *([()] if named else []), *rows[len(front.points) :]],
+        rows=[
+            (
+                "★" if point.digest == knee else "",
+                point.digest[:digits],
+                *(cells[i] for _, cells in columns),
+                draw_layers(point.architecture),
+            )
+            for i, point in enumerate(points)
+        ],
         caption=[
             LEGEND,
             "★ knee   1 MAC = 2 FLOPs",
             *_legend_of_doubts(columns),
-            *(conditions_lines(conditions) if conditions else []),
+            *conditions,
             *(latency_line(row) for row in whole.targets.values()),
-            *(["† measured under other conditions"] if strange else []),
         ],
     )
 

@@ -11,7 +11,7 @@ from nas.runs.point import FrontPoint
 
 def test_show_adds_up_to_the_network_and_names_every_operator():
     architecture, backbone = factories.varied(), factories.backbone()
-    rows = show_rows(architecture, backbone)
+    rows = show_rows(FrontPoint(architecture, factories.measurement()), backbone)
     assert sum(row["macs"] for row in rows) == cost.macs(architecture, backbone)
     assert sum(row["params"] for row in rows) == cost.params(architecture, backbone)
     assert sum(row["macs_share"] for row in rows) == pytest.approx(1)

@@ -82,16 +82,6 @@ def test_values_that_were_not_measured_are_dashes():
     assert row_with(text, a.digest[:8]).split()[1:5] == [a.digest[:8], "90.0", "1.00", "-"]
 
 
-def test_baselines_stand_under_the_front_and_other_conditions_are_marked():
-    same = FrontPoint(factories.plain(), factories.measurement(92, 3_000_000, 11))
-    other = FrontPoint(factories.plain(), factories.measurement(93, 3_000_000, 11, torch="2.9.0"))
-    text = text_of(front_table(front(), {"plain ViT": same, "older": other}))
-    assert "†" not in row_with(text, "plain ViT")
-    assert "older †" in row_with(text, "older")
-    assert "† measured under other conditions" in text
-    assert "†" not in text_of(front_table(front(), {"plain ViT": same}))
-
-
 def test_a_part_of_a_front_marks_the_knee_of_the_whole():
     whole = front()
     others = [p for p in whole.points if p.digest != whole.knee().digest]

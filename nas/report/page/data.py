@@ -3,11 +3,11 @@
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.arch import FEWER_TOKENS, LOOKS, REDUCERS, Architecture, Backbone, draw_layers, look_of
+from nas.arch import FEWER_TOKENS, LOOKS, REDUCERS, Architecture, Backbone, LayerChoice, draw_layers, look_of
 from nas.base import unit_of
 from nas.report.architecture_table import show_rows
 from nas.report.front_table import export_command, ties_within
@@ -31,15 +31,6 @@ from nas.settings import LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1, flat_c
 
 COMMON_ERRORS = 5
 GREY = (150, 158, 168)
-GENES = {
-    "depth": ("depth", "layers"),
-    "embed_dim": ("width", "channels"),
-    "mean_tokens": ("tokens", "mean"),
-    "mean_heads": ("heads", "mean"),
-    "mean_mlp_ratio": ("MLP ratio", "mean"),
-    "percent_dynamic": ("dynamic", "% layers"),
-}
-"""What an architecture is like in single numbers: words and unit."""
 
 
 def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[str, Any]:
@@ -53,11 +44,9 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         RunError: The run is damaged, or `random` cannot be compared with it.
     """
     run, front, trials = found.run, found.front, found.all_trials
-    manifest = run.manifest
-    numbers = _numbers(found)
-    rows = [_front_row(point, found, numbers) for point in front.points]
-    cloud = _cloud(found, numbers)
-    bounds = manifest.constraints
+    manifest, origins = run.manifest, _Origins(found)
+    rows = [_front_row(point, found) | origins.of(point) for point in front.points]
+    cloud = _cloud(found, origins)
     judged = owner(run, front.knee())  # of several supernets `trust` is asked of one
     return {
         "run": run.name,
@@ -68,7 +57,8 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         "references": {o.metric.name: o.reference for o in front.objectives},
         "picks": _picks(front),
         "units": _units(found, rows, cloud),
-        "genes": {**GENES, **({"supernet": ("supernet", "number")} if found.has_supernets else {})},
+        "genes": {name: words[:2] for name, words in GENES.items()}
+        | ({"supernet": ("supernet", "number")} if found.has_supernets else {}),
         "kinds": {look.name: look.glyph for look in LOOKS},
         "colours": {
             "kinds": {look.name: look.colour for look in LOOKS},
@@ -86,8 +76,8 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         "retrained": retrained_networks(found),
         "targets": _targets(found, rows),
         "supernets": _supernets(found),
-        "curve": hypervolume_curve(trials, front.objectives, bounds),
-        "random": None if random is None else _random(random, found, bounds),
+        "curve": hypervolume_curve(trials, front.objectives, manifest.constraints),
+        "random": None if random is None else _random(random, found),
         "conditions": {
             "front": front.points[0].measurement.conditions.to_dict(),
             "cloud": next((p.measurement.conditions.to_dict() for p in found.others), None),
@@ -104,44 +94,55 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
 
 def genes(architecture: Architecture) -> dict[str, float]:
     """The values of `GENES`."""
-    layers, depth = architecture.layers, architecture.depth
-    dynamic = sum(look_of(layer).name == "dynamic" for layer in layers)
-    return {
-        "depth": depth,
-        "embed_dim": architecture.embed_dim,
-        "mean_tokens": sum(layer.num_tokens for layer in layers) / depth,
-        "mean_heads": sum(layer.num_heads for layer in layers) / depth,
-        "mean_mlp_ratio": sum(layer.mlp_ratio for layer in layers) / depth,
-        "percent_dynamic": 100 * dynamic / depth,
-    }
+    return {name: value(architecture) for name, (_, _, value) in GENES.items()}
 
 
-def _numbers(found: RunResults) -> dict[tuple[str, str], int]:
-    """Number of the trial that measured an architecture, by supernet and digest."""
-    return {
-        (owner, trial.architecture.digest): trial.number
-        for owner, trials in found.trials.items()
-        for trial in reversed(trials)
-    }
+def _mean(architecture: Architecture, value: Callable[[LayerChoice], float]) -> float:
+    return sum(map(value, architecture.layers)) / architecture.depth
 
 
-def _supernet_number(point: FrontPoint, numbers: Mapping[str, int]) -> int | None:
-    return numbers.get(Path(point.details[OWNER]).name) if OWNER in point.details else None
+GENES: dict[str, tuple[str, str, Callable[[Architecture], float]]] = {
+    "depth": ("depth", "layers", lambda a: a.depth),
+    "embed_dim": ("width", "channels", lambda a: a.embed_dim),
+    "mean_tokens": ("tokens", "mean", lambda a: _mean(a, lambda layer: layer.num_tokens)),
+    "mean_heads": ("heads", "mean", lambda a: _mean(a, lambda layer: layer.num_heads)),
+    "mean_mlp_ratio": ("MLP ratio", "mean", lambda a: _mean(a, lambda layer: layer.mlp_ratio)),
+    "percent_dynamic": (
+        "dynamic",
+        "% layers",
+        lambda a: _mean(a, lambda la: 100 * (look_of(la).name == "dynamic")),
+    ),
+}
+"""What an architecture is like in single numbers: words, unit, value."""
 
 
-def _front_row(
-    point: FrontPoint, found: RunResults, numbers: Mapping[tuple[str, str], int]
-) -> dict[str, Any]:
-    architecture = point.architecture
-    rows = _layer_rows(point, found.space.backbone)
+class _Origins:
+    """Which trials measured the points of a run."""
+
+    def __init__(self, found: RunResults) -> None:
+        self._numbers = {
+            (name, trial.architecture.digest): trial.number
+            for name, trials in found.trials.items()
+            for trial in reversed(trials)
+        }
+        self._supernets = {trial.key: trial.number for trial in supernet_trials(found.run)}
+
+    def of(self, point: FrontPoint) -> dict[str, int | None]:
+        """Number of the trial within its supernet, and of the supernet where there are several."""
+        owner = point.details.get(OWNER, "")
+        return {
+            "number": self._numbers.get((owner, point.digest)),
+            "supernet": self._supernets.get(Path(owner).name),
+        }
+
+
+def _front_row(point: FrontPoint, found: RunResults) -> dict[str, Any]:
     return {
         **found.values(point),
-        **genes(architecture),
+        **genes(point.architecture),
         "digest": point.digest,
-        "number": numbers.get((point.details.get(OWNER, ""), point.digest)),
-        "supernet": _supernet_number(point, _trial_numbers(found)),
-        "drawn": draw_layers(architecture),
-        "rows": rows,
+        "drawn": draw_layers(point.architecture),
+        "rows": _layer_rows(point, found.space.backbone),
         "doubts": {
             name: {"noisy": timed.noisy, "ties": ties_within(timed.ties, found.front.points)}
             for name, timed in point.measurement.latency.items()
@@ -162,17 +163,16 @@ def _layer_rows(point: FrontPoint, backbone: Backbone) -> list[dict[str, Any]]:
     return rows
 
 
-def _cloud(found: RunResults, numbers: Mapping[tuple[str, str], int]) -> dict[str, list[Any]]:
+def _cloud(found: RunResults, origins: _Origins) -> dict[str, list[Any]]:
     """Measured but not on the front, a column a quantity: thousands of them have to be small."""
-    points, supernets = found.others, _trial_numbers(found)
-    values = [{**found.values(point), **genes(point.architecture)} for point in points]
+    points = found.others
+    values = [found.values(point) | genes(point.architecture) | origins.of(point) for point in points]
     names = dict.fromkeys([*METRICS, *(n for n in LATENCIES if any(n in row for row in values)), *GENES])
     return {
         **{name: [_rounded(row.get(name)) for row in values] for name in names},
         "digest": [point.digest for point in points],
-        "number": [numbers.get((point.details.get(OWNER, ""), point.digest)) for point in points],
         "drawn": [draw_layers(point.architecture) for point in points],
-        **({"supernet": [_supernet_number(p, supernets) for p in points]} if supernets else {}),
+        **{name: [row[name] for row in values] for name in ("number", "supernet")[: 1 + found.has_supernets]},
     }
 
 
@@ -229,11 +229,6 @@ def _targets(found: RunResults, rows: Sequence[Mapping[str, Any]]) -> list[dict[
     ]
 
 
-def _trial_numbers(found: RunResults) -> dict[str, int]:
-    """Number of a supernet's trial by the name of its folder."""
-    return {trial.key: trial.number for trial in supernet_trials(found.run)}
-
-
 def _supernets(found: RunResults) -> list[dict[str, Any]]:
     """The supernets of the run, a row each; empty where there is one only."""
     owners = Counter(Path(point.details.get(OWNER, "")).name for point in found.front.points)
@@ -254,26 +249,24 @@ def _supernets(found: RunResults) -> list[dict[str, Any]]:
 
 
 def _common_errors(trials: Iterable[Trial]) -> list[tuple[str, int]]:
-    words = Counter((trial.error or "no reason recorded").splitlines()[0] for trial in trials if trial.error)
-    return words.most_common(COMMON_ERRORS)
+    return Counter(trial.error.splitlines()[0] for trial in trials if trial.error).most_common(COMMON_ERRORS)
 
 
-def _random(random: RunDirectory, found: RunResults, bounds: Mapping[str, float]) -> dict[str, Any]:
+def _random(random: RunDirectory, found: RunResults) -> dict[str, Any]:
+    bounds = found.run.manifest.constraints
     front, values = random_search(random, found.all_trials, found.front.objectives, bounds)
     return {**values, "points": [found.values(point) for point in front.points]}
 
 
 def _facts(run: RunDirectory) -> list[tuple[str, str]]:
     """What the numbers rest on beside the conditions: (words, value)."""
-    manifest = run.manifest
-    budget = manifest.budget
-    config = flat_config(run.config())
+    manifest, config = run.manifest, flat_config(run.config())
     facts: list[tuple[str, Any]] = [
         ("data", config.get("data.spec")),
         ("classes", len(manifest.class_names)),
         ("seed of splits, training and search", manifest.seed),
         ("sampler", config.get("search.sampler")),
-        ("trials asked for", None if budget is None else budget.num_trials),
+        ("trials asked for", manifest.budget and manifest.budget.num_trials),
         ("training epochs", config.get("train.epochs")),
         ("device of the run", manifest.device),
         ("training threads", manifest.threads),
