@@ -1,6 +1,8 @@
 """The supernets of a run: the union of their fronts and trials."""
 
+import numpy as np
 import pytest
+from factories import OBJECTIVES, distinct_architectures, measurement
 from report_runs import (
     lost_trials,
     made_trials,
@@ -9,9 +11,13 @@ from report_runs import (
     supernets_run,
 )
 
+from nas.base.errors import RunError
 from nas.report.page.data import report_data
 from nas.runs.directory import RunDirectory
+from nas.runs.front import ParetoFront
+from nas.runs.point import FrontPoint
 from nas.runs.results import results_of
+from nas.runs.supernets import OWNER, union_points
 
 COUNT = 60
 
@@ -62,3 +68,52 @@ def test_of_an_architecture_in_several_supernets_the_better_top1_counts(tmp_path
     assert len(best) < 60
     shown = dict(zip(data["cloud"]["digest"], data["cloud"]["top1"], strict=True))
     assert all(top1 == pytest.approx(best[digest], rel=1e-4) for digest, top1 in shown.items())
+
+
+def measured(rng, supernet, architectures, **changes):
+    """Top-1 depends on the weights, MACs on the architecture alone."""
+    return [
+        FrontPoint(
+            a,
+            measurement(
+                float(rng.integers(50, 60)), int(a.digest[0], 16) + 1, 1.0, supernet=supernet, **changes
+            ),
+        )
+        for a in architectures
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_union_is_what_no_point_of_any_supernet_dominates(seed):
+    rng = np.random.default_rng(seed)
+    architectures = distinct_architectures(12, seed)
+    fronts = {
+        "supernets/a": measured(rng, "aaaaaaaaaaaa", architectures[:8]),
+        "supernets/b": measured(rng, "bbbbbbbbbbbb", architectures[4:]),
+    }
+    union = ParetoFront.from_points(union_points(fronts), OBJECTIVES)
+    rows = {(p.digest, folder): p.measurement.values for folder, points in fronts.items() for p in points}
+
+    def beaten(values):
+        return any(
+            other["top1"] >= values["top1"]
+            and other["macs"] <= values["macs"]
+            and (other["top1"], other["macs"]) != (values["top1"], values["macs"])
+            for other in rows.values()
+        )
+
+    for point in union.points:
+        named = rows[point.digest, point.details[OWNER]]
+        assert named == point.measurement.values
+        assert not beaten(named)
+    missing = {digest for digest, _ in rows} - {point.digest for point in union.points}
+    for digest in missing:
+        assert all(beaten(values) for (d, _), values in rows.items() if d == digest)
+
+
+def test_points_under_other_conditions_never_meet_in_a_union():
+    rng = np.random.default_rng(0)
+    one, two = distinct_architectures(2)
+    fronts = {"a": measured(rng, "a" * 12, [one]), "b": measured(rng, "b" * 12, [two], precision="bf16")}
+    with pytest.raises(RunError, match="precision"):
+        ParetoFront.from_points(union_points(fronts), OBJECTIVES)

@@ -1,0 +1,103 @@
+"""Trainings of architectures alone: each done once, its record kept, read and never replaced when damaged."""
+
+import json
+import shutil
+
+import pytest
+from small_runs import command, one_thread, search_process
+
+CHEAP = ("--architectures=5", "--seeds=2", "--epochs=1", "--workers=0")
+
+PATIENCE_S = 150
+
+# --- the command ---
+
+
+@pytest.fixture(scope="module")
+def home(finished, tmp_path_factory):
+    """A copy of a finished run, and what `trust` says of it."""
+    folder = tmp_path_factory.mktemp("trust") / "r"
+    shutil.copytree(finished.folder, folder)
+    with one_thread():
+        done = command("trust", folder, *CHEAP)
+    assert done.code == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+def trainings(folder):
+    """Record by file name, and when it was written."""
+    return {
+        path.name: (path.read_text(), path.stat().st_mtime_ns) for path in (folder / "trust").glob("*.json")
+    }
+
+
+def outline(values):
+    return {key: value for key, value in values.items() if key != "run"}
+
+
+def test_the_same_command_trains_nothing_again_and_larger_ones_only_what_is_new(home, tmp_path):
+    folder = tmp_path / "r"
+    shutil.copytree(home[0], folder)
+    before = trainings(folder)
+    again = command("trust", folder, *CHEAP)
+    assert json.loads(again.stdout) == home[1]
+    assert "10 trainings, 10 done already" in again.stderr
+    assert trainings(folder) == before
+
+    more = command("trust", folder, "--architectures=6", "--seeds=3", "--epochs=1", "--workers=0")
+    assert "18 trainings, 10 done already" in more.stderr
+    after = trainings(folder)
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 18
+    rows = json.loads(more.stdout)["architectures"]
+    for row, same in zip(rows, home[1]["architectures"], strict=False):
+        assert row["digest"] == same["digest"]
+        assert row["stand_alone_top1_by_seed"][:2] == same["stand_alone_top1_by_seed"]
+
+
+def test_an_architecture_whose_training_failed_is_left_out_and_counted(home, tmp_path):
+    folder = tmp_path / "r"
+    shutil.copytree(home[0], folder)
+    victim = sorted((folder / "trust").glob("*.json"))[0]
+    record = json.loads(victim.read_text())
+    victim.write_text(json.dumps(record | {"top1": None, "error": "loss is not finite"}))
+    done = command("trust", folder, *CHEAP)
+    values = json.loads(done.stdout)
+    assert done.code == 0
+    assert values["num_architectures"] == 4
+    assert values["failed"] == [
+        {"digest": record["digest"], "seed": record["seed"], "error": "loss is not finite"}
+    ]
+    assert record["digest"] not in {row["digest"] for row in values["architectures"]}
+    assert f"{record['digest']}, seed {record['seed']}: loss is not finite" in done.stderr
+
+    other = next(p for p in (folder / "trust").glob("*.json") if record["digest"] not in p.name)
+    other.write_text(json.dumps(json.loads(other.read_text()) | {"top1": None, "error": "out of memory"}))
+    hopeless = command("trust", folder, *CHEAP)
+    assert (hopeless.code, hopeless.stdout) == (1, "")
+    assert "3 architectures were trained to their end, 4 are needed" in hopeless.stderr
+
+
+def test_a_damaged_record_is_named_and_not_replaced(home, tmp_path):
+    folder = tmp_path / "r"
+    shutil.copytree(home[0], folder)
+    victim = sorted((folder / "trust").glob("*.json"))[0]
+    victim.write_text('{"top1": ')
+    done = command("trust", folder, *CHEAP)
+    assert done.code == 2
+    assert f"{victim}: not the record of a training" in done.stderr
+    assert victim.read_text() == '{"top1": '
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_workers_train_what_one_process_trains(home, tmp_path):
+    folder = tmp_path / "r"
+    shutil.copytree(home[0], folder)
+    shutil.rmtree(folder / "trust")
+    arguments = ["trust", str(folder), *CHEAP[:-1], "--workers=2"]
+    with search_process(arguments, tmp_path) as process:
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, stderr
+    assert outline(json.loads(stdout)) == outline(home[1])
+    assert "Warning" not in stderr

@@ -1,0 +1,34 @@
+"""What of a legal space deserves a second look; the words for every rule are in test_rules.py."""
+
+import numpy as np
+from small_spaces import every_choice, space
+
+from nas.arch import LayerChoice
+from nas.space.reasons import notes
+
+
+def test_a_space_without_choices_is_plain():
+    assert notes(space(every_choice(num_tokens=(16,), attention=("dynamic",), reducer=("pool",)))) == []
+
+
+def test_a_value_that_no_network_has_is_named_with_its_rule():
+    found = notes(space(every_choice(num_tokens=(16,), attention=("dynamic", "shared")), depth=(1,)))
+    assert [text for text in found if "attention shared" in text] == [
+        "attention shared is in no network (C1 to C5)"
+    ]
+
+
+def test_layers_of_few_tokens_are_named():
+    assert any("fewer than 16 tokens" in text for text in notes(space()))
+
+
+def test_what_is_noted_as_impossible_is_in_no_draw():
+    searched = space(every_choice(attention=("dynamic", "static")))
+    impossible = {
+        text.split(" is in no network")[0] for text in notes(searched) if "is in no network" in text
+    }
+    rng = np.random.default_rng(0)
+    layers: set[LayerChoice] = {layer for _ in range(300) for layer in searched.sample(rng).layers}
+    for text in impossible:
+        gene, value = text.split()
+        assert value not in {str(getattr(layer, gene)) for layer in layers}
