@@ -269,7 +269,7 @@ def main() -> None:
                 ParetoFront.from_trials(trials, objectives).hypervolume() for trials in (struck.trials, calm)
             ]
             failed = [trial for trial in struck.trials if trial.state is TrialState.FAILED]
-            kept = [trial for trial in struck.trials if trial.is_whole]
+            kept = [trial for trial in struck.trials if trial.whole]
             truth = [
                 Trial(**{**fields(trial), "measurement": ReplayEvaluator(table).evaluate(trial.architecture)})
                 for trial in [*kept, *failed]

@@ -32,7 +32,7 @@ from nas.bundle.bundle import (
     require,
 )
 from nas.bundle.card import model_card
-from nas.latency import traced, write_onnx
+from nas.latency import trace, write_onnx
 from nas.model import Subnet
 from nas.settings import METRICS
 
@@ -188,7 +188,7 @@ def _write_formats(
         if name == "timm":
             _write_timm(model, folder, preprocessing)
         else:
-            program = program or traced(model)
+            program = program or trace(model)
             if name == "pt2":
                 torch.export.save(program, path)
             elif name == "onnx":

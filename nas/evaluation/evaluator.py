@@ -1,7 +1,7 @@
 """From an architecture to a measurement: top-1 with inherited weights, exact costs, latency extracted."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from nas.data import DataInfo, ImageSet
 from nas.evaluation.accuracy import count_correct, with_answers
 from nas.evaluation.protocol import RacePlan
 from nas.evaluation.racing import race
-from nas.latency import LatencyMeter, LatencyProfile, Predictor, default_batch, described, device_name
+from nas.latency import LatencyMeter, LatencyProfile, Predictor, default_batch, describe, device_name
 from nas.model import Subnet, Supernet
 from nas.runs import Conditions, Measurement, Timed
 from nas.settings import LATENCY, EvaluateConfig, Target, by_target, parse_target
@@ -79,7 +79,7 @@ class EvaluatorSetup:
 
         def place(name: str) -> str:
             is_predicted = name in self.profiles and stage == "search"
-            return self.profiles[name].name if is_predicted else described(self.targets[name])
+            return self.profiles[name].name if is_predicted else describe(self.targets[name])
 
         others = [
             f"{place(name)}, batch of {self.batch_of(target)}, threads {target.threads}"
@@ -106,6 +106,14 @@ class EvaluatorSetup:
         reference = supernet.extract(self.space.largest())
         return LatencyMeter(reference, shape, self.batch_of(target), target)
 
+    def clock(self, name: str, supernet: Supernet) -> Callable[[Subnet], float]:
+        """What tells a latency of subnets in a search, milliseconds per batch: its profile, or its meter."""
+        if name in self.profiles:
+            predictor = Predictor(self.profiles[name])
+            return lambda subnet: predictor.predict([subnet.architecture])[0]
+        meter = self.meter(supernet, self.targets[name])
+        return lambda subnet: meter.ratio(subnet, self.config.latency_pairs) * self.reference_ms[name]
+
 
 class SubnetEvaluator:
     """Measures subnets of one supernet on the search split.
@@ -122,14 +130,7 @@ class SubnetEvaluator:
         self.setup, self.supernet = setup, supernet
         self.images = images.part(0, setup.config.max_images or len(images))
         self.device = torch.device(setup.device)
-        self.predictors = {
-            name: Predictor(setup.profiles[name]) for name in setup.latencies if name in setup.profiles
-        }
-        self.meters = {
-            name: setup.meter(supernet, setup.targets[name])
-            for name in setup.latencies
-            if name not in setup.profiles
-        }
+        self.clocks = {name: setup.clock(name, supernet) for name in setup.latencies}
         self.conditions = setup.conditions(len(self.images), stage="search")
 
     def evaluate(
@@ -160,7 +161,7 @@ class SubnetEvaluator:
             costs = Measurement(
                 macs=float(cost.macs(architecture, backbone)),
                 params=float(cost.params(architecture, backbone)),
-                latency={name: Timed(ms=self._ms(name, subnet)) for name in self.setup.latencies},
+                latency={name: Timed(ms=clock(subnet)) for name, clock in self.clocks.items()},
                 conditions=self.conditions,
                 seconds=0.0,
             )
@@ -170,14 +171,6 @@ class SubnetEvaluator:
                 raise
             raise OutOfMemoryError(f"out of memory with {batch_size} images at once: {error}") from error
         return replace(with_answers(costs, correct, verdict), seconds=time.perf_counter() - started)
-
-    def _ms(self, name: str, subnet: Subnet) -> float:
-        """A latency of a network, milliseconds per batch: predicted, or by the run's clock of the reference model."""
-        if name in self.predictors:
-            return self.predictors[name].predict([subnet.architecture])[0]
-        return self.setup.reference_ms[name] * self.meters[name].ratio(
-            subnet, self.setup.config.latency_pairs
-        )
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -18,8 +18,8 @@ from nas.base import SCHEMA_VERSION, Reporter, RunError
 from nas.latency.device import default_batch, device_name
 from nas.latency.front import measure_networks
 from nas.latency.meter import LatencyMeter, Readings
-from nas.latency.profile import design, make_profile
-from nas.latency.runtimes import check_available, described
+from nas.latency.profile import LatencyProfile, design, with_scores
+from nas.latency.runtimes import check_available, describe
 from nas.model import Subnet
 from nas.runs import ParetoFront, RunDirectory, config_of_run, space_of_run
 from nas.settings import Target, parse_target, profile_path
@@ -170,15 +170,17 @@ def profile_space(
     subnets = [random_subnet(space.backbone, architecture) for architecture in architectures]
     readings = measure_networks(models.meter(target, batch), subnets, rounds, reporter)
     medians = [timing.median_ms for timing in readings.timings]
-    profile = make_profile(
-        target,
-        batch,
-        device_name("cuda" if target.is_cuda else "cpu"),
-        os.cpu_count() or 1,
-        {"python": platform.python_version(), "torch": torch.__version__, "runtime": described(target)},
-        space.backbone,
-        dict(zip(architectures, medians, strict=True)),
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "runtime": describe(target)}
+    bare = LatencyProfile(
+        target=target,
+        batch=batch,
+        device=device_name("cuda" if target.is_cuda else "cpu"),
+        cores=os.cpu_count() or 1,
+        versions=versions,
+        backbone=space.backbone,
+        measured=dict(zip(architectures, medians, strict=True)),
     )
+    profile = with_scores(bare)
     profile.write(file)
     return {
         "schema_version": SCHEMA_VERSION,

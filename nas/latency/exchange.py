@@ -9,7 +9,8 @@ from scipy.stats import kendalltau  # type: ignore[import-untyped]
 
 from nas.base import SCHEMA_VERSION, NasError, Reporter, RunError, atomic_write_bytes, check_schema
 from nas.latency.command import models_of, random_subnet
-from nas.latency.onnx_file import traced, write_onnx
+from nas.latency.meter import Timing, repeat_tau
+from nas.latency.onnx_file import trace, write_onnx
 from nas.runs import ParetoFront
 from nas.settings import LATENCY
 
@@ -39,7 +40,7 @@ def pack_run(run: Path, folder: Path, batch: int | None, reporter: Reporter) -> 
         with reporter.bar("pack") as bar:
             for i, (file, architecture) in enumerate(wanted.items()):
                 bar(i, len(wanted), file)
-                write_onnx(traced(random_subnet(models.backbone, architecture)), folder / file)
+                write_onnx(trace(random_subnet(models.backbone, architecture)), folder / file)
         shutil.copy(SOURCE, folder / SCRIPT)
         listed = {
             "schema_version": SCHEMA_VERSION,
@@ -65,19 +66,19 @@ def read_results(folder: Path, run: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         check_schema(found, str(path))
-        there = {row["digest"]: row for row in found["points"]}
         shared = {
             key: found[key]
             for key in ("device", "system", "runtime", "batch", "threads", "reference_ms", "load_average")
         }
-        rows = {
-            digest: {
-                "latency_ms": float(row["latency_ms"]),
-                "latency_ci_ms": [float(end) for end in row["latency_ci_ms"]],
-                "noisy": bool(row["noisy"]),
-                "passes_ms": [float(value) for value in row["passes_ms"]],
-            }
-            for digest, row in there.items()
+        noisy = {row["digest"]: bool(row["noisy"]) for row in found["points"]}
+        there = {
+            row["digest"]: Timing(
+                median_ms=float(row["latency_ms"]),
+                interval_ms=_floats(row["latency_ci_ms"]),
+                passes_ms=_floats(row["passes_ms"]),
+                rounds=row["rounds"],
+            )
+            for row in found["points"]
         }
     except FileNotFoundError as error:
         raise RunError(
@@ -86,25 +87,24 @@ def read_results(folder: Path, run: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, NasError) as error:
         raise RunError(f"{path} is damaged: {error!r}", hint="copy it from the device again") from error
     front = ParetoFront.from_run(run)
-    points = [point for point in front.points if point.digest in rows]
+    points = [point for point in front.points if point.digest in there]
     if not points:
         raise RunError(
             f"{path} holds none of the architectures on the front of {run}", hint="`latency pack` again"
         )
     table = []
     for point in points:
-        row = rows[point.digest]
-        here = point.measurement.values
+        timing, here = there[point.digest], point.measurement.values
         table.append(
             {
                 "digest": point.digest,
                 "top1": here.get("top1"),
                 "macs": here.get("macs"),
                 "latency_here_ms": here.get(LATENCY.name),
-                "latency_ms": row["latency_ms"],
-                "latency_ci_ms": row["latency_ci_ms"],
-                "noisy": row["noisy"],
-                "ties": [p.digest for p in points if p is not point and _overlap(row, rows[p.digest])],
+                "latency_ms": timing.median_ms,
+                "latency_ci_ms": list(timing.interval_ms),
+                "noisy": noisy[point.digest],
+                "ties": [p.digest for p in points if p is not point and timing.ties(there[p.digest])],
             }
         )
     return {
@@ -112,15 +112,15 @@ def read_results(folder: Path, run: Path) -> dict[str, Any]:
         "run": str(run),
         **shared,
         "missing": len(front.points) - len(points),
-        "repeat_tau": _tau(*zip(*(rows[p.digest]["passes_ms"] for p in points), strict=True)),
+        "repeat_tau": repeat_tau([there[p.digest] for p in points]),
         "tau_with_here": _tau([r["latency_here_ms"] for r in table], [r["latency_ms"] for r in table]),
         "points": table,
     }
 
 
-def _overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    (a, b), (c, d) = one["latency_ci_ms"], other["latency_ci_ms"]
-    return bool(a <= d and c <= b)
+def _floats(pair: Any) -> tuple[float, float]:
+    first, second = pair
+    return float(first), float(second)
 
 
 def _tau(first: Any, second: Any) -> float | None:

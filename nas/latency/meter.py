@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nas.base import EvaluationError
 from nas.latency.runtimes import (
     Program,
-    described,
+    describe,
     device_of,
     machine_state,
     own_cores,
@@ -319,7 +319,7 @@ class Readings:
         """What holds for all models, JSON values."""
         return {
             "target": str(self.target),
-            "runtime": described(self.target),
+            "runtime": describe(self.target),
             "batch": self.batch,
             "threads": self.target.threads,
             "precision": self.target.precision,

@@ -9,7 +9,7 @@ from torch.export import Dim, ExportedProgram
 from nas.model import Subnet
 
 
-def traced(model: Subnet) -> ExportedProgram:
+def trace(model: Subnet) -> ExportedProgram:
     """Trace the graph with a free batch size, and forget the source paths of the machine that traced it."""
     backbone = model.backbone
     # Two images, because the exporter bakes in sizes of 0 and 1.

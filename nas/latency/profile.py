@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from nas.space import SearchSpace
 FOLDS = 10
 LEAST_ARCHITECTURES = 12
 DRAWS = 12  # stratified draws from which each measured architecture is chosen
+AS_WRITTEN = ("batch", "device", "cores", "versions")  # fields that are JSON values
 PROFILE_NAME = "profile"  # with it begins `Conditions.target` of what was predicted
 
 Floats = NDArray[np.float64]
@@ -55,8 +56,7 @@ class LatencyProfile:
         cores: Of that machine.
         versions: Of the packages that computed.
         backbone: The fixed part of the networks.
-        architectures: Measured, with random weights.
-        latency_ms: Theirs, milliseconds per batch.
+        measured: Milliseconds per batch of architectures, with random weights.
         scores: Cross-validated, of the predictor and of the baselines `MACs` and `mean tokens`.
     """
 
@@ -66,16 +66,15 @@ class LatencyProfile:
     cores: int
     versions: Mapping[str, str]
     backbone: Backbone
-    architectures: tuple[Architecture, ...]
-    latency_ms: tuple[float, ...]
-    scores: Mapping[str, Score]
+    measured: Mapping[Architecture, float]
+    scores: Mapping[str, Score] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """`Conditions.target` of a predicted latency; profiles with other measurements have other names."""
         from hashlib import sha256
 
-        rows = [[a.digest, f"{ms:.9g}"] for a, ms in zip(self.architectures, self.latency_ms, strict=True)]
+        rows = [[architecture.digest, f"{ms:.9g}"] for architecture, ms in self.measured.items()]
         digest = sha256(json.dumps(rows).encode()).hexdigest()[:8]
         return f"{PROFILE_NAME} {digest} of {self.target.kind} on {self.device}"
 
@@ -95,15 +94,12 @@ class LatencyProfile:
         return {
             "schema_version": SCHEMA_VERSION,
             "target": str(self.target),
-            "batch": self.batch,
-            "device": self.device,
-            "cores": self.cores,
-            "versions": dict(self.versions),
+            **{name: getattr(self, name) for name in AS_WRITTEN},
             "backbone": self.backbone.to_dict(),
-            "scores": {name: {"mape": s.mape, "tau": s.tau} for name, s in self.scores.items()},
+            "scores": {name: asdict(score) for name, score in self.scores.items()},
             "measured": [
                 {"latency_ms": ms, "architecture": architecture.to_dict()}
-                for architecture, ms in zip(self.architectures, self.latency_ms, strict=True)
+                for architecture, ms in self.measured.items()
             ],
         }
 
@@ -116,37 +112,18 @@ class LatencyProfile:
             raise ConfigError(f"{path}: {error}", hint="choose a file that can be written") from error
 
 
-def make_profile(
-    target: Target,
-    batch: int,
-    device: str,
-    cores: int,
-    versions: Mapping[str, str],
-    backbone: Backbone,
-    measured: Mapping[Architecture, float],
-) -> LatencyProfile:
-    """Judge a predictor by cross-validation on what was measured.
+def with_scores(profile: LatencyProfile) -> LatencyProfile:
+    """A profile with scores: its predictor judged by cross-validation on what was measured.
 
     Raises:
         ConfigError: Too few architectures.
     """
-    if len(measured) < LEAST_ARCHITECTURES:
+    if len(profile.measured) < LEAST_ARCHITECTURES:
         raise ConfigError(
-            f"a profile needs at least {LEAST_ARCHITECTURES} architectures, got {len(measured)}",
+            f"a profile needs at least {LEAST_ARCHITECTURES} architectures, got {len(profile.measured)}",
             hint="--architectures N, or a larger search space",
         )
-    bare = LatencyProfile(
-        target=target,
-        batch=batch,
-        device=device,
-        cores=cores,
-        versions=versions,
-        backbone=backbone,
-        architectures=tuple(measured),
-        latency_ms=tuple(measured.values()),
-        scores={},
-    )
-    return replace(bare, scores=cross_validated(bare))
+    return replace(profile, scores=cross_validated(profile))
 
 
 def read_profile(path: Path) -> LatencyProfile:
@@ -161,10 +138,12 @@ def read_profile(path: Path) -> LatencyProfile:
         profile = LatencyProfile(
             target=parse_target(values["target"]),
             backbone=Backbone(**values["backbone"]),
-            architectures=tuple(Architecture.from_dict(row["architecture"]) for row in values["measured"]),
-            latency_ms=tuple(float(row["latency_ms"]) for row in values["measured"]),
+            measured={
+                Architecture.from_dict(row["architecture"]): float(row["latency_ms"])
+                for row in values["measured"]
+            },
             scores={name: Score(**score) for name, score in values["scores"].items()},
-            **{name: values[name] for name in ("batch", "device", "cores", "versions")},
+            **{name: values[name] for name in AS_WRITTEN},
         )
         losses = profile.losses
     except (OSError, ValueError, KeyError, TypeError, AttributeError, NasError) as error:
@@ -198,9 +177,9 @@ class Predictor:
         from sklearn.linear_model import LinearRegression
 
         self.backbone = profile.backbone
-        rows = [features(architecture, self.backbone) for architecture in profile.architectures]
+        rows = [features(architecture, self.backbone) for architecture in profile.measured]
         self._names = sorted({name for row in rows for name in row})
-        table, latency_ms = self._table(rows), np.array(profile.latency_ms)
+        table, latency_ms = self._table(rows), np.array([*profile.measured.values()])
         scale = np.where(table.any(axis=0), table.max(axis=0), 1.0)
         fitted = LinearRegression(positive=True, fit_intercept=False)
         fitted.fit(table / scale, latency_ms, sample_weight=latency_ms**-2.0)
@@ -278,21 +257,17 @@ def cross_validated(profile: LatencyProfile) -> dict[str, Score]:
     from sklearn.linear_model import LinearRegression
     from sklearn.model_selection import KFold
 
-    measured = np.array(profile.latency_ms)
+    architectures, measured = [*profile.measured], np.array([*profile.measured.values()])
     names = (OURS, "MACs", "mean tokens")
     predicted = {name: np.empty_like(measured) for name in names}
     sizes = {
-        "MACs": [cost.macs(a, profile.backbone) for a in profile.architectures],
-        "mean tokens": [sum(la.num_tokens for la in a.layers) / a.depth for a in profile.architectures],
+        "MACs": [cost.macs(a, profile.backbone) for a in architectures],
+        "mean tokens": [sum(la.num_tokens for la in a.layers) / a.depth for a in architectures],
     }
     folds = KFold(min(FOLDS, len(measured)), shuffle=True, random_state=0)
     for known, left in folds.split(measured):
-        part = replace(
-            profile,
-            architectures=tuple(profile.architectures[i] for i in known),
-            latency_ms=tuple(measured[known].tolist()),
-        )
-        predicted[OURS][left] = Predictor(part).predict([profile.architectures[i] for i in left])
+        part = replace(profile, measured={architectures[i]: float(measured[i]) for i in known})
+        predicted[OURS][left] = Predictor(part).predict([architectures[i] for i in left])
         for name, values in sizes.items():
             column = np.log(np.array(values, dtype=float))[:, None]
             line = LinearRegression().fit(column[known], np.log(measured[known]))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.base import ConfigError, EvaluationError
-from nas.latency.onnx_file import traced, write_onnx
+from nas.latency.onnx_file import trace, write_onnx
 from nas.model import Subnet
 from nas.settings import Target
 
@@ -88,7 +88,7 @@ def check_available(target: Target) -> None:
         raise ConfigError(f"target {target}: this torch has no oneDNN", hint="--target torch-cpu")
 
 
-def described(target: Target) -> str:
+def describe(target: Target) -> str:
     """`Conditions.target`: runtime and precision, and the runtime's version where it is not torch's."""
     package = target.runtime.partition("-")[0]
     return target.kind if package == "torch" else f"{target.kind} {_version(package)}"
@@ -214,7 +214,7 @@ def _as_onnx(model: nn.Module) -> Iterator[Path]:
         raise TypeError(f"only a Subnet can be written as ONNX, not a {type(model).__name__}")
     with tempfile.TemporaryDirectory(prefix="nas-onnx-") as folder:
         path = Path(folder) / "model.onnx"
-        write_onnx(traced(copy.deepcopy(model).cpu()), path)
+        write_onnx(trace(copy.deepcopy(model).cpu()), path)
         yield path
 
 

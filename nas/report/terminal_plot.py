@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nas.base import unit_of
-from nas.runs import FrontPoint, ParetoFront, Trial
+from nas.runs import FrontPoint, ParetoFront, Trial, points_of
 from nas.settings import LATENCY, MACS, TOP1, Metric
 
 WIDTH, HEIGHT = 56, 12
@@ -97,7 +97,7 @@ def front_plots(front: ParetoFront, trials: Iterable[Trial], whole: ParetoFront)
         ) -> list[tuple[float, float]]:
             return [(point.value(metric) / factor, point.value(TOP1)) for point in points]
 
-        others = [(macs / factor, top1) for macs, top1 in _whole_trials(trials)] if metric is MACS else []
+        others = spots(points_of(trials)) if metric is MACS else []
         series = [
             Series("·", [*others, *spots(whole.points)]),
             Series("●", spots(front.points)),
@@ -105,9 +105,3 @@ def front_plots(front: ParetoFront, trials: Iterable[Trial], whole: ParetoFront)
         ]
         plots.append(scatter(series, name, "top-1 (%)"))
     return [plot for plot in plots if plot]
-
-
-def _whole_trials(trials: Iterable[Trial]) -> list[tuple[float, float]]:
-    """(MACs, top-1) of what was measured on all images."""
-    measured = [trial.measurement.values for trial in trials if trial.measurement and trial.is_whole]
-    return [(values.get(MACS.name, math.nan), values.get(TOP1.name, math.nan)) for values in measured]

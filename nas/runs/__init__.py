@@ -9,7 +9,7 @@ from nas.runs.directory import (
 from nas.runs.dominance import hypervolume, non_dominated
 from nas.runs.front import ParetoFront
 from nas.runs.manifest import Manifest, SearchBudget, SearchIdentity, SupernetTrial, trial_key
-from nas.runs.point import FrontPoint, interval_key
+from nas.runs.point import FrontPoint, interval_key, points_of
 from nas.runs.ranking import (
     BASELINES, CONFIDENCE, LEAST_ARCHITECTURES, RESAMPLES, architecture_row, check_counts,
     rank_statistics,
@@ -28,7 +28,7 @@ __all__ = [
     "Timed", "Trial", "TrialState", "all_trials", "architecture_row", "check_counts", "check_ray_is_used",
     "check_supernet_trials", "config_of_run", "design_points", "front_of", "hypervolume",
     "hypervolume_curve", "interval_key", "joint_digest", "latest_unfinished", "network_row", "next_path",
-    "non_dominated", "owner", "random_search", "rank_statistics", "ranked", "results_of",
+    "non_dominated", "owner", "points_of", "random_search", "rank_statistics", "ranked", "results_of",
     "retrained_networks", "searched_runs", "space_of_run", "space_settings", "supernet_trial",
     "supernet_trials", "train_settings", "trial_key", "union_points",
 ]

@@ -31,8 +31,8 @@ def hypervolume_curve(
     paid = 0
     for trial in _ended(trials):
         paid += trial.is_paid
-        if trial.measurement is not None and trial.is_whole and trial.measurement.keeps(bounds or {}):
-            values = trial.measurement.values
+        if (found := trial.whole) is not None and found.keeps(bounds or {}):
+            values = found.values
             rows.append([values.get(o.metric.name, math.nan) for o in objectives])
         if curve and curve[-1][0] == paid:
             curve[-1] = (paid, len(rows))
@@ -75,8 +75,7 @@ def random_search(
         paid += trial.is_paid
         if paid <= budget:
             kept.append(trial)
-    ours = next((t.measurement.conditions for t in trials if t.measurement and t.is_whole), None)
-    theirs = next((t.measurement.conditions for t in kept if t.measurement and t.is_whole), None)
+    ours, theirs = (next((t.whole.conditions for t in each if t.whole), None) for each in (trials, kept))
     if ours is None or theirs != ours:
         raise RunError(
             f"{run.path}: its trials were measured under other conditions",

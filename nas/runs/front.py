@@ -17,7 +17,7 @@ from nas.base import SCHEMA_VERSION, ConfigError, RunError, check_schema
 from nas.runs.directory import RunDirectory
 from nas.runs.dominance import MIN_PREFIX, hypervolume, non_dominated
 from nas.runs.manifest import objective_from_dict, objective_to_dict
-from nas.runs.point import FrontPoint
+from nas.runs.point import FrontPoint, points_of
 from nas.runs.trial import Trial
 from nas.settings import LATENCY, MACS, METRICS, TOP1, Metric, Objective, by_target, metric_named
 
@@ -91,12 +91,8 @@ class ParetoFront:
         bounds: Mapping[str, float] | None = None,
     ) -> "ParetoFront":
         """The front of the complete trials; see `from_points`. Failed and pruned trials never enter."""
-        points = [
-            FrontPoint(trial.architecture, trial.measurement)
-            for trial in sorted(trials, key=lambda trial: trial.number)
-            if trial.measurement is not None and trial.is_whole
-        ]
-        return cls.from_points(points, objectives, bounds)
+        in_order = sorted(trials, key=lambda trial: trial.number)
+        return cls.from_points(points_of(in_order), objectives, bounds)
 
     @classmethod
     def from_run(cls, path: str | Path) -> "ParetoFront":

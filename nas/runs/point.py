@@ -1,12 +1,12 @@
 """A point of a front: an architecture, what was measured of it, and both as JSON values."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from nas.arch import Architecture
-from nas.runs.trial import Conditions, Measurement, Timed
+from nas.runs.trial import Conditions, Measurement, Timed, Trial
 from nas.settings import LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
 
 
@@ -98,6 +98,11 @@ class FrontPoint:
             seconds=values["seconds"],
         )
         return cls(Architecture.from_dict(values["architecture"]), measurement, details)
+
+
+def points_of(trials: Iterable[Trial]) -> list[FrontPoint]:
+    """What may be on a front: the trials that were measured on all images, in their order."""
+    return [FrontPoint(trial.architecture, trial.whole) for trial in trials if trial.whole is not None]
 
 
 def interval_key(name: str) -> str:

@@ -10,7 +10,7 @@ from nas.arch import Architecture, cost
 from nas.base import RunError
 from nas.runs.directory import TRUST, RunDirectory, space_of_run
 from nas.runs.front import ParetoFront
-from nas.runs.point import FrontPoint
+from nas.runs.point import FrontPoint, points_of
 from nas.runs.supernets import front_of, searched_runs, union_points
 from nas.runs.trial import Trial
 from nas.settings import LATENCY, METRICS, TOP1
@@ -73,14 +73,7 @@ def results_of(run: RunDirectory) -> RunResults:
         raise RunError(f"{run.path}: nothing was measured yet", hint="search.py status shows how far it is")
     searched = searched_runs(run) or {"": run}
     trials = {name: each.trials() for name, each in searched.items()}
-    whole = {
-        name: [
-            FrontPoint(trial.architecture, trial.measurement)
-            for trial in of_one
-            if trial.measurement is not None and trial.is_whole
-        ]
-        for name, of_one in trials.items()
-    }
+    whole = {name: points_of(of_one) for name, of_one in trials.items()}
     points = whole[""] if "" in whole else union_points(whole)
     on_front = {point.digest for point in front.points}
     others = {point.digest: point for point in reversed(points) if point.digest not in on_front}

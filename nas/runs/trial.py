@@ -211,24 +211,19 @@ class Trial:
         return self.state in (TrialState.COMPLETE, TrialState.FAILED, TrialState.PRUNED)
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the architecture was measured on all images, now or earlier: only then it may be on a front."""
+    def whole(self) -> Measurement | None:
+        """What was measured on all images, now or earlier; None where that is not so: it may be on no front then."""
         ended = self.state in (TrialState.COMPLETE, TrialState.REPEATED)
-        return ended and self.measurement is not None and self.measurement.beaten_by is None
+        return self.measurement if ended and self.measurement and self.measurement.beaten_by is None else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: one line of `trials.jsonl`."""
         return {
-            "number": self.number,
+            **{name: getattr(self, name) for name in self.__slots__},
             "state": self.state.value,
             "digest": self.architecture.digest,
             "architecture": self.architecture.to_dict(),
-            "measurement": None if self.measurement is None else self.measurement.to_dict(),
-            "error": self.error,
-            "repeat_of": self.repeat_of,
-            "source": self.source,
-            "started": self.started,
-            "finished": self.finished,
+            "measurement": self.measurement and self.measurement.to_dict(),
         }
 
     @classmethod
@@ -239,18 +234,12 @@ class Trial:
             RunError: A field is missing or malformed.
         """
         try:
-            measurement = values["measurement"]
-            return cls(
-                number=values["number"],
-                state=TrialState(values["state"]),
-                architecture=Architecture.from_dict(values["architecture"]),
-                measurement=None if measurement is None else Measurement.from_dict(measurement),
-                error=values["error"],
-                repeat_of=values["repeat_of"],
-                source=values.get("source"),
-                started=values["started"],
-                finished=values["finished"],
-            )
+            known = {"source": None, **values}  # which the first runs do not have
+            found = {name: known[name] for name in cls.__slots__}
+            found["state"] = TrialState(found["state"])
+            found["architecture"] = Architecture.from_dict(found["architecture"])
+            found["measurement"] = found["measurement"] and Measurement.from_dict(found["measurement"])
+            return cls(**found)
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"trial record is malformed: {error!r}") from error
 

@@ -10,8 +10,8 @@ those who look; a search that resumes goes by its study and takes no notice of i
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -81,8 +81,8 @@ class Search:
         self._trials: dict[int, Trial] = {}
         self._told: set[int] = set()
         self._first: dict[str, int] = {}  # digest -> number of the trial that is paid for
-        self._in_flight: dict[int, _Pending] = {}
-        self._repeats: dict[int, list[tuple[int, _Pending]]] = {}  # of a trial in flight
+        self._in_flight: dict[int, Trial] = {}
+        self._repeats: dict[int, list[Trial]] = {}  # of a trial in flight
         self._counts = Counter[str]()  # of ended trials, by their field in `Progress`
         self._best_top1: float | None = None
         self._front = np.empty((0, len(self.objectives)))
@@ -209,31 +209,32 @@ class Search:
         first = self._first.setdefault(architecture.digest, number)
         self._streak = self._streak + 1 if first != number else 0
         record = self._recorded.get(number)
-        pending = _Pending(architecture, time.time())
+        trial = Trial(number=number, state=TrialState.RUNNING, architecture=architecture, started=time.time())
         if record is not None:
             if record.architecture != architecture:
                 raise _contradiction(number, record.architecture.digest, architecture.digest)
             self._keep(record)
         elif first == number and architecture.digest in self._known:
             known = self._known[architecture.digest]
-            self._record(pending.ended(number, TrialState.REPEATED, known.measurement, source=known.source))
+            self._record(
+                _ended(trial, TrialState.REPEATED, measurement=known.measurement, source=known.source)
+            )
         elif first == number:
-            self._in_flight[number] = pending
-            self._run.append_trial(pending.running(number))
+            self._in_flight[number] = trial
+            self._run.append_trial(trial)
             self._visible.advance(self._trials, number - self._study.window)
             self._workers.submit(
                 Task(number, architecture, self._visible.race_plan() if self._racing else None)
             )
         elif first in self._in_flight:
-            self._repeats.setdefault(first, []).append((number, pending))
+            self._repeats.setdefault(first, []).append(trial)
         else:
-            self._repeat(number, pending, first)
+            self._repeat(trial, first)
 
     # --- ending --------------------------------------------------------------------------------------------
 
     def _end(self, result: Result) -> Trial:
         """Record a measured trial and the repeats that waited for it; returns the trial."""
-        pending = self._in_flight.pop(result.number)
         measurement, error = result.measurement, result.error
         state = TrialState.COMPLETE
         if measurement is not None and measurement.beaten_by is not None:
@@ -244,21 +245,21 @@ class Search:
                 measurement, error = None, f"not measured: {', '.join(missing)}"
         if measurement is None:
             state = TrialState.FAILED
-        trial = pending.ended(result.number, state, measurement, error=error)
+        trial = _ended(self._in_flight.pop(result.number), state, measurement=measurement, error=error)
         self._record(trial)
-        for number, repeat in self._repeats.pop(result.number, []):
-            self._repeat(number, repeat, result.number)
+        for repeat in self._repeats.pop(result.number, []):
+            self._repeat(repeat, result.number)
         self._study.commit()
         return trial
 
-    def _repeat(self, number: int, pending: "_Pending", first: int) -> None:
+    def _repeat(self, trial: Trial, first: int) -> None:
         original = self._trials[first]
         if original.measurement is None:
             error = f"failed before as trial {first}: {original.error}"
-            self._record(pending.ended(number, TrialState.FAILED, None, error=error))
+            self._record(_ended(trial, TrialState.FAILED, error=error))
         else:
-            measurement = original.measurement
-            self._record(pending.ended(number, TrialState.REPEATED, measurement, repeat_of=first))
+            found = original.measurement
+            self._record(_ended(trial, TrialState.REPEATED, measurement=found, repeat_of=first))
 
     def _record(self, trial: Trial) -> None:
         self._run.append_trial(trial)
@@ -274,20 +275,18 @@ class Search:
         else:
             self._counts[trial.state.value] += 1
             self._num_free += trial.source is not None
-            if trial.is_whole and trial.measurement is not None:
-                self._extend_front(trial.measurement)
+            if (found := trial.whole) is not None:
+                self._extend_front(found)
 
     # --- progress ------------------------------------------------------------------------------------------
-
-    def _row(self, measurement: Measurement) -> list[float]:
-        return [measurement.values[objective.metric.name] for objective in self.objectives]
 
     def _extend_front(self, measurement: Measurement) -> None:
         if measurement.top1 is not None:
             self._best_top1 = max(self._best_top1 or 0.0, measurement.top1)
         if not measurement.keeps(self.space.constraints.max_latency):
             return
-        rows = np.vstack([self._front, self._row(measurement)])
+        row = [measurement.values[objective.metric.name] for objective in self.objectives]
+        rows = np.vstack([self._front, row])
         directions = [objective.metric.direction for objective in self.objectives]
         self._front = rows[non_dominated(rows, directions)]
 
@@ -311,40 +310,9 @@ class Search:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A proposal that has not ended."""
-
-    architecture: Architecture
-    started: float
-
-    def running(self, number: int) -> Trial:
-        """It as a trial that has not ended."""
-        state = TrialState.RUNNING
-        return Trial(number=number, state=state, architecture=self.architecture, started=self.started)
-
-    def ended(
-        self,
-        number: int,
-        state: TrialState,
-        measurement: Measurement | None,
-        *,
-        error: str | None = None,
-        repeat_of: int | None = None,
-        source: str | None = None,
-    ) -> Trial:
-        """What became of it, now."""
-        return Trial(
-            number=number,
-            state=state,
-            architecture=self.architecture,
-            measurement=measurement,
-            error=error,
-            repeat_of=repeat_of,
-            source=source,
-            started=self.started,
-            finished=time.time(),
-        )
+def _ended(running: Trial, state: TrialState, **found: Any) -> Trial:
+    """What became of a trial, now."""
+    return replace(running, state=state, finished=time.time(), **found)
 
 
 def _contradiction(number: int, recorded: str, proposed: str) -> RunError:

@@ -97,8 +97,8 @@ class VisibleFront:
         """Take in the trials up to number `last`, all of which have ended."""
         for number in range(self._seen + 1, last + 1):
             trial = trials.get(number)
-            if trial and trial.repeat_of is None and trial.is_whole and trial.measurement is not None:
-                self._add(trial, trial.measurement)
+            if trial and trial.repeat_of is None and (found := trial.whole) is not None:
+                self._add(trial, found)
         self._seen = max(self._seen, last)
 
     def _add(self, trial: Trial, measurement: Measurement) -> None:

@@ -225,7 +225,7 @@ class ArchitectureStudy:
             self._study.tell(ended.number, state=TrialState.FAIL)
             return
         values = attribute["values"] = found.values
-        if not ended.is_whole:
+        if ended.whole is None:
             attribute |= {"beaten_by": found.beaten_by, "num_images": found.conditions.num_images}
             attribute["top1_interval"] = list(found.intervals[TOP1.name])
             trial.set_user_attr(ATTRIBUTE, attribute)

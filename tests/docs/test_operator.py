@@ -28,7 +28,7 @@ import numpy as np, onnxruntime, torch
 from torch.utils.flop_counter import FlopCounterMode
 import nas
 from nas.settings import TrainConfig
-from nas.latency.onnx_file import traced, write_onnx
+from nas.latency.onnx_file import trace, write_onnx
 from nas.space import parse_space
 from nas.training.trainer import SupernetTrainer
 from small_runs import few_digits
@@ -65,7 +65,7 @@ for seed in range(20):
     assert 2 * nas.cost.macs(architecture, SPACE.backbone) == counted.get_total_flops()
     assert nas.cost.params(architecture, SPACE.backbone) == sum(p.numel() for p in subnet.parameters())
 subnet = supernet.extract(SPACE.largest())
-write_onnx(traced(subnet), Path("a.onnx"))
+write_onnx(trace(subnet), Path("a.onnx"))
 session = onnxruntime.InferenceSession("a.onnx", providers=["CPUExecutionProvider"])
 (logits,) = session.run(["logits"], {"images": images.numpy()})
 with torch.no_grad():

@@ -34,7 +34,7 @@ def test_a_run_measures_what_it_searched(tmp_path):
     assert run.manifest.stage == "finished"
     names = ("top1", "macs", "latency_ms")
     assert tuple(objective.metric.name for objective in front.objectives) == names
-    trials = {trial.architecture.digest: trial.measurement for trial in run.trials() if trial.is_whole}
+    trials = {trial.architecture.digest: trial.measurement for trial in run.trials() if trial.whole}
     for point in front.points:
         searched, values = trials[point.digest], point.measurement.values
         assert {name: values[name] for name in ("top1", "macs", "params")} == {

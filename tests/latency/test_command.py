@@ -34,7 +34,6 @@ def run(tmp_path_factory):
 def packed_profile(**changes):
     """Made of arithmetic, and good enough to be used."""
     backbone = tiny_space().backbone
-    architectures = tuple(design(tiny_space(), 16, 0))
     made = LatencyProfile(
         target=parse_target("torch-cpu-packed:batch=16"),
         batch=16,
@@ -42,8 +41,7 @@ def packed_profile(**changes):
         cores=2,
         versions={},
         backbone=backbone,
-        architectures=architectures,
-        latency_ms=tuple(5.0 + 1e-5 * cost.macs(a, backbone) for a in architectures),
+        measured={a: 5.0 + 1e-5 * cost.macs(a, backbone) for a in design(tiny_space(), 16, 0)},
         scores={OURS: Score(1.0, 0.99), "MACs": Score(2.0, 0.9)},
     )
     return replace(made, **changes)
@@ -154,7 +152,7 @@ def test_a_search_goes_by_its_profile_and_measures_the_front(tmp_path):
     predictor = Predictor(packed_profile())
     run = RunDirectory.open(folder)
     for trial in run.trials():
-        if trial.is_whole:
+        if trial.whole:
             assert trial.measurement.values["latency_ms"] == predictor.predict([trial.architecture])[0]
             assert trial.measurement.conditions.target == packed_profile().name
     for point in ParetoFront.from_run(folder).points:

@@ -11,13 +11,14 @@ from nas.arch import cost
 from nas.base.errors import ConfigError
 from nas.latency.profile import (
     OURS,
+    LatencyProfile,
     Predictor,
     Score,
     design,
     features,
-    make_profile,
     mismatches,
     read_profile,
+    with_scores,
 )
 from nas.settings.target import parse_target
 from nas.space.space import parse_space
@@ -57,9 +58,16 @@ def profile_of(space, latency, count=48, noise=0.0):
         architecture: latency(architecture, space.backbone) * (1 + noise * rng.standard_normal())
         for architecture in design(space, count, 0)
     }
-    return make_profile(
-        parse_target("torch-cpu"), 64, "cpu: a chip", 4, {"torch": "2"}, space.backbone, measured
+    bare = LatencyProfile(
+        target=parse_target("torch-cpu"),
+        batch=64,
+        device="cpu: a chip",
+        cores=4,
+        versions={"torch": "2"},
+        backbone=space.backbone,
+        measured=measured,
     )
+    return with_scores(bare)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +116,8 @@ def test_a_profile_reads_back_as_it_was_written_and_predicts_the_same(space, goo
 
 
 def test_profiles_of_other_measurements_have_other_names(good):
-    slower = replace(good, latency_ms=(good.latency_ms[0] * 1.01, *good.latency_ms[1:]))
+    first, ms = next(iter(good.measured.items()))
+    slower = replace(good, measured=good.measured | {first: 1.01 * ms})
     assert slower.name != good.name
     assert replace(good, device="cpu: another").name != good.name
 

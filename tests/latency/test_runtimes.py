@@ -9,7 +9,7 @@ from torch import nn
 from nas.base.errors import ConfigError, EvaluationError
 from nas.latency.command import random_subnet
 from nas.latency.meter import LatencyMeter, Timing, measure_alone, repeat_tau
-from nas.latency.runtimes import described, own_cores, prepare, using_threads
+from nas.latency.runtimes import describe, own_cores, prepare, using_threads
 from nas.settings.target import Target, parse_target
 from nas.space.space import parse_space
 
@@ -127,9 +127,9 @@ def test_a_missing_device_is_told():
 
 
 def test_conditions_name_the_runtime_the_precision_and_a_version_that_is_not_torchs():
-    assert described(parse_target("torch-cpu")) == "torch-cpu"
-    assert described(parse_target("torch-cpu:batch=3,precision=bf16")) == "torch-cpu bf16"
-    assert described(parse_target("onnxruntime-cpu")).startswith("onnxruntime-cpu 1.")
+    assert describe(parse_target("torch-cpu")) == "torch-cpu"
+    assert describe(parse_target("torch-cpu:batch=3,precision=bf16")) == "torch-cpu bf16"
+    assert describe(parse_target("onnxruntime-cpu")).startswith("onnxruntime-cpu 1.")
 
 
 def test_threads_are_as_before_after_a_block():
