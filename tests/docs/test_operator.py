@@ -20,6 +20,8 @@ PICKED_UP = (
     "tests/arch/test_cost.py::test_macs_are_half_of_the_counted_flops_and_params_are_all_of_them[class_token-meta]",
     "tests/arch/test_memory.py::test_peak_activation_memory_is_that_of_the_live_storages",
 )
+ALL_HERE = ("-n", "0", "-m", "")
+"""In this process, slow ones too."""
 
 LAWS = """
 import sys
@@ -113,7 +115,7 @@ def test_the_operator_of_the_page_keeps_the_laws(changed):
 
 @pytest.mark.slow
 def test_the_property_tests_pick_it_up_by_themselves(changed):
-    python(changed, "-m", "pytest", "-p", "no:cacheprovider", "--durations=0", *PICKED_UP)
+    python(changed, "-m", "pytest", *ALL_HERE, "-p", "no:cacheprovider", "--durations=0", *PICKED_UP)
 
 
 @pytest.mark.slow
@@ -125,4 +127,4 @@ def test_they_would_find_a_forgotten_cost(changed, tmp_path):
     assert text.count('("max_pool", 0, s.D)') == 1
     path.write_text(text.replace('("max_pool", 0, s.D)', '("max_pool", 0, 0)'))
     with pytest.raises(AssertionError, match="params"):
-        python(folder, "-m", "pytest", "-p", "no:cacheprovider", PICKED_UP[3])
+        python(folder, "-m", "pytest", *ALL_HERE, "-p", "no:cacheprovider", PICKED_UP[3])

@@ -14,7 +14,7 @@ def test_two_commands_set_everything_up():
     blocks = re.findall(r"^```bash\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
     assert [block.strip() for block in blocks[:2]] == [
         "pip install -e . && python search.py",
-        'pip install -e ".[test]" && pytest -n 2 --dist loadfile',
+        'pip install -e ".[test]" && pytest',
     ]
 
 

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -125,24 +126,23 @@ def run(step: Step, folder: Path, page: str) -> bool:
     return is_well
 
 
-def run_page(page: str, below: Path) -> bool:
-    """Do what a page says, until something fails; returns whether nothing did.
+def run_page(page: str, below: Path) -> tuple[int, bool]:
+    """Do what a page says, until something fails; returns how much of it was done, and whether nothing failed.
 
     Args:
         page: Such as `docs/tutorial.md`.
         below: A folder for the folders of pages, the same for all.
     """
     text = (ROOT / page).read_text()
-    if page == README:
-        return all(run(step, ROOT, page) for step in steps(text))
-    folder = _fresh(below, Path(page).stem)
-    if DIGITS_RUN in text:
+    folder = ROOT if page == README else _fresh(below, Path(page).stem)
+    if page != README and DIGITS_RUN in text:
         made = below / "short" / DIGITS_RUN
         with MAKING_SHORT_RUN:
             if not made.exists() and not run(Step("bash", SHORT_RUN), _fresh(below, "short"), page):
-                return False
+                return 0, False
         shutil.copytree(made, folder / DIGITS_RUN)
-    return all(run(step, folder, page) for step in steps(text))
+    done = list(takewhile(bool, (run(step, folder, page) for step in steps(text))))
+    return len(done), len(done) == len(list(steps(text)))
 
 
 def _fresh(below: Path, name: str) -> Path:
@@ -154,13 +154,14 @@ def _fresh(below: Path, name: str) -> Path:
 
 
 def main() -> int:
-    """Do what the named pages say, or all of them; a page ends at the first thing that fails."""
+    """Do what the named pages say, or all of them; a page ends at the first thing that fails. Returns the exit code."""
     started = time.monotonic()
     pages = sys.argv[1:] or (README, *PAGES)
     with TemporaryDirectory(prefix="pages-") as below, ThreadPoolExecutor(PAGES_AT_A_TIME) as pool:
-        is_well = all(list(pool.map(run_page, pages, [Path(below)] * len(pages))))
-    print(f"== {time.monotonic() - started:.0f} s: {'all ran' if is_well else 'FAILED'}")
-    return 0 if is_well else 1
+        ended = list(pool.map(run_page, pages, [Path(below)] * len(pages)))
+    failed = sum(not is_well for _, is_well in ended)
+    print(f"{sum(done for done, _ in ended)} passed, {failed} failed in {time.monotonic() - started:.0f} s")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
