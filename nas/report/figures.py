@@ -29,27 +29,35 @@ def front_figure(
     baselines: Mapping[str, FrontPoint] | None = None,
     retrained: Sequence[Mapping[str, Any]] = (),
 ) -> list[Path]:
-    """Draw top-1 against MACs and against latency as PNG and PDF; the front is coloured by the other cost.
+    """Write `draw_front` as PNG to `path` and as PDF, which is vectors, beside it; returns both files."""
+    figure = draw_front(front, others, baselines or {}, retrained)
+    return [_save(figure, path.with_suffix(suffix)) for suffix in (".png", ".pdf")]
+
+
+def draw_front(
+    front: ParetoFront,
+    others: Sequence[FrontPoint],
+    baselines: Mapping[str, FrontPoint],
+    retrained: Sequence[Mapping[str, Any]] = (),
+) -> "Figure":
+    """Draw top-1 against MACs and against latency; the front is coloured by the other cost.
 
     Args:
         front: Drawn with its staircase and knee.
         others: Measured but not on the front, drawn in grey.
-        path: PNG file to write; the PDF, which is vectors, stands beside it.
         baselines: Name -> a known network, drawn as a cross.
         retrained: Networks that were trained alone (`nas.runs.retrained_networks`), with marks of their own.
-
-    Returns:
-        Both files.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     figure = Figure(figsize=(11, 5), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.06))
     left, right = figure.subplots(1, 2, sharey=True)
-    known = baselines or {}
     for axes, across, colour in ((left, MACS, LATENCY), (right, LATENCY, MACS)):
-        _draw_retrained(axes, retrained, across, _factor([*front.points, *others, *known.values()], across))
-        _draw_panel(axes, front, others, known, across, colour)
+        _draw_retrained(
+            axes, retrained, across, _factor([*front.points, *others, *baselines.values()], across)
+        )
+        _draw_panel(axes, front, others, baselines, across, colour)
     left.set_ylabel("top-1 (%)")
     marks = sorted(zip(*left.get_legend_handles_labels(), strict=True), key=lambda mark: "split" in mark[1])
     if marks:
@@ -61,7 +69,7 @@ def front_figure(
         lines += conditions_lines(point.measurement.conditions)
     lines += dict.fromkeys(_training_line(row) for row in retrained)
     figure.supxlabel("\n".join(lines), fontsize=8)
-    return [_save(figure, path.with_suffix(suffix)) for suffix in (".png", ".pdf")]
+    return figure
 
 
 def _save(figure: "Figure", path: Path) -> Path:

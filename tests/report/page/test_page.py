@@ -19,7 +19,6 @@ from report_runs import (
     lost_trials,
     made_trials,
     make_run,
-    page_run,
     retrained,
     trusted,
 )
@@ -29,19 +28,9 @@ from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint
 from nas.runs.trial import Trial
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.slow]
 MANY = 5_000
 NARROW = 400
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return page_run(tmp_path_factory.mktemp("runs") / "page-1")
-
-
-@pytest.fixture
-def page(browser, run):
-    return opened(browser, run)
 
 
 def test_the_page_is_drawn_without_a_complaint_or_a_request(page, run):

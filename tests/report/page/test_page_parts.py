@@ -14,7 +14,6 @@ from report_browser import (
 from report_runs import (
     made_trials,
     make_run,
-    page_run,
     retrained,
     supernets_run,
     trusted,
@@ -24,18 +23,8 @@ from nas.report.page.file import write_report
 from nas.runs.front import ParetoFront
 from nas.runs.supernets import supernet_trials
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.slow]
 NARROW = 400
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return page_run(tmp_path_factory.mktemp("runs") / "page-1")
-
-
-@pytest.fixture
-def page(browser, run):
-    return opened(browser, run)
 
 
 # --- ranges on the parallel coordinates --------------------------------------------------------------------
