@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -53,7 +53,7 @@ def test_make_has_at_most_five_targets_and_each_that_is_named():
 
 
 def test_citation_and_changelog_are_of_this_version():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     assert citation["version"] == VERSION
     assert re.search(rf"^## {re.escape(VERSION)} - ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
