@@ -1,4 +1,21 @@
-"""Hard bounds of a search space: what they ask, the least that is possible within them, the proof that nothing is."""
+"""Hard bounds of a search space: the least that is possible within them, or the proof that nothing is.
+
+A bounded shortest-path problem, fewest MACs with at most so many parameters, say, solved exactly in three steps:
+
+1. *Weighted sums.* `Cheapest` finds the least of a MACs + b parameters for any weights a and b, under a limit on the
+   peak of memory. These are the corners of the lower left hull of all networks in the plane of the two costs.
+2. *The hull up to the bound* (`_hull`; LARAC, as for delay-constrained routes). Start with the fewest MACs, which break
+   the bound, and the fewest parameters, which keep it. Ask for the least weighted sum along the line between the two:
+   either there is a corner below the line, which replaces one of them, or they are neighbours on the hull.
+3. *Off the hull* (`_off_hull`, `_labelled`). Between two neighbours there may be better networks above the line.
+   Partial networks grow layer by layer; given up is what another one beats in both costs at the same node, and what
+   cannot end within the bounds, by the three exact lower bounds for the rest that step 1 left behind: of MACs, of
+   parameters, and of the hull's weighted sum. The last one leaves only what is near the line, so few remain.
+
+A bound on memory is on parameters plus the peak of activations, and the peak is a limit of step 1 that the others
+inherit. Where the peak is not known beforehand, ranges of it are searched apart (`_fewest_macs`, `_least_memory`):
+within a range its upper end limits the peak, and what its lower end leaves of the bound limits the parameters.
+"""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +32,7 @@ NOT_EMPTY = "that some architecture is within the bounds is checked at construct
 
 
 class Extremes:
-    """The least and most that the networks of a walk need, with and without bounds.
+    """The least and most that networks need, with and without bounds; what it has found once, it keeps.
 
     Args:
         walk: The legal sequences of layers.
@@ -26,7 +43,7 @@ class Extremes:
     def __init__(self, walk: LegalSequences, embed_dims: Sequence[int], depths: Sequence[int]) -> None:
         self._walk, self._embed_dims, self._depths = walk, embed_dims, depths
         self._graphs: dict[bool, list[Graph]] = {}
-        self._paths: dict[tuple[int, int, bool], list[tuple[float, CostedNetwork | None]]] = {}
+        self._known: dict[tuple[int, int, bool], list[tuple[float, CostedNetwork | None]]] = {}
 
     def weighted(
         self, macs_weight: int, params_weight: int, limit: float | None = None
@@ -37,16 +54,19 @@ class Extremes:
             macs_weight: Of every MAC.
             params_weight: Of every parameter.
             limit: Most values of images and activations alive at once; None where memory does not count, and
-                then paths do not know their peak.
+                then networks do not know their peak.
+
+        Returns:
+            The network; None where none keeps the limit.
         """
         shared, most = math.gcd(macs_weight, params_weight), math.inf if limit is None else limit
         weights = (macs_weight // shared, params_weight // shared)
-        known = self._paths.setdefault((*weights, limit is not None), [])
+        known = self._known.setdefault((*weights, limit is not None), [])
         for looser, best in known:  # the best within a looser limit is the best within all that it keeps
             if looser >= most and (best is None or best.peak <= most):
                 return best
-        paths = (cheapest.path() for cheapest in self._solved(*weights, limit))
-        best = min((path for path in paths if path), key=lambda path: _sum(weights, path), default=None)
+        found = [cheapest.network() for cheapest in self._solved(*weights, limit)]
+        best = min((one for one in found if one), key=lambda one: _sum(weights, one), default=None)
         known.append((most, best))
         return best
 
@@ -219,8 +239,8 @@ class Extremes:
         return self._graphs[counts]
 
 
-def _sum(weights: tuple[int, int], path: CostedNetwork) -> int:
-    return weights[0] * path.macs + weights[1] * path.params
+def _sum(weights: tuple[int, int], network: CostedNetwork) -> int:
+    return weights[0] * network.macs + weights[1] * network.params
 
 
 def _whole(bound: float | None) -> float:
@@ -236,7 +256,7 @@ class _Label(NamedTuple):
 
 
 def _labelled(
-    hull: Cheapest, alone: tuple[Cheapest, Cheapest], wanted: int, bound: float, below: float
+    hull: Cheapest, apart: tuple[Cheapest, Cheapest], wanted: int, bound: float, below: float
 ) -> CostedNetwork | None:
     """The network with the fewest of what is wanted, below a number, with a bound on the other.
 
@@ -261,7 +281,7 @@ def _labelled(
                 macs, params, behind = edge.macs, edge.params, edge.following
                 if lowest + _dot(weights, (macs, params)) + hull.value(behind) > budget:
                     continue
-                room = (most[0] - macs - alone[0].value(behind), most[1] - params - alone[1].value(behind))
+                room = (most[0] - macs - apart[0].value(behind), most[1] - params - apart[1].value(behind))
                 total = budget - _dot(weights, (macs, params)) - hull.value(behind)
                 for label in unbeaten:
                     costs = label.costs
@@ -269,7 +289,7 @@ def _labelled(
                         way = _Label((costs[0] + macs, costs[1] + params), edge, label)
                         following.setdefault(behind, []).append(way)
         reached = following
-    return None if found is None else _path(found, graph)
+    return None if found is None else _network(found, graph)
 
 
 def _dot(weights: tuple[int, int], costs: tuple[float, float]) -> float:
@@ -285,17 +305,17 @@ def _unbeaten(labels: Iterable[_Label]) -> list[_Label]:
     return kept
 
 
-def _path(label: _Label, graph: Graph) -> CostedNetwork:
+def _network(label: _Label, graph: Graph) -> CostedNetwork:
     macs, params = label.costs
     layers: list[LayerChoice] = []
     while label.edge is not None and label.before is not None:
         layers.insert(0, label.edge.choice)
         label = label.before
-    path = CostedNetwork(macs, params, 0, graph.embed_dim, tuple(layers))
+    network = CostedNetwork(macs, params, 0, graph.embed_dim, tuple(layers))
     if not graph.with_memory:
-        return path
-    peak = memory.peak_activation_bytes(path.architecture, graph.backbone) // VALUE_BYTES
-    return path._replace(peak=peak)
+        return network
+    peak = memory.peak_activation_bytes(network.architecture, graph.backbone) // VALUE_BYTES
+    return network._replace(peak=peak)
 
 
 def why_infeasible(extremes: Extremes, constraints: Constraints) -> str:
@@ -314,6 +334,6 @@ def why_infeasible(extremes: Extremes, constraints: Constraints) -> str:
     return text
 
 
-def _amount(key: Bound, path: CostedNetwork) -> int:
-    amounts = {"max_macs": path.macs, "max_params": path.params}
-    return amounts[key] if key in amounts else VALUE_BYTES * (path.params + path.peak)
+def _amount(key: Bound, network: CostedNetwork) -> int:
+    amounts = {"max_macs": network.macs, "max_params": network.params}
+    return amounts[key] if key in amounts else VALUE_BYTES * (network.params + network.peak)

@@ -1,9 +1,24 @@
-"""Cheapest networks of a search space: exact walks that add up MACs and parameters and limit the peak of memory.
+"""Cheapest networks of a search space, exactly: shortest paths over the layers, within a limit on memory.
 
-Networks are paths over the layers. What shared layers take from their provider costs memory, and how much depends on
-what they take, so the provider says what it hands on, and the path owes it until a layer has taken it.
+The idea: a network is a path. A node is what the layers so far leave to the next one, an edge is one choice for a
+layer, the end is any depth that the space has. MACs and parameters add up along a path, so the least weighted sum
+from a node to the end is the least, over the edges, of what the edge costs plus the least from the node behind it.
+Each node is solved once and kept (`Cheapest`); a space of 10^40 networks has some thousands of nodes. The peak of
+memory does not add up, it is the greatest of the layers', so it is no part of the sum but a limit: edges whose layer
+needs more are left out. Which weights and limits to ask for, `nas.space.bounds` finds out.
 
-Counts of memory are values (4 bytes each in fp32) of one image, as in `nas.memory`.
+Three things make a node more than a `State` of the walk, and its edges less than the choices of a layer:
+
+- What is shared costs memory: maps, logits or both stay alive from their provider to their last consumer, and how
+  much depends on what the consumers take. So the provider guesses what it will hand on (one edge for each guess),
+  pays for it, and the path *owes* it until some layer has taken it; no path ends in debt. A guess that comes true
+  costs exactly what the network does, one that does not is no path.
+- Behind a layer whose guess is that nobody shares, the state forgets that somebody could (`without_sharing`).
+- The feed-forward depends on nothing but its layer's tokens, so it is chosen apart, the best one within the room
+  that is left; what remains of a layer, its structures, is grouped by the node it leads to (`Group`), so that what is
+  behind is looked up once a group.
+
+Counts of memory are values (4 bytes each in fp32) of one image, as in `nas.arch.memory`.
 """
 
 import math
@@ -34,7 +49,7 @@ class Node(NamedTuple):
 
 
 def without_sharing(state: State) -> State:
-    """A state behind which nothing is shared."""
+    """The same state, where nobody will share what could be."""
     return state._replace(heads=0, hallucinated=0, shares_left=0)
 
 
@@ -55,7 +70,7 @@ class Group(NamedTuple):
 
 
 class CostedNetwork(NamedTuple):
-    """A network with its costs.
+    """A network with its costs: a path from the start to an end.
 
     Attributes:
         macs: Per image.
@@ -87,7 +102,7 @@ class Edge(NamedTuple):
 
 
 class Graph:
-    """The networks of one width; what it has found once, it keeps.
+    """The networks of one width as nodes and edges, made when they are asked for; what it has found once, it keeps.
 
     Args:
         walk: The legal sequences of layers.
@@ -248,9 +263,9 @@ class _FeedForward(NamedTuple):
 
 
 class Cheapest:
-    """The least weighted sums of MACs and parameters from every node to the end, exactly.
+    """The least weighted sums of MACs and parameters from every node to the end, exactly (dynamic programming).
 
-    Among equal sums the one that comes first. Negative weights ask for the greatest.
+    Among equal sums the one with the lower peak, then the one that comes first. Negative weights ask for the greatest.
 
     Args:
         graph: The networks.
@@ -260,17 +275,13 @@ class Cheapest:
     """
 
     def __init__(self, graph: Graph, macs_weight: int, params_weight: int, limit: float) -> None:
-        self.graph, self.macs_weight, self.params_weight, self.limit = (
-            graph,
-            macs_weight,
-            params_weight,
-            limit,
-        )
+        self.graph, self.limit = graph, limit
+        self.macs_weight, self.params_weight = macs_weight, params_weight
         self._found: dict[Node, _Rest | None] = {}
         self._free: dict[tuple[State, float], _Rest | None] = {}
         self._feed_forwards: dict[tuple[int, int, float], _FeedForward | None] = {}
 
-    def path(self) -> CostedNetwork | None:
+    def network(self) -> CostedNetwork | None:
         """The best network; None where no network keeps the limit."""
         found = self.rest(self.graph.start) if self.graph.before <= self.limit else None
         if found is None:
@@ -307,7 +318,10 @@ class Cheapest:
         return self._found[node]
 
     def _best_free(self, state: State, held: int) -> _Rest | None:
-        """`_best` of what does not share: the same for all nodes of a state that leave as much room."""
+        """`_best` of what does not share: the same for all nodes of a state that leave as much room.
+
+        Room for more than the neediest choice is no more room, so most nodes of a state ask the same.
+        """
         state = without_sharing(state)
         key = (state, min(self.limit - held, self.graph.most(state)))
         if key not in self._free:
@@ -356,7 +370,11 @@ class Cheapest:
 
 
 def most_values(graph: Graph) -> int:
-    """The most that parameters and the peak of activations come to, together."""
+    """The most that parameters and the peak of activations come to, together, exactly.
+
+    The peak is that of one layer, or of what is before or after all layers. So a path takes the most parameters
+    everywhere but in the layer that makes the peak, whose choice weighs both; each node tries its own layer for it.
+    """
     params = Cheapest(graph, 0, -1, math.inf)
     found: dict[Node, float] = {}
 

@@ -126,7 +126,7 @@ def largest_within(space: Genome, extremes: Extremes) -> Architecture:
     near = min(most.macs, space.constraints.max_macs or math.inf)
     lean = extremes.least("max_params", space.constraints)  # leaves the most room to grow
     assert lean is not None, NOT_EMPTY
-    large = [path.architecture for path in extremes.most_macs(space.constraints)]
+    large = [network.architecture for network in extremes.most_macs(space.constraints)]
     starts = [lean.architecture, _largest_of(space, _spliced(space, large, lean.architecture))]
     climbed = [_climbed(space, architecture) for architecture in dict.fromkeys(starts)]
     drawn = [sample_near(space, near, rng) for _ in range(STARTS)]

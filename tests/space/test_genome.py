@@ -1,18 +1,20 @@
 """Architectures as flat parameters, and what becomes of parameters that contradict each other."""
 
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
-from small_spaces import chains, listed, only_half, space, tiny
+from small_spaces import chains, every_choice, listed, only_half, space, tiny
 
 from nas.arch import cost
 from nas.arch.architecture import Architecture
 from nas.arch.operator import Rules
-from nas.base.errors import ArchitectureError
+from nas.base.errors import ArchitectureError, SearchSpaceError
 from nas.space.constraints import Constraints
+from nas.space.domain import GENES, LayerDomain
 from nas.space.space import SearchSpace
 
 SPACE = space()
@@ -43,6 +45,53 @@ def test_decode_inverts_encode(searched):
 def test_decode_inverts_encode_on_every_architecture(make):
     searched = make()
     assert [a for a in set(listed(searched)) if searched.decode(searched.encode(a)) != a] == []
+
+
+@st.composite
+def any_space(draw: st.DrawFn) -> SearchSpace:
+    """Some of the choices of every gene, in any order, others in every layer."""
+    full, domains = every_choice(), []
+    for _ in range(3):
+        genes = {}
+        for gene in GENES:
+            values = getattr(full, gene)
+            genes[gene] = draw(
+                st.lists(st.sampled_from(values), min_size=1, max_size=len(values), unique=True)
+            )
+        domains.append(LayerDomain(**{gene: tuple(values) for gene, values in genes.items()}))
+    try:
+        return space(layers=tuple(domains), depth=tuple(draw(st.permutations((1, 2, 3)))))
+    except SearchSpaceError:
+        reject()
+
+
+@FROM_ANYTHING
+@given(any_space(), st.integers(0, 2**32 - 1))
+def test_decode_inverts_encode_whatever_the_order_of_the_choices(searched, seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(5):
+        architecture = searched.sample(rng)
+        assert searched.decode(searched.encode(architecture)) == architecture
+        drawn = {name: values[rng.integers(len(values))] for name, values in searched.choices().items()}
+        assert searched.decode(drawn) in searched
+
+
+@pytest.mark.parametrize("ratios", [*permutations((0.0, 0.34, 0.7)), (0.5, 0.0), (0.7, 0.34)], ids=str)
+def test_decode_inverts_encode_on_every_chain_that_shares(ratios):
+    """How a ratio is spelled depends on what the provider derives, and on which ratio comes first."""
+    domain = every_choice(
+        num_tokens=(16,),
+        attention=("shared", "dynamic"),
+        hallucination_ratio=ratios,
+        hallucination=("mix",),
+        num_heads=(3, 1, 2),
+        ffn_rank=(1.0,),
+        mlp_ratio=(1.0,),
+    )
+    searched = space(domain, embed_dim=(8,), depth=(3,))
+    members = set(listed(searched))
+    assert len(members) == searched.size()
+    assert [a for a in members if searched.decode(searched.encode(a)) != a] == []
 
 
 @FROM_ANYTHING

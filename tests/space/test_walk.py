@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,7 +12,20 @@ from small_spaces import chains, every_choice, listed, only_half, space, tiny
 from nas.arch import cost
 from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.operator import Rules
+from nas.arch.operators import ATTENTION
+from nas.base.errors import ArchitectureError
 from nas.space.constraints import Constraints
+from nas.space.domain import GENES, LayerDomain
+from nas.space.walk import (
+    LegalSequences,
+    State,
+    attention_choices,
+    broken_rule,
+    feed_forwards,
+    structure_of,
+    why_empty,
+    with_feed_forward,
+)
 
 SPACE = space()
 
@@ -121,3 +135,106 @@ def test_extremes_equal_those_of_the_listing():
     parameters = [params(a) for a in everything()]
     assert searched.params_range() == (min(parameters), max(parameters))
     assert {searched.smallest(), searched.largest()} <= set(everything())
+
+
+# --- single layers and states --------------------------------------------------------------------------------
+
+FEW = every_choice(num_tokens=(16, 6, 4), num_heads=(1, 2), hallucination_ratio=(0.0, 0.5), mlp_ratio=(1.0,))
+
+
+def spelled(domain: LayerDomain) -> set[LayerChoice]:
+    """Every choice of genes that is a layer at all, in whatever way it is written."""
+    choices = set()
+    for genes in product(
+        *(((None, *getattr(domain, g)) if g == "reducer" else getattr(domain, g)) for g in GENES)
+    ):
+        try:
+            choices.add(LayerChoice(**dict(zip(GENES, genes, strict=True))))
+        except ArchitectureError:
+            continue
+    return choices
+
+
+def reached(walk: LegalSequences, seed: int, steps: int = 60) -> list[State]:
+    """States on random ways through the layers."""
+    rng, states = np.random.default_rng(seed), {walk.start}
+    state = walk.start
+    for _ in range(steps):
+        following = [after for _, after in walk.options(state) if after.layer < len(walk.layers)]
+        state = following[rng.integers(len(following))] if following else walk.start
+        states.add(state)
+    return sorted(states)
+
+
+@pytest.mark.parametrize(
+    "rules", [Rules(), Rules(max_shared=3, max_reductions=1, static_after_reduction=True)], ids=str
+)
+@pytest.mark.parametrize("ratios", [(0.0, 0.5), (0.5,), (0.0,)])
+def test_a_choice_is_an_option_exactly_where_it_breaks_no_rule(rules, ratios):
+    domain = replace(FEW, hallucination_ratio=ratios)
+    walk = LegalSequences(backbone(), (domain,) * 4, rules)
+    choices = spelled(FEW)
+    for state in reached(walk, seed=len(ratios)):
+        options = {choice for choice, _ in walk.options(state)}
+        legal = {choice for choice in choices if not broken_rule(walk, state, choice)}
+        assert {structure_of(choice) for choice in legal} == options, state
+
+
+@pytest.mark.parametrize("make", [tiny, chains, only_half])
+def test_counts_are_those_of_the_listing(make):
+    searched = make()
+    members = list(listed(searched))
+    for depth in searched.depth:
+        count = sum(a.depth == depth for a in members)
+        assert searched.walk.count(searched.walk.start, depth) * len(searched.embed_dim) == count
+
+
+def test_options_that_lead_nowhere_are_not_alive():
+    last = LayerDomain(num_tokens=(4,), reducer=("pool",), num_heads=(1,))
+    first = LayerDomain(num_tokens=(16, 6), reducer=("glad",), num_heads=(1,))
+    walk = LegalSequences(backbone(), (first, last), Rules())
+    assert {choice.num_tokens for choice, _ in walk.options(walk.start)} == {16, 6}
+    assert [choice.num_tokens for choice, _ in walk.alive(walk.start, 2)] == [16]
+
+
+def test_why_not_names_the_first_layer_that_breaks_a_rule():
+    searched = tiny(depth=(2,))
+    legal = next(iter(listed(searched))).layers
+    assert searched.walk.why_not(legal) == ""
+    assert searched.walk.why_not((legal[0], replace(legal[1], num_heads=7))).startswith(
+        "layer 1: num_heads 7 "
+    )
+
+
+def test_nearest_is_the_identity_on_what_is_legal():
+    searched, rng = space(), np.random.default_rng(0)
+    for _ in range(100):
+        layers = searched.sample(rng).layers
+        genes = [tuple(getattr(layer, gene) for gene in GENES) for layer in layers]
+        assert searched.walk.nearest(genes) == layers
+
+
+def test_a_space_is_empty_from_the_layer_that_cannot_be_had():
+    grown = LayerDomain(num_tokens=(9,), num_heads=(1,))
+    walk = LegalSequences(backbone(), (replace(grown, num_tokens=(4,)), grown), Rules())
+    assert why_empty(walk, 1) == ""
+    assert why_empty(walk, 2) == "layer 1: no choice is legal: num_tokens grows from 4 to 9 (C11)"
+
+
+def test_attention_is_listed_in_the_order_of_the_domain():
+    found = list(dict.fromkeys(attention_choices(FEW, 1)))
+    assert list(dict.fromkeys(kind for kind, *_ in found)) == list(ATTENTION)
+    assert {(heads, ratio) for kind, heads, ratio, _ in found if kind == "shared"} == {
+        (1, 0.0),
+        (2, 0.0),
+        (2, 0.5),
+    }
+    assert {ratio for kind, _, ratio, _ in found if kind in ("static", "linear")} == {0.0}
+
+
+def test_feed_forwards_are_distinct_and_canonical():
+    domain = every_choice(mlp_ratio=(0.5, 2.0), ffn_rank=(0.25, 0.5, 1.0))
+    pairs = feed_forwards(domain)
+    assert pairs == ((0.5, 0.25), (0.5, 1.0), (2.0, 0.25), (2.0, 0.5), (2.0, 1.0))
+    layer = LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=3.0)
+    assert with_feed_forward(layer, 2.0, 0.5) == replace(layer, mlp_ratio=2.0, ffn_rank=0.5)
