@@ -33,7 +33,7 @@ FLOORS = (
 
 MOST_FILES = 12  # a folder
 MOST_LINES = 400  # a file
-SMALLEST_TESTED = 10_000  # lines: a file as long as this has a test file of its own
+SMALLEST_TESTED = 60  # lines: a file as long as this has a test file of its own
 NO_TORCH = ("base", "settings", "arch", "cluster", "space", "data", "runs", "report", "cli")
 """Packages that can be imported without what is slow to import: looking at results is quick."""
 HEAVY = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")
@@ -165,6 +165,7 @@ BROKEN = {
     "past a face": ("nas/search/loop.py", "from nas.runs.trial import Trial\n", "past the face of nas.runs"),
     "its own face": ("nas/space/walk.py", "from nas.space import SearchSpace\n", "its own face"),
     "a long file": ("nas/base/words.py", "#\n" * 400, "lines, more than 400"),
+    "a file without a test": ("nas/base/new.py", "#\n" * 60, "and no tests/base/test_new.py"),
     "a package without a floor": ("nas/attic/old.py", "", "has no floor"),
 }
 """File, text added at its end, part of the breach that is found."""

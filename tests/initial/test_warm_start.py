@@ -1,7 +1,5 @@
 """A supernet that starts from a trained plain ViT, and the table of how redundant that ViT is."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -127,29 +125,3 @@ def test_weights_that_do_not_fit_are_misuse_and_leave_nothing(spec, tmp_path):
     assert done.code == 2
     assert "does not fit into" in done.stderr
     assert not run.exists()
-
-
-def test_layers_are_ranked_from_weights_and_from_a_run(spec, tmp_path):
-    file = tmp_path / "warm.yaml"
-    file.write_text(SPACE)
-    done = command("rank-layers", str(file), f"--init={spec}", "--images=64", "--format=json")
-    assert done.code == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert (found["images"], found["split"], len(found["layers"])) == (64, "train", 2)
-    for row in found["layers"]:
-        assert row["dispersion_nats"] > 0
-        assert 1 <= row["effective_rank"] <= row["tokens"] == 17
-    run = tmp_path / "run"
-    trained = command("train", str(file), "--run", str(run), "--epochs=1", "--set=train.batch_size=256")
-    assert trained.code == 0, trained.stderr
-    ranked = command("rank-layers", str(run), "--images=64", "--format=json")
-    assert ranked.code == 0, ranked.stderr
-    assert len(json.loads(ranked.stdout)["layers"]) == 2
-
-
-def test_ranking_a_space_without_weights_is_misuse(tmp_path):
-    file = tmp_path / "warm.yaml"
-    file.write_text(SPACE)
-    done = command("rank-layers", str(file))
-    assert done.code == 2
-    assert "--init" in done.stderr

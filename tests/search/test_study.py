@@ -12,11 +12,9 @@ from search_fakes import AnalyticEvaluator, digits, make_study, tiny_space
 from nas.base.errors import RunError
 from nas.runs.trial import Timed
 from nas.runs.trial import TrialState as State
-from nas.search.study import WINDOW, ArchitectureStudy
+from nas.search.study import ArchitectureStudy
 from nas.settings.metrics import MACS, TOP1, Objective
 from nas.space.designs import known_designs
-
-SAMPLERS = ("predictor", "nsga2", "nsga3", "tpe", "evolution", "random")  # and gp, whose asks take seconds
 
 
 def tell(study, number, architecture, measurement):
@@ -72,45 +70,8 @@ def test_seeds_and_known_designs_come_next_and_random_search_has_none(tmp_path):
     assert len(set(drawn[2:]) & set(first)) < len(expected) - 4
 
 
-def test_known_designs_are_parents_of_the_first_generation(tmp_path):
-    study = make_study(digits(), tmp_path / "j")
-    proposals(study, 3)
-    stock = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j"))
-    assert [trial.system_attrs["NSGAIISampler:generation"] for trial in stock.trials[:3]] == [0, 0, 0]
-
-
 def read_only(path):
     return JournalStorage(JournalFileBackend(str(path)))
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_the_same_seed_gives_the_same_proposals_also_when_resumed(tmp_path, sampler):
-    space = digits()
-
-    def study(name):
-        return make_study(space, tmp_path / name, sampler)
-
-    straight = proposals(study("a"), 40)
-    assert proposals(study("b"), 40, reopen=lambda: study("b")) == straight
-    assert proposals(make_study(space, tmp_path / "c", sampler, seed=1), 40)[2:] != straight[2:]
-    assert len(set(straight)) > 20
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_when_results_arrive_does_not_change_proposals(tmp_path, sampler):
-    straight = proposals(make_study(digits(), tmp_path / "a", sampler), 40)
-    assert proposals(make_study(digits(), tmp_path / "b", sampler), 40, hold=WINDOW - 1) == straight
-
-
-@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
-def test_a_result_counts_from_a_window_later_on(tmp_path, sampler):
-    straight = proposals(make_study(digits(), tmp_path / "a", sampler), 60)
-    differ = 0
-    for change in (12, 17, 22):
-        changed = proposals(make_study(digits(), tmp_path / str(change), sampler), 60, change=change)
-        assert changed[: change + WINDOW] == straight[: change + WINDOW]
-        differ += changed != straight
-    assert differ
 
 
 def test_a_loaded_study_keeps_its_window(tmp_path):
@@ -118,13 +79,6 @@ def test_a_loaded_study_keeps_its_window(tmp_path):
     study = make_study(tiny_space(), tmp_path / "j", window=16)
     assert study.window == 3
     study.close()
-
-
-def test_parameters_are_the_genes_with_a_choice(tmp_path):
-    study = make_study(tiny_space(), tmp_path / "j")
-    proposals(study, 1)
-    trial = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j")).trials[0]
-    assert set(trial.params) == {"layers.00.num_heads", "layers.01.num_heads"}
 
 
 def test_trials_left_running_are_found_again_under_their_numbers(tmp_path):

@@ -1,0 +1,78 @@
+"""How redundant the attention of each layer is: from weights and from a run."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from small_runs import command, digits, one_thread
+from timm.models.vision_transformer import VisionTransformer
+
+SPACE = """
+name: warm
+backbone: {image_size: 8, patch_size: 2, num_classes: auto, head_dim: 8}
+embed_dim: [16, 24]
+depth: 2
+layers:
+  num_tokens: [16, 9]
+  reducer: [pool, glad]
+  attention: [dynamic, static, linear]
+  hallucination_ratio: [0, 0.34]
+  hallucination: [copy, mix_conv]
+  num_heads: [2, 3]
+  ffn_rank: [0.5, 1]
+  mlp_ratio: [1, 2]
+rules: {static_after_reduction: true}
+"""
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    """A plain ViT of the space's greatest size, trained for some seconds on the digits."""
+    torch.manual_seed(0)
+    shape = {"img_size": 8, "patch_size": 2, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2}
+    model = VisionTransformer(**shape, num_classes=10)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    train = digits().train
+    with one_thread():
+        for step in range(500):
+            chosen = slice(64 * step % 960, 64 * step % 960 + 64)
+            labels = torch.from_numpy(train.labels[chosen].copy())
+            loss = torch.nn.functional.cross_entropy(model(train.normalized(chosen)), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def spec(teacher, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    save_file(teacher.state_dict(), folder / "teacher.safetensors")
+    return f"file:{folder / 'teacher.safetensors'}"
+
+
+def test_layers_are_ranked_from_weights_and_from_a_run(spec, tmp_path):
+    file = tmp_path / "warm.yaml"
+    file.write_text(SPACE)
+    done = command("rank-layers", str(file), f"--init={spec}", "--images=64", "--format=json")
+    assert done.code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["images"], found["split"], len(found["layers"])) == (64, "train", 2)
+    for row in found["layers"]:
+        assert row["dispersion_nats"] > 0
+        assert 1 <= row["effective_rank"] <= row["tokens"] == 17
+    run = tmp_path / "run"
+    trained = command("train", str(file), "--run", str(run), "--epochs=1", "--set=train.batch_size=256")
+    assert trained.code == 0, trained.stderr
+    ranked = command("rank-layers", str(run), "--images=64", "--format=json")
+    assert ranked.code == 0, ranked.stderr
+    assert len(json.loads(ranked.stdout)["layers"]) == 2
+
+
+def test_ranking_a_space_without_weights_is_misuse(tmp_path):
+    file = tmp_path / "warm.yaml"
+    file.write_text(SPACE)
+    done = command("rank-layers", str(file))
+    assert done.code == 2
+    assert "--init" in done.stderr

@@ -1,0 +1,97 @@
+"""Proposals are a function of the seed, the number and what was told a window before."""
+
+from dataclasses import replace
+
+import optuna
+import pytest
+from factories import trial
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from search_fakes import AnalyticEvaluator, digits, make_study, tiny_space
+
+from nas.runs.trial import TrialState as State
+from nas.search.study import WINDOW
+
+SAMPLERS = ("predictor", "nsga2", "nsga3", "tpe", "evolution", "random")  # and gp, whose asks take seconds
+
+
+def tell(study, number, architecture, measurement):
+    """Tell a measurement, or the reason why there is none."""
+    if isinstance(measurement, str):
+        failed = {"state": State.FAILED, "measurement": None, "error": measurement}
+        study.tell(trial(number, architecture, **failed))
+    else:
+        study.tell(trial(number, architecture, measurement=measurement))
+
+
+def proposals(study, count, *, change=None, reopen=None, hold=0):
+    """Digests of proposals, each measured and told at once, or up to `hold` trials later and last first.
+
+    `change` is a trial whose top-1 is told 50 points higher.
+    """
+    evaluator = AnalyticEvaluator(study.space.backbone)
+    digests, held = [], []
+    for _ in range(count):
+        number, architecture = study.ask()
+        digests.append(architecture.digest)
+        held.append((number, architecture, evaluator.evaluate(architecture)))
+        if len(held) > hold:
+            for told, architecture, measurement in reversed(held):
+                if told == change:
+                    measurement = replace(measurement, top1=measurement.top1 + 50)
+                tell(study, told, architecture, measurement)
+            held.clear()
+        study.commit()
+        if reopen:
+            study.close()
+            study = reopen()
+    study.close()
+    return digests
+
+
+def test_known_designs_are_parents_of_the_first_generation(tmp_path):
+    study = make_study(digits(), tmp_path / "j")
+    proposals(study, 3)
+    stock = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j"))
+    assert [trial.system_attrs["NSGAIISampler:generation"] for trial in stock.trials[:3]] == [0, 0, 0]
+
+
+def read_only(path):
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_same_seed_gives_the_same_proposals_also_when_resumed(tmp_path, sampler):
+    space = digits()
+
+    def study(name):
+        return make_study(space, tmp_path / name, sampler)
+
+    straight = proposals(study("a"), 40)
+    assert proposals(study("b"), 40, reopen=lambda: study("b")) == straight
+    assert proposals(make_study(space, tmp_path / "c", sampler, seed=1), 40)[2:] != straight[2:]
+    assert len(set(straight)) > 20
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_when_results_arrive_does_not_change_proposals(tmp_path, sampler):
+    straight = proposals(make_study(digits(), tmp_path / "a", sampler), 40)
+    assert proposals(make_study(digits(), tmp_path / "b", sampler), 40, hold=WINDOW - 1) == straight
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
+def test_a_result_counts_from_a_window_later_on(tmp_path, sampler):
+    straight = proposals(make_study(digits(), tmp_path / "a", sampler), 60)
+    differ = 0
+    for change in (12, 17, 22):
+        changed = proposals(make_study(digits(), tmp_path / str(change), sampler), 60, change=change)
+        assert changed[: change + WINDOW] == straight[: change + WINDOW]
+        differ += changed != straight
+    assert differ
+
+
+def test_parameters_are_the_genes_with_a_choice(tmp_path):
+    study = make_study(tiny_space(), tmp_path / "j")
+    proposals(study, 1)
+    trial = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j")).trials[0]
+    assert set(trial.params) == {"layers.00.num_heads", "layers.01.num_heads"}
