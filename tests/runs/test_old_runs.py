@@ -65,6 +65,7 @@ def move_here(folder: Path) -> None:
         path.write_text(text)
 
 
+@pytest.mark.slow
 def test_an_old_search_goes_on_with_its_weights_and_trials(home, tmp_path):
     shutil.copytree(home / "old", tmp_path / "old")
     move_here(tmp_path / "old")
@@ -74,6 +75,7 @@ def test_an_old_search_goes_on_with_its_weights_and_trials(home, tmp_path):
     assert sum(ask(tmp_path, "status", "old/run")["trials"].values()) >= 14
 
 
+@pytest.mark.slow
 def test_a_network_of_an_old_run_is_exported_and_kept_trainings_count(home, tmp_path):
     shutil.copytree(home / "old", tmp_path / "old")
     ask(tmp_path, "export", "old/run", "--pick", "knee", "--to", "bundle", "--formats", "timm")

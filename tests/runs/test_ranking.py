@@ -65,6 +65,7 @@ def test_every_interval_holds_its_value_and_more_architectures_narrow_it(seed):
     assert np.ptp(many["kendall_tau_ci"]) < np.ptp(few["kendall_tau_ci"])
 
 
+@pytest.mark.slow
 def test_an_interval_holds_the_truth_as_often_as_it_says():
     """Two normal variables of correlation r have tau 2/pi asin r, whatever was drawn."""
     truth = 2 / np.pi * np.arcsin(1 / np.hypot(1, 0.73))

@@ -15,6 +15,8 @@ from nas.base.errors import ConfigError, RunError
 from nas.search.actors import RayWorkers
 from nas.search.workers import InlineWorkers, Task
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 3.0
 
 ARRAYS = {"weights": np.array([1.0, 2.0, 3.0])}

@@ -180,6 +180,7 @@ for group in range(100_000):
 """
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_time_leaves_whole_commits(tmp_path):
     path = tmp_path / "journal.log"
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], cwd=REPOSITORY)

@@ -6,9 +6,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from search_fakes import digits, outline, search
 
 from nas.runs.directory import RunDirectory
+
+pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parents[1] / "helpers"
 NUM_TRIALS = 80

@@ -29,6 +29,8 @@ from nas.runs.directory import RunDirectory
 from nas.runs.trial import Measurement, Trial
 from nas.search.journal import GroupCommitJournal
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parents[1] / "helpers"
 NUM_TRIALS = 18
 PASSWORD = "correct-horse"

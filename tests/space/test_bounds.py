@@ -122,6 +122,7 @@ def test_range_of_memory_is_that_of_the_listing_under_other_rules(class_token):
     assert searched.memory_range() == (min(needed), max(needed))
 
 
+@pytest.mark.slow
 def test_bounds_hold_for_what_is_drawn_decoded_and_mutated():
     low, high = SPACE.memory_range()
     bound = low + 0.3 * (high - low)
