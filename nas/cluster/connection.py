@@ -36,7 +36,6 @@ class RayConnection:
 
     Attributes:
         ray: The module.
-        is_embedded: Whether it is a Ray of our own.
 
     Raises:
         RunError: Ray cannot be started or reached.
