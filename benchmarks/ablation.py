@@ -44,8 +44,7 @@ def arms() -> dict[str, Architecture]:
 
     def of(**genes: dict[int, Any]) -> Architecture:
         layers = [
-            replace(PLAIN, **{gene: values[i] for gene, values in genes.items() if i in values})
-            for i in range(DEPTH)
+            replace(PLAIN, **{gene: values[i] for gene, values in genes.items() if i in values}) for i in range(DEPTH)
         ]
         return Architecture(embed_dim=WIDTH, layers=tuple(layers))
 

@@ -54,9 +54,7 @@ class Capricious(ReplayEvaluator):
         super().__init__(table)
         self._log = log
 
-    def evaluate(
-        self, architecture: Architecture, plan: RacePlan | None = None, *, attempt: int = 0
-    ) -> Measurement:
+    def evaluate(self, architecture: Architecture, plan: RacePlan | None = None, *, attempt: int = 0) -> Measurement:
         """Look an architecture up, if it is in the mood."""
         conduct = conduct_of(architecture)
         if self._log is None:
@@ -265,9 +263,7 @@ def main() -> None:
             rng.shuffle(kinds)
             struck = endure(Path(home) / f"{seed}", arguments.trials, seed, kinds)
             calm = undisturbed(Path(home) / f"{seed}-calm", arguments.trials, seed)
-            volumes = [
-                ParetoFront.from_trials(trials, objectives).hypervolume() for trials in (struck.trials, calm)
-            ]
+            volumes = [ParetoFront.from_trials(trials, objectives).hypervolume() for trials in (struck.trials, calm)]
             failed = [trial for trial in struck.trials if trial.state is TrialState.FAILED]
             kept = [trial for trial in struck.trials if trial.whole]
             truth = [
@@ -275,8 +271,7 @@ def main() -> None:
                 for trial in [*kept, *failed]
             ]
             whole = ParetoFront.from_trials(
-                [Trial(**{**fields(t), "state": TrialState.COMPLETE, "error": None}) for t in truth],
-                objectives,
+                [Trial(**{**fields(t), "state": TrialState.COMPLETE, "error": None}) for t in truth], objectives
             ).hypervolume()
             rows.append(
                 {

@@ -110,12 +110,7 @@ class Bench:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        sampler: SamplerName,
-        in_flight: int,
-        evaluation_s: float,
-        checkpoints: Set[int],
+        self, folder: Path, sampler: SamplerName, in_flight: int, evaluation_s: float, checkpoints: Set[int]
     ) -> None:
         self.sampler, self.in_flight, self.evaluation_s = sampler, in_flight, evaluation_s
         self.num_workers = in_flight // AHEAD
@@ -269,9 +264,7 @@ def fsync_ms(repeats: int = 100) -> float:
 
 def main() -> None:
     """Measure and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1_000, help="at least 250")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[16, 64, 256, 1_000])
     parser.add_argument("--samplers", nargs="+", default=["random", "nsga2"])

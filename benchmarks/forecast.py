@@ -81,23 +81,15 @@ def compare(name: str, workers: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Compare and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--presets", default=",".join(name for name in PRESETS if DATA or name != "cifar_small")
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", default=",".join(name for name in PRESETS if DATA or name != "cifar_small"))
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     rows = [row for name in options.presets.split(",") for row in compare(name, options.workers)]
     presets = "; ".join(
-        f"{name}: {' '.join(PRESETS[name][1:])}"
-        for name in options.presets.split(",")
-        if name != "cifar_small"
+        f"{name}: {' '.join(PRESETS[name][1:])}" for name in options.presets.split(",") if name != "cifar_small"
     )
-    write_table(
-        "forecast", rows, f"`run --dry-run`, then `run`; {presets}; cifar_small: one epoch, 24 trials"
-    )
+    write_table("forecast", rows, f"`run --dry-run`, then `run`; {presets}; cifar_small: one epoch, 24 trials")
 
 
 if __name__ == "__main__":

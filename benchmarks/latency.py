@@ -268,9 +268,7 @@ def bound(searches: int, trials: int, epochs: int) -> list[dict[str, object]]:
             again = json.loads(output("latency", str(run), "--target=torch-cpu:batch=64", "--format=json"))
             (table,) = again["targets"]
             said = json.loads((run / "front.json").read_text())
-            known = {
-                p["digest"]: p["latency_ms"] / said["latency"][0]["reference_ms"] for p in said["points"]
-            }
+            known = {p["digest"]: p["latency_ms"] / said["latency"][0]["reference_ms"] for p in said["points"]}
             ratios = [p["latency_ms"] / table["reference_ms"] / known[p["digest"]] for p in table["points"]]
             rows.append(
                 {
@@ -280,9 +278,7 @@ def bound(searches: int, trials: int, epochs: int) -> list[dict[str, object]]:
                     "slowest_ms": round(max(p["latency_ms"] for p in table["points"]), 3),
                     "above": sum(p["latency_ms"] > limit for p in table["points"]),
                     "surely_above": sum(p["latency_ci_ms"][0] > limit for p in table["points"]),
-                    "reference_again_over_run": round(
-                        table["reference_ms"] / said["latency"][0]["reference_ms"], 3
-                    ),
+                    "reference_again_over_run": round(table["reference_ms"] / said["latency"][0]["reference_ms"], 3),
                     "ratio_again_over_run": round(float(np.median(ratios)), 3),
                     "range": f"{min(ratios):.3f} {max(ratios):.3f}",
                     "repeat_tau": table["repeat_tau"],
@@ -299,10 +295,7 @@ def searched(*arguments: str) -> None:
 def output(*arguments: str) -> str:
     """Standard output of a command."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "search.py"), *arguments, "-q"],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, str(ROOT / "search.py"), *arguments, "-q"], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)}: {done.stderr}")
@@ -318,9 +311,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--models", type=int, default=10, help="of the noise part")
     parser.add_argument("--architectures", type=int, default=80, help="of a profile")
-    parser.add_argument(
-        "--targets", nargs="+", default=list(DEPLOYMENTS), help="of the deployments part, eager first"
-    )
+    parser.add_argument("--targets", nargs="+", default=list(DEPLOYMENTS), help="of the deployments part, eager first")
     parser.add_argument("--profile-targets", nargs="+", default=["torch-cpu", "torch-cpu-packed"])
     parser.add_argument("--searches", type=int, default=10)
     parser.add_argument("--trials", type=int, default=60)
@@ -329,9 +320,7 @@ def main() -> None:
     torch.set_num_threads(1)
     how = f"{given.rounds} rounds, batch 64 at 32 px and 1 at 224 px"
     if "noise" in given.parts:
-        rows = [
-            row for name in given.spaces for row in noise(name, given.rounds, given.repeats, given.models)
-        ]
+        rows = [row for name in given.spaces for row in noise(name, given.rounds, given.repeats, given.models)]
         write_table("latency_noise", rows, f"architectures of a space timed again and again; {how}")
     if "slowed" in given.parts:
         rows = slowed("cifar_small", given.rounds, given.repeats)

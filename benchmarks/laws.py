@@ -59,22 +59,14 @@ def main() -> None:
                 parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
     side = space.backbone.image_size
     images = torch.randn(1, 3, side, side, generator=generator)
-    failures = {
-        "1 supernet = extracted": 0,
-        "3 MACs": 0,
-        "3 parameters": 0,
-        "4 decode(encode)": 0,
-        "4 JSON": 0,
-    }
+    failures = {"1 supernet = extracted": 0, "3 MACs": 0, "3 parameters": 0, "4 decode(encode)": 0, "4 JSON": 0}
     pairs: set[tuple[object, object]] = set()
     started = time.monotonic()
     for i, architecture in enumerate(drawn):
         pairs |= operators(architecture)
         with torch.no_grad():
             subnet = supernet.extract(architecture)
-            failures["1 supernet = extracted"] += not torch.equal(
-                supernet(images, architecture), subnet(images)
-            )
+            failures["1 supernet = extracted"] += not torch.equal(supernet(images, architecture), subnet(images))
         failures["3 MACs"] += counted(architecture, space) != 2 * cost.macs(architecture, space.backbone)
         total = sum(parameter.numel() for parameter in subnet.parameters())
         failures["3 parameters"] += total != cost.params(architecture, space.backbone)
@@ -88,9 +80,7 @@ def main() -> None:
         {"law": law, "architectures": len(drawn), "failures": count, "greatest_difference": ""}
         for law, count in failures.items()
     ]
-    rows.append(
-        {"law": "2 timm's logits", "architectures": 1, "failures": "", "greatest_difference": timm_gap(space)}
-    )
+    rows.append({"law": "2 timm's logits", "architectures": 1, "failures": "", "greatest_difference": timm_gap(space)})
     rows[-1]["failures"] = int(float(rows[-1]["greatest_difference"]) > 1e-5)
     write_table(
         "laws",

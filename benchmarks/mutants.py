@@ -48,9 +48,7 @@ def places(tree: ast.Module) -> Iterator[ast.AST]:
     """Every node that `mutate` can change; messages, docstrings and annotations are left alone."""
     skipped = set()
     for node in ast.walk(tree):
-        if isinstance(
-            node, ast.Raise | ast.Assert | ast.JoinedStr | ast.AnnAssign | ast.arguments | ast.ImportFrom
-        ):
+        if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.AnnAssign | ast.arguments | ast.ImportFrom):
             skipped |= {id(inner) for inner in ast.walk(node)}
         elif isinstance(node, ast.FunctionDef) and node.returns:
             skipped |= {id(inner) for inner in ast.walk(node.returns)}
@@ -118,25 +116,9 @@ def failing_test(copy_of: Path, module: Path) -> str:
     own = Path("tests", *module.parent.parts, f"test_{module.stem}.py")
     stages = [[str(own)]] if (copy_of / own).exists() else []
     stages += [[f"tests/{package}"], ["tests"]]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(copy_of),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(copy_of), "PYTHONDONTWRITEBYTECODE": "1"}
     for stage in stages:
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-m",
-            "not slow",
-            *stage,
-        ]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *stage]
         if stage == ["tests"]:
             command += ["-n", "2", "--deselect", "tests/test_house.py", "--ignore", "tests/docs"]
         else:

@@ -40,9 +40,7 @@ PUBLISHED = {  # share of the MACs of DeiT-Ti and DeiT-S (METHODS 1.4, 2.2, 3.4,
     "linear": ("-9.3 %", "-5.1 %"),
 }
 
-COPIES = (
-    "of 3 heads only one is derived: the saved products are small, what derives the map is passes over memory"
-)
+COPIES = "of 3 heads only one is derived: the saved products are small, what derives the map is passes over memory"
 REMARKS = {  # why an operator that saves MACs may not save time on a CPU
     "hmhsa copy": f"{COPIES}; two fused calls instead of one",
     "hmhsa mix": f"{COPIES}; its maps are written and read, where plain fp32 attention is fused",
@@ -61,8 +59,7 @@ def variants(backbone: Backbone, width: int) -> dict[str, Architecture]:
 
     def of(**genes: dict[int, Any]) -> Architecture:
         layers = [
-            replace(plain, **{gene: values[i] for gene, values in genes.items() if i in values})
-            for i in range(DEPTH)
+            replace(plain, **{gene: values[i] for gene, values in genes.items() if i in values}) for i in range(DEPTH)
         ]
         return Architecture(embed_dim=width, layers=tuple(layers))
 
@@ -141,9 +138,7 @@ def ratios(
             for m in np.random.default_rng(r).permutation(len(names)):
                 model = models[names[m]]
                 seconds[r, m] = run(model)
-                if (
-                    seconds[r, m] < LONG_S
-                ):  # short enough for the model before to matter: that was the warm-up
+                if seconds[r, m] < LONG_S:  # short enough for the model before to matter: that was the warm-up
                     seconds[r, m] = min(run(model) for _ in range(3))
             on_round(r + 1)
     return dict(zip(names, np.median(seconds / seconds[:, :1], axis=0).tolist(), strict=True))
@@ -186,9 +181,7 @@ def main() -> None:
                     models,
                     images,
                     rounds,
-                    lambda done, cell=cell, rounds=rounds: print(
-                        f"{cell}: round {done}/{rounds}", flush=True
-                    ),
+                    lambda done, cell=cell, rounds=rounds: print(f"{cell}: round {done}/{rounds}", flush=True),
                 )
         for name, architecture in found.items():
             macs, params = cost.macs(architecture, backbone), cost.params(architecture, backbone)
@@ -199,9 +192,7 @@ def main() -> None:
                     "variant": name,
                     "macs_m": round(macs / 1e6, 1),
                     "macs_change": f"{100 * (macs / plain_macs - 1):+.1f} %",
-                    "macs_change_methods": {"DeiT-Ti 224": published[0], "DeiT-S 224": published[1]}.get(
-                        shape, ""
-                    ),
+                    "macs_change_methods": {"DeiT-Ti 224": published[0], "DeiT-S 224": published[1]}.get(shape, ""),
                     "params_m": round(params / 1e6, 2),
                     "params_change": f"{100 * (params / plain_params - 1):+.1f} %",
                     **{

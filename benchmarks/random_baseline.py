@@ -56,9 +56,7 @@ def main() -> None:
     run = RunDirectory.open(arguments.run)
     space = space_of_run(run)
     objectives = [Objective(TOP1, 0.0), Objective(MACS, 1.1 * space.macs_range()[1])]
-    trials = [
-        t.measurement for t in run.trials() if t.state is TrialState.COMPLETE and t.measurement is not None
-    ]
+    trials = [t.measurement for t in run.trials() if t.state is TrialState.COMPLETE and t.measurement is not None]
     found = [(m.values["top1"], m.values["macs"]) for m in trials]
     rows = [row("search", found, objectives)]
     jobs = [(kind, draw) for draw in range(arguments.draws) for kind in ("uniform", "stratified")]

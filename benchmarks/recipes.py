@@ -98,8 +98,7 @@ def step_seconds(space: SearchSpace, data: ImageData) -> dict[str, float]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         trainers = {
-            name: trainer_of(space, data, recipe, 100, 0, f"{folder}/{name}")
-            for name, recipe in RECIPES.items()
+            name: trainer_of(space, data, recipe, 100, 0, f"{folder}/{name}") for name, recipe in RECIPES.items()
         }
         seconds: dict[str, list[float]] = {name: [] for name in trainers}
         for number in range(TIMED_STEPS + 2):
@@ -115,9 +114,7 @@ def step_seconds(space: SearchSpace, data: ImageData) -> dict[str, float]:
 def measured(supernet: Supernet, architectures: Iterable[Architecture], data: ImageData) -> list[float]:
     """Top-1 on the search split of each, percent."""
     return [
-        top1_percent(
-            count_correct(supernet.extract(a), data.search, batch_size=64, device=CPU, precision="fp32")
-        )
+        top1_percent(count_correct(supernet.extract(a), data.search, batch_size=64, device=CPU, precision="fp32"))
         for a in architectures
     ]
 
@@ -156,9 +153,7 @@ def alone_key(number: int, epochs: dict[str, int], seed: int) -> str:
     return f"alone{number}-{epochs[BASE]}-{seed}"
 
 
-def finished(
-    jobs: list[tuple[Any, tuple[Any, ...], str]], digest: str, processes: int
-) -> dict[str, dict[str, Any]]:
+def finished(jobs: list[tuple[Any, tuple[Any, ...], str]], digest: str, processes: int) -> dict[str, dict[str, Any]]:
     """Results by key; Ctrl-C ends it with those that are there."""
     results: dict[str, dict[str, Any]] = {}
     waiting = {}
@@ -193,9 +188,7 @@ def row(
 ) -> dict[str, Any]:
     """One recipe: means over seeds, with the deviation."""
     objectives = [Objective(TOP1, 0.0), Objective(MACS, 1.1 * max(macs))]
-    volumes = [
-        hypervolume(np.array(list(zip(result["top1"], macs, strict=True))), objectives) for result in results
-    ]
+    volumes = [hypervolume(np.array(list(zip(result["top1"], macs, strict=True))), objectives) for result in results]
 
     def spread(values: list[float]) -> float | str:
         return round(stdev(values), 4) if len(values) > 1 else ""
@@ -221,18 +214,14 @@ def row(
 
 def main() -> None:
     """Train, measure and write the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--space", default="benchmarks/recipes.yaml")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--alone-seeds", type=int, default=2)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument(
-        "--recipes", default="; ".join(RECIPES), help="those to train, by name, with ; between"
-    )
+    parser.add_argument("--recipes", default="; ".join(RECIPES), help="those to train, by name, with ; between")
     parser.add_argument("--table", default="recipes")
     options = parser.parse_args()
     names = [name.strip() for name in options.recipes.split(";")]
@@ -246,27 +235,17 @@ def main() -> None:
         timing.write_text(json.dumps(step_seconds(space, data)))
     step_s: dict[str, float] = json.loads(timing.read_text())
     steps_per_epoch = Schedule(TrainConfig(), len(data.train)).steps_per_epoch
-    epochs = {
-        name: max(1, round(options.seconds / (step_s[name] * steps_per_epoch))) for name in {BASE, *names}
-    }
+    epochs = {name: max(1, round(options.seconds / (step_s[name] * steps_per_epoch))) for name in {BASE, *names}}
     jobs: list[tuple[Any, tuple[Any, ...], str]] = []
     for seed in range(max(options.seeds, options.alone_seeds)):
         if seed < options.seeds:
             jobs += [
-                (
-                    train_recipe,
-                    (options.space, options.data, name, epochs[name], seed),
-                    recipe_key(name, epochs, seed),
-                )
+                (train_recipe, (options.space, options.data, name, epochs[name], seed), recipe_key(name, epochs, seed))
                 for name in names
             ]
         if seed < options.alone_seeds:
             jobs += [
-                (
-                    train_alone,
-                    (options.space, options.data, 2 + i, epochs[BASE], seed),
-                    alone_key(i, epochs, seed),
-                )
+                (train_alone, (options.space, options.data, 2 + i, epochs[BASE], seed), alone_key(i, epochs, seed))
                 for i in range(FIXED)
             ]
     results = finished(jobs, digest, options.processes)

@@ -35,22 +35,10 @@ KEPT = REFERENCE.parent / "replay_search"
 RAM = Path("/dev/shm")
 POPULATION = 24
 CHANCE = 10.0  # percent; all tables have ten classes
-LIMITS = {
-    "random": 2000,
-    "nsga2": 540,
-    "nsga3": 540,
-    "evolution": 540,
-    "tpe": 300,
-    "predictor": 300,
-    "gp": 50,
-}
+LIMITS = {"random": 2000, "nsga2": 540, "nsga3": 540, "evolution": 540, "tpe": 300, "predictor": 300, "gp": 50}
 COUNTS = (25, 50, 75, 100, 150, 200, 250, 300, 400, 540, 750, 1000, 1500, 2000)
 RACED = 540  # most trials of a search with racing
-FEWER_SEEDS = {
-    "gp": 1,
-    "tpe": 3,
-    "nsga3": 3,
-}  # their proposals take long; 'seeds' in the tables says how many
+FEWER_SEEDS = {"gp": 1, "tpe": 3, "nsga3": 3}  # their proposals take long; 'seeds' in the tables says how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +150,7 @@ def main() -> None:
     curve_rows, bar_rows, racing_rows = [], [], []
     for name, table in tables.items():
         of = {
-            sampler: [
-                c
-                for job, c in curves.items()
-                if (job.table, job.sampler, job.racing) == (name, sampler, False)
-            ]
+            sampler: [c for job, c in curves.items() if (job.table, job.sampler, job.racing) == (name, sampler, False)]
             for sampler in arguments.samplers
         }
         bars = {
@@ -179,11 +163,7 @@ def main() -> None:
                     low, middle, high = np.quantile([c[count] for c in its], (0.25, 0.5, 0.75))
                     curve_rows.append(
                         {"table": name, "architectures": len(table), "sampler": sampler, "evaluations": count}
-                        | {
-                            "seeds": len(its),
-                            "hypervolume_q1": f"{low:.4f}",
-                            "hypervolume_median": f"{middle:.4f}",
-                        }
+                        | {"seeds": len(its), "hypervolume_q1": f"{low:.4f}", "hypervolume_median": f"{middle:.4f}"}
                         | {"hypervolume_q3": f"{high:.4f}"}
                     )
             for bar, level in bars.items():
@@ -200,20 +180,13 @@ def main() -> None:
             job = result["job"]
             if job.table == name and job.racing and job.seed == 0:
                 same = [
-                    r
-                    for r in found
-                    if (r["job"].table, r["job"].sampler, r["job"].racing) == (name, job.sampler, True)
+                    r for r in found if (r["job"].table, r["job"].sampler, r["job"].racing) == (name, job.sampler, True)
                 ]
                 each = [racing_row(table, r) for r in same]
                 last = job.trials
                 with_racing = np.median([curves[r["job"]][last] for r in same])
                 racing_rows.append(
-                    {
-                        "table": name,
-                        "images": table.conditions.num_images,
-                        "sampler": job.sampler,
-                        "evaluations": last,
-                    }
+                    {"table": name, "images": table.conditions.num_images, "sampler": job.sampler, "evaluations": last}
                     | {"fewer_images": f"{1 / np.mean([e['images_share'] for e in each]):.2f}x"}
                     | {"front_recall": f"{np.mean([e['front_recall'] for e in each]):.4f}"}
                     | {"worst_recall": f"{min(e['front_recall'] for e in each):.4f}"}
@@ -222,8 +195,7 @@ def main() -> None:
                     | {"hypervolume_without": f"{np.median([c[last] for c in of[job.sampler]]):.4f}"}
                 )
     seconds = {
-        s: np.mean([r["seconds"] / len(r["rows"]) for r in found if r["job"].sampler == s])
-        for s in arguments.samplers
+        s: np.mean([r["seconds"] / len(r["rows"]) for r in found if r["job"].sampler == s]) for s in arguments.samplers
     }
     print("CPU ms per trial:", {s: round(1e3 * value, 1) for s, value in seconds.items()})
     if arguments.no_write:
@@ -232,27 +204,17 @@ def main() -> None:
         return
     note = f"window 8, population {POPULATION}, objectives top-1 and MACs"
     write_table("replay_search", curve_rows, f"Hypervolume as a share of the whole space's; {note}")
-    write_table(
-        "replay_bars", bar_rows, f"Evaluations until the median hypervolume of a bar is reached; {note}"
-    )
-    write_table(
-        "replay_racing", racing_rows, f"Racing: images shown, and share of the front that survives; {note}"
-    )
+    write_table("replay_bars", bar_rows, f"Evaluations until the median hypervolume of a bar is reached; {note}")
+    write_table("replay_racing", racing_rows, f"Racing: images shown, and share of the front that survives; {note}")
     draw(tables, curves, arguments.samplers)
 
 
-def draw(
-    tables: dict[str, ReplayTable], curves: dict[Job, dict[int, float]], samplers: Sequence[str]
-) -> None:
+def draw(tables: dict[str, ReplayTable], curves: dict[Job, dict[int, float]], samplers: Sequence[str]) -> None:
     """Hypervolume against evaluations: median and quartiles."""
     figure = Figure(figsize=(5 * len(tables), 4.5), dpi=130, layout="constrained")
     for axis, name in zip(np.atleast_1d(figure.subplots(1, len(tables))), tables, strict=True):
         for sampler in samplers:
-            its = [
-                c
-                for job, c in curves.items()
-                if (job.table, job.sampler, job.racing) == (name, sampler, False)
-            ]
+            its = [c for job, c in curves.items() if (job.table, job.sampler, job.racing) == (name, sampler, False)]
             counts = list(its[0])
             low, middle, high = np.quantile([[c[n] for n in counts] for c in its], (0.25, 0.5, 0.75), axis=0)
             (line,) = axis.plot(counts, middle, label=sampler)

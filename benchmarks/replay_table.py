@@ -31,9 +31,7 @@ PART = 64  # architectures that are kept together
 LATENCY_PAIRS = 2  # a table holds one noisy value for good; more pairs would be most of the time
 
 
-def measure_parts(
-    run: Path, space: Path, settings: dict[str, Any], reference_ms: float, first: int, step: int
-) -> None:
+def measure_parts(run: Path, space: Path, settings: dict[str, Any], reference_ms: float, first: int, step: int) -> None:
     """Measure every `step`-th part from `first` on, in a process of its own with one thread."""
     torch.set_num_threads(1)
     session = reopen(run, Reporter(quiet=True))
@@ -64,9 +62,7 @@ def measure_parts(
         done += 1
         left = sum(not (folder / f"{s:06d}.npz").exists() for s in starts)
         seconds = (time.monotonic() - started) / done * left
-        print(
-            f"process {first}: {len(starts) - left}/{len(starts)} parts, left {duration(seconds)}", flush=True
-        )
+        print(f"process {first}: {len(starts) - left}/{len(starts)} parts, left {duration(seconds)}", flush=True)
 
 
 def main() -> None:
@@ -98,14 +94,7 @@ def main() -> None:
     processes = [
         context.Process(
             target=measure_parts,
-            args=(
-                arguments.run,
-                arguments.space,
-                settings,
-                float(reference.read_text()),
-                i,
-                arguments.processes,
-            ),
+            args=(arguments.run, arguments.space, settings, float(reference.read_text()), i, arguments.processes),
         )
         for i in range(arguments.processes)
     ]

@@ -107,9 +107,7 @@ def main() -> None:
                     | {"share_percent": f"{100 * each / evaluation:.2f}"}
                 )
                 print(rows[-1], flush=True)
-    write_table(
-        "search_overhead", rows, "three objectives, journal on a RAM disk; evaluation: 1,000 images, fp32"
-    )
+    write_table("search_overhead", rows, "three objectives, journal on a RAM disk; evaluation: 1,000 images, fp32")
 
 
 if __name__ == "__main__":

@@ -127,10 +127,7 @@ def macs_of(kind: str, space: SearchSpace, rounds: int) -> np.ndarray:
     if kind in ("plain timm ViT", "largest in supernet"):
         return np.full(rounds, float(cost.macs(space.largest(), space.backbone)))
     config = TrainConfig(**RECIPES[kind])
-    each = [
-        [cost.macs(a, space.backbone) for a in drawn_at(space, config, number)]
-        for number in range(1, rounds + 1)
-    ]
+    each = [[cost.macs(a, space.backbone) for a in drawn_at(space, config, number)] for number in range(1, rounds + 1)]
     if kind == "sandwich step":
         return np.array([first + np.mean(others) for first, *others in each])
     return np.array([sum(macs) for macs in each], dtype=float)

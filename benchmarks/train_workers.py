@@ -54,9 +54,7 @@ class Crew:
     """
 
     def __init__(self, size: int, threads: int) -> None:
-        self.name = (
-            f"{size} process{'es' if size > 1 else ''} of {threads} thread{'s' if threads > 1 else ''}"
-        )
+        self.name = f"{size} process{'es' if size > 1 else ''} of {threads} thread{'s' if threads > 1 else ''}"
         context = torch.multiprocessing.get_context("spawn")
         pipes = [context.Pipe() for _ in range(size)]
         self._orders = [mine for mine, _ in pipes]
@@ -90,9 +88,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    os.environ["OMP_WAIT_POLICY"] = (
-        "PASSIVE"  # as the command line does; read by the processes when they start
-    )
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as the command line does; read by the processes when they start
     crews = [Crew(1, 1), Crew(1, options.workers), Crew(options.workers, 1)]
     speeds: dict[str, list[float]] = {crew.name: [] for crew in crews}
     for _ in range(options.rounds):

@@ -19,12 +19,7 @@ from tables import write_table
 
 from nas.arch import Architecture
 from nas.base import Reporter
-from nas.jobs import (
-    Session,
-    inherited_top1,
-    reopen,
-    stand_alone_setup,
-)
+from nas.jobs import Session, inherited_top1, reopen, stand_alone_setup
 from nas.runs import BASELINES, TRUST, RunDirectory, architecture_row, config_of_run, rank_statistics
 from nas.settings import flat_config
 from nas.training import Schedule, load_trained
@@ -42,11 +37,7 @@ def inherited(session: Session, asked: list[dict[str, Any]]) -> list[dict[str, A
     config = stand_alone_setup(session, None, session.run.trust_dir).config
     architectures = [Architecture.from_dict(row["architecture"]) for row in asked]
     found = inherited_top1(
-        session,
-        config,
-        load_trained(session.run, session.space, session.device),
-        architectures,
-        Reporter(quiet=True),
+        session, config, load_trained(session.run, session.space, session.device), architectures, Reporter(quiet=True)
     )
     return [
         architecture_row(a, session.space, found[a.digest], row["stand_alone_top1_by_seed"])
@@ -56,16 +47,12 @@ def inherited(session: Session, asked: list[dict[str, Any]]) -> list[dict[str, A
 
 def within(value: float | None, interval: list[float] | None) -> str:
     """A statistic and its interval."""
-    return (
-        "" if value is None or interval is None else f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
-    )
+    return "" if value is None or interval is None else f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 
 def main() -> None:
     """Measure and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="the first one was asked by `trust`")
     parser.add_argument("--table", default="trust_recipes")
     given = parser.parse_args()
@@ -103,8 +90,7 @@ def main() -> None:
         rows,
         f"{sessions[0].space.name}: {trust['num_architectures']} architectures trained alone for "
         f"{trust['epochs']} epochs with {trust['num_seeds']} seeds; {trust['num_images']} images of the search split, "
-        f"{trust['precision']}; 95 % intervals; tau of {baselines}"
-        + (f"; of seeds {ceiling}" if ceiling else ""),
+        f"{trust['precision']}; 95 % intervals; tau of {baselines}" + (f"; of seeds {ceiling}" if ceiling else ""),
     )
 
 

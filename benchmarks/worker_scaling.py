@@ -96,9 +96,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [
-        row for name in SPACES for row in measure(name, options.workers, options.evaluations, options.rounds)
-    ]
+    rows = [row for name in SPACES for row in measure(name, options.workers, options.evaluations, options.rounds)]
     write_table(
         "worker_scaling",
         rows,

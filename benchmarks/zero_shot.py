@@ -142,9 +142,7 @@ FACTORS = ("random operators", "plain SVD", "as trained")
 UNPAIRED = ("as trained", "ordered")
 
 
-def subnets(
-    space: SearchSpace, calibration: Calibration
-) -> Iterable[tuple[str, tuple[str, ...], Architecture]]:
+def subnets(space: SearchSpace, calibration: Calibration) -> Iterable[tuple[str, tuple[str, ...], Architecture]]:
     """What is changed, from which starts it is looked at, and the architecture."""
     width, every = max(space.embed_dim), range(DEPTH)
     plain = LayerChoice(num_tokens=space.backbone.num_patches, num_heads=HEADS, mlp_ratio=RATIO)
@@ -152,8 +150,7 @@ def subnets(
     def changed(layers: Iterable[int] = every, embed_dim: int = width, **genes: Any) -> Architecture:
         chosen = set(layers)
         return Architecture(
-            embed_dim=embed_dim,
-            layers=tuple(replace(plain, **genes) if i in chosen else plain for i in every),
+            embed_dim=embed_dim, layers=tuple(replace(plain, **genes) if i in chosen else plain for i in every)
         )
 
     yield "nothing", ("as trained",), changed()
@@ -169,11 +166,7 @@ def subnets(
         static = sorted(every, key=lambda i, key=f"{column}_nats": rows[i][key])
         for count in (1, 3):
             yield f"static: {count} of least {column}", OPERATOR, changed(static[:count], attention="static")
-            yield (
-                f"static: {count} of most {column}",
-                ("as trained",),
-                changed(static[-count:], attention="static"),
-            )
+            yield (f"static: {count} of most {column}", ("as trained",), changed(static[-count:], attention="static"))
     yield "static: all", OPERATOR, changed(attention="static")
     shared = sorted(every[1:], key=lambda i: -rows[i]["similarity_to_previous"])
     yield "shared: the most like its predecessor", ("as trained",), changed(shared[:1], attention="shared")

@@ -16,9 +16,7 @@ def raised(function: ast.FunctionDef) -> set[str]:
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda):
             continue
         if isinstance(node, ast.Raise) and node.exc is not None:
-            name = ast.unparse(node.exc.func if isinstance(node.exc, ast.Call) else node.exc).rpartition(".")[
-                2
-            ]
+            name = ast.unparse(node.exc.func if isinstance(node.exc, ast.Call) else node.exc).rpartition(".")[2]
             names |= {name} if name[0].isupper() else set()
         left += ast.iter_child_nodes(node)
     return names

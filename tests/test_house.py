@@ -119,9 +119,7 @@ def breaches(root: Path) -> list[str]:
             found.append(f"nas.{module} has {lines} lines and no {test.relative_to(root)}")
     found += circles(known)
     for folder in [root / "nas", *(p for p in (root / "nas").rglob("*") if p.is_dir())]:
-        rooms = [
-            p for p in folder.iterdir() if p.is_file() and p.suffix != ".pyc" and p.name != "__init__.py"
-        ]
+        rooms = [p for p in folder.iterdir() if p.is_file() and p.suffix != ".pyc" and p.name != "__init__.py"]
         if len(rooms) > MOST_FILES:
             found.append(f"{folder.relative_to(root)} has {len(rooms)} files, more than {MOST_FILES}")
     return found
@@ -147,21 +145,9 @@ def test_the_house_keeps_its_law():
 
 BROKEN = {
     "an import upwards": ("nas/arch/cost.py", "import nas.search\n", "not on a lower floor"),
-    "one within a function": (
-        "nas/arch/cost.py",
-        "def f():\n    from nas.runs import Trial\n",
-        "not on a lower floor",
-    ),
-    "one for types only": (
-        "nas/arch/cost.py",
-        "if TYPE_CHECKING:\n    from nas.cli import main\n",
-        "not on a lower",
-    ),
-    "a neighbour's floor": (
-        "nas/settings/target.py",
-        "from nas.arch import Backbone\n",
-        "not on a lower floor",
-    ),
+    "one within a function": ("nas/arch/cost.py", "def f():\n    from nas.runs import Trial\n", "not on a lower floor"),
+    "one for types only": ("nas/arch/cost.py", "if TYPE_CHECKING:\n    from nas.cli import main\n", "not on a lower"),
+    "a neighbour's floor": ("nas/settings/target.py", "from nas.arch import Backbone\n", "not on a lower floor"),
     "past a face": ("nas/search/loop.py", "from nas.runs.trial import Trial\n", "past the face of nas.runs"),
     "its own face": ("nas/space/walk.py", "from nas.space import SearchSpace\n", "its own face"),
     "a long file": ("nas/base/words.py", "#\n" * 400, "lines, more than 400"),
@@ -234,8 +220,6 @@ def test_looking_imports_nothing_heavy():
         "    importlib.import_module(name)\n"
         f"    print(name, *[heavy for heavy in {HEAVY!r} if heavy in sys.modules])\n"
     )
-    printed = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert printed.returncode == 0, printed.stderr
     assert printed.stdout.split("\n")[:-1] == ["nas", *(f"nas.{package}" for package in NO_TORCH)]

@@ -39,9 +39,7 @@ class Backbone:
         if wrong:
             raise ArchitectureError("backbone: " + "; ".join(wrong))
         if self.image_size % self.patch_size:
-            raise ArchitectureError(
-                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
-            )
+            raise ArchitectureError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
 
     @property
     def num_patches(self) -> int:

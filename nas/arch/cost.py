@@ -99,9 +99,7 @@ def _totals(architecture: Architecture, backbone: Backbone) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=65536)
-def token_macs_params(
-    layer: LayerChoice, context: LayerContext, embed_dim: int, backbone: Backbone
-) -> tuple[int, int]:
+def token_macs_params(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone: Backbone) -> tuple[int, int]:
     """(MACs per image, parameters) of `token_cost`: what `SearchSpace` adds up to find its extremes."""
     operations = token_cost(layer, context, embed_dim, backbone)
     return sum(o[1] for o in operations), sum(o[2] for o in operations)

@@ -16,6 +16,4 @@ def look_of(layer: LayerChoice) -> Look:
 
 def draw_layers(architecture: Architecture) -> str:
     """One glyph a layer, and a mark before a layer with fewer tokens than what arrives."""
-    return "".join(
-        (FEWER_TOKENS if layer.reducer else "") + look_of(layer).glyph for layer in architecture.layers
-    )
+    return "".join((FEWER_TOKENS if layer.reducer else "") + look_of(layer).glyph for layer in architecture.layers)

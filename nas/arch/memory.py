@@ -70,9 +70,7 @@ def held_values(num_tokens: int, embed_dim: int, backbone: Backbone, batch_size:
     return batch_size * (backbone.in_chans * backbone.image_size**2 + tokens)
 
 
-def exported_values(
-    layer: LayerChoice, context: LayerContext, backbone: Backbone, batch_size: int = 1
-) -> int:
+def exported_values(layer: LayerChoice, context: LayerContext, backbone: Backbone, batch_size: int = 1) -> int:
     """Values that a layer hands to those that share its attention."""
     square = (layer.num_tokens + backbone.num_prefix_tokens) ** 2
     heads = layer.num_heads * context.exports_maps + layer.num_real * context.exports_logits
@@ -85,9 +83,7 @@ def token_values(layer: LayerChoice, context: LayerContext, embed_dim: int, back
     return max(n for _, n in _tokens(layer, context, embed_dim, backbone, 1))
 
 
-def feed_forward_values(
-    mlp_ratio: float, ffn_rank: float, num_tokens: int, embed_dim: int, backbone: Backbone
-) -> int:
+def feed_forward_values(mlp_ratio: float, ffn_rank: float, num_tokens: int, embed_dim: int, backbone: Backbone) -> int:
     """Most values of a feed-forward for one image, beside what is held, provided and exported."""
     return feed_forward_memory(mlp_ratio, ffn_rank, num_tokens + backbone.num_prefix_tokens, embed_dim, 1)
 
@@ -110,10 +106,7 @@ def _before(D: int, backbone: Backbone, B: int) -> Iterator[Stage]:
 
 
 def _after(num_tokens: int, provided: int, D: int, backbone: Backbone, B: int) -> Iterator[Stage]:
-    images, last = (
-        B * backbone.in_chans * backbone.image_size**2,
-        B * (num_tokens + backbone.num_prefix_tokens),
-    )
+    images, last = (B * backbone.in_chans * backbone.image_size**2, B * (num_tokens + backbone.num_prefix_tokens))
     if backbone.class_token:
         yield "norm", images + provided + 2 * last * D + 2 * last
     yield "head", images + last * D + B * (2 * D + backbone.num_classes)

@@ -111,8 +111,7 @@ def require(formats: Iterable[str], *, to_write: bool) -> None:
             missing += absent
     if problems:
         raise ConfigError(
-            "; ".join(problems),
-            hint=f"pip install {' '.join(dict.fromkeys(missing))}, or choose other formats",
+            "; ".join(problems), hint=f"pip install {' '.join(dict.fromkeys(missing))}, or choose other formats"
         )
 
 
@@ -127,8 +126,7 @@ def _is_importable(module: str) -> bool:
 def file_facts(folder: Path, name: str) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of the files of a format, by file name."""
     return {
-        file: {"size_bytes": (folder / file).stat().st_size, "sha256": _sha256(folder / file)}
-        for file in FILES[name]
+        file: {"size_bytes": (folder / file).stat().st_size, "sha256": _sha256(folder / file)} for file in FILES[name]
     }
 
 
@@ -229,9 +227,7 @@ def _damage(folder: Path, name: str, files: Mapping[str, Mapping[str, Any]], par
             yield f"{file}: missing"
         elif _sha256(path) != written["sha256"]:
             yield f"{file}: the content is not what was written"
-        elif (
-            file == FILES[name][0] and not 3.6 * params <= path.stat().st_size <= 5 * params + GRAPH_ALLOWANCE
-        ):
+        elif file == FILES[name][0] and not 3.6 * params <= path.stat().st_size <= 5 * params + GRAPH_ALLOWANCE:
             yield f"{file}: {path.stat().st_size:,} bytes for {params:,} fp32 parameters"
 
 

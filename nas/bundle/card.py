@@ -72,11 +72,7 @@ logits = model({{"images": numpy.zeros((1, {C}, {S}, {S}), numpy.float32)}})["lo
 
 
 def model_card(
-    name: str,
-    architecture: Architecture,
-    backbone: Backbone,
-    table: Mapping[str, Any],
-    provenance: Mapping[str, Any],
+    name: str, architecture: Architecture, backbone: Backbone, table: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> str:
     """Markdown with Hugging Face front matter.
 
@@ -154,8 +150,7 @@ def _training(retrained: Mapping[str, Any]) -> str:
         f"Trained alone for {plural(epochs, 'epoch')} from {start[retrained['from']]}, "
         f"seed {retrained['seed']}{chosen}. The recipe is under `retrained` in `metrics.json`.",
         "",
-        f"| architecture | top-1 on the test split, {plural(number, 'seed')}, % "
-        "| with the supernet's weights, % |",
+        f"| architecture | top-1 on the test split, {plural(number, 'seed')}, % | with the supernet's weights, % |",
         "| --- | ---: | ---: |",
     ]
     labels = ("this one", f"{rows[-1]['name']}, trained the same way")

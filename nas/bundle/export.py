@@ -91,9 +91,7 @@ def export_bundle(
         table["formats"] = {name: {"files": file_facts(folder, name)} for name in chosen}
         _write_json(folder / TABLE, table)
         compared = compare(folder, model, on_step)
-        reports = tuple(
-            replace(report, seconds=seconds[report.format] + report.seconds) for report in compared
-        )
+        reports = tuple(replace(report, seconds=seconds[report.format] + report.seconds) for report in compared)
         for report in reports:
             table["formats"][report.format]["max_delta"] = report.to_dict()["max_delta"]
         _write_json(folder / TABLE, table)

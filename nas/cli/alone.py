@@ -44,12 +44,7 @@ def trust(
     from nas.jobs import trust
 
     found = trust(
-        run,
-        reporter(),
-        architectures=architectures,
-        seeds=seeds,
-        epochs=epochs,
-        workers=worker_count(workers),
+        run, reporter(), architectures=architectures, seeds=seeds, epochs=epochs, workers=worker_count(workers)
     )
     print_result(format_, found, trust_table, found["architectures"])
 
@@ -70,9 +65,7 @@ def retrain(
     ] = Origin.SCRATCH,
     seeds: AloneSeedsOption = 1,
     epochs: AloneEpochsOption = None,
-    baseline: Annotated[
-        bool, typer.Option(help="Train the plain ViT of the space, too, the same way.")
-    ] = True,
+    baseline: Annotated[bool, typer.Option(help="Train the plain ViT of the space, too, the same way.")] = True,
     teacher: TeacherOption = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="train.KEY=VALUE of the recipe; repeatable.")

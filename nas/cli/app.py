@@ -45,8 +45,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="From images to the Pareto front of small, fast Vision Transformers, and the model files.\n\n"
     "Without a command: [bold]run[/bold] on scikit-learn's digits.",
-    epilog="stdout is data, stderr is for people. "
-    "Exit: 0 done, 1 the answer is bad, 2 misuse, 130 interrupted.",
+    epilog="stdout is data, stderr is for people. Exit: 0 done, 1 the answer is bad, 2 misuse, 130 interrupted.",
 )
 app.add_typer(look)
 app.add_typer(alone)
@@ -145,9 +144,7 @@ def export(
     run: RunArgument,
     pick: PickOption,
     to: Annotated[Path, typer.Option(help="Folder of the model bundle.")],
-    formats: Annotated[
-        str, typer.Option(help="Comma-separated: timm, pt2, onnx, openvino.")
-    ] = "timm,pt2,onnx",
+    formats: Annotated[str, typer.Option(help="Comma-separated: timm, pt2, onnx, openvino.")] = "timm,pt2,onnx",
     format_: FormatOption = None,
 ) -> None:
     """Write an architecture as a model bundle, reload it, and fail if anything differs from the table."""
@@ -173,9 +170,7 @@ def _with_callbacks(options: RunOptions, open_session: Callable[[], "Session"]) 
     return replace(open_session(), callbacks=callbacks)
 
 
-def _forecast(
-    options: RunOptions, open_session: Callable[[Path], "Session"], *, searches: bool = True
-) -> None:
+def _forecast(options: RunOptions, open_session: Callable[[Path], "Session"], *, searches: bool = True) -> None:
     """Print what a command will need.
 
     Args:

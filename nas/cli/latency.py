@@ -35,8 +35,7 @@ latency = typer.Typer(
 RoundsOption = Annotated[
     int,
     typer.Option(
-        min=3,
-        help="In which every model is timed once; up to three times as many for what is not known within 2 %.",
+        min=3, help="In which every model is timed once; up to three times as many for what is not known within 2 %."
     ),
 ]
 TARGET_HELP = "runtime[:batch=N,threads=N,precision=fp32|bf16], such as onnxruntime-cpu:batch=1"
@@ -99,12 +98,8 @@ def profile(
 @latency.command()
 def pack(
     run: RunArgument,
-    to: Annotated[
-        Path, typer.Option(help="New folder: ONNX models and measure.py, to be copied to the device.")
-    ],
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Images per forward pass; default: that of the run.")
-    ] = None,
+    to: Annotated[Path, typer.Option(help="New folder: ONNX models and measure.py, to be copied to the device.")],
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per forward pass; default: that of the run.")] = None,
     format_: FormatOption = None,
 ) -> None:
     """Write the front for a device that has only Python, numpy and onnxruntime; `measure.py` there times it."""
@@ -117,9 +112,7 @@ def pack(
 
 @latency.command()
 def read(
-    packed: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The folder of `latency pack`, with results.json.")
-    ],
+    packed: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of `latency pack`, with results.json.")],
     run: RunArgument,
     format_: FormatOption = None,
 ) -> None:

@@ -26,11 +26,7 @@ look = typer.Typer()
 
 
 @look.command()
-def check(
-    space: SpaceArgument = DEFAULT_SPACE,
-    settings: SetOption = None,
-    format_: FormatOption = None,
-) -> None:
+def check(space: SpaceArgument = DEFAULT_SPACE, settings: SetOption = None, format_: FormatOption = None) -> None:
     """Validate a search space; print its size and the range of its costs."""
     from nas.report import space_summary, space_table
     from nas.space import read_space
@@ -55,9 +51,7 @@ def front(
     max_latency_ms: Annotated[
         float | None, typer.Option(help="Only architectures up to this latency, ms per batch.")
     ] = None,
-    max_macs: Annotated[
-        float | None, typer.Option(help="Only up to these MACs per image, such as 30e6.")
-    ] = None,
+    max_macs: Annotated[float | None, typer.Option(help="Only up to these MACs per image, such as 30e6.")] = None,
     max_params: Annotated[float | None, typer.Option(help="Only up to this number of parameters.")] = None,
     min_top1: Annotated[float | None, typer.Option(help="Only from this top-1 on, percent.")] = None,
     sort: Annotated[str | None, typer.Option(help="top1 | macs | params | latency_ms.")] = None,
@@ -76,11 +70,7 @@ def front(
 
 
 @look.command()
-def show(
-    run: RunArgument,
-    pick: Annotated[str, typer.Argument(help=PICK_HELP)],
-    format_: FormatOption = None,
-) -> None:
+def show(run: RunArgument, pick: Annotated[str, typer.Argument(help=PICK_HELP)], format_: FormatOption = None) -> None:
     """One architecture, layer by layer: tokens, operators, MACs, share of latency."""
     from nas.report import show_rows, show_table
     from nas.runs import RunDirectory, front_of, space_of_run
@@ -88,12 +78,7 @@ def show(
     backbone = space_of_run(RunDirectory.open(run)).backbone
     point = front_of(run).pick(pick)
     rows = show_rows(point, backbone)
-    values = {
-        "schema_version": 1,
-        "digest": point.digest,
-        "layers": rows,
-        "architecture": point.architecture.to_dict(),
-    }
+    values = {"schema_version": 1, "digest": point.digest, "layers": rows, "architecture": point.architecture.to_dict()}
 
     def fitting(_: Any) -> Any:
         table = show_table(point, backbone)
@@ -119,8 +104,7 @@ def compare(
 def report(
     run: RunArgument,
     random: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="A random search on the same weights, drawn beside it."),
+        Path | None, typer.Option(metavar="RUN", help="A random search on the same weights, drawn beside it.")
     ] = None,
     format_: FormatOption = None,
 ) -> None:
@@ -149,8 +133,7 @@ def doctor(format_: FormatOption = None) -> None:
 @look.command("rank-layers")
 def rank_layers(
     source: Annotated[
-        Path,
-        typer.Argument(metavar="RUN|SPACE.yaml", help="A trained run; or a space, with --init and --data."),
+        Path, typer.Argument(metavar="RUN|SPACE.yaml", help="A trained run; or a space, with --init and --data.")
     ],
     init: InitOption = None,
     data: DataOption = None,

@@ -38,24 +38,18 @@ PickOption = Annotated[str, typer.Option(help=PICK_HELP)]
 FormatOption = Annotated[
     Format | None, typer.Option("--format", "-f", help="Output; table on a terminal, json when piped.")
 ]
-DataOption = Annotated[
-    str | None, typer.Option(help="digits | folder:DIR | parquet:TRAIN[,TEST] | a timm spec.")
-]
+DataOption = Annotated[str | None, typer.Option(help="digits | folder:DIR | parquet:TRAIN[,TEST] | a timm spec.")]
 SeedOption = Annotated[int | None, typer.Option(help="Of splits, training and search.")]
 InitOption = Annotated[
-    str | None,
-    typer.Option(help="timm:NAME | local-dir:DIR | file:PATH | a run's folder: weights to start from."),
+    str | None, typer.Option(help="timm:NAME | local-dir:DIR | file:PATH | a run's folder: weights to start from.")
 ]
 TeacherOption = Annotated[
     str | None,
-    typer.Option(
-        help="timm:NAME | local-dir:DIR: a trained model of the same classes that teaches every subnet."
-    ),
+    typer.Option(help="timm:NAME | local-dir:DIR: a trained model of the same classes that teaches every subnet."),
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
 SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="section.key=value of the configuration or the space; repeatable."),
+    list[str] | None, typer.Option("--set", help="section.key=value of the configuration or the space; repeatable.")
 ]
 WorkersOption = Annotated[
     int | None,
@@ -101,25 +95,19 @@ class RunOptions:
 
     data: DataOption = None
     run: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the run; default results/<space>-<n>. An existing one is resumed."),
+        Path | None, typer.Option(help="Folder of the run; default results/<space>-<n>. An existing one is resumed.")
     ] = None
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None
     trials: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Architectures to measure in all, so a finished search can be extended; "
-            f"default {DEFAULT_TRIALS}.",
+            help=f"Architectures to measure in all, so a finished search can be extended; default {DEFAULT_TRIALS}.",
         ),
     ] = None
-    minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Minutes to search, instead of --trials.")
-    ] = None
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Minutes to search, instead of --trials.")] = None
     workers: WorkersOption = None
-    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to run on; default: this machine.")] = (
-        None
-    )
+    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to run on; default: this machine.")] = None
     storage: Annotated[
         str | None, typer.Option(help="Database URL of the Optuna study; default: a journal in the run.")
     ] = None
@@ -133,9 +121,7 @@ class RunOptions:
     ] = 1
     sampler: Annotated[
         str | None,
-        typer.Option(
-            help="random | nsga2 | nsga3 | tpe | gp | evolution | predictor: who proposes architectures."
-        ),
+        typer.Option(help="random | nsga2 | nsga3 | tpe | gp | evolution | predictor: who proposes architectures."),
     ] = None
     init: InitOption = None
     teacher: TeacherOption = None
@@ -148,7 +134,7 @@ class RunOptions:
         list[str] | None,
         typer.Option(
             help="Where latency is measured: runtime[:batch=N,threads=N,precision=fp32|bf16] or profile:FILE; "
-            "repeatable (docs/latency.md).",
+            "repeatable (docs/latency.md)."
         ),
     ] = None
     settings: SetOption = None
@@ -157,8 +143,7 @@ class RunOptions:
         bool, typer.Option("--skip-bad-images", help="Leave unreadable images out instead of stopping.")
     ] = False
     tensorboard: Annotated[
-        bool,
-        typer.Option("--tensorboard", help="Also write TensorBoard's event files, into RUN/tensorboard."),
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard's event files, into RUN/tensorboard.")
     ] = False
     dry_run: Annotated[
         bool,
@@ -209,8 +194,7 @@ class TrainOptions(RunOptions):
         int | None,
         typer.Option(
             min=0,
-            help="Processes that train together, through Ray: the same training as in one. "
-            "Default: this one alone.",
+            help="Processes that train together, through Ray: the same training as in one. Default: this one alone.",
         ),
     ] = None
 

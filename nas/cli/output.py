@@ -33,9 +33,7 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
         plots = front_plots(found, all_trials(run), whole or found)
         legend = "● front   ★ knee   · not on it, or not shown"
         again = [Text(f"$ {command}", no_wrap=True, overflow="ignore") for command in commands]
-        return Group(
-            table, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"), *again
-        )
+        return Group(table, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"), *again)
 
     values = {**found.to_dict(run.name), "commands": commands}
     print_result(format_, values, picture, front_csv(found, path))

@@ -59,8 +59,7 @@ class ImageSet:
         import torch
 
         mean, std = (
-            torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
-            for values in (self.info.mean, self.info.std)
+            torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (self.info.mean, self.info.std)
         )
         pixels = torch.from_numpy(self.images[numbers].astype(np.float32, order="C"))
         return pixels.div_(255).sub_(mean).div_(std)
@@ -124,9 +123,7 @@ class TestSplit:
                 f"{self.config.spec}: the test images changed since the splits were made",
                 hint="restore the files, or start a new run",
             )
-        entries = [
-            replace(entry, position=positions[entry.fingerprint, entry.label].pop()) for entry in self.entries
-        ]
+        entries = [replace(entry, position=positions[entry.fingerprint, entry.label].pop()) for entry in self.entries]
         (part,), unreadable = decode(read(), [entries], self.image_size)
         if unreadable and not self.config.skip_bad_images:
             raise problems_error(self.config.spec, [], unreadable)

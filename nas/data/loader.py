@@ -46,9 +46,7 @@ def load_images(config: DataConfig, image_size: int, seed: int) -> tuple[ImageDa
         raise DataError(f"{config.spec}: cannot be read: {error}") from error
 
 
-def _load(
-    config: DataConfig, source: Source, image_size: int, seed: int
-) -> tuple[ImageData, TestSplit | None]:
+def _load(config: DataConfig, source: Source, image_size: int, seed: int) -> tuple[ImageData, TestSplit | None]:
     names = source.class_names
     listing = list_samples(source.train(), len(names))
     own_test = list_samples(source.test(), len(names)) if source.test else Listing()
@@ -88,9 +86,7 @@ def _load(
     )
     summary = (
         source_line(source, listing, own_test),
-        splits_line(
-            used, "the data's own" if source.test else f"carved, seed {seed}", len(unreadable), num_leaked
-        ),
+        splits_line(used, "the data's own" if source.test else f"carved, seed {seed}", len(unreadable), num_leaked),
         balance_line(used, len(names)),
         pixels_line(listing.modes + own_test.modes, image_size, mean, std),
     )
@@ -121,9 +117,7 @@ def _class_problems(
         also = f" ({num_leaked:,} are also in test and do not count)" if num_leaked else ""
         problems.append(f"classes without a readable training image: {_named(absent, names)}{also}")
     if too_small:
-        problems.append(
-            f"classes with too few different images to be in every split: {_named(too_small, names)}"
-        )
+        problems.append(f"classes with too few different images to be in every split: {_named(too_small, names)}")
     return problems
 
 

@@ -132,9 +132,7 @@ def decode(
         One `Decoded` a split, in the order of its entries, and `name: reason` of each that cannot be decoded.
     """  # noqa: DOC501 - caught here
     places = {
-        entry.position: (number, row)
-        for number, entries in enumerate(splits)
-        for row, entry in enumerate(entries)
+        entry.position: (number, row) for number, entries in enumerate(splits) for row, entry in enumerate(entries)
     }
     images = [np.empty((len(entries), 3, image_size, image_size), dtype=np.uint8) for entries in splits]
     is_read = [np.zeros(len(entries), dtype=bool) for entries in splits]

@@ -21,9 +21,7 @@ def source_line(source: Source, train: Listing, test: Listing) -> str:
     return f"data     {source.title}: {total:,} images of {size}, {len(source.class_names)} classes{notes}"
 
 
-def splits_line(
-    splits: Mapping[str, Sequence[Entry]], origin: str, num_unreadable: int, num_leaked: int
-) -> str:
+def splits_line(splits: Mapping[str, Sequence[Entry]], origin: str, num_unreadable: int, num_leaked: int) -> str:
     """How many images each split has, where the test split is from, and what was left out."""
     counts = ", ".join(f"{title} {len(entries):,}" for title, entries in splits.items())
     line = f"splits   {counts} (test: {origin if splits['test'] else 'none'})"

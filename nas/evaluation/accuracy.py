@@ -55,9 +55,7 @@ def wilson_interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
     return 100.0 * float(interval.low), 100.0 * float(interval.high)
 
 
-def with_answers(
-    costs: Measurement, correct: NDArray[np.bool_], verdict: Verdict | None = None
-) -> Measurement:
+def with_answers(costs: Measurement, correct: NDArray[np.bool_], verdict: Verdict | None = None) -> Measurement:
     """A measurement with what the answers to images say of top-1.
 
     Args:
@@ -67,9 +65,7 @@ def with_answers(
     """
     answers = np.packbits(correct).tobytes()
     if verdict is None:
-        return replace(
-            costs, top1=top1_percent(correct), top1_interval=wilson_interval(correct), correct=answers
-        )
+        return replace(costs, top1=top1_percent(correct), top1_interval=wilson_interval(correct), correct=answers)
     return replace(
         costs,
         top1_interval=verdict.top1_interval,

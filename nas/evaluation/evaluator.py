@@ -133,9 +133,7 @@ class SubnetEvaluator:
         self.clocks = {name: setup.clock(name, supernet) for name in setup.latencies}
         self.conditions = setup.conditions(len(self.images), stage="search")
 
-    def evaluate(
-        self, architecture: Architecture, plan: RacePlan | None = None, *, attempt: int = 0
-    ) -> Measurement:
+    def evaluate(self, architecture: Architecture, plan: RacePlan | None = None, *, attempt: int = 0) -> Measurement:
         """Measure MACs, parameters, latency where the search needs it, and then top-1; see `Evaluator`.
 
         Raises:

@@ -46,9 +46,7 @@ class Evaluator(Protocol):
 
     conditions: Conditions
 
-    def evaluate(
-        self, architecture: Architecture, plan: RacePlan | None = None, *, attempt: int = 0
-    ) -> Measurement:
+    def evaluate(self, architecture: Architecture, plan: RacePlan | None = None, *, attempt: int = 0) -> Measurement:
         """Measure, or stop where a front runner is surely better (`Measurement.beaten_by`).
 
         Args:

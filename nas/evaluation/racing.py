@@ -73,9 +73,7 @@ def race(
         and the verdict if the race was lost.
     """
     front_runners = plan.front_runners if plan else ()
-    cheaper = [
-        runner for runner in front_runners if all(runner.costs[name] <= costs[name] for name in runner.costs)
-    ]
+    cheaper = [runner for runner in front_runners if all(runner.costs[name] <= costs[name] for name in runner.costs)]
     if plan is None or not cheaper:
         return classify(np.arange(num_images, dtype=np.int32)), None
     theirs = np.array([unpack(runner.correct, num_images)[plan.order] for runner in cheaper])

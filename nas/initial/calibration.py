@@ -20,15 +20,7 @@ from torch.nn import functional
 
 from nas.arch import Backbone, is_square
 from nas.base import DataError
-from nas.model import (
-    Block,
-    DynamicAttention,
-    Provided,
-    Subnet,
-    activation_aware_factors,
-    log_mean_map,
-    transport_map,
-)
+from nas.model import Block, DynamicAttention, Provided, Subnet, activation_aware_factors, log_mean_map, transport_map
 
 CLOSER_IMAGES = 64
 """First images that are looked at closer, for the effective rank and for what one static layer changes: both take
@@ -219,9 +211,7 @@ class _LayerWatch:
 
     def _add_outputs(self, maps: Tensor, values_BHTd: Tensor) -> None:
         """Add the sizes of what the heads gather, of what they add to the stream, and of errors of copied maps."""
-        weight_HDd = torch.unflatten(self.attention.proj.weight, 1, (self.attention.heads, -1)).transpose(
-            0, 1
-        )
+        weight_HDd = torch.unflatten(self.attention.proj.weight, 1, (self.attention.heads, -1)).transpose(0, 1)
         gram_Hdd = weight_HDd.mT @ weight_HDd
 
         def squares(gathered_BHTd: Tensor) -> Tensor:
@@ -308,9 +298,7 @@ def start_operators(stored: Mapping[str, Tensor], calibration: Calibration, back
     filled: list[str] = []
     for i, layer in enumerate(calibration.layers):
         prefix = f"blocks.{i}."
-        block = {
-            name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)
-        }
+        block = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
         for name, value in _first_values(block, layer, calibration.embed_dim, backbone).items():
             block[name][tuple(map(slice, value.shape))].copy_(value)
             filled.append(prefix + name)

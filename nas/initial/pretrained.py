@@ -96,9 +96,7 @@ def _read_file(spec: str, path: str) -> dict[str, Tensor]:
         found: Any = load_state_dict(path, weights_only=True)
         weights = dict(found)
     except FileNotFoundError as error:
-        raise ConfigError(
-            f"--init {spec}: no such file", hint="file:PATH, relative to the current folder"
-        ) from error
+        raise ConfigError(f"--init {spec}: no such file", hint="file:PATH, relative to the current folder") from error
     except UNREADABLE as error:
         raise ConfigError(
             f"--init {spec}: {_reason(error)}", hint="a .safetensors or .pth state dict of a plain timm ViT"
@@ -170,9 +168,7 @@ def _plain(spec: str, given: Weights, class_token: bool) -> dict[str, Tensor]:
     unknown = [name for name in weights if name not in expected]
     missing = sorted(expected - set(weights) - {"head.weight", "head.bias"})
     if unknown or missing or not depth:
-        wrong = [
-            f"{word} {_listed(names)}" for word, names in (("has", unknown), ("lacks", missing)) if names
-        ]
+        wrong = [f"{word} {_listed(names)}" for word, names in (("has", unknown), ("lacks", missing)) if names]
         kind = "with" if class_token else "without"
         raise ConfigError(
             f"--init {spec}: not a plain ViT {kind} class token: {' and '.join(wrong)}",

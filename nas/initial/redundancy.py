@@ -16,9 +16,7 @@ from nas.settings import DataConfig
 from nas.space import read_space
 
 
-def rank_supernet(
-    supernet: Supernet, data: ImageSet, device: torch.device, images: int, source: str
-) -> dict[str, Any]:
+def rank_supernet(supernet: Supernet, data: ImageSet, device: torch.device, images: int, source: str) -> dict[str, Any]:
     """Redundancy of the plain ViT in a trained supernet.
 
     Args:

@@ -21,9 +21,7 @@ CALIBRATION_IMAGES = 1000
 BATCH = 32
 
 
-def warm_start(
-    supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool, device: torch.device
-) -> list[str]:
+def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool, device: torch.device) -> list[str]:
     """Fill the supernet's weights in place from a trained plain ViT, or copy those of a run's supernet.
 
     A plain ViT's weights go where they belong (law 2). Then it is watched on the first training images without
@@ -90,9 +88,7 @@ def copy_supernet(supernet: Supernet, path: Path) -> None:
     """
     weights = trained_weights(RunDirectory.open(path))
     if weights is None:
-        raise ConfigError(
-            f"--init {path}: its supernet is not trained to the end", hint="let that run go on first"
-        )
+        raise ConfigError(f"--init {path}: its supernet is not trained to the end", hint="let that run go on first")
     try:
         supernet.load_state_dict(weights)
     except RuntimeError as error:
@@ -104,11 +100,7 @@ def copy_supernet(supernet: Supernet, path: Path) -> None:
 
 
 def watch(
-    weights: Weights,
-    space: SearchSpace,
-    images: ImageSet,
-    device: torch.device,
-    most: int = CALIBRATION_IMAGES,
+    weights: Weights, space: SearchSpace, images: ImageSet, device: torch.device, most: int = CALIBRATION_IMAGES
 ) -> Calibration:
     """Run the plain ViT of these weights over the first images."""
 

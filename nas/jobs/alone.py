@@ -79,9 +79,7 @@ class StandAloneEvaluator:
         on_step: Called after every step of a training.
     """
 
-    def __init__(
-        self, setup: StandAloneSetup, data: ImageData, on_step: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, setup: StandAloneSetup, data: ImageData, on_step: Callable[[], None] = lambda: None) -> None:
         self.setup, self.on_step = setup, on_step
         self.session = Session(
             run=RunDirectory(setup.folder),
@@ -118,10 +116,7 @@ class StandAloneEvaluator:
     def _evaluate(self, architecture: Architecture, folder: Path, attempt: int) -> Measurement:
         config = self.setup.config.model_copy(update={"seed": self.setup.seed, "init": ""})
         session = replace(
-            self.session,
-            run=RunDirectory(folder),
-            space=space_of_one(self.setup.space, architecture),
-            config=config,
+            self.session, run=RunDirectory(folder), space=space_of_one(self.setup.space, architecture), config=config
         )
         trainer = supernet_trainer(session)
         if self.setup.config.init:
@@ -208,8 +203,7 @@ def build_stand_alone(
 ) -> StandAloneEvaluator:
     """An evaluator over arrays that may be shared with other processes; they are read, never written."""
     train, search = (
-        ImageSet(arrays[f"{split}/images"], arrays[f"{split}/labels"], setup.info)
-        for split in ("train", "search")
+        ImageSet(arrays[f"{split}/images"], arrays[f"{split}/labels"], setup.info) for split in ("train", "search")
     )
     return StandAloneEvaluator(setup, ImageData(train=train, search=search), on_step)
 

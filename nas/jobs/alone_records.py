@@ -103,9 +103,7 @@ def trained_alone(
             if now - looked < LOOK_EVERY_S and len(ended) < total:
                 return
             looked = now
-            done = len(ended) + _under_way(
-                [j for j in missing if records[j[0].seed, j[1].digest] is None], steps
-            )
+            done = len(ended) + _under_way([j for j in missing if records[j[0].seed, j[1].digest] is None], steps)
             left = duration((now - started) / (done - first) * (total - done)) if done > first else "unknown"
             failures = sum(record["error"] is not None for record in ended)
             bar(
@@ -158,9 +156,7 @@ def _read(setup: StandAloneSetup, architecture: Architecture) -> dict[str, Any] 
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path}: not the record of a training: {error}", hint="delete it to train again"
-        ) from error
+        raise RunError(f"{path}: not the record of a training: {error}", hint="delete it to train again") from error
     if setup.keeps_weights and record["error"] is None and not setup.weights_path(architecture).exists():
         return None
     shutil.rmtree(path.with_suffix(""), ignore_errors=True)  # where a kill came before the end of `_write`

@@ -15,9 +15,7 @@ from nas.runs import FrontPoint, ParetoFront, RunDirectory, owner
 from nas.training import load_trained, weights_digest
 
 
-def export_pick(
-    path: Path, pick: str, directory: Path, formats: Sequence[str], reporter: Reporter
-) -> ExportReport:
+def export_pick(path: Path, pick: str, directory: Path, formats: Sequence[str], reporter: Reporter) -> ExportReport:
     """Write one architecture of a run's front as a model bundle, verified against the table.
 
     Opens the test split, which no stage before has read; its accuracy goes onto the model card.
@@ -43,9 +41,7 @@ def export_pick(
         directory,
         formats,
         provenance={
-            **provenance(
-                run, point.digest, f"python search.py export {run.path} --pick {pick} --to {directory}"
-            ),
+            **provenance(run, point.digest, f"python search.py export {run.path} --pick {pick} --to {directory}"),
             "supernet_digest": weights_digest(owning),
         },
     )
@@ -60,8 +56,7 @@ def final_point(run: RunDirectory, pick: str) -> FrontPoint:
     point = ParetoFront.from_run(run.path).pick(pick)
     if run.front() is None:
         raise RunError(
-            f"{run.path}: the search has not ended, so there is no final table",
-            hint="run it to the end first",
+            f"{run.path}: the search has not ended, so there is no final table", hint="run it to the end first"
         )
     return point
 
@@ -139,7 +134,6 @@ def provenance(run: RunDirectory, digest: str, command: str) -> dict[str, Any]:
         "digest": digest,
         "commands": [manifest.command, command],
         **{
-            key: getattr(manifest, key)
-            for key in ("versions", "device", "precision", "seed", "splits", "space_digest")
+            key: getattr(manifest, key) for key in ("versions", "device", "precision", "seed", "splits", "space_digest")
         },
     }

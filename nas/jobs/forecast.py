@@ -217,9 +217,7 @@ NO_SEARCH = {
 }
 
 
-def _searching_values(
-    searching: Searching, session: Session, budget: Budget, done: int, left: int
-) -> dict[str, Any]:
+def _searching_values(searching: Searching, session: Session, budget: Budget, done: int, left: int) -> dict[str, Any]:
     space, config = session.space, session.config
     proposals = Proposals.of(space, config.search.sampler, config.search.population_size)
     if budget.minutes is None:
@@ -229,8 +227,7 @@ def _searching_values(
         trials = trials_in(60 * budget.minutes, searching, proposals.later_macs)
         trials = min(left, trials_in(60 * budget.minutes, searching, proposals.mean_macs(done, trials)))
         search_s = min(
-            60 * budget.minutes + searching.close_s,
-            trials_s(trials, searching, proposals.mean_macs(done, trials)),
+            60 * budget.minutes + searching.close_s, trials_s(trials, searching, proposals.mean_macs(done, trials))
         )
     front = front_size(done + trials, len(config.search.objectives))
     share = proposals.design_macs / cost.macs(space.largest(), space.backbone)  # as spread out as a front
@@ -252,9 +249,7 @@ def _searching_values(
     }
 
 
-def _notes(
-    session: Session, budget: Budget | None, values: Mapping[str, Any], train_workers: int
-) -> list[str]:
+def _notes(session: Session, budget: Budget | None, values: Mapping[str, Any], train_workers: int) -> list[str]:
     """What the figures leave out, and what is short."""
     notes = []
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))

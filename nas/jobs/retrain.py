@@ -129,14 +129,10 @@ def retrain(
                 "test_top1": _tested(session, supernet.extract(architecture), test),
             }
             trainings = [
-                {
-                    **record,
-                    "test_top1": _tested(session, trained_network(each, architecture), test),
-                }
+                {**record, "test_top1": _tested(session, trained_network(each, architecture), test)}
                 for each in setups
                 for record in records
-                if (record["seed"], record["digest"]) == (each.seed, architecture.digest)
-                and not record["error"]
+                if (record["seed"], record["digest"]) == (each.seed, architecture.digest) and not record["error"]
             ]
             if trainings:
                 rows[key] = network_row(name, architecture, session.space, inherited, trainings)
@@ -244,9 +240,7 @@ def _export(
     subnet = trained_network(next(s for s in setups if s.seed == best["seed"]), architecture)
     session.reporter.line("export", f"seed {best['seed']}, the best on the search split, to {directory}")
     row = front_row(run, architecture.digest)
-    latency = {
-        key: value for key, value in row["conditions"].items() if key.startswith(("target", "latency"))
-    }
+    latency = {key: value for key, value in row["conditions"].items() if key.startswith(("target", "latency"))}
     recipe = {key: found[key] for key in ("from", "num_seeds", "epochs", "recipe", "settings", "supernet")}
     export_measured(
         session,
@@ -257,12 +251,7 @@ def _export(
             "top1": best["top1"],
             "top1_ci": best["top1_ci"],
             "conditions": {**best["conditions"], **latency},
-            "retrained": {
-                **recipe,
-                "seed": best["seed"],
-                "picked": found[PICKED],
-                "baseline": found["baseline"],
-            },
+            "retrained": {**recipe, "seed": best["seed"], "picked": found[PICKED], "baseline": found["baseline"]},
         },
         directory,
         DEFAULT_FORMATS,

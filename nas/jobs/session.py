@@ -97,8 +97,7 @@ def check_budget(budget: Budget) -> None:
             socket.create_connection((host, int(port)), timeout=5).close()
         except OSError as error:
             raise RunError(
-                f"--ray-address {budget.ray_address}: {error}",
-                hint="`ray status` on the head node shows its address",
+                f"--ray-address {budget.ray_address}: {error}", hint="`ray status` on the head node shows its address"
             ) from error
 
 
@@ -240,8 +239,7 @@ def _fit_classes(space: SearchSpace, num_classes: int, source: Path) -> SearchSp
         return space.with_num_classes(num_classes)
     if space.backbone.num_classes != num_classes:
         raise ConfigError(
-            f"{source}: backbone.num_classes is {space.backbone.num_classes}, "
-            f"the data has {num_classes} classes",
+            f"{source}: backbone.num_classes is {space.backbone.num_classes}, the data has {num_classes} classes",
             hint="write `num_classes: auto`",
         )
     return space
@@ -260,23 +258,18 @@ def _differences(run: RunDirectory, config: RunConfig, identity: dict[str, Any])
     return found
 
 
-def _describe(
-    data: ImageData, space: SearchSpace, device: torch.device, precision: str, reporter: Reporter
-) -> None:
+def _describe(data: ImageData, space: SearchSpace, device: torch.device, precision: str, reporter: Reporter) -> None:
     for line in data.summary:
         label, _, text = line.partition("  ")
         reporter.line(label, text.strip())
     low, high = space.macs_range()
     reporter.line(
-        "space",
-        f"{space.name}: {space.size():.3g} architectures, "
-        f"{low / 1e6:.3g} to {high / 1e6:.3g} MMACs per image",
+        "space", f"{space.name}: {space.size():.3g} architectures, {low / 1e6:.3g} to {high / 1e6:.3g} MMACs per image"
     )
     threads = _train_threads(space)
     reporter.line(
         "device",
-        f"{device_name(device.type)}, {precision}, "
-        f"{plural(threads, 'training thread')}, torch {torch.__version__}",
+        f"{device_name(device.type)}, {precision}, {plural(threads, 'training thread')}, torch {torch.__version__}",
     )
 
 

@@ -57,17 +57,14 @@ def run(session: Session, budget: Budget) -> ParetoFront:
         shares = _shares(budget, len(best))
         if _is_finished(session.run, best, shares):
             session.run.update_manifest(stage="finished")
-            session.reporter.line(
-                "run", "nothing is left to do; more --trials or --supernet-trials extend it"
-            )
+            session.reporter.line("run", "nothing is left to do; more --trials or --supernet-trials extend it")
             return ParetoFront.from_run(session.run.path)
         digests = [weights_digest(RunDirectory.open(session.run.supernets_dir / t.key)) for t in best]
         session.run.update_manifest(supernet_digest=joint_digest(digests))
         stages.begin_search(session, Supernet(session.space), budget)
         for rank, (trial, share) in enumerate(zip(best, shares, strict=True), start=1):
             session.reporter.line(
-                "supernet",
-                f"{trial.key}, {rank} of the best {len(best)}, score {trial.score:.4f}: {said(trial)}",
+                "supernet", f"{trial.key}, {rank} of the best {len(best)}, score {trial.score:.4f}: {said(trial)}"
             )
             try:
                 stages.run(_session(session, trial), share)

@@ -40,9 +40,7 @@ OF_THE_DATA = {
 """What the manifest of a trial has from its parent's."""
 
 
-def train_trial(
-    parent: Path, epochs: int, number: int, parameters: Mapping[str, Any], until: int
-) -> SupernetTrial:
+def train_trial(parent: Path, epochs: int, number: int, parameters: Mapping[str, Any], until: int) -> SupernetTrial:
     """Train a supernet as far as asked, or answer from its folder where it has come as far or ended.
 
     Args:
@@ -83,11 +81,7 @@ def _folder(parent: RunDirectory, epochs: int, number: int, parameters: Mapping[
     whole = config_of_run(parent)
     train = {**whole.train.model_dump(mode="json"), **train_settings(parameters), "epochs": epochs}
     config = whole.model_copy(
-        update={
-            "train": TrainConfig.model_validate(train),
-            "tune": TuneConfig(),
-            "precision": manifest.precision,
-        }
+        update={"train": TrainConfig.model_validate(train), "tune": TuneConfig(), "precision": manifest.precision}
     )
     trial = SupernetTrial(number=number, parameters=parameters)
     try:

@@ -141,9 +141,7 @@ def supernet_trainer(session: Session) -> SupernetTrainer:
 def start_supernet(session: Session, fresh: Supernet) -> None:
     """Give a supernet of the run the first weights that `--init` names, in place."""
     init = session.config.init
-    random = warm_start(
-        fresh, init, session.data.train, ordered=session.config.init_ordered, device=session.device
-    )
+    random = warm_start(fresh, init, session.data.train, ordered=session.config.init_ordered, device=session.device)
     session.reporter.line("init", f"{init}: {len(random)} weights of the operators start at random")
 
 
@@ -199,15 +197,7 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
         known = known_measurements(run, conditions, needed)
         if known:
             session.reporter.line("known", f"{len(known)} architectures were measured by other runs")
-        loop = Search(
-            session.space,
-            objectives,
-            study,
-            workers,
-            run,
-            racing=config.evaluate.racing,
-            known=known,
-        )
+        loop = Search(session.space, objectives, study, workers, run, racing=config.evaluate.racing, known=known)
         with torch_threads(1), session.reporter.bar("search") as bar:
 
             def show(progress: Progress) -> None:
@@ -243,9 +233,7 @@ def measure(session: Session, supernet: Supernet) -> ParetoFront:
     return measure_points(session, supernet, found, [supernet.extract(p.architecture) for p in found.points])
 
 
-def measure_points(
-    session: Session, supernet: Supernet, found: ParetoFront, subnets: list[Subnet]
-) -> ParetoFront:
+def measure_points(session: Session, supernet: Supernet, found: ParetoFront, subnets: list[Subnet]) -> ParetoFront:
     """Measure latency alone on the machine and interleaved, and write the front of what is found.
 
     Args:
@@ -260,9 +248,7 @@ def measure_points(
     run = session.run
     run.update_manifest(stage="measuring")
     if not found.points:
-        raise NoResultError(
-            f"{run.path}: no trial was completed", hint=f"see the errors in {run.path}/trials.csv"
-        )
+        raise NoResultError(f"{run.path}: no trial was completed", hint=f"see the errors in {run.path}/trials.csv")
     identity = search_identity(session, supernet)
     setup = evaluator_setup(session, weights_digest(run), identity.reference_clocks)
     with torch_threads(1):
@@ -299,9 +285,7 @@ def begin_search(session: Session, supernet: Supernet, budget: Budget) -> Search
     identity = search_identity(session, supernet)
     deadline = None if budget.minutes is None else time.time() + 60 * budget.minutes
     session.run.update_manifest(
-        stage="searching",
-        search=identity,
-        budget=SearchBudget(num_trials=budget.trials, deadline=deadline),
+        stage="searching", search=identity, budget=SearchBudget(num_trials=budget.trials, deadline=deadline)
     )
     session.run.remove_front()
     return identity
@@ -340,9 +324,7 @@ def search_identity(session: Session, supernet: Supernet) -> SearchIdentity:
     )
 
 
-def evaluator_setup(
-    session: Session, supernet_digest: str, reference_ms: Mapping[str, float]
-) -> EvaluatorSetup:
+def evaluator_setup(session: Session, supernet_digest: str, reference_ms: Mapping[str, float]) -> EvaluatorSetup:
     """How a run measures.
 
     Args:

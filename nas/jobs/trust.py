@@ -89,9 +89,7 @@ def trust(
         for architecture in chosen:
             if architecture.digest not in lost:
                 alone = [r["top1"] for r in records if r["digest"] == architecture.digest]
-                rows.append(
-                    architecture_row(architecture, session.space, inherited[architecture.digest], alone)
-                )
+                rows.append(architecture_row(architecture, session.space, inherited[architecture.digest], alone))
         conditions = evaluator_setup(session, weights_digest(session.run), {}).conditions(
             len(session.data.search), stage="search"
         )
@@ -119,11 +117,7 @@ def trust(
 
 
 def inherited_top1(
-    session: Session,
-    config: RunConfig,
-    supernet: Supernet,
-    architectures: Sequence[Architecture],
-    reporter: Reporter,
+    session: Session, config: RunConfig, supernet: Supernet, architectures: Sequence[Architecture], reporter: Reporter
 ) -> dict[str, float]:
     """Top-1 in percent with the supernet's weights, measured as in the search, by digest."""
     setup = evaluator_setup(replace(session, config=config), weights_digest(session.run), {})

@@ -96,9 +96,7 @@ def random_subnet(backbone: Backbone, architecture: Architecture) -> Subnet:
     return subnet.eval().requires_grad_(False)
 
 
-def measure_source(
-    source: Path, targets: Sequence[Target], rounds: int, reporter: Reporter
-) -> dict[str, Any]:
+def measure_source(source: Path, targets: Sequence[Target], rounds: int, reporter: Reporter) -> dict[str, Any]:
     """Measure a run's front, or a bundle, on every target: JSON of `latency RUN --format json`.
 
     Raises:
@@ -193,8 +191,7 @@ def profile_space(
         "noisy": sum(timing.is_noisy for timing in readings.timings),
         "repeat_tau": readings.tau,
         "predictors": [
-            {"predictor": name, "mape_percent": score.mape, "tau": score.tau}
-            for name, score in profile.scores.items()
+            {"predictor": name, "mape_percent": score.mape, "tau": score.tau} for name, score in profile.scores.items()
         ],
         "usable": not profile.losses,
         "losses": profile.losses,

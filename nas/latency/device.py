@@ -24,9 +24,7 @@ def resolve_device(wanted: str) -> torch.device:
     """
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
-        raise ConfigError(
-            "--device cuda: torch sees no CUDA device", hint="--device cpu, or `search.py doctor`"
-        )
+        raise ConfigError("--device cuda: torch sees no CUDA device", hint="--device cpu, or `search.py doctor`")
     return torch.device("cuda" if wanted != "cpu" and available else "cpu")
 
 

@@ -148,12 +148,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1, help="of the runtime (default 1)")
     parser.add_argument("--rounds", type=int, default=15, help="in which every model is timed (default 15)")
-    parser.add_argument(
-        "--most-rounds", type=int, default=60, help="for what is not known within 2 %% (default 60)"
-    )
-    parser.add_argument(
-        "--provider", default="CPUExecutionProvider", help="execution provider of onnxruntime"
-    )
+    parser.add_argument("--most-rounds", type=int, default=60, help="for what is not known within 2 %% (default 60)")
+    parser.add_argument("--provider", default="CPUExecutionProvider", help="execution provider of onnxruntime")
     given = parser.parse_args()
     if min(given.threads, given.rounds) < 1:
         parser.error("--threads and --rounds are whole numbers from 1 on")

@@ -81,17 +81,13 @@ def read_results(folder: Path, run: Path) -> dict[str, Any]:
             for row in found["points"]
         }
     except FileNotFoundError as error:
-        raise RunError(
-            f"{path}: not there", hint=f"run `python {SCRIPT}` in that folder on the device"
-        ) from error
+        raise RunError(f"{path}: not there", hint=f"run `python {SCRIPT}` in that folder on the device") from error
     except (OSError, ValueError, KeyError, TypeError, NasError) as error:
         raise RunError(f"{path} is damaged: {error!r}", hint="copy it from the device again") from error
     front = ParetoFront.from_run(run)
     points = [point for point in front.points if point.digest in there]
     if not points:
-        raise RunError(
-            f"{path} holds none of the architectures on the front of {run}", hint="`latency pack` again"
-        )
+        raise RunError(f"{path} holds none of the architectures on the front of {run}", hint="`latency pack` again")
     table = []
     for point in points:
         timing, here = there[point.digest], point.measurement.values

@@ -56,9 +56,7 @@ def measure_front(
                 name: replace(of_all[i], is_searched=name == LATENCY.name or name in searched)
                 for name, of_all in timed.items()
             },
-            conditions=replace(
-                point.measurement.conditions, latency_stage="exclusive", target=conditions.target
-            ),
+            conditions=replace(point.measurement.conditions, latency_stage="exclusive", target=conditions.target),
             correct=b"",  # stays with the trial
         )
         shares = meters[LATENCY.name].layer_shares(subnet, SHARE_ROUNDS)
@@ -95,9 +93,7 @@ def measure_networks(
     """`measure_alone` with a bar that shows how far it is, and a note behind that."""
     with reporter.bar("latency") as bar:
         words = f"{len(subnets)} architectures on {meter.target}, round"
-        return measure_alone(
-            meter, subnets, rounds, lambda done, of: bar(done, of, f"{words} {done}/{of}{note}")
-        )
+        return measure_alone(meter, subnets, rounds, lambda done, of: bar(done, of, f"{words} {done}/{of}{note}"))
 
 
 def check_targets_here(config: RunConfig, space: SearchSpace, reporter: Reporter) -> None:

@@ -18,15 +18,7 @@ from scipy.stats import kendalltau, quantile_test  # type: ignore[import-untyped
 from torch import Tensor, nn
 
 from nas.base import EvaluationError
-from nas.latency.runtimes import (
-    Program,
-    describe,
-    device_of,
-    machine_state,
-    own_cores,
-    prepare,
-    using_threads,
-)
+from nas.latency.runtimes import Program, describe, device_of, machine_state, own_cores, prepare, using_threads
 from nas.model import Subnet
 from nas.runs import Timed
 from nas.settings import Target
@@ -102,11 +94,7 @@ class LatencyMeter:
     """
 
     def __init__(
-        self,
-        reference: nn.Module,
-        image_shape: tuple[int, int, int],
-        batch_size: int,
-        target: Target = EAGER,
+        self, reference: nn.Module, image_shape: tuple[int, int, int], batch_size: int, target: Target = EAGER
     ) -> None:
         self.target, self.device = target, device_of(target)
         self.reference = reference
@@ -368,10 +356,7 @@ def measure_alone(
         before = machine_state()
         most = PATIENCE * rounds
         timings, clock = meter.interleaved(
-            models,
-            rounds,
-            lambda done: on_round(done, rounds if done <= rounds else most),
-            most_rounds=most,
+            models, rounds, lambda done: on_round(done, rounds if done <= rounds else most), most_rounds=most
         )
         after = machine_state()
     return Readings(

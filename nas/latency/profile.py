@@ -98,8 +98,7 @@ class LatencyProfile:
             "backbone": self.backbone.to_dict(),
             "scores": {name: asdict(score) for name, score in self.scores.items()},
             "measured": [
-                {"latency_ms": ms, "architecture": architecture.to_dict()}
-                for architecture, ms in self.measured.items()
+                {"latency_ms": ms, "architecture": architecture.to_dict()} for architecture, ms in self.measured.items()
             ],
         }
 
@@ -139,8 +138,7 @@ def read_profile(path: Path) -> LatencyProfile:
             target=parse_target(values["target"]),
             backbone=Backbone(**values["backbone"]),
             measured={
-                Architecture.from_dict(row["architecture"]): float(row["latency_ms"])
-                for row in values["measured"]
+                Architecture.from_dict(row["architecture"]): float(row["latency_ms"]) for row in values["measured"]
             },
             scores={name: Score(**score) for name, score in values["scores"].items()},
             **{name: values[name] for name in AS_WRITTEN},

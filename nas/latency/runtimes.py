@@ -78,9 +78,7 @@ def check_available(target: Target) -> None:
         ConfigError: It cannot; says what is missing.
     """
     if target.is_cuda and not torch.cuda.is_available():
-        raise ConfigError(
-            f"target {target}: torch sees no CUDA device", hint="a CPU target, or `search.py doctor`"
-        )
+        raise ConfigError(f"target {target}: torch sees no CUDA device", hint="a CPU target, or `search.py doctor`")
     package = {"onnxruntime-cpu": "onnxruntime", "openvino-cpu": "openvino"}.get(target.runtime)
     if package is not None and _version(package) is None:
         raise ConfigError(f"target {target}: {package} is not installed", hint=f"pip install {package}")
@@ -124,9 +122,7 @@ def own_cores(target: Target) -> Iterator[tuple[int, ...]]:
         yield ()
         return
     load = psutil.cpu_percent(interval=0.3, percpu=True)
-    chosen = tuple(
-        sorted(sorted(allowed, key=lambda core: load[core] if core < len(load) else 0.0)[: target.threads])
-    )
+    chosen = tuple(sorted(sorted(allowed, key=lambda core: load[core] if core < len(load) else 0.0)[: target.threads]))
     _pin(set(chosen))
     try:
         yield chosen

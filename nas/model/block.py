@@ -32,9 +32,7 @@ class Block(nn.Module):
         guided: bool = False,
     ) -> None:
         super().__init__()
-        self.reducer = (
-            None if layer.reducer is None else build_operator(layer.reducer, embed_dim, layer, backbone)
-        )
+        self.reducer = None if layer.reducer is None else build_operator(layer.reducer, embed_dim, layer, backbone)
         self.norm1 = LayerNorm(embed_dim)
         self.attn = build_operator(layer.attention, embed_dim, layer, context, backbone, guided=guided)
         self.norm2 = LayerNorm(embed_dim)

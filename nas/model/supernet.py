@@ -16,16 +16,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nas.arch import (
-    ATTENTION,
-    REDUCERS,
-    Architecture,
-    Backbone,
-    LayerChoice,
-    LayerContext,
-    Place,
-    hallucinated_heads,
-)
+from nas.arch import ATTENTION, REDUCERS, Architecture, Backbone, LayerChoice, LayerContext, Place, hallucinated_heads
 from nas.base import ArchitectureError, CheckpointError
 from nas.model.block import Block
 from nas.model.families.vit import Subnet
@@ -76,12 +67,7 @@ class Supernet(nn.Module):
         self._blocks: OrderedDict[Hashable, Block] = OrderedDict()
 
     def forward(
-        self,
-        images: Tensor,
-        architecture: Architecture,
-        *,
-        drop_path: float = 0.0,
-        guidance: Guidance | None = None,
+        self, images: Tensor, architecture: Architecture, *, drop_path: float = 0.0, guidance: Guidance | None = None
     ) -> Tensor:
         """Logits of one architecture; drop path and guidance are for training."""
         guided = guidance is not None and guidance.static > 0
@@ -114,9 +100,7 @@ class Supernet(nn.Module):
     @cached_property
     def _local_names(self) -> dict[str, tuple[str, ...]]:
         """Names of the stored weights within each part of a block, such as `blocks.3.attn`."""
-        paths = [
-            f"blocks.{i}.{part}" for i in range(len(self.space.layers)) for part in ("reducer", "attn", "mlp")
-        ]
+        paths = [f"blocks.{i}.{part}" for i in range(len(self.space.layers)) for part in ("reducer", "attn", "mlp")]
         return {
             path: tuple(name.removeprefix(path + ".") for name in self._owners if name.startswith(path + "."))
             for path in paths
@@ -155,15 +139,11 @@ class Supernet(nn.Module):
             positions, prefix = given["pos_embed"], self.space.backbone.num_prefix_tokens
             patches = positions.shape[1] - prefix if positions.ndim == 3 else 0
             if patches < 1 or math.isqrt(patches) ** 2 != patches:
-                problems.append(
-                    f"pos_embed: {tuple(positions.shape)} is not {prefix} class token and a square grid"
-                )
+                problems.append(f"pos_embed: {tuple(positions.shape)} is not {prefix} class token and a square grid")
                 del given["pos_embed"]
             else:
                 side = math.isqrt(self.space.backbone.num_patches)
-                given["pos_embed"] = resample_abs_pos_embed(
-                    positions, new_size=(side, side), num_prefix_tokens=prefix
-                )
+                given["pos_embed"] = resample_abs_pos_embed(positions, new_size=(side, side), num_prefix_tokens=prefix)
         classes = self.space.backbone.num_classes
         if "head.weight" in given and len(given["head.weight"]) != classes:
             given = {name: value for name, value in given.items() if not name.startswith("head.")}
@@ -246,9 +226,7 @@ class _Skeleton:
     def __init__(self, module: Subnet) -> None:
         self.module = module
         self.slicers = {path: part for path, part in module.named_modules() if isinstance(part, Part)}
-        sliced = {
-            f"{path}.{name}" for path, part in self.slicers.items() for name, _ in part.named_parameters()
-        }
+        sliced = {f"{path}.{name}" for path, part in self.slicers.items() for name, _ in part.named_parameters()}
         self.prefixes = {
             name: tuple(map(slice, parameter.shape))
             for name, parameter in module.named_parameters()
@@ -260,9 +238,7 @@ def _plain_largest(space: SearchSpace) -> Architecture:
     """Dynamic attention on all patches at every greatest size; it need not be in the space."""
     layers = tuple(
         LayerChoice(
-            num_tokens=space.backbone.num_patches,
-            num_heads=max(domain.num_heads),
-            mlp_ratio=max(domain.mlp_ratio),
+            num_tokens=space.backbone.num_patches, num_heads=max(domain.num_heads), mlp_ratio=max(domain.mlp_ratio)
         )
         for domain in space.layers
     )
@@ -294,13 +270,9 @@ def _attention_behind(domain: LayerDomain, heads: int, hallucinated: int) -> Ite
             yield choice
 
 
-def _layers_of(
-    domain: LayerDomain, providers: Sequence[tuple[int, int]], backbone: Backbone
-) -> Iterator[LayerChoice]:
+def _layers_of(domain: LayerDomain, providers: Sequence[tuple[int, int]], backbone: Backbone) -> Iterator[LayerChoice]:
     """Choices of a layer that between them have every weight of the layer's operators."""
-    attention = dict.fromkeys(
-        choice for provider in providers for choice in _attention_behind(domain, *provider)
-    )
+    attention = dict.fromkeys(choice for provider in providers for choice in _attention_behind(domain, *provider))
     for tokens in domain.num_tokens:
         for kind, heads, ratio, variant in attention:
             yield LayerChoice(

@@ -86,20 +86,14 @@ def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
         TypeError: `architecture` or `backbone` is missing.
     """
     kwargs = {
-        name: value
-        for name, value in kwargs.items()
-        if value is not None or name in ("architecture", "backbone")
+        name: value for name, value in kwargs.items() if value is not None or name in ("architecture", "backbone")
     }
     for name in ("architecture", "backbone"):
         if not isinstance(kwargs.get(name), Mapping):
             raise TypeError(f"nas_vit needs {name}=..., a mapping; load an exported model with local-dir:DIR")
     # timm would fill these in from its default configuration: 1000 classes, 224 pixels.
     fixed = Backbone(**kwargs["backbone"])
-    kwargs = {
-        "num_classes": fixed.num_classes,
-        "in_chans": fixed.in_chans,
-        "img_size": fixed.image_size,
-    } | kwargs
+    kwargs = {"num_classes": fixed.num_classes, "in_chans": fixed.in_chans, "img_size": fixed.image_size} | kwargs
     features: dict[str, Any] = {"feature_cls": "getter"}
     if kwargs.get("features_only"):
         features["out_indices"] = layers_on_grid(Architecture.from_dict(kwargs["architecture"]), fixed)

@@ -37,9 +37,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
     fronts = [front_of(run.path) for run in runs]
     for run, front in zip(runs, fronts, strict=True):
         if not front.points:
-            raise RunError(
-                f"{run.path}: nothing was measured yet", hint="search.py status shows how far it is"
-            )
+            raise RunError(f"{run.path}: nothing was measured yet", hint="search.py status shows how far it is")
     objectives = _common_objectives(fronts)
     names = _distinct_names(runs)
     shared = {p.digest for p in fronts[0].points} & {p.digest for p in fronts[1].points}
@@ -72,9 +70,7 @@ def best_within_budgets(fronts: Sequence[ParetoFront]) -> list[dict[str, Any]]:
     if not all(costs):
         return []
     low, high = max(min(values) for values in costs), max(max(values) for values in costs)
-    budgets = (
-        np.geomspace(low, max(low, high), NUM_BUDGETS) if low > 0 else np.linspace(low, high, NUM_BUDGETS)
-    )
+    budgets = np.geomspace(low, max(low, high), NUM_BUDGETS) if low > 0 else np.linspace(low, high, NUM_BUDGETS)
     budgets[[0, -1]] = low, max(low, high)
     found = []
     for budget in dict.fromkeys(budgets.tolist()):
@@ -104,10 +100,7 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
     headers = {"front": "{}", "hypervolume": "{:.4f}", "best top-1 (%)": "{:.1f}", "knee": "{}"}
     table = Table(
         title=f"{' and '.join(names)}: {found['shared_architectures']} architectures on both fronts",
-        columns=[
-            Column("run", wraps=True),
-            *(Column(header, form, wraps=True) for header, form in headers.items()),
-        ],
+        columns=[Column("run", wraps=True), *(Column(header, form, wraps=True) for header, form in headers.items())],
         rows=[(r["run"], r["front_size"], r["hypervolume"], r["best_top1"], r["knee"][:8]) for r in runs],
         caption=[f"hypervolume with one reference: {reference}"],
     )

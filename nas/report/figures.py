@@ -54,9 +54,7 @@ def draw_front(
     figure = Figure(figsize=(11, 5), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.06))
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, across, colour in ((left, MACS, LATENCY), (right, LATENCY, MACS)):
-        _draw_retrained(
-            axes, retrained, across, _factor([*front.points, *others, *baselines.values()], across)
-        )
+        _draw_retrained(axes, retrained, across, _factor([*front.points, *others, *baselines.values()], across))
         _draw_panel(axes, front, others, baselines, across, colour)
     left.set_ylabel("top-1 (%)")
     marks = sorted(zip(*left.get_legend_handles_labels(), strict=True), key=lambda mark: "split" in mark[1])
@@ -96,10 +94,7 @@ def _draw_panel(
     _, prefix = unit_of([point.value(MACS) for point in everything])
     factor = {metric: _factor(everything, metric) for metric in (TOP1, MACS, LATENCY)}
     batches = {str(point.measurement.conditions.latency_batch_size) for point in everything}
-    titles = {
-        MACS: f"{prefix}MACs / image",
-        LATENCY: f"latency (ms / batch of {' or '.join(sorted(batches))})",
-    }
+    titles = {MACS: f"{prefix}MACs / image", LATENCY: f"latency (ms / batch of {' or '.join(sorted(batches))})"}
     axes.set_xlabel(titles[across])
     axes.grid(alpha=0.25, linewidth=0.6)
     if others:
@@ -115,9 +110,7 @@ def _draw_panel(
     shades = values(points, colour)
     is_shaded = not any(map(math.isnan, shades))
     shading = {"c": shades, "cmap": COLOUR_MAP} if is_shaded else {"c": "tab:blue"}
-    dots = axes.scatter(
-        x, y, s=46, edgecolors="black", linewidths=0.6, zorder=3, label="Pareto front", **shading
-    )
+    dots = axes.scatter(x, y, s=46, edgecolors="black", linewidths=0.6, zorder=3, label="Pareto front", **shading)
     if is_shaded:
         axes.figure.colorbar(dots, ax=axes, label=titles[colour], pad=0.02)
     for name, point in baselines.items():
@@ -157,9 +150,7 @@ def _factor(points: Iterable[FrontPoint], metric: Metric) -> float:
     return unit_of([point.value(MACS) for point in points])[0] if metric is MACS else 1.0
 
 
-def _draw_retrained(
-    axes: "Axes", retrained: Sequence[Mapping[str, Any]], across: Metric, factor: float
-) -> None:
+def _draw_retrained(axes: "Axes", retrained: Sequence[Mapping[str, Any]], across: Metric, factor: float) -> None:
     """Trained alone: filled diamonds on the search split, hollow ones beside them on the test split."""
     from matplotlib.transforms import offset_copy
 
@@ -175,9 +166,7 @@ def _draw_retrained(
         top1, spread = [row[key] for row in rows], [row[f"{key}_sd"] or 0.0 for row in rows]
         before = [row[f"inherited_{key}"] for row in rows]
         axes.update_datalim([*zip(x, top1, strict=True), *zip(x, before, strict=True)])
-        axes.vlines(
-            x, before, top1, colors=RETRAINED, linewidths=0.8, linestyles=":", transform=place, zorder=3
-        )
+        axes.vlines(x, before, top1, colors=RETRAINED, linewidths=0.8, linestyles=":", transform=place, zorder=3)
         style: dict[str, Any] = {
             "ecolor": RETRAINED,
             "mec": RETRAINED,
@@ -228,9 +217,7 @@ def trust_figure(found: Mapping[str, Any], path: Path) -> Path:
     alone = [row["stand_alone_top1"] for row in rows]
     inherited = [row["inherited_top1"] for row in rows]
     by_seed = [row["stand_alone_top1_by_seed"] for row in rows]
-    spread = [
-        [abs(end(values) - mean) for mean, values in zip(alone, by_seed, strict=True)] for end in (min, max)
-    ]
+    spread = [[abs(end(values) - mean) for mean, values in zip(alone, by_seed, strict=True)] for end in (min, max)]
     factor, prefix = unit_of([row["macs"] for row in rows])
     figure = Figure(figsize=(6.4, 5.4), dpi=150, layout="constrained")
     axes = figure.subplots()

@@ -38,10 +38,7 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
     whole, points = whole or front, front.points
     knee = whole.knee().digest if whole.points else None
     digits = _digest_digits(whole.points)
-    columns = [
-        *(_metric_column(points, metric) for metric in (TOP1, MACS, PARAMS)),
-        *_latency_columns(points, whole),
-    ]
+    columns = [*(_metric_column(points, metric) for metric in (TOP1, MACS, PARAMS)), *_latency_columns(points, whole)]
     owners = [Path(point.details.get(OWNER, "")).name[:8] for point in points]
     if any(owners):
         columns.append(("supernet", owners))
@@ -49,12 +46,7 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
     part = f"{len(points)} of " if len(points) != len(whole.points) else ""
     return Table(
         title=f"Pareto front: {part}{len(whole.points)} architectures, hypervolume {whole.hypervolume():.4f}",
-        columns=[
-            Column(),
-            Column("digest"),
-            *(Column(header, "{}") for header, _ in columns),
-            Column("layers"),
-        ],
+        columns=[Column(), Column("digest"), *(Column(header, "{}") for header, _ in columns), Column("layers")],
         rows=[
             (
                 "★" if point.digest == knee else "",
@@ -158,16 +150,11 @@ def _with_doubts(cells: Sequence[str], latencies: Sequence[Timed | None], whole:
     counts = [len(ties_within(timed.ties, whole.points)) if timed else 0 for timed in latencies]
     ties = [f" {TIES}{count}" if count else "" for count in counts]
     widths = [max(map(len, marks), default=0) for marks in (noisy, ties)]
-    return [
-        f"{cell}{mark:<{widths[0]}}{tie:>{widths[1]}}"
-        for cell, mark, tie in zip(cells, noisy, ties, strict=True)
-    ]
+    return [f"{cell}{mark:<{widths[0]}}{tie:>{widths[1]}}" for cell, mark, tie in zip(cells, noisy, ties, strict=True)]
 
 
 def _legend_of_doubts(columns: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    latencies = "".join(
-        cell for header, cells in columns if header.startswith(LATENCY.label) for cell in cells
-    )
+    latencies = "".join(cell for header, cells in columns if header.startswith(LATENCY.label) for cell in cells)
     parts = [f"{NOISY} not known within 2 %"] if NOISY in latencies else []
     if TIES in latencies:
         parts.append(f"{TIES}n not told apart from n others of the front: the intervals overlap")

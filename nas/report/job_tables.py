@@ -55,11 +55,7 @@ def training_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row a training, for `--format csv`."""
     kept = ("name", "digest", "macs", "params", "inherited_top1", "inherited_test_top1")
     return [
-        {
-            **{key: row[key] for key in kept},
-            "seed": seed,
-            **{key: row[f"{key}_by_seed"][i] for key in SPLITS},
-        }
+        {**{key: row[key] for key in kept}, "seed": seed, **{key: row[f"{key}_by_seed"][i] for key in SPLITS}}
         for row in networks(found)
         for i, seed in enumerate(row["seeds"])
     ]
@@ -91,12 +87,7 @@ def retrain_table(found: Mapping[str, Any]) -> Table:
     ]
     return Table(
         title=f"{found['run']}: {found['picked']['digest']} trained alone",
-        columns=[
-            Column("architecture"),
-            Column(f"{prefix}MACs", "{:.3g}"),
-            Column("parameters", "{:,}"),
-            *top1,
-        ],
+        columns=[Column("architecture"), Column(f"{prefix}MACs", "{:.3g}"), Column("parameters", "{:,}"), *top1],
         rows=rows,
         caption=lines,
         look=UNDIMMED,
@@ -112,9 +103,7 @@ def forecast_table(values: Mapping[str, Any]) -> Table:
     def time(name: str) -> str:
         return duration(values[f"{name}_s"])
 
-    steps = (
-        f"{values['steps']:,} steps of {1e3 * values['step_s']:.3g} ms (median of {values['steps_timed']})"
-    )
+    steps = f"{values['steps']:,} steps of {1e3 * values['step_s']:.3g} ms (median of {values['steps_timed']})"
     rows = [
         ("start", time("start"), "imports and images, as just now"),
         ("training", time("train"), steps if values["steps"] else "nothing is left to train"),
@@ -191,9 +180,7 @@ def export_table(bundle: Mapping[str, Any]) -> Table:
             )
             for file in bundle["files"]
         ],
-        caption=[
-            f"differences are the largest between logits before and after reloading, batches of {batches}"
-        ],
+        caption=[f"differences are the largest between logits before and after reloading, batches of {batches}"],
         box="HEAVY_HEAD",
         look={"caption_justify": "center"},
     )

@@ -16,9 +16,7 @@ MARKS = "± 95 % interval of the median   ~ not known within 2 %   = intervals o
 
 def results_table(values: Mapping[str, Any]) -> Table:
     """`read_results` as a table."""
-    repeat, both = (
-        "-" if tau is None else f"{tau:.2f}" for tau in (values["repeat_tau"], values["tau_with_here"])
-    )
+    repeat, both = ("-" if tau is None else f"{tau:.2f}" for tau in (values["repeat_tau"], values["tau_with_here"]))
     caption = [
         f"{values['runtime']}, batch of {values['batch']}, threads: {values['threads']}, {values['system']}",
         f"{MARKS}   order repeats with tau {repeat}, order of here and there: tau {both}",
@@ -59,11 +57,7 @@ def profile_table(values: Mapping[str, Any]) -> Table:
         f"batch of {values['batch']}, {values['image_size']} px",
         columns=[Column(header, form, wraps=True) for header, form in headers.items()],
         rows=[
-            (
-                "all operations" if row["predictor"] == OURS else row["predictor"],
-                row["mape_percent"],
-                row["tau"],
-            )
+            ("all operations" if row["predictor"] == OURS else row["predictor"], row["mape_percent"], row["tau"])
             for row in values["predictors"]
         ],
         caption=[

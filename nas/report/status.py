@@ -30,9 +30,7 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
     counts = {state.value: 0 for state in TrialState}
     for trial in trials:
         counts[trial.state] += 1
-    if counts["running"] and not (
-        is_live and stage == "searching"
-    ):  # gone with its process, to be measured again
+    if counts["running"] and not (is_live and stage == "searching"):  # gone with its process, to be measured again
         counts |= {"running": 0, "lost": counts["running"]}
     measured = sum(trial.is_paid for trial in trials)
     per_minute = _throughput([trial.finished for trial in trials if trial.is_paid and trial.finished])

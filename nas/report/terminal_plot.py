@@ -24,9 +24,7 @@ class Series:
     points: Sequence[tuple[float, float]]
 
 
-def scatter(
-    series: Sequence[Series], across: str, up: str, *, width: int = WIDTH, height: int = HEIGHT
-) -> str:
+def scatter(series: Sequence[Series], across: str, up: str, *, width: int = WIDTH, height: int = HEIGHT) -> str:
     """Draw points as text, with the least and greatest value at the ends of both axes.
 
     Costs that spread over more than a power of ten are drawn on a logarithmic axis, which its name then says.
@@ -42,8 +40,7 @@ def scatter(
         The text; empty where no point is finite.
     """
     finite = [
-        Series(one.sign, [(x, y) for x, y in one.points if math.isfinite(x) and math.isfinite(y)])
-        for one in series
+        Series(one.sign, [(x, y) for x, y in one.points if math.isfinite(x) and math.isfinite(y)]) for one in series
     ]
     spots = [spot for one in finite for spot in one.points]
     if not spots:

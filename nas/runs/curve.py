@@ -15,9 +15,7 @@ CURVE_POINTS = 200
 
 
 def hypervolume_curve(
-    trials: Sequence[Trial],
-    objectives: Sequence[Objective],
-    bounds: Mapping[str, float] | None = None,
+    trials: Sequence[Trial], objectives: Sequence[Objective], bounds: Mapping[str, float] | None = None
 ) -> list[tuple[int, float]]:
     """(trials paid for, hypervolume of all measured until then), in the order in which trials ended.
 
@@ -44,10 +42,7 @@ def hypervolume_curve(
 
 
 def random_search(
-    run: RunDirectory,
-    trials: Sequence[Trial],
-    objectives: Sequence[Objective],
-    bounds: Mapping[str, float],
+    run: RunDirectory, trials: Sequence[Trial], objectives: Sequence[Objective], bounds: Mapping[str, float]
 ) -> tuple[ParetoFront, dict[str, Any]]:
     """Another run's trials, up to the same number of paid ones, where they may be compared at all.
 

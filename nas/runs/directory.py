@@ -18,15 +18,7 @@ from typing import Any, Unpack
 
 from filelock import FileLock, Timeout
 
-from nas.base import (
-    SCHEMA_VERSION,
-    RunError,
-    atomic_write_text,
-    check_schema,
-    scratch_path,
-    sync_folder,
-    to_json_text,
-)
+from nas.base import SCHEMA_VERSION, RunError, atomic_write_text, check_schema, scratch_path, sync_folder, to_json_text
 from nas.runs.manifest import Manifest, ManifestChanges
 from nas.runs.trial import TRIAL_COLUMNS, Trial, trial_row
 from nas.settings import RunConfig, dump_yaml, read_yaml, resolve_config

@@ -47,8 +47,7 @@ def hypervolume(values: ArrayLike, objectives: Sequence[Objective]) -> float:
     reference = np.array([objective.reference for objective in objectives], dtype=float)
     for objective in objectives:
         if not (
-            math.isfinite(objective.reference)
-            and objective.metric.is_better(objective.ideal, objective.reference)
+            math.isfinite(objective.reference) and objective.metric.is_better(objective.ideal, objective.reference)
         ):
             raise ConfigError(
                 f"{objective.metric.name}: the reference must be worse than {objective.ideal:g} and finite, "

@@ -51,10 +51,7 @@ class ParetoFront:
 
     @classmethod
     def from_points(
-        cls,
-        points: Iterable[FrontPoint],
-        objectives: Sequence[Objective],
-        bounds: Mapping[str, float] | None = None,
+        cls, points: Iterable[FrontPoint], objectives: Sequence[Objective], bounds: Mapping[str, float] | None = None
     ) -> "ParetoFront":
         """The front of measured points, in an order that does not depend on theirs.
 
@@ -85,10 +82,7 @@ class ParetoFront:
 
     @classmethod
     def from_trials(
-        cls,
-        trials: Iterable[Trial],
-        objectives: Sequence[Objective],
-        bounds: Mapping[str, float] | None = None,
+        cls, trials: Iterable[Trial], objectives: Sequence[Objective], bounds: Mapping[str, float] | None = None
     ) -> "ParetoFront":
         """The front of the complete trials; see `from_points`. Failed and pruned trials never enter."""
         in_order = sorted(trials, key=lambda trial: trial.number)
@@ -148,9 +142,7 @@ class ParetoFront:
             others = [objective.metric for objective in self.objectives]
             best = min(self.points, key=lambda p: (*(_loss(p, m) for m in (metric, *others)), p.digest))
             if math.isnan(best.value(metric)):
-                raise RunError(
-                    f"{wanted}: {metric.label} was not measured in this run", hint="pick knee or a digest"
-                )
+                raise RunError(f"{wanted}: {metric.label} was not measured in this run", hint="pick knee or a digest")
             return best
         if wanted in PICKS:
             return self.knee()
@@ -162,20 +154,15 @@ class ParetoFront:
                 hint="digests are in the table of `search.py front RUN`",
             )
         if not found:
-            digests = ", ".join(point.digest for point in self.points[:8]) + (
-                ", ..." if len(self.points) > 8 else ""
-            )
+            digests = ", ".join(point.digest for point in self.points[:8]) + (", ..." if len(self.points) > 8 else "")
             raise RunError(f"no point of the front answers to {text!r}", hint=f"one of: {names}, {digests}")
         if len(found) > 1:
             raise RunError(
-                f"{text!r} is ambiguous: " + ", ".join(point.digest for point in found),
-                hint="give more digits",
+                f"{text!r} is ambiguous: " + ", ".join(point.digest for point in found), hint="give more digits"
             )
         return found[0]
 
-    def within(
-        self, metric_name: str, *, maximum: float | None = None, minimum: float | None = None
-    ) -> "ParetoFront":
+    def within(self, metric_name: str, *, maximum: float | None = None, minimum: float | None = None) -> "ParetoFront":
         """The points inside a bound (inclusive); a point without the value is outside.
 
         Raises:
@@ -185,9 +172,7 @@ class ParetoFront:
         low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
         if math.isnan(low) or math.isnan(high):
             raise ConfigError(f"a bound on {metric_name} must be a number, got nan")
-        return replace(
-            self, points=tuple(point for point in self.points if low <= point.value(metric) <= high)
-        )
+        return replace(self, points=tuple(point for point in self.points if low <= point.value(metric) <= high))
 
     def sorted_by(self, metric_name: str) -> "ParetoFront":
         """The same points, best in a metric first; points without the value last, ties by digest.

@@ -21,12 +21,7 @@ Stage = Literal["created", "training", "searching", "measuring", "finished"]
 def objective_to_dict(objective: Objective) -> dict[str, Any]:
     """An objective as JSON values: in the manifest, and in `front.json`."""
     metric = objective.metric
-    return {
-        "name": metric.name,
-        "unit": metric.unit,
-        "direction": metric.direction,
-        "reference": objective.reference,
-    }
+    return {"name": metric.name, "unit": metric.unit, "direction": metric.direction, "reference": objective.reference}
 
 
 def objective_from_dict(values: Mapping[str, Any]) -> Objective:
@@ -58,9 +53,7 @@ class SearchIdentity(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    objectives: tuple[
-        Annotated[Objective, BeforeValidator(_objective), PlainSerializer(objective_to_dict)], ...
-    ]
+    objectives: tuple[Annotated[Objective, BeforeValidator(_objective), PlainSerializer(objective_to_dict)], ...]
     reference_ms: float
     further_reference_ms: Mapping[str, float] = {}
     reference_digest: str

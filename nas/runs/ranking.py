@@ -68,18 +68,13 @@ def kendall_tau(one: _Values, other: _Values, counts: _Values) -> _Values:
         [samples], as `scipy.stats.kendalltau` of each, in a thousandth of the time.
     """
     a, b = _signs(one), _signs(other)
-    products, squares_a, squares_b = (
-        ((counts @ pairs) * counts).sum(axis=1) for pairs in (a * b, a * a, b * b)
-    )
+    products, squares_a, squares_b = (((counts @ pairs) * counts).sum(axis=1) for pairs in (a * b, a * a, b * b))
     return _ratio(products, squares_a * squares_b)
 
 
 def spearman_rho(one: _Values, other: _Values, counts: _Values) -> _Values:
     """Spearman's rho, the linear correlation of the ranks; see `kendall_tau`."""
-    a, b = (
-        counts @ _signs(one).T,
-        counts @ _signs(other).T,
-    )  # twice the ranks within a sample, minus their mean
+    a, b = (counts @ _signs(one).T, counts @ _signs(other).T)  # twice the ranks within a sample, minus their mean
     products, squares_a, squares_b = ((counts * terms).sum(axis=1) for terms in (a * b, a * a, b * b))
     return _ratio(products, squares_a * squares_b)
 

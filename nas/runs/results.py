@@ -78,11 +78,7 @@ def results_of(run: RunDirectory) -> RunResults:
     on_front = {point.digest for point in front.points}
     others = {point.digest: point for point in reversed(points) if point.digest not in on_front}
     return RunResults(
-        run=run,
-        space=space_of_run(run),
-        front=front,
-        trials=trials,
-        others=list(reversed(others.values())),
+        run=run, space=space_of_run(run), front=front, trials=trials, others=list(reversed(others.values()))
     )
 
 

@@ -93,19 +93,13 @@ def front_of(path: str | Path) -> ParetoFront:
     searched = searched_runs(run)
     if run.front() is not None or not searched:
         return front
-    fronts = {
-        name: ParetoFront.from_trials(each.trials(), front.objectives).points
-        for name, each in searched.items()
-    }
+    fronts = {name: ParetoFront.from_trials(each.trials(), front.objectives).points for name, each in searched.items()}
     return ParetoFront.from_points(union_points(fronts), front.objectives, run.manifest.constraints)
 
 
 def all_trials(run: RunDirectory) -> list[Trial]:
     """The trials of architectures of a run, over all its supernets."""
-    return [
-        *run.trials(),
-        *(trial for searched in searched_runs(run).values() for trial in searched.trials()),
-    ]
+    return [*run.trials(), *(trial for searched in searched_runs(run).values() for trial in searched.trials())]
 
 
 def owner(run: RunDirectory, point: FrontPoint) -> RunDirectory:
@@ -125,11 +119,7 @@ def space_settings(parameters: Mapping[str, Any]) -> tuple[str, ...]:
 
 def train_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the recipe in a trial's parameters."""
-    return {
-        key.removeprefix(f"{TRAIN}."): value
-        for key, value in parameters.items()
-        if key.startswith(f"{TRAIN}.")
-    }
+    return {key.removeprefix(f"{TRAIN}."): value for key, value in parameters.items() if key.startswith(f"{TRAIN}.")}
 
 
 def check_ray_is_used(workers: int | None) -> None:
@@ -140,9 +130,7 @@ def check_ray_is_used(workers: int | None) -> None:
         )
 
 
-def check_supernet_trials(
-    config: RunConfig, space_file: Path, settings: Sequence[str], workers: int | None
-) -> None:
+def check_supernet_trials(config: RunConfig, space_file: Path, settings: Sequence[str], workers: int | None) -> None:
     """Find out what stands against supernet trials, before anything is made or trained.
 
     Args:

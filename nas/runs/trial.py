@@ -159,9 +159,7 @@ class Measurement:
         """Inverse of `to_dict`."""
         found = values["values"]
         intervals = {name: (pair[0], pair[1]) for name, pair in values["intervals"].items()}
-        latency = {
-            name: Timed(ms=found[name], interval=intervals.get(name)) for name in LATENCIES if name in found
-        }
+        latency = {name: Timed(ms=found[name], interval=intervals.get(name)) for name in LATENCIES if name in found}
         return cls(
             **{name: found.get(name) for name in ("top1", "macs", "params")},
             top1_interval=intervals.get(TOP1.name),

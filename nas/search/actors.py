@@ -167,11 +167,7 @@ class RayWorkers:
     def _collect(self, *, patiently: bool) -> None:
         """Take in what has happened; wait for an event, a time limit or the next check, if `patiently`."""
         self._connection.check()
-        pending = {
-            worker.ready or worker.jobs[0][0]: worker
-            for worker in self._workers
-            if worker.ready or worker.jobs
-        }
+        pending = {worker.ready or worker.jobs[0][0]: worker for worker in self._workers if worker.ready or worker.jobs}
         timeout = self._patience() if patiently else 0.0
         done = []
         if pending:
@@ -305,8 +301,7 @@ class RayWorkers:
         self._remove(worker)
         if not self._ready and (at_once or self._failed_starts >= START_ATTEMPTS):
             raise RunError(
-                reason,
-                hint="run with --workers 0 to see the cause, or with fewer workers if memory is short",
+                reason, hint="run with --workers 0 to see the cause, or with fewer workers if memory is short"
             )
         rest = min(LONGEST_REST_S, 4.0 ** (self._failed_starts - 1))
         self._restarts.append(time.monotonic() + rest)

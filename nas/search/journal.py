@@ -114,9 +114,7 @@ class GroupCommitJournal(BaseJournalBackend):
 def _parse(line: bytes, number: int, path: Path) -> dict[str, Any]:
     record = _record(line)
     if record is None:
-        raise RunError(
-            f"{path}, line {number + 1}: not a journal record", hint="restore the file from a copy"
-        )
+        raise RunError(f"{path}, line {number + 1}: not a journal record", hint="restore the file from a copy")
     return record
 
 

@@ -216,16 +216,12 @@ class Search:
             self._keep(record)
         elif first == number and architecture.digest in self._known:
             known = self._known[architecture.digest]
-            self._record(
-                _ended(trial, TrialState.REPEATED, measurement=known.measurement, source=known.source)
-            )
+            self._record(_ended(trial, TrialState.REPEATED, measurement=known.measurement, source=known.source))
         elif first == number:
             self._in_flight[number] = trial
             self._run.append_trial(trial)
             self._visible.advance(self._trials, number - self._study.window)
-            self._workers.submit(
-                Task(number, architecture, self._visible.race_plan() if self._racing else None)
-            )
+            self._workers.submit(Task(number, architecture, self._visible.race_plan() if self._racing else None))
         elif first in self._in_flight:
             self._repeats.setdefault(first, []).append(trial)
         else:

@@ -85,9 +85,7 @@ def propose(
                 fresh[digest] = child
         if fresh:
             rows = model.losses(list(fresh.values()), optimism=OPTIMISM)
-            candidates |= {
-                digest: (child, row) for (digest, child), row in zip(fresh.items(), rows, strict=True)
-            }
+            candidates |= {digest: (child, row) for (digest, child), row in zip(fresh.items(), rows, strict=True)}
         found = [*candidates.values()]
         parents = _best(
             [*whole, *(child for child, _ in found)], np.vstack([measured, *(row[None] for _, row in found)])
@@ -191,9 +189,9 @@ class _Surrogate:
         self._center, self._scale = kept.mean(axis=0), kept.std(axis=0)
         self._mean, self._spread = float(values.mean()), float(values.std()) or 1.0
         length = math.sqrt(max(1, kept.shape[1]))
-        kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(
-            length, (0.1 * length, 100 * length), nu=2.5
-        ) + WhiteKernel(0.05, (1e-4, 1.0))
+        kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(length, (0.1 * length, 100 * length), nu=2.5) + WhiteKernel(
+            0.05, (1e-4, 1.0)
+        )
         self._process = GaussianProcessRegressor(kernel, alpha=1e-6 + (errors / self._spread) ** 2)
         import warnings
 

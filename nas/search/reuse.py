@@ -60,9 +60,7 @@ def _of_run(
         names = dict.fromkeys([LATENCY.name, *known.latency])
         places = dict(zip(names, conditions.target.split("; "), strict=False))
         latency = {
-            name: timed
-            if places[name].startswith(PROFILE_NAME)
-            else replace(timed, ms=timed.ms * clocks[name])
+            name: timed if places[name].startswith(PROFILE_NAME) else replace(timed, ms=timed.ms * clocks[name])
             for name, timed in known.latency.items()
         }
         found[trial.architecture.digest] = ReusedMeasurement(

@@ -182,9 +182,7 @@ class NumberedSampler(BaseSampler):
         pending = [architecture for architecture in pending if architecture.digest not in observations]
         seen = {self._architecture(trial).digest for trial in trials}
         rng = np.random.default_rng(seed_words(self._seed, start)[1])
-        return predictor.propose(
-            self._space, self._objectives, list(observations.values()), pending, seen, size, rng
-        )
+        return predictor.propose(self._space, self._objectives, list(observations.values()), pending, seen, size, rng)
 
 
 def round_of(number: int, num_designs: int) -> tuple[int | None, int]:

@@ -107,9 +107,7 @@ class VisibleFront:
         if not measurement.keeps(self._bounds):
             return
         members = [*self._members, (trial, [measurement.values[metric.name] for metric in self._metrics])]
-        mask = non_dominated(
-            np.array([row for _, row in members]), [metric.direction for metric in self._metrics]
-        )
+        mask = non_dominated(np.array([row for _, row in members]), [metric.direction for metric in self._metrics])
         self._members = [member for member, is_best in zip(members, mask, strict=True) if is_best]
 
     @property

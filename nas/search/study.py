@@ -95,13 +95,7 @@ class ArchitectureStudy:
             if len(values) > 1
         }
         self._sampler = NumberedSampler(
-            sampler,
-            space,
-            objectives,
-            population_size,
-            len(self._designs),
-            seed,
-            self._distributions,
+            sampler, space, objectives, population_size, len(self._designs), seed, self._distributions
         )
         identity = {
             "space": space.digest,
@@ -282,8 +276,7 @@ class ArchitectureStudy:
     def lost(self, error: Exception) -> RunError:
         """Say in one error what one of `STORAGE_ERRORS` means."""
         return RunError(
-            f"storage {self._where} was lost: {_reason(error)}",
-            hint="once it is back, the same command resumes",
+            f"storage {self._where} was lost: {_reason(error)}", hint="once it is back, the same command resumes"
         )
 
 

@@ -16,12 +16,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import TPESampler
@@ -221,9 +216,7 @@ def _distributions(tune_config: TuneConfig) -> dict[str, BaseDistribution]:
 
 def _encoded(parameters: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> dict[str, Any]:
     return {
-        name: json.dumps(parameters[name])
-        if isinstance(distribution, CategoricalDistribution)
-        else parameters[name]
+        name: json.dumps(parameters[name]) if isinstance(distribution, CategoricalDistribution) else parameters[name]
         for name, distribution in distributions.items()
     }
 

@@ -24,17 +24,7 @@ Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
-SPACE_KEYS = (
-    "name",
-    "backbone",
-    "embed_dim",
-    "depth",
-    "layers",
-    "overrides",
-    "rules",
-    "constraints",
-    "seeds",
-)
+SPACE_KEYS = ("name", "backbone", "embed_dim", "depth", "layers", "overrides", "rules", "constraints", "seeds")
 """Groups of a search space file; `--set` on one of these changes the space, not the run's configuration."""
 
 
@@ -43,9 +33,7 @@ class DataConfig(Section):
 
     spec: str = Field("digits", description="digits | folder:DIR | parquet:TRAIN[,TEST] | a timm spec")
     search_fraction: Fraction = Field(0.2, description="share of the training images that ranks candidates")
-    test_fraction: Fraction = Field(
-        0.2, description="share set aside for testing where the data has no test split"
-    )
+    test_fraction: Fraction = Field(0.2, description="share set aside for testing where the data has no test split")
     skip_bad_images: bool = Field(False, description="leave unreadable images out instead of stopping")
 
 
@@ -67,15 +55,13 @@ class TrainConfig(Section):
     )
     batch_size: Annotated[int, Field(ge=1)] = Field(64, description="images per step")
     rule: Literal["sandwich", "single_path"] = Field(
-        "single_path",
-        description="subnets of a step: largest, smallest and random ones; or random ones alone (SPOS)",
+        "single_path", description="subnets of a step: largest, smallest and random ones; or random ones alone (SPOS)"
     )
     num_random: Annotated[int, Field(ge=0)] = Field(
         1, description="random subnets per step; of a sandwich, beside largest and smallest"
     )
     draw: Literal["uniform", "stratified"] = Field(
-        "uniform",
-        description="random subnets uniformly over the space, or evenly over the MACs range",
+        "uniform", description="random subnets uniformly over the space, or evenly over the MACs range"
     )
     ends: Fraction = Field(
         0.15,
@@ -93,9 +79,7 @@ class TrainConfig(Section):
     )
     lr: Positive = Field(2e-3, description="peak learning rate of AdamW at this batch size")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.05, description="AdamW's weight decay")
-    layer_decay: Share = Field(
-        1.0, description="learning rate of a layer over that of the next one; 1 is off"
-    )
+    layer_decay: Share = Field(1.0, description="learning rate of a layer over that of the next one; 1 is off")
     warmup_epochs: Annotated[float, Field(ge=0)] = Field(2.0, description="linear warm-up, epochs")
     clip_grad: Positive = Field(1.0, description="gradient norm is clipped to this")
     label_smoothing: Fraction = Field(0.1, description="of losses against labels")
@@ -133,9 +117,7 @@ class EvaluateConfig(Section):
     batch_size: Annotated[int, Field(ge=1)] = Field(
         64, description="images per forward pass of the accuracy evaluation"
     )
-    max_images: int | None = Field(
-        None, ge=1, description="images of the search split that are used; null: all"
-    )
+    max_images: int | None = Field(None, ge=1, description="images of the search split that are used; null: all")
     racing: bool = Field(
         True, description="stop showing images to an architecture that is surely dominated on those it saw"
     )
@@ -146,9 +128,7 @@ class EvaluateConfig(Section):
         "empty: torch on the device",
     )
     latency_batch_size: int | None = Field(
-        None,
-        ge=1,
-        description="where the target says none; null: 1 from 128 px on, 64 below (batch 1 is noise there)",
+        None, ge=1, description="where the target says none; null: 1 from 128 px on, 64 below (batch 1 is noise there)"
     )
     latency_pairs: Annotated[int, Field(ge=2)] = Field(
         6, description="interleaved (reference, candidate) pairs during the search"
@@ -185,8 +165,7 @@ class SearchConfig(Section):
     )
 
     seed_runs: tuple[str, ...] = Field(
-        (),
-        description="folders of earlier runs; the search starts from those of their fronts that it can have",
+        (), description="folders of earlier runs; the search starts from those of their fronts that it can have"
     )
 
     @field_validator("objectives")
@@ -235,9 +214,7 @@ class RunConfig(Section):
 
 def split_settings(settings: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Part `--set` settings into those for the search space and those for the configuration (all others)."""
-    for_space = [
-        setting for setting in settings if setting.partition("=")[0].strip().partition(".")[0] in SPACE_KEYS
-    ]
+    for_space = [setting for setting in settings if setting.partition("=")[0].strip().partition(".")[0] in SPACE_KEYS]
     return tuple(for_space), tuple(setting for setting in settings if setting not in for_space)
 
 
@@ -278,8 +255,7 @@ def resolve_config(
     if config is None or problems:
         lines = in_order(problems)
         raise ConfigError(
-            f"{document.source}: {plural(len(lines), 'problem')}\n"
-            + "\n".join(f"  {line}" for line in lines),
+            f"{document.source}: {plural(len(lines), 'problem')}\n" + "\n".join(f"  {line}" for line in lines),
             hint="every key, its unit and its default: docs/configuration.md",
         )
     return config

@@ -32,8 +32,7 @@ LATENCY = Metric("latency_ms", "ms/batch", "minimize", "latency")
 METRICS = {metric.name: metric for metric in (TOP1, MACS, PARAMS, LATENCY)}
 
 LATENCIES = {LATENCY.name: LATENCY} | {
-    f"latency_ms_{n}": Metric(f"latency_ms_{n}", "ms/batch", "minimize", f"latency on target {n}")
-    for n in (2, 3, 4)
+    f"latency_ms_{n}": Metric(f"latency_ms_{n}", "ms/batch", "minimize", f"latency on target {n}") for n in (2, 3, 4)
 }
 """By name; on the targets of a run, in their order (`evaluate.targets`). Where none is named there is the first."""
 

@@ -57,6 +57,4 @@ def _words(annotation: Any) -> str:
         if arguments[-1] is Ellipsis:
             return f"list of {_words(arguments[0])}"
         return f"[{', '.join(_words(argument) for argument in arguments)}]"
-    return {int: "whole number", float: "number", str: "text", bool: "true | false", type(None): "null"}[
-        annotation
-    ]
+    return {int: "whole number", float: "number", str: "text", bool: "true | false", type(None): "null"}[annotation]

@@ -41,9 +41,7 @@ def _read_domain(value: Any) -> "Range | tuple[Any, ...]":
             raise ValueError("; ".join(problem.text for problem in problems))
         return found
     if not isinstance(value, list | tuple):
-        raise ValueError(
-            f"must be a list of choices, or {{low: ..., high: ..., log: true}}, got {shown(value)}"
-        )
+        raise ValueError(f"must be a list of choices, or {{low: ..., high: ..., log: true}}, got {shown(value)}")
     texts = [json.dumps(choice, default=str) for choice in value]
     if not texts:
         raise ValueError("needs at least one choice")

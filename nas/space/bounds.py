@@ -45,9 +45,7 @@ class Extremes:
         self._graphs: dict[bool, list[Graph]] = {}
         self._known: dict[tuple[int, int, bool], list[tuple[float, CostedNetwork | None]]] = {}
 
-    def weighted(
-        self, macs_weight: int, params_weight: int, limit: float | None = None
-    ) -> CostedNetwork | None:
+    def weighted(self, macs_weight: int, params_weight: int, limit: float | None = None) -> CostedNetwork | None:
         """The least weighted sum of MACs and parameters, exactly; negative weights ask for the greatest.
 
         Args:
@@ -139,9 +137,7 @@ class Extremes:
     def _fewest_params(self, macs: float, values: int | None) -> CostedNetwork | None:
         found = self._fewest(1, macs, values)
         while found and values is not None and found.params + found.peak > values:
-            found = self._fewest(
-                1, macs, values - found.params
-            )  # no network has fewer, so none has this peak
+            found = self._fewest(1, macs, values - found.params)  # no network has fewer, so none has this peak
         return found
 
     def _least_memory(self, macs: float, params: float) -> CostedNetwork | None:
@@ -210,12 +206,7 @@ class Extremes:
         return under, under, weights(1, 0)
 
     def _off_hull(
-        self,
-        wanted: Literal[0, 1],
-        bound: float,
-        limit: float | None,
-        weights: tuple[int, int],
-        below: float,
+        self, wanted: Literal[0, 1], bound: float, limit: float | None, weights: tuple[int, int], below: float
     ) -> CostedNetwork | None:
         best = None
         solved = (self._solved(*pair, limit) for pair in (weights, (1, 0), (0, 1)))

@@ -42,9 +42,7 @@ class Constraints:
 
     def to_dict(self) -> dict[str, float | None]:
         """Plain JSON values; later keys are left out where they are not set, so older spaces keep their digests."""
-        return {
-            key: bound for key, bound in self.by_key().items() if bound is not None or key in FIRST_BOUNDS
-        }
+        return {key: bound for key, bound in self.by_key().items() if bound is not None or key in FIRST_BOUNDS}
 
     def bounds(self) -> Iterator[tuple[Bound, float]]:
         """The bounds that arithmetic can check."""

@@ -111,9 +111,7 @@ def _pattern(name: str, domain: LayerDomain, i: int, depth: int, patches: int) -
         case "hmhsa_cffn":
             kinds = ("mix_conv", "mix")
             return {
-                "hallucination_ratio": _nearest_half(
-                    [r for r in domain.hallucination_ratio if r > 0] or [0.0]
-                ),
+                "hallucination_ratio": _nearest_half([r for r in domain.hallucination_ratio if r > 0] or [0.0]),
                 "hallucination": _first(domain.hallucination, *kinds),
                 "ffn_rank": _nearest_half([r for r in domain.ffn_rank if r < 1] or [1.0]),
             }

@@ -164,9 +164,7 @@ class SpaceFile(Section):
     overrides: Annotated[tuple[OverrideSection, ...], BeforeValidator(lambda value: value or ())] = ()
     rules: RuleSection = RuleSection()
     constraints: ConstraintSection = ConstraintSection()
-    seeds: Annotated[tuple[Design, ...], AfterValidator(_distinct), BeforeValidator(_as_list)] = get_args(
-        Design
-    )
+    seeds: Annotated[tuple[Design, ...], AfterValidator(_distinct), BeforeValidator(_as_list)] = get_args(Design)
 
 
 def build_space(text: str, source: str, settings: Sequence[str], build: Callable[..., Space]) -> Space:
@@ -193,9 +191,7 @@ def build_space(text: str, source: str, settings: Sequence[str], build: Callable
     if content is None:
         content, dropped = _without(document, found)
     if content is not None:
-        problems += [
-            problem for needs, problem in _contradictions(content, document, dropped) if not needs & dropped
-        ]
+        problems += [problem for needs, problem in _contradictions(content, document, dropped) if not needs & dropped]
         if not problems:
             try:
                 return build(**_attributes(content))
@@ -281,9 +277,7 @@ def _numbers(layers: Sequence[int | str], depths: Sequence[int]) -> set[int]:
     return set().union(*(named[part] if isinstance(part, str) else {part} for part in layers))
 
 
-def _contradictions(
-    content: SpaceFile, document: Document, dropped: set[str]
-) -> Iterator[tuple[set[str], Problem]]:
+def _contradictions(content: SpaceFile, document: Document, dropped: set[str]) -> Iterator[tuple[set[str], Problem]]:
     """Problems between keys, each with the keys it was concluded from."""
 
     def at(path: KeyPath, text: str) -> Problem:
@@ -348,18 +342,14 @@ def _not_square(num_tokens: int, side: int | None) -> str:
     return f"{num_tokens} is not a square number; nearest legal: {', '.join(nearest)}, or reducer glad (C10)"
 
 
-def _growing_tokens(
-    genes: Sequence[dict[str, _Gene]], patches: int, at: Any
-) -> Iterator[tuple[set[str], Problem]]:
+def _growing_tokens(genes: Sequence[dict[str, _Gene]], patches: int, at: Any) -> Iterator[tuple[set[str], Problem]]:
     arriving = patches
     for i, layer in enumerate(genes):
         values, path = layer["num_tokens"]
         legal = [n for n in values if n <= arriving]
         if not legal:
             written = shown(list(values)) if path else f"num_tokens is left out, so {values[0]}"
-            text = (
-                f"layer {i}: {written} is more than the {arriving} of layer {i - 1}; tokens never grow (C11)"
-            )
+            text = f"layer {i}: {written} is more than the {arriving} of layer {i - 1}; tokens never grow (C11)"
             yield {"num_tokens", *LAYERWISE}, at(path or genes[i - 1]["num_tokens"].path, text)
             return
         arriving = max(legal)
@@ -382,8 +372,7 @@ def _attributes(content: SpaceFile) -> dict[str, Any]:
         "embed_dim": content.embed_dim,
         "depth": content.depth,
         "layers": tuple(
-            LayerDomain(**{gene: choices.values for gene, choices in layer.items()})
-            for layer in _layer_genes(content)
+            LayerDomain(**{gene: choices.values for gene, choices in layer.items()}) for layer in _layer_genes(content)
         ),
         "constraints": Constraints.from_keys(content.constraints.model_dump()),
         "rules": Rules(**content.rules.model_dump()),

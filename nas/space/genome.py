@@ -11,16 +11,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from nas.arch import (
-    ATTENTION,
-    HALLUCINATION,
-    REDUCERS,
-    Architecture,
-    Backbone,
-    LayerChoice,
-    Rules,
-    hallucinated_heads,
-)
+from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, Architecture, Backbone, LayerChoice, Rules, hallucinated_heads
 from nas.base import ArchitectureError, SearchSpaceError
 from nas.space.bounds import Extremes, why_infeasible
 from nas.space.constraints import Bound, Constraints, used
@@ -29,9 +20,7 @@ from nas.space.walk import LegalSequences, why_empty
 
 Value = int | float | str
 COST_RANKS = {
-    operator.name: operator.rank
-    for table in (ATTENTION, REDUCERS, HALLUCINATION)
-    for operator in table.values()
+    operator.name: operator.rank for table in (ATTENTION, REDUCERS, HALLUCINATION) for operator in table.values()
 }
 """Operators from cheap to dear."""
 
@@ -185,9 +174,7 @@ class Genome:
                 provider = layer
             params[prefix + "hallucination_ratio"] = self._spelled_ratio(i, layer, provider)
             params[prefix + "ffn_rank"] = next(
-                rank
-                for rank in self.layers[i].ffn_rank
-                if replace(layer, ffn_rank=rank).ffn_rank == layer.ffn_rank
+                rank for rank in self.layers[i].ffn_rank if replace(layer, ffn_rank=rank).ffn_rank == layer.ffn_rank
             )
         return params
 
@@ -220,9 +207,7 @@ class Genome:
             else:
                 wanted[name] = value
         if problems:
-            raise ArchitectureError(
-                "decode: " + "; ".join(problems), hint="names and values: SearchSpace.choices()"
-            )
+            raise ArchitectureError("decode: " + "; ".join(problems), hint="names and values: SearchSpace.choices()")
         return self.repair(self.nearest(wanted))
 
     def nearest(self, wanted: Mapping[str, Value]) -> Architecture:

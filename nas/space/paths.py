@@ -111,9 +111,7 @@ class Graph:
         with_memory: Whether memory counts; without, all peaks are 0 and the graph is smaller.
     """
 
-    def __init__(
-        self, walk: LegalSequences, embed_dim: int, depths: Sequence[int], *, with_memory: bool
-    ) -> None:
+    def __init__(self, walk: LegalSequences, embed_dim: int, depths: Sequence[int], *, with_memory: bool) -> None:
         self.walk, self.embed_dim, self.depths = walk, embed_dim, frozenset(depths)
         self.backbone: Backbone = walk.backbone
         self.with_memory = with_memory
@@ -216,11 +214,7 @@ class Graph:
                     exports_logits=bool(exports & LOGITS),
                 )
                 provided = memory.exported_values(choice, context, self.backbone) if self.with_memory else 0
-                yield (
-                    Node(state if exports else without_sharing(state), exports, exports, provided),
-                    choice,
-                    context,
-                )
+                yield (Node(state if exports else without_sharing(state), exports, exports, provided), choice, context)
 
     def _exports(self, choice: LayerChoice) -> tuple[int, ...]:
         if not self.with_memory:
@@ -359,9 +353,7 @@ class Cheapest:
         key = (layer, tokens, room)
         if key not in self._feed_forwards:
             fitting = (
-                _FeedForward(
-                    self.macs_weight * macs + self.params_weight * params, values, macs, params, pair
-                )
+                _FeedForward(self.macs_weight * macs + self.params_weight * params, values, macs, params, pair)
                 for macs, params, values, pair in self.graph.feed_forwards(layer, tokens)
                 if values <= room
             )

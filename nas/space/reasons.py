@@ -8,12 +8,7 @@ from nas.space.genome import Genome
 from nas.space.walk import LegalSequences, why_empty
 
 FEW_TOKENS = 16  # fewer carry little of an image (C11)
-RULE_OF = {
-    "num_tokens": "C10 to C12",
-    "reducer": "C10, C12",
-    "num_heads": "C3",
-    "ffn_rank": "C14",
-}
+RULE_OF = {"num_tokens": "C10 to C12", "reducer": "C10, C12", "num_heads": "C3", "ffn_rank": "C14"}
 
 
 def notes(space: Genome) -> list[str]:

@@ -53,9 +53,7 @@ def sample_near(space: Genome, macs: float, rng: np.random.Generator) -> Archite
     uniform = {name: float(rng.random()) for name in ranked}
 
     def error(architecture: Architecture) -> float:
-        return abs(cost.macs(architecture, space.backbone) / macs - 1) + EXCESS_WEIGHT * space.excess(
-            architecture
-        )
+        return abs(cost.macs(architecture, space.backbone) / macs - 1) + EXCESS_WEIGHT * space.excess(architecture)
 
     bottom, top = -8.0, 8.0
     drawn = []

@@ -14,16 +14,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, NamedTuple
 
-from nas.arch import (
-    ATTENTION,
-    REDUCERS,
-    Backbone,
-    LayerChoice,
-    Place,
-    Rules,
-    hallucinated_heads,
-    token_problems,
-)
+from nas.arch import ATTENTION, REDUCERS, Backbone, LayerChoice, Place, Rules, hallucinated_heads, token_problems
 from nas.base import ArchitectureError, format_choices
 from nas.space.domain import GENES, PLAIN, LayerDomain
 
@@ -120,9 +111,7 @@ class LegalSequences:
             return f"tokens are reduced more than {self.rules.max_reductions} times (C12)"
         return REDUCERS[reducer].broken(tokens, state.on_grid)
 
-    def broken_attention(
-        self, state: State, tokens: int, on_grid: bool, kind: str, heads: int, derived: int
-    ) -> str:
+    def broken_attention(self, state: State, tokens: int, on_grid: bool, kind: str, heads: int, derived: int) -> str:
         """The rule by which tokens, on their grid or not, cannot have an attention; empty when they can."""
         broken = ATTENTION[kind].broken
         if broken is None:
@@ -272,10 +261,7 @@ def broken_rule(walk: LegalSequences, state: State, layer: LayerChoice) -> str:
     if not wrong and (layer.mlp_ratio, layer.ffn_rank) not in walk.feed_forwards(state.layer):
         wrong.append(f"ffn_rank {layer.ffn_rank:g} is not one of {format_choices(domain.ffn_rank)}")
     asked = {hallucinated_heads(layer.num_heads, ratio) for ratio in domain.hallucination_ratio}
-    ratios, taken_as_is = (
-        format_choices(domain.hallucination_ratio),
-        kind.shares and not layer.num_hallucinated,
-    )
+    ratios, taken_as_is = (format_choices(domain.hallucination_ratio), kind.shares and not layer.num_hallucinated)
     if kind.derives and not taken_as_is and layer.num_hallucinated not in asked:
         wrong.append(f"hallucination_ratio {layer.hallucination_ratio:g} is not one of {ratios} (C6)")
     if wrong:

@@ -33,9 +33,7 @@ class Augmentation:
 
     def __init__(self, info: DataInfo, config: TrainConfig, image_size: int, device: torch.device) -> None:
         self.device = device
-        self.mean, self.std = (
-            torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (info.mean, info.std)
-        )
+        self.mean, self.std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (info.mean, info.std))
         self.geometry = _geometry(info, config, image_size)
         self.policy = _policy(info, config, image_size)
         self.mixup: Any = None

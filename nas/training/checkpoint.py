@@ -31,9 +31,7 @@ class Checkpoint:
     metadata: dict[str, Any]
 
 
-def save_checkpoint(
-    directory: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
-) -> Path:
+def save_checkpoint(directory: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
     """Write a checkpoint so that a kill at any instant leaves the earlier one in force; drop old ones."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"step-{step:08d}.safetensors"
@@ -78,18 +76,14 @@ def load_checkpoint(
         if not whole:
             continue
         metadata |= {name: {**values, **metadata.get(name, {})} for name, values in defaults.items()}
-        differing = [
-            f"{k}: {metadata.get(k)!r}, expected {v!r}" for k, v in expected.items() if metadata.get(k) != v
-        ]
+        differing = [f"{k}: {metadata.get(k)!r}, expected {v!r}" for k, v in expected.items() if metadata.get(k) != v]
         if differing:
             raise CheckpointError(
-                f"{path}: belongs to something else ({'; '.join(differing)})",
-                hint="start a new run with --run DIR",
+                f"{path}: belongs to something else ({'; '.join(differing)})", hint="start a new run with --run DIR"
             )
         return Checkpoint(metadata["step"], load_file(path), metadata)
     if records:
         raise CheckpointError(
-            f"{directory}: none of {len(records)} checkpoints is whole",
-            hint="delete the folder to train again",
+            f"{directory}: none of {len(records)} checkpoints is whole", hint="delete the folder to train again"
         )
     return None

@@ -30,9 +30,7 @@ def soft_cross_entropy(student_BK: Tensor, teacher_BK: Tensor, temperature: floa
         teacher_BK: Logits, [B, K]; no gradient goes into them.
         temperature: Both are divided by it before the softmax.
     """
-    log_q, log_p = (
-        functional.log_softmax(logits / temperature, dim=1) for logits in (student_BK, teacher_BK.detach())
-    )
+    log_q, log_p = (functional.log_softmax(logits / temperature, dim=1) for logits in (student_BK, teacher_BK.detach()))
     return -(log_p.exp() * log_q).sum(dim=1)
 
 

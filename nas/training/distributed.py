@@ -147,18 +147,11 @@ def _fit(
     kept = [connection.ray.put(arrays)]  # in a list, or the processes would get copies of the arrays
     group = TorchTrainer(
         _train,
-        train_loop_config={
-            "setup": setup,
-            "arrays": kept,
-            "info": trainer.images.info,
-            "report": report.absolute(),
-        },
+        train_loop_config={"setup": setup, "arrays": kept, "info": trainer.images.info, "report": report.absolute()},
         torch_config=TorchConfig(backend="nccl" if uses_gpu else "gloo"),
         scaling_config=train.ScalingConfig(num_workers=(1, num_workers), use_gpu=uses_gpu),
         run_config=train.RunConfig(
-            name="run",
-            storage_path=str(scratch.absolute()),
-            failure_config=train.FailureConfig(max_failures=FAILURES),
+            name="run", storage_path=str(scratch.absolute()), failure_config=train.FailureConfig(max_failures=FAILURES)
         ),
     )
     fitting = _Fitting(group)

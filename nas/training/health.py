@@ -58,9 +58,7 @@ def smoothed(before: tuple[float, ...] | None, now: tuple[float, float, float]) 
     """The running average of the losses, after one more step."""
     if before is None:
         return now
-    first, second, third = (
-        SMOOTHING * old + (1 - SMOOTHING) * new for old, new in zip(before, now, strict=True)
-    )
+    first, second, third = (SMOOTHING * old + (1 - SMOOTHING) * new for old, new in zip(before, now, strict=True))
     return first, second, third
 
 
@@ -74,16 +72,7 @@ class TrainLog:
         steps: Steps in all.
     """
 
-    COLUMNS = (
-        "step",
-        "steps",
-        "epoch",
-        "loss_largest",
-        "loss_smallest",
-        "loss_random",
-        "lr",
-        "images_per_second",
-    )
+    COLUMNS = ("step", "steps", "epoch", "loss_largest", "loss_smallest", "loss_random", "lr", "images_per_second")
 
     def __init__(self, path: Path, steps: int) -> None:
         self.path, self.every = path, max(steps // LOGGED, 1)

@@ -95,9 +95,7 @@ class Step:
         """Cross-entropy with the labels of each architecture on these images, nats, without a gradient."""
         self.supernet.eval()
         with autocast(images.device, self.precision):
-            losses = [
-                self._label_losses(self.supernet(images, a).float(), targets).mean() for a in architectures
-            ]
+            losses = [self._label_losses(self.supernet(images, a).float(), targets).mean() for a in architectures]
         return torch.stack(losses).tolist()
 
     def _lead(
@@ -106,9 +104,7 @@ class Step:
         """Backward pass of the largest subnet; returns its logits, and its loss against the labels."""
         guidance = guidance_at(progress, self.config)
         with autocast(batch.images.device, self.precision):
-            logits = self.supernet(
-                batch.images, architecture, drop_path=self.config.drop_path, guidance=guidance
-            )
+            logits = self.supernet(batch.images, architecture, drop_path=self.config.drop_path, guidance=guidance)
         logits = logits.float()
         labelled = self._label_losses(logits, batch.targets).sum() / batch.total
         loss = labelled
@@ -131,9 +127,7 @@ class Step:
             share, total = batch.share(i, number)
             guidance = guidance_at(progress, self.config)
             with autocast(batch.images.device, self.precision):
-                logits = self.supernet(
-                    batch.images[share], architecture, drop_path=drop_path, guidance=guidance
-                )
+                logits = self.supernet(batch.images[share], architecture, drop_path=drop_path, guidance=guidance)
             logits = logits.float()
             labelled = self._label_losses(logits, batch.targets[share]).sum() / total
             loss = labelled

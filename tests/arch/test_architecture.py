@@ -32,14 +32,8 @@ ILLEGAL_LAYERS = {
     "mlp_ratio must be positive and finite, got nan": {"mlp_ratio": float("nan")},
     "hallucination_ratio must be in [0, 1), got 1": {"hallucination_ratio": 1},
     "hallucination_ratio must be in [0, 1), got -0.5": {"hallucination_ratio": -0.5},
-    "hallucination_ratio 0.5 needs dynamic or shared attention, got static (C6)": {
-        **HALF,
-        "attention": "static",
-    },
-    "hallucination_ratio 0.5 needs dynamic or shared attention, got linear (C6)": {
-        **HALF,
-        "attention": "linear",
-    },
+    "hallucination_ratio 0.5 needs dynamic or shared attention, got static (C6)": {**HALF, "attention": "static"},
+    "hallucination_ratio 0.5 needs dynamic or shared attention, got linear (C6)": {**HALF, "attention": "linear"},
     "ffn_rank must be above 0 and at most 1, got 0": {"ffn_rank": 0},
     "ffn_rank must be above 0 and at most 1, got 1.5": {"ffn_rank": 1.5},
     "ffn_rank must be above 0 and at most 1, got nan": {"ffn_rank": float("nan")},
@@ -50,9 +44,7 @@ ILLEGAL_LAYERS = {
     "cannot convert float infinity to integer": {"num_tokens": float("inf")},
 }
 ILLEGAL_SEQUENCES = {
-    "layer 0: shared attention without a dynamic provider at this token count (C1, C2)": (
-        layer(attention="shared"),
-    ),
+    "layer 0: shared attention without a dynamic provider at this token count (C1, C2)": (layer(attention="shared"),),
     "layer 1: shared attention without a dynamic provider at this token count (C1, C2)": (
         layer(attention="static"),
         layer(attention="shared"),
@@ -87,11 +79,7 @@ ILLEGAL_SEQUENCES = {
     ),
     "layer 1: num_tokens grows from 4 to 16 (C11)": (layer(num_tokens=4), layer()),
     "layer 1: a reducer is present exactly where num_tokens falls": (layer(), layer(num_tokens=4)),
-    "layer 2: a reducer is present exactly where num_tokens falls": (
-        layer(),
-        layer(),
-        layer(reducer="pool"),
-    ),
+    "layer 2: a reducer is present exactly where num_tokens falls": (layer(), layer(), layer(reducer="pool")),
     "layer 0: mlp_ratio 0.3 x embed_dim 24 is not whole": (layer(mlp_ratio=0.3),),
     "layer 0: ffn_rank 0.3 x embed_dim 24 is not whole": (layer(ffn_rank=0.3),),
     "needs at least one layer": (),
@@ -160,16 +148,7 @@ class TestContext:
 
 @pytest.mark.parametrize(
     ("heads", "ratio", "hallucinated"),
-    [
-        (3, 0.5, 1),
-        (2, 0.5, 1),
-        (4, 0.75, 3),
-        (1, 0.5, 0),
-        (2, 0.4, 0),
-        (3, 0.99, 2),
-        (10, 0.1, 1),
-        (4, 0.0, 0),
-    ],
+    [(3, 0.5, 1), (2, 0.5, 1), (4, 0.75, 3), (1, 0.5, 0), (2, 0.4, 0), (3, 0.99, 2), (10, 0.1, 1), (4, 0.0, 0)],
 )
 def test_hallucinated_heads_are_whole_and_one_stays_real(heads, ratio, hallucinated):
     choice = layer(num_heads=heads, hallucination_ratio=ratio)
@@ -210,15 +189,7 @@ def test_one_network_has_one_genotype():
 
 @pytest.mark.parametrize(
     ("mlp_ratio", "ffn_rank", "kept"),
-    [
-        (4, 0.8, 1.0),
-        (4, 0.75, 0.75),
-        (4, 1, 1.0),
-        (3, 0.75, 1.0),
-        (3, 0.625, 0.625),
-        (1, 0.5, 1.0),
-        (1, 0.25, 0.25),
-    ],
+    [(4, 0.8, 1.0), (4, 0.75, 0.75), (4, 1, 1.0), (3, 0.75, 1.0), (3, 0.625, 0.625), (1, 0.5, 1.0), (1, 0.25, 0.25)],
 )
 def test_a_rank_that_saves_nothing_is_none(mlp_ratio, ffn_rank, kept):
     """Whole: mlp_ratio x D x D weights; factors: ffn_rank x (mlp_ratio + 1) x D x D (C14)."""
@@ -277,10 +248,7 @@ def test_digest_is_the_same_in_every_process(hash_seed):
         ('{"layers": []}', "at least one layer|'embed_dim' is missing"),
         ('{"embed_dim": 24}', "'layers' is missing"),
         ('{"embed_dim": 24, "layers": [], "speed": 1, "color": 2}', "unknown field 'color', 'speed'"),
-        (
-            '{"embed_dim": 24, "layers": [{"num_tokens": 16, "num_heads": 2, "mlp_ratio": 2, "rank": 1}]}',
-            "rank",
-        ),
+        ('{"embed_dim": 24, "layers": [{"num_tokens": 16, "num_heads": 2, "mlp_ratio": 2, "rank": 1}]}', "rank"),
         ('{"embed_dim": 24, "layers": [{"num_tokens": 16, "num_heads": 2}]}', "mlp_ratio"),
         ('{"embed_dim": 24, "layers": ["dynamic"]}', "architecture"),
         ('{"embed_dim": "wide", "layers": []}', "wide"),

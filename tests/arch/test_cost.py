@@ -23,8 +23,7 @@ DEIT = Backbone(image_size=224, patch_size=16)
 
 
 @pytest.mark.parametrize(
-    ("width", "giga_macs", "million_params"),
-    [(192, 1.254, 5.72), (384, 4.599, 22.05), (768, 17.56, 86.57)],
+    ("width", "giga_macs", "million_params"), [(192, 1.254, 5.72), (384, 4.599, 22.05), (768, 17.56, 86.57)]
 )
 def test_deit_costs_what_is_published(width, giga_macs, million_params):
     # METHODS 0.3, of DeiT's own tables and timm's counts

@@ -55,18 +55,11 @@ def tracked_peak(subnet: Subnet, images: torch.Tensor) -> int:
 @pytest.mark.parametrize("chunk_bytes", [chunks.CHUNK_BYTES, 20_000, 3_000])
 @pytest.mark.parametrize("class_token", [True, False], ids=["class_token", "mean_pooled"])
 @pytest.mark.parametrize("batch_size", [1, 3, 5])
-def test_peak_activation_memory_is_that_of_the_live_storages(
-    class_token, batch_size, chunk_bytes, monkeypatch
-):
+def test_peak_activation_memory_is_that_of_the_live_storages(class_token, batch_size, chunk_bytes, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK_BYTES", chunk_bytes)
-    domain = every_choice(
-        hallucination_ratio=(0.0, 0.34, 0.75), num_heads=(1, 2, 4), mlp_ratio=(0.5, 1.0, 4.0)
-    )
+    domain = every_choice(hallucination_ratio=(0.0, 0.34, 0.75), num_heads=(1, 2, 4), mlp_ratio=(0.5, 1.0, 4.0))
     searched = space(
-        domain,
-        backbone=backbone(class_token=class_token),
-        embed_dim=(16, 64),
-        rules=Rules(static_after_reduction=True),
+        domain, backbone=backbone(class_token=class_token), embed_dim=(16, 64), rules=Rules(static_after_reduction=True)
     )
     rng = np.random.default_rng(batch_size)
     images = torch.zeros(batch_size, 1, 16, 16)
@@ -94,9 +87,7 @@ def test_convolution_of_many_patches_is_counted_in_blocks_of_rows():
 def test_maps_that_are_shared_stay_alive_until_the_layer_behind_their_last_consumer():
     layer = LayerChoice(num_tokens=196, num_heads=3, mlp_ratio=0.5)
     shared = LayerChoice(num_tokens=196, num_heads=3, mlp_ratio=0.5, attention="shared")
-    alone, sharing = (
-        Architecture(embed_dim=192, layers=layers) for layers in ((layer,) * 3, (layer, shared, layer))
-    )
+    alone, sharing = (Architecture(embed_dim=192, layers=layers) for layers in ((layer,) * 3, (layer, shared, layer)))
     maps = 3 * 197**2
     plain_last, last = (
         [n for i, name, n in memory.live_values(a, DEIT) if (i, name) == (2, "mlp")] for a in (alone, sharing)
@@ -113,9 +104,7 @@ def test_peak_activation_memory_follows_precision_and_batch():
 def test_fewer_tokens_need_less_memory_and_the_peak_names_its_layer():
     layer = LayerChoice(num_tokens=196, num_heads=3, mlp_ratio=4)
     fewer = LayerChoice(num_tokens=49, num_heads=3, mlp_ratio=4, reducer="pool")
-    early = Architecture(
-        embed_dim=192, layers=(fewer, *(LayerChoice(num_tokens=49, num_heads=3, mlp_ratio=4),) * 3)
-    )
+    early = Architecture(embed_dim=192, layers=(fewer, *(LayerChoice(num_tokens=49, num_heads=3, mlp_ratio=4),) * 3))
     late = Architecture(embed_dim=192, layers=(layer,) * 3 + (fewer,))
     assert memory.peak_activation_bytes(early, DEIT) < memory.peak_activation_bytes(late, DEIT)
     index, operation, values = max(memory.live_values(late, DEIT), key=lambda entry: entry[2])

@@ -6,8 +6,7 @@ from nas.base.words import duration, plural, unit_column, unit_of, with_interval
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0:00"), (41.6, "0:42"), (59.6, "1:00"), (3599, "59:59"), (3723, "1:02:03"), (-5, "0:00")],
+    ("seconds", "text"), [(0, "0:00"), (41.6, "0:42"), (59.6, "1:00"), (3599, "59:59"), (3723, "1:02:03"), (-5, "0:00")]
 )
 def test_duration_is_written_as_a_clock(seconds, text):
     assert duration(seconds) == text

@@ -7,11 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from bundles import (
-    export,
-    point_of,
-    small_subnet,
-)
+from bundles import export, point_of, small_subnet
 
 from nas.base.errors import ExportError
 from nas.bundle.bundle import compare
@@ -50,11 +46,7 @@ def test_a_table_that_differs_leaves_nothing_behind(
 def test_all_differences_are_listed_at_once(small: Subnet, tmp_path: Path) -> None:
     point = point_of(small)
     with pytest.raises(ExportError, match="3 differences") as caught:
-        export(
-            small,
-            tmp_path / "b",
-            point=point | {"macs": 1, "params": point["params"] - 1, "digest": "f" * 12},
-        )
+        export(small, tmp_path / "b", point=point | {"macs": 1, "params": point["params"] - 1, "digest": "f" * 12})
     assert "1 MACs make 2" in caught.value.message
 
 
@@ -111,9 +103,7 @@ def test_no_file_is_loaded_that_somebody_else_wrote(small: Subnet, two_formats: 
         lambda folder: rewrite(folder, "metrics.json", lambda t: t | {"backbone": {"image_size": 16}}),
     ],
 )
-def test_a_damaged_bundle_is_refused(
-    damage: Callable[[Path], None], small: Subnet, two_formats: Path
-) -> None:
+def test_a_damaged_bundle_is_refused(damage: Callable[[Path], None], small: Subnet, two_formats: Path) -> None:
     damage(two_formats)
     with pytest.raises(ExportError, match="no bundle, or a damaged one"):
         compare(two_formats, small, lambda _: None)

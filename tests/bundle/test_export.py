@@ -276,9 +276,7 @@ def test_arguments_that_do_not_fit_are_listed_together(small: Subnet, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_onnx_package_is_named(
-    small: Subnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_onnx_package_is_named(small: Subnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match="onnx and onnxruntime") as caught:
@@ -309,10 +307,7 @@ def test_openvino_computes_the_network_and_its_snippet_runs(tmp_path: Path) -> N
     assert weights.stat().st_size == pytest.approx(4 * cost.params(subnet.architecture, CLASS_TOKEN), rel=0.1)
     card = (tmp_path / "b" / "README.md").read_text()
     (snippet,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
-    assert (
-        run_python(snippet + "print(tuple(logits.shape))\n", tmp_path, path=ROOT).splitlines()[-1]
-        == "(1, 10)"
-    )
+    assert run_python(snippet + "print(tuple(logits.shape))\n", tmp_path, path=ROOT).splitlines()[-1] == "(1, 10)"
 
 
 @pytest.mark.slow

@@ -102,10 +102,7 @@ BAD = {
     "folder of something else": (["run", "tiny.yaml", "--run", "mine"], "mine is not a run"),
     "folder is a file": (["run", "tiny.yaml", "--run", "tiny.yaml"], "tiny.yaml is not a run"),
     "folder below a file": (["run", "tiny.yaml", "--run", "tiny.yaml/r"], "tiny.yaml/r"),
-    "unreachable storage": (
-        ["run", "tiny.yaml", "--storage=postgresql://me:secret@127.0.0.1:9/x"],
-        "me:***@",
-    ),
+    "unreachable storage": (["run", "tiny.yaml", "--storage=postgresql://me:secret@127.0.0.1:9/x"], "me:***@"),
     "unreachable cluster": (["run", "tiny.yaml", "--ray-address=127.0.0.1:9"], "127.0.0.1:9"),
     "unknown format": (["check", "tiny.yaml", "--format=xml"], "--format"),
 }
@@ -164,9 +161,7 @@ def test_debug_shows_where_an_error_comes_from(home):
 
 
 def test_an_exported_network_teaches_another_run(finished, tmp_path):
-    exported = command(
-        "export", finished.folder, "--pick", "top1", "--to", tmp_path / "vit", "--formats", "timm"
-    )
+    exported = command("export", finished.folder, "--pick", "top1", "--to", tmp_path / "vit", "--formats", "timm")
     assert exported.code == 0, exported.stderr
     arguments = run_arguments(tmp_path / "r", "--trials=2", f"--teacher=local-dir:{tmp_path / 'vit'}")
     taught = command(*arguments)

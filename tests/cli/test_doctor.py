@@ -52,11 +52,7 @@ def test_wrong_arithmetic_is_found_and_said(monkeypatch):
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(doctor, "PACKAGES", ("torch", "no-such-package"))
     findings = diagnose()
-    assert found(findings, "packages") == {
-        "check": "packages",
-        "passed": False,
-        "found": "no-such-package missing",
-    }
+    assert found(findings, "packages") == {"check": "packages", "passed": False, "found": "no-such-package missing"}
     assert findings["versions"]["no-such-package"] is None
     assert "WRONG" in drawn(findings)
     assert "something is wrong" in drawn(findings)

@@ -19,14 +19,7 @@ FLAGS = {
 }
 
 PROFILE = {
-    **{
-        "file": "x.json",
-        "architectures": 20,
-        "target": "torch-cpu",
-        "batch": 64,
-        "image_size": 8,
-        "noisy": 0,
-    },
+    **{"file": "x.json", "architectures": 20, "target": "torch-cpu", "batch": 64, "image_size": 8, "noisy": 0},
     **{"device": "cpu", "usable": True, "losses": []},
     "predictors": [{"predictor": "MACs", "mape_percent": 3.0, "tau": 0.9}],
 }

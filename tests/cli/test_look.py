@@ -131,9 +131,7 @@ def test_compare_prints_each_format(tmp_path):
 
 
 def test_report_writes_the_page_and_its_figures_and_names_them(tmp_path):
-    run, other = (
-        make_run(tmp_path / name, made_trials(10, seed=seed)) for name, seed in (("r", 0), ("random", 1))
-    )
+    run, other = (make_run(tmp_path / name, made_trials(10, seed=seed)) for name, seed in (("r", 0), ("random", 1)))
     printed = json.loads(command("report", run.path).stdout)
     assert [row["file"] for row in printed["files"]] == [
         str(path) for path in (run.report_path, run.figure_path(), run.figure_path().with_suffix(".pdf"))

@@ -30,9 +30,7 @@ def invoked(without, *arguments):
 
 
 def test_a_command_gets_its_options_as_one_value():
-    space, options = invoked(
-        (), "my.yaml", "--epochs=3", "--target=torch-cpu", "--skip-bad-images", "-f", "csv"
-    )
+    space, options = invoked((), "my.yaml", "--epochs=3", "--target=torch-cpu", "--skip-bad-images", "-f", "csv")
     assert space == Path("my.yaml")
     assert options == RunOptions(epochs=3, target=["torch-cpu"], skip_bad_images=True, format_="csv")
     assert invoked(()) == (Path("default"), RunOptions())

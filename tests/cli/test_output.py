@@ -15,9 +15,7 @@ VALUES = {"a": 1, "rows": [{"b": [2, 3]}]}
 
 
 def table_of(values):
-    return Table(
-        title="title", columns=[Column("b", "{}")], rows=[(str(row["b"]),) for row in values["rows"]]
-    )
+    return Table(title="title", columns=[Column("b", "{}")], rows=[(str(row["b"]),) for row in values["rows"]])
 
 
 @pytest.mark.parametrize(

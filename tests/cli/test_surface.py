@@ -47,9 +47,7 @@ COMMANDS = {
 
 
 def long_flags(found):
-    return {flag for parameter in found.params for flag in parameter.opts if flag.startswith("--")} - {
-        "--help"
-    }
+    return {flag for parameter in found.params for flag in parameter.opts if flag.startswith("--")} - {"--help"}
 
 
 def test_the_commands_are_these():

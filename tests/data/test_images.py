@@ -10,9 +10,7 @@ from nas.base.errors import DataError
 from nas.data.images import ImageSet
 from nas.data.info import DataInfo
 
-INFO = DataInfo(
-    class_names=("a", "b"), mean=(0.5, 0.0, 0.25), std=(0.5, 1.0, 0.25), flip_safe=True, hashes={}
-)
+INFO = DataInfo(class_names=("a", "b"), mean=(0.5, 0.0, 0.25), std=(0.5, 1.0, 0.25), flip_safe=True, hashes={})
 
 
 # --- the image set ---

@@ -138,9 +138,7 @@ def test_order_and_names_of_files_do_not_matter(tmp_path):
     images += images[:10]
     labels += [(label + 1) % 3 for label in labels[:10]]  # copies under another class
     forward = write_parquet(tmp_path / "forward.parquet", images, labels)
-    backward = write_parquet(
-        tmp_path / "backward.parquet", images[::-1], labels[::-1], paths=["cat/1.png"] * 50
-    )
+    backward = write_parquet(tmp_path / "backward.parquet", images[::-1], labels[::-1], paths=["cat/1.png"] * 50)
     one, two = load_splits(f"parquet:{forward}"), load_splits(f"parquet:{backward}")
     assert one[0].info.hashes == two[0].info.hashes
     assert [images.digest for images in one] == [images.digest for images in two]
@@ -157,9 +155,7 @@ def test_splits_do_not_overlap_and_hold_everything(tmp_path):
 def test_copies_of_an_image_share_a_split(tmp_path, seed):
     images = encoded_images(30)
     labels = [number % 3 for number in range(30)]
-    labels_of_copies = [
-        (label + number % 2) % 3 for number, label in enumerate(labels)
-    ]  # half under another class
+    labels_of_copies = [(label + number % 2) % 3 for number, label in enumerate(labels)]  # half under another class
     path = write_parquet(tmp_path / "twice.parquet", images + images, labels + labels_of_copies)
     data, test = load_both(f"parquet:{path}", seed=seed, search_fraction=0.3, test_fraction=0.3)
     splits = data.train, data.search, test.open()

@@ -3,15 +3,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from image_files import (
-    SIZE,
-    all_contents,
-    encode,
-    error_of,
-    load,
-    load_both,
-    write_folder,
-)
+from image_files import SIZE, all_contents, encode, error_of, load, load_both, write_folder
 from PIL import Image
 
 
@@ -54,8 +46,7 @@ def test_a_class_whose_images_are_all_bad_is_an_error_even_when_skipping(tmp_pat
     for path in (tmp_path / "dog").iterdir():
         path.write_bytes(b"junk")
     assert (
-        "classes without a readable training image: dog"
-        in error_of(f"folder:{tmp_path}", skip_bad_images=True).message
+        "classes without a readable training image: dog" in error_of(f"folder:{tmp_path}", skip_bad_images=True).message
     )
 
 
@@ -98,9 +89,7 @@ def test_pixels_equal_timms_evaluation_transform(tmp_path, shape):
     write_folder(tmp_path)
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8))
     image.save(tmp_path / "cat" / "odd.png")
-    transform = create_transform(
-        (3, 16, 16), crop_pct=1, interpolation="bicubic", mean=(0,) * 3, std=(1,) * 3
-    )
+    transform = create_transform((3, 16, 16), crop_pct=1, interpolation="bicubic", mean=(0,) * 3, std=(1,) * 3)
     expected = (transform(image) * 255).round().to(torch.uint8).numpy().tobytes()
     assert expected in set.union(*all_contents(f"folder:{tmp_path}", size=16))
 

@@ -79,18 +79,14 @@ def test_own_test_folder_is_the_test_split(tmp_path, present, used):
     for number, name in enumerate(present):
         write_folder(tmp_path / name, per_class=2, seed=number + 1)
     data, test = load_both(f"folder:{tmp_path}")
-    expected = {
-        np.asarray(Image.open(path)).transpose(2, 0, 1).tobytes() for path in (tmp_path / used).rglob("*.png")
-    }
+    expected = {np.asarray(Image.open(path)).transpose(2, 0, 1).tobytes() for path in (tmp_path / used).rglob("*.png")}
     assert contents(test.open()) == expected
     assert len(data.train) + len(data.search) == 30
     assert ("val/ is not used" in data.summary[0]) == (len(present) == 2)
 
 
 def test_ten_digit_folders_are_not_flipped(tmp_path):
-    assert not load(
-        f"folder:{write_folder(tmp_path, per_class=3, classes=tuple('0123456789'))}"
-    ).info.flip_safe
+    assert not load(f"folder:{write_folder(tmp_path, per_class=3, classes=tuple('0123456789'))}").info.flip_safe
 
 
 def test_problems_of_folders_are_listed_together(tmp_path):
@@ -104,9 +100,7 @@ def test_problems_of_folders_are_listed_together(tmp_path):
 
 
 def test_one_class_is_an_error(tmp_path):
-    assert (
-        "at least 2 class folders" in error_of(f"folder:{write_folder(tmp_path, classes=('cat',))}").message
-    )
+    assert "at least 2 class folders" in error_of(f"folder:{write_folder(tmp_path, classes=('cat',))}").message
 
 
 def test_the_folder_inside_is_suggested(tmp_path):

@@ -36,9 +36,7 @@ def test_splits_share_out_every_image_once_by_their_fractions():
 
 
 def test_copies_of_an_image_share_a_split_also_under_two_classes():
-    twins = [
-        Entry(i, entry.fingerprint, (entry.label + 1) % 3) for i, entry in enumerate(entries(), start=120)
-    ]
+    twins = [Entry(i, entry.fingerprint, (entry.label + 1) % 3) for i, entry in enumerate(entries(), start=120)]
     splits = carve(entries() + twins, test_fraction=0.2, search_fraction=0.25, seed=0)[:3]
     homes = [{entry.fingerprint for entry in split} for split in splits]
     assert not homes[0] & homes[1] | homes[0] & homes[2] | homes[1] & homes[2]

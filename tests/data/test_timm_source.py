@@ -4,15 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from image_files import (
-    NAMES,
-    encoded_images,
-    error_of,
-    load,
-    load_both,
-    write_folder,
-    write_parquet,
-)
+from image_files import NAMES, encoded_images, error_of, load, load_both, write_folder, write_parquet
 
 # --- timm ---
 
@@ -22,9 +14,7 @@ def write_mnist(root, kind, number, seed):
     rng = np.random.default_rng(seed)
     root.mkdir(parents=True, exist_ok=True)
     pixels = rng.integers(0, 256, (number, 28, 28), dtype=np.uint8)
-    (root / f"{kind}-images-idx3-ubyte").write_bytes(
-        struct.pack(">4i", 2051, number, 28, 28) + pixels.tobytes()
-    )
+    (root / f"{kind}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, number, 28, 28) + pixels.tobytes())
     labels = (np.arange(number) % 10).astype(np.uint8)
     (root / f"{kind}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, number) + labels.tobytes())
 

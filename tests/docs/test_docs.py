@@ -43,9 +43,7 @@ def rows_of(page: str, header: str) -> list[list[str]]:
 
 def test_every_page_with_commands_is_run():
     pages = {
-        page
-        for page in EVERY_PAGE
-        if any(found[0] in ("bash", "python") for found in FENCED.findall(text_of(page)))
+        page for page in EVERY_PAGE if any(found[0] in ("bash", "python") for found in FENCED.findall(text_of(page)))
     }
     assert pages == {README, *PAGES}
 
@@ -62,9 +60,7 @@ def test_every_command_and_flag_exists_also_where_it_is_not_run(page):
             name = rest[0] if rest[0] in found.commands else "measure"  # `latency RUN`
             assert name in found.commands, line
             found, rest = found.commands[name], rest[rest[0] == name :]
-        known = {
-            option for part in (program, found) for parameter in part.params for option in parameter.opts
-        }
+        known = {option for part in (program, found) for parameter in part.params for option in parameter.opts}
         given = {word.partition("=")[0] for word in rest if word.startswith("--")}
         assert given <= known | {"--help", "--no-baseline"}, line
 

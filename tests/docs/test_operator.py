@@ -90,11 +90,7 @@ def python(folder: Path, *words: str) -> None:
     done = subprocess.run(
         [sys.executable, *words],
         cwd=folder,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": f"{folder}{os.pathsep}{folder / 'tests' / 'helpers'}",
-        },
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{folder}{os.pathsep}{folder / 'tests' / 'helpers'}"},
         capture_output=True,
         text=True,
     )

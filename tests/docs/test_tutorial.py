@@ -18,11 +18,7 @@ WITHOUT_THE_PACKAGE = (
 def finished(*words: str | Path, cwd: Path) -> str:
     """Standard output of a program that ended well."""
     done = subprocess.run(
-        [sys.executable, *words],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
+        [sys.executable, *words], cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

@@ -86,9 +86,7 @@ def test_latency_is_measured_where_it_is_asked_for(supernet, architectures):
 
 def test_latency_is_measured_on_every_target_that_the_search_needs(supernet, architectures):
     targets = ("torch-cpu", "torch-cpu-packed:batch=4", "torch-cpu:precision=bf16")
-    evaluator = SubnetEvaluator(
-        setup("latency_ms", "latency_ms_2", targets=targets), supernet, digits().search
-    )
+    evaluator = SubnetEvaluator(setup("latency_ms", "latency_ms_2", targets=targets), supernet, digits().search)
     values = evaluator.evaluate(architectures[1]).values
     assert 0.2 < values["latency_ms"] / 2.0 < 5
     assert 0.2 < values["latency_ms_2"] / 3.0 < 5
@@ -99,9 +97,7 @@ def test_latency_is_measured_on_every_target_that_the_search_needs(supernet, arc
 
 def test_conditions_name_the_further_targets_that_a_search_needs(supernet):
     def target(*latencies, targets):
-        return SubnetEvaluator(
-            setup(*latencies, targets=targets), supernet, digits().search
-        ).conditions.target
+        return SubnetEvaluator(setup(*latencies, targets=targets), supernet, digits().search).conditions.target
 
     targets = ("torch-cpu", "torch-cpu-packed:batch=4")
     assert target("latency_ms", targets=targets) == "torch-cpu"
@@ -210,9 +206,7 @@ def test_automatic_precision_is_bf16_for_large_networks_on_hardware_that_has_it(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_architecture_that_is_not_beaten_has_the_answers_it_has_without_a_race(
-    supernet, architectures, precision
-):
+def test_an_architecture_that_is_not_beaten_has_the_answers_it_has_without_a_race(supernet, architectures, precision):
     """The order of the images and the batches they come in must not change a single answer."""
     evaluator = SubnetEvaluator(replace(setup(), precision=precision), supernet, digits().search)
     alone = [evaluator.evaluate(architecture) for architecture in architectures]
@@ -231,9 +225,7 @@ def test_a_beaten_architecture_saves_images(supernet, architectures):
     alone = [evaluator.evaluate(architecture) for architecture in architectures]
     order = race_order([found.correct for found in alone], len(evaluator.images))
     always_right = np.packbits(np.ones(len(evaluator.images), dtype=bool)).tobytes()
-    beaten = evaluator.evaluate(
-        architectures[0], RacePlan((FrontRunner(7, {"macs": 0.0}, always_right),), *order)
-    )
+    beaten = evaluator.evaluate(architectures[0], RacePlan((FrontRunner(7, {"macs": 0.0}, always_right),), *order))
     assert beaten.beaten_by == 7
     assert beaten.conditions.num_images == 64 < len(evaluator.images)
     assert "top1" not in beaten.values

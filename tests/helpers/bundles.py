@@ -111,11 +111,7 @@ def logits_of(model: Callable[[torch.Tensor], torch.Tensor], images: torch.Tenso
 
 def run_python(code: str, cwd: Path, *options: str, path: Path | None = None) -> str:
     """Standard output of a fresh interpreter, in which warnings are errors."""
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "OMP_NUM_THREADS": "1",
-        **({"PYTHONPATH": str(path)} if path else {}),
-    }
+    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **({"PYTHONPATH": str(path)} if path else {})}
     command = [sys.executable, "-W", "error", *options, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

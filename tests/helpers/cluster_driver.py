@@ -47,7 +47,7 @@ def build(folder, arrays):
 if __name__ == "__main__":
     folder, num_trials, num_workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     address = sys.argv[4] if len(sys.argv) > 4 else None
-    ray_workers.START_TIMEOUT_S = 15.0
+    ray_workers.START_TIMEOUT_S = 45.0  # a worker imports torch, on a busy machine for long
     ray_connection.LOST_S = 2.0
     arrays = {"weights": np.ones(1_000_000)}  # too large to be sent along: it stays in the object store
     try:

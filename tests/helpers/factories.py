@@ -103,11 +103,7 @@ def conditions(**changes: Any) -> Conditions:
 
 
 def measurement(
-    top1: float = 90.0,
-    macs: float = 2e6,
-    latency_ms: float | None = 5.0,
-    params: float | None = 2e4,
-    **changes: Any,
+    top1: float = 90.0, macs: float = 2e6, latency_ms: float | None = 5.0, params: float | None = 2e4, **changes: Any
 ) -> Measurement:
     """Values with an interval of +-2 % for latency; `changes` go to the conditions."""
     return Measurement(
@@ -142,9 +138,7 @@ def trials_of(values: Sequence[Sequence[float]], seed: int = 0) -> list[Trial]:
     return [trial(i, a, measurement=measurement(*row)) for i, (row, a) in enumerate(pairs)]
 
 
-def point(
-    top1: float, macs: float, latency_ms: float, architecture: Architecture | None = None
-) -> FrontPoint:
+def point(top1: float, macs: float, latency_ms: float, architecture: Architecture | None = None) -> FrontPoint:
     return FrontPoint(architecture or plain(), measurement(top1, macs, latency_ms))
 
 

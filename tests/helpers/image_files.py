@@ -41,10 +41,7 @@ def write_folder(root, per_class=10, classes=NAMES, seed=0):
 
 
 def write_parquet(path, images, labels, names=NAMES, paths=None):
-    rows = [
-        {"bytes": image, "path": name}
-        for image, name in zip(images, paths or [None] * len(images), strict=True)
-    ]
+    rows = [{"bytes": image, "path": name} for image, name in zip(images, paths or [None] * len(images), strict=True)]
     fields = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"image": pa.array(rows, fields), "label": pa.array(labels, pa.int64())})
     if names:

@@ -9,6 +9,4 @@ if __name__ == "__main__":
     folder, log, num_trials = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     space = digits()
     evaluator = AnalyticEvaluator(space.backbone, log, delay_s=0.002)
-    search(
-        folder, space, workers=ShuffledWorkers(evaluator, 4, seed=len(log.read_bytes())), trials=num_trials
-    )
+    search(folder, space, workers=ShuffledWorkers(evaluator, 4, seed=len(log.read_bytes())), trials=num_trials)

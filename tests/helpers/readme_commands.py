@@ -30,17 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = "README.md"
 PAGES = tuple(
     f"docs/{name}.md"
-    for name in (
-        "tutorial",
-        "spaces",
-        "operators",
-        "deploy",
-        "python",
-        "faq",
-        "latency",
-        "cluster",
-        "training",
-    )
+    for name in ("tutorial", "spaces", "operators", "deploy", "python", "faq", "latency", "cluster", "training")
 )
 CLONE = ("nas", "search.py", "search_spaces", "examples", "docs", "tests", "pyproject.toml")
 """What a page finds in its folder: links, so that what it writes stays in that folder."""

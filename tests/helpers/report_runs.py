@@ -50,9 +50,7 @@ LATENCY_ROWS = [
         "reference_slow_ms": 7.25,
         "repeat_tau": tau,
         "cores": [0],
-        "machine": {
-            name: {"load_average": [0.5, 0.4], "cpu_mhz": None, "cores": 2} for name in ("before", "after")
-        },
+        "machine": {name: {"load_average": [0.5, 0.4], "cpu_mhz": None, "cores": 2} for name in ("before", "after")},
     }
     for target, runtime, batch, threads, tau in (
         ("torch-cpu:batch=64", "torch-cpu", 64, 1, 0.93),
@@ -92,12 +90,7 @@ def made_trials(count: int, *, with_latency: bool = True, seed: int = 0, **condi
         top1 = round(30 + 12 * np.log10(macs) * rng.uniform(0.6, 0.9), 3)
         latency = float(1 + macs / 5e4 * rng.uniform(0.7, 1.3))
         measured = factories.measurement(
-            top1,
-            float(macs),
-            latency if with_latency else None,
-            float(params),
-            latency_stage="search",
-            **conditions,
+            top1, float(macs), latency if with_latency else None, float(params), latency_stage="search", **conditions
         )
         measured = replace(measured, top1_interval=(top1 - 4, top1 + 4))
         trials.append(factories.trial(i, architecture, measurement=measured))
@@ -129,9 +122,7 @@ def make_run(
     identity = factories.search_identity(objectives=objectives, reference_digest=reference_digest)
     about = factories.manifest(search=identity, **manifest)
     run = RunDirectory.create(path, manifest=about, space_text=SPACE, config=config or {})
-    lines = [
-        json.dumps(trial.to_dict()) + "\n" for trial in trials
-    ]  # append_trial waits for the disk each time
+    lines = [json.dumps(trial.to_dict()) + "\n" for trial in trials]  # append_trial waits for the disk each time
     (path / "trials.jsonl").write_text("".join(lines))
     if is_final:
         searched = ParetoFront.from_trials(trials, objectives)
@@ -168,10 +159,7 @@ def retrained(run: RunDirectory) -> RunDirectory:
             architecture,
             space,
             {key: top1 + 3 * i for key, top1 in start.items()},
-            [
-                {"seed": seed, **{key: top1 + 8 + 2 * seed + i for key, top1 in start.items()}}
-                for seed in (0, 1)
-            ],
+            [{"seed": seed, **{key: top1 + 8 + 2 * seed + i for key, top1 in start.items()}} for seed in (0, 1)],
         )
         for i, (name, architecture) in enumerate((("knee", knee), ("plain ViT", plain)))
     ]
@@ -187,9 +175,7 @@ def trusted(run: RunDirectory, count: int = 12) -> RunDirectory:
     rows = []
     for architecture in (trial.architecture for trial in made_trials(count, seed=3)):
         inherited = 20 + 8 * float(np.log10(cost.macs(architecture, space.backbone))) + rng.normal(0, 2)
-        rows.append(
-            architecture_row(architecture, space, inherited, (inherited + 10 + rng.normal(0, 2, 2)).tolist())
-        )
+        rows.append(architecture_row(architecture, space, inherited, (inherited + 10 + rng.normal(0, 2, 2)).tolist()))
     about = {"num_seeds": 2, "epochs": 30, "supernet": "0123456789ab", "split": "search", "num_images": 287}
     more = {"num_architectures": len(rows), "precision": "fp32", "failed": [], "architectures": rows}
     run.write_trust({"run": run.name, **about, **more, **rank_statistics(rows)})
@@ -221,11 +207,7 @@ def supernets_run(path: Path, count: int = 30) -> RunDirectory:
     for number, state in enumerate(("complete", "complete", "failed")):
         error = "loss is not finite" if state == "failed" else None
         trial = SupernetTrial(
-            number=number,
-            parameters={"train.lr": 0.001 * (number + 1)},
-            state=state,
-            scores={10: 0.4},
-            error=error,
+            number=number, parameters={"train.lr": 0.001 * (number + 1)}, state=state, scores={10: 0.4}, error=error
         )
         trials = [] if error else made_trials(count, seed=number, supernet=f"{number}" * 12)
         searched = make_run(run.supernets_dir / trial.key, trials, is_final=state == "complete")

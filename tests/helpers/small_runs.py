@@ -72,9 +72,7 @@ def image_data(images: np.ndarray, labels: np.ndarray, search: ImageSet | None =
     return ImageData(train=train, search=search or train, summary=whole.summary)
 
 
-def trainer(
-    directory: Path, *, seed: int = 0, split: ImageSet | None = None, **recipe: Any
-) -> SupernetTrainer:
+def trainer(directory: Path, *, seed: int = 0, split: ImageSet | None = None, **recipe: Any) -> SupernetTrainer:
     """Eight steps of 32 images, and a checkpoint after each."""
     changes: dict[str, Any] = {
         "epochs": 2,

@@ -60,11 +60,7 @@ def space(domain: LayerDomain | None = None, **changes: Any) -> SearchSpace:
 def tiny(**changes: Any) -> SearchSpace:
     """Few enough architectures to list them all, with everything that makes them differ in cost."""
     domain = every_choice(
-        num_tokens=(16, 6, 4),
-        num_heads=(1, 2),
-        hallucination_ratio=(0.0, 0.5),
-        ffn_rank=(0.25, 1.0),
-        mlp_ratio=(1.0,),
+        num_tokens=(16, 6, 4), num_heads=(1, 2), hallucination_ratio=(0.0, 0.5), ffn_rank=(0.25, 1.0), mlp_ratio=(1.0,)
     )
     return space(domain, **{"embed_dim": (8,), "depth": (1, 2), **changes})
 
@@ -85,9 +81,7 @@ def chains(**changes: Any) -> SearchSpace:
 def only_half() -> SearchSpace:
     """Dynamic layers with two or more heads derive half of them: maps are never shared as they are."""
     genes = {"num_tokens": (16, 4), "reducer": ("pool",), "num_heads": (1, 2), "ffn_rank": (1.0,)}
-    return space(
-        every_choice(hallucination_ratio=(0.5,), mlp_ratio=(1.0,), **genes), embed_dim=(8,), depth=(2,)
-    )
+    return space(every_choice(hallucination_ratio=(0.5,), mlp_ratio=(1.0,), **genes), embed_dim=(8,), depth=(2,))
 
 
 def listed(space: SearchSpace) -> Iterator[Architecture]:
@@ -96,9 +90,7 @@ def listed(space: SearchSpace) -> Iterator[Architecture]:
         yield from _extended(space, width, depth, ())
 
 
-def _extended(
-    space: SearchSpace, width: int, depth: int, layers: tuple[LayerChoice, ...]
-) -> Iterator[Architecture]:
+def _extended(space: SearchSpace, width: int, depth: int, layers: tuple[LayerChoice, ...]) -> Iterator[Architecture]:
     if len(layers) == depth:
         yield Architecture(embed_dim=width, layers=layers)
         return

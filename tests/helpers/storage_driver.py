@@ -5,14 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from search_fakes import (
-    OBJECTIVES,
-    AnalyticEvaluator,
-    ShuffledWorkers,
-    make_study,
-    new_run,
-    tiny_space,
-)
+from search_fakes import OBJECTIVES, AnalyticEvaluator, ShuffledWorkers, make_study, new_run, tiny_space
 
 from nas.arch.architecture import Architecture
 from nas.base.errors import NasError

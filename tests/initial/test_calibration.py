@@ -33,29 +33,18 @@ def seen(model: Subnet, x: torch.Tensor, number: int) -> dict[str, torch.Tensor]
     """Inputs and outputs of the linear layers of one layer, and its maps, by hand."""
     found = {}
     block = model.blocks[number]
-    for name, part in (
-        ("qkv", block.attn.qkv),
-        ("proj", block.attn.proj),
-        ("fc2", block.mlp.fc2),
-    ):
+    for name, part in (("qkv", block.attn.qkv), ("proj", block.attn.proj), ("fc2", block.mlp.fc2)):
         part.register_forward_hook(lambda _, given, out, name=name: found.update({name: (given[0], out)}))
     with torch.no_grad():
         model(x)
     q, k, v = found["qkv"][1].unflatten(2, (3, HEADS, DIM)).permute(2, 0, 3, 1, 4).double()
     maps = (q @ k.mT / DIM**0.5).softmax(dim=3)
-    return {
-        "maps": maps,
-        "values": v,
-        "gathered": maps @ v,
-        "hidden": found["fc2"][0].double(),
-    }
+    return {"maps": maps, "values": v, "gathered": maps @ v, "hidden": found["fc2"][0].double()}
 
 
 def close(one, other, **tolerance) -> bool:
     return torch.allclose(
-        torch.as_tensor(one).double(),
-        torch.as_tensor(other).double(),
-        **{"atol": 1e-5, "rtol": 1e-4, **tolerance},
+        torch.as_tensor(one).double(), torch.as_tensor(other).double(), **{"atol": 1e-5, "rtol": 1e-4, **tolerance}
     )
 
 
@@ -156,9 +145,7 @@ def test_rows_say_which_layer_bears_what():
     assert [row["layer"] for row in rows] == [0, 1]
     assert [row["tokens"] for row in rows] == [17, 17]
     assert [row["dispersion_nats"] for row in rows] == [layer.dispersion for layer in calibration.layers]
-    assert [row["static_change_nats"] for row in rows] == [
-        layer.static_change for layer in calibration.layers
-    ]
+    assert [row["static_change_nats"] for row in rows] == [layer.static_change for layer in calibration.layers]
     assert rows[0]["similarity_to_previous"] is None
     for row, layer in zip(rows, calibration.layers, strict=True):
         similar = layer.similarity - 2 * torch.eye(HEADS)
@@ -179,12 +166,7 @@ def test_nothing_can_be_learnt_without_images():
 
 @pytest.mark.parametrize(
     "choice",
-    [
-        {"attention": "static"},
-        {"hallucination_ratio": 0.5},
-        {"num_tokens": 4, "reducer": "pool"},
-        {"ffn_rank": 0.25},
-    ],
+    [{"attention": "static"}, {"hallucination_ratio": 0.5}, {"num_tokens": 4, "reducer": "pool"}, {"ffn_rank": 0.25}],
 )
 def test_only_a_plain_vit_is_calibrated(choice):
     layer = LayerChoice(**{"num_tokens": 16, "num_heads": 2, "mlp_ratio": 2, **choice})

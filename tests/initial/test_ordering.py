@@ -108,8 +108,7 @@ def alike(weights, groups) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("groups", "num_real"),
-    [([(0, 1), (2, 3)], 2), ([(1, 2)], 3), ([(0, 1, 2, 3)], 1), ([(0, 3)], 3)],
+    ("groups", "num_real"), [([(0, 1), (2, 3)], 2), ([(1, 2)], 3), ([(0, 1, 2, 3)], 1), ([(0, 3)], 3)]
 )
 def test_paired_heads_with_equal_maps_can_be_hallucinated_without_loss(groups, num_real):
     weights = alike(vit_weights(), groups)

@@ -131,9 +131,7 @@ def test_a_network_without_a_classifier_is_plain_too(tmp_path):
     assert_same_function(weights, theirs, backbone())
 
 
-@pytest.mark.parametrize(
-    "spec", ["timm", "timm:", "hub:vit", "timm:no_such_model", "local-dir:/no/such/folder"]
-)
+@pytest.mark.parametrize("spec", ["timm", "timm:", "hub:vit", "timm:no_such_model", "local-dir:/no/such/folder"])
 def test_a_source_that_is_not_there_is_one_clear_error(spec):
     with pytest.raises(ConfigError, match=f"--init {spec}") as caught:
         initial_weights(spec, backbone())
@@ -177,10 +175,7 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(tmp_path):
 
 
 def test_a_distilled_model_is_refused_with_the_name_of_another(tmp_path):
-    for spec in (
-        saved(tmp_path, vit(VisionTransformerDistilled).state_dict()),
-        "timm:deit_tiny_distilled_patch16_224",
-    ):
+    for spec in (saved(tmp_path, vit(VisionTransformerDistilled).state_dict()), "timm:deit_tiny_distilled_patch16_224"):
         with pytest.raises(ConfigError, match="distillation token") as caught:
             initial_weights(spec, backbone())
         assert "deit_tiny_patch16_224" in caught.value.hint

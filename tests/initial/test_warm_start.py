@@ -59,11 +59,7 @@ def test_operators_start_near_the_teacher_and_random_ones_do_not(spec):
     accuracy = top1(supernet, plain)
     assert accuracy > 75
     assert not [name for name in random if "static_map_16" in name or "mlp." in name]
-    for gene, value, lost in (
-        ("attention", "static", 45),
-        ("ffn_rank", 0.5, 30),
-        ("hallucination_ratio", 0.34, 45),
-    ):
+    for gene, value, lost in (("attention", "static", 45), ("ffn_rank", 0.5, 30), ("hallucination_ratio", 0.34, 45)):
         changed = space().decode({**space().encode(plain), f"layers.00.{gene}": value})
         assert changed != plain
         assert top1(supernet, changed) > accuracy - lost, gene

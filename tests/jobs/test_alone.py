@@ -50,13 +50,7 @@ def architecture():
 
 def trainer(folder, space, seed=3, recipe=RECIPE):
     return SupernetTrainer(
-        Supernet(space, seed=seed),
-        digits().train,
-        recipe,
-        seed=seed,
-        device=CPU,
-        precision="fp32",
-        directory=folder,
+        Supernet(space, seed=seed), digits().train, recipe, seed=seed, device=CPU, precision="fp32", directory=folder
     )
 
 
@@ -117,9 +111,7 @@ def test_the_seed_decides_the_training_and_the_config_of_the_run_how_much_is_mea
 def test_a_training_that_was_at_its_end_when_it_was_killed_is_not_done_again(tmp_path):
     """The weights of its last checkpoint are measured, whatever they are."""
     todo = setup(tmp_path)
-    other = trainer(
-        tmp_path / todo.name(architecture()) / "supernet", space_of_one(todo.space, architecture())
-    )
+    other = trainer(tmp_path / todo.name(architecture()) / "supernet", space_of_one(todo.space, architecture()))
     randomise(other.trained(), seed=5)
     other.save(other.schedule.steps)
     measured = StandAloneEvaluator(todo, digits()).evaluate(architecture())

@@ -26,9 +26,7 @@ def home(finished, tmp_path_factory):
 
 def trainings(folder):
     """Record by file name, and when it was written."""
-    return {
-        path.name: (path.read_text(), path.stat().st_mtime_ns) for path in (folder / "trust").glob("*.json")
-    }
+    return {path.name: (path.read_text(), path.stat().st_mtime_ns) for path in (folder / "trust").glob("*.json")}
 
 
 def outline(values):
@@ -65,9 +63,7 @@ def test_an_architecture_whose_training_failed_is_left_out_and_counted(home, tmp
     values = json.loads(done.stdout)
     assert done.code == 0
     assert values["num_architectures"] == 4
-    assert values["failed"] == [
-        {"digest": record["digest"], "seed": record["seed"], "error": "loss is not finite"}
-    ]
+    assert values["failed"] == [{"digest": record["digest"], "seed": record["seed"], "error": "loss is not finite"}]
     assert record["digest"] not in {row["digest"] for row in values["architectures"]}
     assert f"{record['digest']}, seed {record['seed']}: loss is not finite" in done.stderr
 

@@ -102,9 +102,7 @@ def scalars(folder):
 
     events = EventAccumulator(str(folder))
     events.Reload()
-    return {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
-    }
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def test_tensorboard_shows_what_the_run_has_written(tmp_path):

@@ -28,10 +28,7 @@ def outline(folder):
 
 
 def front(folder):
-    return [
-        (point["digest"], point["top1"], point["macs"])
-        for point in RunDirectory.open(folder).front()["points"]
-    ]
+    return [(point["digest"], point["top1"], point["macs"]) for point in RunDirectory.open(folder).front()["points"]]
 
 
 def stage(folder):
@@ -124,9 +121,7 @@ def as_from_a_terminal():
 @pytest.mark.usefixtures("as_from_a_terminal")
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(finished, tmp_path):
     folder = tmp_path / "r"
-    slow = (
-        "--set=evaluate.batch_size=1"  # or the search may be over before a busy machine lets us interrupt it
-    )
+    slow = "--set=evaluate.batch_size=1"  # or the search may be over before a busy machine lets us interrupt it
     arguments = run_arguments(folder, slow, "--trials")
     main_thread = threading.main_thread().ident
 

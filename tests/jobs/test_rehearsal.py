@@ -39,9 +39,7 @@ def test_one_measurement_is_one_at_a_time():
 def test_memory_of_a_program_that_was_started_is_its_own():
     with MemoryWatch() as memory:
         code = "import sys; held = b'x' * 200_000_000; print(flush=True); sys.stdin.read()"
-        with subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as other:
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
             other.stdout.read(1)
             own = memory.own
             while memory.others < 200_000_000:

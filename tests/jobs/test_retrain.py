@@ -122,19 +122,12 @@ def test_the_baseline_is_the_plain_vit_of_the_space_trained_the_same_way(home):
     space = reopen(folder, Reporter(quiet=True)).space
     name, plain = baseline_of(space)
     baseline = found["baseline"]
-    assert (
-        (baseline["name"], baseline["digest"])
-        == (name, plain.digest)
-        == ("plain ViT", space.largest().digest)
-    )
+    assert (baseline["name"], baseline["digest"]) == (name, plain.digest) == ("plain ViT", space.largest().digest)
     assert baseline["macs"] == cost.macs(plain, space.backbone)
     assert baseline["seeds"] == found["picked"]["seeds"] == [0, 1]
     records = [json.loads(path.read_text()) for path in (folder / "retrain" / "trainings").glob("*.json")]
     assert {(record["recipe"], record["epochs"]) for record in records} == {(found["recipe"], 1)}
-    assert {Architecture.from_dict(r["architecture"]).digest for r in records} == {
-        plain.digest,
-        knee(folder).digest,
-    }
+    assert {Architecture.from_dict(r["architecture"]).digest for r in records} == {plain.digest, knee(folder).digest}
 
 
 def test_the_file_holds_what_was_printed_and_the_report_shows_it(copy, home):
@@ -149,9 +142,7 @@ def test_the_file_holds_what_was_printed_and_the_report_shows_it(copy, home):
 def test_table_and_csv_have_the_same_numbers(home, copy):
     found = home[1]
     rows = list(
-        csv.DictReader(
-            io.StringIO(command("retrain", copy, *CHEAP, "--from=inherited", "--format=csv").stdout)
-        )
+        csv.DictReader(io.StringIO(command("retrain", copy, *CHEAP, "--from=inherited", "--format=csv").stdout))
     )
     assert [float(row["test_top1"]) for row in rows[:2]] == found["picked"]["test_top1_by_seed"]
     assert [row["name"] for row in rows] == ["knee", "knee", "plain ViT", "plain ViT"]
@@ -223,9 +214,7 @@ def test_a_run_that_was_moved_keeps_its_trainings_and_a_lost_network_is_trained_
     assert json.loads(done.stdout)["picked"] == home[1]["picked"]
 
 
-def test_an_architecture_whose_every_training_failed_is_one_error_and_a_failed_baseline_is_left_out(
-    copy, home
-):
+def test_an_architecture_whose_every_training_failed_is_one_error_and_a_failed_baseline_is_left_out(copy, home):
     def fail(digest):
         for path in (copy / "retrain" / "trainings").glob(f"{digest}*.json"):
             record = json.loads(path.read_text())
@@ -245,9 +234,7 @@ def test_an_architecture_whose_every_training_failed_is_one_error_and_a_failed_b
 
 
 @pytest.mark.slow
-def test_a_retrain_killed_in_the_middle_ends_as_one_that_was_not_and_trains_nothing_twice(
-    home, copy, tmp_path
-):
+def test_a_retrain_killed_in_the_middle_ends_as_one_that_was_not_and_trains_nothing_twice(home, copy, tmp_path):
     shutil.rmtree(copy / "retrain")
     arguments = ["retrain", str(copy), *CHEAP, "--from=inherited"]
     with search_process(arguments, tmp_path) as process:
@@ -273,9 +260,7 @@ def test_a_retrain_killed_in_the_middle_ends_as_one_that_was_not_and_trains_noth
 @pytest.mark.slow
 def test_two_workers_train_what_one_process_trains(home, copy, tmp_path):
     shutil.rmtree(copy / "retrain")
-    with search_process(
-        ["retrain", str(copy), *CHEAP, "--workers=2", "--from=inherited"], tmp_path
-    ) as process:
+    with search_process(["retrain", str(copy), *CHEAP, "--workers=2", "--from=inherited"], tmp_path) as process:
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     assert json.loads(stdout) == home[1]
@@ -292,10 +277,7 @@ def test_the_bundle_is_the_network_of_the_best_seed_and_says_how_it_was_trained(
     model = timm.create_model(f"local-dir:{tmp_path / 'vit'}", pretrained=True)
     assert top1(model, digits().search) == pytest.approx(picked["top1_by_seed"][best], abs=1e-9)
     metrics = json.loads((tmp_path / "vit" / "metrics.json").read_text())
-    assert (metrics["top1"], metrics["test_top1"]) == (
-        picked["top1_by_seed"][best],
-        picked["test_top1_by_seed"][best],
-    )
+    assert (metrics["top1"], metrics["test_top1"]) == (picked["top1_by_seed"][best], picked["test_top1_by_seed"][best])
     assert metrics["retrained"]["picked"] == picked
     assert metrics["retrained"]["seed"] == picked["seeds"][best]
     provenance = json.loads((tmp_path / "vit" / "provenance.json").read_text())

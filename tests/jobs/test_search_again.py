@@ -52,9 +52,7 @@ def test_no_training_needs_weights(tmp_path):
 
 def test_constraints_may_differ_from_those_of_the_first_search(finished):
     largest = max(t.measurement.values["macs"] for t in RunDirectory.open(finished.folder).trials())
-    folder, words = arguments(
-        finished, "bounded", "--trials=2", f"--set=constraints.max_macs={0.7 * largest}"
-    )
+    folder, words = arguments(finished, "bounded", "--trials=2", f"--set=constraints.max_macs={0.7 * largest}")
     assert TRIALS > 2
     assert command(*words).code == 0
     trials = RunDirectory.open(folder).trials()

@@ -121,10 +121,7 @@ def test_data_with_another_number_of_classes_is_one_clear_error(space_file, tmp_
 
 @pytest.mark.parametrize(
     ("settings", "space_settings", "error"),
-    [
-        (["data.spec=folder:nowhere"], [], DataError),
-        ([], ["depth=0"], SearchSpaceError),
-    ],
+    [(["data.spec=folder:nowhere"], [], DataError), ([], ["depth=0"], SearchSpaceError)],
 )
 def test_a_run_that_cannot_begin_leaves_nothing_behind(space_file, tmp_path, settings, space_settings, error):
     before = entries(tmp_path)

@@ -7,34 +7,20 @@ from dataclasses import dataclass
 
 import pytest
 from factories import OBJECTIVES
-from small_runs import (
-    Outcome,
-    command,
-    run_arguments,
-    search_process,
-)
+from small_runs import Outcome, command, run_arguments, search_process
 
 from nas.base.errors import RunError
 from nas.jobs.session import Budget
 from nas.jobs.several import _shares
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
-from nas.runs.supernets import (
-    owner,
-    ranked,
-    searched_runs,
-    supernet_trials,
-)
+from nas.runs.supernets import owner, ranked, searched_runs, supernet_trials
 from nas.search.supernet_trials import Plan, SupernetStudy
 from nas.settings.tune import TuneConfig
 
 COUNT = 4
 
-TUNE = {
-    "parameters": {"train.lr": [0.01, 1e30], "space.embed_dim": [[16, 24], [16]]},
-    "grace": 1,
-    "probes": 4,
-}
+TUNE = {"parameters": {"train.lr": [0.01, 1e30], "space.embed_dim": [[16, 24], [16]]}, "grace": 1, "probes": 4}
 
 OPTIONS = (
     "--epochs=3",
@@ -163,9 +149,7 @@ def test_looking_at_and_exporting_from_the_parent_works(resumed, tmp_path):
     assert status["state"] == "finished"
     for arguments in (("front", path), ("show", path, "knee")):
         assert command(*arguments, "--format=table").code == 0
-    done = command(
-        "export", path, "--pick=top1", f"--to={tmp_path / 'vit'}", "--formats=timm", "--format=json"
-    )
+    done = command("export", path, "--pick=top1", f"--to={tmp_path / 'vit'}", "--formats=timm", "--format=json")
     assert done.code == 0, done.stderr
     exported = json.loads(done.stdout)
     assert exported["digest"] == ParetoFront.from_run(path).pick("top1").digest

@@ -1,8 +1,6 @@
 """One supernet trial: the subnets that judge it."""
 
-from small_runs import (
-    tiny_space,
-)
+from small_runs import tiny_space
 
 from nas.jobs.several_trial import probe_set
 

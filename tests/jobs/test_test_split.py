@@ -97,12 +97,7 @@ def test_nothing_that_a_search_holds_leads_to_the_test_split(tmp_path):
     held = {
         "session": session,
         "reopened": reopen(session.run.path, Reporter(quiet=True)),
-        "evaluator": [
-            setup,
-            arrays,
-            functools.partial(build_evaluator, setup),
-            build_evaluator(setup, arrays),
-        ],
+        "evaluator": [setup, arrays, functools.partial(build_evaluator, setup), build_evaluator(setup, arrays)],
         "alone": [alone, image_arrays(session.data), build_stand_alone(alone, image_arrays(session.data))],
         "trainer": stages.supernet_trainer(session),
     }
@@ -135,9 +130,7 @@ def test_a_search_ends_where_who_asks_for_test_images_is_an_error(tmp_path, unre
     space_file = tmp_path / "tiny.yaml"
     space_file.write_text(TINY)
     settings = ("device=cpu", "train.epochs=1", "train.warmup_epochs=0", "evaluate.final_rounds=3")
-    config = resolve_config(
-        settings=[*settings, f"data.spec=folder:{unreadable}", "search.objectives=[top1, macs]"]
-    )
+    config = resolve_config(settings=[*settings, f"data.spec=folder:{unreadable}", "search.objectives=[top1, macs]"])
     session = start(space_file, (), config, tmp_path / "r", Reporter(quiet=True))
     assert stages.run(session, Budget(trials=6)).points
     assert build_evaluator(

@@ -51,9 +51,7 @@ def home(finished, tmp_path_factory):
 
 def trainings(folder):
     """Record by file name, and when it was written."""
-    return {
-        path.name: (path.read_text(), path.stat().st_mtime_ns) for path in (folder / "trust").glob("*.json")
-    }
+    return {path.name: (path.read_text(), path.stat().st_mtime_ns) for path in (folder / "trust").glob("*.json")}
 
 
 def outline(values):
@@ -67,9 +65,7 @@ def test_trust_writes_its_answer_a_figure_and_a_record_of_every_training(home):
     assert (printed["num_architectures"], printed["num_seeds"], printed["epochs"]) == (5, 2, 1)
     assert printed["failed"] == []
     assert (folder / "figures" / "trust.png").stat().st_size > 10_000
-    assert (
-        len(trainings(folder)) == len(list((folder / "trust").iterdir())) == 10
-    )  # and no checkpoint is left
+    assert len(trainings(folder)) == len(list((folder / "trust").iterdir())) == 10  # and no checkpoint is left
     low, high = printed["kendall_tau_ci"] or (None, None)
     assert low is None or low <= printed["kendall_tau"] <= high
 
@@ -87,10 +83,7 @@ def test_inherited_accuracy_is_that_of_the_supernets_subnets(home):
 def test_a_run_is_refused_that_has_no_trained_supernet_and_counts_that_rank_nothing(finished, tmp_path):
     folder = tmp_path / "r"
     shutil.copytree(finished.folder, folder)
-    for arguments, words in (
-        (("--architectures=3",), "needs at least 4"),
-        (("--seeds=0",), "trained at least once"),
-    ):
+    for arguments, words in ((("--architectures=3",), "needs at least 4"), (("--seeds=0",), "trained at least once")):
         refused = command("trust", folder, *arguments)
         assert refused.code == 2
         assert words in refused.stderr

@@ -21,10 +21,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("latency") / "run"
     done = command(
         *run_arguments(
-            folder,
-            "--trials=6",
-            "--target=torch-cpu-packed:batch=16",
-            "--target=torch-cpu:batch=8,precision=bf16",
+            folder, "--trials=6", "--target=torch-cpu-packed:batch=16", "--target=torch-cpu:batch=8,precision=bf16"
         )
     )
     assert done.code == 0, done.stderr
@@ -141,11 +138,7 @@ def test_a_search_goes_by_its_profile_and_measures_the_front(tmp_path):
     file = tmp_path / "profile.json"
     packed_profile().write(file)
     folder = tmp_path / "run"
-    options = (
-        f"--target=profile:{file}",
-        "--set=search.objectives=[top1, latency_ms]",
-        "--trials=6",
-    )
+    options = (f"--target=profile:{file}", "--set=search.objectives=[top1, latency_ms]", "--trials=6")
     done = command(*run_arguments(folder, *options))
     assert done.code == 0, done.stderr
     assert "warning" not in done.stderr

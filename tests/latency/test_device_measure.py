@@ -18,9 +18,7 @@ def test_an_interval_holds_the_median_and_narrows_with_more_samples(seed):
 
 def test_an_interval_holds_the_true_median_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    held = sum(
-        low <= 0 <= high for low, high in (interval(rng.normal(0, 1, 25).tolist()) for _ in range(400))
-    )
+    held = sum(low <= 0 <= high for low, high in (interval(rng.normal(0, 1, 25).tolist()) for _ in range(400)))
     assert held / 400 > 0.92  # of 95 %
 
 

@@ -15,10 +15,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("latency") / "run"
     done = command(
         *run_arguments(
-            folder,
-            "--trials=6",
-            "--target=torch-cpu-packed:batch=16",
-            "--target=torch-cpu:batch=8,precision=bf16",
+            folder, "--trials=6", "--target=torch-cpu-packed:batch=16", "--target=torch-cpu:batch=8,precision=bf16"
         )
     )
     assert done.code == 0, done.stderr

@@ -158,9 +158,7 @@ def used_elements(supernet: Supernet, architecture: Architecture) -> dict[str, t
 
 
 def test_gradients_reach_exactly_the_slices_in_use():
-    searched = space(
-        backbone=backbone(class_token=False)
-    )  # with a class token, the last layer's other rows are idle
+    searched = space(backbone=backbone(class_token=False))  # with a class token, the last layer's other rows are idle
     supernet, rng = random_supernet(searched), np.random.default_rng(0)
     numbers, kinds = numbered(searched), set()
     for _ in range(25):
@@ -246,12 +244,8 @@ def test_slices_are_the_first_channels_and_whole_heads(supernet):
     v = stored["blocks.2.attn.qkv.weight"].split(24)[2]
     assert torch.equal(sliced["blocks.2.attn.v.weight"], v[:16, :16])
     assert torch.equal(sliced["blocks.2.attn.static_map"], stored["blocks.2.attn.static_map_16"][:2])
-    assert torch.equal(
-        sliced["blocks.1.attn.hallucinate.mix"], stored["blocks.1.attn.hallucinate.mix"][:1, :2]
-    )
-    assert (
-        sliced["pos_embed"].untyped_storage().data_ptr() == stored["pos_embed"].untyped_storage().data_ptr()
-    )
+    assert torch.equal(sliced["blocks.1.attn.hallucinate.mix"], stored["blocks.1.attn.hallucinate.mix"][:1, :2])
+    assert sliced["pos_embed"].untyped_storage().data_ptr() == stored["pos_embed"].untyped_storage().data_ptr()
 
 
 def test_static_maps_are_kept_apart_by_token_count(supernet):

@@ -103,10 +103,7 @@ def test_weights_that_do_not_fit_are_all_named_and_nothing_is_loaded():
 @pytest.mark.parametrize(
     ("message", "changes"),
     [
-        (
-            "pos_embed: (1, 64, 64) is not 1 class token and a square grid",
-            {"pos_embed": torch.zeros(1, 64, 64)},
-        ),
+        ("pos_embed: (1, 64, 64) is not 1 class token and a square grid", {"pos_embed": torch.zeros(1, 64, 64)}),
         ("pos_embed: (65, 64) is not", {"pos_embed": torch.zeros(65, 64)}),
         ("blocks.0.attn.qkv.weight: (64, 64)", {"blocks.0.attn.qkv.weight": torch.zeros(64, 64)}),
         ("blocks.1.ls1.gamma: not a weight", {"blocks.1.ls1.gamma": torch.zeros(64)}),

@@ -31,12 +31,7 @@ def test_show_adds_up_to_the_network_and_names_every_operator():
     assert [row["hidden"] for row in layers] == [48, 48, 72, *[48] * 6]
     assert [row["rank"] for row in layers] == [None] * 5 + [12, None, 6, None]
     assert {row["latency_share"] for row in layers} == {None}
-    assert [row["part"] for row in rows if row["layer"] is None] == [
-        "patch_embed",
-        "pos_embed",
-        "norm",
-        "head",
-    ]
+    assert [row["part"] for row in rows if row["layer"] is None] == ["patch_embed", "pos_embed", "norm", "head"]
 
 
 def test_show_prints_the_latency_shares_of_the_point_and_the_totals():

@@ -27,9 +27,7 @@ def test_the_staircase_is_the_best_value_at_or_below_each_cost():
 
 def others_of(trials, front):
     on_front = {point.digest for point in front.points}
-    return [
-        FrontPoint(t.architecture, t.measurement) for t in trials if t.architecture.digest not in on_front
-    ]
+    return [FrontPoint(t.architecture, t.measurement) for t in trials if t.architecture.digest not in on_front]
 
 
 def colours(path):
@@ -67,9 +65,7 @@ def test_the_figure_is_drawn_for_fronts_at_the_edge(case):
         assert [p.value(TOP1) for p in front.points] == [95]
     else:
         trials = [
-            factories.trial(
-                t.number, t.architecture, measurement=factories.measurement(50, 5e6, 9, split="other")
-            )
+            factories.trial(t.number, t.architecture, measurement=factories.measurement(50, 5e6, 9, split="other"))
             for t in trials
         ]
     figure = draw_front(front, others_of(trials, front), {})

@@ -36,33 +36,10 @@ def test_front_table_states_values_with_units_interval_knee_and_conditions():
     header = row_with(text, "digest")
     assert header.split() == ["digest", "top-1", "(%)", "MMACs", "params", "(k)", "latency", "(ms)", "layers"]
     first = row_with(text, factories.varied().digest[:8])
-    assert first.split() == [
-        factories.varied().digest[:8],
-        "88.2",
-        "1.2",
-        "21.5",
-        "4.00",
-        "±",
-        "0.08",
-        "●○◐▾■◐○◇▾●◇",
-    ]
+    assert first.split() == [factories.varied().digest[:8], "88.2", "1.2", "21.5", "4.00", "±", "0.08", "●○◐▾■◐○◇▾●◇"]
     assert row_with(text, "  ★ ").split()[1] == front().knee().digest[:8]
     assert row_with(text, "◐ hallucinated").split() == (
-        [
-            "●",
-            "dynamic",
-            "◐",
-            "hallucinated",
-            "■",
-            "static",
-            "○",
-            "shared",
-            "◇",
-            "linear",
-            "▾",
-            "fewer",
-            "tokens",
-        ]
+        ["●", "dynamic", "◐", "hallucinated", "■", "static", "○", "shared", "◇", "linear", "▾", "fewer", "tokens"]
     )
     assert "144 images of the search split, fp32" in text
     words = " ".join(text.split())  # lines wrap at the width of the table
@@ -129,9 +106,7 @@ def doubtful(targets=2):
     for i, one in enumerate(front().points):
         others = (front().points[1 - i].digest, "0" * 12) if i < 2 else ()
         first = replace(one.measurement.latency["latency_ms"], noisy=i == 0, ties=others)
-        second = Timed(
-            ms=0.4 + i, interval=(0.39 + i, 0.41 + i), noisy=i == 2, target=LATENCY_ROWS[1]["target"]
-        )
+        second = Timed(ms=0.4 + i, interval=(0.39 + i, 0.41 + i), noisy=i == 2, target=LATENCY_ROWS[1]["target"])
         both = {"latency_ms": first} | ({"latency_ms_2": second} if targets > 1 else {})
         found.append(replace(one, measurement=replace(one.measurement, latency=both)))
     return ParetoFront(OBJECTIVES, found, by_target(LATENCY_ROWS[:targets]))
@@ -155,9 +130,7 @@ def test_every_target_has_a_column_and_a_line_with_its_tau():
     assert "0.400 ± 0.010 " in first
     assert "2.400 ± 0.010~" in third
     assert "batch=1,threads=2" in text
-    assert "onnxruntime-cpu:batch=1,threads=2: too few to say whether their order repeats" in " ".join(
-        text.split()
-    )
+    assert "onnxruntime-cpu:batch=1,threads=2: too few to say whether their order repeats" in " ".join(text.split())
 
 
 def test_csv_has_columns_of_further_targets_and_doubts_where_there_are_some():

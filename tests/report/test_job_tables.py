@@ -106,19 +106,10 @@ def test_redundancy_has_a_row_a_layer_and_a_dash_where_there_is_nothing_to_compa
 
 def test_an_export_has_a_row_a_file_with_its_largest_difference():
     files = [
-        {
-            "format": name,
-            "file": f"model.{name}",
-            "size_bytes": 1_234_567,
-            "seconds": 2.0,
-            "max_delta": deltas,
-        }
+        {"format": name, "file": f"model.{name}", "size_bytes": 1_234_567, "seconds": 2.0, "max_delta": deltas}
         for name, deltas in (("timm", {"1": 0.0, "2": 0.0}), ("onnx", {"1": 1e-7, "2": 3.4e-6}))
     ]
     text = text_of(export_table({"digest": "0123456789ab", "directory": "vit", "files": files}))
     cells = [re.split(r"[ │]+", row_with(text, f"model.{name}").strip(" │")) for name in ("timm", "onnx")]
-    assert cells == [
-        ["timm", "model.timm", "1,235", "0", "2.0"],
-        ["onnx", "model.onnx", "1,235", "3.4e-06", "2.0"],
-    ]
+    assert cells == [["timm", "model.timm", "1,235", "0", "2.0"], ["onnx", "model.onnx", "1,235", "3.4e-06", "2.0"]]
     assert "batches of 1, 2" in text

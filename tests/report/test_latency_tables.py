@@ -63,23 +63,12 @@ def test_a_profile_names_the_errors_of_every_predictor_and_the_verdict(usable):
 def test_another_device_stands_beside_this_one(missing, tau):
     points = [point(0, top1=91.26, macs=1_234_567, latency_here_ms=2.0)]
     points.append(point(1, top1=None, macs=None, latency_here_ms=None))
-    about = {
-        "run": "r",
-        "device": "Pi",
-        "runtime": "onnxruntime",
-        "batch": 1,
-        "threads": 4,
-        "system": "Linux",
-    }
+    about = {"run": "r", "device": "Pi", "runtime": "onnxruntime", "batch": 1, "threads": 4, "system": "Linux"}
     text = text_of(
-        results_table(
-            {**about, "missing": missing, "repeat_tau": tau, "tau_with_here": 0.5, "points": points}
-        )
+        results_table({**about, "missing": missing, "repeat_tau": tau, "tau_with_here": 0.5, "points": points})
     )
     words = ["91.3", "1.23", "2.000", "1.500", "±", "0.250"]
     assert row_with(text, DIGESTS[0]).split() == [DIGESTS[0], *words]
     assert row_with(text, DIGESTS[1]).split() == [DIGESTS[1], "-", "-", "-", "2.500", "±", "0.250", "~"]
     assert ("2 of the front were not measured there" in text) == bool(missing)
-    assert f"tau {'-' if tau is None else '0.93'}, order of here and there: tau 0.50" in " ".join(
-        text.split()
-    )
+    assert f"tau {'-' if tau is None else '0.93'}, order of here and there: tau 0.50" in " ".join(text.split())

@@ -78,10 +78,7 @@ def test_a_summary_is_json(space):
 
 def test_only_genes_with_a_choice_count(space):
     fixed = parse_space(TINY, "tiny.yaml", ("embed_dim=16", "depth=2"))
-    assert (
-        space_summary(space)["parameters_of_the_search"]
-        == space_summary(fixed)["parameters_of_the_search"] + 2
-    )
+    assert space_summary(space)["parameters_of_the_search"] == space_summary(fixed)["parameters_of_the_search"] + 2
 
 
 def test_the_table_says_size_costs_and_bounds(space):

@@ -30,9 +30,7 @@ def fill(run):
     for i, (architecture, changes) in enumerate(zip([a, *others], fixed, strict=False)):
         run.append_trial(factories.trial(i, architecture, **changes))
     run.append_trial(factories.trial(5, a, state=TrialState.REPEATED, repeat_of=0, finished=1e9 + 86_490))
-    run.append_trial(
-        factories.trial(6, others[-1], state=TrialState.RUNNING, measurement=None, finished=None)
-    )
+    run.append_trial(factories.trial(6, others[-1], state=TrialState.RUNNING, measurement=None, finished=None))
 
 
 def test_status_counts_every_state_and_forecasts_from_the_pace_without_pauses(tmp_path):

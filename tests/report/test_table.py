@@ -16,9 +16,7 @@ COLUMNS = (Column("network"), Column("top-1 (%)", "{:.1f}", footer="best"), Colu
 
 
 def test_numbers_are_formatted_and_right_words_are_left_and_what_is_missing_is_a_dash():
-    table = Table(
-        title="t", columns=COLUMNS, rows=[("a", 91.26, "fine"), ("b", None, ""), ("c", math.nan, "")]
-    )
+    table = Table(title="t", columns=COLUMNS, rows=[("a", 91.26, "fine"), ("b", None, ""), ("c", math.nan, "")])
     text = text_of(table)
     assert row_with(text, "fine") == "  a              91.3   fine  "
     assert [row_with(text, f" {name} ").split() for name in "bc"] == [["b", "-"], ["c", "-"]]

@@ -2,12 +2,7 @@
 
 import factories
 import pytest
-from report_runs import (
-    lost_trials,
-    made_trials,
-    make_run,
-    page_space,
-)
+from report_runs import lost_trials, made_trials, make_run, page_space
 
 from nas.base.errors import RunError
 from nas.report.page.data import report_data

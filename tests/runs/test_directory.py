@@ -353,9 +353,7 @@ def test_new_runs_are_numbered_above_the_highest(tmp_path):
 def test_the_latest_unfinished_run_is_found_past_finished_and_unreadable_ones(tmp_path):
     assert latest_unfinished(tmp_path / "none", "digits") is None
     for name, stage in (("digits-1", "searching"), ("digits-2", "training"), ("digits-10", "finished")):
-        RunDirectory.create(
-            tmp_path / name, manifest=factories.manifest(stage=stage), space_text="", config={}
-        )
+        RunDirectory.create(tmp_path / name, manifest=factories.manifest(stage=stage), space_text="", config={})
     (tmp_path / "digits-11").mkdir()
     assert latest_unfinished(tmp_path, "digits") == tmp_path / "digits-2"
     assert latest_unfinished(tmp_path, "other") is None

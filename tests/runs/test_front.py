@@ -42,9 +42,7 @@ def test_front_of_trials_does_not_depend_on_their_order():
     rng = np.random.default_rng(0)
     trials = factories.trials_of(rng.integers(1, 8, (40, 3)).tolist())
     front = ParetoFront.from_trials(trials, OBJECTIVES)
-    kept = brute_force(
-        [[t.measurement.values[o.metric.name] for o in OBJECTIVES] for t in trials], [MAX, MIN, MIN]
-    )
+    kept = brute_force([[t.measurement.values[o.metric.name] for o in OBJECTIVES] for t in trials], [MAX, MIN, MIN])
     assert {p.digest for p in front.points} == {
         t.architecture.digest for t, keep in zip(trials, kept, strict=True) if keep
     }
@@ -196,12 +194,7 @@ def test_json_round_trip_keeps_everything_and_the_keys_of_the_interface():
     assert values["schema_version"] == 1
     assert values["run"] == "digits-1"
     assert values["hypervolume"] == front.hypervolume()
-    assert values["objectives"][1] == {
-        "name": "macs",
-        "unit": "MACs/image",
-        "direction": "minimize",
-        "reference": 10e6,
-    }
+    assert values["objectives"][1] == {"name": "macs", "unit": "MACs/image", "direction": "minimize", "reference": 10e6}
     first, second = values["points"]
     assert first["flops"] == 2 * first["macs"] == 4_000_000
     assert isinstance(first["macs"], int)
@@ -251,9 +244,7 @@ def test_a_run_gives_its_trials_front_until_the_final_one_is_written(tmp_path):
 
 
 def test_a_run_whose_search_has_not_begun_is_refused(tmp_path):
-    run = RunDirectory.create(
-        tmp_path / "r", manifest=factories.manifest(search=None), space_text="", config={}
-    )
+    run = RunDirectory.create(tmp_path / "r", manifest=factories.manifest(search=None), space_text="", config={})
     with pytest.raises(RunError, match="does not say what is optimised"):
         ParetoFront.from_run(run.path)
 

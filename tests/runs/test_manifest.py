@@ -42,10 +42,7 @@ def test_the_values_of_an_old_manifest():
     manifest = RunDirectory.open(FIXTURES / "old_run").manifest
     assert [o.metric for o in manifest.search.objectives] == [TOP1, MACS, LATENCY]
     assert manifest.search.objectives[1].reference == 169294.40000000002
-    assert manifest.search.reference_clocks == {
-        "latency_ms": 0.4964193000091654,
-        "latency_ms_2": 0.6982915625002306,
-    }
+    assert manifest.search.reference_clocks == {"latency_ms": 0.4964193000091654, "latency_ms_2": 0.6982915625002306}
     assert manifest.search.reference_digest == "205b7fd9a1aa"
     assert manifest.constraints == {"latency_ms_2": 1000.0}
     assert manifest.budget == SearchBudget(num_trials=12)
@@ -55,16 +52,11 @@ def test_the_values_of_an_old_manifest():
 
 
 def test_a_supernet_trial_reads_back_with_epochs_as_numbers(run):
-    trial = SupernetTrial(
-        number=3, parameters={"train.lr": 0.1, "space.depth": [2, 3]}, scores={1: 0.5, 10: 0.75}
-    )
+    trial = SupernetTrial(number=3, parameters={"train.lr": 0.1, "space.depth": [2, 3]}, scores={1: 0.5, 10: 0.75})
     run.update_manifest(supernet_trial=trial)
     assert run.manifest.supernet_trial == trial
     assert run.manifest.supernet_trial.score == 0.75
-    assert json.loads((run.path / "manifest.json").read_text())["supernet_trial"]["scores"] == {
-        "1": 0.5,
-        "10": 0.75,
-    }
+    assert json.loads((run.path / "manifest.json").read_text())["supernet_trial"]["scores"] == {"1": 0.5, "10": 0.75}
     old = RunDirectory.open(FIXTURES / "old_supernets/supernets/6020a1a2dfc2").manifest.supernet_trial
     assert (old.key, old.state, sorted(old.scores)) == ("6020a1a2dfc2", "complete", [1, 2])
 
@@ -72,12 +64,7 @@ def test_a_supernet_trial_reads_back_with_epochs_as_numbers(run):
 def test_a_search_that_has_not_begun_leaves_its_keys_out(tmp_path):
     begun = factories.manifest().to_dict()
     fresh = factories.manifest(search=None).to_dict()
-    assert begun.keys() - fresh.keys() == {
-        "objectives",
-        "reference_ms",
-        "further_reference_ms",
-        "reference_digest",
-    }
+    assert begun.keys() - fresh.keys() == {"objectives", "reference_ms", "further_reference_ms", "reference_digest"}
     assert not {"search", "budget", "study", "supernet_digest", "supernet_trials"} & begun.keys()
     assert Manifest.from_dict(fresh, "m").search is None
 
@@ -87,11 +74,7 @@ def test_an_update_changes_what_it_names_and_keeps_keys_of_later_versions(run):
     before = run.manifest
     run.update_manifest(stage="measuring", supernet_digest="abc", budget=SearchBudget(num_trials=5))
     after = run.manifest
-    assert (after.stage, after.supernet_digest, after.budget) == (
-        "measuring",
-        "abc",
-        SearchBudget(num_trials=5),
-    )
+    assert (after.stage, after.supernet_digest, after.budget) == ("measuring", "abc", SearchBudget(num_trials=5))
     changed = {"stage": "searching", "supernet_digest": None, "budget": None}
     assert after.model_copy(update=changed) == before
     written = json.loads((run.path / "manifest.json").read_text())
@@ -100,9 +83,7 @@ def test_an_update_changes_what_it_names_and_keeps_keys_of_later_versions(run):
     assert written["schema_version"] == 1
 
 
-@pytest.mark.parametrize(
-    "change", [{"stage": "resting"}, {"threads": "many"}, {"constraints": {"macs": math.inf}}]
-)
+@pytest.mark.parametrize("change", [{"stage": "resting"}, {"threads": "many"}, {"constraints": {"macs": math.inf}}])
 def test_an_update_that_the_file_cannot_hold_changes_nothing(run, change):
     before = (run.path / "manifest.json").read_bytes()
     with pytest.raises(RunError, match=f"manifest.json cannot be used: {next(iter(change))}"):

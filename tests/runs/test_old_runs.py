@@ -93,9 +93,7 @@ def test_a_run_with_an_option_that_was_removed_is_shown_and_no_more(home, tmp_pa
     ask(tmp_path, "report", "old/run")
     done = command("search", tmp_path / "old" / "run", "--trials", "14", "--workers", "0")
     assert done.code == 2
-    assert (
-        "train.conflict_free: this option was removed; only its default, false, is still read" in done.stderr
-    )
+    assert "train.conflict_free: this option was removed; only its default, false, is still read" in done.stderr
 
 
 def test_an_unfinished_run_with_such_an_option_is_another_run(home, tmp_path):

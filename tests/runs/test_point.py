@@ -19,9 +19,7 @@ TARGETS = by_target(
 def measured_alone():
     """On three targets, of which the search was after the first two."""
     latency = {
-        name: factories.timed(
-            2.0 + i, noisy=i == 1, ties=("0" * 12,) * i, target=about["target"], is_searched=i < 2
-        )
+        name: factories.timed(2.0 + i, noisy=i == 1, ties=("0" * 12,) * i, target=about["target"], is_searched=i < 2)
         for i, (name, about) in enumerate(TARGETS.items())
     }
     latency["latency_ms"] = replace(latency["latency_ms"], rounds=15)

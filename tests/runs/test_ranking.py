@@ -73,9 +73,7 @@ def test_an_interval_holds_the_truth_as_often_as_it_says():
     for seed in range(200):
         rng = np.random.default_rng(seed)
         inherited = rng.normal(size=24)
-        low, high = rank_statistics(rank_rows(inherited, inherited + 0.73 * rng.normal(size=24)))[
-            "kendall_tau_ci"
-        ]
+        low, high = rank_statistics(rank_rows(inherited, inherited + 0.73 * rng.normal(size=24)))["kendall_tau_ci"]
         held += low <= truth <= high
     assert 0.90 <= held / 200 <= 0.99
 
@@ -128,9 +126,7 @@ def test_the_verdict_says_better_only_where_the_interval_of_the_difference_is_ab
     assert "perhaps no better than MACs (+0.00 [+0.00, +0.00])" in same
     assert "better than mean token count" in same
 
-    worse = rank_statistics(rank_rows(unrelated.astype(float), *alone, macs=order, tokens=unrelated))[
-        "verdict"
-    ]
+    worse = rank_statistics(rank_rows(unrelated.astype(float), *alone, macs=order, tokens=unrelated))["verdict"]
     assert worse.startswith("inherited accuracy ranks worse than MACs (-")
     assert "do not trust it" in worse
 

@@ -1,13 +1,7 @@
 """All that a run has measured, over its supernets, and what was trained alone."""
 
 import pytest
-from report_runs import (
-    lost_trials,
-    made_trials,
-    make_run,
-    page_space,
-    retrained,
-)
+from report_runs import lost_trials, made_trials, make_run, page_space, retrained
 
 from nas.arch import cost
 from nas.report.page.data import report_data

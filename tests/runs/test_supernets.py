@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 from factories import OBJECTIVES, distinct_architectures, measurement
-from report_runs import (
-    lost_trials,
-    made_trials,
-    make_run,
-    page_space,
-    supernets_run,
-)
+from report_runs import lost_trials, made_trials, make_run, page_space, supernets_run
 
 from nas.base.errors import RunError
 from nas.report.page.data import report_data
@@ -42,9 +36,7 @@ def test_the_trials_of_all_supernets_are_shown_each_with_its_own(tmp_path):
         (2, "failed", 0),
     ]
     on_front = [row["supernet"] for row in data["front"]]
-    assert [one["num_on_front"] for one in data["supernets"]] == [
-        on_front.count(number) for number in range(3)
-    ]
+    assert [one["num_on_front"] for one in data["supernets"]] == [on_front.count(number) for number in range(3)]
     assert set(on_front) == set(data["cloud"]["supernet"]) == {0, 1}
     folders = {one["number"]: run.supernets_dir / one["key"] for one in data["supernets"]}
     trials = {number: RunDirectory.open(folder).trials() for number, folder in folders.items()}
@@ -74,10 +66,7 @@ def measured(rng, supernet, architectures, **changes):
     """Top-1 depends on the weights, MACs on the architecture alone."""
     return [
         FrontPoint(
-            a,
-            measurement(
-                float(rng.integers(50, 60)), int(a.digest[0], 16) + 1, 1.0, supernet=supernet, **changes
-            ),
+            a, measurement(float(rng.integers(50, 60)), int(a.digest[0], 16) + 1, 1.0, supernet=supernet, **changes)
         )
         for a in architectures
     ]

@@ -66,9 +66,7 @@ def test_closing_drops_what_was_not_committed(tmp_path):
 def test_optunas_own_backend_reads_the_file(tmp_path):
     path = tmp_path / "journal.log"
     journal = GroupCommitJournal(path)
-    study = optuna.create_study(
-        storage=JournalStorage(journal), study_name="s", directions=["maximize", "minimize"]
-    )
+    study = optuna.create_study(storage=JournalStorage(journal), study_name="s", directions=["maximize", "minimize"])
     for _ in range(3):
         trial = study.ask({"x": optuna.distributions.CategoricalDistribution(["a", "b"])})
         study.tell(trial, [1.5, 2.0])
@@ -96,9 +94,7 @@ def test_a_torn_tail_is_cut_back_to_the_last_whole_commit(tmp_path):
     assert [log["user_attr"]["number"] for log in stock.read_logs(0)] == [0, 1, 9]
 
 
-@pytest.mark.parametrize(
-    "tail", [b"\0" * 5000, b"\0" * 50 + b"\n" + b"\0" * 7], ids=["zeros", "zeros and newline"]
-)
+@pytest.mark.parametrize("tail", [b"\0" * 5000, b"\0" * 50 + b"\n" + b"\0" * 7], ids=["zeros", "zeros and newline"])
 def test_zeros_left_by_a_power_failure_are_cut_off(tmp_path, tail):
     path = tmp_path / "journal.log"
     content = write(path, range(3))

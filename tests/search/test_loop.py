@@ -68,11 +68,7 @@ def test_progress_agrees_with_the_trials(tmp_path):
     bad = {space.smallest().digest: "raise"}
     seen = []
     trials = search(
-        tmp_path / "run",
-        space,
-        AnalyticEvaluator(space.backbone, conduct=bad),
-        trials=20,
-        on_progress=seen.append,
+        tmp_path / "run", space, AnalyticEvaluator(space.backbone, conduct=bad), trials=20, on_progress=seen.append
     )
     last = seen[-1]
     assert (last.complete, last.failed, last.total) == (19, 1, 20)
@@ -129,9 +125,7 @@ def test_a_space_is_measured_once_through_and_then_the_search_ends(tmp_path):
 
 def test_a_search_ends_when_constraints_leave_nothing_unseen(tmp_path):
     free = tiny_space()
-    bound = sorted(
-        cost.macs(free.sample(search_fakes.np.random.default_rng(i)), free.backbone) for i in range(99)
-    )[40]
+    bound = sorted(cost.macs(free.sample(search_fakes.np.random.default_rng(i)), free.backbone) for i in range(99))[40]
     space = tiny_space(max_macs=bound)
     trials = search(tmp_path / "run", space, trials=50)
     measured = {trial.architecture.digest for trial in trials if trial.state is TrialState.COMPLETE}
@@ -164,9 +158,7 @@ def test_a_repeat_of_a_trial_in_flight_waits_for_it(tmp_path):
 def test_what_failed_before_fails_again_without_being_paid_or_counted(tmp_path):
     space, log = tiny_space(), tmp_path / "log"
     bad = space.largest().digest
-    trials = search(
-        tmp_path / "run", space, AnalyticEvaluator(space.backbone, log, {bad: "refuse"}), trials=9
-    )
+    trials = search(tmp_path / "run", space, AnalyticEvaluator(space.backbone, log, {bad: "refuse"}), trials=9)
     failed = [trial for trial in trials if trial.state is TrialState.FAILED]
     assert failed[0].number == 0
     assert {trial.error for trial in failed[1:]} == {"failed before as trial 0: no memory for it"}
@@ -192,11 +184,7 @@ def test_minutes_stop_the_proposals_and_the_search_can_go_on(tmp_path):
     slow = AnalyticEvaluator(space.backbone, delay_s=0.02)
     seen = []
     first = search(
-        tmp_path / "run",
-        space,
-        workers=ShuffledWorkers(slow, 4, 0),
-        minutes=0.3 / 60,
-        on_progress=seen.append,
+        tmp_path / "run", space, workers=ShuffledWorkers(slow, 4, 0), minutes=0.3 / 60, on_progress=seen.append
     )
     assert 4 <= len(first) < 40
     assert 0 <= seen[0].eta_s <= 0.3
@@ -296,9 +284,7 @@ def test_trials_of_another_search_are_refused(tmp_path):
     search(tmp_path / "a", digits(), trials=30)
     search(tmp_path / "b", digits(), trials=30, sampler="random")
     (tmp_path / "a" / "trials.jsonl").write_bytes((tmp_path / "b" / "trials.jsonl").read_bytes())
-    with pytest.raises(
-        RunError, match=r"trial \d+ is recorded with architecture \w+, but the study proposed"
-    ):
+    with pytest.raises(RunError, match=r"trial \d+ is recorded with architecture \w+, but the study proposed"):
         search(tmp_path / "a", digits(), trials=31)
 
 
@@ -320,9 +306,7 @@ def test_what_breaks_the_bound_of_a_further_target_is_not_on_the_front(tmp_path)
     def sizes(**constraints):
         space, seen = tiny_space(**constraints), []
         workers = InlineWorkers(TwoTargets(space.backbone))
-        trials = search(
-            tmp_path / f"run{len(constraints)}", space, trials=9, workers=workers, on_progress=seen.append
-        )
+        trials = search(tmp_path / f"run{len(constraints)}", space, trials=9, workers=workers, on_progress=seen.append)
         return seen[-1].front_size, [trial.measurement.values["latency_ms_2"] for trial in trials]
 
     whole, latencies = sizes()

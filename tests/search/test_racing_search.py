@@ -25,9 +25,7 @@ def search(folder, *, trials, racing=True, sampler="random", workers=None, known
     run = RunDirectory.open(folder) if folder.exists() else new_run(folder)
     study = ArchitectureStudy(TABLE.space, OBJECTIVES, sampler, 6, seed, run.journal_path)
     workers = workers or InlineWorkers(ReplayEvaluator(TABLE))
-    found = Search(TABLE.space, OBJECTIVES, study, workers, run, racing=racing, known=known).run(
-        trials=trials
-    )
+    found = Search(TABLE.space, OBJECTIVES, study, workers, run, racing=racing, known=known).run(trials=trials)
     study.close()
     return found
 
@@ -57,9 +55,7 @@ def test_a_beaten_architecture_is_pruned_with_its_interval_and_never_on_the_fron
 
 
 def test_racing_spares_images_and_keeps_the_front(tmp_path):
-    raced, whole = (
-        search(tmp_path / str(racing), trials=120, racing=racing, seed=1) for racing in (True, False)
-    )
+    raced, whole = (search(tmp_path / str(racing), trials=120, racing=racing, seed=1) for racing in (True, False))
     assert not pruned(whole)
     assert outline(raced)[0][1] == outline(whole)[0][1]
     assert [t.architecture for t in raced] == [t.architecture for t in whole]  # random proposals
@@ -68,9 +64,7 @@ def test_racing_spares_images_and_keeps_the_front(tmp_path):
     rows = [TABLE.row(t.architecture) for t in raced]
     values = np.stack([TABLE.top1()[rows], TABLE.macs[rows]], axis=1)
     on_front = non_dominated(values, ["maximize", "minimize"])
-    assert not any(
-        t.state is TrialState.PRUNED and is_best for t, is_best in zip(raced, on_front, strict=True)
-    )
+    assert not any(t.state is TrialState.PRUNED and is_best for t, is_best in zip(raced, on_front, strict=True))
 
 
 @pytest.mark.parametrize("sampler", ["predictor", "nsga2", "evolution"])

@@ -22,9 +22,7 @@ def search(folder, *, trials, racing=True, sampler="random", workers=None, known
     run = RunDirectory.open(folder) if folder.exists() else new_run(folder)
     study = ArchitectureStudy(TABLE.space, OBJECTIVES, sampler, 6, seed, run.journal_path)
     workers = workers or InlineWorkers(ReplayEvaluator(TABLE))
-    found = Search(TABLE.space, OBJECTIVES, study, workers, run, racing=racing, known=known).run(
-        trials=trials
-    )
+    found = Search(TABLE.space, OBJECTIVES, study, workers, run, racing=racing, known=known).run(trials=trials)
     study.close()
     return found
 

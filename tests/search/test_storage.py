@@ -97,10 +97,7 @@ def postgres() -> Iterator[Postgres]:
 def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trial, ...]:
     """The search of these tests, undisturbed, over a journal."""
     return search_in(
-        "journal",
-        tmp_path_factory.mktemp("straight") / "run",
-        NUM_TRIALS,
-        AnalyticEvaluator(small_space().backbone),
+        "journal", tmp_path_factory.mktemp("straight") / "run", NUM_TRIALS, AnalyticEvaluator(small_space().backbone)
     )
 
 
@@ -151,9 +148,7 @@ def test_a_search_over_postgresql_whose_driver_is_killed_ends_as_one_over_a_jour
     assert_same(folder, straight)
 
 
-def test_a_search_whose_server_is_killed_ends_with_one_error_and_goes_on_once_it_is_back(
-    postgres, straight, tmp_path
-):
+def test_a_search_whose_server_is_killed_ends_with_one_error_and_goes_on_once_it_is_back(postgres, straight, tmp_path):
     folder, log = tmp_path / "server-killed", tmp_path / "log"
     for more in (1, 8):
         known, called_before = finished(folder), len(log.read_text().split()) if log.exists() else 0
@@ -238,9 +233,7 @@ class Dashboard:
 
     def put(self, path: str, values: dict[str, Any]) -> None:
         headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(
-            self._address + path, json.dumps(values).encode(), headers, method="PUT"
-        )
+        request = urllib.request.Request(self._address + path, json.dumps(values).encode(), headers, method="PUT")
         urllib.request.urlopen(request).close()
 
     def study(self, name: str) -> dict[str, Any]:
@@ -250,9 +243,7 @@ class Dashboard:
         return {"id": number, **self.get(f"/api/studies/{number}")}
 
 
-needs_dashboard = pytest.mark.skipif(
-    find_spec("optuna_dashboard") is None, reason="optuna-dashboard is not installed"
-)
+needs_dashboard = pytest.mark.skipif(find_spec("optuna_dashboard") is None, reason="optuna-dashboard is not installed")
 
 
 def complete(study: dict[str, Any]) -> list[tuple[int, list[float]]]:
@@ -294,9 +285,7 @@ def watch(storage: str, shown: str, home: Path, straight: tuple[Trial, ...]) -> 
 
 
 @needs_dashboard
-def test_the_dashboard_shows_a_journal_while_it_is_written_and_does_not_disturb_the_search(
-    straight, tmp_path
-):
+def test_the_dashboard_shows_a_journal_while_it_is_written_and_does_not_disturb_the_search(straight, tmp_path):
     journal = tmp_path / "watched" / "journal.log"
     watch("journal", str(journal), tmp_path, straight)
     assert not list(journal.parent.glob("journal.log.*"))

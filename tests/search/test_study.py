@@ -53,10 +53,7 @@ def proposals(study, count, *, change=None, reopen=None, hold=0):
 
 def test_the_largest_and_the_smallest_architecture_come_first(tmp_path):
     space = digits()
-    assert proposals(make_study(space, tmp_path / "j"), 2) == [
-        space.largest().digest,
-        space.smallest().digest,
-    ]
+    assert proposals(make_study(space, tmp_path / "j"), 2) == [space.largest().digest, space.smallest().digest]
 
 
 def test_seeds_and_known_designs_come_next_and_random_search_has_none(tmp_path):
@@ -139,9 +136,7 @@ def test_a_measured_latency_beyond_the_bound_makes_a_trial_infeasible(tmp_path):
 def test_another_search_in_the_storage_is_refused_with_all_differences(tmp_path):
     make_study(digits(), tmp_path / "j").close()
     with pytest.raises(RunError) as caught:
-        ArchitectureStudy(
-            tiny_space(), [Objective(TOP1, 0), Objective(MACS, 1e6)], "tpe", 6, 3, tmp_path / "j"
-        )
+        ArchitectureStudy(tiny_space(), [Objective(TOP1, 0), Objective(MACS, 1e6)], "tpe", 6, 3, tmp_path / "j")
     for difference in (
         "space: there",
         "objectives: there ['top1', 'macs', 'latency_ms']",
@@ -185,8 +180,7 @@ def test_runs_can_share_a_database_under_their_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url",
-    ["nonsense://user:secret@host/db", "postgresql://user:secret@localhost:1/db", "sqlite:////missing/x.db"],
+    "url", ["nonsense://user:secret@host/db", "postgresql://user:secret@localhost:1/db", "sqlite:////missing/x.db"]
 )
 def test_an_unusable_storage_is_one_clear_error_without_its_password(url):
     with pytest.raises(RunError, match="cannot be used") as caught:

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from nas.runs.supernets import (
-    SupernetTrial,
-)
+from nas.runs.supernets import SupernetTrial
 from nas.search.supernet_trials import Plan, SupernetStudy
 from nas.settings.tune import TuneConfig
 
@@ -44,11 +42,7 @@ def test_a_proposal_depends_on_the_seed_and_its_number():
 def test_what_was_being_trained_comes_first_as_it_stood_and_what_has_ended_never_again():
     one, two, three = proposals(studying(), 3)
     two = replace(two, scores={1: 0.2})
-    known = [
-        replace(one, state="stopped", scores={1: 0.1}),
-        two,
-        replace(three, state="failed", error="why"),
-    ]
+    known = [replace(one, state="stopped", scores={1: 0.1}), two, replace(three, state="failed", error="why")]
     study = studying(known)
     assert proposals(study, 2) == [two, proposals(studying(), 4)[3]]
     assert told(study)[:2] == [TrialState.PRUNED, TrialState.FAIL]

@@ -61,11 +61,7 @@ def test_measurement_without_top1_is_no_failure():
         def evaluate(self, *args, **options):
             return replace(super().evaluate(*args, **options), top1=None)
 
-    assert set(values(*results_of(InlineWorkers(Pruned(SPACE.backbone)), GOOD[:1]))) == {
-        "macs",
-        "params",
-        "latency_ms",
-    }
+    assert set(values(*results_of(InlineWorkers(Pruned(SPACE.backbone)), GOOD[:1]))) == {"macs", "params", "latency_ms"}
 
 
 def test_ctrl_c_is_no_failure_of_a_candidate():

@@ -20,12 +20,7 @@ class TestResolving:
     def test_flag_beats_setting_beats_file_beats_default(self, tmp_path):
         file = write(tmp_path, "seed: 1\ntrain: {epochs: 1, lr: 1e-2, batch_size: 8}\n")
         config = resolve_config(file, ["train.epochs=2", "train.lr=2e-3"], {"train.epochs": 3})
-        assert (config.train.epochs, config.train.lr, config.train.batch_size, config.seed) == (
-            3,
-            0.002,
-            8,
-            1,
-        )
+        assert (config.train.epochs, config.train.lr, config.train.batch_size, config.seed) == (3, 0.002, 8, 1)
         assert config.train.num_random == RunConfig().train.num_random
 
     def test_flag_that_is_not_given_changes_nothing(self):
@@ -55,17 +50,13 @@ class TestResolving:
         assert resolve_config(write(tmp_path, "# seed: 3\ntrain:\n#  epochs: 3\n")) == RunConfig()
 
     def test_saved_configuration_reads_back_equal(self, tmp_path):
-        config = resolve_config(
-            settings=["train.lr=1.25e-5", "init=timm:on", "search.objectives=[top1, params]"]
-        )
+        config = resolve_config(settings=["train.lr=1.25e-5", "init=timm:on", "search.objectives=[top1, params]"])
         assert resolve_config(write(tmp_path, dump_yaml(config.model_dump(mode="json")))) == config
 
 
 class TestRefusing:
     def test_all_problems_of_all_sources_at_once(self, tmp_path):
-        file = write(
-            tmp_path, "sed: 3\ntrain:\n  epoch: 3\n  lr: 0\n  lr: 1\nsearch: {sampler: nsga}\nepochs: 2\n"
-        )
+        file = write(tmp_path, "sed: 3\ntrain:\n  epoch: 3\n  lr: 0\n  lr: 1\nsearch: {sampler: nsga}\nepochs: 2\n")
         settings = ["train.clip_grad=high", "evaluate", "seed.x=1", "constraint.max_macs=3"]
         with pytest.raises(ConfigError) as caught:
             resolve_config(file, settings, {"evaluate.batch_size": 0, "seed": -1})
@@ -118,9 +109,7 @@ class TestRefusing:
 
     def test_an_option_that_is_gone_is_passed_over_at_its_default_and_refused_otherwise(self, tmp_path):
         file = tmp_path / "a.yaml"
-        file.write_text(
-            "train:\n  relatives: false\n  images: split\n  ffn_branches: 1\n  conflict_free: false\n"
-        )
+        file.write_text("train:\n  relatives: false\n  images: split\n  ffn_branches: 1\n  conflict_free: false\n")
         assert resolve_config(file) == RunConfig()
         file.write_text("train:\n  conflict_free: true\n  epochs: x\n")
         with pytest.raises(ConfigError) as caught:
@@ -146,13 +135,7 @@ class TestRefusing:
 
 class TestSplitting:
     def test_settings_of_the_space_are_parted_from_the_configuration(self):
-        given = [
-            "constraints.max_latency_ms=8",
-            "train.epochs=3",
-            "embed_dim=[48]",
-            "nonsense",
-            "layers.num_heads=2",
-        ]
+        given = ["constraints.max_latency_ms=8", "train.epochs=3", "embed_dim=[48]", "nonsense", "layers.num_heads=2"]
         assert split_settings(given) == (
             ("constraints.max_latency_ms=8", "embed_dim=[48]", "layers.num_heads=2"),
             ("train.epochs=3", "nonsense"),

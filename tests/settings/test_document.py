@@ -110,9 +110,5 @@ class TestChecking:
             group: Needs
 
         document = read("\ngroup: {}\n")
-        assert [str(problem) for problem in check(Holder, document)[1]] == [
-            "line 2: group.size: required, but missing"
-        ]
-        assert [str(problem) for problem in check(Holder, Document("a"))[1]] == [
-            "group: required, but missing"
-        ]
+        assert [str(problem) for problem in check(Holder, document)[1]] == ["line 2: group.size: required, but missing"]
+        assert [str(problem) for problem in check(Holder, Document("a"))[1]] == ["group: required, but missing"]

@@ -10,10 +10,7 @@ from nas.settings.target import Target, check_targets, parse_target
     ("text", "expected"),
     [
         ("torch-cpu", Target(runtime="torch-cpu")),
-        (
-            "onnxruntime-cpu:batch=1,threads=2,precision=fp32",
-            Target(runtime="onnxruntime-cpu", batch=1, threads=2),
-        ),
+        ("onnxruntime-cpu:batch=1,threads=2,precision=fp32", Target(runtime="onnxruntime-cpu", batch=1, threads=2)),
         (" torch-cpu-packed: precision = bf16 ", Target(runtime="torch-cpu-packed", precision="bf16")),
     ],
 )
@@ -30,10 +27,7 @@ def test_a_target_is_read_as_written(text, expected):
         ("torch-cpu:bach=1", ["'bach=1' is not one of batch=N"]),
         ("torch-cpu:batch=1,batch=2", ["batch is given twice"]),
         ("onnxruntime-cpu:precision=bf16", ["onnxruntime-cpu computes in fp32 only"]),
-        (
-            "onnx:batch=x,size=3,precision=int8",
-            ["unknown runtime", "batch must", "'size=3'", "precision must"],
-        ),
+        ("onnx:batch=x,size=3,precision=int8", ["unknown runtime", "batch must", "'size=3'", "precision must"]),
         ("", ["unknown runtime ''"]),
     ],
 )

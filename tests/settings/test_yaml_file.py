@@ -152,9 +152,7 @@ class TestFiles:
         (tmp_path / "a.yaml").write_text("a: 1\na: 2\n? [b]\n: 1\n")
         with pytest.raises(SearchSpaceError) as caught:
             read_yaml(tmp_path / "a.yaml", SearchSpaceError)
-        assert caught.value.message.startswith(
-            f"{tmp_path / 'a.yaml'}: 2 problems\n  line 2: a: key is given"
-        )
+        assert caught.value.message.startswith(f"{tmp_path / 'a.yaml'}: 2 problems\n  line 2: a: key is given")
 
     def test_missing_file_names_its_neighbour(self, tmp_path):
         (tmp_path / "digits.yaml").touch()
@@ -180,12 +178,7 @@ class TestDumping:
         ["on", "off", "1e-3", "010", "1:30", "null", "~", "", "true", "- a", "a: b", "#", " x", "=", "<<"]
     )
     scalars = (
-        words
-        | st.none()
-        | st.booleans()
-        | st.integers()
-        | st.floats(allow_nan=False)
-        | st.text("ab\n'\"é", max_size=4)
+        words | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text("ab\n'\"é", max_size=4)
     )
 
     @settings(max_examples=100, deadline=None, derandomize=True)
@@ -214,10 +207,7 @@ class TestSettings:
         [
             ("name", "--set name: must look like section.key=value"),
             ("a b=1", "--set a b=1: must look like section.key=value"),
-            (
-                "items.0.ratio=1",
-                "--set items.0.ratio=1: items is not a group of keys, it is [a group of keys]",
-            ),
+            ("items.0.ratio=1", "--set items.0.ratio=1: items is not a group of keys, it is [a group of keys]"),
             ("name.x=1", "--set name.x=1: name is not a group of keys, it is 'y'"),
             ("inner.ratio=[1", "--set inner.ratio=[1: not YAML: while parsing a flow sequence"),
         ],

@@ -54,9 +54,7 @@ def priced(make: Callable[[], SearchSpace]) -> tuple[tuple[Architecture, dict[st
     return tuple((a, amounts(a)) for a in dict.fromkeys(listed(make())))
 
 
-def bounds_at(
-    make: Callable[[], SearchSpace], keys: Sequence[str], shares: Sequence[float]
-) -> dict[str, int]:
+def bounds_at(make: Callable[[], SearchSpace], keys: Sequence[str], shares: Sequence[float]) -> dict[str, int]:
     """Bounds at a share of the way from the least to the most."""
     bounds = {}
     for key, share in zip(keys, shares, strict=True):

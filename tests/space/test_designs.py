@@ -118,9 +118,7 @@ class TestProperties:
     def test_uniform_scalings_fall_in_every_size(self):
         found = list(known_designs(everything(), ["uniform"]).values())
         sizes = [
-            (a.embed_dim, a.depth, la.num_heads, la.mlp_ratio, la.num_tokens)
-            for a in found
-            for la in a.layers[-1:]
+            (a.embed_dim, a.depth, la.num_heads, la.mlp_ratio, la.num_tokens) for a in found for la in a.layers[-1:]
         ]
         assert len(sizes) == 4
         for larger, smaller in pairwise(sizes):

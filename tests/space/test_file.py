@@ -57,8 +57,7 @@ depth: 3
             "line 2: backbone.num_classes: must be a whole number of at least 2, or auto, got 'autto'",
             "line 2: backbone.image_size: 33 is not a multiple of patch_size 4; nearest legal: 32, 36",
             "line 3: embed_dim: names 48 twice",
-            "line 6: layers.num_tokens[1]: 30 is not a square number; nearest legal: 25, 36,"
-            " or reducer glad (C10)",
+            "line 6: layers.num_tokens[1]: 30 is not a square number; nearest legal: 25, 36, or reducer glad (C10)",
             "line 7: layers.attention[1]: 'statik' is not one of dynamic, static, shared, linear"
             '; did you mean "static"?',
             "line 7: layers.attention[3]: 'softmax' is not one of dynamic, static, shared, linear",
@@ -67,8 +66,7 @@ depth: 3
             "line 10: layers.mlp_ratio: names 2.0 twice",
             "line 12: overrides[0].layers: there is no layer 4; layers are 0 to 3",
             "line 13: overrides[1].layers: must be like 3, 0-1, first, last or [0, 2], got '3-1'",
-            "line 13: overrides[1].num_tokens: 35 is not a square number; nearest legal: 25, 36,"
-            " or reducer glad (C10)",
+            "line 13: overrides[1].num_tokens: 35 is not a square number; nearest legal: 25, 36, or reducer glad (C10)",
             "line 14: overrides[2].num_heads: needs at least one item, got []",
             "line 14: overrides[2].layers: required, but missing",
             "line 15: rules.max_shared: must be at least 0, got -1",
@@ -94,8 +92,7 @@ depth: 3
             "overrides: [{layers: [0, 7, 9], num_tokens: 36}]\n"
         )
         assert refused(text) == [
-            "line 6: layers.num_tokens[1]: 30 is not a square number; nearest legal: 25, 36,"
-            " or reducer glad (C10)",
+            "line 6: layers.num_tokens[1]: 30 is not a square number; nearest legal: 25, 36, or reducer glad (C10)",
             "line 6: layers.num_tokens[2]: 100 is more than the 64 patches",
             "line 7: layers.attention: layer 0 has no layer before it to share with (C1)"
             "; allow dynamic, static or linear",
@@ -116,10 +113,7 @@ depth: 3
             ("layers: {num_tokens: 0}", "layers.num_tokens: must be at least 1, got 0"),
             ("layers: {num_tokens: 4.5}", "layers.num_tokens: must be a whole number, got 4.5"),
             ("layers: {num_heads: true}", "layers.num_heads: must not be true or false, got true"),
-            (
-                "layers: {attention: [off]}",
-                "layers.attention[0]: 'off' is not one of dynamic, static, shared, linear",
-            ),
+            ("layers: {attention: [off]}", "layers.attention[0]: 'off' is not one of dynamic, static, shared, linear"),
             ("layers: {attention: [shared, shared]}", "layers.attention: names 'shared' twice"),
             ("layers: {hallucination_ratio: 1}", "layers.hallucination_ratio: must be less than 1, got 1"),
             ("layers: {hallucination: ax}", "layers.hallucination: 'ax' is not one of copy, mix, mix_conv"),
@@ -133,10 +127,7 @@ depth: 3
             ("overrides: [5]", "overrides[0]: must be a group of keys, got 5"),
             ("overrides: last", "overrides: must be a list, such as [a, b], got 'last'"),
             ("overrides: [{layers: []}]", "overrides[0].layers: names no layer"),
-            (
-                "overrides: [{layers: -1}]",
-                "overrides[0].layers: must be like 3, 0-1, first, last or [0, 2], got -1",
-            ),
+            ("overrides: [{layers: -1}]", "overrides[0].layers: must be like 3, 0-1, first, last or [0, 2], got -1"),
             ("overrides: [{layers: 0-99999}]", "overrides[0].layers: there is no layer 4; layers are 0 to 3"),
             ("seeds: 3", f"seeds: 3 is not one of {', '.join(DESIGNS)}"),
             ("seeds: [deit, deit]", "seeds: names 'deit' twice"),
@@ -163,11 +154,7 @@ depth: 3
                 "line 2: backbone.image_size: 2 is not a multiple of patch_size 4; nearest legal: 4",
             ),
             ("patch_size: 4", "patch_size: 0", "line 2: backbone.patch_size: must be at least 1, got 0"),
-            (
-                "patch_size: 4",
-                "family: pvt, patch_size: 4",
-                "line 2: backbone.family: must be vit, got 'pvt'",
-            ),
+            ("patch_size: 4", "family: pvt, patch_size: 4", "line 2: backbone.family: must be vit, got 'pvt'"),
             (
                 "patch_size: 4",
                 "patch_size: 4, num_classes: 1",
@@ -185,8 +172,7 @@ depth: 3
     def test_tokens_that_would_grow_are_told_at_the_layer(self):
         text = PLAIN + "overrides:\n  - {layers: 1, num_tokens: [36, 16]}\n"
         assert refused(text + "  - {layers: 2-3, num_tokens: [64, 49]}\n") == [
-            "line 7: overrides[1].num_tokens: layer 2: [64, 49] is more than the 36 of layer 1"
-            "; tokens never grow (C11)"
+            "line 7: overrides[1].num_tokens: layer 2: [64, 49] is more than the 36 of layer 1; tokens never grow (C11)"
         ]
         assert refused(text) == [
             "line 6: overrides[0].num_tokens: layer 2: num_tokens is left out, so 64 is more than"
@@ -211,13 +197,9 @@ depth: 3
         ]
 
     def test_a_glad_behind_does_not_help(self):
-        text = (
-            PLAIN
-            + "overrides:\n  - {layers: 1, num_tokens: 30}\n  - {layers: 2-3, reducer: glad, num_tokens: 9}\n"
-        )
+        text = PLAIN + "overrides:\n  - {layers: 1, num_tokens: 30}\n  - {layers: 2-3, reducer: glad, num_tokens: 9}\n"
         assert refused(text) == [
-            "line 6: overrides[0].num_tokens: 30 is not a square number; nearest legal: 25, 36,"
-            " or reducer glad (C10)"
+            "line 6: overrides[0].num_tokens: 30 is not a square number; nearest legal: 25, 36, or reducer glad (C10)"
         ]
 
     @pytest.mark.parametrize(
@@ -233,9 +215,7 @@ depth: 3
         assert len(refused(PLAIN + words)) == problems
 
     def test_group_without_its_required_keys_is_told(self):
-        assert refused(
-            PLAIN.replace("{image_size: 32, patch_size: 4}", "") + "layers: {num_tokens: 3}\n"
-        ) == [
+        assert refused(PLAIN.replace("{image_size: 32, patch_size: 4}", "") + "layers: {num_tokens: 3}\n") == [
             "line 2: backbone.image_size: required, but missing",
             "line 2: backbone.patch_size: required, but missing",
             "line 5: layers.num_tokens: 3 is not a square number; nearest legal: 1, 4, or reducer glad (C10)",
@@ -254,13 +234,9 @@ depth: 3
             "rules": {"max_shared": 1},
             "constraints": {"max_macs": 1e7},
         }
-        wrong = st.sampled_from(
-            [None, True, -1, 0, 1, 3, 4.5, "x", "", [], {}, [[]], [None], ["last"], {"layers": 1}]
-        )
+        wrong = st.sampled_from([None, True, -1, 0, 1, 3, 4.5, "x", "", [], {}, [[]], [None], ["last"], {"layers": 1}])
         for _ in range(data.draw(st.integers(1, 3))):
-            group = data.draw(
-                st.sampled_from([content, *(v for v in content.values() if isinstance(v, dict) and v)])
-            )
+            group = data.draw(st.sampled_from([content, *(v for v in content.values() if isinstance(v, dict) and v)]))
             key = data.draw(st.sampled_from([*group, "zzz"]))
             group[key] = data.draw(wrong)
         try:
@@ -303,8 +279,7 @@ depth: 3
             "--set layers: must look like section.key=value",
             "--set constraints.max_macs: must be a number, got 'lots'",
             '--set nam: unknown key; did you mean "name"?',
-            "--set layers.num_tokens[1]: 30 is not a square number; nearest legal: 25, 36,"
-            " or reducer glad (C10)",
+            "--set layers.num_tokens[1]: 30 is not a square number; nearest legal: 25, 36, or reducer glad (C10)",
         ]
 
     def test_error_names_the_file_and_what_to_do(self, tmp_path):
@@ -312,10 +287,7 @@ depth: 3
         with pytest.raises(SearchSpaceError) as caught:
             read_space(tmp_path / "a.yaml")
         assert caught.value.message.startswith(f"{tmp_path / 'a.yaml'}: 1 problem\n  line 5: x: unknown key")
-        assert (
-            caught.value.hint
-            == "run `search.py check FILE` after editing; every key: search_spaces/README.md"
-        )
+        assert caught.value.hint == "run `search.py check FILE` after editing; every key: search_spaces/README.md"
 
     def test_missing_file_is_told(self, tmp_path):
         with pytest.raises(SearchSpaceError, match="no such file"):

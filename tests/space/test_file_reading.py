@@ -98,9 +98,7 @@ def test_layers_of_an_override(words, numbers):
 
 
 def test_empty_groups_are_left_out_groups():
-    assert parse_space(PLAIN + "layers:\noverrides:\nrules:\nconstraints:\n", "a.yaml") == parse_space(
-        PLAIN, "a.yaml"
-    )
+    assert parse_space(PLAIN + "layers:\noverrides:\nrules:\nconstraints:\n", "a.yaml") == parse_space(PLAIN, "a.yaml")
 
 
 def test_every_operator_is_read():
@@ -134,12 +132,7 @@ def test_every_bound_is_read():
 
 @pytest.mark.parametrize(
     ("words", "seeds"),
-    [
-        ("", DESIGNS),
-        ("seeds: deit", ("deit",)),
-        ("seeds: [psvit, deit]", ("psvit", "deit")),
-        ("seeds: []", ()),
-    ],
+    [("", DESIGNS), ("seeds: deit", ("deit",)), ("seeds: [psvit, deit]", ("psvit", "deit")), ("seeds: []", ())],
 )
 def test_seeds_are_read_and_all_designs_where_they_are_left_out(words, seeds):
     space = parse_space(f"{PLAIN}{words}\n", "a.yaml")

@@ -55,9 +55,7 @@ def any_space(draw: st.DrawFn) -> SearchSpace:
         genes = {}
         for gene in GENES:
             values = getattr(full, gene)
-            genes[gene] = draw(
-                st.lists(st.sampled_from(values), min_size=1, max_size=len(values), unique=True)
-            )
+            genes[gene] = draw(st.lists(st.sampled_from(values), min_size=1, max_size=len(values), unique=True))
         domains.append(LayerDomain(**{gene: tuple(values) for gene, values in genes.items()}))
     try:
         return space(layers=tuple(domains), depth=tuple(draw(st.permutations((1, 2, 3)))))
@@ -204,11 +202,7 @@ DERIVED = {"num_heads": 3, "hallucination_ratio": 0.34, "hallucination": "mix"}
         (
             "C10 pool behind glad",
             {1: {"num_tokens": 9, "reducer": "glad"}, 2: {"num_tokens": 4, "reducer": "pool"}},
-            {
-                1: {"num_tokens": 9, "reducer": "glad"},
-                2: {"num_tokens": 4, "reducer": "glad"},
-                3: {"num_tokens": 4},
-            },
+            {1: {"num_tokens": 9, "reducer": "glad"}, 2: {"num_tokens": 4, "reducer": "glad"}, 3: {"num_tokens": 4}},
         ),
         (
             "C11 tokens grow",
@@ -242,9 +236,7 @@ def test_decode_repairs_what_cannot_be(rule, changes, repaired):
     assert architecture in searched
     tokens = 16
     for i, layer in enumerate(architecture.layers):
-        expected = (
-            PLAIN | {"num_tokens": tokens, "reducer": None, "hallucination": None} | repaired.get(i, {})
-        )
+        expected = PLAIN | {"num_tokens": tokens, "reducer": None, "hallucination": None} | repaired.get(i, {})
         tokens = layer.num_tokens
         assert {gene: getattr(layer, gene) for gene in expected} == expected, rule
 

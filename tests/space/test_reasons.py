@@ -13,9 +13,7 @@ def test_a_space_without_choices_is_plain():
 
 def test_a_value_that_no_network_has_is_named_with_its_rule():
     found = notes(space(every_choice(num_tokens=(16,), attention=("dynamic", "shared")), depth=(1,)))
-    assert [text for text in found if "attention shared" in text] == [
-        "attention shared is in no network (C1 to C5)"
-    ]
+    assert [text for text in found if "attention shared" in text] == ["attention shared is in no network (C1 to C5)"]
 
 
 def test_layers_of_few_tokens_are_named():
@@ -24,9 +22,7 @@ def test_layers_of_few_tokens_are_named():
 
 def test_what_is_noted_as_impossible_is_in_no_draw():
     searched = space(every_choice(attention=("dynamic", "static")))
-    impossible = {
-        text.split(" is in no network")[0] for text in notes(searched) if "is in no network" in text
-    }
+    impossible = {text.split(" is in no network")[0] for text in notes(searched) if "is in no network" in text}
     rng = np.random.default_rng(0)
     layers: set[LayerChoice] = {layer for _ in range(300) for layer in searched.sample(rng).layers}
     for text in impossible:

@@ -45,43 +45,15 @@ def read(text: str) -> SearchSpace:
 
 
 NO_NETWORK = [
-    (
-        "C1",
-        lambda: (layer(**SHARED),),
-        "layer 0: shared attention without a dynamic provider at this token count",
-    ),
-    (
-        "C2",
-        lambda: (layer(), fewer(9, **SHARED)),
-        "layer 1: shared attention without a dynamic provider at this",
-    ),
+    ("C1", lambda: (layer(**SHARED),), "layer 0: shared attention without a dynamic provider at this token count"),
+    ("C2", lambda: (layer(), fewer(9, **SHARED)), "layer 1: shared attention without a dynamic provider at this"),
     ("C3", lambda: (layer(), layer(**SHARED, num_heads=3)), "layer 1: 3 heads share the maps of 2 (C3)"),
-    (
-        "C5",
-        lambda: (layer(), layer(**STATIC), layer(**SHARED)),
-        "layer 2: shared attention without a dynamic",
-    ),
-    (
-        "C5",
-        lambda: (layer(), layer(**LINEAR), layer(**SHARED)),
-        "layer 2: shared attention without a dynamic",
-    ),
-    (
-        "C6",
-        lambda: (layer(**STATIC, **HALF),),
-        "hallucination_ratio 0.5 needs dynamic or shared attention (C6)",
-    ),
-    (
-        "C6",
-        lambda: (layer(), layer(**SHARED, **HALF)),
-        "layer 1: 1 heads derived from a provider that derives 0 (C6)",
-    ),
+    ("C5", lambda: (layer(), layer(**STATIC), layer(**SHARED)), "layer 2: shared attention without a dynamic"),
+    ("C5", lambda: (layer(), layer(**LINEAR), layer(**SHARED)), "layer 2: shared attention without a dynamic"),
+    ("C6", lambda: (layer(**STATIC, **HALF),), "hallucination_ratio 0.5 needs dynamic or shared attention (C6)"),
+    ("C6", lambda: (layer(), layer(**SHARED, **HALF)), "layer 1: 1 heads derived from a provider that derives 0 (C6)"),
     ("C10", lambda: (fewer(6, "pool"),), "pool leaves a square number of tokens, got 6 (C10)"),
-    (
-        "C10",
-        lambda: (fewer(9), fewer(4, "pool")),
-        "layer 1: pool needs the grid that an earlier glad dissolved (C10)",
-    ),
+    ("C10", lambda: (fewer(9), fewer(4, "pool")), "layer 1: pool needs the grid that an earlier glad dissolved (C10)"),
     ("C11", lambda: (fewer(9), layer()), "layer 1: num_tokens grows from 9 to 16 (C11)"),
 ]
 NOT_IN_THE_SPACE = [
@@ -115,11 +87,7 @@ NOT_IN_THE_SPACE = [
         (layer(), fewer(9, **LINEAR), layer(num_tokens=9), layer(num_tokens=9)),
         "layer 1: linear attention pays from 13 tokens on, here are 10 (C8)",
     ),
-    (
-        "C12",
-        (fewer(9), fewer(6), fewer(4), layer(num_tokens=4)),
-        "layer 2: tokens are reduced more than 2 times (C12)",
-    ),
+    ("C12", (fewer(9), fewer(6), fewer(4), layer(num_tokens=4)), "layer 2: tokens are reduced more than 2 times (C12)"),
     (
         "C14",
         (layer(), layer(ffn_rank=0.375), layer(), layer()),
@@ -168,8 +136,7 @@ NEVER_DRAWN = [
     (
         "C7",
         "overrides: [{layers: 1-3, num_tokens: 9}, {layers: 2, attention: static}]",
-        "layer 2: no choice is legal: static behind a reduction; allow it by"
-        " rules.static_after_reduction (C7)",
+        "layer 2: no choice is legal: static behind a reduction; allow it by rules.static_after_reduction (C7)",
     ),
     (
         "C7",
@@ -211,16 +178,8 @@ NOTED = [
     ),
     ("C7", "layers: {num_tokens: 9, attention: [dynamic, static]}", "attention static is in no network (C7)"),
     ("C8", "layers: {num_tokens: 9, attention: [dynamic, linear]}", "attention linear is in no network (C8)"),
-    (
-        "C11",
-        "overrides: [{layers: 2-3, num_tokens: [16, 9]}]",
-        "fewer than 16 tokens in layers 2, 3 (prior C11)",
-    ),
-    (
-        "C12",
-        "overrides: [{layers: 1-3, num_tokens: 9}]",
-        "tokens may fall in layer 1, before layer 2 (prior C12)",
-    ),
+    ("C11", "overrides: [{layers: 2-3, num_tokens: [16, 9]}]", "fewer than 16 tokens in layers 2, 3 (prior C11)"),
+    ("C12", "overrides: [{layers: 1-3, num_tokens: 9}]", "tokens may fall in layer 1, before layer 2 (prior C12)"),
     ("C12", "overrides: [{layers: 3, num_tokens: [16, 9]}]", "tokens may fall in the last layer (prior C12)"),
     (
         "C13",

@@ -17,11 +17,7 @@ JOINT = SearchSpace.from_yaml(Path(__file__).parents[2] / "search_spaces" / "joi
 
 def test_sampling_is_uniform():
     domain = every_choice(
-        num_tokens=(16, 6),
-        num_heads=(1, 2),
-        hallucination_ratio=(0.0,),
-        ffn_rank=(0.25, 1.0),
-        mlp_ratio=(1.0,),
+        num_tokens=(16, 6), num_heads=(1, 2), hallucination_ratio=(0.0,), ffn_rank=(0.25, 1.0), mlp_ratio=(1.0,)
     )
     searched = space(domain, depth=(1, 2), embed_dim=(8,))
     members = set(listed(searched))

@@ -17,14 +17,7 @@ from nas.settings.document import Section
 from nas.settings.yaml_file import dump_yaml, read_yaml
 from nas.space.designs import DESIGNS
 from nas.space.domain import GENES, LayerDomain
-from nas.space.file import (
-    BackboneSection,
-    ConstraintSection,
-    GeneSection,
-    OverrideSection,
-    RuleSection,
-    SpaceFile,
-)
+from nas.space.file import BackboneSection, ConstraintSection, GeneSection, OverrideSection, RuleSection, SpaceFile
 from nas.space.reasons import notes
 from nas.space.space import SearchSpace, parse_space, read_space
 

@@ -29,17 +29,11 @@ BOUNDED = space(constraints=Constraints(max_macs=120_000, max_params=6_000))
             {"num_tokens": (10,), "reducer": ("pool",)},
         ),
         ("layers.0.num_tokens: num_tokens must be at least 1, got 0", {"num_tokens": (16, 0)}),
-        (
-            "layers.1.hallucination_ratio: hallucination_ratio must be in [0, 1), got 1",
-            {"hallucination_ratio": (1,)},
-        ),
+        ("layers.1.hallucination_ratio: hallucination_ratio must be in [0, 1), got 1", {"hallucination_ratio": (1,)}),
         ("layers.0.ffn_rank: ffn_rank must be above 0 and at most 1, got 1.5", {"ffn_rank": (1.5,)}),
         ("layers.1.ffn_rank: 0.3 x embed_dim 8 is not whole", {"ffn_rank": (0.3,)}),
         ("layers.0.num_heads: num_heads must be at least 1, got 0", {"num_heads": (0,)}),
-        (
-            "layers: layer 0: no choice is legal: shared needs a dynamic",
-            {"attention": ("shared",)},
-        ),
+        ("layers: layer 0: no choice is legal: shared needs a dynamic", {"attention": ("shared",)}),
     ],
 )
 def test_contradictory_domain_is_refused(message, changes):

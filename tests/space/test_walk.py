@@ -116,10 +116,7 @@ def test_membership_is_that_of_the_listing():
 def test_why_not_gives_the_reasons():
     layer = LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=2)
     wrong = Architecture(embed_dim=40, layers=(layer,) * 9)
-    assert SPACE.why_not(wrong) == [
-        "embed_dim 40 is not one of [16, 24]",
-        "depth 9 is not one of [2, 3, 4]",
-    ]
+    assert SPACE.why_not(wrong) == ["embed_dim 40 is not one of [16, 24]", "depth 9 is not one of [2, 3, 4]"]
     unpooled = Architecture(embed_dim=24, layers=(replace(layer, num_tokens=4),) * 2)
     assert SPACE.why_not(unpooled) == ["layer 0: a reducer is present exactly where num_tokens falls"]
     assert BOUNDED.why_not(SPACE.largest())[0].startswith("it breaks the constraints: at most 120,000 MACs")
@@ -145,9 +142,7 @@ FEW = every_choice(num_tokens=(16, 6, 4), num_heads=(1, 2), hallucination_ratio=
 def spelled(domain: LayerDomain) -> set[LayerChoice]:
     """Every choice of genes that is a layer at all, in whatever way it is written."""
     choices = set()
-    for genes in product(
-        *(((None, *getattr(domain, g)) if g == "reducer" else getattr(domain, g)) for g in GENES)
-    ):
+    for genes in product(*(((None, *getattr(domain, g)) if g == "reducer" else getattr(domain, g)) for g in GENES)):
         try:
             choices.add(LayerChoice(**dict(zip(GENES, genes, strict=True))))
         except ArchitectureError:
@@ -201,9 +196,7 @@ def test_why_not_names_the_first_layer_that_breaks_a_rule():
     searched = tiny(depth=(2,))
     legal = next(iter(listed(searched))).layers
     assert searched.walk.why_not(legal) == ""
-    assert searched.walk.why_not((legal[0], replace(legal[1], num_heads=7))).startswith(
-        "layer 1: num_heads 7 "
-    )
+    assert searched.walk.why_not((legal[0], replace(legal[1], num_heads=7))).startswith("layer 1: num_heads 7 ")
 
 
 def test_nearest_is_the_identity_on_what_is_legal():
@@ -224,11 +217,7 @@ def test_a_space_is_empty_from_the_layer_that_cannot_be_had():
 def test_attention_is_listed_in_the_order_of_the_domain():
     found = list(dict.fromkeys(attention_choices(FEW, 1)))
     assert list(dict.fromkeys(kind for kind, *_ in found)) == list(ATTENTION)
-    assert {(heads, ratio) for kind, heads, ratio, _ in found if kind == "shared"} == {
-        (1, 0.0),
-        (2, 0.0),
-        (2, 0.5),
-    }
+    assert {(heads, ratio) for kind, heads, ratio, _ in found if kind == "shared"} == {(1, 0.0), (2, 0.0), (2, 0.5)}
     assert {ratio for kind, _, ratio, _ in found if kind in ("static", "linear")} == {0.0}
 
 

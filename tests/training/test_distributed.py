@@ -50,9 +50,7 @@ def trained(made: TrainerSetup, world: World) -> dict[str, torch.Tensor]:
 def process(rank: int, folder: Path) -> None:
     """One of two processes: trains by every recipe."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2
-    )
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
     for name, recipe in RECIPES.items():
         found = trained(setup(folder / name, **recipe), World(rank, 2))
         torch.save(found, folder / f"{name}-{rank}.pt")
@@ -111,9 +109,7 @@ def test_processes_that_find_different_checkpoints_do_not_train(tmp_path):
 def test_a_supernet_that_is_trained_needs_no_processes(tmp_path):
     made = setup(tmp_path)
     straight = made.trainer(few_digits().train, CPU).run().state_dict()
-    again = train_distributed(
-        made.trainer(few_digits().train, CPU), made, 2, "nowhere:1", pytest.fail
-    ).state_dict()
+    again = train_distributed(made.trainer(few_digits().train, CPU), made, 2, "nowhere:1", pytest.fail).state_dict()
     assert all(torch.equal(again[name], straight[name]) for name in straight)
 
 

@@ -87,9 +87,7 @@ def logged_steps(directory):
 
 
 def test_steps_that_are_done_again_after_a_divergence_are_in_the_log_once(tmp_path):
-    taught(
-        tmp_path, SometimesNaN(6), minutes=1e6
-    ).run()  # no checkpoint but the first: steps 1 to 5 come again
+    taught(tmp_path, SometimesNaN(6), minutes=1e6).run()  # no checkpoint but the first: steps 1 to 5 come again
     assert logged_steps(tmp_path) == list(range(1, 9))
 
 
@@ -117,9 +115,7 @@ def test_the_log_has_the_course_of_the_training_once_although_it_was_killed(tmp_
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == list(range(1, 9))
     assert float(rows[-1]["loss_largest"]) == pytest.approx(seen[-1].losses[0], rel=1e-4)
-    assert float(rows[-1]["loss_smallest"]) - float(rows[-1]["loss_largest"]) == pytest.approx(
-        seen[-1].gap, abs=1e-4
-    )
+    assert float(rows[-1]["loss_smallest"]) - float(rows[-1]["loss_largest"]) == pytest.approx(seen[-1].gap, abs=1e-4)
 
 
 def test_a_batch_too_small_for_its_subnets_is_refused(tmp_path):

@@ -52,9 +52,7 @@ def test_random_ones_are_spread_over_the_whole_range_of_costs(seed):
 
 def test_a_single_path_step_has_random_ones_only_and_one_at_least():
     space = tiny_space()
-    steps = [
-        subnets(space, seed=0, step=step, num_random=0, rule="single_path", ends=0.0) for step in range(20)
-    ]
+    steps = [subnets(space, seed=0, step=step, num_random=0, rule="single_path", ends=0.0) for step in range(20)]
     assert {len(step) for step in steps} == {1}
     assert len(set(steps)) > 10
 
@@ -108,8 +106,7 @@ def test_what_is_not_free_is_as_in_the_largest():
         assert held[0] == largest
         assert {(a.embed_dim, a.depth) for a in held} == {(largest.embed_dim, largest.depth)}
         assert all(
-            [layer.num_tokens for layer in a.layers] == [layer.num_tokens for layer in largest.layers]
-            for a in held
+            [layer.num_tokens for layer in a.layers] == [layer.num_tokens for layer in largest.layers] for a in held
         )
         assert all(a in space for a in held)
     whole = subnets(space, seed=0, step=0, num_random=2, progressive=0.8, progress=0.9)

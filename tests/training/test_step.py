@@ -76,8 +76,7 @@ def test_students_that_share_the_batch_out_see_every_image_once():
     def loss(supernet, images, labels, chosen):
         taught = supernet(images, chosen[0])
         halves = [
-            soft_cross_entropy(supernet(images[i::2], a), taught[i::2], 1.0).mean()
-            for i, a in enumerate(chosen[1:])
+            soft_cross_entropy(supernet(images[i::2], a), taught[i::2], 1.0).mean() for i, a in enumerate(chosen[1:])
         ]
         return smoothed_loss(taught, labels) + sum(halves) / 2
 
@@ -117,8 +116,6 @@ def test_an_outside_teacher_teaches_the_largest_beside_the_labels_and_the_others
     def loss(supernet, images, labels, chosen):
         largest, smallest = (supernet(images, a) for a in chosen)
         taught = soft_cross_entropy(largest, answers, 1.0).mean()
-        return (smoothed_loss(largest, labels) + taught) / 2 + soft_cross_entropy(
-            smallest, answers, 1.0
-        ).mean()
+        return (smoothed_loss(largest, labels) + taught) / 2 + soft_cross_entropy(smallest, answers, 1.0).mean()
 
     assert_same(after_step(chosen, teacher=lambda _: answers, **NO_AIDS)[1], by_hand(chosen, loss))

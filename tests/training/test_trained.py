@@ -26,11 +26,7 @@ def equal(one, other):
 def test_the_digest_sees_names_and_values():
     weights = {"a": torch.zeros(3), "b": torch.ones(2)}
     assert state_digest(weights) == state_digest(dict(reversed(weights.items())))
-    others = [
-        {"a": torch.zeros(3)},
-        {"a": torch.zeros(3), "c": torch.ones(2)},
-        weights | {"b": torch.zeros(2)},
-    ]
+    others = [{"a": torch.zeros(3)}, {"a": torch.zeros(3), "c": torch.ones(2)}, weights | {"b": torch.zeros(2)}]
     assert len({state_digest(each) for each in [weights, *others]}) == 4
 
 
@@ -41,11 +37,7 @@ def test_what_is_loaded_is_what_training_returned(tmp_path, decay):
     found = load(session)
     assert equal(found.state_dict(), trained.state_dict())
     assert not found.training
-    assert (
-        state_digest(found.state_dict())
-        == session.run.manifest.supernet_digest
-        == weights_digest(session.run)
-    )
+    assert state_digest(found.state_dict()) == session.run.manifest.supernet_digest == weights_digest(session.run)
 
 
 def test_a_training_that_has_not_ended_has_no_weights(tmp_path):

@@ -116,11 +116,7 @@ def test_a_torn_newest_checkpoint_costs_only_the_steps_since_the_one_before(stra
 
 @pytest.mark.parametrize(
     ("changes", "difference"),
-    [
-        ({"lr": 0.5}, "recipe: "),
-        ({"seed": 1}, "seed: 0, expected 1"),
-        ({"split": digits().train}, "train_split: "),
-    ],
+    [({"lr": 0.5}, "recipe: "), ({"seed": 1}, "seed: 0, expected 1"), ({"split": digits().train}, "train_split: ")],
     ids=["recipe", "seed", "data"],
 )
 def test_a_checkpoint_of_other_training_is_refused_with_the_difference(tmp_path, changes, difference):
@@ -219,9 +215,7 @@ def test_every_training_image_is_used_once_an_epoch(tmp_path):
     small = trainer(tmp_path, crop_scale=(0.6, 1.0))
     batches = [small._batch(step)[1] for step in range(8)]
     for epoch in (batches[:4], batches[4:]):
-        assert torch.equal(
-            torch.cat(epoch).bincount(), torch.from_numpy(few_digits().train.labels.copy()).bincount()
-        )
+        assert torch.equal(torch.cat(epoch).bincount(), torch.from_numpy(few_digits().train.labels.copy()).bincount())
     assert not torch.equal(batches[0], batches[4])
 
 

@@ -12,11 +12,7 @@ from nas.arch.operator import AttentionKind, Hallucination, Reducer
 
 Operator = TypeVar("Operator", AttentionKind, Reducer, Hallucination)
 
-_FOUND = [
-    value
-    for file in iter_modules(__path__)
-    for value in vars(import_module(f"{__name__}.{file.name}")).values()
-]
+_FOUND = [value for file in iter_modules(__path__) for value in vars(import_module(f"{__name__}.{file.name}")).values()]
 
 
 def _table(kind: type[Operator], order: Callable[[Operator], Any]) -> dict[str, Operator]:

@@ -12,13 +12,7 @@ def _memory(s: Sizes, B: int) -> int:
     """All tokens normalised, the weights of the gathering, and the three parts of the result."""
     new, whole = B * s.N * s.D, B * (s.before + s.T - s.N)
     weights, normed = B * s.N * s.before, whole * s.D
-    return max(
-        normed + 2 * whole,
-        normed + s.N * s.D + weights,
-        normed + 2 * weights,
-        normed + weights + new,
-        3 * new,
-    )
+    return max(normed + 2 * whole, normed + s.N * s.D + weights, normed + 2 * weights, normed + weights + new, 3 * new)
 
 
 GLAD = Reducer(

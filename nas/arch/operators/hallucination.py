@@ -19,11 +19,7 @@ COPY = Hallucination(
     convolves=False,
 )
 MIX = Hallucination(
-    name="mix",
-    words="the parent's logits plus a 1x1 mix of the real heads'",
-    rank=20,
-    mixes=True,
-    convolves=False,
+    name="mix", words="the parent's logits plus a 1x1 mix of the real heads'", rank=20, mixes=True, convolves=False
 )
 MIX_CONV = Hallucination(
     name="mix_conv",

@@ -13,6 +13,4 @@ def _memory(s: Sizes, B: int) -> int:
     return max(B * s.before * s.D, pooled(s, B))
 
 
-POOL = Reducer(
-    name="pool", words="the average over the smaller grid", rank=10, colour=(0, 114, 178), memory=_memory
-)
+POOL = Reducer(name="pool", words="the average over the smaller grid", rank=10, colour=(0, 114, 178), memory=_memory)

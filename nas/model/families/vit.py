@@ -64,9 +64,7 @@ class Subnet(nn.Module):
         self.num_prefix_tokens = backbone.num_prefix_tokens
         self.patch_embed = PatchEmbed(backbone.image_size, backbone.patch_size, backbone.in_chans, width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width)) if backbone.class_token else None
-        self.pos_embed = nn.Parameter(
-            torch.empty(1, backbone.num_patches + backbone.num_prefix_tokens, width)
-        )
+        self.pos_embed = nn.Parameter(torch.empty(1, backbone.num_patches + backbone.num_prefix_tokens, width))
         self.blocks = nn.ModuleList(
             build_block(
                 width,
@@ -81,9 +79,7 @@ class Subnet(nn.Module):
         normed_before_pool = backbone.class_token
         self.norm = LayerNorm(width) if normed_before_pool else nn.Identity()
         self.fc_norm = nn.Identity() if normed_before_pool else LayerNorm(width)
-        self.head: nn.Module = (
-            nn.Linear(width, backbone.num_classes) if backbone.num_classes else nn.Identity()
-        )
+        self.head: nn.Module = nn.Linear(width, backbone.num_classes) if backbone.num_classes else nn.Identity()
         self.feature_info = [
             {
                 "module": f"blocks.{i}",

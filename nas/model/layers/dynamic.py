@@ -54,9 +54,7 @@ class DynamicAttention(Part):
     def slice_from(self, stored: Stored) -> dict[str, Tensor]:
         """The weights of this layer as slices of the stored ones: whole heads, the first ones."""
         real, every = self.real * self.head_dim, self.heads * self.head_dim
-        return self.prefixes(stored, but=("qkv.", "v.")) | slice_qkv(
-            stored, real, every, self.qkv.in_features
-        )
+        return self.prefixes(stored, but=("qkv.", "v.")) | slice_qkv(stored, real, every, self.qkv.in_features)
 
     def forward(
         self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
@@ -108,9 +106,7 @@ class DynamicAttention(Part):
         return logits
 
 
-def build(
-    embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool
-) -> Part:
+def build(embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool) -> Part:
     """The attention of a layer; guided training asks nothing of it."""
     del guided
     return DynamicAttention(embed_dim, layer, context, backbone)

@@ -45,10 +45,7 @@ class LinearAttention(Part):
     tokens (C9); a gain per head sets the length of the outputs (METHODS 5.9).
     """
 
-    INITIAL: ClassVar[Mapping[str, FirstValue]] = {
-        "linear_gain": nn.init.ones_,
-        "linear_conv.weight": nn.init.zeros_,
-    }
+    INITIAL: ClassVar[Mapping[str, FirstValue]] = {"linear_gain": nn.init.ones_, "linear_conv.weight": nn.init.zeros_}
 
     def __init__(self, embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone) -> None:
         super().__init__()
@@ -137,9 +134,7 @@ def _masked_softmax(q_GTd: Tensor, k_GTd: Tensor, guidance: Guidance) -> Tensor:
     return masked_GTT
 
 
-def build(
-    embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool
-) -> Part:
+def build(embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool) -> Part:
     """The attention of a layer; its guidance needs no weights."""
     del guided
     return LinearAttention(embed_dim, layer, context, backbone)

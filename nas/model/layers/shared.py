@@ -62,9 +62,7 @@ class SharedAttention(Part):
         return (mix_values(self.hallucinate(logits).softmax(dim=-1), v),)
 
 
-def build(
-    embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool
-) -> Part:
+def build(embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool) -> Part:
     """The attention of a layer; what it exports and guided training ask nothing of it."""
     del context, guided
     return SharedAttention(embed_dim, layer, backbone)

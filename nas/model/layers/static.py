@@ -56,9 +56,7 @@ class StaticAttention(Part):
     INITIAL: ClassVar[Mapping[str, FirstValue]] = {"static_map": partial(nn.init.trunc_normal_, std=0.02)}
     NO_DECAY = frozenset({"static_map"})
 
-    def __init__(
-        self, embed_dim: int, layer: LayerChoice, backbone: Backbone, *, guided: bool = False
-    ) -> None:
+    def __init__(self, embed_dim: int, layer: LayerChoice, backbone: Backbone, *, guided: bool = False) -> None:
         super().__init__()
         self.heads, self.head_dim, self.guided = layer.num_heads, backbone.head_dim, guided
         channels, tokens = self.heads * self.head_dim, layer.num_tokens + backbone.num_prefix_tokens
@@ -157,9 +155,7 @@ class StaticAttention(Part):
         return y
 
 
-def build(
-    embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool
-) -> Part:
+def build(embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool) -> Part:
     """The attention of a layer; for guided training with queries and keys."""
     del context
     return StaticAttention(embed_dim, layer, backbone, guided=guided)

@@ -107,11 +107,7 @@ GENES: dict[str, tuple[str, str, Callable[[Architecture], float]]] = {
     "mean_tokens": ("tokens", "mean", lambda a: _mean(a, lambda layer: layer.num_tokens)),
     "mean_heads": ("heads", "mean", lambda a: _mean(a, lambda layer: layer.num_heads)),
     "mean_mlp_ratio": ("MLP ratio", "mean", lambda a: _mean(a, lambda layer: layer.mlp_ratio)),
-    "percent_dynamic": (
-        "dynamic",
-        "% layers",
-        lambda a: _mean(a, lambda la: 100 * (look_of(la).name == "dynamic")),
-    ),
+    "percent_dynamic": ("dynamic", "% layers", lambda a: _mean(a, lambda la: 100 * (look_of(la).name == "dynamic"))),
 }
 """What an architecture is like in single numbers: words, unit, value."""
 
@@ -130,10 +126,7 @@ class _Origins:
     def of(self, point: FrontPoint) -> dict[str, int | None]:
         """Number of the trial within its supernet, and of the supernet where there are several."""
         owner = point.details.get(OWNER, "")
-        return {
-            "number": self._numbers.get((owner, point.digest)),
-            "supernet": self._supernets.get(Path(owner).name),
-        }
+        return {"number": self._numbers.get((owner, point.digest)), "supernet": self._supernets.get(Path(owner).name)}
 
 
 def _front_row(point: FrontPoint, found: RunResults) -> dict[str, Any]:

@@ -32,11 +32,7 @@ def write_report(run: RunDirectory, random: RunDirectory | None = None) -> list[
     found = results_of(run)
     atomic_write_text(run.report_path, report_html(report_data(found, random)))
     figures = front_figure(
-        found.front,
-        found.others,
-        run.figure_path(),
-        design_points(found),
-        retrained_networks(found),
+        found.front, found.others, run.figure_path(), design_points(found), retrained_networks(found)
     )
     return [run.report_path, *figures]
 

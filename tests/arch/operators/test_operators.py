@@ -31,11 +31,7 @@ def test_ranks_say_which_is_cheaper(table):
 
 def test_looks_and_colours_tell_operators_apart():
     looks = [look for kind in ATTENTION.values() for look in kind.looks]
-    for told in (
-        [look.name for look in looks],
-        [look.glyph for look in looks],
-        [look.colour for look in looks],
-    ):
+    for told in ([look.name for look in looks], [look.glyph for look in looks], [look.colour for look in looks]):
         assert len(set(told)) == len(looks)
     assert len({reducer.colour for reducer in REDUCERS.values()}) == len(REDUCERS)
 

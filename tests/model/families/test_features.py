@@ -3,17 +3,7 @@
 import pytest
 import timm
 import torch
-from bundles import (
-    CLASS_TOKEN,
-    EVERY_OPERATOR,
-    MEAN,
-    MEAN_POOL,
-    OPERATORS_MEAN_POOLED,
-    STD,
-    layer,
-    point_of,
-    subnet_of,
-)
+from bundles import CLASS_TOKEN, EVERY_OPERATOR, MEAN, MEAN_POOL, OPERATORS_MEAN_POOLED, STD, layer, point_of, subnet_of
 from timm.models.vision_transformer import VisionTransformer
 
 from nas.arch.architecture import Architecture
@@ -112,9 +102,7 @@ def test_a_plain_network_has_the_features_of_timms_own_vit():
 def test_layers_off_the_grid_are_refused_and_those_on_it_named(tmp_path):
     source = exported(tmp_path / "b", subnet_of(EVERY_OPERATOR, CLASS_TOKEN))
     for chosen in ((0, 9), [-1], 1):
-        with pytest.raises(
-            ArchitectureError, match=r"no feature map of layer (9|10) \(14 tokens\).* 0, 1, 2.* 8 do"
-        ):
+        with pytest.raises(ArchitectureError, match=r"no feature map of layer (9|10) \(14 tokens\).* 0, 1, 2.* 8 do"):
             timm.create_model(source, pretrained=True, features_only=True, out_indices=chosen)
     for chosen in ((0, 11), (-12,), 12, ()):
         with pytest.raises(ArchitectureError, match="layers of the network are 0 to 10"):

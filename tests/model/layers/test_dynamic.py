@@ -112,9 +112,7 @@ def test_bf16_inference_is_near_fp32(kind):
 
 @pytest.mark.parametrize(("heads", "hallucinated"), HEADS)
 @pytest.mark.parametrize(("variant", "maps"), list(product(HALLUCINATION, [False, True])))
-def test_hallucinated_heads_that_change_nothing_are_copies_of_their_parents(
-    heads, hallucinated, variant, maps
-):
+def test_hallucinated_heads_that_change_nothing_are_copies_of_their_parents(heads, hallucinated, variant, maps):
     real, d = heads - hallucinated, FIXED.head_dim
     some = built(hallucinating(heads, hallucinated, variant), maps=maps)
     full = built(layer(num_heads=heads), maps=maps)

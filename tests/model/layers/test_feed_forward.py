@@ -8,12 +8,7 @@ from timm.layers import Mlp
 from torch.nn import functional
 
 from nas.arch.architecture import LayerChoice
-from nas.model.layers.feed_forward import (
-    CompactMlp,
-    activation_aware_factors,
-    build_feed_forward,
-    svd_factors,
-)
+from nas.model.layers.feed_forward import CompactMlp, activation_aware_factors, build_feed_forward, svd_factors
 
 DIM, HIDDEN, RANK = 12, 24, 4
 
@@ -108,9 +103,7 @@ def test_svd_error_is_the_discarded_spectrum():
 
 def correlated_moment() -> torch.Tensor:
     """E[h h^T] after a GELU, of few directions, and with hidden channels that are never active."""
-    hidden = functional.gelu(
-        normal(400, 6, dtype=torch.float64) @ normal(6, HIDDEN, seed=1, dtype=torch.float64)
-    )
+    hidden = functional.gelu(normal(400, 6, dtype=torch.float64) @ normal(6, HIDDEN, seed=1, dtype=torch.float64))
     hidden[:, -3:] = 0
     return hidden.T @ hidden / len(hidden)
 

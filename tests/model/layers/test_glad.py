@@ -28,9 +28,7 @@ def test_it_starts_as_pooling(before, after, prefix):
 
 
 @pytest.mark.parametrize("prefix", [0, 1])
-@pytest.mark.parametrize(
-    ("before", "after"), [(16, 8), (16, 7), (16, 15), (7, 5), (13, 4), (8, 4), (2, 1), (25, 16)]
-)
+@pytest.mark.parametrize(("before", "after"), [(16, 8), (16, 7), (16, 15), (7, 5), (13, 4), (8, 4), (2, 1), (25, 16)])
 def test_any_token_count_and_the_class_token_bit_identical(before, after, prefix):
     x = tokens(before, prefix)
     reduced = gathering(after, prefix)(x)

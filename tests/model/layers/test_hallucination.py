@@ -118,12 +118,7 @@ def test_parameters_have_their_names_and_first_values(variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_attention_holds_them_under_the_names_that_have_first_values(kind, variant):
     layer = LayerChoice(
-        num_tokens=16,
-        num_heads=3,
-        mlp_ratio=2,
-        attention=kind,
-        hallucination_ratio=0.4,
-        hallucination=variant,
+        num_tokens=16, num_heads=3, mlp_ratio=2, attention=kind, hallucination_ratio=0.4, hallucination=variant
     )
     attention = build_operator(kind, 24, layer, LayerContext(tokens_before=16), backbone(), guided=False)
     own = {name for name, _ in attention.named_parameters() if name.startswith("hallucinate")}

@@ -15,9 +15,7 @@ from nas.model.layers.maps import Guidance
 DIM, TOKENS, HEAD = 24, 16, 8
 
 
-def built(
-    *, heads: int = 3, tokens: int = TOKENS, on_grid: bool = True, class_token: bool = True, seed: int = 0
-):
+def built(*, heads: int = 3, tokens: int = TOKENS, on_grid: bool = True, class_token: bool = True, seed: int = 0):
     layer = LayerChoice(num_tokens=tokens, num_heads=heads, mlp_ratio=2, attention="linear")
     context = LayerContext(tokens_before=TOKENS, on_grid=on_grid)
     attention = LinearAttention(DIM, layer, context, backbone(class_token=class_token)).eval()

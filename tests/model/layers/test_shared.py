@@ -25,9 +25,7 @@ def test_shared_layer_equals_attention_with_the_providers_queries_and_keys(kind)
     choice = KINDS[kind]
     provider, consumer = built(choice, maps=True), built(layer(attention="shared"), seed=5)
     _, exported = provider(tokens(), None)
-    assert torch.allclose(
-        consumer(tokens(), exported)[0], with_values_of(consumer, provider, built(choice)), atol=1e-5
-    )
+    assert torch.allclose(consumer(tokens(), exported)[0], with_values_of(consumer, provider, built(choice)), atol=1e-5)
 
 
 @pytest.mark.parametrize(("heads", "hallucinated"), HEADS)
@@ -58,9 +56,7 @@ def with_values_of(consumer, provider, full) -> torch.Tensor:
 
 @pytest.mark.parametrize(("heads", "hallucinated"), HEADS)
 @pytest.mark.parametrize("variant", list(HALLUCINATION))
-def test_hallucinating_anew_with_first_values_equals_sharing_a_provider_of_first_values(
-    variant, heads, hallucinated
-):
+def test_hallucinating_anew_with_first_values_equals_sharing_a_provider_of_first_values(variant, heads, hallucinated):
     provider = built(hallucinating(heads, hallucinated, "copy"), maps=True, logits=True)
     change_nothing(provider.hallucinate)
     _, exported = provider(tokens(), None)

@@ -316,25 +316,13 @@ def test_log_of_the_mean_map_reproduces_it():
     assert torch.allclose(log_mean_map(certain).softmax(dim=-1), certain, atol=1e-4)
 
 
-SIDES = [
-    (4, 2),
-    (4, 3),
-    (7, 3),
-    (5, 1),
-    (14, 10),
-    (4, 4),
-    ((6, 6), (6, 3)),
-    ((9, 4), (5, 3)),
-    ((16, 1), (7, 1)),
-]
+SIDES = [(4, 2), (4, 3), (7, 3), (5, 1), (14, 10), (4, 4), ((6, 6), (6, 3)), ((9, 4), (5, 3)), ((16, 1), (7, 1))]
 
 
 @pytest.mark.parametrize(("side_from", "side_to"), SIDES)
 @pytest.mark.parametrize("prefix", [0, 1])
 def test_transported_rows_sum_to_one(side_from, side_to, prefix):
-    many, few = (
-        prefix + (side**2 if isinstance(side, int) else side[0] * side[1]) for side in (side_from, side_to)
-    )
+    many, few = (prefix + (side**2 if isinstance(side, int) else side[0] * side[1]) for side in (side_from, side_to))
     moved = transport_map(some_maps(2, many, many), side_from, side_to, prefix)
     assert moved.shape == (2, few, few)
     assert torch.allclose(moved.sum(dim=-1), torch.ones(2, few, dtype=torch.double), atol=1e-12)

@@ -4,14 +4,7 @@ import json
 import shlex
 
 import pytest
-from report_runs import (
-    lost_trials,
-    made_trials,
-    make_run,
-    page_space,
-    supernets_run,
-    trusted,
-)
+from report_runs import lost_trials, made_trials, make_run, page_space, supernets_run, trusted
 
 from nas.arch import cost
 from nas.report.page.data import genes, report_data
@@ -38,13 +31,9 @@ def test_every_point_of_the_front_is_there_with_its_values_layers_and_commands(r
     front, data = ParetoFront.from_run(run.path), page_data(run)
     assert [row["digest"] for row in data["front"]] == [point.digest for point in front.points]
     for row, point in zip(data["front"], front.points, strict=True):
-        assert {name: row[name] for name in ("top1", "macs", "params", "latency_ms")} == dict(
-            point.measurement.values
-        )
+        assert {name: row[name] for name in ("top1", "macs", "params", "latency_ms")} == dict(point.measurement.values)
         assert row["latency_ms_ci"] == list(point.measurement.intervals["latency_ms"])
-        assert sum(part["macs"] for part in row["rows"]) == cost.macs(
-            point.architecture, page_space().backbone
-        )
+        assert sum(part["macs"] for part in row["rows"]) == cost.macs(point.architecture, page_space().backbone)
         words = shlex.split(row["export"])
         assert words[:4] == ["python", "search.py", "export", str(run.path)]
         assert front.pick(words[words.index("--pick") + 1]) == point

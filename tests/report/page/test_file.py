@@ -4,12 +4,7 @@ import json
 import re
 
 import pytest
-from report_runs import (
-    lost_trials,
-    made_trials,
-    make_run,
-    page_space,
-)
+from report_runs import lost_trials, made_trials, make_run, page_space
 
 from nas.base.errors import RunError
 from nas.report.page.data import report_data

@@ -5,23 +5,8 @@ from dataclasses import replace
 
 import factories
 import pytest
-from report_browser import (
-    answer,
-    budget,
-    complaints,
-    css,
-    needs_browser,
-    opened,
-    selected,
-    set_value,
-)
-from report_runs import (
-    lost_trials,
-    made_trials,
-    make_run,
-    retrained,
-    trusted,
-)
+from report_browser import answer, budget, complaints, css, needs_browser, opened, selected, set_value
+from report_runs import lost_trials, made_trials, make_run, retrained, trusted
 
 from nas.report.page.file import write_report
 from nas.runs.front import ParetoFront
@@ -75,8 +60,7 @@ def test_a_typed_budget_below_everything_names_nothing_and_no_budget_names_the_b
 def test_equal_accuracies_are_told_apart_as_pick_does(browser, tmp_path):
     pairs = zip([(80, 3e6, 5.0), (80, 2e6, 6.0), (70, 1e6, 7.0)], made_trials(3), strict=True)
     trials = [
-        factories.trial(i, t.architecture, measurement=factories.measurement(*v))
-        for i, (v, t) in enumerate(pairs)
+        factories.trial(i, t.architecture, measurement=factories.measurement(*v)) for i, (v, t) in enumerate(pairs)
     ]
     run = make_run(tmp_path / "r", trials)
     write_report(run)
@@ -210,9 +194,7 @@ def test_thousands_of_trials_are_all_drawn(browser, tmp_path):
     opened(browser, run)
     front = len(ParetoFront.from_run(run.path).points)
     assert len(css(browser, "#by-macs .point")) == front
-    dots = [
-        css(browser, f"#{chart} canvas")[0].get_attribute("data-dots") for chart in ("by-macs", "by-latency")
-    ]
+    dots = [css(browser, f"#{chart} canvas")[0].get_attribute("data-dots") for chart in ("by-macs", "by-latency")]
     assert dots == [str(MANY - front)] * 2
     assert complaints(browser) == []
 
@@ -223,9 +205,7 @@ def without_intervals(trial: Trial) -> Trial:
 
 
 CASES = {
-    "no latency": lambda path: make_run(
-        path, made_trials(30, with_latency=False), objectives=factories.OBJECTIVES[:2]
-    ),
+    "no latency": lambda path: make_run(path, made_trials(30, with_latency=False), objectives=factories.OBJECTIVES[:2]),
     "one point": lambda path: make_run(path, made_trials(1)),
     "no trials of its own": lambda path: without_trials(make_run(path, made_trials(12))),
     "a search that goes on": lambda path: make_run(path, made_trials(12), is_final=False),
@@ -253,9 +233,7 @@ def test_runs_at_the_edge_are_drawn_and_answer(browser, tmp_path, case):
     assert answer(browser) == best.digest
     words = css(browser, "main")[0].text
     assert ("No latency was measured" in words) == (case == "no latency")
-    assert ("The search has not ended" in css(browser, "#summary")[0].text) == (
-        case == "a search that goes on"
-    )
+    assert ("The search has not ended" in css(browser, "#summary")[0].text) == (case == "a search that goes on")
     found = run.findings()
     assert ("was not measured in this run" in words) == ("trust.json" not in found)
     if case == "trust":

@@ -1,23 +1,8 @@
 """The page by hand: ranges, the heat map by keys, several targets, what was trained alone, several supernets."""
 
 import pytest
-from report_browser import (
-    answer,
-    budget,
-    complaints,
-    css,
-    needs_browser,
-    opened,
-    selected,
-    set_value,
-)
-from report_runs import (
-    made_trials,
-    make_run,
-    retrained,
-    supernets_run,
-    trusted,
-)
+from report_browser import answer, budget, complaints, css, needs_browser, opened, selected, set_value
+from report_runs import made_trials, make_run, retrained, supernets_run, trusted
 
 from nas.report.page.file import write_report
 from nas.runs.front import ParetoFront
@@ -41,13 +26,7 @@ def kept(page, selector):
 
 def kept_everywhere(page):
     """Digests that no part of the page has dimmed; they are the same in all parts."""
-    parts = (
-        "#by-macs .point",
-        "#by-latency .point",
-        "#parallel .line",
-        "#layers .row",
-        "#front-table tbody tr",
-    )
+    parts = ("#by-macs .point", "#by-latency .point", "#parallel .line", "#layers .row", "#front-table tbody tr")
     found = [kept(page, part) for part in parts]
     assert all(one == found[0] for one in found)
     return found[0]
@@ -163,9 +142,7 @@ def test_arrow_keys_walk_over_the_heat_map_and_enter_selects(page, run):
 
 @pytest.fixture(scope="module")
 def doubted(tmp_path_factory):
-    run = trusted(
-        retrained(make_run(tmp_path_factory.mktemp("runs") / "targets", made_trials(80), targets=2))
-    )
+    run = trusted(retrained(make_run(tmp_path_factory.mktemp("runs") / "targets", made_trials(80), targets=2)))
     write_report(run)
     return run
 
@@ -233,15 +210,11 @@ def test_points_of_several_supernets_say_which_is_theirs(browser, tmp_path):
     assert "of supernet" in css(browser, "#detail")[0].text
     heads = [head.text for head in css(browser, "#front-table th")]
     at = heads.index("supernet")
-    numbers = {
-        row.find_elements("css selector", "td")[at].text for row in css(browser, "#front-table tbody tr")
-    }
+    numbers = {row.find_elements("css selector", "td")[at].text for row in css(browser, "#front-table tbody tr")}
     assert numbers == {"0", "1"}
     handles(browser, "supernet")[0].send_keys("\ue013")  # arrow up
     assert kept_everywhere(browser) == {
-        p.digest
-        for p in ParetoFront.from_run(run.path).points
-        if p.details["supernet_run"].endswith(key_of(run, 1))
+        p.digest for p in ParetoFront.from_run(run.path).points if p.details["supernet_run"].endswith(key_of(run, 1))
     }
     assert "Trials of all supernets" in css(browser, "#curve-note")[0].text
 
