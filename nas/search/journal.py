@@ -1,14 +1,18 @@
-"""Optuna's journal file with one writer and group commits: what lies between commits is kept or lost whole.
+"""Optuna's journal file, never waited for: it holds nothing that the trials' records do not give back.
 
-Why not `JournalFileBackend`: it waits for the disk after every operation (48 parameters: 46 to 199 ms for a
-proposal, here 3 ms), a torn last line makes its study unreadable for ever, and a killed writer blocks the
-next one for 30 s. The format is its format, so it and optuna-dashboard read the file.
+A trial that is missing here is proposed again, as it was, because a proposal depends on seed, number and results
+alone; and what became of it is told from its record. So any beginning of the file is enough, and it is cut off where
+a kill or a power cut left less than a record. The format is that of Optuna's `JournalFileBackend`, so it and
+optuna-dashboard read the file; that class waits for the disk after every operation (48 parameters: 46 to 199 ms for a
+proposal, here 3 ms), a torn last line makes its study unreadable for ever, and a killed writer blocks the next one
+for 30 s.
 """
 
 import fcntl
 import json
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +20,17 @@ from optuna.storages.journal import BaseJournalBackend
 
 from nas.base import RunError
 
-# Every record of a commit but its last one ends with this key, which Optuna ignores.
-MORE = b',"more":true}'
 FIRST = b'{"op_code":'
 
 
-class GroupCommitJournal(BaseJournalBackend):
-    """A journal file held by one process. Appended records are seen at once, and on disk after `commit`.
-
-    Opening cuts off what a killed writer left behind: half a line, or a commit without its end.
+class SearchJournal(BaseJournalBackend):
+    """A journal file with one writer and one reader, in this process.
 
     Args:
         path: The file; made when missing.
 
     Raises:
-        RunError: Another process is writing the file, or it is not a journal.
+        RunError: The file cannot be opened, is being written by another process, or is not a journal.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -39,75 +39,62 @@ class GroupCommitJournal(BaseJournalBackend):
             self._file = self._path.open("a+b", buffering=0)
         except OSError as error:
             raise RunError(f"{self._path}: cannot open the journal: {error.strerror}") from error
-        self._buffer: list[bytes] = []
         try:
-            self._lock()
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a file beside the runs may be that of several
             content = self._path.read_bytes()
-            self._size = _end_of_last_commit(content, self._path)
-            self._file.truncate(self._size)
-            os.fsync(self._file.fileno())
+            size = _end_of_last_record(content, self._path)
+            self._file.truncate(size)
+        except BlockingIOError as error:
+            self._file.close()
+            raise RunError(
+                f"{self._path} is being written by another process",
+                hint="wait until it ends, or stop it; a journal has one writer",
+            ) from error
         except BaseException:
             self._file.close()
             raise
-        self._committed = content.count(b"\n", 0, self._size)
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(
-                f"{self._path} is being written by {_lock_holder(self._file.fileno())}",
-                hint="wait until it ends, or stop it; a journal has one writer",
-            ) from error
+        self._num_old = content.count(b"\n", 0, size)
+        self._new: list[dict[str, Any]] = []
+        self._first_new = self._num_old  # number of the first record in `_new`
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the records from a number on, including those not committed yet.
+        """Yield the records from a number on, which of new ones may not be lower than in the call before.
 
         Raises:
             RunError: A line is damaged.
         """
-        if log_number_from < self._committed:
+        if log_number_from < self._num_old:
             with self._path.open("rb") as file:
-                for number, line in enumerate(file):
-                    if log_number_from <= number < self._committed:
+                for number, line in enumerate(islice(file, self._num_old)):
+                    if number >= log_number_from:
                         yield _parse(line, number, self._path)
-        first = max(log_number_from - self._committed, 0)
-        for line in self._buffer[first:]:
-            yield json.loads(line)
+        del self._new[: max(log_number_from - self._first_new, 0)]
+        self._first_new = max(log_number_from, self._first_new)
+        yield from self._new
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add records to the coming commit."""
-        # Kept as text: this process then sees exactly what a later one will read.
-        self._buffer += [json.dumps(log, separators=(",", ":")).encode() for log in logs]
-
-    def commit(self) -> None:
-        """Write what was appended since the last commit and wait until it is on disk.
+        """Write records.
 
         Raises:
-            RunError: The disk is full or failing; the file is as before, and `commit` may be called again.
-        """
-        if not self._buffer:
-            return
-        *firsts, last = self._buffer
-        text = b"".join(line[:-1] + MORE + b"\n" for line in firsts) + last + b"\n"
-        self._size = os.fstat(self._file.fileno()).st_size  # optuna-dashboard may have added a note
+            RunError: The disk is full or failing; the file is as before.
+        """  # noqa: DOC501 - OSError is caught here
+        # Read back from text: this process then sees exactly what a later one will.
+        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
+        text = "".join(f"{line}\n" for line in lines).encode()
+        size = os.fstat(self._file.fileno()).st_size  # optuna-dashboard may have added a note
         try:
-            written = 0
-            while written < len(text):
-                written += self._file.write(text[written:]) or 0
-            os.fsync(self._file.fileno())
+            written = self._file.write(text)
+            if written != len(text):
+                raise OSError(f"{written} of {len(text)} bytes written")
         except OSError as error:
-            self._file.truncate(self._size)
+            self._file.truncate(size)
             raise RunError(
-                f"{self._path}: not written: {error.strerror}", hint="free disk space, then resume"
+                f"{self._path}: not written: {error.strerror or error}", hint="free disk space, then resume"
             ) from error
-        self._size += len(text)
-        self._committed += len(self._buffer)
-        self._buffer = []
+        self._new += map(json.loads, lines)
 
     def close(self) -> None:
-        """Release the file. What was not committed is lost."""
-        self._buffer = []
+        """Release the file."""
         self._file.close()
 
 
@@ -126,30 +113,16 @@ def _record(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _end_of_last_commit(content: bytes, path: Path) -> int:
-    """Bytes up to the end of the last whole commit."""
+def _end_of_last_record(content: bytes, path: Path) -> int:
+    """Bytes up to the end of the last whole record."""
     end = content.rfind(b"\n") + 1
     while end:
         start = content.rfind(b"\n", 0, end - 1) + 1
-        line = content[start : end - 1]
-        if not line.endswith(MORE) and _record(line) is not None:
+        if _record(content[start:end]) is not None:
             break
         end = start
-    # A first commit that was cut short is its own beginning, or zeros; anything else is not ours to remove.
+    # A first record that was cut short is its own beginning, or zeros; anything else is not ours to remove.
     beginning = content.strip(b"\0")[: len(FIRST)]
     if not end and not FIRST.startswith(beginning):
         raise RunError(f"{path} is not an Optuna journal", hint="choose another file")
     return end
-
-
-def _lock_holder(descriptor: int) -> str:
-    """`process 123` where the kernel tells, else `another process`."""
-    inode = os.fstat(descriptor).st_ino
-    try:
-        locks = Path("/proc/locks").read_text().splitlines()
-    except OSError:
-        return "another process"
-    for fields in map(str.split, locks):
-        if fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
-            return f"process {fields[4]}"
-    return "another process"

@@ -2,8 +2,8 @@
 
 Trial n is proposed once all trials up to n - window have ended, and from their results only (see `study`).
 Which trial of an architecture is paid for is decided by number: the first one; later ones repeat its outcome.
-A trial is on disk before it is told, and a proposal before it is measured, so that a crash loses only what
-was in flight, and that is measured again under its old number. What is in flight is recorded as running, for
+A trial is on disk before it is told, so that a crash loses only what was in flight, and that is proposed again
+where the study has lost it, and measured again under its old number. What is in flight is recorded as running, for
 those who look; a search that resumes goes by its study and takes no notice of it.
 """
 
@@ -132,7 +132,6 @@ class Search:
             raise
         except STORAGE_ERRORS as error:
             raise self._study.lost(error) from error
-        self._study.commit()
         return tuple(self._trials[number] for number in sorted(self._trials))
 
     # --- where an earlier process stopped ------------------------------------------------------------------
@@ -141,16 +140,14 @@ class Search:
         """Take over the recorded trials, finish the telling, and submit again what was in flight."""
         self._forget()
         self._recorded = {trial.number: trial for trial in self._run.trials() if not trial.is_running}
-        finished, running = self._study.finished(), self._study.running()
-        self._told = set(finished)
-        for number in range(len(finished) + len(running)):
-            if number in running:
-                architecture = running[number]
-            elif number in self._recorded:
+        proposed = self._study.proposed()
+        self._told = {number for number, digest in proposed.items() if digest}
+        for number, digest in proposed.items():
+            if digest and number in self._recorded:
                 architecture = self._recorded[number].architecture
-                if finished[number] != architecture.digest:
-                    raise _contradiction(number, architecture.digest, finished[number])
-            else:  # its damaged record was removed
+                if digest != architecture.digest:
+                    raise _contradiction(number, architecture.digest, digest)
+            else:  # not told yet, or its damaged record was removed
                 architecture = self._study.architecture(number)
             self._admit(number, architecture)
 
@@ -174,14 +171,13 @@ class Search:
         return min(self._in_flight, default=self._next) > self._next - window
 
     def _propose(self) -> None:
-        if self._streak >= PATIENCE:
+        if self._streak >= PATIENCE and not self._study.has_waiting:  # a kill may come before `ask`
             unseen = self._unseen_neighbour()
             if unseen is None:
                 self._is_exhausted = True
                 return
             self._study.enqueue(unseen)
         number, architecture = self._study.ask()
-        self._study.commit()
         if number != self._next:
             raise RunError(
                 f"trial {number} was proposed where {self._next} was due: another process uses this study",
@@ -245,7 +241,6 @@ class Search:
         self._record(trial)
         for repeat in self._repeats.pop(result.number, []):
             self._repeat(repeat, result.number)
-        self._study.commit()
         return trial
 
     def _repeat(self, trial: Trial, first: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
+from optuna.samplers import BaseGASampler, BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -94,6 +94,11 @@ class NumberedSampler(BaseSampler):
         if self._kind == "predictor":
             return self._encode(self._predict(trial.number, rng))
         inner = self._inner(int(inner_seed.generate_state(1)[0]))
+        if isinstance(inner, BaseGASampler):
+            # Parents are chosen by a sampler of their own: NSGA-III draws as it chooses, and after a kill within
+            # a proposal they are chosen already.
+            chooser = copy.deepcopy(inner)
+            chooser.get_parent_population(self.view, chooser.get_trial_generation(self.view, trial))
         params = inner.sample_relative(self.view, trial, search_space) if inner else {}
         # What is left open (first population, mutations, random search) is not drawn by the inner sampler:
         # its second generator has the seed of its first, so mutations would repeat the crossover's draws.

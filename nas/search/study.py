@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas.arch import Architecture
 from nas.base import RunError
 from nas.runs import Trial
-from nas.search.journal import GroupCommitJournal
+from nas.search.journal import SearchJournal
 from nas.search.samplers import ATTRIBUTE, NumberedSampler, View, seed_words
 from nas.settings import TOP1, Objective, SamplerName
 from nas.space import SearchSpace, known_designs
@@ -86,7 +86,7 @@ class ArchitectureStudy:
         self.objectives = tuple(objectives)
         self._seed = seed
         self._designs = self._first_designs(sampler, population_size, seeds)
-        self._journal: GroupCommitJournal | None = None
+        self._journal: SearchJournal | None = None
         self._database: RDBStorage | None = None
         self._where = _masked(storage)
         self._distributions: dict[str, BaseDistribution] = {
@@ -123,7 +123,7 @@ class ArchitectureStudy:
         if isinstance(storage, str) and "://" in storage:
             self._database = _open_database(storage)
             return optuna.storages.get_storage(self._database)
-        self._journal = GroupCommitJournal(storage)
+        self._journal = SearchJournal(storage)
         try:
             return JournalStorage(self._journal)
         except (KeyError, TypeError, AssertionError, ValueError) as error:
@@ -132,13 +132,13 @@ class ArchitectureStudy:
             ) from error
 
     def _load(self, name: str, identity: Mapping[str, Any], window: int) -> optuna.Study:
-        study = optuna.create_study(
-            storage=self._storage,
-            study_name=name,
-            directions=[objective.metric.direction for objective in self.objectives],
-            sampler=self._sampler,
-            load_if_exists=True,
-        )
+        if name in optuna.get_all_study_names(self._storage):
+            study = optuna.load_study(study_name=name, storage=self._storage, sampler=self._sampler)
+        else:
+            directions = [objective.metric.direction for objective in self.objectives]
+            study = optuna.create_study(
+                storage=self._storage, study_name=name, directions=directions, sampler=self._sampler
+            )
         known = study.user_attrs.get(ATTRIBUTE)
         if known is None:
             with warnings.catch_warnings():
@@ -173,17 +173,13 @@ class ArchitectureStudy:
     def _enqueue_known(self) -> None:
         for architecture in self._designs[len(self._study.get_trials(deepcopy=False)) :]:
             self.enqueue(architecture)
-        self.commit()
 
     def _encode(self, architecture: Architecture) -> dict[str, Any]:
         params = self.space.encode(architecture)
         return {name: _plain(params[name]) for name in self._distributions}
 
     def ask(self) -> tuple[int, Architecture]:
-        """Propose: the trial's number and its architecture. An enqueued architecture comes first.
-
-        Call `commit` before anything is done with it.
-        """
+        """Propose: the trial's number and its architecture. An enqueued architecture comes first."""
         if self._num_waiting:
             trial = self._study.ask()
             self._num_waiting -= 1
@@ -236,38 +232,32 @@ class ArchitectureStudy:
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
         return optuna.trial.Trial(self._study, trial_id)
 
-    def running(self) -> dict[int, Architecture]:
-        """Trials proposed and not finished, by number; after loading, what a stop or a crash left behind."""
-        found = {}
-        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            trial = self._trial(frozen.number)
-            # Stopped within `ask`.
-            if len(frozen.params) < len(self._distributions):
-                self._complete(trial)
-            found[frozen.number] = self.space.decode(trial.params)
-        return found
+    @property
+    def has_waiting(self) -> bool:
+        """Whether an architecture is enqueued."""
+        return self._num_waiting > 0
 
-    def finished(self) -> dict[int, str]:
-        """Digests of the trials that were told, by number."""
-        states = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
-        trials = self._study.get_trials(deepcopy=False, states=states)
-        return {trial.number: trial.user_attrs.get(ATTRIBUTE, {}).get("digest", "") for trial in trials}
+    def proposed(self) -> dict[int, str]:
+        """All proposals by number: the digest of the architecture once the trial was told, before that nothing."""
+        states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+        return {
+            trial.number: trial.user_attrs.get(ATTRIBUTE, {}).get("digest", "?") if trial.state.is_finished() else ""
+            for trial in self._study.get_trials(deepcopy=False, states=states)
+        }
 
     def architecture(self, number: int) -> Architecture:
         """What was proposed under a number."""
-        return self.space.decode(self._trial(number).params)
+        trial = self._trial(number)
+        if len(trial.params) < len(self._distributions):  # killed within `ask`
+            self._complete(trial)
+        return self.space.decode(trial.params)
 
     def generator(self, number: int) -> np.random.Generator:
         """Random numbers for what the loop decides at a number; the same in every process."""
         return np.random.default_rng(seed_words(self._seed, number)[2])
 
-    def commit(self) -> None:
-        """Wait until everything so far is on disk. A database does that by itself."""
-        if self._journal is not None:
-            self._journal.commit()
-
     def close(self) -> None:
-        """Release the storage. Uncommitted changes to a journal are lost."""
+        """Release the storage."""
         if self._journal is not None:
             self._journal.close()
         if self._database is not None:

@@ -41,7 +41,6 @@ def proposals(study, count, *, change=None, reopen=None, hold=0):
                     measurement = replace(measurement, top1=measurement.top1 + 50)
                 tell(study, told, architecture, measurement)
             held.clear()
-        study.commit()
         if reopen:
             study.close()
             study = reopen()

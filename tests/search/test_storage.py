@@ -3,7 +3,6 @@
 import json
 import os
 import pwd
-import resource
 import shutil
 import signal
 import socket
@@ -19,15 +18,12 @@ from typing import Any
 
 import psutil
 import pytest
-from optuna.storages.journal import JournalFileBackend
 from search_fakes import AnalyticEvaluator, outline, search
 from storage_driver import HELD_AFTER, search_in, small_space
 
 from nas.arch.architecture import Architecture
-from nas.base.errors import RunError
 from nas.runs.directory import RunDirectory
 from nas.runs.trial import Measurement, Trial
-from nas.search.journal import GroupCommitJournal
 
 pytestmark = pytest.mark.slow
 
@@ -294,28 +290,6 @@ def test_the_dashboard_shows_a_journal_while_it_is_written_and_does_not_disturb_
 @needs_dashboard
 def test_the_dashboard_shows_a_study_in_postgresql_while_it_is_searched(postgres, straight, tmp_path):
     watch(postgres.url, postgres.url, tmp_path, straight)
-
-
-def test_a_full_disk_takes_back_nothing_but_the_commit_that_failed_where_a_note_was_written(tmp_path):
-    path = tmp_path / "journal.log"
-    journal = GroupCommitJournal(path)
-    journal.append_logs([{"op_code": 0, "number": 0}])
-    journal.commit()
-    note = {"op_code": 2, "note": "of another process"}
-    JournalFileBackend(str(path)).append_logs([note])
-    journal.append_logs([{"op_code": 0, "number": 1}])
-    journal.commit()
-    before = path.read_bytes()
-    journal.append_logs([{"op_code": 0, "number": 2}])
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 5, hard))
-    try:
-        with pytest.raises(RunError, match="not written"):
-            journal.commit()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        journal.close()
-    assert path.read_bytes() == before
 
 
 @needs_dashboard

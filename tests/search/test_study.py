@@ -43,7 +43,6 @@ def proposals(study, count, *, change=None, reopen=None, hold=0):
                     measurement = replace(measurement, top1=measurement.top1 + 50)
                 tell(study, told, architecture, measurement)
             held.clear()
-        study.commit()
         if reopen:
             study.close()
             study = reopen()
@@ -80,16 +79,16 @@ def test_a_loaded_study_keeps_its_window(tmp_path):
 
 def test_trials_left_running_are_found_again_under_their_numbers(tmp_path):
     study = make_study(digits(), tmp_path / "j")
-    asked = dict(study.ask() for _ in range(3))
-    study.commit()
-    study.ask()  # not committed: as if killed within
+    asked = dict(study.ask() for _ in range(4))
     study.close()
+    lines = (tmp_path / "j").read_bytes().splitlines(keepends=True)
+    (tmp_path / "j").write_bytes(b"".join(lines[:-5]))  # as if killed within the last
     study = make_study(digits(), tmp_path / "j")
-    assert study.running() == asked
+    assert study.proposed() == dict.fromkeys(asked, "")
+    assert {number: study.architecture(number) for number in asked} == asked
     tell(study, 1, asked[1], "no luck")
     tell(study, 2, asked[2], AnalyticEvaluator(study.space.backbone).evaluate(asked[2]))
-    assert study.running() == {0: asked[0]}
-    assert study.finished() == {1: asked[1].digest, 2: asked[2].digest}
+    assert study.proposed() == {0: "", 1: asked[1].digest, 2: asked[2].digest, 3: ""}
     study.close()
 
 
@@ -108,7 +107,6 @@ def test_everything_told_is_readable_by_optunas_tools(tmp_path):
     measurement = AnalyticEvaluator(study.space.backbone).evaluate(a)
     tell(study, first, a, measurement)
     tell(study, second, b, "out of memory")
-    study.commit()
     stock = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j"))
     assert stock.metric_names == ["top1", "macs", "latency_ms"]
     assert [direction.name for direction in stock.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
@@ -127,7 +125,6 @@ def test_a_measured_latency_beyond_the_bound_makes_a_trial_infeasible(tmp_path):
         measurement = AnalyticEvaluator(study.space.backbone).evaluate(architecture)
         measurement = replace(measurement, latency={"latency_ms": Timed(ms=latency_ms)})
         tell(study, number, architecture, measurement)
-    study.commit()
     stock = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j"))
     assert [trial.constraints for trial in stock.trials] == [{"latency_ms": -1.0}, {"latency_ms": 2.0}]
     study.close()
@@ -169,7 +166,8 @@ def test_a_database_gives_the_same_proposals_and_survives_a_kill_within_ask(tmp_
     storage = optuna.storages.RDBStorage(url)
     storage.create_new_trial(storage.get_study_id_from_name("architectures"))  # no parameters yet
     study = make_study(space, url)
-    assert {number: a.digest for number, a in study.running().items()} == {6: straight[6]}
+    assert study.proposed()[6] == ""
+    assert study.architecture(6).digest == straight[6]
     study.close()
 
 
