@@ -1,9 +1,14 @@
 """How far a search is, and the front that a proposal may see."""
 
+import factories
 import numpy as np
 import pytest
 from factories import OBJECTIVES, trial, trials_of
+from hypothesis import given
+from hypothesis import strategies as st
+from latency_values import bounds, latencies, of
 
+from nas.runs.curve import hypervolume_curve
 from nas.runs.front import ParetoFront
 from nas.search.standing import Clock, VisibleFront
 
@@ -52,3 +57,19 @@ def test_what_breaks_a_bound_is_not_visible_and_nothing_is_raced_before_enough_i
     visible.advance(trials, 2)
     assert visible.architectures == []
     assert visible.race_plan() is None
+
+
+@given(st.lists(latencies(), min_size=1, max_size=6), bounds)
+def test_the_search_its_curve_and_the_front_agree_on_what_keeps_the_bounds(found, bounds):
+    architectures = factories.distinct_architectures(len(found))
+    trials = [
+        factories.trial(i, architecture, measurement=of(latency))
+        for i, (architecture, latency) in enumerate(zip(architectures, found, strict=True))
+    ]
+    plane = factories.OBJECTIVES[:2]
+    kept = {t.architecture.digest for t in trials if t.measurement.keeps(bounds)}  # all are equally good
+    assert {p.digest for p in ParetoFront.from_trials(trials, plane, bounds).points} == kept
+    visible = VisibleFront(plane, bounds)
+    visible.advance(dict(enumerate(trials)), len(trials) - 1)
+    assert {architecture.digest for architecture in visible.architectures} == kept
+    assert (hypervolume_curve(trials, plane, bounds)[-1][1] > 0) == bool(kept)
