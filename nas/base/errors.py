@@ -1,5 +1,6 @@
 """Every error a user can cause: a message that states the rule and the value, and a hint that says what to do."""
 
+import copyreg
 from collections.abc import Sequence
 
 from nas.base.words import plural
@@ -22,14 +23,8 @@ class NasError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep the hint when the error crosses a process boundary."""
-        return (_rebuild, (type(self), self.message, self.hint))
-
-
-def _rebuild(kind: type["NasError"], message: str, hint: str) -> "NasError":
-    error = kind.__new__(kind)
-    NasError.__init__(error, message, hint=hint)
-    return error
+        """Keep the hint when the error crosses a process boundary, whatever arguments its class takes."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 def one_line(text: str) -> str:

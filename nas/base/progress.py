@@ -2,26 +2,18 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 PLAIN_EVERY_S = 10.0  # without a terminal: one line this often, and one at the end
 
 
-class Bar(Protocol):
-    """Progress of one long piece of work."""
-
-    def __call__(self, done: int, total: int | None, text: str) -> None:
-        """Show that `done` of `total` is done."""
+Bar = Callable[[int, int | None, str], None]
+"""Shows that so many of a total are done, and what is to be said of it."""
 
 
 class Reporter:
-    """Lines and progress bars on standard error; a bar that is redrawn on a terminal, plain lines elsewhere.
-
-    Args:
-        quiet: Only errors are shown (by the caller).
-    """
+    """Lines and progress bars on standard error, unless `quiet`; a bar is redrawn on a terminal, else plain lines."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -48,13 +40,8 @@ class Reporter:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (
-            TextColumn("{task.description:<9}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as progress:
+        columns = TextColumn("{task.description:<9}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")
+        with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
             task = progress.add_task(label, total=None, text="")
 
             def show(done: int, total: int | None, text: str) -> None:

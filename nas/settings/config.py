@@ -1,8 +1,4 @@
-"""The knobs of a run, typed and validated: data, training, evaluation, search. Unknown keys are errors.
-
-Order: default < YAML file (`--config`) < `--set section.key=value` < named flag. The resolved configuration
-is saved in the run.
-"""
+"""The knobs of a run, typed and validated: data, training, evaluation, search. Unknown keys are errors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,12 +36,7 @@ class DataConfig(Section):
 class TrainConfig(Section):
     """How the supernet is trained, through timm's parts."""
 
-    removed: ClassVar[Mapping[str, Any]] = {
-        "conflict_free": False,
-        "ffn_branches": 1,
-        "images": "split",
-        "relatives": False,
-    }
+    removed: ClassVar = {"conflict_free": False, "ffn_branches": 1, "images": "split", "relatives": False}
 
     epochs: int | None = Field(
         None,
@@ -206,9 +197,8 @@ class RunConfig(Section):
         given = max(1, len(self.evaluate.targets))
         names = list(LATENCIES)[given:]
         if missing := [name for name in self.search.objectives if name in names]:
-            raise ValueError(
-                f"search.objectives: {shown(tuple(missing))}, but evaluate.targets has {plural(given, 'target')}"
-            )
+            targets = f"evaluate.targets has {plural(given, 'target')}"
+            raise ValueError(f"search.objectives: {shown(missing)}, but {targets}")
         return self
 
 
@@ -240,13 +230,11 @@ def resolve_config(
             problems = [Problem(0, f"{config_file}: {text}") for text in error.problems]
     document, found = apply_settings(document, settings)
     problems += found
-    for key, value in (flags or {}).items():
-        if value is not None:
-            path = tuple(key.split("."))
-            try:
-                document = document.with_value(path, value, "option")
-            except ValueError as error:
-                problems.append(document.problem(path, str(error)))
+    for path, value in [(tuple(key.split(".")), value) for key, value in (flags or {}).items() if value is not None]:
+        try:
+            document = document.with_value(path, value, "option")
+        except ValueError as error:
+            problems.append(document.problem(path, str(error)))
     config, found = check(RunConfig, document, also_known=SPACE_KEYS)
     problems += found
     if config is not None:
@@ -262,15 +250,14 @@ def resolve_config(
 
 
 def config_differences(run: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Say where two configurations differ, such as `train.epochs: 30 in the run, 10 asked`.
+    """Where two configurations (plain values) differ, such as `train.epochs: 30 in the run, 10 asked`."""
 
-    Args:
-        run: The configuration that the run was started with, as plain values.
-        asked: The one that was asked for now.
-    """
+    def said(flat: Mapping[str, Any], key: str) -> str:
+        return "absent" if key not in flat else "null" if flat[key] is None else shown(flat[key])
+
     one, other = flat_config(run), flat_config(asked)
     return [
-        f"{key}: {_said(one, key)} in the run, {_said(other, key)} asked"
+        f"{key}: {said(one, key)} in the run, {said(other, key)} asked"
         for key in dict.fromkeys([*one, *other])
         if key not in one or key not in other or one[key] != other[key]
     ]
@@ -287,18 +274,8 @@ def flat_config(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _said(flat: Mapping[str, Any], key: str) -> str:
-    if key not in flat:
-        return "absent"
-    return "null" if flat[key] is None else shown(flat[key])
-
-
 def check_retraining(seeds: int, settings: Sequence[str]) -> None:
-    """Find out what is wrong with the options of `retrain`, before anything heavy is imported.
-
-    Raises:
-        ConfigError: No seed, or a setting of something else than the training.
-    """
+    """Raise a ConfigError where `retrain` has no seed, or a setting of something else than the training."""
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}: every architecture is trained at least once", hint="--seeds 1")
     foreign = [setting for setting in settings if not setting.strip().startswith("train.")]

@@ -97,11 +97,7 @@ class Document:
         return path
 
     def with_value(self, path: KeyPath, value: Any, origin: str) -> "Document":
-        """A copy with one value replaced; of a group, only the keys that `value` has.
-
-        Raises:
-            ValueError: `path` leads through something that is not a group of keys.
-        """
+        """A copy with one value, or of a group the keys of `value`, replaced; a ValueError where a key has no group."""
         if isinstance(value, dict) and (value or self.existing(path) == path):
             document = self
             for key, inner in value.items():
@@ -156,10 +152,7 @@ def check(
 ) -> tuple[Model | None, list[Problem]]:
     """The document as an instance of `model`, or every reason why it is none.
 
-    Args:
-        model: What the document should be.
-        document: What is written.
-        also_known: Words to suggest for unknown keys of the top level, beside the model's own.
+    `also_known` are words to suggest for unknown keys of the top level, beside the model's own.
     """
     try:
         return model.model_validate(document.data), []

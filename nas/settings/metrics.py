@@ -39,12 +39,7 @@ LATENCIES = {LATENCY.name: LATENCY} | {
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A metric that the search optimises.
-
-    Attributes:
-        metric: What is optimised.
-        reference: The worst corner for the hypervolume, in the metric's unit. Always explicit.
-    """
+    """A metric that the search optimises; `reference` is the worst corner for the hypervolume, in its unit."""
 
     metric: Metric
     reference: float
@@ -56,20 +51,12 @@ class Objective:
 
 
 def by_target(values: Iterable[T]) -> dict[str, T]:
-    """What there is of each target of a run, by the name of the latency on it.
-
-    Args:
-        values: In the order of the targets, such as `evaluate.targets` or `latency` of `front.json`.
-    """
+    """What there is of each target of a run (in their order) by the name of the latency on it."""
     return dict(zip(LATENCIES, values, strict=False))
 
 
 def metric_named(name: str) -> Metric:
-    """The metric called `name`.
-
-    Raises:
-        ConfigError: No such metric.
-    """
+    """The metric called `name`; a ConfigError where there is none."""
     known = METRICS | LATENCIES
     if name not in known:
         raise ConfigError(f"unknown metric {name!r}", hint=f"one of: {', '.join(known)}")

@@ -1,14 +1,13 @@
 """Where and how latency is measured: a runtime, its batch, threads and precision; as text and as a value.
 
-`onnxruntime-cpu:batch=1,threads=1,precision=fp32`; what is left out has its default. The image size is the
-search space's: position embeddings and static maps fit no other.
+The image size is the search space's: position embeddings and static maps fit no other.
 """
 
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from nas.base import ConfigError
 from nas.settings.metrics import LATENCIES
@@ -63,22 +62,14 @@ class Target:
 
     def __str__(self) -> str:
         """As it is written on the command line, without what has its default."""
-        given = []
-        if self.batch is not None:
-            given.append(f"batch={self.batch}")
-        if self.threads != 1:
-            given.append(f"threads={self.threads}")
-        if self.precision != "fp32":
-            given.append(f"precision={self.precision}")
-        return f"{self.runtime}:{','.join(given)}" if given else self.runtime
+        default = Target(runtime=self.runtime)
+        values = [(name, getattr(self, name)) for name in OPTIONS]
+        given = ",".join(f"{name}={value}" for name, value in values if value != getattr(default, name))
+        return f"{self.runtime}:{given}" if given else self.runtime
 
 
 def parse_target(text: str) -> Target:
-    """Read `runtime:batch=N,threads=N,precision=fp32|bf16`.
-
-    Raises:
-        ConfigError: Lists every problem of the text.
-    """
+    """Read `runtime:batch=N,threads=N,precision=fp32|bf16`; raises a ConfigError with every problem of the text."""
     runtime, _, rest = text.strip().partition(":")
     problems = [] if runtime in RUNTIMES else [f"unknown runtime {runtime!r}{_guess(runtime, RUNTIMES)}"]
     values: dict[str, str] = {}
@@ -99,14 +90,10 @@ def parse_target(text: str) -> Target:
     elif precision != "fp32" and runtime in FP32_ONLY:
         problems.append(f"{runtime} computes in fp32 only, got precision={precision}")
     if problems:
-        raise ConfigError(
-            f"target {text!r}: " + "; ".join(problems),
-            hint=f"such as onnxruntime-cpu:batch=1,threads=1; runtimes: {', '.join(RUNTIMES)}; "
-            "or profile:FILE, from `search.py latency profile`",
-        )
-    known: Runtime = next(name for name in RUNTIMES if name == runtime)
-    batch = int(values["batch"]) if "batch" in values else None
-    return Target(runtime=known, batch=batch, threads=int(values.get("threads", 1)), precision=precision)
+        hint = f"such as onnxruntime-cpu:batch=1,threads=1; runtimes: {', '.join(RUNTIMES)}; or profile:FILE, from "
+        raise ConfigError(f"target {text!r}: " + "; ".join(problems), hint=f"{hint}`search.py latency profile`")
+    numbers = {name: int(values[name]) for name in ("batch", "threads") if name in values}
+    return Target(runtime=cast(Runtime, runtime), precision=precision, **numbers)
 
 
 def profile_path(text: str) -> Path | None:
@@ -115,17 +102,12 @@ def profile_path(text: str) -> Path | None:
 
 
 def check_targets(texts: Sequence[str]) -> None:
-    """Find everything that is wrong with the targets of a run.
-
-    Raises:
-        ConfigError: One line with all problems.
-    """
+    """Raise a ConfigError of one line with everything that is wrong with the targets of a run."""
     problems, hint = [], ""
     for text in texts:
-        if profile_path(text) is not None:
-            continue
         try:
-            parse_target(text)
+            if profile_path(text) is None:
+                parse_target(text)
         except ConfigError as error:
             problems.append(error.message)
             hint = error.hint

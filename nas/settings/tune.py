@@ -110,12 +110,7 @@ def is_whole(train: type[Section], name: str) -> bool:
 
 
 def candidate_problems(tune: TuneConfig, train: Section) -> Iterator[tuple[str, str]]:
-    """Every key, and what is wrong with it or with one of its candidates.
-
-    Args:
-        tune: What is to be varied.
-        train: The recipe in which one key at a time is replaced.
-    """
+    """Every key, and what is wrong with it or with one of its candidates, put into the recipe one at a time."""
     for key, domain in tune.parameters.items():
         group, _, name = key.partition(".")
         if group == SPACE and name:

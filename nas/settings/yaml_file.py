@@ -22,11 +22,7 @@ DECIMAL = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
 
 
 def read_yaml(path: str | Path, error: type[InputFileError] = InputFileError) -> Document:
-    """Read a YAML file whose top level is a group of keys.
-
-    Raises:
-        InputFileError: The file cannot be read, is not YAML, or repeats a key.
-    """
+    """Read a YAML file whose top level is a group of keys; else raises an InputFileError with all problems."""
     document, problems = scan_yaml(read_text(path, error), str(path))
     if problems:
         raise error(path, in_order(problems))
@@ -34,11 +30,7 @@ def read_yaml(path: str | Path, error: type[InputFileError] = InputFileError) ->
 
 
 def read_text(path: str | Path, error: type[InputFileError] = InputFileError) -> str:
-    """The text of a file.
-
-    Raises:
-        InputFileError: It is missing, unreadable or not UTF-8.
-    """
+    """The text of a file; raises `error`, an InputFileError, where it is missing, unreadable or not UTF-8."""
     path = Path(path)
     try:
         return path.read_text(encoding="utf-8-sig")

@@ -1,4 +1,4 @@
-"""The keys of the configuration in words."""
+"""The keys of the configuration in words, of which docs/configuration.md is made."""
 
 import types
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
