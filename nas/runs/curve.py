@@ -19,23 +19,19 @@ def hypervolume_curve(
 ) -> list[tuple[int, float]]:
     """(trials paid for, hypervolume of all measured until then), in the order in which trials ended.
 
-    Args:
-        trials: Those that have not ended count nothing, repeats cost nothing.
-        objectives: With the reference of the hypervolume.
-        bounds: What breaks one counts nothing (`Measurement.keeps`).
+    Trials that have not ended count nothing, nor do those that break one of the bounds (`Measurement.keeps`);
+    repeats cost nothing.
     """
     rows: list[list[float]] = []
-    curve: list[tuple[int, int]] = []
+    ends: dict[int, int] = {}
     paid = 0
     for trial in _ended(trials):
         paid += trial.is_paid
         if (found := trial.whole) is not None and found.keeps(bounds or {}):
             values = found.values
             rows.append([values.get(o.metric.name, math.nan) for o in objectives])
-        if curve and curve[-1][0] == paid:
-            curve[-1] = (paid, len(rows))
-        else:
-            curve.append((paid, len(rows)))
+        ends[paid] = len(rows)
+    curve = list(ends.items())
     step = max(1, math.ceil(len(curve) / CURVE_POINTS))
     chosen = sorted({*range(0, len(curve), step), len(curve) - 1} - {-1})
     return [(curve[i][0], hypervolume(rows[: curve[i][1]], objectives)) for i in chosen]
@@ -44,16 +40,9 @@ def hypervolume_curve(
 def random_search(
     run: RunDirectory, trials: Sequence[Trial], objectives: Sequence[Objective], bounds: Mapping[str, float]
 ) -> tuple[ParetoFront, dict[str, Any]]:
-    """Another run's trials, up to the same number of paid ones, where they may be compared at all.
+    """The front of a random search up to as many paid trials as `trials`, which it is compared with, has.
 
-    Args:
-        run: A random search.
-        trials: It is compared with.
-        objectives: Of these trials.
-        bounds: What breaks one counts nothing (`Measurement.keeps`).
-
-    Returns:
-        Its front, and JSON values: `run`, `num_trials`, `hypervolume`, `curve`.
+    Beside it JSON values: `run`, `num_trials`, `hypervolume`, `curve`.
 
     Raises:
         RunError: It is no random search, or its trials were measured under other conditions.
@@ -77,12 +66,8 @@ def random_search(
             hint="a random search on the same weights: run SPACE.yaml --init RUN --epochs 0 --sampler random",
         )
     front = ParetoFront.from_trials(kept, objectives, bounds)
-    return front, {
-        "run": run.name,
-        "num_trials": min(paid, budget),
-        "hypervolume": front.hypervolume(),
-        "curve": hypervolume_curve(kept, objectives, bounds),
-    }
+    values = {"run": run.name, "num_trials": min(paid, budget), "hypervolume": front.hypervolume()}
+    return front, {**values, "curve": hypervolume_curve(kept, objectives, bounds)}
 
 
 def _ended(trials: Iterable[Trial]) -> list[Trial]:

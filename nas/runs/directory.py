@@ -1,8 +1,4 @@
-"""A run's folder: the only place that knows its file names. Writes are atomic; one writer at a time.
-
-Each trial that ends is one line of `trials.jsonl`, on disk before `append_trial` returns, so that a crash loses
-only what was in flight.
-"""
+"""A run's folder: the only place that knows its file names. Writes are atomic; one writer at a time."""
 
 import contextlib
 import fcntl
@@ -38,15 +34,12 @@ class RunDirectory:
     Attributes:
         path: The folder.
         journal_path: Optuna's journal.
-        front_csv: The front as a table.
         log_path: What happened, line by line.
-        report_path: The report for people.
         supernet_dir: Folder of the supernet's checkpoints.
-        training_log: The course of its training, a table.
+        training_log: The course of its training, CSV.
         supernets_dir: Folder of the runs of supernet trials.
-        trust_dir: Folder of the architectures trained alone.
+        trust_dir: Folder of the architectures that `trust` trained alone.
         retrain_dir: Folder of what `retrain` found; the trainings are below it.
-        tensorboard_dir: Folder of TensorBoard's event files.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,10 +65,10 @@ class RunDirectory:
             path: Must not exist, or be empty.
             manifest: What identifies the run.
             space_text: Content of the search-space file, as the user wrote it.
-            config: The resolved configuration.
+            config: The resolved configuration, JSON values.
 
         Raises:
-            RunError: Something is there already, or the configuration is not JSON.
+            RunError: Something is there already, or a value is not JSON.
         """
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -96,11 +89,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunDirectory":
-        """Find a run.
-
-        Raises:
-            RunError: No such folder, not a run, or written by a newer version.
-        """
+        """Find a run; raises a RunError where there is no folder, no run, or one of a newer version."""
         path = Path(path)
         if not (path / MANIFEST).is_file():
             there = "is not a run: it has no manifest.json" if path.exists() else "does not exist"
@@ -136,11 +125,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only writer. The kernel frees the lock when the process ends, however it ends.
-
-        Raises:
-            RunError: Another process is writing; names it.
-        """
+        """Be the only writer until the process ends, however it ends; a RunError names another that is writing."""
         path = self.path / LOCK
         lock = FileLock(path, timeout=LOCK_PATIENCE_S, fallback_to_soft=False)  # not kept by forked workers
         try:
@@ -210,11 +195,7 @@ class RunDirectory:
             sync_folder(self.path)  # a new file's name must survive a power cut too
 
     def trials(self) -> list[Trial]:
-        """Every trial in its latest state, by number; a torn last line is left out.
-
-        Raises:
-            RunError: A line other than the last is damaged.
-        """
+        """Every trial in its latest state, by number; a torn last line is left out, a RunError tells of another."""
         try:
             lines = (self.path / TRIALS).read_bytes().split(b"\n")
         except FileNotFoundError:
@@ -247,9 +228,7 @@ class RunDirectory:
 
     def front(self) -> dict[str, Any] | None:
         """What `write_front` wrote; None while there is no final front. Raises a RunError when damaged."""
-        if not (self.path / FRONT).exists():
-            return None
-        return dict(self._read_json(FRONT))
+        return dict(self._read_json(FRONT)) if (self.path / FRONT).exists() else None
 
     def remove_front(self) -> None:
         """Withdraw the answer: a finished search is being extended, and trials so far speak again."""
@@ -278,9 +257,8 @@ class RunDirectory:
 
     def findings(self) -> dict[str, Any]:
         """What `trust` and `retrain` found, by file name; raises a RunError where a file is damaged."""
-        paths = [self.path / TRUST, *sorted(self.path.glob("retrain/*.json"))]
-        names = [str(path.relative_to(self.path)) for path in paths if path.is_file()]
-        return {name: self._read_json(name) for name in names}
+        paths = [*self.path.glob(TRUST), *sorted(self.retrain_dir.glob("*.json"))]
+        return {name: self._read_json(name) for name in (str(path.relative_to(self.path)) for path in paths)}
 
     def figure_path(self, name: str = "front") -> Path:
         """PNG file of a figure."""
@@ -326,21 +304,12 @@ def _end_of_whole_lines(descriptor: int) -> int:
 
 
 def space_of_run(run: RunDirectory) -> SearchSpace:
-    """The search space of a run, with its settings and the number of classes of its data.
-
-    Raises:
-        SearchSpaceError: The copy in the run was damaged.
-    """
+    """A run's search space with its settings and the classes of its data; a SearchSpaceError where it was damaged."""
     manifest = run.manifest
-    source = str(run.path / "space.yaml")
-    space = parse_space(run.space_text(), source, manifest.space_settings)
+    space = parse_space(run.space_text(), str(run.path / SPACE), manifest.space_settings)
     return space.with_num_classes(len(manifest.class_names))
 
 
 def config_of_run(run: RunDirectory) -> RunConfig:
-    """The configuration of a run; what an earlier version did not know yet is at its default.
-
-    Raises:
-        ConfigError: The copy in the run was damaged, or has an option that was removed.
-    """
+    """A run's configuration, unknown to it at the default; a ConfigError: damaged, or an option was removed."""
     return resolve_config(run.path / CONFIG)

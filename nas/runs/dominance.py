@@ -10,8 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from nas.base import ConfigError
 from nas.settings import Direction, Objective
 
-MIN_PREFIX = 6
-
 
 def non_dominated(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.bool_]:
     """Which rows no other row dominates: no worse in every column and better in one. Ties all stay.
@@ -45,14 +43,10 @@ def hypervolume(values: ArrayLike, objectives: Sequence[Objective]) -> float:
     """
     ideal = np.array([objective.ideal for objective in objectives])
     reference = np.array([objective.reference for objective in objectives], dtype=float)
-    for objective in objectives:
-        if not (
-            math.isfinite(objective.reference) and objective.metric.is_better(objective.ideal, objective.reference)
-        ):
-            raise ConfigError(
-                f"{objective.metric.name}: the reference must be worse than {objective.ideal:g} and finite, "
-                f"got {objective.reference:g}"
-            )
+    for o in objectives:
+        if not (math.isfinite(o.reference) and o.metric.is_better(o.ideal, o.reference)):
+            rule = f"the reference must be worse than {o.ideal:g} and finite"
+            raise ConfigError(f"{o.metric.name}: {rule}, got {o.reference:g}")
     rows = np.asarray(values, dtype=float).reshape(-1, len(objectives))
     rows = rows[np.isfinite(rows).all(axis=1)]
     losses = np.maximum((ideal - rows) / (ideal - reference), 0.0)  # 0 is ideal, 1 the reference

@@ -1,7 +1,4 @@
-"""The Pareto front: which architectures are worth looking at, how good they are together, which to take.
-
-A front holds measurements of one set of conditions only (law 8).
-"""
+"""The Pareto front: which architectures are worth looking at, how good they are together, which to take."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,18 +12,19 @@ from numpy.typing import NDArray
 from nas.arch import Architecture
 from nas.base import SCHEMA_VERSION, ConfigError, RunError, check_schema
 from nas.runs.directory import RunDirectory
-from nas.runs.dominance import MIN_PREFIX, hypervolume, non_dominated
+from nas.runs.dominance import hypervolume, non_dominated
 from nas.runs.manifest import objective_from_dict, objective_to_dict
 from nas.runs.point import FrontPoint, points_of
 from nas.runs.trial import Trial
 from nas.settings import LATENCY, MACS, METRICS, TOP1, Metric, Objective, by_target, metric_named
 
 PICKS: dict[str, Metric | None] = {"knee": None, "top1": TOP1, "fastest": LATENCY, "cheapest": MACS}
+MIN_PREFIX = 6  # digits of a digest that are enough
 
 
 @dataclass(frozen=True)
 class ParetoFront:
-    """Architectures of which none dominates another, measured under the same conditions.
+    """Architectures of which none dominates another, measured under the same conditions (law 8).
 
     Attributes:
         objectives: What they were compared by.
@@ -58,11 +56,6 @@ class ParetoFront:
         Left out: points without a finite value for every objective, and those that do not keep the bounds
         (`Measurement.keeps`). Of several measurements of one architecture the first counts.
 
-        Args:
-            points: Measured under the same conditions.
-            objectives: What to compare by.
-            bounds: Highest value that is allowed, in the metric's unit, by the name of the metric.
-
         Raises:
             RunError: Two candidates hold under different conditions, also where one would dominate the other.
         """
@@ -90,14 +83,9 @@ class ParetoFront:
 
     @classmethod
     def from_run(cls, path: str | Path) -> "ParetoFront":
-        """The final front of a run, or the front of its trials so far while there is none.
-
-        Raises:
-            RunError: Not a run, damaged, of a newer version, or its search has not begun.
-        """
+        """The final front of a run, or that of its trials so far; a RunError where there is none, or it is damaged."""
         run = RunDirectory.open(path)
-        final = run.front()
-        if final is not None:
+        if (final := run.front()) is not None:
             return cls.from_dict(final)
         manifest = run.manifest
         if manifest.search is None:
@@ -111,10 +99,7 @@ class ParetoFront:
     def knee(self) -> FrontPoint:
         """The best trade: objectives scaled to [0, 1] over the front, smallest distance to the ideal corner.
 
-        Euclidean distance; an objective without spread counts nothing; ties go to the lower digest.
-
-        Raises:
-            RunError: The front is empty.
+        Euclidean; an objective without spread counts nothing; ties go to the lower digest; of none a RunError.
         """
         self._require_points("the knee")
         signs = [-1.0 if o.metric.direction == "maximize" else 1.0 for o in self.objectives]
@@ -163,11 +148,7 @@ class ParetoFront:
         return found[0]
 
     def within(self, metric_name: str, *, maximum: float | None = None, minimum: float | None = None) -> "ParetoFront":
-        """The points inside a bound (inclusive); a point without the value is outside.
-
-        Raises:
-            ConfigError: No such metric, or a bound is not a number.
-        """
+        """The points inside a bound (inclusive), which must be a number, else a ConfigError; unmeasured is outside."""
         metric = metric_named(metric_name)
         low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
         if math.isnan(low) or math.isnan(high):
@@ -175,20 +156,12 @@ class ParetoFront:
         return replace(self, points=tuple(point for point in self.points if low <= point.value(metric) <= high))
 
     def sorted_by(self, metric_name: str) -> "ParetoFront":
-        """The same points, best in a metric first; points without the value last, ties by digest.
-
-        Raises:
-            ConfigError: No such metric.
-        """
+        """The same points, best in a metric first; points without the value last, ties by digest."""
         metric = metric_named(metric_name)
         return replace(self, points=tuple(sorted(self.points, key=lambda p: (_loss(p, metric), p.digest))))
 
     def to_dict(self, run: str) -> dict[str, Any]:
-        """JSON of the front: INTERFACE `front --format json`; results/README.md explains the keys.
-
-        Args:
-            run: Name of the run.
-        """
+        """JSON of `front --format json` of the run of that name; results/README.md explains the keys."""
         rows = list(self.targets.values())
         return {
             "schema_version": SCHEMA_VERSION,
@@ -201,11 +174,7 @@ class ParetoFront:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ParetoFront":
-        """Inverse of `to_dict`. Keys it does not know are passed over.
-
-        Raises:
-            RunError: Of a newer version, or damaged.
-        """
+        """Inverse of `to_dict`; unknown keys are passed over. A RunError: of a newer version, or damaged."""
         check_schema(values, "front")
         try:
             objectives = tuple(objective_from_dict(objective) for objective in values["objectives"])

@@ -25,12 +25,7 @@ def objective_to_dict(objective: Objective) -> dict[str, Any]:
 
 
 def objective_from_dict(values: Mapping[str, Any]) -> Objective:
-    """Inverse of `objective_to_dict`; name and reference are enough.
-
-    Raises:
-        KeyError: One of them is missing.
-        ConfigError: No metric has this name.
-    """
+    """Inverse of `objective_to_dict`; name and reference are enough."""
     return Objective(metric_named(values["name"]), float(values["reference"]))
 
 
@@ -66,12 +61,7 @@ class SearchIdentity(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchBudget:
-    """When a search ends, whichever is sooner.
-
-    Attributes:
-        num_trials: Architectures that are measured, repeats not counted; None: no limit.
-        deadline: Unix time, seconds; None: no limit.
-    """
+    """When a search ends: after so many measured architectures (no repeats), or at a Unix time; None: no limit."""
 
     num_trials: int | None = None
     deadline: float | None = None
@@ -84,8 +74,7 @@ class SupernetTrial:
     Attributes:
         number: Order of proposal, from 0.
         parameters: Value by dotted key, such as `train.lr`.
-        state: `training` (or stopped by a kill, to go on), `complete`, `stopped` (early, as others were
-            better) or `failed`.
+        state: `training` (or killed, to go on), `complete`, `stopped` (early, as others were better) or `failed`.
         scores: Hypervolume of the probe subnets after so many epochs.
         error: Why it failed.
     """
@@ -123,17 +112,13 @@ class Manifest(BaseModel):
         space_settings: Changes on top of it, such as `constraints.max_macs=2e6`.
         space_digest: Of the space with them.
         seed: Of splits, training and search.
-        versions: Of Python and the packages that results depend on.
         class_names: One a class; the position is the label.
-        mean: Per channel of the train split, of pixels scaled to 0..1.
-        std: Per channel of the train split, of pixels scaled to 0..1.
+        mean: Per channel of the train split, of pixels scaled to 0..1; `std` likewise.
         splits: Hash by name of the split.
-        precision: Arithmetic, `fp32` or `bf16`.
         device: Name of the processor, such as `cpu: Intel(R) Xeon(R)`.
         threads: Of the training.
         constraints: Metric name -> highest latency that the front may have, milliseconds per batch.
         stage: What it does, or did when it was interrupted.
-        created: Unix time, seconds.
         search: What it is measured by; None before the search first starts.
         supernet_digest: Of the trained weights, over several supernets a digest of theirs; None before.
         budget: Of the last search; None before.
@@ -171,15 +156,7 @@ class Manifest(BaseModel):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: object) -> "Manifest":
-        """Inverse of `to_dict`.
-
-        Args:
-            values: JSON values.
-            source: The file, for the message.
-
-        Raises:
-            RunError: Names all keys that are missing or hold what they cannot.
-        """
+        """Inverse of `to_dict`; of keys of the file `source` that miss or hold what they cannot, a RunError."""
         flat = {key: value for key, value in values.items() if key != "schema_version"}
         search = {key: flat.pop(key) for key in SearchIdentity.model_fields if key in flat}
         return cls._checked({**flat, "search": search or None}, source)
@@ -204,8 +181,8 @@ class Manifest(BaseModel):
         """JSON values of the file; what is None is left out."""
         values = self.model_dump(mode="json")
         search = values.pop("search") or {}
-        unset = [name for name in type(self).model_fields if values.get(name) is None]
-        kept = {key: value for key, value in values.items() if key not in unset}
+        known = type(self).model_fields
+        kept = {key: value for key, value in values.items() if value is not None or key not in known}
         return {**kept, **search, "schema_version": SCHEMA_VERSION}
 
 

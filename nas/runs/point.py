@@ -14,11 +14,7 @@ from nas.settings import LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
 class FrontPoint:
     """An architecture and what was measured of it.
 
-    Attributes:
-        architecture: The network.
-        measurement: Its values and their conditions.
-        details: Further facts about the point for reports, JSON values only, such as `layer_latency_share`
-            (one share per layer).
+    `details` are further facts for reports, JSON values only, such as `layer_latency_share` (one a layer).
     """
 
     architecture: Architecture
@@ -65,14 +61,9 @@ class FrontPoint:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], targets: Mapping[str, str] | None = None) -> "FrontPoint":
-        """Inverse of `to_dict`. Keys it does not know are passed over.
+        """Inverse of `to_dict`; unknown keys are passed over.
 
-        Args:
-            values: As there.
-            targets: Where each latency of the front was measured, by its name.
-
-        Raises:
-            KeyError: One is missing.
+        `targets` says where each latency of the front was measured, by its name.
         """
         details = dict(values.get("details", {}))
         doubts, alone = details.pop("latency", {}), details.pop("latency_targets", {})

@@ -59,13 +59,8 @@ def architecture_row(
 def kendall_tau(one: _Values, other: _Values, counts: _Values) -> _Values:
     """Kendall's tau-b: 1 is the same order, -1 the reverse; NaN where all values of one are equal.
 
-    Args:
-        one: A value an architecture, [K].
-        other: Another, [K].
-        counts: How often each architecture is in a sample, [samples, K].
-
-    Returns:
-        [samples], as `scipy.stats.kendalltau` of each, in a thousandth of the time.
+    Shapes: values of K architectures [K] each, `counts` of each in a sample [samples, K] -> [samples], as
+    `scipy.stats.kendalltau` of each sample, in a thousandth of the time.
     """
     a, b = _signs(one), _signs(other)
     products, squares_a, squares_b = (((counts @ pairs) * counts).sum(axis=1) for pairs in (a * b, a * a, b * b))
@@ -94,15 +89,12 @@ def rank_statistics(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[st
     above a baseline is of the difference in each resample.
 
     Args:
-        rows: `architecture_row` of every architecture.
+        rows: `architecture_row` of every architecture; of fewer than four a NoResultError is raised.
         seed: Of the resamples.
 
     Returns:
         JSON values. `null` where there is no order: all values are equal, or there is one seed only.
-
-    Raises:
-        NoResultError: Fewer than four architectures are left.
-    """
+    """  # noqa: DOC501 - said of `rows`
     count = len(rows)
     if count < LEAST_ARCHITECTURES:
         raise NoResultError(

@@ -22,8 +22,6 @@ class RunResults:
     """All that a run has measured.
 
     Attributes:
-        run: It.
-        space: Its search space.
         front: The final one, or that of the trials so far.
         trials: By the folder of their supernet below the run's; of a run of one supernet under "".
         others: What was wholly measured and is not on the front. Of an architecture in several supernets the best
@@ -63,11 +61,7 @@ class RunResults:
 
 
 def results_of(run: RunDirectory) -> RunResults:
-    """Read what a run has measured.
-
-    Raises:
-        RunError: Nothing yet, or the run is damaged.
-    """
+    """Read what a run has measured; raises a RunError where that is nothing, or it is damaged."""
     front = front_of(run.path)
     if not front.points:
         raise RunError(f"{run.path}: nothing was measured yet", hint="search.py status shows how far it is")
@@ -77,9 +71,8 @@ def results_of(run: RunDirectory) -> RunResults:
     points = whole[""] if "" in whole else union_points(whole)
     on_front = {point.digest for point in front.points}
     others = {point.digest: point for point in reversed(points) if point.digest not in on_front}
-    return RunResults(
-        run=run, space=space_of_run(run), front=front, trials=trials, others=list(reversed(others.values()))
-    )
+    in_order = list(reversed(others.values()))
+    return RunResults(run=run, space=space_of_run(run), front=front, trials=trials, others=in_order)
 
 
 def design_points(found: RunResults) -> dict[str, FrontPoint]:
@@ -108,7 +101,7 @@ def network_row(
 
     Args:
         name: In words.
-        architecture: It.
+        architecture: In `space`.
         space: Of the run.
         inherited: Top-1 in percent with the supernet's weights, by key of `SPLITS`.
         trainings: `seed`, and top-1 in percent by key of `SPLITS`, of each that ended well; at least one.
@@ -140,15 +133,11 @@ def retrained_networks(found: RunResults) -> list[dict[str, Any]]:
         if name == TRUST:
             continue
         shared = {key: finding[key] for key in ("from", "epochs", "search_images", "test_images", "supernet")}
-        shared["file"] = name
         for key in ("picked", "baseline"):
-            row = finding[key]
-            if row is None:
-                continue
-            point = points.get(row["digest"])
-            costs = {} if point is None else found.values(point)
-            rows.setdefault(
-                (row["digest"], finding["from"], finding["epochs"], *row["seeds"], row["top1"]),
-                {**costs, **row, **shared, "is_baseline": key == "baseline", "is_on_front": row["digest"] in on_front},
-            )  # fmt: skip
+            if (row := finding[key]) is not None:
+                digest = row["digest"]
+                costs = found.values(points[digest]) if digest in points else {}
+                about = {"file": name, "is_baseline": key == "baseline", "is_on_front": digest in on_front}
+                same = digest, finding["from"], finding["epochs"], *row["seeds"], row["top1"]
+                rows.setdefault(same, {**costs, **row, **shared, **about})
     return list(rows.values())

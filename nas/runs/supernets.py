@@ -26,11 +26,7 @@ OWNER = "supernet_run"
 
 
 def supernet_trial(run: RunDirectory) -> SupernetTrial:
-    """The trial of a supernet's folder.
-
-    Raises:
-        RunError: It is none.
-    """
+    """The trial of a supernet's folder; raises a RunError where it is none."""
     trial = run.manifest.supernet_trial
     if trial is None:
         raise RunError(f"{run.path}: not the folder of a supernet trial")
@@ -58,10 +54,8 @@ def union_points(fronts: Mapping[str, Sequence[FrontPoint]]) -> list[FrontPoint]
     """The points of several supernets as those of one run.
 
     All was measured alike, on other weights: what the conditions name as the supernet is a digest of all of them,
-    and each point's details name its own. Of an architecture in several supernets the best top-1 counts.
-
-    Args:
-        fronts: Measured points by the supernet's folder below the run's.
+    and each point's details name its own, a folder below the run's, which `fronts` has as its key. Of an
+    architecture in several supernets the best top-1 counts.
     """
     joint = joint_digest(p.measurement.conditions.supernet for points in fronts.values() for p in points)
     found: dict[str, FrontPoint] = {}
@@ -84,11 +78,7 @@ def searched_runs(run: RunDirectory) -> dict[str, RunDirectory]:
 
 
 def front_of(path: str | Path) -> ParetoFront:
-    """The final front of a run, or while there is none that of the trials so far, over all its supernets.
-
-    Raises:
-        RunError: Not a run, damaged, of a newer version, or there is no front yet.
-    """
+    """`ParetoFront.from_run`; while there is no final front that of the trials so far, over all supernets."""
     front, run = ParetoFront.from_run(path), RunDirectory.open(path)
     searched = searched_runs(run)
     if run.front() is not None or not searched:
@@ -133,12 +123,6 @@ def check_ray_is_used(workers: int | None) -> None:
 def check_supernet_trials(config: RunConfig, space_file: Path, settings: Sequence[str], workers: int | None) -> None:
     """Find out what stands against supernet trials, before anything is made or trained.
 
-    Args:
-        config: With what is to be tried.
-        space_file: The search space.
-        settings: Changes of the whole space.
-        workers: `--workers`, where it is given.
-
     Raises:
         SearchSpaceError: The space itself is wrong.
         ConfigError: Nothing is to be trained, or without Ray; or lists every value that makes no sub-space.
@@ -153,15 +137,14 @@ def check_supernet_trials(config: RunConfig, space_file: Path, settings: Sequenc
         for value in domain if isinstance(domain, tuple) and key.startswith(f"{SPACE}.") else ():
             try:
                 sub = parse_space(text, source, (*settings, *space_settings({key: value})))
-                problems += [f"tune.parameters.{key}: {reason}" for reason in _outside(space, sub, value)]
+                reasons: Iterable[str] = _outside(space, sub, value)
             except InputFileError as error:
-                problems += [f"tune.parameters.{key}: {reason}" for reason in error.problems]
+                reasons = error.problems
+            problems += [f"  tune.parameters.{key}: {reason}" for reason in reasons]
     if problems:
-        raise ConfigError(
-            f"{source}: {plural(len(problems), 'problem')} with sub-spaces\n"
-            + "\n".join(f"  {problem}" for problem in problems),
-            hint="each choice of tune.parameters.space.KEY is a part of what KEY is in the search space",
-        )
+        lines = [f"{source}: {plural(len(problems), 'problem')} with sub-spaces", *problems]
+        hint = "each choice of tune.parameters.space.KEY is a part of what KEY is in the search space"
+        raise ConfigError("\n".join(lines), hint=hint)
 
 
 def _outside(space: SearchSpace, sub: SearchSpace, value: Any) -> Iterator[str]:

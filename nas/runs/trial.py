@@ -34,11 +34,8 @@ class Conditions:
         split: Images the accuracy was measured on; `search` during a search.
         num_images: How many of them.
         target: Where and how latency was measured, such as `torch-cpu`.
-        latency_batch_size: Images per latency measurement.
-        latency_threads: Threads of the latency measurement.
         latency_stage: `search` (beside other work, ratio to a reference model) or `exclusive` (nothing else running).
         supernet: Digest of the weights.
-        torch: Version of torch.
     """
 
     device: str
@@ -92,7 +89,6 @@ class Measurement:
         top1: Percent.
         top1_interval: 95 % confidence interval (low, high) of that.
         macs: Per image.
-        params: Parameters.
         latency: On each target where it was measured, in their order, by the name of the metric.
         conditions: Under which all of it holds.
         seconds: Wall time the measurement took.
@@ -133,13 +129,10 @@ class Measurement:
         return value if interval is None else max(value, interval[1])
 
     def keeps(self, bounds: Mapping[str, float]) -> bool:
-        """Whether it keeps bounds: the one rule for the search, its curve and the final front.
+        """Whether it keeps bounds (highest value by metric name): the one rule for search, curve and final front.
 
         A bound is kept by what was measured and is not above it, with the upper end of its interval where there is
         one: the front promises it. What was not measured, or is no number, promises nothing and keeps no bound.
-
-        Args:
-            bounds: Highest value that is allowed, in the metric's unit, by the name of the metric.
         """
         return all(self.highest(name) <= bound for name, bound in bounds.items())
 
@@ -177,15 +170,12 @@ class Trial:
 
     Attributes:
         number: Order of proposal, from 0; Optuna's trial number.
-        state: How it stands.
-        architecture: What was proposed.
         measurement: Present for COMPLETE and PRUNED, and for REPEATED that of the earlier trial.
         error: Why it failed; present for FAILED.
         repeat_of: Number of the trial with the same architecture; present for REPEATED within a run.
         source: Run and trial that it was taken from, such as `results/digits-1#17`; present for REPEATED from
             another run.
-        started: Unix time of the proposal, seconds.
-        finished: Unix time of the end, seconds.
+        started: Unix time of the proposal, seconds; `finished`: that of the end.
     """
 
     number: int
@@ -226,11 +216,7 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Trial":
-        """Inverse of `to_dict`.
-
-        Raises:
-            RunError: A field is missing or malformed.
-        """
+        """Inverse of `to_dict`; raises a RunError where a field is missing or malformed."""
         try:
             known = {"source": None, **values}  # which the first runs do not have
             found = {name: known[name] for name in cls.__slots__}
