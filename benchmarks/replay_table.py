@@ -84,7 +84,7 @@ def main() -> None:
         "latency_batch_size": arguments.latency_batch_size,
         "max_images": arguments.images,
     }
-    setup = evaluator_setup(session, weights_digest(run), {})
+    setup = evaluator_setup(session, weights_digest(run))
     setup = replace(setup, config=setup.config.model_copy(update=settings))
     reference = folder / "reference_ms.txt"
     if not reference.exists():

@@ -19,10 +19,10 @@ from tables import write_table
 
 from nas.arch import Architecture
 from nas.base import Reporter
-from nas.jobs import Session, inherited_top1, reopen, stand_alone_setup
+from nas.jobs import Session, evaluator_setup, inherited_top1, reopen
 from nas.runs import BASELINES, TRUST, RunDirectory, architecture_row, config_of_run, rank_statistics
 from nas.settings import flat_config
-from nas.training import Schedule, load_trained
+from nas.training import Schedule, load_trained, weights_digest
 
 
 def recipe_of(run: RunDirectory, first: RunDirectory) -> str:
@@ -34,10 +34,13 @@ def recipe_of(run: RunDirectory, first: RunDirectory) -> str:
 
 def inherited(session: Session, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of `trust` with the weights of a run."""
-    config = stand_alone_setup(session, None, session.run.trust_dir).config
     architectures = [Architecture.from_dict(row["architecture"]) for row in asked]
     found = inherited_top1(
-        session, config, load_trained(session.run, session.space, session.device), architectures, Reporter(quiet=True)
+        evaluator_setup(session, weights_digest(session.run)),
+        load_trained(session.run, session.space, session.device),
+        session.data.search,
+        architectures,
+        Reporter(quiet=True),
     )
     return [
         architecture_row(a, session.space, found[a.digest], row["stand_alone_top1_by_seed"])

@@ -10,11 +10,11 @@ from nas.base.files import (
     SCHEMA_VERSION, atomic_write_bytes, atomic_write_text, check_schema, scratch_path, sync_folder,
     to_json_text,
 )
-from nas.base.progress import Bar, Reporter
+from nas.base.progress import Reporter
 from nas.base.words import duration, format_choices, plural, unit_column, unit_of, with_interval, with_spread
 
 __all__ = [
-    "SCHEMA_VERSION", "ArchitectureError", "Bar", "CheckpointError", "ConfigError", "DataError",
+    "SCHEMA_VERSION", "ArchitectureError", "CheckpointError", "ConfigError", "DataError",
     "EvaluationError", "ExportError", "InputFileError", "NasError", "NoResultError", "OutOfMemoryError",
     "Reporter", "RunError", "SearchSpaceError", "TrainingError", "atomic_write_bytes",
     "atomic_write_text", "check_schema", "duration", "format_choices", "one_line", "plural",

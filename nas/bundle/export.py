@@ -32,6 +32,7 @@ from nas.bundle.bundle import (
     require,
 )
 from nas.bundle.card import model_card
+from nas.data import DataInfo
 from nas.latency import trace, write_onnx
 from nas.model import Subnet
 from nas.settings import METRICS
@@ -42,9 +43,7 @@ def export_bundle(
     directory: str | Path,
     *,
     formats: Sequence[str],
-    mean: Sequence[float],
-    std: Sequence[float],
-    class_names: Sequence[str],
+    info: DataInfo,
     point: Mapping[str, Any],
     provenance: Mapping[str, Any],
     on_step: Callable[[str], None] = lambda _: None,
@@ -58,9 +57,7 @@ def export_bundle(
         subnet: The network, on any device.
         directory: The bundle's folder: new, empty, or an earlier bundle.
         formats: Which of `timm`, `pt2`, `onnx` and `openvino` to write.
-        mean: Per channel, of pixels scaled to 0..1; what normalisation subtracts.
-        std: Per channel, of pixels scaled to 0..1; what normalisation divides by.
-        class_names: One a class; the position is the label.
+        info: Of the images: names of the classes, mean and deviation of the channels.
         point: The row of the table, as in `front --format json`; needs digest, macs and params.
         provenance: Where it comes from: run, commands, versions, data hashes, seeds. JSON values.
         on_step: Told in a few words what begins.
@@ -70,15 +67,14 @@ def export_bundle(
         ExportError: The folder holds something else or cannot be written, or what was written differs from
             the network or the table; lists every difference.
         RunError: `point` or `provenance` is not JSON.
-
     """
     chosen = _checked_formats(formats)
     preprocessing = {
-        "mean": [float(value) for value in mean],
-        "std": [float(value) for value in std],
+        "mean": list(map(float, info.mean)),
+        "std": list(map(float, info.std)),
         "interpolation": "bicubic",
         "crop_pct": 1.0,
-        "class_names": [str(name) for name in class_names],
+        "class_names": list(info.class_names),
     }
     _check_arguments(subnet, preprocessing, point)
     model = copy.deepcopy(subnet).cpu().float().eval().requires_grad_(False)

@@ -30,11 +30,10 @@ class EvaluatorSetup:
         space: With the number of classes of the data.
         config: How to measure.
         info: Of the images.
-        device: Where to compute.
+        device: `cpu` or `cuda`.
         precision: `fp32` or `bf16`.
         supernet_digest: Names the weights in the conditions.
-        latencies: Names of those that the search needs, objectives or bounded; the others are measured of the
-            front alone.
+        latencies: Names of those that the search needs, objectives or bounded; others are measured of the front alone.
         reference_ms: Calibrated time of the reference model on the targets of these, milliseconds per batch, by
             the name of the metric.
         profiles: Answer instead of the meter during the search, by the name of the metric.
@@ -46,8 +45,8 @@ class EvaluatorSetup:
     device: str
     precision: str
     supernet_digest: str
-    latencies: tuple[str, ...]
-    reference_ms: Mapping[str, float]
+    latencies: tuple[str, ...] = ()
+    reference_ms: Mapping[str, float] = field(default_factory=dict)
     profiles: Mapping[str, LatencyProfile] = field(default_factory=dict)
 
     @property
@@ -63,6 +62,27 @@ class EvaluatorSetup:
     def target(self) -> Target:
         """The first one."""
         return self.targets[LATENCY.name]
+
+    def ranked(self, images: ImageSet) -> ImageSet:
+        """Of the search split the images that rank architectures: all, or as many as the configuration says."""
+        return images.part(0, self.config.max_images or len(images))
+
+    def count_correct(
+        self, subnet: Subnet, images: ImageSet, *, precision: str | None = None, batch_size: int | None = None
+    ) -> NDArray[np.bool_]:
+        """Which images a subnet classifies right, [N] bool, computed as in the search or as said.
+
+        Raises:
+            EvaluationError: A logit is not finite.
+        """
+        device = torch.device(self.device)
+        return count_correct(
+            subnet.to(device),
+            images,
+            batch_size=batch_size or self.config.batch_size,
+            device=device,
+            precision=precision or self.precision,
+        )
 
     def batch_of(self, target: Target) -> int:
         """Images per forward pass: what the target says, or the configuration; else 1 from 128 px on and 64 below."""
@@ -127,9 +147,7 @@ class SubnetEvaluator:
     """
 
     def __init__(self, setup: EvaluatorSetup, supernet: Supernet, images: ImageSet) -> None:
-        self.setup, self.supernet = setup, supernet
-        self.images = images.part(0, setup.config.max_images or len(images))
-        self.device = torch.device(setup.device)
+        self.setup, self.supernet, self.images = setup, supernet, setup.ranked(images)
         self.clocks = {name: setup.clock(name, supernet) for name in setup.latencies}
         self.conditions = setup.conditions(len(self.images), stage="search")
 
@@ -146,16 +164,11 @@ class SubnetEvaluator:
         batch_size = max(1, self.setup.config.batch_size >> attempt)
 
         def classify(numbers: NDArray[np.int32]) -> NDArray[np.bool_]:
-            return count_correct(
-                subnet,
-                self.images if len(numbers) == len(self.images) else self.images.chosen(numbers),
-                batch_size=batch_size,
-                device=self.device,
-                precision=self.setup.precision,
-            )
+            images = self.images if len(numbers) == len(self.images) else self.images.chosen(numbers)
+            return self.setup.count_correct(subnet, images, batch_size=batch_size)
 
         try:
-            subnet = self.supernet.extract(architecture).to(self.device)
+            subnet = self.supernet.extract(architecture).to(self.setup.device)
             costs = Measurement(
                 macs=float(cost.macs(architecture, backbone)),
                 params=float(cost.params(architecture, backbone)),

@@ -3,7 +3,6 @@
 # fmt: off
 from nas.jobs import several, stages
 from nas.jobs.alone import space_of_one
-from nas.jobs.alone_records import stand_alone_setup
 from nas.jobs.callbacks import TensorBoard
 from nas.jobs.export import export_pick
 from nas.jobs.forecast import check_budget_dry, forecast
@@ -16,6 +15,5 @@ from nas.jobs.trust import inherited_top1, trust
 __all__ = [
     "CALIBRATION_ROUNDS", "WATCH_S", "Budget", "Request", "Session", "TensorBoard", "check_budget",
     "check_budget_dry", "evaluator_setup", "export_pick", "forecast", "inherited_top1", "memory_of",
-    "reopen", "retrain", "several", "size_of", "space_of_one", "stages", "stand_alone_setup", "start",
-    "trust",
+    "reopen", "retrain", "several", "size_of", "space_of_one", "stages", "start", "trust",
 ]

@@ -11,23 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from nas.arch import Architecture
-from nas.base import CheckpointError, Reporter, RunError, atomic_write_bytes, one_line
-from nas.data import DataInfo, ImageData, ImageSet
-from nas.evaluation import RacePlan, SubnetEvaluator
-from nas.jobs.session import Session, torch_threads
-from nas.jobs.stages import evaluator_setup, start_supernet, supernet_trainer
+from nas.base import CheckpointError, RunError, atomic_write_bytes, one_line
+from nas.cluster import Arrays
+from nas.data import ImageData, ImageSet
+from nas.evaluation import EvaluatorSetup, RacePlan, SubnetEvaluator
+from nas.initial import warm_start
+from nas.jobs.session import torch_threads
 from nas.model import Subnet, Supernet
 from nas.runs import Measurement, RunDirectory
 from nas.search import InlineWorkers, Result, Task
 from nas.settings import RunConfig
 from nas.space import GENES, Constraints, LayerDomain, SearchSpace
-
-Arrays = Mapping[str, NDArray[Any]]
+from nas.training import TrainerSetup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,25 +34,19 @@ class StandAloneSetup:
     """What a worker needs to train architectures of a run alone, besides the arrays of images.
 
     Attributes:
-        space: Of the run.
+        evaluation: How the run measures accuracy, and in which space; the trainings name their own weights.
         config: Of the run; its seed is that of the images and of the supernet.
         seed: Of the trainings.
         recipe: Names what else decides the results (`recipe_digest`).
         folder: Where trainings keep their checkpoints.
-        device: Where to compute.
-        precision: `fp32` or `bf16`.
-        info: Of the images.
         keeps_weights: Whether a training leaves its network behind (`weights_path`).
     """
 
-    space: SearchSpace
+    evaluation: EvaluatorSetup
     config: RunConfig
     seed: int
     recipe: str
     folder: Path
-    device: str
-    precision: str
-    info: DataInfo
     keeps_weights: bool = False
 
     def name(self, architecture: Architecture) -> str:
@@ -72,26 +65,16 @@ class StandAloneEvaluator:
     weights that the run was started from. A training that was interrupted goes on from its checkpoint.
 
     Call it with one torch thread: the numbers must not depend on how many workers share the cores.
-
-    Args:
-        setup: How.
-        data: The images.
-        on_step: Called after every step of a training.
+    `on_step` is called after every step of a training.
     """
 
     def __init__(self, setup: StandAloneSetup, data: ImageData, on_step: Callable[[], None] = lambda: None) -> None:
-        self.setup, self.on_step = setup, on_step
-        self.session = Session(
-            run=RunDirectory(setup.folder),
-            space=setup.space,
-            config=setup.config,
-            data=data,
-            device=torch.device(setup.device),
-            precision=setup.precision,
-            reporter=Reporter(quiet=True),
-        )
-        measuring = evaluator_setup(self.session, f"trained alone, seed {setup.seed}", {})
-        self.conditions = measuring.conditions(len(data.search), stage="search")
+        self.setup, self.data, self.on_step = setup, data, on_step
+        self.space, self.device = setup.evaluation.space, torch.device(setup.evaluation.device)
+        self.conditions = self._named(f"trained alone, seed {setup.seed}").conditions(len(data.search), stage="search")
+
+    def _named(self, weights: str) -> EvaluatorSetup:
+        return replace(self.setup.evaluation, supernet_digest=weights)
 
     def evaluate(
         self,
@@ -114,17 +97,19 @@ class StandAloneEvaluator:
             return self._evaluate(architecture, folder, attempt)
 
     def _evaluate(self, architecture: Architecture, folder: Path, attempt: int) -> Measurement:
-        config = self.setup.config.model_copy(update={"seed": self.setup.seed, "init": ""})
-        session = replace(
-            self.session, run=RunDirectory(folder), space=space_of_one(self.setup.space, architecture), config=config
+        training = TrainerSetup(
+            space=space_of_one(self.space, architecture),
+            config=self.setup.config.model_copy(update={"seed": self.setup.seed}),
+            precision=self.setup.evaluation.precision,
+            directory=RunDirectory(folder).supernet_dir.absolute(),
         )
-        trainer = supernet_trainer(session)
+        trainer = training.trainer(self.data.train, self.device)
         if self.setup.config.init:
             trainer.start = lambda alone: copy_slice(self._first, alone)
         started = time.perf_counter()
         trained = trainer.run(lambda _: self.on_step())
-        setup = evaluator_setup(session, trainer.digest(), {})
-        found = SubnetEvaluator(setup, trained, session.data.search).evaluate(architecture, attempt=attempt)
+        evaluator = SubnetEvaluator(self._named(trainer.digest()), trained, self.data.search)
+        found = evaluator.evaluate(architecture, attempt=attempt)
         if self.setup.keeps_weights:
             weights = trained.extract(architecture).cpu().state_dict()
             atomic_write_bytes(self.setup.weights_path(architecture), save(weights))
@@ -133,23 +118,23 @@ class StandAloneEvaluator:
     @cached_property
     def _first(self) -> Supernet:
         """The run's supernet before its first step; only where the run has a start of its own (`init`)."""
-        supernet = Supernet(self.setup.space, seed=self.setup.config.seed).to(self.session.device)
-        start_supernet(self.session, supernet)
+        config = self.setup.config
+        supernet = Supernet(self.space, seed=config.seed).to(self.device)
+        warm_start(supernet, config.init, self.data.train, ordered=config.init_ordered, device=self.device)
         return supernet
 
 
 def space_of_one(space: SearchSpace, architecture: Architecture) -> SearchSpace:
     """The part of a space that holds one architecture and nothing else."""
-    genes = space.encode(architecture)
-    layers = []
-    for i in range(architecture.depth):
-        fixed: dict[str, Any] = {gene: (genes[f"layers.{i:02d}.{gene}"],) for gene in GENES}
-        layers.append(LayerDomain(**fixed))
+    genes: dict[str, Any] = space.encode(architecture)
     return replace(
         space,
         embed_dim=(architecture.embed_dim,),
         depth=(architecture.depth,),
-        layers=tuple(layers),
+        layers=tuple(
+            LayerDomain(**{gene: (genes[f"layers.{i:02d}.{gene}"],) for gene in GENES})
+            for i in range(architecture.depth)
+        ),
         constraints=Constraints(),
     )
 
@@ -187,7 +172,7 @@ def trained_network(setup: StandAloneSetup, architecture: Architecture) -> Subne
         RunError: It is not there, or damaged.
     """
     path = setup.weights_path(architecture)
-    subnet = Subnet(setup.space.backbone, architecture)
+    subnet = Subnet(setup.evaluation.space.backbone, architecture)
     try:
         subnet.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -202,8 +187,9 @@ def build_stand_alone(
     setup: StandAloneSetup, arrays: Arrays, on_step: Callable[[], None] = lambda: None
 ) -> StandAloneEvaluator:
     """An evaluator over arrays that may be shared with other processes; they are read, never written."""
+    info = setup.evaluation.info
     train, search = (
-        ImageSet(arrays[f"{split}/images"], arrays[f"{split}/labels"], setup.info) for split in ("train", "search")
+        ImageSet(arrays[f"{split}/images"], arrays[f"{split}/labels"], info) for split in ("train", "search")
     )
     return StandAloneEvaluator(setup, ImageData(train=train, search=search), on_step)
 

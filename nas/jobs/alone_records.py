@@ -5,6 +5,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from nas.cluster import run_tasks
 from nas.data import ImageData
 from nas.jobs.alone import StandAloneSetup, image_arrays, recipe_digest, train_alone
 from nas.jobs.session import Session
-from nas.jobs.stages import training_schedule
+from nas.jobs.stages import evaluator_setup, training_schedule
 from nas.runs import RunDirectory
 from nas.search import Result
 from nas.training import Schedule
@@ -37,34 +38,26 @@ def stand_alone_setup(session: Session, epochs: int | None, folder: Path) -> Sta
         ConfigError: The supernet had no epoch, and none is given; or the teacher cannot be had.
         TrainingError: A batch is too small for the subnets of a step.
     """
-    planned, config = training_schedule(session), session.config
+    planned, config = training_schedule(session.config, session.data.train), session.config
     epochs = planned.epochs if epochs is None else epochs
     if epochs < 1:
         raise ConfigError(
             f"{session.run.path}: its supernet had no epoch of training, so there is no recipe to train with",
             hint="give --epochs N, or name the run that its weights come from",
         )
-    config = config.model_copy(
-        update={
-            "train": config.train.model_copy(update={"epochs": epochs}),
-            "search": config.search.model_copy(update={"objectives": ("top1",)}),  # no latency
-        }
-    )
-    info = session.data.info
+    config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
     return StandAloneSetup(
-        space=session.space,
+        evaluation=evaluator_setup(session),
         config=config,
         seed=config.seed,
-        recipe=recipe_digest(config, info.hashes, session.precision),
+        recipe=recipe_digest(config, session.data.info.hashes, session.precision),
         folder=folder.absolute(),
-        device=session.device.type,
-        precision=session.precision,
-        info=info,
     )
 
 
 def trained_alone(
-    setups: Sequence[StandAloneSetup],
+    setup: StandAloneSetup,
+    seeds: int,
     architectures: Sequence[Architecture],
     data: ImageData,
     workers: int,
@@ -73,25 +66,27 @@ def trained_alone(
     """A record of every training, by seed and then by architecture: read where there is one, else made.
 
     Args:
-        setups: One a seed.
-        architectures: Each is trained with every setup.
-        data: Train and search split are used.
+        setup: Of the trainings with the first seed.
+        seeds: How many, one after the other; each architecture is trained with all.
+        architectures: What is trained.
+        data: Of the run.
         workers: Ray tasks at a time, of one thread each; 0: in this process.
         reporter: Tells people.
 
     Raises:
         RunError: A record is damaged, or the workers are gone.
     """
-    num_seeds, epochs = len(setups), setups[0].config.train.epochs
+    recipe = setup.config.train
+    setups = [replace(setup, seed=setup.seed + i) for i in range(seeds)]
     records = {(s.seed, a.digest): _read(s, a) for s in setups for a in architectures}
     total, known = len(records), sum(record is not None for record in records.values())
     reporter.line(
         "alone",
-        f"{plural(len(architectures), 'architecture')} x {plural(num_seeds, 'seed')}, "
-        f"{epochs} epochs each: {total} trainings, {known} done already",
+        f"{plural(len(architectures), 'architecture')} x {plural(seeds, 'seed')}, "
+        f"{recipe.epochs} epochs each: {total} trainings, {known} done already",
     )
     missing = [(s, a) for s in setups for a in architectures if records[s.seed, a.digest] is None]
-    steps = Schedule(setups[0].config.train, len(data.train)).steps
+    steps = Schedule(recipe, len(data.train)).steps
     started, looked = time.monotonic(), 0.0
     first = known + _under_way(missing, steps)
     with reporter.bar("alone") as bar:
@@ -106,11 +101,8 @@ def trained_alone(
             done = len(ended) + _under_way([j for j in missing if records[j[0].seed, j[1].digest] is None], steps)
             left = duration((now - started) / (done - first) * (total - done)) if done > first else "unknown"
             failures = sum(record["error"] is not None for record in ended)
-            bar(
-                len(ended),
-                total,
-                f"{len(ended)}/{total} trained, {done / total:.0%} of all steps  failed {failures}  left {left}",
-            )
+            text = f"{len(ended)}/{total} trained, {done / total:.0%} of all steps  failed {failures}  left {left}"
+            bar(len(ended), total, text)
 
         for (setup, architecture), result in _train_all(missing, data, workers, show):
             records[setup.seed, architecture.digest] = _write(setup, architecture, result)
@@ -130,15 +122,13 @@ def _under_way(jobs: Sequence[Job], steps: int) -> float:
 def _train_all(
     jobs: Sequence[Job], data: ImageData, num_workers: int, on_wait: Callable[[], None]
 ) -> Iterator[tuple[Job, Result]]:
-    """Train each; yields them as they end."""
     arrays = image_arrays(data)
     if num_workers == 0:
         for job in jobs:
             yield job, train_alone(job, arrays, on_wait)
     elif jobs:
-        gpus = 1 / num_workers if jobs[0][0].device == "cuda" else 0
-        tasks = run_tasks(train_alone, deque(jobs), arrays, num_workers, num_gpus=gpus, on_wait=on_wait)
-        for job, outcome in tasks:
+        gpus = 1 / num_workers if jobs[0][0].evaluation.device == "cuda" else 0
+        for job, outcome in run_tasks(train_alone, deque(jobs), arrays, num_workers, num_gpus=gpus, on_wait=on_wait):
             yield job, outcome.value or Result(0, None, outcome.error)
 
 
@@ -172,10 +162,10 @@ def _write(setup: StandAloneSetup, architecture: Architecture, result: Result) -
         "seed": setup.seed,
         "recipe": setup.recipe,
         "epochs": setup.config.train.epochs,
-        "top1": None if measurement is None else measurement.values["top1"],
-        "top1_ci": None if measurement is None else list(measurement.intervals["top1"]),
-        "conditions": None if measurement is None else measurement.conditions.to_dict(),
-        "seconds": None if measurement is None else measurement.seconds,
+        "top1": measurement and measurement.values["top1"],
+        "top1_ci": measurement and list(measurement.intervals["top1"]),
+        "conditions": measurement and measurement.conditions.to_dict(),
+        "seconds": measurement and measurement.seconds,
         "error": result.error,
         "architecture": architecture.to_dict(),
     }

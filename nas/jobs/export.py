@@ -8,8 +8,9 @@ from typing import Any
 from nas.base import DataError, ExportError, Reporter, RunError
 from nas.bundle import ExportReport, export_bundle
 from nas.data import ImageSet
-from nas.evaluation import count_correct, top1_percent, wilson_interval
+from nas.evaluation import top1_percent, wilson_interval
 from nas.jobs.session import Session, reopen_with_test, torch_threads
+from nas.jobs.stages import evaluator_setup
 from nas.model import Subnet
 from nas.runs import FrontPoint, ParetoFront, RunDirectory, owner
 from nas.training import load_trained, weights_digest
@@ -33,18 +34,10 @@ def export_pick(path: Path, pick: str, directory: Path, formats: Sequence[str], 
             f"{path}: its images have no test split, so its model card would have no final accuracy",
             hint="export from a run with data.test_fraction above 0",
         )
-    return export_measured(
-        session,
-        load_trained(session.run, session.space, session.device).extract(point.architecture),
-        test.open(),
-        front_row(run, point.digest),
-        directory,
-        formats,
-        provenance={
-            **provenance(run, point.digest, f"python search.py export {run.path} --pick {pick} --to {directory}"),
-            "supernet_digest": weights_digest(owning),
-        },
-    )
+    subnet = load_trained(session.run, session.space, session.device).extract(point.architecture)
+    origin = provenance(run, point.digest, f"python search.py export {run.path} --pick {pick} --to {directory}")
+    origin["supernet_digest"] = weights_digest(owning)
+    return export_measured(session, subnet, test.open(), front_row(run, point.digest), directory, formats, origin)
 
 
 def final_point(run: RunDirectory, pick: str) -> FrontPoint:
@@ -74,35 +67,19 @@ def export_measured(
     row: Mapping[str, Any],
     directory: Path,
     formats: Sequence[str],
-    *,
     provenance: Mapping[str, Any],
 ) -> ExportReport:
-    """Measure a network again, test it, and write it as a bundle if it is what its row says.
-
-    Args:
-        session: Of the run.
-        subnet: The network.
-        test: The test images.
-        row: Of the network, as in `front --format json`.
-        directory: Of the bundle.
-        formats: Of its models.
-        provenance: Where the network comes from, for the bundle.
+    """Measure a network of a run again, test it, and write it as a bundle if it is what its row of the table says.
 
     Raises:
         ExportError: Its top-1 on the search split is another than the row's, or something written differs.
     """
-    conditions = row["conditions"]
-    common: dict[str, Any] = {
-        "batch_size": session.config.evaluate.batch_size,
-        "device": session.device,
-        "precision": conditions["precision"],
-    }
-    images, info = session.data.search, session.data.info
-    ranked = images.part(0, session.config.evaluate.max_images or len(images))
+    setup, conditions = evaluator_setup(session), row["conditions"]
     with torch_threads(1):
-        again = top1_percent(count_correct(subnet.to(session.device), ranked, **common))
+        ranked = setup.ranked(session.data.search)
+        again = top1_percent(setup.count_correct(subnet, ranked, precision=conditions["precision"]))
         # The files compute in fp32, whatever the search was measured in.
-        tested = count_correct(subnet, test, **{**common, "precision": "fp32"})
+        tested = setup.count_correct(subnet, test, precision="fp32")
     if not math.isclose(again, row["top1"], abs_tol=1e-9):
         raise ExportError(
             f"{row['digest']}: top-1 on the search split is {again:.4f} % now and {row['top1']:.4f} % in the table",
@@ -117,9 +94,7 @@ def export_measured(
         subnet.cpu(),
         directory,
         formats=formats,
-        mean=info.mean,
-        std=info.std,
-        class_names=info.class_names,
+        info=session.data.info,
         point={**row, **final},
         provenance=provenance,
         on_step=lambda text: session.reporter.line("export", text),
@@ -129,11 +104,6 @@ def export_measured(
 def provenance(run: RunDirectory, digest: str, command: str) -> dict[str, Any]:
     """Where a network of a run comes from, and the commands that make it again."""
     manifest = run.manifest
-    return {
-        "run": run.name,
-        "digest": digest,
-        "commands": [manifest.command, command],
-        **{
-            key: getattr(manifest, key) for key in ("versions", "device", "precision", "seed", "splits", "space_digest")
-        },
-    }
+    keys = ("versions", "device", "precision", "seed", "splits", "space_digest")
+    found = {key: getattr(manifest, key) for key in keys}
+    return {"run": run.name, "digest": digest, "commands": [manifest.command, command], **found}

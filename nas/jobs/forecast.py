@@ -33,14 +33,17 @@ from nas.training import KEPT
 
 DRAWS = 64
 SLOW_PROPOSERS = ("tpe", "gp", "predictor")
+NO_SEARCH = {
+    "search_s": 0.0, "measure_s": 0.0, "trials": 0, "trials_done": 0, "workers": 0, "evaluation_s": 0.0,
+    "evaluations_timed": 0, "parallelism": 0.0, "front_size": 0, "disk_trials_bytes": 0,
+}  # fmt: skip
 
 
 def training_s(training: Training, minutes_between: float) -> float:
     """Seconds of a training, with its checkpoints."""
-    if not training.steps:
-        return training.setup_s
     steps_s = training.steps * training.step_s
-    return training.setup_s + steps_s + num_saves(steps_s, minutes_between) * training.save_s
+    saves = num_saves(steps_s, minutes_between) if training.steps else 0
+    return training.setup_s + steps_s + saves * training.save_s
 
 
 def num_saves(steps_s: float, minutes_between: float) -> int:
@@ -88,13 +91,7 @@ def final_stage_s(front: int, rounds: int, candidate_s: float, reference_s: floa
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """The mean MACs of what a search proposes: designs spread evenly over the MACs range, then like uniform draws.
-
-    Attributes:
-        designs: How many come first.
-        design_macs: Their mean.
-        later_macs: That of all others.
-    """
+    """The mean MACs of what a search proposes: `designs` spread evenly over the range, then uniform draws."""
 
     designs: int
     design_macs: float
@@ -110,8 +107,7 @@ class Proposals:
 
     def mean_macs(self, done: int, trials: int) -> float:
         """Of `trials` proposals after the first `done`."""
-        designs = min(trials, max(0, self.designs - done))
-        share = designs / trials if trials else 0.0
+        share = min(trials, max(0, self.designs - done)) / trials if trials else 0.0
         return share * self.design_macs + (1 - share) * self.later_macs
 
 
@@ -157,20 +153,17 @@ def forecast(
         NasError: A stage failed as it would in the command.
     """
     began = time.perf_counter()
-    copy = scratch_copy(session, scratch)
-    with copy.run.lock(), MemoryWatch() as memory:
+    copy = scratch_copy(session.run, scratch)
+    with copy.lock(), MemoryWatch() as memory:
         session.reporter.line("rehearsal", "some steps of the training")
         training, supernet = rehearse_training(session, copy)
-        values = _training_values(training, session)
+        values = {**_training_values(training, session), **NO_SEARCH}
         if budget is not None:
-            done = sum(trial.is_paid for trial in session.run.trials())
+            values["trials_done"] = done = sum(trial.is_paid for trial in session.run.trials())
             total = min(budget.trials or session.space.size(), session.space.size())
-            is_over = session.run.manifest.stage == "finished" and budget.minutes is None and total <= done
-            if is_over:
-                values |= {"trials_done": done}
-            else:
+            if session.run.manifest.stage != "finished" or budget.minutes is not None or total > done:
                 session.reporter.line("rehearsal", "some trials of the search, with its workers")
-                searching = rehearse_search(copy, supernet, budget)
+                searching = rehearse_search(replace(session, run=copy), supernet, budget)
                 values |= _searching_values(searching, session, budget, done, max(0, total - done))
     values |= {
         "start_s": start_s,
@@ -185,8 +178,7 @@ def forecast(
 
 
 def _training_values(training: Training, session: Session) -> dict[str, Any]:
-    minutes = session.config.train.checkpoint_minutes
-    data, size = session.data, training.checkpoint_bytes
+    minutes, size = session.config.train.checkpoint_minutes, training.checkpoint_bytes
     if training.steps:
         on_disk = min(KEPT, num_saves(training.steps * training.step_s, minutes)) * size
     else:
@@ -196,39 +188,21 @@ def _training_values(training: Training, session: Session) -> dict[str, Any]:
         "steps": training.steps,
         "step_s": training.step_s,
         "steps_timed": training.samples,
-        "memory_images_bytes": data.train.images.nbytes + data.search.images.nbytes,
+        "memory_images_bytes": session.data.train.images.nbytes + session.data.search.images.nbytes,
         "memory_weights_bytes": size,
         "disk_checkpoints_bytes": on_disk,
-        **NO_SEARCH,
     }
-
-
-NO_SEARCH = {
-    "search_s": 0.0,
-    "measure_s": 0.0,
-    "trials": 0,
-    "trials_done": 0,
-    "workers": 0,
-    "evaluation_s": 0.0,
-    "evaluations_timed": 0,
-    "parallelism": 0.0,
-    "front_size": 0,
-    "disk_trials_bytes": 0,
-}
 
 
 def _searching_values(searching: Searching, session: Session, budget: Budget, done: int, left: int) -> dict[str, Any]:
     space, config = session.space, session.config
     proposals = Proposals.of(space, config.search.sampler, config.search.population_size)
-    if budget.minutes is None:
-        trials = left
-        search_s = trials_s(trials, searching, proposals.mean_macs(done, trials))
-    else:
+    trials, longest_s = left, math.inf
+    if budget.minutes is not None:
+        longest_s = 60 * budget.minutes + searching.close_s
         trials = trials_in(60 * budget.minutes, searching, proposals.later_macs)
         trials = min(left, trials_in(60 * budget.minutes, searching, proposals.mean_macs(done, trials)))
-        search_s = min(
-            60 * budget.minutes + searching.close_s, trials_s(trials, searching, proposals.mean_macs(done, trials))
-        )
+    macs = proposals.mean_macs(done, trials)
     front = front_size(done + trials, len(config.search.objectives))
     share = proposals.design_macs / cost.macs(space.largest(), space.backbone)  # as spread out as a front
     # Rounds go on until intervals are narrow; on shared machines they never were before the last one.
@@ -236,12 +210,11 @@ def _searching_values(searching: Searching, session: Session, budget: Budget, do
     final_s = final_stage_s(front, rounds, share * searching.reference_s, searching.reference_s)
     files = (done + trials) * searching.trial_bytes + front * searching.point_bytes + searching.fixed_bytes
     return {
-        "search_s": search_s,
+        "search_s": min(longest_s, trials_s(trials, searching, macs)),
         "measure_s": final_s + searching.files_s,
         "trials": trials,
-        "trials_done": done,
         "workers": budget.workers,
-        "evaluation_s": searching.evaluation_s(proposals.mean_macs(done, trials)),
+        "evaluation_s": searching.evaluation_s(macs),
         "evaluations_timed": searching.samples,
         "parallelism": searching.parallelism,
         "front_size": front,
@@ -265,7 +238,7 @@ def _notes(session: Session, budget: Budget | None, values: Mapping[str, Any], t
     if budget is None:
         return notes
     if budget.supernet_trials > 1:
-        rounds = math.ceil(budget.supernet_trials / max(1, min(budget.workers, len(os.sched_getaffinity(0)))))
+        rounds = math.ceil(budget.supernet_trials / max(1, min(budget.workers, cores)))
         notes.append(
             f"for one supernet; training {budget.supernet_trials} takes at most "
             f"{duration(rounds * values['train_s'])} and as much disk each, less where they are stopped early"

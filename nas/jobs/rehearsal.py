@@ -7,8 +7,7 @@ deletes.
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -17,13 +16,14 @@ import numpy as np
 import psutil
 from scipy.stats import theilslopes  # type: ignore[import-untyped]
 
-from nas.base import Bar, NoResultError, Reporter
+from nas.base import NoResultError, Reporter
 from nas.jobs import stages
 from nas.jobs.session import Budget, Session, torch_threads
 from nas.model import Supernet
 from nas.report import front_csv, write_report
 from nas.runs import ParetoFront, RunDirectory, TrialState
-from nas.settings import RunConfig
+from nas.search import Progress
+from nas.training import TrainProgress
 
 STAGE_S = 6.0  # of measuring, for each stage
 LEAST_SAMPLES = 3
@@ -39,11 +39,9 @@ class Training:
 
     Attributes:
         steps: Still to be done.
-        step_s: Median over those that were timed.
-        samples: How many these were.
+        step_s: Median over those that were timed, whose number is `samples`.
         setup_s: For the supernet and its first weights.
         save_s: For a checkpoint.
-        checkpoint_bytes: Of one.
     """
 
     steps: int
@@ -89,20 +87,18 @@ class Searching:
         return self.fixed_s + self.s_per_mac * macs
 
 
-def scratch_copy(session: Session, folder: Path) -> Session:
-    """The session with a run of its own, which looks as its run did before the search."""
-    run = session.run
+def scratch_copy(run: RunDirectory, folder: Path) -> RunDirectory:
+    """A run of its own in a folder, which looks as this one did before the search."""
     manifest = run.manifest.model_copy(update={"stage": "created", "created": time.time(), "budget": None})
-    copy = RunDirectory.create(folder, manifest=manifest, space_text=run.space_text(), config=run.config())
-    return replace(session, run=copy)
+    return RunDirectory.create(folder, manifest=manifest, space_text=run.space_text(), config=run.config())
 
 
-def rehearse_training(session: Session, copy: Session) -> tuple[Training, Supernet]:
+def rehearse_training(session: Session, copy: RunDirectory) -> tuple[Training, Supernet]:
     """Do some of the steps that are left, spread over the training, and write a checkpoint.
 
     Args:
         session: Of the command; read only.
-        copy: Its `scratch_copy`.
+        copy: Of its run (`scratch_copy`).
 
     Returns:
         What was measured, and the supernet as it is then.
@@ -115,7 +111,7 @@ def rehearse_training(session: Session, copy: Session) -> tuple[Training, Supern
     trainer = stages.supernet_trainer(session)
     resumed = trainer.resume()
     done = resumed or 0
-    trainer.directory = copy.run.supernet_dir
+    trainer.directory = copy.supernet_dir
     left = trainer.schedule.steps - done
     seconds: list[float] = []
     with torch_threads(session.threads):
@@ -134,7 +130,7 @@ def rehearse_training(session: Session, copy: Session) -> tuple[Training, Supern
         before = time.perf_counter()
         trainer.save(trainer.schedule.steps)
         save_s = time.perf_counter() - before
-    copy.run.update_manifest(supernet_digest=trainer.digest())
+    copy.update_manifest(supernet_digest=trainer.digest())
     timed = seconds[WARM_UP_STEPS:] or seconds
     training = Training(
         steps=left,
@@ -142,7 +138,7 @@ def rehearse_training(session: Session, copy: Session) -> tuple[Training, Supern
         samples=len(timed),
         setup_s=setup_s,
         save_s=save_s,
-        checkpoint_bytes=size_of(copy.run.supernet_dir),
+        checkpoint_bytes=size_of(copy.supernet_dir),
     )
     return training, trainer.trained()
 
@@ -154,7 +150,10 @@ def rehearse_search(copy: Session, supernet: Supernet, budget: Budget) -> Search
         NoResultError: Nothing could be measured; says why.
     """
     watch = _Watch(max(LEAST_SAMPLES, 2 * budget.workers))
-    rehearsed = replace(copy, reporter=watch, config=_without_racing(copy.config))
+    # Weights that are hardly trained do not say who would be stopped early.
+    evaluate = copy.config.evaluate.model_copy(update={"racing": False})
+    config = copy.config.model_copy(update={"evaluate": evaluate})
+    rehearsed = replace(copy, reporter=Reporter(quiet=True), config=config, callbacks=(watch,))
     limited = replace(budget, trials=NO_LIMIT, minutes=None, storage=None)
     began = time.time()
     try:
@@ -172,10 +171,7 @@ def rehearse_search(copy: Session, supernet: Supernet, budget: Budget) -> Search
     if not measured:
         raise NoResultError(f"nothing could be measured: {ended[0].error}", hint="see `search.py doctor`")
     spans = [(finished - measurement.seconds, finished) for finished, measurement in measured]
-    fixed_s, s_per_mac = line_through(
-        [measurement.values["macs"] for _, measurement in measured],
-        [measurement.seconds for _, measurement in measured],
-    )
+    fixed_s, s_per_mac = line_through(*zip(*((m.values["macs"], m.seconds) for _, m in measured), strict=True))
     before = time.perf_counter()
     front = ParetoFront.from_trials(ended, ParetoFront.from_run(run.path).objectives)
     run.write_trials_csv()
@@ -236,44 +232,34 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _without_racing(config: RunConfig) -> RunConfig:
-    """Weights that are hardly trained do not say who would be stopped early."""
-    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"racing": False})})
-
-
 class _EnoughError(Exception):
-    """Ends a rehearsed search from its own progress bar, which hears of every trial."""
+    """Ends a rehearsed search."""
 
 
-class _Watch(Reporter):
-    """Says nothing, and stops a search `STAGE_S` after its first result."""
+class _Watch:
+    """Stops a search `STAGE_S` after its first result, and with so many results at least: a `Callback`."""
 
     def __init__(self, least: int) -> None:
-        super().__init__(quiet=True)
-        self.stopped = 0.0
-        self._least = least
+        self._least, self._first, self.stopped = least, 0.0, 0.0
 
-    @contextmanager
-    def bar(self, label: str) -> Iterator[Bar]:  # noqa: ARG002 - as the reporter's
-        first: float | None = None
+    def on_train(self, run: RunDirectory, progress: TrainProgress) -> None:
+        """Nothing is trained."""
 
-        def show(done: int, total: int | None, text: str) -> None:  # noqa: ARG001
-            nonlocal first
-            self.stopped = time.time()
-            first = first or self.stopped
-            if done >= self._least and self.stopped - first >= STAGE_S:
-                raise _EnoughError
+    def on_front(self, run: RunDirectory, front: ParetoFront) -> None:
+        """No front is measured."""
 
-        yield show
+    def on_trial(self, run: RunDirectory, progress: Progress) -> None:  # noqa: ARG002
+        self.stopped = time.time()
+        self._first = self._first or self.stopped
+        ended = progress.complete + progress.failed
+        if ended >= self._least and self.stopped - self._first >= STAGE_S:
+            raise _EnoughError
 
 
 class MemoryWatch:
-    """The largest memory of this process and of those that it started, during a `with` block.
+    """The largest memory during a `with` block, bytes: of this process (`own`), of those that it started (`others`).
 
-    Attributes:
-        own: Of this process, bytes.
-        others: Of all that it started, bytes.
-        total: Of all together, bytes; pages that they share count once.
+    Pages that they share count once in `total`.
     """
 
     def __init__(self) -> None:

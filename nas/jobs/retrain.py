@@ -1,7 +1,7 @@
 """What `retrain` compares an architecture with, and its numbers in words."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from nas.arch import Architecture
 from nas.base import SCHEMA_VERSION, DataError, NoResultError, Reporter
 from nas.bundle import DEFAULT_FORMATS
 from nas.data import ImageSet
-from nas.evaluation import count_correct, top1_percent
+from nas.evaluation import EvaluatorSetup, top1_percent
 from nas.jobs.alone import StandAloneSetup, recipe_digest, trained_network
 from nas.jobs.alone_records import stand_alone_setup, trained_alone
 from nas.jobs.export import export_measured, final_point, front_row, provenance
@@ -23,13 +23,11 @@ from nas.settings import check_retraining, resolve_config
 from nas.space import SearchSpace, known_designs
 from nas.training import load_trained, weights_digest
 
+PICKED = "picked"
+
 
 def baseline_of(space: SearchSpace) -> tuple[str, Architecture]:
-    """What an architecture is compared with: the largest plain ViT of its space, else the largest architecture.
-
-    Returns:
-        Its name and itself.
-    """
+    """What an architecture is compared with, and its name: the largest plain ViT of the space, else the largest."""
     (plain,) = known_designs(space, ["deit"]).values()
     is_plain = all(
         layer.attention == "dynamic"
@@ -39,9 +37,6 @@ def baseline_of(space: SearchSpace) -> tuple[str, Architecture]:
         for layer in plain.layers
     )
     return ("plain ViT", plain) if is_plain else ("largest", space.largest())
-
-
-PICKED = "picked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,23 +112,22 @@ def retrain(
         setup = _setup(session, request, run.retrain_dir / "trainings")
         chosen = _chosen(session, point.architecture, request)
         architectures = [architecture for _, architecture in chosen.values()]
-        with_supernet = inherited_top1(session, setup.config, supernet, architectures, reporter)
-        setups = [replace(setup, seed=setup.seed + i) for i in range(request.seeds)]
-        records = trained_alone(setups, architectures, session.data, workers, reporter)
+        evaluation, images = evaluator_setup(session, weights_digest(session.run)), session.data.search
+        with_supernet = inherited_top1(evaluation, supernet, images, architectures, reporter)
+        records = trained_alone(setup, request.seeds, architectures, session.data, workers, reporter)
         reporter.line("test", "opened; no training has seen it")
         test = test_split.open()
         rows: dict[str, dict[str, Any]] = {}
         for key, (name, architecture) in chosen.items():
             inherited = {
                 "top1": with_supernet[architecture.digest],
-                "test_top1": _tested(session, supernet.extract(architecture), test),
+                "test_top1": _tested(evaluation, supernet.extract(architecture), test),
             }
-            trainings = [
-                {**record, "test_top1": _tested(session, trained_network(each, architecture), test)}
-                for each in setups
-                for record in records
-                if (record["seed"], record["digest"]) == (each.seed, architecture.digest) and not record["error"]
-            ]
+            trainings = []
+            for record in records:
+                if record["digest"] == architecture.digest and record["error"] is None:
+                    network = trained_network(replace(setup, seed=record["seed"]), architecture)
+                    trainings.append({**record, "test_top1": _tested(evaluation, network, test)})
             if trainings:
                 rows[key] = network_row(name, architecture, session.space, inherited, trainings)
         failed = [record for record in records if record["error"] is not None]
@@ -144,23 +138,35 @@ def retrain(
                 f"{path}: every training of {point.digest} failed: {failed[0]['error']}",
                 hint=f"change the recipe with --set; to train again the same way, delete {setup.folder}",
             )
+        config, conditions = setup.config, evaluation.conditions(len(images), stage="search")
         found = {
             "run": run.name,
             "pick": request.pick,
             "from": request.start,
             "num_seeds": request.seeds,
-            "epochs": setup.config.train.epochs,
+            "epochs": config.train.epochs,
             PICKED: rows[PICKED],
             "baseline": rows.get("baseline"),
             "failed": [{key: record[key] for key in ("digest", "seed", "error")} for record in failed],
-            **_conditions(session, len(test)),
+            "supernet": conditions.supernet,
+            "search_images": conditions.num_images,
+            "test_images": len(test),
+            "splits": dict(evaluation.info.hashes),
+            "precision": conditions.precision,
+            "device": conditions.device,
+            "torch": conditions.torch,
             "recipe": setup.recipe,
-            "settings": _settings(setup),
+            "settings": {"teacher": config.teacher, "train": config.train.model_dump(mode="json")},
         }
         run.write_retrain(point.digest, found)
         reporter.line("report", f"python search.py report {shlex.quote(str(path))} puts it onto the page")
     if directory is not None:
-        _export(run, session, test, setups, point.architecture, records, found, request, directory)
+        ended = [record for record in records if record["digest"] == point.digest and record["error"] is None]
+        best = max(ended, key=lambda record: (record["top1"], -record["seed"]))
+        subnet = trained_network(replace(setup, seed=best["seed"]), point.architecture)
+        reporter.line("export", f"seed {best['seed']}, the best on the search split, to {directory}")
+        row, origin = _described(run, best, found, request.command(run.path, point.digest, directory))
+        export_measured(session, subnet, test, row, directory, DEFAULT_FORMATS, origin)
     return {"schema_version": SCHEMA_VERSION, **found}
 
 
@@ -189,75 +195,25 @@ def _chosen(session: Session, picked: Architecture, request: Request) -> dict[st
     return chosen
 
 
-def _tested(session: Session, subnet: Subnet, test: ImageSet) -> float:
+def _tested(setup: EvaluatorSetup, subnet: Subnet, test: ImageSet) -> float:
     """Top-1 on the test split, percent."""
     with torch_threads(1):
-        return top1_percent(
-            count_correct(
-                subnet.to(session.device),
-                test,
-                batch_size=session.config.evaluate.batch_size,
-                device=session.device,
-                precision=session.precision,
-            )
-        )
+        return top1_percent(setup.count_correct(subnet, test))
 
 
-def _conditions(session: Session, test_images: int) -> dict[str, Any]:
-    setup = evaluator_setup(session, weights_digest(session.run), {})
-    conditions = setup.conditions(len(session.data.search), stage="search")
-    return {
-        "supernet": conditions.supernet,
-        "search_images": conditions.num_images,
-        "test_images": test_images,
-        "splits": dict(session.data.info.hashes),
-        "precision": conditions.precision,
-        "device": conditions.device,
-        "torch": conditions.torch,
-    }
-
-
-def _settings(setup: StandAloneSetup) -> dict[str, Any]:
-    """The recipe of the trainings, JSON values."""
-    config = setup.config
-    return {"teacher": config.teacher, "train": config.train.model_dump(mode="json")}
-
-
-def _export(
-    run: RunDirectory,
-    session: Session,
-    test: ImageSet,
-    setups: Sequence[StandAloneSetup],
-    architecture: Architecture,
-    records: Sequence[Mapping[str, Any]],
-    found: Mapping[str, Any],
-    request: Request,
-    directory: Path,
-) -> None:
-    """Write the network of the seed that is best on the search split as a bundle."""
-    ended = [r for r in records if r["digest"] == architecture.digest and r["error"] is None]
-    best = max(ended, key=lambda record: (record["top1"], -record["seed"]))
-    subnet = trained_network(next(s for s in setups if s.seed == best["seed"]), architecture)
-    session.reporter.line("export", f"seed {best['seed']}, the best on the search split, to {directory}")
-    row = front_row(run, architecture.digest)
+def _described(
+    run: RunDirectory, best: Mapping[str, Any], found: Mapping[str, Any], command: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the bundle of a network says that was trained alone: its row of the table, and where it comes from."""
+    row = front_row(run, best["digest"])
     latency = {key: value for key, value in row["conditions"].items() if key.startswith(("target", "latency"))}
     recipe = {key: found[key] for key in ("from", "num_seeds", "epochs", "recipe", "settings", "supernet")}
-    export_measured(
-        session,
-        subnet,
-        test,
-        {
-            **row,
-            "top1": best["top1"],
-            "top1_ci": best["top1_ci"],
-            "conditions": {**best["conditions"], **latency},
-            "retrained": {**recipe, "seed": best["seed"], "picked": found[PICKED], "baseline": found["baseline"]},
-        },
-        directory,
-        DEFAULT_FORMATS,
-        provenance={
-            **provenance(run, architecture.digest, request.command(run.path, architecture.digest, directory)),
-            "supernet_digest": found["supernet"],
-            "retrain": {**recipe, "seed": best["seed"]},
-        },
-    )
+    recipe["seed"] = best["seed"]
+    row |= {
+        "top1": best["top1"],
+        "top1_ci": best["top1_ci"],
+        "conditions": {**best["conditions"], **latency},
+        "retrained": {**recipe, "picked": found[PICKED], "baseline": found["baseline"]},
+    }
+    origin = provenance(run, best["digest"], command)
+    return row, {**origin, "supernet_digest": found["supernet"], "retrain": recipe}

@@ -114,7 +114,7 @@ def _train(session: Session, budget: Budget) -> None:
     known = supernet_trials(folder)
     if (folder.manifest.supernet_trials_ended or 0) < budget.supernet_trials:
         folder.update_manifest(stage="training", supernet_trials=budget.supernet_trials)
-        epochs = stages.training_schedule(session).epochs
+        epochs = stages.training_schedule(session.config, session.data.train).epochs
         cores = budget.supernet_trials if budget.ray_address else len(os.sched_getaffinity(0))
         workers = min(budget.workers, budget.supernet_trials, cores)
         listener = _Listener(folder, session.reporter, epochs)

@@ -1,7 +1,7 @@
 """One supernet trial, in a process of its own: its folder, its training, its score at each rung."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +12,10 @@ import numpy as np
 from nas.arch import Architecture, cost
 from nas.base import Reporter, RunError
 from nas.cluster import reason_of
-from nas.evaluation import count_correct, top1_percent
+from nas.data import ImageSet
+from nas.evaluation import EvaluatorSetup, top1_percent
 from nas.jobs.session import Session, reopen, torch_threads
-from nas.jobs.stages import REFERENCE_MARGIN, supernet_trainer
+from nas.jobs.stages import REFERENCE_MARGIN, evaluator_setup, supernet_trainer
 from nas.model import Supernet
 from nas.runs import (
     Manifest,
@@ -133,7 +134,7 @@ def _train(session: Session, trial: SupernetTrial, tune: TuneConfig, until: int)
             if epoch in trial.scores or epoch > until:
                 continue
             supernet = trainer.run(show, until=epoch * trainer.schedule.steps_per_epoch)
-            score = score_of(session, supernet, probes, whole)
+            score = score_of(evaluator_setup(session), supernet, session.data.search, probes, whole)
             trial = replace(trial, scores={**trial.scores, epoch: score})
             if epoch < trainer.schedule.epochs:
                 run.update_manifest(supernet_trial=trial)
@@ -150,23 +151,25 @@ def probe_set(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
     return list(dict.fromkeys([space.smallest(), *between, space.largest()]))
 
 
-def score_of(session: Session, supernet: Supernet, probes: list[Architecture], whole: SearchSpace) -> float:
-    """Hypervolume of top-1 on the search split over MACs, as a share of the box up to the whole space's largest.
+def score_of(
+    setup: EvaluatorSetup, supernet: Supernet, images: ImageSet, probes: Sequence[Architecture], whole: SearchSpace
+) -> float:
+    """How good a supernet is: hypervolume of top-1 over MACs of some subnets, as a share of the box that bounds it.
+
+    Args:
+        setup: How the run measures.
+        supernet: Trained up to some rung.
+        images: The search split.
+        probes: The subnets that are measured.
+        whole: The space whose largest architecture bounds the box, the same for all supernets.
 
     Raises:
         EvaluationError: A logit is not finite.
     """
-    images, evaluate = session.data.search, session.config.evaluate
-    images = images.part(0, evaluate.max_images or len(images))
-    rows = []
-    for probe in probes:
-        correct = count_correct(
-            supernet.extract(probe).to(session.device),
-            images,
-            batch_size=evaluate.batch_size,
-            device=session.device,
-            precision=session.precision,
-        )
-        rows.append([top1_percent(correct), float(cost.macs(probe, session.space.backbone))])
+    ranked = setup.ranked(images)
+    rows = [
+        [top1_percent(setup.count_correct(supernet.extract(probe), ranked)), float(cost.macs(probe, whole.backbone))]
+        for probe in probes
+    ]
     most = REFERENCE_MARGIN * cost.macs(whole.largest(), whole.backbone)
     return hypervolume(rows, (Objective(TOP1, 0.0), Objective(MACS, most)))

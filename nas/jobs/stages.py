@@ -7,6 +7,7 @@ from functools import partial
 
 from nas.arch import Architecture, cost
 from nas.base import NoResultError, duration
+from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, build_evaluator, evaluator_arrays
 from nas.initial import warm_start
 from nas.jobs.session import LEAST_THREADED_MACS, Budget, Session, torch_threads
@@ -24,7 +25,7 @@ from nas.search import (
     known_measurements,
     window_of,
 )
-from nas.settings import LATENCY, MACS, PARAMS, TOP1, Objective, metric_named
+from nas.settings import LATENCY, MACS, PARAMS, TOP1, Objective, RunConfig, metric_named
 from nas.training import (
     Schedule,
     SupernetTrainer,
@@ -134,28 +135,26 @@ def trainer_setup(session: Session) -> TrainerSetup:
 
 def supernet_trainer(session: Session) -> SupernetTrainer:
     """The trainer of a run, at its beginning; `resume` loads its newest checkpoint."""
-    start = partial(start_supernet, session) if session.config.init else None
-    return trainer_setup(session).trainer(session.data.train, session.device, start=start)
+    config, images = session.config, session.data.train
+
+    def start(fresh: Supernet) -> None:
+        random = warm_start(fresh, config.init, images, ordered=config.init_ordered, device=session.device)
+        session.reporter.line("init", f"{config.init}: {len(random)} weights of the operators start at random")
+
+    return trainer_setup(session).trainer(images, session.device, start=start if config.init else None)
 
 
-def start_supernet(session: Session, fresh: Supernet) -> None:
-    """Give a supernet of the run the first weights that `--init` names, in place."""
-    init = session.config.init
-    random = warm_start(fresh, init, session.data.train, ordered=session.config.init_ordered, device=session.device)
-    session.reporter.line("init", f"{init}: {len(random)} weights of the operators start at random")
-
-
-def training_schedule(session: Session) -> Schedule:
-    """How long the training of a run is, once it is known that it can begin.
+def training_schedule(config: RunConfig, images: ImageSet) -> Schedule:
+    """How long a training on these images is, once it is known that it can begin.
 
     Raises:
         TrainingError: A batch is too small for the subnets of a step.
         ConfigError: The teacher cannot be had.
     """
-    schedule = Schedule(session.config.train, len(session.data.train))
+    schedule = Schedule(config.train, len(images))
     schedule.check_batch()
-    if session.config.teacher:
-        Teacher(session.config.teacher, session.data.info)
+    if config.teacher:
+        Teacher(config.teacher, images.info)
     return schedule
 
 
@@ -296,7 +295,7 @@ def search_identity(session: Session, supernet: Supernet) -> SearchIdentity:
     if (fixed := session.run.manifest.search) is not None:
         return fixed
     space = session.space
-    setup = evaluator_setup(session, "", {})
+    setup = evaluator_setup(session)
     searched = searched_latencies(session.config, space)
     with torch_threads(1):
         reference_ms = {
@@ -324,14 +323,16 @@ def search_identity(session: Session, supernet: Supernet) -> SearchIdentity:
     )
 
 
-def evaluator_setup(session: Session, supernet_digest: str, reference_ms: Mapping[str, float]) -> EvaluatorSetup:
+def evaluator_setup(
+    session: Session, supernet_digest: str = "", reference_ms: Mapping[str, float] | None = None
+) -> EvaluatorSetup:
     """How a run measures.
 
     Args:
         session: Of the run.
         supernet_digest: Names the weights in the conditions.
-        reference_ms: Milliseconds per batch of the reference model by the name of the metric; empty where no
-            latency is to be measured.
+        reference_ms: Milliseconds per batch of the reference model by the name of the metric; None: no latency is
+            measured in a search.
     """
     return EvaluatorSetup(
         space=session.space,
@@ -341,7 +342,7 @@ def evaluator_setup(session: Session, supernet_digest: str, reference_ms: Mappin
         precision=session.precision,
         supernet_digest=supernet_digest,
         latencies=searched_latencies(session.config, session.space) if reference_ms else (),
-        reference_ms=reference_ms,
+        reference_ms=reference_ms or {},
         profiles=latency_profiles(session.config, session.space),
     )
 

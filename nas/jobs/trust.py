@@ -1,7 +1,6 @@
 """`trust RUN`: the stand-alone trainings that are left, their records, and what they say of the supernet."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,14 @@ import numpy as np
 
 from nas.arch import Architecture
 from nas.base import ConfigError, Reporter
-from nas.evaluation import SubnetEvaluator
+from nas.data import ImageSet
+from nas.evaluation import EvaluatorSetup, SubnetEvaluator
 from nas.jobs.alone_records import RECORD_VERSION, stand_alone_setup, trained_alone
-from nas.jobs.session import Session, reopen, torch_threads
+from nas.jobs.session import reopen, torch_threads
 from nas.jobs.stages import evaluator_setup
 from nas.model import Supernet
 from nas.report import trust_figure
 from nas.runs import LEAST_ARCHITECTURES, architecture_row, check_counts, rank_statistics
-from nas.settings import RunConfig
 from nas.space import SearchSpace, sample_near
 from nas.training import load_trained, weights_digest
 
@@ -80,19 +79,16 @@ def trust(
         chosen = choose(session.space, architectures, session.config.seed)
         if len(chosen) < architectures:
             reporter.line("space", f"{session.space.name} has no more than {len(chosen)} architectures")
-        inherited = inherited_top1(session, setup.config, supernet, chosen, reporter)
-        setups = [replace(setup, seed=setup.seed + i) for i in range(seeds)]
-        records = trained_alone(setups, chosen, session.data, workers, reporter)
+        evaluation = evaluator_setup(session, weights_digest(session.run))
+        inherited = inherited_top1(evaluation, supernet, session.data.search, chosen, reporter)
+        records = trained_alone(setup, seeds, chosen, session.data, workers, reporter)
         failed = [record for record in records if record["error"] is not None]
-        lost = {record["digest"] for record in failed}
         rows = []
         for architecture in chosen:
-            if architecture.digest not in lost:
-                alone = [r["top1"] for r in records if r["digest"] == architecture.digest]
+            alone = [record["top1"] for record in records if record["digest"] == architecture.digest]
+            if None not in alone:  # none of its trainings failed
                 rows.append(architecture_row(architecture, session.space, inherited[architecture.digest], alone))
-        conditions = evaluator_setup(session, weights_digest(session.run), {}).conditions(
-            len(session.data.search), stage="search"
-        )
+        conditions = evaluation.conditions(len(session.data.search), stage="search")
         found = {
             "run": session.run.name,
             "num_architectures": len(rows),
@@ -117,11 +113,14 @@ def trust(
 
 
 def inherited_top1(
-    session: Session, config: RunConfig, supernet: Supernet, architectures: Sequence[Architecture], reporter: Reporter
+    setup: EvaluatorSetup,
+    supernet: Supernet,
+    images: ImageSet,
+    architectures: Sequence[Architecture],
+    reporter: Reporter,
 ) -> dict[str, float]:
     """Top-1 in percent with the supernet's weights, measured as in the search, by digest."""
-    setup = evaluator_setup(replace(session, config=config), weights_digest(session.run), {})
-    evaluator = SubnetEvaluator(setup, supernet, session.data.search)
+    evaluator = SubnetEvaluator(setup, supernet, images)
     found = {}
     with torch_threads(1), reporter.bar("inherited") as bar:
         for i, architecture in enumerate(architectures, start=1):

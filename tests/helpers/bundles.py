@@ -17,6 +17,7 @@ from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
 from nas.bundle.bundle import ExportReport
 from nas.bundle.export import export_bundle
+from nas.data.info import DataInfo
 from nas.model.families.vit import Subnet
 
 ROOT = Path(__file__).parents[2]
@@ -90,13 +91,18 @@ def point_of(subnet: Subnet) -> dict[str, Any]:
 def export(subnet: Subnet, directory: Path, **changes: Any) -> ExportReport:
     arguments: dict[str, Any] = {
         "formats": ("timm",),
-        "mean": MEAN,
-        "std": STD,
-        "class_names": [f"class {i}" for i in range(subnet.num_classes)],
         "point": point_of(subnet),
         "provenance": {"run": "test-1", "seed": 3, "commands": ["python search.py run tiny.yaml"]},
     }
-    return export_bundle(subnet, directory, **{**arguments, **changes})
+    of_images = {
+        "mean": MEAN,
+        "std": STD,
+        "class_names": [f"class {i}" for i in range(subnet.num_classes)],
+        "flip_safe": True,
+        "hashes": {},
+    }
+    info = DataInfo(**{key: changes.pop(key, value) for key, value in of_images.items()})
+    return export_bundle(subnet, directory, info=info, **{**arguments, **changes})
 
 
 def images_for(backbone: Backbone, batch: int = 3) -> torch.Tensor:

@@ -9,6 +9,7 @@ from small_spaces import space as space_of_every_operator
 
 from nas.base.errors import TrainingError
 from nas.evaluation.accuracy import count_correct, top1_percent
+from nas.evaluation.evaluator import EvaluatorSetup
 from nas.jobs.alone import (
     StandAloneEvaluator,
     StandAloneSetup,
@@ -31,16 +32,16 @@ CONFIG = RunConfig(train=RECIPE, search=SearchConfig(objectives=("top1",)))
 
 
 def setup(folder, **changes):
-    fields = {
-        "space": tiny_space(),
-        "config": CONFIG,
-        "seed": 3,
-        "recipe": "0123abcd",
-        "folder": folder,
-        "device": "cpu",
-        "precision": "fp32",
-        "info": digits().info,
-    }
+    config = changes.get("config", CONFIG)
+    evaluation = EvaluatorSetup(
+        space=tiny_space(),
+        config=config.evaluate,
+        info=digits().info,
+        device="cpu",
+        precision="fp32",
+        supernet_digest="",
+    )
+    fields = {"evaluation": evaluation, "config": config, "seed": 3, "recipe": "0123abcd", "folder": folder}
     return StandAloneSetup(**(fields | changes))
 
 
@@ -111,7 +112,7 @@ def test_the_seed_decides_the_training_and_the_config_of_the_run_how_much_is_mea
 def test_a_training_that_was_at_its_end_when_it_was_killed_is_not_done_again(tmp_path):
     """The weights of its last checkpoint are measured, whatever they are."""
     todo = setup(tmp_path)
-    other = trainer(tmp_path / todo.name(architecture()) / "supernet", space_of_one(todo.space, architecture()))
+    other = trainer(tmp_path / todo.name(architecture()) / "supernet", space_of_one(tiny_space(), architecture()))
     randomise(other.trained(), seed=5)
     other.save(other.schedule.steps)
     measured = StandAloneEvaluator(todo, digits()).evaluate(architecture())
@@ -123,7 +124,7 @@ def test_a_training_that_was_at_its_end_when_it_was_killed_is_not_done_again(tmp
 def test_checkpoints_of_something_else_are_dropped_and_the_training_begins_anew(tmp_path):
     todo = setup(tmp_path / "trust")
     folder = todo.folder / todo.name(architecture()) / "supernet"
-    foreign = trainer(folder, space_of_one(todo.space, architecture()), seed=9)
+    foreign = trainer(folder, space_of_one(tiny_space(), architecture()), seed=9)
     foreign.save(foreign.schedule.steps)
     measured = StandAloneEvaluator(todo, digits()).evaluate(architecture())
     straight = StandAloneEvaluator(setup(tmp_path / "straight"), digits()).evaluate(architecture())
@@ -140,7 +141,7 @@ def test_workers_get_train_and_search_images_and_no_test_image(tmp_path):
     arrays = image_arrays(digits())
     assert sorted(arrays) == ["search/images", "search/labels", "train/images", "train/labels"]
     evaluator = build_stand_alone(setup(tmp_path), arrays)
-    assert evaluator.session.data.train.digest == digits().train.digest
+    assert evaluator.data.train.digest == digits().train.digest
 
 
 def test_a_recipe_has_a_name_of_its_own_that_what_cannot_matter_leaves_alone():

@@ -3,28 +3,18 @@
 import pytest
 import timm
 import torch
-from bundles import CLASS_TOKEN, EVERY_OPERATOR, MEAN, MEAN_POOL, OPERATORS_MEAN_POOLED, STD, layer, point_of, subnet_of
+from bundles import CLASS_TOKEN, EVERY_OPERATOR, MEAN_POOL, OPERATORS_MEAN_POOLED, export, layer, subnet_of
 from timm.models.vision_transformer import VisionTransformer
 
 from nas.arch.architecture import Architecture
 from nas.base.errors import ArchitectureError
-from nas.bundle.export import export_bundle
 from nas.model.families.features import layers_on_grid
 
 NETWORKS = ((EVERY_OPERATOR, CLASS_TOKEN), (OPERATORS_MEAN_POOLED, MEAN_POOL))
 
 
 def exported(folder, subnet):
-    export_bundle(
-        subnet,
-        folder,
-        formats=["timm"],
-        mean=MEAN,
-        std=STD,
-        class_names=[str(i) for i in range(subnet.num_classes)],
-        point=point_of(subnet),
-        provenance={},
-    )
+    export(subnet, folder)
     return f"local-dir:{folder}"
 
 
