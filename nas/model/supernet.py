@@ -1,8 +1,7 @@
 """`Supernet`: one set of weights for every architecture of a search space, and the rule which slice is whose.
 
-There is no active subnet and no second forward pass: a weightless `Subnet` skeleton runs on slices of the
-store (`torch.func.functional_call`), so gradients flow through the views, and what is extracted is what was
-searched.
+There is no active subnet and no second forward pass: a weightless `Subnet` skeleton runs on slices of the store
+(`torch.func.functional_call`), so gradients flow through the views, and what is extracted is what was searched.
 """
 
 import math

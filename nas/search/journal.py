@@ -1,11 +1,10 @@
 """Optuna's journal file, never waited for: it holds nothing that the trials' records do not give back.
 
-A trial that is missing here is proposed again, as it was, because a proposal depends on seed, number and results
-alone; and what became of it is told from its record. So any beginning of the file is enough, and it is cut off where
-a kill or a power cut left less than a record. The format is that of Optuna's `JournalFileBackend`, so it and
-optuna-dashboard read the file; that class waits for the disk after every operation (48 parameters: 46 to 199 ms for a
-proposal, here 3 ms), a torn last line makes its study unreadable for ever, and a killed writer blocks the next one
-for 30 s.
+A trial that is missing here is proposed again, as it was, because a proposal depends on seed, number and results alone;
+and what became of it is told from its record. So any beginning of the file is enough, and it is cut off where a kill or
+a power cut left less than a record. The format is that of Optuna's `JournalFileBackend`, so it and optuna-dashboard
+read the file; that class waits for the disk after every operation (48 parameters: 46 to 199 ms for a proposal, here 3
+ms), a torn last line makes its study unreadable for ever, and a killed writer blocks the next one for 30 s.
 """
 
 import fcntl

@@ -109,8 +109,7 @@ class Search:
 
         Raises:
             ConfigError: No limit was given.
-            RunError: The recorded trials contradict the study, a file cannot be written, or the database is
-                lost.
+            RunError: The recorded trials contradict the study, a file cannot be written, or the database is lost.
             KeyboardInterrupt: Ctrl-C, after what is finished was recorded and the workers were closed.
         """
         if trials is None and minutes is None:

@@ -1,8 +1,7 @@
 """`Subnet`: the only forward pass there is. A plain module built from a backbone and an architecture.
 
-It holds just what the architecture needs, under timm's parameter names wherever timm has the part, and is
-registered with timm as `nas_vit`, so that `timm.create_model("local-dir:...", pretrained=True)` loads an
-exported one.
+It holds just what the architecture needs, under timm's parameter names wherever timm has the part, and is registered
+with timm as `nas_vit`, so that `timm.create_model("local-dir:...", pretrained=True)` loads an exported one.
 
 Shape letters: B batch, C input channels, S image side, T tokens, D channels, K classes, H and W of a feature map.
 """

@@ -3,8 +3,7 @@
 Maps are materialised only where a later layer consumes them or a head is hallucinated by mixing; elsewhere the fused
 kernel runs, where it is the faster.
 
-Shape letters: B batch, T tokens, D channels, d channels per head, H heads, R real heads, E = H - R hallucinated
-heads.
+Shape letters: B batch, T tokens, D channels, d channels per head, H heads, R real heads, E = H - R hallucinated heads.
 """
 
 from typing import cast

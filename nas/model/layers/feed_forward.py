@@ -90,8 +90,7 @@ def activation_aware_factors(weight: Tensor, rank: int, second_moment: Tensor) -
     inverse: hidden channels that are never active need no damping, and the eigenproblem is D x D, not F x F.
     A row of `down` and its column of `up` have the same norm; the order is descending, as in `svd_factors`.
 
-    Shapes: weight [D, F], as timm's `fc2.weight`; second_moment [F, F] -> down [r, F], up [D, r]; r at
-    most D.
+    Shapes: weight [D, F], as timm's `fc2.weight`; second_moment [F, F] -> down [r, F], up [D, r]; r at most D.
     """
     matrix = weight.detach().double()
     axes = torch.linalg.eigh(matrix @ second_moment.detach().to(matrix) @ matrix.T).eigenvectors

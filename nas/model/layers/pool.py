@@ -1,7 +1,6 @@
 """Token pooling: fewer patch tokens on their square grid, the class token untouched.
 
-Shape letters: B batch, P prefix tokens, N patch tokens in, M patch tokens out, D channels, G and g sides of
-the grids.
+Shape letters: B batch, P prefix tokens, N patch tokens in, M patch tokens out, D channels, G and g sides of the grids.
 """
 
 import math
