@@ -20,15 +20,10 @@ ATTEMPTS = 3  # of a job that kills its process or runs out of memory
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Value]):
-    """How a job ended.
+    """How a job ended."""
 
-    Attributes:
-        value: What it returned; None when it failed.
-        error: One line why it failed; None when it did not.
-    """
-
-    value: Value | None
-    error: str | None
+    value: Value | None  # what it returned; None when it failed
+    error: str | None  # one line why it failed; None when it did not
 
 
 def run_tasks(

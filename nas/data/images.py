@@ -24,16 +24,11 @@ class ImageSet:
     """Decoded images of one split, in an order that depends on their content and the seed only.
 
     The arrays may be read-only and shared between processes: nothing writes into them.
-
-    Attributes:
-        images: [N, 3, S, S], uint8.
-        labels: [N], int64.
-        info: Of the data that the split is a part of; says how `normalized` normalises.
     """
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    info: DataInfo
+    images: NDArray[np.uint8]  # [N, 3, S, S], uint8
+    labels: NDArray[np.int64]  # [N], int64
+    info: DataInfo  # of the data that the split is a part of; says how `normalized` normalises
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,17 +62,11 @@ class ImageSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageData:
-    """The images that a search may see. No test image can be reached from them (law 7).
+    """The images that a search may see. No test image can be reached from them (law 7)."""
 
-    Attributes:
-        train: For weights.
-        search: Ranks candidates; carved from the training images.
-        summary: Four lines for people: source, sizes of the splits, class balance, pixels.
-    """
-
-    train: ImageSet
-    search: ImageSet
-    summary: tuple[str, ...] = ()
+    train: ImageSet  # for weights
+    search: ImageSet  # ranks candidates; carved from the training images
+    summary: tuple[str, ...] = ()  # four lines for people: source, sizes of the splits, class balance, pixels
 
     @property
     def info(self) -> DataInfo:
@@ -91,20 +80,13 @@ class TestSplit:
 
     Who has one can measure on test images, and nobody else can. So it goes to what makes a final number, `export`
     and `retrain`, and never to what trains, searches or ranks: these are given `ImageData`.
-
-    Attributes:
-        source: Where the images are read again.
-        entries: Which of them.
-        config: Of the data.
-        image_size: Side of the decoded images, pixels.
-        info: Of the data.
     """
 
-    source: Source
-    entries: list[Entry]
-    config: DataConfig
-    image_size: int
-    info: DataInfo
+    source: Source  # where the images are read again
+    entries: list[Entry]  # which of them
+    config: DataConfig  # of the data
+    image_size: int  # side of the decoded images, pixels
+    info: DataInfo  # of the data
 
     def open(self) -> ImageSet:
         """Read and decode the test images.

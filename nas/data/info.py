@@ -8,21 +8,14 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataInfo:
-    """What training, evaluation and a run's manifest keep of the images.
+    """What training, evaluation and a run's manifest keep of the images."""
 
-    Attributes:
-        class_names: One a class; the position is the label.
-        mean: Per channel of the train split, of pixels scaled to 0..1.
-        std: Per channel of the train split, of pixels scaled to 0..1.
-        flip_safe: Whether a mirrored image keeps its class; false for digits.
-        hashes: Of the splits `train`, `search` and `test`, 16 hex digits over the stored images (encoded bytes
-            where the source has them) and labels: the same in every process and for every file order.
-    """
-
-    class_names: tuple[str, ...]
-    mean: Triple
-    std: Triple
-    flip_safe: bool
+    class_names: tuple[str, ...]  # one a class; the position is the label
+    mean: Triple  # per channel of the train split, of pixels scaled to 0..1
+    std: Triple  # per channel of the train split, of pixels scaled to 0..1
+    flip_safe: bool  # whether a mirrored image keeps its class; false for digits
+    # of the splits `train`, `search` and `test`, 16 hex digits over the stored images (encoded bytes where the source
+    # has them) and labels: the same in every process and for every file order
     hashes: Mapping[str, str]
 
     @property

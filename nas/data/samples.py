@@ -33,19 +33,13 @@ class UnreadableImageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled image as it was stored.
+    """One labelled image as it was stored."""
 
-    Attributes:
-        name: Path, or file and row, for messages. Never a feature.
-        label: Class number, from 0.
-        content: Encoded bytes, or the decoded image where the source has no encoded form, or None.
-        problem: Why there is no content; empty where there is.
-    """
-
-    name: str
-    label: int
+    name: str  # path, or file and row, for messages. Never a feature
+    label: int  # class number, from 0
+    # encoded bytes, or the decoded image where the source has no encoded form, or None
     content: bytes | Image.Image | None
-    problem: str = ""
+    problem: str = ""  # why there is no content; empty where there is
 
     def fingerprint(self) -> bytes:
         """SHA-256 of the stored image: of its bytes, or of its pixels where the source decodes. 32 bytes."""
@@ -58,23 +52,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A data set that can be read any number of times, in a fixed order.
+    """A data set that can be read any number of times, in a fixed order."""
 
-    Attributes:
-        title: What it is, for the summary.
-        class_names: One a class; the position is the label.
-        train: Reads the training part from its beginning.
-        test: Reads the source's own test part; None where it has none.
-        named_classes: Whether the names come from the data; false where they are only numbers.
-        notes: What the user should know, such as files that were not used.
-    """
-
-    title: str
-    class_names: tuple[str, ...]
-    train: Callable[[], Iterator[Sample]]
-    test: Callable[[], Iterator[Sample]] | None
-    named_classes: bool = True
-    notes: tuple[str, ...] = ()
+    title: str  # what it is, for the summary
+    class_names: tuple[str, ...]  # one a class; the position is the label
+    train: Callable[[], Iterator[Sample]]  # reads the training part from its beginning
+    test: Callable[[], Iterator[Sample]] | None  # reads the source's own test part; None where it has none
+    named_classes: bool = True  # whether the names come from the data; false where they are only numbers
+    notes: tuple[str, ...] = ()  # what the user should know, such as files that were not used
 
 
 def data_error(spec: str, problems: Sequence[str], *, hint: str = "") -> DataError:

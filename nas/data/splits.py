@@ -15,51 +15,31 @@ from nas.data.samples import Sample, UnreadableImageError, header, pixels
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A readable sample.
+    """A readable sample."""
 
-    Attributes:
-        position: Its place in the source's order.
-        fingerprint: SHA-256 of the stored image.
-        label: Class number.
-    """
-
-    position: int
-    fingerprint: bytes
-    label: int
+    position: int  # its place in the source's order
+    fingerprint: bytes  # SHA-256 of the stored image
+    label: int  # class number
 
 
 @dataclass(slots=True)
 class Listing:
-    """What one pass over a part of a source found, without decoding.
+    """What one pass over a part of a source found, without decoding."""
 
-    Attributes:
-        entries: Readable samples with a legal label.
-        unreadable: `name: reason` of each sample whose header is no usable image.
-        bad_labels: `name (label)` of each sample whose label is no class number.
-        modes: Images by colour mode (Pillow's names).
-        sizes: Width and height of every size seen, pixels.
-    """
-
-    entries: list[Entry] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-    bad_labels: list[str] = field(default_factory=list)
-    modes: Counter[str] = field(default_factory=Counter)
-    sizes: set[tuple[int, int]] = field(default_factory=set)
+    entries: list[Entry] = field(default_factory=list)  # readable samples with a legal label
+    unreadable: list[str] = field(default_factory=list)  # `name: reason` of each sample whose header is no usable image
+    bad_labels: list[str] = field(default_factory=list)  # `name (label)` of each sample whose label is no class number
+    modes: Counter[str] = field(default_factory=Counter)  # images by colour mode (Pillow's names)
+    sizes: set[tuple[int, int]] = field(default_factory=set)  # width and height of every size seen, pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The images of one split that could be decoded.
+    """The images of one split that could be decoded."""
 
-    Attributes:
-        entries: One an image.
-        images: [N, 3, S, S], uint8, read-only.
-        labels: [N], int64, read-only.
-    """
-
-    entries: list[Entry]
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    entries: list[Entry]  # one an image
+    images: NDArray[np.uint8]  # [N, 3, S, S], uint8, read-only
+    labels: NDArray[np.int64]  # [N], int64, read-only
 
 
 def list_samples(samples: Iterable[Sample], num_classes: int) -> Listing:

@@ -31,50 +31,34 @@ RANK_ENERGY = 0.99
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LayerCalibration:
-    """One layer of a plain ViT, mean over images. Tensors are float64 and on the CPU.
+    """One layer of a plain ViT, mean over images. Tensors are float64 and on the CPU."""
 
-    Attributes:
-        mean_map: E[A], [H, T, T].
-        similarity: Cosine of two heads' maps of one image, [H, H].
-        similarity_to_previous: Cosine of head h's map and that of head h in the layer before, mean over heads;
-            None in the first layer and where the numbers of heads differ.
-        dispersion: KL(A || E[A]), mean over heads and rows, nats.
-        effective_rank: Singular values that hold 99 % of a map's energy, mean over heads, of the first
-            `CLOSER_IMAGES` images.
-        static_change: KL(p || q) of the network's predictions p and those q with the mean maps in this layer, mean
-            over the first `CLOSER_IMAGES` images, nats; None without a classifier.
-        value_norm: ||A_h V_h|| of a token, [H].
-        output_norm: ||A_h V_h W_o,h|| of a token, [H].
-        copy_error: ||(A_g - A_h) V_h W_o,h||^2 of a token, [H, H] with g the row: what the layer's output loses if
-            head h takes the map of head g.
-        second_moment: h h^T of a token's hidden activations, [F, F].
-    """
-
-    mean_map: Tensor
-    similarity: Tensor
+    mean_map: Tensor  # E[A], [H, T, T]
+    similarity: Tensor  # cosine of two heads' maps of one image, [H, H]
+    # cosine of head h's map and that of head h in the layer before, mean over heads; None in the first layer and where
+    # the numbers of heads differ
     similarity_to_previous: float | None
-    dispersion: float
+    dispersion: float  # KL(A || E[A]), mean over heads and rows, nats
+    # singular values that hold 99 % of a map's energy, mean over heads, of the first `CLOSER_IMAGES` images
     effective_rank: float
+    # KL(p || q) of the network's predictions p and those q with the mean maps in this layer, mean over the first
+    # `CLOSER_IMAGES` images, nats; None without a classifier
     static_change: float | None
-    value_norm: Tensor
-    output_norm: Tensor
+    value_norm: Tensor  # ||A_h V_h|| of a token, [H]
+    output_norm: Tensor  # ||A_h V_h W_o,h|| of a token, [H]
+    # ||(A_g - A_h) V_h W_o,h||^2 of a token, [H, H] with g the row: what the layer's output loses if head h takes the
+    # map of head g
     copy_error: Tensor
-    second_moment: Tensor
+    second_moment: Tensor  # h h^T of a token's hidden activations, [F, F]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Calibration:
-    """A plain ViT on images.
+    """A plain ViT on images."""
 
-    Attributes:
-        layers: One a layer.
-        embed_dim: Its channels.
-        num_images: So many.
-    """
-
-    layers: tuple[LayerCalibration, ...]
-    embed_dim: int
-    num_images: int
+    layers: tuple[LayerCalibration, ...]  # one a layer
+    embed_dim: int  # its channels
+    num_images: int  # so many
 
 
 @torch.inference_mode()

@@ -32,21 +32,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was measured of an architecture.
+    """What was measured of an architecture."""
 
-    Attributes:
-        architecture: The network.
-        top1: Percent; of the images seen, where a race ended early. None where it was not measured.
-        top1_error: Standard error of that for all images, percent.
-        latencies: Milliseconds per batch by the name of the metric; empty where none was measured.
-        is_whole: Whether it may be on a front.
-    """
-
-    architecture: Architecture
-    top1: float | None
-    top1_error: float
-    latencies: Mapping[str, float]
-    is_whole: bool
+    architecture: Architecture  # the network
+    top1: float | None  # percent; of the images seen, where a race ended early. None where it was not measured
+    top1_error: float  # standard error of that for all images, percent
+    latencies: Mapping[str, float]  # milliseconds per batch by the name of the metric; empty where none was measured
+    is_whole: bool  # whether it may be on a front
 
 
 def propose(

@@ -15,33 +15,19 @@ from nas.settings import TOP1, Objective
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How a search stands.
+    """How a search stands."""
 
-    Attributes:
-        complete: Architectures measured.
-        failed: Trials that failed, without those that failed before.
-        repeated: Proposals answered from earlier trials.
-        pruned: Architectures that were beaten on some of the images.
-        total: Trials to pay for; None when time is the limit.
-        seconds: Since this process began to search.
-        eta_s: Seconds left; None while unknown.
-        hypervolume: Share of the box between ideal and reference.
-        front_size: Architectures that no other dominates.
-        best_top1: Percent; None before the first.
-        trial: The architecture that was measured last.
-    """
-
-    complete: int
-    failed: int
-    repeated: int
-    pruned: int
-    total: int | None
-    seconds: float
-    eta_s: float | None
-    hypervolume: float
-    front_size: int
-    best_top1: float | None
-    trial: Trial
+    complete: int  # architectures measured
+    failed: int  # trials that failed, without those that failed before
+    repeated: int  # proposals answered from earlier trials
+    pruned: int  # architectures that were beaten on some of the images
+    total: int | None  # trials to pay for; None when time is the limit
+    seconds: float  # since this process began to search
+    eta_s: float | None  # seconds left; None while unknown
+    hypervolume: float  # share of the box between ideal and reference
+    front_size: int  # architectures that no other dominates
+    best_top1: float | None  # percent; None before the first
+    trial: Trial  # the architecture that was measured last
 
 
 class Clock:

@@ -35,25 +35,15 @@ Train = Callable[[int, Mapping[str, Any], int], SupernetTrial]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be tried, and where.
+    """What is to be tried, and where."""
 
-    Attributes:
-        tune: Parameters, and when a trial may be stopped.
-        epochs: Of a whole training.
-        count: Trials in all, with the known ones.
-        seed: Of every proposal.
-        workers: Trials at a time, one CPU each, on a Ray of our own.
-        address: Of a running Ray cluster; None: a Ray of our own.
-        num_gpus: That Ray sets aside for each trial.
-    """
-
-    tune: TuneConfig
-    epochs: int
-    count: int
-    seed: int
-    workers: int
-    address: str | None
-    num_gpus: float
+    tune: TuneConfig  # parameters, and when a trial may be stopped
+    epochs: int  # of a whole training
+    count: int  # trials in all, with the known ones
+    seed: int  # of every proposal
+    workers: int  # trials at a time, one CPU each, on a Ray of our own
+    address: str | None  # of a running Ray cluster; None: a Ray of our own
+    num_gpus: float  # that Ray sets aside for each trial
 
 
 def run_trials(
@@ -105,13 +95,9 @@ def run_trials(
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
-    """What a process does before the next decision: train a trial up to an epoch.
+    """What a process does before the next decision: train a trial up to an epoch."""
 
-    Attributes:
-        directory: To do it in: the data may be named by a relative path.
-    """
-
-    directory: Path
+    directory: Path  # to do it in: the data may be named by a relative path
     train: Train
     number: int
     trial: SupernetTrial

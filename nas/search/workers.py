@@ -22,32 +22,20 @@ Build = Callable[[Arrays], "Evaluator"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An architecture to measure.
+    """An architecture to measure."""
 
-    Attributes:
-        number: The trial's.
-        architecture: To measure.
-        plan: What it races over; the evaluator may stop once a front runner surely dominates it.
-    """
-
-    number: int
-    architecture: Architecture
-    plan: "RacePlan | None" = None
+    number: int  # the trial's
+    architecture: Architecture  # to measure
+    plan: "RacePlan | None" = None  # what it races over; the evaluator may stop once a front runner surely dominates it
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a measurement ended.
+    """How a measurement ended."""
 
-    Attributes:
-        number: The trial's.
-        measurement: Present when it succeeded.
-        error: One line why it failed; present when it failed.
-    """
-
-    number: int
-    measurement: Measurement | None
-    error: str | None
+    number: int  # the trial's
+    measurement: Measurement | None  # present when it succeeded
+    error: str | None  # one line why it failed; present when it failed
 
 
 class Workers(Protocol):

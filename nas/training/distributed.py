@@ -39,19 +39,12 @@ SCRATCH = "ray-train"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerSetup:
-    """What makes a trainer, but for the images and the device: small, and the same in every process.
+    """What makes a trainer, but for the images and the device: small, and the same in every process."""
 
-    Attributes:
-        space: Of the supernet.
-        config: Of the run.
-        precision: `fp32` or `bf16`.
-        directory: Of the checkpoints; processes on several machines must all see it.
-    """
-
-    space: SearchSpace
-    config: RunConfig
-    precision: str
-    directory: Path
+    space: SearchSpace  # of the supernet
+    config: RunConfig  # of the run
+    precision: str  # `fp32` or `bf16`
+    directory: Path  # of the checkpoints; processes on several machines must all see it
 
     def trainer(
         self,

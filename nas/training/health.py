@@ -23,30 +23,19 @@ class DivergedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainProgress:
-    """Where training stands.
+    """Where training stands."""
 
-    Attributes:
-        step: Steps done.
-        steps: Steps in all.
-        epoch: Passes over the training images done.
-        epochs: Passes in all.
-        losses: Cross-entropy with the labels of the largest, the smallest and the mean random subnet, nats,
-            averaged over about the last 20 steps.
-        lr: Learning rate of the last step.
-        images_per_second: Training images per second since the start of this process.
-        eta_s: Seconds left at that rate.
-        warning: What went wrong since the last report; empty where nothing did.
-    """
-
-    step: int
-    steps: int
-    epoch: float
-    epochs: int
+    step: int  # steps done
+    steps: int  # steps in all
+    epoch: float  # passes over the training images done
+    epochs: int  # passes in all
+    # cross-entropy with the labels of the largest, the smallest and the mean random subnet, nats, averaged over about
+    # the last 20 steps
     losses: tuple[float, float, float]
-    lr: float
-    images_per_second: float
-    eta_s: float
-    warning: str = ""
+    lr: float  # learning rate of the last step
+    images_per_second: float  # training images per second since the start of this process
+    eta_s: float  # seconds left at that rate
+    warning: str = ""  # what went wrong since the last report; empty where nothing did
 
     @property
     def gap(self) -> float:

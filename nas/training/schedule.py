@@ -13,15 +13,10 @@ LEAST_STEPS = 2000  # what the digits space needs (results/LOG.md)
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long a training by a recipe is, on so many images.
+    """How long a training by a recipe is, on so many images."""
 
-    Attributes:
-        config: The recipe.
-        num_images: Of the train split.
-    """
-
-    config: TrainConfig
-    num_images: int
+    config: TrainConfig  # the recipe
+    num_images: int  # of the train split
 
     @property
     def steps_per_epoch(self) -> int:

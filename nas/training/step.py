@@ -39,19 +39,13 @@ class Step:
     Source: sandwich rule, arXiv 1903.05134. Differs: the students' losses are averaged, not summed, and each sees a
     part of the batch: with all of it a step takes 1.14 times as long and nothing is better
     (results/reference/recipes.csv).
-
-    Attributes:
-        supernet: Gets the gradients.
-        config: Recipe.
-        precision: `fp32` or `bf16`.
-        world: The processes that share the batch.
-        teacher: Answers for the largest subnet, and teaches it too; None: the largest teaches.
     """
 
-    supernet: Supernet
-    config: TrainConfig
-    precision: str
-    world: World
+    supernet: Supernet  # gets the gradients
+    config: TrainConfig  # recipe
+    precision: str  # `fp32` or `bf16`
+    world: World  # the processes that share the batch
+    # answers for the largest subnet, and teaches it too; None: the largest teaches
     teacher: Callable[[Tensor], Tensor] | None = None
 
     def run(

@@ -13,14 +13,10 @@ class World:
     """Which of how many processes this one is.
 
     With more than one, torch's default process group must be initialised (gloo or NCCL).
-
-    Attributes:
-        rank: From 0; rank 0 writes the checkpoints.
-        size: Processes.
     """
 
-    rank: int = 0
-    size: int = 1
+    rank: int = 0  # from 0; rank 0 writes the checkpoints
+    size: int = 1  # processes
 
     def share(self, count: int) -> slice:
         """This process's part of `count` images, contiguous; the parts differ by one image at most."""

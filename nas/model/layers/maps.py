@@ -14,29 +14,19 @@ from nas.model.layers.part import Stored
 
 
 class Provided(NamedTuple):
-    """What a dynamic layer exports to the layers that share its attention; what none of them needs is None.
+    """What a dynamic layer exports to the layers that share its attention; what none of them needs is None."""
 
-    Attributes:
-        maps: After the softmax, [B, H, T, T].
-        logits: Of the real heads, before the softmax, [B, R, T, T].
-    """
-
-    maps: Tensor | None
-    logits: Tensor | None
+    maps: Tensor | None  # after the softmax, [B, H, T, T]
+    logits: Tensor | None  # of the real heads, before the softmax, [B, R, T, T]
 
 
 @dataclass
 class Guidance:
-    """Training aids of one forward pass; inference has none.
+    """Training aids of one forward pass; inference has none."""
 
-    Attributes:
-        static: Share of the dynamic map in the mixture that a static layer applies (lambda of METHODS 2.2).
-        linear: Weight of the masked softmax branch of linear-angular attention (mu of METHODS 3.3).
-        losses: What the layers add while they run, each a scalar tensor in nats.
-    """
-
-    static: float = 0.0
-    linear: float = 0.0
+    static: float = 0.0  # share of the dynamic map in the mixture that a static layer applies (lambda of METHODS 2.2)
+    linear: float = 0.0  # weight of the masked softmax branch of linear-angular attention (mu of METHODS 3.3)
+    # what the layers add while they run, each a scalar tensor in nats
     losses: list[Tensor] = field(default_factory=list)
 
 

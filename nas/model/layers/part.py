@@ -13,19 +13,12 @@ FirstValue = Callable[[Tensor], Tensor]
 
 
 class OwnWeight(NamedTuple):
-    """A weight that a plain ViT does not have.
+    """A weight that a plain ViT does not have."""
 
-    Attributes:
-        name: Within the part, as the store has it.
-        shape: As this part needs it; the store has the greatest of all.
-        first_value: What it starts from.
-        decays: Whether the optimiser decays it.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    first_value: FirstValue
-    decays: bool
+    name: str  # within the part, as the store has it
+    shape: tuple[int, ...]  # as this part needs it; the store has the greatest of all
+    first_value: FirstValue  # what it starts from
+    decays: bool  # whether the optimiser decays it
 
 
 class Part(nn.Module):

@@ -21,17 +21,11 @@ FLOOR = 1e-6
 
 
 class _CachedMaps(NamedTuple):
-    """Maps after the softmax, and what they were made from.
+    """Maps after the softmax, and what they were made from."""
 
-    Attributes:
-        key: Where the parameter lies, what it looks like and how often it was written; precisions.
-        parameter: Shares the parameter's memory, so that no other tensor can come to lie there.
-        maps: [H, T, T].
-    """
-
-    key: tuple[object, ...]
-    parameter: Tensor
-    maps: Tensor
+    key: tuple[object, ...]  # where the parameter lies, what it looks like and how often it was written; precisions
+    parameter: Tensor  # shares the parameter's memory, so that no other tensor can come to lie there
+    maps: Tensor  # [H, T, T]
 
 
 class StaticAttention(Part):
