@@ -106,11 +106,7 @@ def carve(
 def decode(
     samples: Iterable[Sample], splits: Sequence[Sequence[Entry]], image_size: int
 ) -> tuple[list[Decoded], list[str]]:
-    """Decode the samples of each split, in one pass over the source.
-
-    Returns:
-        One `Decoded` a split, in the order of its entries, and `name: reason` of each that cannot be decoded.
-    """  # noqa: DOC501 - caught here
+    """Decode the samples of each split in one pass; returns the splits, and `name: reason` where this fails."""
     places = {
         entry.position: (number, row) for number, entries in enumerate(splits) for row, entry in enumerate(entries)
     }
@@ -122,15 +118,14 @@ def decode(
             if position not in places:
                 continue
             number, row = places[position]
+            if sample.content is None:
+                unreadable.append(f"{sample.name}: {sample.problem}")
+                continue
             try:
-                if sample.content is None:
-                    raise UnreadableImageError(sample.problem)
-                rgb = pixels(sample.content, image_size)
+                images[number][row] = pixels(sample.content, image_size).transpose(2, 0, 1)
+                is_read[number][row] = True
             except UnreadableImageError as error:
                 unreadable.append(f"{sample.name}: {error}")
-                continue
-            images[number][row] = rgb.transpose(2, 0, 1)
-            is_read[number][row] = True
     decoded = []
     for entries, array, kept in zip(splits, images, is_read, strict=True):
         good = [entry for entry, is_good in zip(entries, kept, strict=True) if is_good]

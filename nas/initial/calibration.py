@@ -228,14 +228,13 @@ def redundancy_rows(calibration: Calibration) -> list[dict[str, float | int | No
     - `layer`: From 0.
     - `dispersion_nats`: How far an image's maps are from the mean maps, E[KL(A || E[A])]. Where it is small, static
       maps can come near them.
-    - `static_change_nats`: How far the network's predictions move if this layer alone takes its mean maps, before
-      any training. Where it is small, static maps are safe. None without a classifier.
+    - `static_change_nats`: How far the network's predictions move if this layer alone takes its mean maps, before any
+      training. Where it is small, static maps are safe. None without a classifier.
     - `similarity_to_previous`: Cosine, 0 to 1, to the same heads of the layer before. Where it is high, sharing is
       safe. None in the first layer.
-    - `similarity_of_heads`: Cosine, 0 to 1, of a head and the one most like it in the layer, mean over heads. Where
-      it is high, hallucination is safe. None with one head.
-    - `effective_rank`: Singular values that hold 99 % of a map's energy. Where it is far below `tokens`, tokens can
-      be reduced.
+    - `similarity_of_heads`: Cosine, 0 to 1, of a head and the one most like it in the layer, mean over heads. Where it
+      is high, hallucination is safe. None with one head.
+    - `effective_rank`: Singular values that hold 99 % of a map's energy. Far below `tokens`, tokens can be reduced.
     - `tokens`: Rows of a map, class token included.
 
     Source: METHODS 2.2 (dispersion) and 2.3 (effective rank); PSViT shares where maps correlate (arXiv 2108.03428),

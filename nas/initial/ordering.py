@@ -23,21 +23,18 @@ READING = ("attn.qkv.weight", "mlp.fc1.weight", "head.weight")
 def order_by_importance(
     weights: Weights, head_dim: int, calibration: Calibration, *, num_real: int | None = None
 ) -> dict[str, Tensor]:
-    """The same network with its channels, heads and hidden neurons sorted, the most important first.
+    """The same plain ViT with its channels, heads and hidden neurons sorted, the most important first.
 
-    - Channel of the residual stream (one order for the whole network): over every linear layer that writes to
-      the stream or reads from it, the channel's share of the L1 norm of the weights, added up.
-    - Head (one order per layer): the mean norm of what it adds to the stream, E||A_h V_h W_o,h||.
+    - Channel of the residual stream (one order for the whole network): over every linear layer that writes to the
+      stream or reads from it, the channel's share of the L1 norm of the weights, added up.
+    - Head (one order per layer): the mean norm of what it adds to the stream, E||A_h V_h W_o,h||; with `num_real` as by
+      `pair_heads`.
     - Hidden neuron (one order per layer): its root mean square times the norm of its outgoing weights.
+
+    The calibration is of the network with these weights, and does not hold for the result.
 
     Source: OFA sorts channels by the L1 norm of their weights (arXiv 1908.09791). Differs: heads and neurons are
     measured on images. For channels, what was measured on images kept less of the accuracy than their weights.
-
-    Args:
-        weights: Of a plain ViT.
-        head_dim: d.
-        calibration: Of the network with these weights. It does not hold for the result.
-        num_real: With it heads are ordered as by `pair_heads`.
     """
     shares = []
     for name, weight in weights.items():
@@ -54,20 +51,14 @@ def order_by_importance(
 
 
 def pair_heads(weights: Weights, head_dim: int, calibration: Calibration, num_real: int) -> dict[str, Tensor]:
-    """The same network with heads where hallucination, which starts by copying maps, changes it least.
+    """The same plain ViT with heads where hallucination, which starts by copying maps, changes it least.
 
-    Heads R + j, 2 R + j, ... of the result are those whose maps real head j stands in for. Which heads are real
-    and which they stand in for minimises the sum of `LayerCalibration.copy_error`, up to what no exchange of two
-    heads improves. Real heads that stand in for as many are in descending order of their output norms.
+    Heads R + j, 2 R + j, ... of the result are those whose maps real head j stands in for, of `num_real` = R, 1 to H.
+    Which heads are real and which they stand in for minimises the sum of `LayerCalibration.copy_error`, up to what no
+    exchange of two heads improves. Real heads that stand in for as many are in descending order of their output norms.
 
-    Source: METHODS 1.2. Differs: there heads are matched by the cosine of their maps, and the one with the
-    larger output norm is real; the error that is minimised here also says what the difference of the maps does.
-
-    Args:
-        weights: Of a plain ViT.
-        head_dim: d.
-        calibration: Of the network with these weights. It does not hold for the result.
-        num_real: R, from 1 to H.
+    Source: METHODS 1.2. Differs: there heads are matched by the cosine of their maps, and the one with the larger
+    output norm is real; the error that is minimised here also says what the difference of the maps does.
     """
     width = weights["pos_embed"].shape[-1]
     heads = [_paired(layer, num_real) for layer in calibration.layers]

@@ -199,8 +199,7 @@ class Supernet(nn.Module):
     def _block(self, used: Counter[Hashable], *args: Hashable, **options: Hashable) -> Block:
         """A layer of a skeleton. Skeletons share them, but none has one twice: its layers have weights of their own.
 
-        Building layers is most of what a new architecture costs a step, and layers repeat far more often than
-        architectures do.
+        Building layers is most of what a new architecture costs a step; they repeat far more often than architectures.
         """
         alike = (*args, *options.items())
         used[alike] += 1

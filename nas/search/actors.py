@@ -113,11 +113,7 @@ class RayWorkers:
         self._dispatch()
 
     def next_result(self) -> Result:
-        """Wait for a submitted trial to end, whichever is first.
-
-        Raises:
-            RunError: Ray is gone, or there is no worker and none can be started.
-        """
+        """Wait for a submitted trial to end, whichever is first; a RunError where Ray is gone or no worker starts."""
         while not self._results:
             if not self._queue and not any(worker.jobs for worker in self._workers):
                 raise RunError("no trial was submitted")

@@ -23,12 +23,12 @@ TRIES = 50
 def select(
     architectures: Sequence[Architecture], losses: NDArray[np.float64], population_size: int
 ) -> list[Architecture]:
-    """The parents of the next generation.
+    """The parents of the next generation: a fifth of it, the least dominated, the first objective deciding among these.
 
     Args:
         architectures: Measured.
         losses: [n, objectives], all to be minimised; the first is that of top-1, if it is an objective.
-        population_size: Of which they are a fifth.
+        population_size: Of a generation.
     """
     order = np.lexsort((losses[:, 0], moocore.pareto_rank(losses)))
     return [architectures[i] for i in order[: max(2, round(PARENT_SHARE * population_size))]]

@@ -16,9 +16,9 @@ def known_measurements(
 ) -> dict[str, ReusedMeasurement]:
     """Whole measurements in the folders beside a run that hold under its conditions, by digest.
 
-    Conditions name the supernet by a digest of its weights. Latency was measured as a ratio to a reference model
-    and is put on this run's clock, unless a profile answered; measurements whose reference is another architecture
-    are left out.
+    Conditions name the supernet by a digest of its weights. Latency was measured as a ratio to a reference model and is
+    put on this run's clock, unless a profile answered; measurements whose reference is another architecture are left
+    out.
 
     Args:
         run: Its search has begun.

@@ -271,11 +271,7 @@ class ArchitectureStudy:
 
 
 def check_database(url: str) -> None:
-    """Find out whether studies can be kept in a database.
-
-    Raises:
-        RunError: It cannot be reached or used; the password is not shown.
-    """
+    """Find out whether studies can be kept in a database; else a RunError, which does not show the password."""
     _close_database(_open_database(url))
 
 

@@ -17,18 +17,12 @@ ASPECT = (3 / 4, 4 / 3)
 class Augmentation:
     """Random crops and flips (Kornia), timm's automatic policies, and timm's Mixup and CutMix.
 
-    Crops and flips are computed for the whole batch on the device that trains. A policy such as `rand-m5-n1`
-    goes image by image through Pillow before them, as timm does. All of it draws from torch's, Python's and
-    NumPy's global generators.
+    Crops and flips are computed for the whole batch on the device that trains. A policy such as `rand-m5-n1` goes image
+    by image through Pillow before them, as timm does. All of it draws from torch's, Python's and NumPy's global
+    generators.
 
     Shapes: images [B, 3, S, S] uint8 and labels [B] -> images [B, 3, S, S] float32, normalised, and labels [B], or
     class shares [B, K] with Mixup or CutMix.
-
-    Args:
-        info: Of the images: mean, deviation, number of classes, and whether they may be flipped.
-        config: Which augmentation.
-        image_size: S, pixels.
-        device: Where to compute.
     """
 
     def __init__(self, info: DataInfo, config: TrainConfig, image_size: int, device: torch.device) -> None:

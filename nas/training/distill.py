@@ -21,14 +21,10 @@ from nas.model import UNREADABLE  # which registers our networks with timm: an e
 def soft_cross_entropy(student_BK: Tensor, teacher_BK: Tensor, temperature: float) -> Tensor:
     """Cross-entropy of each image's prediction with the teacher's softened probabilities, nats, [B].
 
-    Its gradient is that of the Kullback-Leibler divergence.
+    Its gradient is that of the Kullback-Leibler divergence; none goes into the teacher's logits. Both logits [B, K] are
+    divided by the temperature before the softmax.
 
     Source: arXiv 1503.02531; in place, with the largest subnet as the teacher: BigNAS, arXiv 2003.11142.
-
-    Args:
-        student_BK: Logits, [B, K].
-        teacher_BK: Logits, [B, K]; no gradient goes into them.
-        temperature: Both are divided by it before the softmax.
     """
     log_q, log_p = (functional.log_softmax(logits / temperature, dim=1) for logits in (student_BK, teacher_BK.detach()))
     return -(log_p.exp() * log_q).sum(dim=1)

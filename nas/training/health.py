@@ -52,13 +52,9 @@ def smoothed(before: tuple[float, ...] | None, now: tuple[float, float, float]) 
 
 
 class TrainLog:
-    """The course of a training as a table beside its checkpoints.
+    """The course of a training of so many steps as a table beside its checkpoints.
 
     A training that was killed, or diverged, goes on from a checkpoint; rows of steps that it does again are replaced.
-
-    Args:
-        path: Of the file.
-        steps: Steps in all.
     """
 
     COLUMNS = ("step", "steps", "epoch", "loss_largest", "loss_smallest", "loss_random", "lr", "images_per_second")

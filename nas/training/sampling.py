@@ -26,14 +26,8 @@ def drawn(
       the smallest or the largest (`train.ends`), which random draws hit hardly ever.
 
     Random ones are drawn uniformly from the space as the papers do, where nearly all lie in the middle of the MACs
-    range, or are spread evenly over it (`train.draw`). With `train.progressive` they are held back to what is free.
-
-    Args:
-        space: Drawn from.
-        config: Recipe.
-        seed: Of the run.
-        step: Number of the step.
-        progress: Steps done / steps in all.
+    range, or are spread evenly over it (`train.draw`). With `train.progressive` they are held back to what is free at
+    this progress: steps done / steps in all.
     """
     rng = np.random.default_rng([seed, step])
     draw = space.sample_stratified if config.draw == "stratified" else space.sample
@@ -57,9 +51,7 @@ def _end_or(other: Architecture, space: SearchSpace, rng: np.random.Generator, s
 
 
 def free_genes(progress: float, share: float) -> frozenset[str]:
-    """Genes that are free after this share of the training: all once `share` of it is over.
-
-    The stages (`STAGES`) take equal times; the first begins at once.
+    """Genes that are free after this share of the training: stage by stage, all once `share` of it is over.
 
     Source: progressive shrinking, OFA (arXiv 1908.09791). Differs: operators come first, since a pretrained start
     changes least by them, and sizes last.

@@ -35,11 +35,7 @@ class Schedule:
         return self.epochs * self.steps_per_epoch
 
     def check_batch(self, processes: int = 1) -> None:
-        """Find out whether a batch can be shared out among the subnets of a step and so many processes.
-
-        Raises:
-            TrainingError: It is too small.
-        """
+        """Require that a batch can be shared out among processes and subnets of a step; else a TrainingError."""
         least = processes * (self.config.num_random + 1)
         if min(self.config.batch_size, self.num_images) < least:
             raise TrainingError(
@@ -53,16 +49,12 @@ LINEAR_HOLDS, LINEAR_ENDS = 0.4, 0.8  # shares of the training (METHODS 3.3)
 
 
 def guidance_at(progress: float, config: TrainConfig) -> Guidance | None:
-    """The aids of a forward pass, or None once both have ended.
+    """The aids of a forward pass at a progress (steps done / steps in all), or None once both have ended.
 
     - Static layers (DGSSA, arXiv 2310.07664, METHODS 2.2): they apply a mixture of their own dynamic maps and the
       static ones, whose share grows linearly to all of it over the first `train.static_guidance` of the steps.
     - Linear layers (Castling-ViT, arXiv 2211.10526, METHODS 3.3): a masked softmax branch, whole for the
       first 40 % of the steps, then falling linearly to nothing at 80 %.
-
-    Args:
-        progress: Steps done / steps in all.
-        config: Which aids are on.
     """
     static = linear = 0.0
     if config.static_guidance:

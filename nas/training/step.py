@@ -30,11 +30,9 @@ class Step:
     """Computes the gradients of one step after another.
 
     The first subnet of a sandwich, the largest, learns the labels on the whole batch. The others, or all of a
-    single-path step, are its students: they share the batch out among themselves. Each loss is a mean over the
-    images of the whole batch that the subnet sees, whichever process has them; the students' are averaged. Drop path
-    is for the largest, or for all of a single-path step.
-
-    Training aids of static and linear layers (`guidance_at`) add their losses to that of their pass.
+    single-path step, are its students: they share the batch out among themselves. Each loss is a mean over the images
+    of the whole batch that the subnet sees, whichever process has them, plus those of the training aids of its pass
+    (`guidance_at`); the students' are averaged. Drop path is for the largest, or for all of a single-path step.
 
     Source: sandwich rule, arXiv 1903.05134. Differs: the students' losses are averaged, not summed, and each sees a
     part of the batch: with all of it a step takes 1.14 times as long and nothing is better

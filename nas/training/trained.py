@@ -48,11 +48,7 @@ def trained_weights(run: RunDirectory) -> dict[str, Tensor] | None:
 
 
 def weights_digest(run: RunDirectory) -> str:
-    """Digest of a run's trained weights.
-
-    Raises:
-        RunError: They are not trained.
-    """  # noqa: DOC501 - `_untrained` is a RunError
+    """Digest of a run's trained weights; a RunError where they are not trained."""
     digest = run.manifest.supernet_digest
     if digest is None:
         raise _untrained(run)

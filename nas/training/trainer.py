@@ -160,11 +160,7 @@ class SupernetTrainer:
         return self.trained()
 
     def begin(self) -> int:
-        """Load the newest checkpoint, or write the first weights as one; returns the steps done.
-
-        Raises:
-            CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
-        """
+        """Load the newest checkpoint as `resume` does, or write the first weights as one; returns the steps done."""
         done = self.resume()
         if done is None:
             if self.start is not None:
@@ -175,11 +171,7 @@ class SupernetTrainer:
         return done or 0
 
     def _restart(self, error: DivergedError) -> tuple[int, str]:
-        """Go back to the last checkpoint with a lower learning rate; returns its step, and what to tell people.
-
-        Raises:
-            TrainingError: It was lowered often enough.
-        """
+        """Go back to the last checkpoint with a lower learning rate; returns its step, and what to tell people."""
         lowered = self.lr_scale * RESTART_LR
         if lowered < RESTART_LR**MAX_RESTARTS:
             raise TrainingError(

@@ -10,10 +10,7 @@ from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Which of how many processes this one is.
-
-    With more than one, torch's default process group must be initialised (gloo or NCCL).
-    """
+    """Which of how many processes this one is; with several, torch's default process group must be initialised."""
 
     rank: int = 0  # from 0; rank 0 writes the checkpoints
     size: int = 1  # processes
@@ -23,10 +20,7 @@ class World:
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over all processes, in one exchange.
-
-        Every process must give tensors of the same shapes in the same order.
-        """
+        """Replace each tensor by its sum over all processes, which all give the same shapes in the same order."""
         if self.size == 1 or not tensors:
             return
         flat = _flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]

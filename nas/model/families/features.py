@@ -31,11 +31,7 @@ def layers_on_grid(architecture: Architecture, backbone: Backbone) -> list[int]:
 
 
 def chosen_layers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
-    """Layers as timm lets them be chosen: None for all, so many of the last, or numbers, negative from the end.
-
-    Raises:
-        ArchitectureError: None is chosen, or one that is not there.
-    """
+    """Layers as timm lets them be chosen: None for all, so many of the last, or numbers; else an ArchitectureError."""
     if indices is None or isinstance(indices, int):
         chosen = set(range(depth - (depth if indices is None else indices), depth))
     else:
@@ -46,11 +42,7 @@ def chosen_layers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
 
 
 def check_on_grid(layers: Sequence[int], architecture: Architecture, backbone: Backbone) -> None:
-    """Refuse layers that are no feature map.
-
-    Raises:
-        ArchitectureError: Names them, and those that are.
-    """
+    """Refuse layers that are no feature map: an ArchitectureError that names them, and those that are."""
     there = layers_on_grid(architecture, backbone)
     if lost := [i for i in layers if i not in there]:
         counts = ", ".join(f"layer {i} ({architecture.layers[i].num_tokens} tokens)" for i in lost)

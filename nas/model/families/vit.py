@@ -27,6 +27,8 @@ from nas.model.layers.part import Part
 class Subnet(nn.Module):
     """One architecture as an ordinary image classifier with timm's interface.
 
+    With the plain choice everywhere this is timm's `VisionTransformer`, parameter for parameter (law 2).
+
     Shapes: images [B, C, S, S], normalised -> logits [B, K].
 
     Args:
@@ -35,8 +37,6 @@ class Subnet(nn.Module):
         drop_path: Stochastic depth rate of the last layer, rising linearly from 0; training only.
         guided: Whether static layers have queries and keys too, for `Guidance`; training only.
         build_block: Makes a layer from the arguments of `Block`.
-
-    With the plain choice everywhere this is timm's `VisionTransformer`, parameter for parameter (law 2).
     """
 
     def __init__(

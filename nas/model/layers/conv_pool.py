@@ -16,11 +16,10 @@ from nas.model.layers.pool import TokenPool
 class ConvTokenPool(TokenPool):
     """Token pooling with a learned depth-wise 3x3 correction of the grid before the average.
 
-    The correction starts at zero, so that a network starts as with `TokenPool`. One kernel per channel and
-    layer, whatever the token counts.
+    The correction starts at zero, as `TokenPool`. One kernel per channel and layer, whatever the token counts.
 
-    Source: METHODS 4.2; the learned anti-aliasing follows PiT's depth-wise pooling convolution. Differs:
-    residual, stride 1 before the average, no widening.
+    Source: METHODS 4.2; the learned anti-aliasing follows PiT's depth-wise pooling convolution. Differs: residual,
+    stride 1 before the average, no widening.
     """
 
     INITIAL: ClassVar[Mapping[str, FirstValue]] = {"conv.weight": nn.init.zeros_}

@@ -70,9 +70,8 @@ def build_feed_forward(embed_dim: int, layer: LayerChoice) -> nn.Module:
 def svd_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The best factors of a matrix whose inputs are alike: its truncated singular value decomposition.
 
-    The squared error of `up @ down` is the sum of the discarded squared singular values. Singular values are
-    shared evenly, and their order is descending: the first rows and columns for a greater rank are the
-    factors for a smaller one.
+    The squared error of `up @ down` is the sum of the discarded squared singular values. Singular values are shared
+    evenly and descend: the first rows and columns for a greater rank are the factors for a smaller one.
 
     Shapes: weight [D, F], as timm's `fc2.weight` -> down [r, F], up [D, r]; r at most min(D, F).
     """

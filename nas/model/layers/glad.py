@@ -19,15 +19,14 @@ from nas.model.layers.pool import average_grid, to_grid
 class GlobalAggregation(Part):
     """Reduce the patch tokens to any smaller number: the average of neighbours, plus gamma times the gathered.
 
-    `X' = average(X) + gamma * G Z`, with Z = LN(X) and G = softmax(Q Z^T / sqrt(D)) over the P tokens; one
-    learned query per token that is left. The queries belong to one token count; the store keeps them under
-    `queries_<patch tokens>`.
+    `X' = average(X) + gamma * G Z`, with Z = LN(X) and G = softmax(Q Z^T / sqrt(D)) over the P tokens; one learned
+    query per token that is left. The queries belong to one token count; the store has them as `queries_<patch tokens>`.
 
     Shapes: x [B, prefix + P, D] -> [B, prefix + M, D], prefix tokens bit for bit; queries [M, D], gamma [D].
 
-    Source: GLAD (arXiv 2310.07664), of which the abstract fixes only that later layers get fewer tokens by
-    a linear reduction; the operator is METHODS 2.3. Differs: no new position embedding, since the averaged
-    tokens carry the old one; any token count, see `average_tokens`.
+    Source: GLAD (arXiv 2310.07664), of which the abstract fixes only that later layers get fewer tokens by a linear
+    reduction; the operator is METHODS 2.3. Differs: no new position embedding, since the averaged tokens carry the old
+    one; any token count, see `average_tokens`.
     """
 
     INITIAL: ClassVar[Mapping[str, FirstValue]] = {
@@ -75,12 +74,12 @@ def build(embed_dim: int, layer: LayerChoice, backbone: Backbone) -> Part:
 def average_tokens(x_BPD: Tensor, num_tokens: int) -> Tensor:
     """Average patch tokens with their neighbours to any smaller number.
 
-    On the grid where both counts have one and the new one is not longer in either direction, as `TokenPool`
-    does; else along the raster. The grid of a count is its most square one, with at least as many rows as
-    columns and at most twice as many: 196 is 14 x 14, 98 is 14 x 7, 49 is 7 x 7, 97 has none. So 196 to 98
-    to 49 averages 2 x 2 patches. Tokens that an earlier `GlobalAggregation` left count as on the grid too:
-    their averaged part is where it was. Only after an average along the raster to a count that has a grid,
-    such as 196 to 150 (15 x 10), are neighbours on it up to a row off.
+    On the grid where both counts have one and the new one is not longer in either direction, as `TokenPool` does; else
+    along the raster. The grid of a count is its most square one, with at least as many rows as columns and at most
+    twice as many: 196 is 14 x 14, 98 is 14 x 7, 49 is 7 x 7, 97 has none. So 196 to 98 to 49 averages 2 x 2 patches.
+    Tokens that an earlier `GlobalAggregation` left count as on the grid too: their averaged part is where it was. Only
+    after an average along the raster to a count that has a grid, such as 196 to 150 (15 x 10), are neighbours on it up
+    to a row off.
 
     Shapes: x [B, P, D] -> [B, M, D], M = num_tokens.
     """

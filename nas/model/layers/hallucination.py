@@ -29,16 +29,10 @@ class Hallucinate(nn.Module):
     - `mix_conv`: the same plus a depth-wise 3x3 of S[parent] over the (query, key) plane of the patch tokens,
       zero outside of it; rows and columns of prefix tokens get the mix only.
 
-    Shapes: logits [B, R, T, T] -> [B, R + E, T, T], the real heads first and unchanged.
+    Shapes: logits [B, R, T, T] -> [B, R + E, T, T], the real heads first and unchanged; E may be more than R.
 
-    Args:
-        real: R.
-        derived: E, at least 1 and possibly more than R.
-        variant: Which of the three.
-        num_prefix_tokens: P.
-
-    Source: hMHSA (arXiv 2306.10875), of which the abstract fixes only that half of the maps are made from the
-    others by cheap operations; the operators and their place before the softmax are METHODS 1.2.
+    Source: hMHSA (arXiv 2306.10875), of which the abstract fixes only that half of the maps are made from the others by
+    cheap operations; the operators and their place before the softmax are METHODS 1.2.
     """
 
     def __init__(self, real: int, derived: int, variant: str, num_prefix_tokens: int) -> None:

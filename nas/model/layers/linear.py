@@ -32,17 +32,17 @@ class LinearAttention(Part):
         y = v / 2 + q (k^T v) / pi [+ mu * masked softmax map @ v, in guided training]
         out = gain * y / |y| + depth-wise 3x3 of v over the patch grid
 
-    The convolution has one filter a head, and exists where the patch tokens lie on their grid. The class token is
-    no part of it, neither as its input nor as its output.
+    The convolution has one filter a head, and exists where the patch tokens lie on their grid. The class token is no
+    part of it, neither as its input nor as its output.
 
     Guided training: with `guidance.linear` = mu > 0 the softmax map is added where its entries exceed 4 / T, and
     `SPARSITY` times its mean goes to `guidance.losses`.
 
     Shapes: x [B, T, D] -> ([B, T, D], None).
 
-    Source: Castling-ViT (arXiv 2211.10526), linear-angular attention; METHODS 3.2. Differs: the convolution is
-    3x3 on the grid, where the released one has 9 taps along the tokens; the threshold follows the number of
-    tokens (C9); a gain per head sets the length of the outputs (METHODS 5.9).
+    Source: Castling-ViT (arXiv 2211.10526), linear-angular attention; METHODS 3.2. Differs: the convolution is 3x3 on
+    the grid, where the released one has 9 taps along the tokens; the threshold follows the number of tokens (C9); a
+    gain per head sets the length of the outputs (METHODS 5.9).
     """
 
     INITIAL: ClassVar[Mapping[str, FirstValue]] = {"linear_gain": nn.init.ones_, "linear_conv.weight": nn.init.zeros_}

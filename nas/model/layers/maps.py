@@ -31,11 +31,7 @@ class Guidance:
 
 
 def slice_qkv(stored: Stored, real: int, all_heads: int, columns: int) -> dict[str, Tensor]:
-    """Queries and keys of the first `real` channels, values of the first `all_heads`, as one projection.
-
-    Returns:
-        `qkv.weight` [2 * real + all_heads, columns] and `qkv.bias`; all of them rows of the stored ones.
-    """
+    """Queries and keys of the first `real` channels, values of the first `all_heads`: rows of one projection."""
     sliced = {}
     for name in ("qkv.weight", "qkv.bias"):
         q, k, v = torch.unflatten(stored[name], 0, (3, -1))

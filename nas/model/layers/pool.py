@@ -26,14 +26,12 @@ def average_grid(x_BDGG: Tensor, sides: tuple[int, int]) -> Tensor:
 
 
 class TokenPool(Part):
-    """Average the patch tokens over a coarser grid.
-
-    The windows are those of adaptive average pooling, so any side can shrink to any smaller one.
+    """Average the patch tokens over a coarser grid, in the windows of adaptive average pooling: any side can shrink.
 
     Shapes: x [B, P + N, D] -> [B, P + M, D]; N and M are squares.
 
-    Source: PSViT (arXiv 2108.03428), token pooling. Differs: the paper leaves the operator open; this is the
-    2-D average of METHODS 4.2, without widening.
+    Source: PSViT (arXiv 2108.03428), token pooling. Differs: the paper leaves the operator open; this is the 2-D
+    average of METHODS 4.2, without widening.
     """
 
     def __init__(self, num_tokens: int, num_prefix_tokens: int) -> None:

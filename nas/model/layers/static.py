@@ -31,20 +31,19 @@ class _CachedMaps(NamedTuple):
 class StaticAttention(Part):
     """Attention with learned maps: one T x T matrix per head, rows softmaxed.
 
-    A map belongs to one token count; the store keeps one per count under `static_map_<patch tokens>`.
+    A map belongs to one token count; the store keeps one per count under `static_map_<patch tokens>`. In evaluation
+    without gradients the softmaxed maps are kept until the parameter changes. Writes that PyTorch does not count
+    (through `.data` or NumPy) are noticed only after the next `train()`.
 
-    In evaluation without gradients the softmaxed maps are kept until the parameter changes. Writes that PyTorch
-    does not count (through `.data` or NumPy) are noticed only after the next `train()`.
-
-    Guided training: a module built with `guided` has the queries and keys of the dynamic attention that it
-    replaces. With `guidance.static` = lambda > 0 it applies lambda * dynamic maps + (1 - lambda) * static maps,
-    and adds the divergence KL(dynamic || static), mean over images, heads and queries, in nats, to
-    `guidance.losses`; gradients of that loss reach the static maps only.
+    Guided training: a module built with `guided` has the queries and keys of the dynamic attention that it replaces.
+    With `guidance.static` = lambda > 0 it applies lambda * dynamic maps + (1 - lambda) * static maps, and adds the
+    divergence KL(dynamic || static), mean over images, heads and queries, in nats, to `guidance.losses`; gradients of
+    that loss reach the static maps only.
 
     Shapes: x [B, T, D] -> ([B, T, D], None).
 
-    Source: DGSSA (arXiv 2310.07664). Differs: the paper leaves the parametrisation and the guidance open; they
-    are those of METHODS 2.2.
+    Source: DGSSA (arXiv 2310.07664). Differs: the paper leaves the parametrisation and the guidance open; they are
+    those of METHODS 2.2.
     """
 
     INITIAL: ClassVar[Mapping[str, FirstValue]] = {"static_map": partial(nn.init.trunc_normal_, std=0.02)}
@@ -110,10 +109,7 @@ class StaticAttention(Part):
         return functional.linear(x, self.qkv.weight[skipped:], self.qkv.bias[skipped:])
 
     def _maps(self, dtype: torch.dtype) -> Tensor:
-        """The softmaxed maps, from the cache where that can be done safely.
-
-        Only a parameter of the module's own is cached: a supernet's skeleton, which is given slices, holds none.
-        """
+        """The softmaxed maps; from the cache only of a parameter of its own: skeletons of a supernet have none."""
         weight = self.static_map
         if (
             torch.compiler.is_compiling()
@@ -164,11 +160,9 @@ def _mean_kl(maps_BHTT: Tensor, log_static_HTT: Tensor) -> Tensor:
 
 
 def log_mean_map(mean: Tensor) -> Tensor:
-    """The parameter whose softmax is the mean of dynamic maps, up to 1e-6 an entry.
+    """The parameter [H, T, T] whose softmax is the mean of dynamic maps, up to 1e-6 an entry.
 
-    The mean over images minimises the mean KL divergence from their maps (METHODS 2.2).
-
-    Shapes: mean [H, T, T], rows sum to 1 -> [H, T, T].
+    That mean minimises the mean KL divergence from the maps of the images (METHODS 2.2).
     """
     return (mean + FLOOR).log()
 
@@ -178,17 +172,12 @@ def transport_map(
 ) -> Tensor:
     """The map between averaged tokens: P S U. Its rows sum to 1, as those of S do.
 
-    P averages queries over the windows of adaptive average pooling, as the reducers do. U gives an old key's
-    weight to the windows that it lies in, in equal parts: windows overlap where the sides do not divide, and to
-    choose one of them would be arbitrary. Prefix tokens are groups of their own.
+    P averages queries over the windows of adaptive average pooling, as the reducers do. U gives an old key's weight to
+    the windows that it lies in, in equal parts: windows overlap where the sides do not divide, and to choose one of
+    them would be arbitrary. Prefix tokens are groups of their own. A side is that of a square grid, or its rows and
+    columns; (N, 1) is a raster.
 
-    Shapes: mean_map [H, P + N, P + N] -> [H, P + M, P + M], N and M the patch tokens of the two grids.
-
-    Args:
-        mean_map: Rows sum to 1.
-        side_from: Side of the square grid that the map is of, or its rows and columns; (N, 1) is a raster.
-        side_to: The same of the grid that is wanted.
-        prefix: Tokens before the patch tokens.
+    Shapes: mean_map [H, P + N, P + N] -> [H, P + M, P + M], N and M the patch tokens of the two grids, P = prefix.
 
     Source: METHODS 2.5. Differs: U is 0 or 1 there, which needs sides that divide.
     """
