@@ -12,55 +12,39 @@ from nas.model.families.features import layers_on_grid
 from nas.model.families.vit import Subnet
 
 UNREADABLE = (
-    RuntimeError,
-    OSError,
-    ValueError,
-    AssertionError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    SafetensorError,
-)
+    RuntimeError, OSError, ValueError, AssertionError, KeyError, TypeError, AttributeError, EOFError, SafetensorError,
+)  # fmt: skip
 """What timm, torch and safetensors raise for names they do not know and files that are not weights."""
 
 
-def _default_cfg(**values: Any) -> dict[str, Any]:
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": None,
-        "crop_pct": 1.0,
-        "interpolation": "bicubic",
-        "fixed_input_size": True,
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.5, 0.5, 0.5),
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-        "license": "apache-2.0",
-        **values,
-    }
-
-
-default_cfgs = generate_default_cfgs({"nas_vit.searched": _default_cfg()})
+_DEFAULT_CFG = {
+    "url": "",
+    "num_classes": 1000,
+    "input_size": (3, 224, 224),
+    "pool_size": None,
+    "crop_pct": 1.0,
+    "interpolation": "bicubic",
+    "fixed_input_size": True,
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "first_conv": "patch_embed.proj",
+    "classifier": "head",
+    "license": "apache-2.0",
+}
+default_cfgs = generate_default_cfgs({"nas_vit.searched": _DEFAULT_CFG})
 
 
 def _create(
     architecture: Mapping[str, Any],
     backbone: Mapping[str, Any],
-    num_classes: int | None = None,
-    in_chans: int | None = None,
+    num_classes: int,
+    in_chans: int,
     img_size: int | Sequence[int] | None = None,
     global_pool: str | None = None,
     **unused: Any,
 ) -> Subnet:
     fixed = Backbone(**backbone)
-    fixed = replace(
-        fixed,
-        num_classes=fixed.num_classes if num_classes is None else num_classes,
-        in_chans=in_chans or fixed.in_chans,
-    )
+    fixed = replace(fixed, num_classes=num_classes, in_chans=in_chans or fixed.in_chans)
     # timm passes both for every model of fixed input size; they may only repeat what the backbone says.
     side = fixed.image_size
     if img_size not in (None, side, (side, side), [side, side]):
@@ -85,9 +69,7 @@ def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
     Raises:
         TypeError: `architecture` or `backbone` is missing.
     """
-    kwargs = {
-        name: value for name, value in kwargs.items() if value is not None or name in ("architecture", "backbone")
-    }
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
     for name in ("architecture", "backbone"):
         if not isinstance(kwargs.get(name), Mapping):
             raise TypeError(f"nas_vit needs {name}=..., a mapping; load an exported model with local-dir:DIR")

@@ -6,7 +6,7 @@ kernel runs, where it is the faster.
 Shape letters: B batch, T tokens, D channels, d channels per head, H heads, R real heads, E = H - R hallucinated heads.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ times as long."""
 
 
 class DynamicAttention(Part):
-    """Multi-head self-attention whose maps come from queries and keys; some heads' maps may be hallucinated.
+    """Multi-head self-attention whose maps come from queries and keys.
 
     With E hallucinated heads (`Hallucinate`), only the first R heads have queries and keys; all H have values.
     Copies stay on the fused kernel, as if their parents' queries were scaled.
@@ -40,7 +40,7 @@ class DynamicAttention(Part):
 
     INITIAL = INITIAL
 
-    def __init__(self, embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone) -> None:
+    def __init__(self, embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, **_: Any) -> None:
         super().__init__()
         self.heads, self.real, self.hallucinated = layer.num_heads, layer.num_real, layer.num_hallucinated
         self.head_dim = backbone.head_dim
@@ -51,9 +51,9 @@ class DynamicAttention(Part):
         self.mixes = layer.hallucination is not None and HALLUCINATION[layer.hallucination].mixes
 
     def slice_from(self, stored: Stored) -> dict[str, Tensor]:
-        """The weights of this layer as slices of the stored ones: whole heads, the first ones."""
+        """Whole heads, the first ones."""
         real, every = self.real * self.head_dim, self.heads * self.head_dim
-        return self.prefixes(stored, but=("qkv.", "v.")) | slice_qkv(stored, real, every, self.qkv.in_features)
+        return self.prefixes(stored, but="qkv.") | slice_qkv(stored, real, every, self.qkv.in_features)
 
     def forward(
         self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
@@ -77,7 +77,7 @@ class DynamicAttention(Part):
         return self.proj(cast(Tensor, out).flatten(2)), exported
 
     def _attend(self, q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor) -> Tensor:
-        """Out [B, T, H, d] of heads with queries and keys of their own."""
+        """[B, T, H, d] of heads with queries and keys of their own."""
         if self._is_explicit_faster(q_BHTd):
             (out,) = in_chunks(self._attend_explicitly, images_at_once(v_BHTd), q_BHTd, k_BHTd, v_BHTd)
             return cast(Tensor, out)
@@ -105,7 +105,4 @@ class DynamicAttention(Part):
         return logits
 
 
-def build(embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool) -> Part:
-    """The attention of a layer; guided training asks nothing of it."""
-    del guided
-    return DynamicAttention(embed_dim, layer, context, backbone)
+build = DynamicAttention

@@ -6,7 +6,7 @@ C = H * d channels of all heads, G = B * H.
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from nas.arch import Backbone, LayerChoice, LayerContext, is_square
 from nas.arch import tiling as chunks
+from nas.model.layers.hallucination import eager_cpu_inference
 from nas.model.layers.maps import Guidance, Provided, slice_qkv
 from nas.model.layers.part import FirstValue, Part, Stored
 
@@ -47,7 +48,7 @@ class LinearAttention(Part):
 
     INITIAL: ClassVar[Mapping[str, FirstValue]] = {"linear_gain": nn.init.ones_, "linear_conv.weight": nn.init.zeros_}
 
-    def __init__(self, embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone) -> None:
+    def __init__(self, embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, **_: Any) -> None:
         super().__init__()
         self.heads, self.head_dim = layer.num_heads, backbone.head_dim
         self.prefix, self.side = backbone.num_prefix_tokens, math.isqrt(layer.num_tokens)
@@ -61,9 +62,9 @@ class LinearAttention(Part):
             self.INITIAL["linear_conv.weight"](self.linear_conv.weight)
 
     def slice_from(self, stored: Stored) -> dict[str, Tensor]:
-        """The weights of this layer as slices of the stored ones: whole heads, the first ones."""
-        channels, columns = self.proj.in_features, self.qkv.in_features
-        return self.prefixes(stored) | slice_qkv(stored, channels, channels, columns)
+        """Whole heads, the first ones."""
+        channels = self.proj.in_features
+        return self.prefixes(stored, but="qkv.") | slice_qkv(stored, channels, channels, self.qkv.in_features)
 
     def forward(
         self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
@@ -72,10 +73,8 @@ class LinearAttention(Part):
         del provided
         if guidance is not None and guidance.linear > 0:
             return self._attend(x, guidance), None
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or x.device.type != "cpu":
-            return self._attend(x), None
         images = chunks.images_of_tokens(x.shape[1], x.shape[2], x.element_size())
-        if len(x) <= images:
+        if not eager_cpu_inference(x) or len(x) <= images:
             return self._attend(x), None
         return torch.cat([self._attend(part) for part in torch.split(x, images)]), None
 
@@ -134,7 +133,4 @@ def _masked_softmax(q_GTd: Tensor, k_GTd: Tensor, guidance: Guidance) -> Tensor:
     return masked_GTT
 
 
-def build(embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool) -> Part:
-    """The attention of a layer; its guidance needs no weights."""
-    del guided
-    return LinearAttention(embed_dim, layer, context, backbone)
+build = LinearAttention

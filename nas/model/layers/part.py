@@ -43,8 +43,8 @@ class Part(nn.Module):
         """The weights of this part as slices of the stored ones, by name."""
         return self.prefixes(stored)
 
-    def prefixes(self, stored: Stored, but: tuple[str, ...] = ()) -> dict[str, Tensor]:
-        """First entries of the stored weights, for all whose names begin with none of `but`."""
+    def prefixes(self, stored: Stored, but: str | tuple[()] = ()) -> dict[str, Tensor]:
+        """First entries of the stored weights, for all whose names do not begin with `but`."""
         own = [(name, p.shape) for name, p in self.named_parameters() if not name.startswith(but)]
         return {name: stored[self.stored_name(name)][tuple(map(slice, shape))] for name, shape in own}
 

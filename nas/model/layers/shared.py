@@ -3,7 +3,7 @@
 Shape letters: B batch, T tokens, D channels, H heads, R real heads.
 """
 
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -29,7 +29,9 @@ class SharedAttention(Part):
 
     INITIAL = INITIAL
 
-    def __init__(self, embed_dim: int, layer: LayerChoice, backbone: Backbone) -> None:
+    def __init__(
+        self, embed_dim: int, layer: LayerChoice, _context: LayerContext, backbone: Backbone, **_: Any
+    ) -> None:
         super().__init__()
         self.head_dim = backbone.head_dim
         self.v = nn.Linear(embed_dim, layer.num_heads * self.head_dim)
@@ -37,8 +39,8 @@ class SharedAttention(Part):
         self.hallucinate = build_hallucinate(layer, backbone)
 
     def slice_from(self, stored: Stored) -> dict[str, Tensor]:
-        """The weights of this layer as slices of the stored ones: whole heads, the first ones."""
-        return self.prefixes(stored, but=("qkv.", "v.")) | slice_values(stored, *self.v.weight.shape)
+        """Whole heads, the first ones."""
+        return self.prefixes(stored, but="v.") | slice_values(stored, *self.v.weight.shape)
 
     def forward(
         self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
@@ -62,7 +64,4 @@ class SharedAttention(Part):
         return (mix_values(self.hallucinate(logits).softmax(dim=-1), v),)
 
 
-def build(embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool) -> Part:
-    """The attention of a layer; what it exports and guided training ask nothing of it."""
-    del context, guided
-    return SharedAttention(embed_dim, layer, backbone)
+build = SharedAttention

@@ -49,7 +49,9 @@ class StaticAttention(Part):
     INITIAL: ClassVar[Mapping[str, FirstValue]] = {"static_map": partial(nn.init.trunc_normal_, std=0.02)}
     NO_DECAY = frozenset({"static_map"})
 
-    def __init__(self, embed_dim: int, layer: LayerChoice, backbone: Backbone, *, guided: bool = False) -> None:
+    def __init__(
+        self, embed_dim: int, layer: LayerChoice, _context: LayerContext, backbone: Backbone, *, guided: bool = False
+    ) -> None:
         super().__init__()
         self.heads, self.head_dim, self.guided = layer.num_heads, backbone.head_dim, guided
         channels, tokens = self.heads * self.head_dim, layer.num_tokens + backbone.num_prefix_tokens
@@ -67,10 +69,11 @@ class StaticAttention(Part):
         return f"static_map_{self.num_tokens}" if name == "static_map" else name
 
     def slice_from(self, stored: Stored) -> dict[str, Tensor]:
-        """The weights of this layer as slices of the stored ones: whole heads, the first ones."""
+        """Whole heads, the first ones."""
         columns, channels = self.proj.weight.shape
-        own = slice_qkv(stored, channels, channels, columns) if self.guided else None
-        return self.prefixes(stored, but=("qkv.", "v.")) | (own or slice_values(stored, channels, columns))
+        if self.guided:
+            return self.prefixes(stored, but="qkv.") | slice_qkv(stored, channels, channels, columns)
+        return self.prefixes(stored, but="v.") | slice_values(stored, channels, columns)
 
     def forward(
         self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
@@ -120,15 +123,8 @@ class StaticAttention(Part):
             or weight.is_meta
         ):
             return weight.softmax(dim=-1).to(dtype)
-        key = (
-            weight.data_ptr(),
-            weight._version,
-            weight.shape,
-            weight.stride(),
-            weight.dtype,
-            dtype,
-            torch.is_autocast_enabled(weight.device.type),
-        )
+        look = weight.data_ptr(), weight._version, weight.shape, weight.stride(), weight.dtype
+        key = (*look, dtype, torch.is_autocast_enabled(weight.device.type))
         if self._cached is None or self._cached.key != key:
             self._cached = _CachedMaps(key, weight.detach(), weight.softmax(dim=-1).to(dtype))
         return self._cached.maps
@@ -145,10 +141,7 @@ class StaticAttention(Part):
         return y
 
 
-def build(embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, *, guided: bool) -> Part:
-    """The attention of a layer; for guided training with queries and keys."""
-    del context
-    return StaticAttention(embed_dim, layer, backbone, guided=guided)
+build = StaticAttention
 
 
 def _mean_kl(maps_BHTT: Tensor, log_static_HTT: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nas.arch.architecture import LayerChoice
+from nas.arch.architecture import LayerChoice, LayerContext
 from nas.model.layers.maps import Guidance
 from nas.model.layers.static import StaticAttention, log_mean_map, transport_map
 
@@ -21,7 +21,9 @@ T = TOKENS + 1
 
 def built(*, heads: int = 3, guided: bool = False, class_token: bool = True, seed: int = 0):
     layer = LayerChoice(num_tokens=TOKENS, num_heads=heads, mlp_ratio=2, attention="static")
-    attention = StaticAttention(DIM, layer, backbone(class_token=class_token), guided=guided).eval()
+    attention = StaticAttention(
+        DIM, layer, LayerContext(tokens_before=TOKENS), backbone(class_token=class_token), guided=guided
+    ).eval()
     randomise(attention, seed)
     return attention
 
