@@ -1,6 +1,8 @@
 """A run and a browser that several modules look at and with."""
 
 import contextlib
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,3 +41,39 @@ def browser():
 
     with chromium() as driver:
         yield driver
+
+
+@pytest.fixture(scope="module")
+def latency_run(tmp_path_factory):
+    """A search on two targets."""
+    from small_runs import command, run_arguments
+
+    folder = tmp_path_factory.mktemp("latency") / "run"
+    targets = ("--target=torch-cpu-packed:batch=16", "--target=torch-cpu:batch=8,precision=bf16")
+    done = command(*run_arguments(folder, "--trials=6", *targets))
+    assert done.code == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page_run(tmp_path_factory):
+    """A run that was never searched: its trials are made up, three failed."""
+    from report_runs import COUNT, lost_trials, made_trials, make_run, page_space
+
+    trials = [*made_trials(COUNT), *lost_trials(3, COUNT)]
+    largest = page_space().largest().digest
+    return make_run(tmp_path_factory.mktemp("runs") / "page-1", trials, reference_digest=largest, seed=7)
+
+
+@pytest.fixture(scope="module")
+def trusted_run(finished, tmp_path_factory):
+    """A copy of a finished run, and what `trust` says of it."""
+    from small_runs import command, one_thread
+    from trust_records import CHEAP
+
+    folder = tmp_path_factory.mktemp("trust") / "r"
+    shutil.copytree(finished.folder, folder)
+    with one_thread():
+        done = command("trust", folder, *CHEAP)
+    assert done.code == 0, done.stderr
+    return folder, json.loads(done.stdout)

@@ -12,13 +12,14 @@ import numpy as np
 from rich.console import Console
 
 from nas.arch import cost
+from nas.report.page.data import report_data
 from nas.report.page.file import write_report
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.manifest import SupernetTrial
 from nas.runs.point import FrontPoint
 from nas.runs.ranking import architecture_row, rank_statistics
-from nas.runs.results import network_row
+from nas.runs.results import network_row, results_of
 from nas.runs.supernets import union_points
 from nas.runs.trial import Trial, TrialState
 from nas.settings.metrics import by_target
@@ -97,6 +98,15 @@ def made_trials(count: int, *, with_latency: bool = True, seed: int = 0, **condi
         measured = replace(measured, top1_interval=(top1 - 4, top1 + 4))
         trials.append(factories.trial(i, architecture, measurement=measured))
     return trials
+
+
+COUNT = 60
+"""Trials of the run that tests share, but for three more that failed."""
+
+
+def page_data(run: RunDirectory, random: Any = None) -> Any:
+    """What the page of a run shows."""
+    return report_data(results_of(run), random)
 
 
 def lost_trials(count: int, first: int, error: str = "out of memory") -> list[Trial]:

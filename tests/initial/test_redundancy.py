@@ -3,23 +3,7 @@
 import json
 
 from small_runs import command
-
-SPACE = """
-name: warm
-backbone: {image_size: 8, patch_size: 2, num_classes: auto, head_dim: 8}
-embed_dim: [16, 24]
-depth: 2
-layers:
-  num_tokens: [16, 9]
-  reducer: [pool, glad]
-  attention: [dynamic, static, linear]
-  hallucination_ratio: [0, 0.34]
-  hallucination: [copy, mix_conv]
-  num_heads: [2, 3]
-  ffn_rank: [0.5, 1]
-  mlp_ratio: [1, 2]
-rules: {static_after_reduction: true}
-"""
+from warm_space import SPACE
 
 
 def test_layers_are_ranked_from_weights_and_from_a_run(spec, tmp_path):

@@ -3,27 +3,12 @@
 import pytest
 import torch
 from small_runs import command, digits, one_thread
+from warm_space import SPACE
 
 from nas.initial.warm_start import warm_start
 from nas.model.supernet import Supernet
 from nas.space.space import parse_space
 
-SPACE = """
-name: warm
-backbone: {image_size: 8, patch_size: 2, num_classes: auto, head_dim: 8}
-embed_dim: [16, 24]
-depth: 2
-layers:
-  num_tokens: [16, 9]
-  reducer: [pool, glad]
-  attention: [dynamic, static, linear]
-  hallucination_ratio: [0, 0.34]
-  hallucination: [copy, mix_conv]
-  num_heads: [2, 3]
-  ffn_rank: [0.5, 1]
-  mlp_ratio: [1, 2]
-rules: {static_after_reduction: true}
-"""
 CPU = torch.device("cpu")
 
 

@@ -4,41 +4,20 @@ import json
 import shutil
 
 import pytest
-from small_runs import command, one_thread, search_process
-
-CHEAP = ("--architectures=5", "--seeds=2", "--epochs=1", "--workers=0")
+from small_runs import command, search_process
+from trust_records import CHEAP, outline, trainings
 
 PATIENCE_S = 150
 
 # --- the command ---
 
 
-@pytest.fixture(scope="module")
-def home(finished, tmp_path_factory):
-    """A copy of a finished run, and what `trust` says of it."""
-    folder = tmp_path_factory.mktemp("trust") / "r"
-    shutil.copytree(finished.folder, folder)
-    with one_thread():
-        done = command("trust", folder, *CHEAP)
-    assert done.code == 0, done.stderr
-    return folder, json.loads(done.stdout)
-
-
-def trainings(folder):
-    """Record by file name, and when it was written."""
-    return {path.name: (path.read_text(), path.stat().st_mtime_ns) for path in (folder / "trust").glob("*.json")}
-
-
-def outline(values):
-    return {key: value for key, value in values.items() if key != "run"}
-
-
-def test_the_same_command_trains_nothing_again_and_larger_ones_only_what_is_new(home, tmp_path):
+def test_the_same_command_trains_nothing_again_and_larger_ones_only_what_is_new(trusted_run, tmp_path):
     folder = tmp_path / "r"
-    shutil.copytree(home[0], folder)
+    shutil.copytree(trusted_run[0], folder)
     before = trainings(folder)
     again = command("trust", folder, *CHEAP)
-    assert json.loads(again.stdout) == home[1]
+    assert json.loads(again.stdout) == trusted_run[1]
     assert "10 trainings, 10 done already" in again.stderr
     assert trainings(folder) == before
 
@@ -48,14 +27,14 @@ def test_the_same_command_trains_nothing_again_and_larger_ones_only_what_is_new(
     assert {name: after[name] for name in before} == before
     assert len(after) == 18
     rows = json.loads(more.stdout)["architectures"]
-    for row, same in zip(rows, home[1]["architectures"], strict=False):
+    for row, same in zip(rows, trusted_run[1]["architectures"], strict=False):
         assert row["digest"] == same["digest"]
         assert row["stand_alone_top1_by_seed"][:2] == same["stand_alone_top1_by_seed"]
 
 
-def test_an_architecture_whose_training_failed_is_left_out_and_counted(home, tmp_path):
+def test_an_architecture_whose_training_failed_is_left_out_and_counted(trusted_run, tmp_path):
     folder = tmp_path / "r"
-    shutil.copytree(home[0], folder)
+    shutil.copytree(trusted_run[0], folder)
     victim = sorted((folder / "trust").glob("*.json"))[0]
     record = json.loads(victim.read_text())
     victim.write_text(json.dumps(record | {"top1": None, "error": "loss is not finite"}))
@@ -74,9 +53,9 @@ def test_an_architecture_whose_training_failed_is_left_out_and_counted(home, tmp
     assert "3 architectures were trained to their end, 4 are needed" in hopeless.stderr
 
 
-def test_a_damaged_record_is_named_and_not_replaced(home, tmp_path):
+def test_a_damaged_record_is_named_and_not_replaced(trusted_run, tmp_path):
     folder = tmp_path / "r"
-    shutil.copytree(home[0], folder)
+    shutil.copytree(trusted_run[0], folder)
     victim = sorted((folder / "trust").glob("*.json"))[0]
     victim.write_text('{"top1": ')
     done = command("trust", folder, *CHEAP)
@@ -87,13 +66,13 @@ def test_a_damaged_record_is_named_and_not_replaced(home, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_two_workers_train_what_one_process_trains(home, tmp_path):
+def test_two_workers_train_what_one_process_trains(trusted_run, tmp_path):
     folder = tmp_path / "r"
-    shutil.copytree(home[0], folder)
+    shutil.copytree(trusted_run[0], folder)
     shutil.rmtree(folder / "trust")
     arguments = ["trust", str(folder), *CHEAP[:-1], "--workers=2"]
     with search_process(arguments, tmp_path) as process:
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
-    assert outline(json.loads(stdout)) == outline(home[1])
+    assert outline(json.loads(stdout)) == outline(trusted_run[1])
     assert "Warning" not in stderr

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 from factories import OBJECTIVES
 from small_runs import Outcome, command, run_arguments, search_process
+from supernet_studies import proposals, studying
 
 from nas.base.errors import RunError
 from nas.jobs.session import Budget
@@ -15,8 +16,6 @@ from nas.jobs.several import _shares
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.supernets import owner, ranked, searched_runs, supernet_trials
-from nas.search.supernet_trials import Plan, SupernetStudy
-from nas.settings.tune import TuneConfig
 
 COUNT = 4
 
@@ -32,19 +31,6 @@ OPTIONS = (
 )
 
 # --- proposals, without Ray -------------------------------------------------------------------------------
-
-
-def plan(tune=None, **changes):
-    values = {"epochs": 9, "count": 20, "seed": 0, "workers": 1, "address": None, "num_gpus": 0}
-    return Plan(tune=TuneConfig.model_validate(tune or {}), **{**values, **changes})
-
-
-def studying(known=(), first=None, **changes):
-    return SupernetStudy(plan(**changes), known, first)
-
-
-def proposals(study, count):
-    return [study.ask() for _ in range(count)]
 
 
 def test_the_trials_of_a_search_are_shared_out_whole_and_the_best_supernet_has_no_fewer():

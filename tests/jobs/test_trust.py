@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from small_runs import command, one_thread, python, search_process, tiny_space
+from trust_records import CHEAP, outline, trainings
 
 from nas.arch import cost
 from nas.arch.architecture import Architecture
@@ -21,7 +22,6 @@ from nas.space.space import SearchSpace, parse_space
 from nas.training.trained import load_trained
 
 CPU = torch.device("cpu")
-CHEAP = ("--architectures=5", "--seeds=2", "--epochs=1", "--workers=0")
 PATIENCE_S = 150
 
 
@@ -38,28 +38,8 @@ def architecture():
 # --- the command ---
 
 
-@pytest.fixture(scope="module")
-def home(finished, tmp_path_factory):
-    """A copy of a finished run, and what `trust` says of it."""
-    folder = tmp_path_factory.mktemp("trust") / "r"
-    shutil.copytree(finished.folder, folder)
-    with one_thread():
-        done = command("trust", folder, *CHEAP)
-    assert done.code == 0, done.stderr
-    return folder, json.loads(done.stdout)
-
-
-def trainings(folder):
-    """Record by file name, and when it was written."""
-    return {path.name: (path.read_text(), path.stat().st_mtime_ns) for path in (folder / "trust").glob("*.json")}
-
-
-def outline(values):
-    return {key: value for key, value in values.items() if key != "run"}
-
-
-def test_trust_writes_its_answer_a_figure_and_a_record_of_every_training(home):
-    folder, printed = home
+def test_trust_writes_its_answer_a_figure_and_a_record_of_every_training(trusted_run):
+    folder, printed = trusted_run
     assert json.loads((folder / "trust.json").read_text()) == printed
     assert printed["schema_version"] == 1
     assert (printed["num_architectures"], printed["num_seeds"], printed["epochs"]) == (5, 2, 1)
@@ -70,8 +50,8 @@ def test_trust_writes_its_answer_a_figure_and_a_record_of_every_training(home):
     assert low is None or low <= printed["kendall_tau"] <= high
 
 
-def test_inherited_accuracy_is_that_of_the_supernets_subnets(home):
-    folder, printed = home
+def test_inherited_accuracy_is_that_of_the_supernets_subnets(trusted_run):
+    folder, printed = trusted_run
     session = reopen(folder, Reporter(quiet=True))
     supernet = load_trained(session.run, session.space, session.device)
     for row in printed["architectures"]:
@@ -104,10 +84,10 @@ def test_counts_are_checked_before_torch_is_imported(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trust_killed_again_and_again_ends_as_one_that_was_not_and_trains_nothing_twice(home, tmp_path):
+def test_a_trust_killed_again_and_again_ends_as_one_that_was_not_and_trains_nothing_twice(trusted_run, tmp_path):
     """Kills come when a record is there, and in the middle of a training, which then goes on."""
     folder = tmp_path / "r"
-    shutil.copytree(home[0], folder)
+    shutil.copytree(trusted_run[0], folder)
     shutil.rmtree(folder / "trust")
     arguments = ["trust", str(folder), *CHEAP]
     known = {}
@@ -127,7 +107,7 @@ def test_a_trust_killed_again_and_again_ends_as_one_that_was_not_and_trains_noth
         known = found
     done = command(*arguments)
     assert done.code == 0, done.stderr
-    assert outline(json.loads(done.stdout)) == outline(home[1])
+    assert outline(json.loads(done.stdout)) == outline(trusted_run[1])
     after = trainings(folder)
     assert {name: after[name] for name in known} == known
     assert not [path for path in (folder / "trust").iterdir() if path.is_dir()]

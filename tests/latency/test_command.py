@@ -16,18 +16,6 @@ from nas.runs.front import ParetoFront
 from nas.settings.target import parse_target
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("latency") / "run"
-    done = command(
-        *run_arguments(
-            folder, "--trials=6", "--target=torch-cpu-packed:batch=16", "--target=torch-cpu:batch=8,precision=bf16"
-        )
-    )
-    assert done.code == 0, done.stderr
-    return folder
-
-
 def packed_profile(**changes):
     """Made of arithmetic, and good enough to be used."""
     backbone = tiny_space().backbone
@@ -44,8 +32,8 @@ def packed_profile(**changes):
     return replace(made, **changes)
 
 
-def test_a_run_measures_its_front_on_every_target(run):
-    front = json.loads((run / "front.json").read_text())
+def test_a_run_measures_its_front_on_every_target(latency_run):
+    front = json.loads((latency_run / "front.json").read_text())
     assert [row["target"] for row in front["latency"]] == [
         "torch-cpu-packed:batch=16",
         "torch-cpu:batch=8,precision=bf16",
@@ -62,18 +50,18 @@ def test_a_run_measures_its_front_on_every_target(run):
         assert 0 < other["latency_ci_ms"][0] <= other["latency_ms"]
 
 
-def test_another_target_is_another_run(run):
-    done = command(*run_arguments(run, "--trials=6", "--target=torch-cpu"))
+def test_another_target_is_another_run(latency_run):
+    done = command(*run_arguments(latency_run, "--trials=6", "--target=torch-cpu"))
     assert done.code == 2
     assert "evaluate.targets" in done.stderr
 
 
-def test_latency_of_a_front_is_a_row_a_target_and_architecture(run):
+def test_latency_of_a_front_is_a_row_a_target_and_architecture(latency_run):
     targets = ("--target=torch-cpu:batch=4", "--target=torch-cpu-packed:batch=4")
-    done = command("latency", run, *targets, "--rounds=6", "--format=json")
+    done = command("latency", latency_run, *targets, "--rounds=6", "--format=json")
     assert done.code == 0, done.stderr
     values = json.loads(done.stdout)
-    digests = [point.digest for point in ParetoFront.from_run(run).points]
+    digests = [point.digest for point in ParetoFront.from_run(latency_run).points]
     assert [table["runtime"] for table in values["targets"]] == ["torch-cpu", "torch-cpu-packed"]
     for table in values["targets"]:
         assert table["batch"] == 4
@@ -81,25 +69,25 @@ def test_latency_of_a_front_is_a_row_a_target_and_architecture(run):
         assert [point["digest"] for point in table["points"]] == digests
         for point in table["points"]:
             assert set(point["ties"]) <= set(digests) - {point["digest"]}
-    assert (run / "front.json").read_text().count("torch-cpu-packed:batch=16")  # nothing was changed
+    assert (latency_run / "front.json").read_text().count("torch-cpu-packed:batch=16")  # nothing was changed
 
 
-def test_latency_comes_as_a_table_and_as_csv_too(run):
-    table = command("latency", run, "--target=torch-cpu:batch=4", "--rounds=3", "--format=table")
+def test_latency_comes_as_a_table_and_as_csv_too(latency_run):
+    table = command("latency", latency_run, "--target=torch-cpu:batch=4", "--rounds=3", "--format=table")
     assert "torch-cpu, batch of 4, 8 px, 1 thread" in table.stdout
     assert "load average" in table.stdout
     assert "in slow moments" in table.stdout
-    rows = command("latency", "--target=torch-cpu:batch=4", "--rounds=3", "--format=csv", run)
-    assert len(list(csv.DictReader(io.StringIO(rows.stdout)))) == len(ParetoFront.from_run(run).points)
+    rows = command("latency", "--target=torch-cpu:batch=4", "--rounds=3", "--format=csv", latency_run)
+    assert len(list(csv.DictReader(io.StringIO(rows.stdout)))) == len(ParetoFront.from_run(latency_run).points)
 
 
-def test_an_exported_bundle_is_measured_alone(run, tmp_path):
-    assert command("export", run, "--pick=knee", "--to", tmp_path / "vit", "--formats=timm").code == 0
+def test_an_exported_bundle_is_measured_alone(latency_run, tmp_path):
+    assert command("export", latency_run, "--pick=knee", "--to", tmp_path / "vit", "--formats=timm").code == 0
     done = command("latency", tmp_path / "vit", "--rounds=3", "--format=json")
     assert done.code == 0, done.stderr
     (table,) = json.loads(done.stdout)["targets"]
     (point,) = table["points"]
-    assert point["digest"] == ParetoFront.from_run(run).knee().digest
+    assert point["digest"] == ParetoFront.from_run(latency_run).knee().digest
     assert table["repeat_tau"] is None
 
 
@@ -111,8 +99,8 @@ def test_what_is_no_run_and_no_bundle_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["--target=torch-xpu"], ["--target=torch-cpu:batch=0"]])
-def test_a_wrong_target_is_told_before_anything_is_done(run, tmp_path, arguments):
-    done = command("latency", run, *arguments)
+def test_a_wrong_target_is_told_before_anything_is_done(latency_run, tmp_path, arguments):
+    done = command("latency", latency_run, *arguments)
     assert done.code == 2
     assert "target" in done.stderr
     done = command(*run_arguments(tmp_path / "new", "--trials=2", *arguments))

@@ -5,29 +5,17 @@ import subprocess
 import sys
 
 import pytest
-from small_runs import command, run_arguments
+from small_runs import command
 
 from nas.runs.front import ParetoFront
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("latency") / "run"
-    done = command(
-        *run_arguments(
-            folder, "--trials=6", "--target=torch-cpu-packed:batch=16", "--target=torch-cpu:batch=8,precision=bf16"
-        )
-    )
-    assert done.code == 0, done.stderr
-    return folder
-
-
 @pytest.mark.slow
-def test_a_front_is_measured_by_a_process_without_this_package(run, tmp_path):
+def test_a_front_is_measured_by_a_process_without_this_package(latency_run, tmp_path):
     folder = tmp_path / "packed"
-    done = command("latency", "pack", run, "--to", folder, "--batch=4", "--format=json")
+    done = command("latency", "pack", latency_run, "--to", folder, "--batch=4", "--format=json")
     assert done.code == 0, done.stderr
-    digests = [point.digest for point in ParetoFront.from_run(run).points]
+    digests = [point.digest for point in ParetoFront.from_run(latency_run).points]
     assert [model["digest"] for model in json.loads(done.stdout)["models"]] == digests
     blocked = tmp_path / "blocked"
     for name in ("nas", "torch", "timm", "scipy"):
@@ -42,7 +30,7 @@ def test_a_front_is_measured_by_a_process_without_this_package(run, tmp_path):
         check=False,
     )
     assert away.returncode == 0, away.stderr
-    done = command("latency", "read", folder, run, "--format=json")
+    done = command("latency", "read", folder, latency_run, "--format=json")
     assert done.code == 0, done.stderr
     values = json.loads(done.stdout)
     assert [row["digest"] for row in values["points"]] == digests
@@ -51,13 +39,13 @@ def test_a_front_is_measured_by_a_process_without_this_package(run, tmp_path):
     for row in values["points"]:
         assert 0 < row["latency_ci_ms"][0] <= row["latency_ms"] <= row["latency_ci_ms"][1]
         assert row["latency_here_ms"] > 0
-    assert "on " in command("latency", "read", folder, run, "--format=table").stdout
-    assert command("latency", "pack", run, "--to", folder).code == 2  # it is there
+    assert "on " in command("latency", "read", folder, latency_run, "--format=table").stdout
+    assert command("latency", "pack", latency_run, "--to", folder).code == 2  # it is there
 
 
-def test_results_that_are_missing_or_damaged_are_told(run, tmp_path):
-    done = command("latency", "read", tmp_path, run)
+def test_results_that_are_missing_or_damaged_are_told(latency_run, tmp_path):
+    done = command("latency", "read", tmp_path, latency_run)
     assert (done.code, "measure.py" in done.stderr) == (2, True)
     (tmp_path / "results.json").write_text('{"schema_version": 1, "points": [{}]}')
-    done = command("latency", "read", tmp_path, run)
+    done = command("latency", "read", tmp_path, latency_run)
     assert (done.code, "damaged" in done.stderr) == (2, True)

@@ -2,31 +2,16 @@
 
 import factories
 import pytest
-from report_runs import lost_trials, made_trials, make_run, page_space
+from report_runs import COUNT, made_trials, make_run, page_data
 
 from nas.base.errors import RunError
-from nas.report.page.data import report_data
 from nas.runs.curve import hypervolume_curve
 from nas.runs.dominance import hypervolume
 from nas.runs.front import ParetoFront
-from nas.runs.results import results_of
-
-COUNT = 60
 
 
-def page_data(run, random=None):
-    return report_data(results_of(run), random)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    trials = [*made_trials(COUNT), *lost_trials(3, COUNT)]
-    largest = page_space().largest().digest
-    return make_run(tmp_path_factory.mktemp("runs") / "page-1", trials, reference_digest=largest, seed=7)
-
-
-def test_the_hypervolume_curve_rises_to_that_of_all_trials_and_failures_cost(run):
-    trials = run.trials()
+def test_the_hypervolume_curve_rises_to_that_of_all_trials_and_failures_cost(page_run):
+    trials = page_run.trials()
     curve = hypervolume_curve(trials, factories.OBJECTIVES)
     paid, values = [count for count, _ in curve], [value for _, value in curve]
     assert paid == sorted(paid)
@@ -53,20 +38,20 @@ def test_a_long_curve_has_few_points_and_keeps_its_end():
     assert hypervolume_curve([], factories.OBJECTIVES) == []
 
 
-def test_random_search_is_shown_up_to_the_same_budget(run, tmp_path):
+def test_random_search_is_shown_up_to_the_same_budget(page_run, tmp_path):
     config = {"search": {"sampler": "random"}}
     longer = make_run(tmp_path / "random", made_trials(COUNT + 30, seed=5), config=config)
-    found = page_data(run, longer)["random"]
+    found = page_data(page_run, longer)["random"]
     assert found["num_trials"] == COUNT + 3
     assert found["curve"][-1][0] == COUNT + 3
     front = ParetoFront.from_trials(longer.trials()[: COUNT + 3], factories.OBJECTIVES)
     assert found["hypervolume"] == front.hypervolume()
-    assert page_data(run)["random"] is None
+    assert page_data(page_run)["random"] is None
 
 
-def test_what_is_no_random_search_on_these_weights_is_refused(run, tmp_path):
+def test_what_is_no_random_search_on_these_weights_is_refused(page_run, tmp_path):
     with pytest.raises(RunError, match="its sampler is predictor, not random"):
-        page_data(run, make_run(tmp_path / "a", made_trials(5), config={"search": {"sampler": "predictor"}}))
+        page_data(page_run, make_run(tmp_path / "a", made_trials(5), config={"search": {"sampler": "predictor"}}))
     config = {"search": {"sampler": "random"}}
     with pytest.raises(RunError, match="other conditions"):
-        page_data(run, make_run(tmp_path / "b", made_trials(5, supernet="fedcba987654"), config=config))
+        page_data(page_run, make_run(tmp_path / "b", made_trials(5, supernet="fedcba987654"), config=config))

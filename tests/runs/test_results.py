@@ -1,29 +1,14 @@
 """All that a run has measured, over its supernets, and what was trained alone."""
 
 import pytest
-from report_runs import lost_trials, made_trials, make_run, page_space, retrained
+from report_runs import made_trials, make_run, page_data, page_space, retrained
 
 from nas.arch import cost
-from nas.report.page.data import report_data
 from nas.runs.front import ParetoFront
-from nas.runs.results import results_of
-
-COUNT = 60
 
 
-def page_data(run, random=None):
-    return report_data(results_of(run), random)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    trials = [*made_trials(COUNT), *lost_trials(3, COUNT)]
-    largest = page_space().largest().digest
-    return make_run(tmp_path_factory.mktemp("runs") / "page-1", trials, reference_digest=largest, seed=7)
-
-
-def test_known_designs_are_marked_only_where_they_were_measured(run, tmp_path):
-    names = {baseline["name"] for baseline in page_data(run)["baselines"]}
+def test_known_designs_are_marked_only_where_they_were_measured(page_run, tmp_path):
+    names = {baseline["name"] for baseline in page_data(page_run)["baselines"]}
     assert "plain ViT, largest" in names
     later = make_run(tmp_path / "r", made_trials(20)[10:])
     assert page_data(later)["baselines"] == []

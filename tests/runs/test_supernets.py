@@ -3,28 +3,13 @@
 import numpy as np
 import pytest
 from factories import OBJECTIVES, distinct_architectures, measurement
-from report_runs import lost_trials, made_trials, make_run, page_space, supernets_run
+from report_runs import made_trials, make_run, page_data, supernets_run
 
 from nas.base.errors import RunError
-from nas.report.page.data import report_data
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint
-from nas.runs.results import results_of
 from nas.runs.supernets import OWNER, union_points
-
-COUNT = 60
-
-
-def page_data(run, random=None):
-    return report_data(results_of(run), random)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    trials = [*made_trials(COUNT), *lost_trials(3, COUNT)]
-    largest = page_space().largest().digest
-    return make_run(tmp_path_factory.mktemp("runs") / "page-1", trials, reference_digest=largest, seed=7)
 
 
 def test_the_trials_of_all_supernets_are_shown_each_with_its_own(tmp_path):

@@ -2,29 +2,13 @@
 
 from factories import search_identity
 from replay_evaluator import ReplayEvaluator
-from replay_tables import small_table
+from replay_searches import TABLE, search
 from search_fakes import new_run, outline
 
 from nas.runs.directory import RunDirectory
 from nas.runs.trial import TrialState
-from nas.search.loop import Search
 from nas.search.reuse import known_measurements
-from nas.search.study import ArchitectureStudy
 from nas.search.workers import InlineWorkers
-from nas.settings.metrics import MACS, TOP1, Objective
-
-TABLE = small_table(num_images=1600)
-
-OBJECTIVES = (Objective(TOP1, 0.0), Objective(MACS, 1.1 * float(TABLE.macs.max())))
-
-
-def search(folder, *, trials, racing=True, sampler="random", workers=None, known=None, seed=0):
-    run = RunDirectory.open(folder) if folder.exists() else new_run(folder)
-    study = ArchitectureStudy(TABLE.space, OBJECTIVES, sampler, 6, seed, run.journal_path)
-    workers = workers or InlineWorkers(ReplayEvaluator(TABLE))
-    found = Search(TABLE.space, OBJECTIVES, study, workers, run, racing=racing, known=known).run(trials=trials)
-    study.close()
-    return found
 
 
 class NeverAsked(ReplayEvaluator):

@@ -1,38 +1,15 @@
 """Reading YAML: lines, traps, duplicates; and the words in which a document is refused."""
 
 import math
-from typing import Annotated, Literal
 
 import pytest
+from documents import Outer, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import Field
 
 from nas.base.errors import InputFileError, SearchSpaceError
-from nas.settings.document import Document, Section, check, in_order
+from nas.settings.document import check, in_order
 from nas.settings.yaml_file import MAX_CHARACTERS, apply_settings, dump_yaml, read_yaml, scan_yaml
-
-
-class Inner(Section):
-    kind: Annotated[tuple[Literal["dynamic", "static"], ...], Field(min_length=1)] = ("dynamic",)
-    ratio: float = Field(0.0, ge=0, lt=1)
-    flag: bool = False
-
-
-class Outer(Section):
-    name: str = "x"
-    count: int = Field(1, ge=1)
-    pair: tuple[float, float] = (0.0, 1.0)
-    limit: int | None = None
-    inner: Inner = Inner()
-    items: tuple[Inner, ...] = ()
-
-
-def read(text: str) -> Document:
-    """A text without problems."""
-    document, problems = scan_yaml(text, "a.yaml")
-    assert not problems
-    return document
 
 
 def unreadable(text: str) -> list[str]:

@@ -4,44 +4,30 @@ import json
 import shlex
 
 import pytest
-from report_runs import lost_trials, made_trials, make_run, page_space, supernets_run, trusted
+from report_runs import COUNT, made_trials, make_run, page_data, page_space, supernets_run, trusted
 
 from nas.arch import cost
-from nas.report.page.data import genes, report_data
+from nas.report.page.data import genes
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
-from nas.runs.results import results_of
 from nas.runs.trial import TrialState
 
-COUNT = 60
 
-
-def page_data(run, random=None):
-    return report_data(results_of(run), random)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    trials = [*made_trials(COUNT), *lost_trials(3, COUNT)]
-    largest = page_space().largest().digest
-    return make_run(tmp_path_factory.mktemp("runs") / "page-1", trials, reference_digest=largest, seed=7)
-
-
-def test_every_point_of_the_front_is_there_with_its_values_layers_and_commands(run):
-    front, data = ParetoFront.from_run(run.path), page_data(run)
+def test_every_point_of_the_front_is_there_with_its_values_layers_and_commands(page_run):
+    front, data = ParetoFront.from_run(page_run.path), page_data(page_run)
     assert [row["digest"] for row in data["front"]] == [point.digest for point in front.points]
     for row, point in zip(data["front"], front.points, strict=True):
         assert {name: row[name] for name in ("top1", "macs", "params", "latency_ms")} == dict(point.measurement.values)
         assert row["latency_ms_ci"] == list(point.measurement.intervals["latency_ms"])
         assert sum(part["macs"] for part in row["rows"]) == cost.macs(point.architecture, page_space().backbone)
         words = shlex.split(row["export"])
-        assert words[:4] == ["python", "search.py", "export", str(run.path)]
+        assert words[:4] == ["python", "search.py", "export", str(page_run.path)]
         assert front.pick(words[words.index("--pick") + 1]) == point
     assert data["picks"]["knee"] == front.knee().digest
 
 
-def test_what_is_not_on_the_front_is_a_dot_or_is_counted(run):
-    data, trials = page_data(run), run.trials()
+def test_what_is_not_on_the_front_is_a_dot_or_is_counted(page_run):
+    data, trials = page_data(page_run), page_run.trials()
     on_front = {row["digest"] for row in data["front"]}
     whole = {t.architecture.digest for t in trials if t.state is TrialState.COMPLETE}
     assert set(data["cloud"]["digest"]) == whole - on_front
@@ -81,15 +67,15 @@ def test_every_target_is_a_metric_with_its_unit_conditions_and_doubts(tmp_path):
     assert page_data(run)["front"][1]["doubts"]["latency_ms"]["ties"] == [digest]
 
 
-def test_a_run_of_one_target_has_no_other_latency(run):
-    data = page_data(run)
+def test_a_run_of_one_target_has_no_other_latency(page_run):
+    data = page_data(page_run)
     assert [target["metric"] for target in data["targets"]] == ["latency_ms"]
     assert "latency_ms_2" not in {**data["units"], **data["front"][0], **data["cloud"]}
 
 
-def test_genes_of_what_is_not_on_the_front_are_those_of_its_architecture(run):
-    cloud = page_data(run)["cloud"]
-    trials = {trial.architecture.digest: trial.architecture for trial in run.trials()}
+def test_genes_of_what_is_not_on_the_front_are_those_of_its_architecture(page_run):
+    cloud = page_data(page_run)["cloud"]
+    trials = {trial.architecture.digest: trial.architecture for trial in page_run.trials()}
     for i, digest in enumerate(cloud["digest"]):
         for name, value in genes(trials[digest]).items():
             assert cloud[name][i] == pytest.approx(value, rel=1e-4)

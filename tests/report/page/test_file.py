@@ -4,34 +4,19 @@ import json
 import re
 
 import pytest
-from report_runs import lost_trials, made_trials, make_run, page_space
+from report_runs import lost_trials, made_trials, make_run, page_data
 
 from nas.base.errors import RunError
-from nas.report.page.data import report_data
 from nas.report.page.file import report_html, write_report
-from nas.runs.results import results_of
-
-COUNT = 60
-
-
-def page_data(run, random=None):
-    return report_data(results_of(run), random)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    trials = [*made_trials(COUNT), *lost_trials(3, COUNT)]
-    largest = page_space().largest().digest
-    return make_run(tmp_path_factory.mktemp("runs") / "page-1", trials, reference_digest=largest, seed=7)
 
 
 def embedded(page):
     return json.loads(re.search(r'id="data">(.*?)</script>', page, flags=re.DOTALL)[1])
 
 
-def test_the_page_holds_its_data_and_asks_for_nothing_else(run):
-    page = report_html(page_data(run))
-    assert embedded(page) == json.loads(json.dumps(page_data(run)))
+def test_the_page_holds_its_data_and_asks_for_nothing_else(page_run):
+    page = report_html(page_data(page_run))
+    assert embedded(page) == json.loads(json.dumps(page_data(page_run)))
     addresses = set(re.findall(r"(?:https?:)?//[\w.]+\.\w+[\w/]*", page.replace("// ", "")))
     assert addresses <= {"http://www.w3.org/2000/svg"}  # the name of SVG, not an address that is opened
     assert "default-src 'none'" in page

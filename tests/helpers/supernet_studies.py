@@ -1,0 +1,17 @@
+"""Studies of supernets, without Ray."""
+
+from nas.search.supernet_trials import Plan, SupernetStudy
+from nas.settings.tune import TuneConfig
+
+
+def plan(tune=None, **changes):
+    values = {"epochs": 9, "count": 20, "seed": 0, "workers": 1, "address": None, "num_gpus": 0}
+    return Plan(tune=TuneConfig.model_validate(tune or {}), **{**values, **changes})
+
+
+def studying(known=(), first=None, **changes):
+    return SupernetStudy(plan(**changes), known, first)
+
+
+def proposals(study, count):
+    return [study.ask() for _ in range(count)]
