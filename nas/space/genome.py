@@ -7,7 +7,7 @@ spaces takes this; `SearchSpace` adds a file, a size and draws.
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any
 
@@ -23,6 +23,8 @@ COST_RANKS = {
     operator.name: operator.rank for table in (ATTENTION, REDUCERS, HALLUCINATION) for operator in table.values()
 }
 """Operators from cheap to dear."""
+_legal_sequences, _extremes = lru_cache(maxsize=8)(LegalSequences), lru_cache(maxsize=8)(Extremes)
+"""Spaces that differ in their bounds or their name share what is found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +92,11 @@ class Genome:
     @cached_property
     def walk(self) -> LegalSequences:
         """The legal sequences of layers."""
-        return LegalSequences(self.backbone, self.layers, self.rules)
+        return _legal_sequences(self.backbone, self.layers, self.rules)
 
     @cached_property
     def _extremes(self) -> Extremes:
-        return Extremes(self.walk, self.embed_dim, self.depth)
+        return _extremes(self.walk, self.embed_dim, self.depth)
 
     @cached_property
     def _smallest(self) -> Architecture | None:

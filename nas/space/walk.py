@@ -8,6 +8,7 @@ What is legal is said once: by `broken_reduction` and `broken_attention`, which 
 are what breaks nothing, and messages are what these two say.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -61,6 +62,10 @@ class LegalSequences:
 
     def __init__(self, backbone: Backbone, layers: Sequence[LayerDomain], rules: Rules) -> None:
         self.backbone, self.layers, self.rules = backbone, layers, rules
+        shares = (any(ATTENTION[kind].shares for kind in domain.attention) for domain in layers)
+        self._shares = (*shares, False)
+        later = (layers[i:] for i in range(len(layers) + 1))
+        self._counts_from = [sorted({n for domain in rest for n in domain.num_tokens}) for rest in later]
         patches = backbone.num_patches
         self.start = State(0, patches, True, 0, 0, 0, self._reductions(0, patches, rules.max_reductions))
         self._options: dict[State, tuple[Option, ...]] = {}
@@ -71,7 +76,7 @@ class LegalSequences:
     def options(self, state: State) -> tuple[Option, ...]:
         """Legal structures in a state, distinct and canonical. Some may lead nowhere."""
         if state not in self._options:
-            self._options[state] = tuple(dict.fromkeys(self._enumerate(state)))
+            self._options[state] = tuple(self._enumerate(state))
         return self._options[state]
 
     def feed_forwards(self, layer: int) -> tuple[tuple[float, float], ...]:
@@ -80,26 +85,25 @@ class LegalSequences:
 
     def _enumerate(self, state: State) -> Iterator[Option]:
         domain = self.layers[state.layer]
-        attention = dict.fromkeys(attention_choices(domain, state.hallucinated))
+        attention = [
+            (choice, hallucinated_heads(*choice[1:3]))
+            for choice in dict.fromkeys(attention_choices(domain, state.hallucinated))
+        ]
         for tokens in domain.num_tokens:
+            legal: dict[bool, list[AttentionChoice]] = {}
             for reducer in domain.reducer if tokens < state.arriving else (None,):
                 if self.broken_reduction(state, tokens, reducer):
                     continue
                 on_grid = state.on_grid and (reducer is None or REDUCERS[reducer].keeps_grid)
-                for kind, heads, ratio, variant in attention:
-                    derived = hallucinated_heads(heads, ratio)
-                    if self.broken_attention(state, tokens, on_grid, kind, heads, derived):
-                        continue
-                    choice = LayerChoice(
-                        num_tokens=tokens,
-                        reducer=reducer,
-                        attention=kind,
-                        hallucination_ratio=ratio,
-                        hallucination=variant,
-                        num_heads=heads,
-                        **PLAIN,
-                    )
-                    yield choice, self._after(state, choice, on_grid)
+                if on_grid not in legal:
+                    legal[on_grid] = [
+                        choice
+                        for choice, derived in attention
+                        if not self.broken_attention(state, tokens, on_grid, *choice[:2], derived)
+                    ]
+                for choice in legal[on_grid]:
+                    structure = _structure(tokens, reducer, *choice)
+                    yield structure, self._after(state, structure, on_grid)
 
     def broken_reduction(self, state: State, tokens: int, reducer: str | None) -> str:
         """The rule by which what arrives cannot become so many tokens; empty when it can."""
@@ -122,23 +126,18 @@ class LegalSequences:
 
     def _after(self, state: State, choice: LayerChoice, on_grid: bool) -> State:
         """The state behind a choice; what no later layer can make use of is left out of it."""
-        following, reductions = state.layer + 1, state.reductions_left - (choice.reducer is not None)
+        following, tokens, kind = state.layer + 1, choice.num_tokens, choice.kind
         heads = hallucinated = left = 0
-        kinds = self.layers[following].attention if following < len(self.layers) else ()
-        shares = any(ATTENTION[kind].shares for kind in kinds)
-        if shares and choice.kind.provides:
+        if kind.provides and self._shares[following] and self.rules.max_shared:
             heads, hallucinated, left = choice.num_heads, choice.num_hallucinated, self.rules.max_shared
-        elif shares and choice.kind.shares:
+        elif kind.shares and self._shares[following] and state.shares_left > 1:
             heads, hallucinated, left = state.heads, state.hallucinated, state.shares_left - 1
-        if not left:
-            heads = hallucinated = 0
-        reductions = self._reductions(following, choice.num_tokens, reductions)
-        return State(following, choice.num_tokens, on_grid, heads, hallucinated, left, reductions)
+        reductions = self._reductions(following, tokens, state.reductions_left - (choice.reducer is not None))
+        return State(following, tokens, on_grid, heads, hallucinated, left, reductions)
 
     def _reductions(self, layer: int, tokens: int, left: int) -> int:
         """Reductions left, or as many as later layers have lower counts to reduce to."""
-        lower = {n for domain in self.layers[layer:] for n in domain.num_tokens if n < tokens}
-        return min(left, len(lower))
+        return min(left, bisect_left(self._counts_from[layer], tokens))
 
     def count(self, state: State, depth: int) -> int:
         """Sequences from a state to the end of `depth` layers."""
@@ -210,6 +209,19 @@ def feed_forwards(domain: LayerDomain) -> tuple[tuple[float, float], ...]:
         for rank in domain.ffn_rank
     )
     return tuple(dict.fromkeys((layer.mlp_ratio, layer.ffn_rank) for layer in made))
+
+
+@lru_cache(maxsize=65536)
+def _structure(tokens: int, reducer: str | None, kind: str, heads: int, ratio: float, variant: str | None) -> LayerChoice:
+    return LayerChoice(
+        num_tokens=tokens,
+        reducer=reducer,
+        attention=kind,
+        hallucination_ratio=ratio,
+        hallucination=variant,
+        num_heads=heads,
+        **PLAIN,
+    )
 
 
 @lru_cache(maxsize=65536)

@@ -205,7 +205,7 @@ def test_genes_at_their_default_are_not_in_the_digest():
 
 def test_json_round_trip():
     rng = np.random.default_rng(0)
-    for architecture in [plain(), varied(), *(random_architecture(rng) for _ in range(300))]:
+    for architecture in [plain(), varied(), *(random_architecture(rng) for _ in range(60))]:
         again = Architecture.from_json(architecture.to_json())
         assert again == architecture
         assert hash(again) == hash(architecture)
@@ -222,10 +222,15 @@ def test_json_is_canonical_and_leaves_defaults_out():
 
 def test_different_architectures_have_different_digests():
     rng = np.random.default_rng(1)
-    distinct = {random_architecture(rng) for _ in range(500)}
-    assert len({architecture.digest for architecture in distinct}) == len(distinct) > 400
+    distinct = {random_architecture(rng) for _ in range(200)}
+    assert len({architecture.digest for architecture in distinct}) == len(distinct) > 160
 
 
+def test_digest_of_every_operator_stays():
+    assert varied().digest == "8df807d15479"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("hash_seed", ["0", "4242"])
 def test_digest_is_the_same_in_every_process(hash_seed):
     code = "from factories import varied; print(varied().digest)"

@@ -2,15 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from factories import backbone, plain, varied
-from flops import flop_counter
 from small_spaces import space
 
 from nas.arch import cost
 from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
-from nas.model.families.vit import Subnet
 
 
 def deit(width: int) -> Architecture:
@@ -76,12 +73,16 @@ def test_deit_counts_are_exact():
 @pytest.mark.parametrize("device", COUNTED)
 @pytest.mark.parametrize("class_token", [True, False], ids=["class_token", "mean_pooled"])
 def test_macs_are_half_of_the_counted_flops_and_params_are_all_of_them(class_token, device):
+    import torch  # what is quick to test needs none
+    from flops import flop_counter
+
+    from nas.model.families.vit import Subnet
+
     searched = space(backbone=backbone(class_token=class_token), depth=(2, 3))
     rng = np.random.default_rng(0)
     images = torch.zeros(1, 1, 16, 16, device=device)
     wrong = []
-    for _ in range(COUNTED[device] // 2):
-        architecture = searched.sample(rng)
+    for architecture in (varied(), *(searched.sample(rng) for _ in range(COUNTED[device] // 2))):
         with torch.device("meta"):
             subnet = Subnet(searched.backbone, architecture).eval().to_empty(device=device)
         with flop_counter() as counted, torch.no_grad():
@@ -91,6 +92,11 @@ def test_macs_are_half_of_the_counted_flops_and_params_are_all_of_them(class_tok
         if cost.params(architecture, searched.backbone) != sum(p.numel() for p in subnet.parameters()):
             wrong.append(("params", architecture))
     assert wrong == []
+
+
+def test_counts_of_every_operator_are_as_torch_counted_them():
+    """The slow test above holds torch's counter to these formulas."""
+    assert (cost.macs(varied(), backbone()), cost.params(varied(), backbone())) == (361_148, 37_641)
 
 
 def test_breakdown_adds_up_and_names_every_layer():

@@ -21,7 +21,7 @@ SPACE = space()
 BOUNDED = space(constraints=Constraints(max_macs=120_000, max_params=6_000))
 JOINT = SearchSpace.from_yaml(Path(__file__).parents[2] / "search_spaces" / "joint_tiny.yaml")
 FROM_ANYTHING = settings(
-    max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=30, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -33,7 +33,7 @@ def values_of(searched: SearchSpace) -> st.SearchStrategy:
 @pytest.mark.parametrize("searched", [SPACE, JOINT, BOUNDED], ids=["free", "joint", "bounded"])
 def test_decode_inverts_encode(searched):
     rng = np.random.default_rng(0)
-    for _ in range(200 if searched is BOUNDED else 1_000):
+    for _ in range(50 if searched is BOUNDED else 150):
         architecture = searched.sample(rng)
         params = searched.encode(architecture)
         assert searched.decode(params) == architecture

@@ -59,6 +59,14 @@ def test_contradictory_sizes_are_refused(message, changes):
 # --- identity -----------------------------------------------------------------------------------------------
 
 
+def test_digests_of_a_space_and_of_its_draws_stay():
+    rng = np.random.default_rng(5)
+    drawn = (SPACE.sample(rng), SPACE.sample_stratified(rng), SPACE.mutate(SPACE.smallest(), rng))
+    assert SPACE.digest == "479942df66b2"
+    assert [architecture.digest for architecture in drawn] == ["1c9c1c00dfd9", "9ef3baffb1c4", "c72e51ab17b5"]
+
+
+@pytest.mark.slow
 def test_spaces_and_draws_are_the_same_in_every_process():
     code = (
         "import numpy as np; from small_spaces import space; s = space(); rng = np.random.default_rng(5); "

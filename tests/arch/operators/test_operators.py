@@ -1,10 +1,10 @@
 """The tables of operators: what a new file has to bring."""
 
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import nas
 from nas.arch import operators
 from nas.arch.operator import Reducer
 from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS
@@ -38,8 +38,8 @@ def test_looks_and_colours_tell_operators_apart():
 
 def test_every_attention_and_reducer_has_its_file_and_its_module():
     assert {*ATTENTION, *REDUCERS} | {"hallucination", "low_rank"} == FILES
-    for name in (*ATTENTION, *REDUCERS):
-        assert callable(import_module(f"nas.model.layers.{name}").build)
+    modules = Path(nas.__file__).parent / "model" / "layers"  # to import them takes torch
+    assert [n for n in (*ATTENTION, *REDUCERS) if "\ndef build(" not in (modules / f"{n}.py").read_text()] == []
 
 
 def test_known_operators_keep_their_order():
