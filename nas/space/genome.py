@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import product
+from operator import itemgetter
 from typing import Any
 
 from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, Architecture, Backbone, LayerChoice, Rules, hallucinated_heads
@@ -217,12 +218,12 @@ class Genome:
         depth = int(wanted["depth"])
         if not self.walk.count(self.walk.start, depth):
             depth = next(d for d in self.depth if self.walk.count(self.walk.start, d))
-        genes = [tuple(wanted[name] for name in self._names[i]) for i in range(depth)]
+        genes = [genes_of(wanted) for genes_of in self._genes_of_layers[:depth]]
         return Architecture(embed_dim=int(wanted["embed_dim"]), layers=self.walk.nearest(genes))
 
     @cached_property
-    def _names(self) -> tuple[tuple[str, ...], ...]:
-        return tuple(tuple(f"layers.{i:02d}.{gene}" for gene in GENES) for i in range(len(self.layers)))
+    def _genes_of_layers(self) -> list[itemgetter[tuple[Value, ...]]]:
+        return [itemgetter(*(f"layers.{i:02d}.{gene}" for gene in GENES)) for i in range(len(self.layers))]
 
     def repair(self, architecture: Architecture) -> Architecture:
         """Move few genes, in a fixed mixed order, to the smallest architecture's until the bounds hold."""

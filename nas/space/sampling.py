@@ -70,9 +70,10 @@ def sample_near(space: Genome, macs: float, rng: np.random.Generator) -> Archite
     for i in [i for _ in range(PASSES) for i in rng.permutation(len(changes))]:
         if least <= NEAR and not space.excess(best):
             return best
-        candidate = space.nearest(params | dict([changes[i]]))
-        if error(candidate) < least:
-            best, least, params = candidate, error(candidate), params | dict([changes[i]])
+        wanted = params | dict([changes[i]])
+        candidate = space.nearest(wanted)
+        if (remaining := error(candidate)) < least:
+            best, least, params = candidate, remaining, wanted
     return space.repair(best)
 
 

@@ -212,7 +212,9 @@ def feed_forwards(domain: LayerDomain) -> tuple[tuple[float, float], ...]:
 
 
 @lru_cache(maxsize=65536)
-def _structure(tokens: int, reducer: str | None, kind: str, heads: int, ratio: float, variant: str | None) -> LayerChoice:
+def _structure(
+    tokens: int, reducer: str | None, kind: str, heads: int, ratio: float, variant: str | None
+) -> LayerChoice:
     return LayerChoice(
         num_tokens=tokens,
         reducer=reducer,
