@@ -5,7 +5,7 @@ spaces takes this; `SearchSpace` adds a file, a size and draws.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import product
@@ -222,7 +222,7 @@ class Genome:
         return Architecture(embed_dim=int(wanted["embed_dim"]), layers=self.walk.nearest(genes))
 
     @cached_property
-    def _genes_of_layers(self) -> list[itemgetter[tuple[Value, ...]]]:
+    def _genes_of_layers(self) -> list[Callable[[Mapping[str, Value]], tuple[Value, ...]]]:
         return [itemgetter(*(f"layers.{i:02d}.{gene}" for gene in GENES)) for i in range(len(self.layers))]
 
     def repair(self, architecture: Architecture) -> Architecture:
