@@ -4,7 +4,7 @@ from typing import Any
 
 from nas.arch import FEWER_TOKENS, LEGEND, Architecture, Backbone, cost, look_of
 from nas.base import unit_column
-from nas.report.table import Cell, Column, Table
+from nas.report.table import Cell, Column, Table, columns_of
 from nas.runs import FrontPoint
 
 BAR_WIDTH = 6
@@ -70,8 +70,7 @@ def show_table(point: FrontPoint, backbone: Backbone, *, bars: bool = True) -> T
         title=f"{architecture.digest}: {architecture.depth} layers, {architecture.embed_dim} channels",
         columns=[
             Column(footer="total"),
-            *(Column(header) for header in ("tokens", "attention")),
-            *(Column(header, "{:g}") for header in ("heads", "mlp", "hidden")),
+            *columns_of({"tokens": "", "attention": "", "heads": "{:g}", "mlp": "{:g}", "hidden": "{:g}"}),
             Column(macs[0], "{}", footer=macs[1][-1]),
             Column("share", "{}"),
             Column(params[0], "{}", footer=params[1][-1]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.base import RunError, unit_of
-from nas.report.table import Column, Table
+from nas.report.table import Column, Table, columns_of
 from nas.report.terminal_plot import Series, scatter
 from nas.runs import FrontPoint, ParetoFront, RunDirectory, config_of_run, front_of
 from nas.settings import MACS, TOP1, Metric, Objective, flat_config
@@ -26,10 +26,6 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
 
     The hypervolumes have one reference: of each shared objective, the worse one of both runs.
 
-    Args:
-        first: A run's folder.
-        second: Another's.
-
     Raises:
         RunError: One is not a run, has measured nothing, or they share no objective.
     """
@@ -39,7 +35,9 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
         if not front.points:
             raise RunError(f"{run.path}: nothing was measured yet", hint="search.py status shows how far it is")
     objectives = _common_objectives(fronts)
-    names = _distinct_names(runs)
+    names = [run.name for run in runs]
+    if names[0] == names[1]:
+        names = [str(run.path) for run in runs]
     shared = {p.digest for p in fronts[0].points} & {p.digest for p in fronts[1].points}
     return {
         "schema_version": 1,
@@ -51,9 +49,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
                 "hypervolume": ParetoFront(tuple(objectives), front.points).hypervolume(),
                 "best_top1": max(point.value(TOP1) for point in front.points),
                 "knee": front.knee().digest,
-                "points": [
-                    {metric.name: _finite(point, metric) for metric in (TOP1, MACS)} for point in front.points
-                ],
+                "points": [{metric.name: _finite(point, metric) for metric in (TOP1, MACS)} for point in front.points],
             }
             for name, front in zip(names, fronts, strict=True)
         ],
@@ -61,7 +57,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
         "budgets": best_within_budgets(fronts),
         "other_conditions": differences(*(_comparable_conditions(front) for front in fronts)),
         "differences": differences(*(_identity(run) for run in runs)),
-    }  # fmt: skip
+    }
 
 
 def best_within_budgets(fronts: Sequence[ParetoFront]) -> list[dict[str, Any]]:
@@ -97,30 +93,21 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
     runs = found["runs"]
     names = [run["run"] for run in runs]
     reference = ", ".join(f"{o['name']} {o['reference']:.4g} {o['unit']}" for o in found["objectives"])
-    headers = {"front": "{}", "hypervolume": "{:.4f}", "best top-1 (%)": "{:.1f}", "knee": "{}"}
+    headers = {"run": "", "front": "{}", "hypervolume": "{:.4f}", "best top-1 (%)": "{:.1f}", "knee": "{}"}
     table = Table(
         title=f"{' and '.join(names)}: {found['shared_architectures']} architectures on both fronts",
-        columns=[Column("run", wraps=True), *(Column(header, form, wraps=True) for header, form in headers.items())],
+        columns=columns_of(headers, wraps=True),
         rows=[(r["run"], r["front_size"], r["hypervolume"], r["best_top1"], r["knee"][:8]) for r in runs],
         caption=[f"hypervolume with one reference: {reference}"],
     )
     parts: list[Any] = [table]
     factor, prefix = unit_of(budget["max_macs"] for budget in found["budgets"])
     if found["budgets"]:
-        within = Table(
-            title="best top-1 (%) within a budget of MACs per image",
-            columns=[
-                Column(f"{prefix}MACs", "{:.3g}", wraps=True),
-                *(Column(name, "{:.1f}", wraps=True) for name in names),
-                Column("difference", "{:+.1f}", wraps=True),
-            ],
-            rows=[
-                (budget["max_macs"] / factor, one, other, other - one)
-                for budget in found["budgets"]
-                for one, other in [budget["best_top1"]]
-            ],
-        )
-        parts.append(within)
+        forms = [(f"{prefix}MACs", "{:.3g}"), *((name, "{:.1f}") for name in names), ("difference", "{:+.1f}")]
+        best = [(budget["max_macs"] / factor, *budget["best_top1"]) for budget in found["budgets"]]
+        rows = [(macs, one, other, other - one) for macs, one, other in best]
+        title = "best top-1 (%) within a budget of MACs per image"
+        parts.append(Table(title=title, columns=[Column(*form, wraps=True) for form in forms], rows=rows))
     series = [
         Series(sign, [(p["macs"] / factor, p["top1"]) for p in run["points"] if None not in p.values()])
         for sign, run in zip("●○", runs, strict=True)
@@ -131,10 +118,10 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
         ("other_conditions", "measured under other conditions: their numbers must not be compared"),
         ("differences", "what was different"),
     ):
-        rows = [(row["key"], *("-" if v is None else str(v) for v in row["values"])) for row in found[key]]
-        if rows:
-            columns = [Column(header, wraps=True) for header in ("", *names)]
-            parts.append(Table(title=title, columns=columns, rows=rows))
+        if different := [(row["key"], *("-" if v is None else str(v) for v in row["values"])) for row in found[key]]:
+            parts.append(
+                Table(title=title, columns=[Column(header, wraps=True) for header in ("", *names)], rows=different)
+            )
     return Group(*parts)
 
 
@@ -172,11 +159,6 @@ def _identity(run: RunDirectory) -> dict[str, Any]:
     about = {name: getattr(manifest, name) for name in IDENTITY}  # `device` is resolved there
     about["trials"] = None if manifest.budget is None else manifest.budget.num_trials
     return {**config_of_run(run).model_dump(mode="json"), **about}
-
-
-def _distinct_names(runs: Sequence[RunDirectory]) -> list[str]:
-    names = [run.name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
 def _finite(point: FrontPoint, metric: Metric) -> float | None:

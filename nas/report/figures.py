@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.base import atomic_write_bytes, plural, unit_of
+from nas.base import atomic_write_bytes, plural, unit_of, with_interval
 from nas.report.conditions import conditions_lines
 from nas.runs import FrontPoint, ParetoFront
 from nas.settings import LATENCY, MACS, TOP1, Metric
@@ -20,6 +20,7 @@ RETRAINED = "#8a3ffc"
 TEST_ASIDE = 8  # points to the right, so that both splits can be read
 COLOUR_MAP = "viridis"  # readable by colour-blind people and in grey
 LABEL_BOX = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
+DOTS: Mapping[str, Any] = {"s": 46, "edgecolors": "black", "linewidths": 0.6, "zorder": 3}
 
 
 def front_figure(
@@ -40,13 +41,10 @@ def draw_front(
     baselines: Mapping[str, FrontPoint],
     retrained: Sequence[Mapping[str, Any]] = (),
 ) -> "Figure":
-    """Draw top-1 against MACs and against latency; the front is coloured by the other cost.
+    """Draw top-1 against MACs and against latency; the front, with staircase and knee, is coloured by the other cost.
 
-    Args:
-        front: Drawn with its staircase and knee.
-        others: Measured but not on the front, drawn in grey.
-        baselines: Name -> a known network, drawn as a cross.
-        retrained: Networks that were trained alone (`nas.runs.retrained_networks`), with marks of their own.
+    In grey what was measured but is not on it, known networks by name (`baselines`) as crosses, and with marks of
+    their own those that were trained alone (`nas.runs.retrained_networks`).
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -54,8 +52,7 @@ def draw_front(
     figure = Figure(figsize=(11, 5), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.06))
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, across, colour in ((left, MACS, LATENCY), (right, LATENCY, MACS)):
-        _draw_retrained(axes, retrained, across, _factor([*front.points, *others, *baselines.values()], across))
-        _draw_panel(axes, front, others, baselines, across, colour)
+        _draw_panel(axes, front, others, baselines, retrained, across, colour)
     left.set_ylabel("top-1 (%)")
     marks = sorted(zip(*left.get_legend_handles_labels(), strict=True), key=lambda mark: "split" in mark[1])
     if marks:
@@ -84,15 +81,21 @@ def _draw_panel(
     front: ParetoFront,
     others: Sequence[FrontPoint],
     baselines: Mapping[str, FrontPoint],
+    retrained: Sequence[Mapping[str, Any]],
     across: Metric,
     colour: Metric,
 ) -> None:
     def values(points: Iterable[FrontPoint], metric: Metric) -> list[float]:
         return [point.value(metric) / factor[metric] for point in points]
 
+    def note(point: FrontPoint, text: str, aside: tuple[float, float], **style: Any) -> None:
+        spot = (values([point], across)[0], point.value(TOP1))
+        axes.annotate(text, spot, xytext=aside, textcoords="offset points", bbox=LABEL_BOX, **style)
+
     everything = [*front.points, *others, *baselines.values()]
-    _, prefix = unit_of([point.value(MACS) for point in everything])
-    factor = {metric: _factor(everything, metric) for metric in (TOP1, MACS, LATENCY)}
+    macs, prefix = unit_of([point.value(MACS) for point in everything])
+    factor = {TOP1: 1.0, MACS: macs, LATENCY: 1.0}
+    _draw_retrained(axes, retrained, across, factor[across])
     batches = {str(point.measurement.conditions.latency_batch_size) for point in everything}
     titles = {MACS: f"{prefix}MACs / image", LATENCY: f"latency (ms / batch of {' or '.join(sorted(batches))})"}
     axes.set_xlabel(titles[across])
@@ -110,44 +113,22 @@ def _draw_panel(
     shades = values(points, colour)
     is_shaded = not any(map(math.isnan, shades))
     shading = {"c": shades, "cmap": COLOUR_MAP} if is_shaded else {"c": "tab:blue"}
-    dots = axes.scatter(x, y, s=46, edgecolors="black", linewidths=0.6, zorder=3, label="Pareto front", **shading)
+    dots = axes.scatter(x, y, label="Pareto front", **DOTS, **shading)
     if is_shaded:
         axes.figure.colorbar(dots, ax=axes, label=titles[colour], pad=0.02)
     for name, point in baselines.items():
-        spot = (values([point], across)[0], point.value(TOP1))
-        is_right = spot[0] > sum(axes.get_xlim()) / 2
-        axes.plot(*spot, "x", c="crimson", ms=8, mew=2, zorder=4)
-        axes.annotate(
-            name,
-            spot,
-            xytext=(-7 if is_right else 7, -13),
-            textcoords="offset points",
-            ha="right" if is_right else "left",
-            fontsize=8,
-            color="crimson",
-            bbox=LABEL_BOX,
-            zorder=4,
-        )
+        (place,) = values([point], across)
+        aside, edge = (-7, "right") if place > sum(axes.get_xlim()) / 2 else (7, "left")
+        axes.plot(place, point.value(TOP1), "x", c="crimson", ms=8, mew=2, zorder=4)
+        note(point, name, (aside, -13), ha=edge, fontsize=8, color="crimson", zorder=4)
     limits = axes.get_xlim()
     best_x, best_y = _staircase(x, y)
     axes.step([*best_x, limits[1]], [*best_y, best_y[-1]], where="post", c="0.35", lw=1, zorder=2)
     axes.set_xlim(limits)
     knee = front.knee()
     if knee in points:
-        axes.annotate(
-            f"knee {knee.digest[:8]}",
-            (values([knee], across)[0], knee.value(TOP1)),
-            xytext=(22, -30),
-            textcoords="offset points",
-            fontsize=9,
-            arrowprops={"arrowstyle": "-", "lw": 0.8},
-            bbox=LABEL_BOX,
-            zorder=5,
-        )
-
-
-def _factor(points: Iterable[FrontPoint], metric: Metric) -> float:
-    return unit_of([point.value(MACS) for point in points])[0] if metric is MACS else 1.0
+        arrow = {"arrowstyle": "-", "lw": 0.8}
+        note(knee, f"knee {knee.digest[:8]}", (22, -30), fontsize=9, arrowprops=arrow, zorder=5)
 
 
 def _draw_retrained(axes: "Axes", retrained: Sequence[Mapping[str, Any]], across: Metric, factor: float) -> None:
@@ -167,18 +148,10 @@ def _draw_retrained(axes: "Axes", retrained: Sequence[Mapping[str, Any]], across
         before = [row[f"inherited_{key}"] for row in rows]
         axes.update_datalim([*zip(x, top1, strict=True), *zip(x, before, strict=True)])
         axes.vlines(x, before, top1, colors=RETRAINED, linewidths=0.8, linestyles=":", transform=place, zorder=3)
-        style: dict[str, Any] = {
-            "ecolor": RETRAINED,
-            "mec": RETRAINED,
-            "mfc": fill,
-            "capsize": 2.5,
-            "ms": 6,
-            "zorder": 5,
-        }
-        axes.errorbar(x, top1, yerr=spread, fmt="D", label=label, transform=place, **style)
+        mark: dict[str, Any] = {"mec": RETRAINED, "mfc": fill, "ms": 6, "zorder": 5, "transform": place}
+        axes.errorbar(x, top1, yerr=spread, fmt="D", label=label, ecolor=RETRAINED, capsize=2.5, **mark)
         if key == "test_top1":
-            mark: dict[str, Any] = {"c": "none", "mec": RETRAINED, "mfc": "white", "ms": 6, "zorder": 5}
-            axes.plot(x, before, "^", label="inherited, TEST split", transform=place, **mark)
+            axes.plot(x, before, "^", label="inherited, TEST split", c="none", **mark)
     axes.autoscale_view()
 
 
@@ -202,15 +175,7 @@ def _staircase(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], lis
 
 
 def trust_figure(found: Mapping[str, Any], path: Path) -> Path:
-    """Draw each architecture as a PNG, coloured by its MACs; bars reach from the worst seed to the best.
-
-    Args:
-        found: What `trust.json` holds.
-        path: File to write.
-
-    Returns:
-        `path`.
-    """
+    """Draw `trust.json` as a PNG and return its path: MACs in colours, bars reach from the worst seed to the best."""
     from matplotlib.figure import Figure
 
     rows = found["architectures"]
@@ -222,16 +187,7 @@ def trust_figure(found: Mapping[str, Any], path: Path) -> Path:
     figure = Figure(figsize=(6.4, 5.4), dpi=150, layout="constrained")
     axes = figure.subplots()
     axes.errorbar(alone, inherited, xerr=spread, fmt="none", ecolor="0.6", elinewidth=1, zorder=1)
-    dots = axes.scatter(
-        alone,
-        inherited,
-        s=46,
-        c=[row["macs"] / factor for row in rows],
-        cmap=COLOUR_MAP,
-        edgecolors="black",
-        linewidths=0.6,
-        zorder=3,
-    )
+    dots = axes.scatter(alone, inherited, c=[row["macs"] / factor for row in rows], cmap=COLOUR_MAP, **DOTS)
     figure.colorbar(dots, ax=axes, label=f"{prefix}MACs / image")
     axes.axline((alone[0], alone[0]), slope=1, color="0.5", lw=1, ls=":", zorder=0, label="equal")
     axes.set_xlim(*_limits([value for values in by_seed for value in values]))
@@ -240,22 +196,17 @@ def trust_figure(found: Mapping[str, Any], path: Path) -> Path:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_xlabel(f"top-1 trained alone (%), mean of {plural(found['num_seeds'], 'seed')}")
     axes.set_ylabel("top-1 inherited from the supernet (%)")
-    axes.set_title(_title(found), fontsize=11)
-    figure.supxlabel(
+    tau = found["kendall_tau"]
+    order = "no order" if tau is None else f"Kendall tau {with_interval(tau, found['kendall_tau_ci'])}"
+    axes.set_title(f"{found['run']}: {order}", fontsize=11)
+    words = (
         f"{len(rows)} architectures, {found['epochs']} epochs each; {found['num_images']} images of the "
-        f"{found['split']} split, {found['precision']}, supernet {found['supernet']}",
-        fontsize=8,
+        f"{found['split']} split, {found['precision']}, supernet {found['supernet']}"
     )
+    figure.supxlabel(words, fontsize=8)
     return _save(figure, path)
 
 
 def _limits(values: list[float]) -> tuple[float, float]:
     margin = 0.06 * (max(values) - min(values)) or 1.0
     return min(values) - margin, max(values) + margin
-
-
-def _title(found: Mapping[str, Any]) -> str:
-    if found["kendall_tau"] is None:
-        return f"{found['run']}: no order"
-    low, high = found["kendall_tau_ci"]
-    return f"{found['run']}: Kendall tau {found['kendall_tau']:.2f} [{low:.2f}, {high:.2f}]"

@@ -31,9 +31,7 @@ def ties_within(ties: Sequence[str], points: Sequence[FrontPoint]) -> list[str]:
 def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Table:
     """The front as a table with units, one row a point in the front's order.
 
-    Args:
-        front: What to show.
-        whole: The front that `front` is a part of; its knee is marked, so that it is what `pick knee` takes.
+    Where `front` is a part of `whole`, the knee of that is marked, so that it is what `pick knee` takes.
     """
     whole, points = whole or front, front.points
     knee = whole.knee().digest if whole.points else None
@@ -43,6 +41,7 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
     if any(owners):
         columns.append(("supernet", owners))
     conditions = conditions_lines(points[0].measurement.conditions) if points else []
+    targets = map(latency_line, whole.targets.values())
     part = f"{len(points)} of " if len(points) != len(whole.points) else ""
     return Table(
         title=f"Pareto front: {part}{len(whole.points)} architectures, hypervolume {whole.hypervolume():.4f}",
@@ -56,13 +55,7 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
             )
             for i, point in enumerate(points)
         ],
-        caption=[
-            LEGEND,
-            "★ knee   1 MAC = 2 FLOPs",
-            *_legend_of_doubts(columns),
-            *conditions,
-            *(latency_line(row) for row in whole.targets.values()),
-        ],
+        caption=[LEGEND, "★ knee   1 MAC = 2 FLOPs", *_legend_of_doubts(columns), *conditions, *targets],
     )
 
 
@@ -86,27 +79,19 @@ def front_csv(front: ParetoFront, path: Path) -> str:
     Columns of what only some runs have come last: doubts about latency, other targets, the supernet.
     """
     knee = front.knee().digest if front.points else None
-    rows = [
-        {
-            **_csv_row(point, front.points),
-            "knee": point.digest == knee,
-            "export_command": export_command(path, point.digest),
-        }
-        for point in front.points
-    ]
+    rows = []
+    for point in front.points:
+        row = {**_csv_row(point, front.points), "knee": point.digest == knee}
+        rows.append({**row, "export_command": export_command(path, point.digest)})
     return csv_text(rows, FRONT_COLUMNS)
 
 
 def _csv_row(point: FrontPoint, points: Sequence[FrontPoint]) -> dict[str, Any]:
     values = point.to_dict()
-    top1_low, top1_high = values["top1_ci"] or (None, None)
-    row = {
-        **{name: values[name] for name in FRONT_COLUMNS if name in values},
-        **{f"conditions.{name}": value for name, value in values["conditions"].items()},
-        "top1_ci_low": top1_low,
-        "top1_ci_high": top1_high,
-        "architecture": json.dumps(values["architecture"], sort_keys=True, separators=(",", ":")),
-    }
+    row = {name: values[name] for name in FRONT_COLUMNS if name in values}
+    row |= {f"conditions.{name}": value for name, value in values["conditions"].items()}
+    row |= zip(("top1_ci_low", "top1_ci_high"), values["top1_ci"] or (None, None), strict=True)
+    row["architecture"] = json.dumps(values["architecture"], sort_keys=True, separators=(",", ":"))
     for name, timed in point.measurement.latency.items():
         suffix = name.removeprefix(LATENCY.name)
         low, high = timed.interval or (None, None)

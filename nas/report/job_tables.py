@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.base import duration, plural, unit_of, with_interval
-from nas.report.table import Cell, Column, Table
+from nas.report.table import Cell, Column, Table, columns_of
 from nas.runs import BASELINES, CONFIDENCE, RESAMPLES, SPLITS
 
 UNDIMMED = {"caption_style": "none"}  # captions that are half of the answer
@@ -12,10 +12,7 @@ UNDIMMED = {"caption_style": "none"}  # captions that are half of the answer
 
 def trust_table(found: Mapping[str, Any]) -> Table:
     """`trust.json` as a table: what ranks, and how well."""
-    baselines = [
-        (label, *_intervals(found["baselines"][name], "kendall_tau", "spearman_rho", "tau_above_it"))
-        for name, label in BASELINES.items()
-    ]
+    keys = "kendall_tau", "spearman_rho"
     lines = [
         found["verdict"],
         f"gap: inherited is {_intervals(found, 'gap_points')[0]} points of top-1 from stand-alone, on average",
@@ -26,15 +23,14 @@ def trust_table(found: Mapping[str, Any]) -> Table:
     ]
     if found["failed"]:
         lines.append(f"{plural(len(found['failed']), 'training')} failed; their architectures are left out")
-    headers = ("ranked by", "Kendall tau", "Spearman rho", "inherited is above it in tau by")
     return Table(
         title=f"{found['run']}: order of inherited and of stand-alone top-1, "
         f"{found['num_architectures']} architectures, {plural(found['num_seeds'], 'seed')}",
-        columns=[Column(header) for header in headers],
+        columns=list(map(Column, ("ranked by", "Kendall tau", "Spearman rho", "inherited is above it in tau by"))),
         rows=[
-            ("inherited top-1", *_intervals(found, "kendall_tau", "spearman_rho"), ""),
+            ("inherited top-1", *_intervals(found, *keys), ""),
             (),
-            *baselines,
+            *((BASELINES[name], *_intervals(found["baselines"][name], *keys, "tau_above_it")) for name in BASELINES),
             ("another seed (ceiling)", *_intervals(found, "seed_to_seed_tau"), "", ""),
         ],
         caption=lines,
@@ -80,14 +76,11 @@ def retrain_table(found: Mapping[str, Any]) -> Table:
     ]
     if found["failed"]:
         lines.append(f"{len(found['failed'])} of the trainings failed and do not count")
-    top1 = [
-        Column(f"{split} top-1 %,\n{way}", "{:.2f}")
-        for split in SPLITS.values()
-        for way in ("inherited", "trained alone")
-    ]
+    ways = [f"{split} top-1 %,\n{way}" for split in SPLITS.values() for way in ("inherited", "trained alone")]
+    headers = {"architecture": "", f"{prefix}MACs": "{:.3g}", "parameters": "{:,}", **dict.fromkeys(ways, "{:.2f}")}
     return Table(
         title=f"{found['run']}: {found['picked']['digest']} trained alone",
-        columns=[Column("architecture"), Column(f"{prefix}MACs", "{:.3g}"), Column("parameters", "{:,}"), *top1],
+        columns=columns_of(headers),
         rows=rows,
         caption=lines,
         look=UNDIMMED,
@@ -157,7 +150,7 @@ def redundancy_table(found: dict[str, Any]) -> Table:
     """The rows of `rank-layers` as a table."""
     return Table(
         title=f"{found['source']}: attention of a plain ViT on {found['images']} {found['split']} images",
-        columns=[Column(header, form, wraps=True) for header, form in COLUMNS.values()],
+        columns=columns_of(dict(COLUMNS.values()), wraps=True),
         rows=[[row[key] for key in COLUMNS] for row in found["layers"]],
         caption=CAPTION,
     )
@@ -169,16 +162,16 @@ def export_table(bundle: Mapping[str, Any]) -> Table:
     headers = {"format": "", "file": "", "size (kB)": "{:,.0f}", "difference": "{:.1e}", "time (s)": "{:.1f}"}
     return Table(
         title=f"{bundle['digest']} in {bundle['directory']}",
-        columns=[Column(header, form, wraps=True) for header, form in headers.items()],
+        columns=columns_of(headers, wraps=True),
         rows=[
             (
-                file["format"],
-                file["file"],
-                file["size_bytes"] / 1e3,
-                max(file["max_delta"].values(), default=0.0) or "0",
-                file["seconds"],
+                f["format"],
+                f["file"],
+                f["size_bytes"] / 1e3,
+                max(f["max_delta"].values(), default=0.0) or "0",
+                f["seconds"],
             )
-            for file in bundle["files"]
+            for f in bundle["files"]
         ],
         caption=[f"differences are the largest between logits before and after reloading, batches of {batches}"],
         box="HEAVY_HEAD",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nas.base import plural, with_spread
-from nas.report.table import Column, Table
+from nas.report.table import Column, Table, columns_of
 from nas.settings import OURS
 
 if TYPE_CHECKING:
@@ -23,16 +23,10 @@ def results_table(values: Mapping[str, Any]) -> Table:
     ]
     if values["missing"]:
         caption.append(f"{values['missing']} of the front were not measured there")
+    headers = {"digest": "", "top-1 (%)": "{:.1f}", "MMACs": "{:.3g}", "here (ms)": "{:.3f}", "there (ms)": "{:.3f}"}
     return Table(
         title=f"{values['run']} on {values['device']}",
-        columns=[
-            Column("digest"),
-            Column("top-1 (%)", "{:.1f}"),
-            Column("MMACs", "{:.3g}"),
-            Column("here (ms)", "{:.3f}"),
-            Column("there (ms)", "{:.3f}"),
-            Column(),
-        ],
+        columns=columns_of({**headers, "": ""}),
         rows=[
             (
                 row["digest"],
@@ -55,7 +49,7 @@ def profile_table(values: Mapping[str, Any]) -> Table:
     return Table(
         title=f"{values['file']}: {values['architectures']} architectures on {values['target']}, "
         f"batch of {values['batch']}, {values['image_size']} px",
-        columns=[Column(header, form, wraps=True) for header, form in headers.items()],
+        columns=columns_of(headers, wraps=True),
         rows=[
             ("all operations" if row["predictor"] == OURS else row["predictor"], row["mape_percent"], row["tau"])
             for row in values["predictors"]
@@ -79,17 +73,11 @@ def _measured_table(values: Mapping[str, Any], found: Mapping[str, Any]) -> Tabl
     load = found["machine"]["before"]["load_average"][0]
     cores = f", core {', '.join(map(str, found['cores']))}" if found["cores"] else ""
     order = "" if found["repeat_tau"] is None else f"   order repeats with tau {found['repeat_tau']:.2f}"
+    headers = {"digest": "", "latency (ms)": "{}", "images/s": "{:,.0f}", "rounds": "{}", "": ""}
     return Table(
         title=f"{found['runtime']}, batch of {found['batch']}, {values['image_size']} px, "
         f"{plural(found['threads'], 'thread')}",
-        columns=[
-            Column("digest"),
-            Column("latency (ms)", "{}"),
-            Column("images/s", "{:,.0f}"),
-            Column("rounds", "{}"),
-            Column(),
-            Column("ties with", wraps=True),
-        ],
+        columns=[*columns_of(headers), Column("ties with", wraps=True)],
         rows=[
             (
                 point["digest"],

@@ -16,15 +16,7 @@ PAUSE_FACTOR = 20  # a gap this many times the median one is a pause between ses
 
 
 def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
-    """How a run stands: JSON of `status --format json`; results/README.md explains the keys.
-
-    Args:
-        run: The run.
-        now: Unix time to reckon from, seconds; the present by default.
-
-    Raises:
-        RunError: The run is damaged.
-    """
+    """How a run stands at a Unix time (now): JSON of `status --format json`; results/README.md explains the keys."""
     manifest, trials, is_live = run.manifest, all_trials(run), run.is_locked()
     stage, budget = manifest.stage, manifest.budget
     counts = {state.value: 0 for state in TrialState}
@@ -103,6 +95,5 @@ def _throughput(finished: Sequence[float]) -> float | None:
     if len(gaps) < 2:
         return None
     typical = statistics.median(gaps)
-    worked = sum(gap for gap in gaps if gap <= PAUSE_FACTOR * typical) if typical > 0 else sum(gaps)
-    counted = sum(gap <= PAUSE_FACTOR * typical for gap in gaps) if typical > 0 else len(gaps)
-    return 60 * counted / worked if worked > 0 else None
+    worked = [gap for gap in gaps if gap <= PAUSE_FACTOR * typical] if typical > 0 else gaps
+    return 60 * len(worked) / sum(worked) if sum(worked) > 0 else None

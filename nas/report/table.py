@@ -48,14 +48,17 @@ class Column:
         return "-" if cell is None or math.isnan(cell) else (self.form or "{}").format(cell)
 
 
+def columns_of(forms: Mapping[str, str], *, wraps: bool = False) -> list[Column]:
+    """Columns by header, each with the form of its cells."""
+    return [Column(header, form, wraps) for header, form in forms.items()]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """Rows under headers with units; print it with rich.
 
     Attributes:
-        title: Above it.
         rows: A cell a column each; an empty row is a gap between sections.
-        columns: Of the cells.
         caption: Lines below it.
         box: Rich's name of the frame.
         look: More keywords of rich's table.

@@ -5,20 +5,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nas.base import unit_of
-from nas.runs import FrontPoint, ParetoFront, Trial, points_of
-from nas.settings import LATENCY, MACS, TOP1, Metric
+from nas.runs import ParetoFront, Trial, points_of
+from nas.settings import LATENCY, MACS, TOP1
 
 WIDTH, HEIGHT = 56, 12
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points that are drawn with one character; later series cover earlier ones.
-
-    Attributes:
-        sign: One character.
-        points: (across, up), in the units that the axes name. Values that are not finite are left out.
-    """
+    """Points (across, up), in the units that the axes name, drawn as one character; later series cover earlier."""
 
     sign: str
     points: Sequence[tuple[float, float]]
@@ -27,17 +22,8 @@ class Series:
 def scatter(series: Sequence[Series], across: str, up: str, *, width: int = WIDTH, height: int = HEIGHT) -> str:
     """Draw points as text, with the least and greatest value at the ends of both axes.
 
-    Costs that spread over more than a power of ten are drawn on a logarithmic axis, which its name then says.
-
-    Args:
-        series: What to draw.
-        across: Name and unit of the horizontal axis.
-        up: Name and unit of the vertical axis.
-        width: Columns of the grid.
-        height: Lines of the grid.
-
-    Returns:
-        The text; empty where no point is finite.
+    Costs that spread over more than a power of ten are drawn on a logarithmic axis, which its name then says. Values
+    that are not finite are left out; of none the text is empty. `across` and `up` are names and units of the axes.
     """
     finite = [
         Series(one.sign, [(x, y) for x, y in one.points if math.isfinite(x) and math.isfinite(y)]) for one in series
@@ -72,13 +58,9 @@ def _cell(value: float, low: float, high: float, cells: int, *, is_log: bool = F
 
 
 def front_plots(front: ParetoFront, trials: Iterable[Trial], whole: ParetoFront) -> list[str]:
-    """Top-1 against MACs, and against latency: the front, its knee, and for MACs what is not on it.
+    """Top-1 against MACs, and against latency: the front, all of `whole` or a part, its knee, and what is not on it.
 
-    Args:
-        front: What is shown, all of `whole` or a part.
-        trials: All of the run. Their latency is of another stage than a final front's, so only their
-            top-1 and MACs are drawn.
-        whole: The front that the knee is of.
+    Latency of trials is of another stage than a final front's, so only their top-1 and MACs are drawn.
     """
     knee = whole.knee().digest
     macs_factor, prefix = unit_of([point.value(MACS) for point in whole.points])
@@ -88,17 +70,12 @@ def front_plots(front: ParetoFront, trials: Iterable[Trial], whole: ParetoFront)
         (MACS, macs_factor, f"{prefix}MACs per image"),
         (LATENCY, 1.0, f"latency (ms per batch of {batch})"),
     ):
-
-        def spots(
-            points: Iterable[FrontPoint], metric: Metric = metric, factor: float = factor
-        ) -> list[tuple[float, float]]:
-            return [(point.value(metric) / factor, point.value(TOP1)) for point in points]
-
-        others = spots(points_of(trials)) if metric is MACS else []
+        others = points_of(trials) if metric is MACS else []
+        best = [point for point in front.points if point.digest == knee]
+        drawn = {"·": [*others, *whole.points], "●": front.points, "★": best}
         series = [
-            Series("·", [*others, *spots(whole.points)]),
-            Series("●", spots(front.points)),
-            Series("★", spots(point for point in front.points if point.digest == knee)),
+            Series(sign, [(point.value(metric) / factor, point.value(TOP1)) for point in points])
+            for sign, points in drawn.items()
         ]
         plots.append(scatter(series, name, "top-1 (%)"))
     return [plot for plot in plots if plot]

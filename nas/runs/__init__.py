@@ -7,7 +7,7 @@ from nas.runs.directory import (
     space_of_run,
 )
 from nas.runs.dominance import hypervolume, non_dominated
-from nas.runs.front import ParetoFront
+from nas.runs.front import PICKS, ParetoFront
 from nas.runs.manifest import Manifest, SearchBudget, SearchIdentity, SupernetTrial, trial_key
 from nas.runs.point import FrontPoint, interval_key, points_of
 from nas.runs.ranking import (
@@ -22,7 +22,7 @@ from nas.runs.supernets import (
 from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState
 
 __all__ = [
-    "BASELINES", "CONFIDENCE", "CONFIG", "LEAST_ARCHITECTURES", "MANIFEST", "OWNER", "RESAMPLES",
+    "BASELINES", "CONFIDENCE", "CONFIG", "LEAST_ARCHITECTURES", "MANIFEST", "OWNER", "PICKS", "RESAMPLES",
     "SPLITS", "TRAINING_LOG", "TRUST", "Conditions", "FrontPoint", "Manifest", "Measurement",
     "ParetoFront", "RunDirectory", "RunResults", "SearchBudget", "SearchIdentity", "SupernetTrial",
     "Timed", "Trial", "TrialState", "all_trials", "architecture_row", "check_counts", "check_ray_is_used",

@@ -18,7 +18,7 @@ from nas.runs.point import FrontPoint, points_of
 from nas.runs.trial import Trial
 from nas.settings import LATENCY, MACS, METRICS, TOP1, Metric, Objective, by_target, metric_named
 
-PICKS: dict[str, Metric | None] = {"knee": None, "top1": TOP1, "fastest": LATENCY, "cheapest": MACS}
+PICKS: Mapping[str, Metric | None] = {"knee": None, "top1": TOP1, "fastest": LATENCY, "cheapest": MACS}
 MIN_PREFIX = 6  # digits of a digest that are enough
 
 

@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from nas.report.front_table import export_command, ties_within
 from nas.runs import (
     BASELINES,
     OWNER,
+    PICKS,
     TRUST,
     FrontPoint,
     ParetoFront,
     RunDirectory,
     RunResults,
-    Trial,
     design_points,
     hypervolume_curve,
     owner,
@@ -34,19 +34,11 @@ GREY = (150, 158, 168)
 
 
 def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[str, Any]:
-    """What the page shows.
-
-    Args:
-        found: What is shown.
-        random: A random search to show beside it.
-
-    Raises:
-        RunError: The run is damaged, or `random` cannot be compared with it.
-    """
+    """What the page shows of a run, and of a random search beside it, which must be comparable (a RunError)."""
     run, front, trials = found.run, found.front, found.all_trials
-    manifest, origins = run.manifest, _Origins(found)
-    rows = [_front_row(point, found) | origins.of(point) for point in front.points]
-    cloud = _cloud(found, origins)
+    manifest, origin = run.manifest, _origins(found)
+    rows = [_front_row(point, found) | origin(point) for point in front.points]
+    cloud = _cloud(found, origin)
     judged = owner(run, front.knee())  # of several supernets `trust` is asked of one
     return {
         "run": run.name,
@@ -66,13 +58,10 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         },
         "fewer": FEWER_TOKENS,
         "counts": dict(Counter(trial.state.value for trial in trials)),
-        "errors": _common_errors(trials),
+        "errors": Counter(trial.error.splitlines()[0] for trial in trials if trial.error).most_common(COMMON_ERRORS),
         "front": rows,
         "cloud": cloud,
-        "baselines": [
-            {**found.values(point), "digest": point.digest, "name": name}
-            for name, point in design_points(found).items()
-        ],
+        "baselines": [{**found.values(p), "digest": p.digest, "name": n} for n, p in design_points(found).items()],
         "retrained": retrained_networks(found),
         "targets": _targets(found, rows),
         "supernets": _supernets(found),
@@ -92,11 +81,6 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
     }
 
 
-def genes(architecture: Architecture) -> dict[str, float]:
-    """The values of `GENES`."""
-    return {name: value(architecture) for name, (_, _, value) in GENES.items()}
-
-
 def _mean(architecture: Architecture, value: Callable[[LayerChoice], float]) -> float:
     return sum(map(value, architecture.layers)) / architecture.depth
 
@@ -112,21 +96,21 @@ GENES: dict[str, tuple[str, str, Callable[[Architecture], float]]] = {
 """What an architecture is like in single numbers: words, unit, value."""
 
 
-class _Origins:
-    """Which trials measured the points of a run."""
+def genes(architecture: Architecture) -> dict[str, float]:
+    """The values of `GENES`."""
+    return {name: value(architecture) for name, (_, _, value) in GENES.items()}
 
-    def __init__(self, found: RunResults) -> None:
-        self._numbers = {
-            (name, trial.architecture.digest): trial.number
-            for name, trials in found.trials.items()
-            for trial in reversed(trials)
-        }
-        self._supernets = {trial.key: trial.number for trial in supernet_trials(found.run)}
 
-    def of(self, point: FrontPoint) -> dict[str, int | None]:
-        """Number of the trial within its supernet, and of the supernet where there are several."""
-        owner = point.details.get(OWNER, "")
-        return {"number": self._numbers.get((owner, point.digest)), "supernet": self._supernets.get(Path(owner).name)}
+def _origins(found: RunResults) -> Callable[[FrontPoint], dict[str, int | None]]:
+    """Finds for a point the number of its trial within its supernet, and of that where there are several."""
+    numbers = {(name, t.architecture.digest): t.number for name, of_one in found.trials.items() for t in of_one[::-1]}
+    supernets = {trial.key: trial.number for trial in supernet_trials(found.run)}
+
+    def origin(point: FrontPoint) -> dict[str, int | None]:
+        folder = point.details.get(OWNER, "")
+        return {"number": numbers.get((folder, point.digest)), "supernet": supernets.get(Path(folder).name)}
+
+    return origin
 
 
 def _front_row(point: FrontPoint, found: RunResults) -> dict[str, Any]:
@@ -156,10 +140,10 @@ def _layer_rows(point: FrontPoint, backbone: Backbone) -> list[dict[str, Any]]:
     return rows
 
 
-def _cloud(found: RunResults, origins: _Origins) -> dict[str, list[Any]]:
+def _cloud(found: RunResults, origin: Callable[[FrontPoint], dict[str, int | None]]) -> dict[str, list[Any]]:
     """Measured but not on the front, a column a quantity: thousands of them have to be small."""
     points = found.others
-    values = [found.values(point) | genes(point.architecture) | origins.of(point) for point in points]
+    values = [found.values(point) | genes(point.architecture) | origin(point) for point in points]
     names = dict.fromkeys([*METRICS, *(n for n in LATENCIES if any(n in row for row in values)), *GENES])
     return {
         **{name: [_rounded(row.get(name)) for row in values] for name in names},
@@ -178,11 +162,8 @@ def _rounded(value: float | None) -> float | int | None:
 
 
 def _picks(front: ParetoFront) -> dict[str, str]:
-    picks = {"knee": front.knee().digest}
-    for name, metric in (("top1", TOP1), ("fastest", LATENCY), ("cheapest", MACS)):
-        if all(not math.isnan(point.value(metric)) for point in front.points):
-            picks[name] = front.pick(name).digest
-    return picks
+    is_known = {m: not any(math.isnan(point.value(m)) for point in front.points) for m in PICKS.values() if m}
+    return {name: front.pick(name).digest for name, metric in PICKS.items() if metric is None or is_known[metric]}
 
 
 def _units(
@@ -239,10 +220,6 @@ def _supernets(found: RunResults) -> list[dict[str, Any]]:
         }
         for trial in supernet_trials(found.run)
     ]
-
-
-def _common_errors(trials: Iterable[Trial]) -> list[tuple[str, int]]:
-    return Counter(trial.error.splitlines()[0] for trial in trials if trial.error).most_common(COMMON_ERRORS)
 
 
 def _random(random: RunDirectory, found: RunResults) -> dict[str, Any]:

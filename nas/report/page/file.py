@@ -17,24 +17,15 @@ SCRIPTS = ("draw.js", "charts.js", "retrained.js", "parallel.js", "layers.js", "
 
 
 def write_report(run: RunDirectory, random: RunDirectory | None = None) -> list[Path]:
-    """Write `report.html` and the figures of a run that has measured something, finished or not.
+    """Write `report.html` and the figures of a run, finished or not; returns the files, the page first.
 
-    Args:
-        run: What is shown.
-        random: A random search on the same weights and images, drawn on the page up to the same number of trials.
-
-    Returns:
-        The files, the page first.
-
-    Raises:
-        RunError: Nothing was measured yet, the run is damaged, or `random` cannot be compared with it.
+    `random` is a random search on the same weights and images, drawn on the page up to the same number of trials. A
+    RunError tells where nothing was measured yet, the run is damaged, or `random` cannot be compared with it.
     """
     found = results_of(run)
     atomic_write_text(run.report_path, report_html(report_data(found, random)))
-    figures = front_figure(
-        found.front, found.others, run.figure_path(), design_points(found), retrained_networks(found)
-    )
-    return [run.report_path, *figures]
+    designs, networks = design_points(found), retrained_networks(found)
+    return [run.report_path, *front_figure(found.front, found.others, run.figure_path(), designs, networks)]
 
 
 def report_html(data: Mapping[str, Any]) -> str:
