@@ -1,7 +1,10 @@
 """Ray, started or found; long jobs on it."""
 
 # fmt: off
-from nas.cluster.connection import CHECK_S, RayConnection
+from nas.cluster.connection import CHECK_S, RayConnection, possible_workers
 from nas.cluster.tasks import ATTEMPTS, Arrays, quarantined, reason_of, run_tasks
 
-__all__ = ["ATTEMPTS", "CHECK_S", "Arrays", "RayConnection", "quarantined", "reason_of", "run_tasks"]
+__all__ = [
+    "ATTEMPTS", "CHECK_S", "Arrays", "RayConnection", "possible_workers", "quarantined", "reason_of",
+    "run_tasks",
+]

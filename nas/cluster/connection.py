@@ -130,6 +130,13 @@ class RayConnection:
         self._cleanup.close()
 
 
+def possible_workers(asked: int, address: str | None, most: int | None = None) -> int:
+    """How many to start: on a cluster what was asked for; on this machine alone at most `most`, or one a core."""
+    if address or os.environ.get("RAY_ADDRESS"):
+        return asked
+    return min(asked, len(os.sched_getaffinity(0)) if most is None else most)
+
+
 def _answers(place: _Address | None) -> bool:
     if place is None:
         return False

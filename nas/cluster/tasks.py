@@ -1,6 +1,5 @@
 """Long jobs that do not need each other, as Ray tasks of one CPU each."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from numpy.typing import NDArray
 
 from nas.base import NasError, one_line
-from nas.cluster.connection import CHECK_S, RayConnection
+from nas.cluster.connection import CHECK_S, RayConnection, possible_workers
 
 Job = TypeVar("Job")
 Value = TypeVar("Value")
@@ -52,9 +51,7 @@ def run_tasks(
     Raises:
         RunError: Ray cannot be started, or is gone.
     """
-    num_workers = min(num_workers, len(jobs))
-    if not address and not os.environ.get("RAY_ADDRESS"):
-        num_workers = min(num_workers, len(os.sched_getaffinity(0)))
+    num_workers = possible_workers(min(num_workers, len(jobs)), address)
     connection = RayConnection(address, num_workers, arrays)
     try:
         ray = connection.ray

@@ -1,6 +1,5 @@
 """Measuring by long-lived Ray actors, on this machine or on a cluster whose nodes come and go."""
 
-import os
 import sys
 import time
 from collections import deque
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nas.base import ConfigError, OutOfMemoryError, RunError, one_line
-from nas.cluster import ATTEMPTS, CHECK_S, Arrays, RayConnection, quarantined, reason_of
+from nas.cluster import ATTEMPTS, CHECK_S, Arrays, RayConnection, possible_workers, quarantined, reason_of
 from nas.search.workers import Build, Result, Task, measure
 
 AHEAD = 2  # trials per actor: one runs, one waits, which hides the 1 to 5 ms of a proposal
@@ -82,11 +81,9 @@ class RayWorkers:
     ) -> None:
         if num_workers < 1:
             raise ConfigError(f"Ray needs at least 1 worker, got {num_workers}", hint="--workers 0: no Ray")
-        if not (address or os.environ.get("RAY_ADDRESS")):
-            # One thread each, so more would only take turns on the cores, disturb the latency and fill the
-            # memory; on a cluster Ray sees to it. Proposals and results do not depend on how many there are.
-            num_workers = min(num_workers, len(os.sched_getaffinity(0)))
-        self.num_workers = num_workers
+        # One thread each, so more than cores would only take turns on these, disturb the latency and fill the memory;
+        # on a cluster Ray sees to it. Proposals and results do not depend on how many there are.
+        self.num_workers = num_workers = possible_workers(num_workers, address)
         self.slots = AHEAD * num_workers
         self._build = build
         self._timeout_s = timeout_s

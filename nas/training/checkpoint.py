@@ -30,6 +30,11 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
 
+    def group(self, name: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with `name.`, without that."""
+        prefix = f"{name}."
+        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
 
 def save_checkpoint(directory: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
     """Write a checkpoint so that a kill at any instant leaves the earlier one in force; drop old ones."""

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from nas.base import NasError, RunError, one_line
-from nas.cluster import RayConnection
+from nas.cluster import RayConnection, possible_workers
 from nas.data import ImageSet
 from nas.model import Supernet
 from nas.settings import RunConfig
@@ -56,9 +56,7 @@ class TrainerSetup:
     ) -> SupernetTrainer:
         """The trainer of one process, at its beginning."""
         config = self.config
-        teacher: Teacher | None = None
-        if config.teacher:
-            teacher = Teacher(config.teacher, images.info).to(device)
+        teacher = Teacher(config.teacher, images.info).to(device) if config.teacher else None
         return SupernetTrainer(
             Supernet(self.space, seed=config.seed),
             images,
@@ -75,9 +73,7 @@ class TrainerSetup:
 
 def possible_processes(asked: int, device: torch.device, address: str | None) -> int:
     """How many processes to train in: on this machine alone, not more than it has cores, or GPUs to train on."""
-    if address or os.environ.get("RAY_ADDRESS"):
-        return asked
-    return min(asked, torch.cuda.device_count() if device.type == "cuda" else _cores())
+    return possible_workers(asked, address, torch.cuda.device_count() if device.type == "cuda" else None)
 
 
 def train_distributed(
@@ -147,7 +143,16 @@ def _fit(
             name="run", storage_path=str(scratch.absolute()), failure_config=train.FailureConfig(max_failures=FAILURES)
         ),
     )
-    fitting = _Fitting(group)
+    ended: list[NasError | Exception | None] = []
+
+    def fit() -> None:
+        try:
+            ended.append(group.fit().return_value)
+        except Exception as error:  # noqa: BLE001 - raised in the thread that waits
+            ended.append(error)
+
+    # In a thread of its own: in the main one Ray Train would take over Ctrl-C.
+    fitting = threading.Thread(target=fit, daemon=True)
     fitting.start()
     heard = time.monotonic()
     seen: TrainProgress | None = None
@@ -163,32 +168,14 @@ def _fit(
                 f"nothing was heard of the training processes for {SILENCE_S:g} s",
                 hint="`ray status` shows whether there is a CPU or GPU for them; the same command goes on",
             )
-    fitting.check()
-
-
-class _Fitting(threading.Thread):
-    """Waits for Ray Train in a thread of its own: in the main one it would take over Ctrl-C."""
-
-    def __init__(self, group: Any) -> None:
-        super().__init__(daemon=True)
-        self._group = group
-        self._problem: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            self._problem = self._group.fit().return_value
-        except Exception as error:  # noqa: BLE001 - raised by `check`, in the thread that waits
-            self._problem = error
-
-    def check(self) -> None:
-        """Raise what went wrong, a NasError as it is and anything else as a RunError."""
-        if isinstance(self._problem, NasError):
-            raise self._problem
-        if self._problem is not None:
-            raise RunError(
-                f"training in several processes failed: {_cause(self._problem)}",
-                hint="the newest checkpoint is kept: the same command goes on; --workers 0 trains in one process",
-            ) from self._problem
+    problem = ended[0]
+    if isinstance(problem, NasError):
+        raise problem
+    if problem is not None:
+        raise RunError(
+            f"training in several processes failed: {_cause(problem)}",
+            hint="the newest checkpoint is kept: the same command goes on; --workers 0 trains in one process",
+        ) from problem
 
 
 def _cause(error: Exception) -> str:
@@ -209,12 +196,6 @@ def _read(report: Path) -> TrainProgress | None:
     return TrainProgress(**{**values, "losses": tuple(values["losses"])})
 
 
-def _write(report: Path, progress: TrainProgress) -> None:
-    scratch = report.with_suffix(".tmp")
-    scratch.write_text(json.dumps(asdict(progress)))
-    scratch.replace(report)
-
-
 # --- in the other processes --------------------------------------------------------------------------------
 
 
@@ -225,7 +206,7 @@ def _train(task: Mapping[str, Any]) -> NasError | None:
 
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size())
-    torch.set_num_threads(max(1, _cores() // context.get_local_world_size()))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
     arrays, info = ray.get(task["arrays"][0]), task["info"]
     setup: TrainerSetup = task["setup"]
     found: int | NasError | None
@@ -267,10 +248,8 @@ def _reporter(report: Path) -> Callable[[TrainProgress], None]:
         now = time.monotonic()
         if now - last >= REPORT_S or progress.step == progress.steps or progress.warning:
             last = now
-            _write(report, progress)
+            scratch = report.with_suffix(".tmp")
+            scratch.write_text(json.dumps(asdict(progress)))
+            scratch.replace(report)
 
     return tell
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

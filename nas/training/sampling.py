@@ -34,10 +34,10 @@ def drawn(
     is_sandwich = config.rule == "sandwich"
     count = config.num_random if is_sandwich else max(config.num_random, 1)
     random = [draw(rng) for _ in range(count)]
-    if not is_sandwich:
-        random[0] = _end_or(random[0], space, rng, config.ends)
     if is_sandwich:
         random = [space.largest(), space.smallest(), *random]
+    else:
+        random[0] = _end_or(random[0], space, rng, config.ends)
     free = free_genes(progress, config.progressive)
     return tuple(dict.fromkeys(held_back(space, architecture, free) for architecture in random))
 
@@ -67,8 +67,4 @@ def held_back(space: SearchSpace, architecture: Architecture, free: frozenset[st
         return architecture
     largest = space.encode(space.largest())
     params = space.encode(architecture)
-    return space.decode({name: largest[name] if _gene(name) in locked else params[name] for name in params})
-
-
-def _gene(name: str) -> str:
-    return name.rpartition(".")[2]
+    return space.decode(params | {name: largest[name] for name in params if name.rpartition(".")[2] in locked})

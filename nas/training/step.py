@@ -72,11 +72,15 @@ class Step:
         students = list(architectures)
         if self.config.rule == "sandwich":
             leader, *students = students
-            logits, loss = self._lead(leader, batch, taught, progress)
+            logits, loss = self._backward(leader, batch, taught, progress, leads=True)
             losses.append(loss)
             taught = logits if taught is None else taught
-        if students:
-            losses += self._teach(students, batch, taught, progress)
+        for i, student in enumerate(students):
+            share, total = batch.share(i, len(students))
+            part = _Batch(batch.images[share], batch.targets[share], batch.start, total)
+            told = None if taught is None else taught[share]
+            _, loss = self._backward(student, part, told, progress, leads=False, number=len(students))
+            losses.append(loss)
         gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
         values = torch.stack(losses)
         self.world.add_up([*gradients, values])
@@ -90,46 +94,30 @@ class Step:
             losses = [self._label_losses(self.supernet(images, a).float(), targets).mean() for a in architectures]
         return torch.stack(losses).tolist()
 
-    def _lead(
-        self, architecture: Architecture, batch: "_Batch", taught: Tensor | None, progress: float
+    def _backward(
+        self,
+        architecture: Architecture,
+        batch: "_Batch",
+        taught: Tensor | None,
+        progress: float,
+        *,
+        leads: bool,
+        number: int = 1,
     ) -> tuple[Tensor, Tensor]:
-        """Backward pass of the largest subnet; returns its logits, and its loss against the labels."""
+        """Backward pass of one of `number` subnets of a kind; returns its logits, and its loss against the labels."""
         guidance = guidance_at(progress, self.config)
+        drop_path = self.config.drop_path if leads or self.config.rule == "single_path" else 0.0
         with autocast(batch.images.device, self.precision):
-            logits = self.supernet(batch.images, architecture, drop_path=self.config.drop_path, guidance=guidance)
+            logits = self.supernet(batch.images, architecture, drop_path=drop_path, guidance=guidance)
         logits = logits.float()
-        labelled = self._label_losses(logits, batch.targets).sum() / batch.total
-        loss = labelled
+        loss = labelled = self._label_losses(logits, batch.targets).sum() / batch.total
         if taught is not None and self.config.distill != "none":
-            distilled = soft_cross_entropy(logits, taught, self.config.distill_temperature)
-            loss = (labelled + distilled.sum() / batch.total) / 2
-        _with_aids(loss, guidance, len(logits) / batch.total).backward()  # type: ignore[no-untyped-call]
+            loss = soft_cross_entropy(logits, taught, self.config.distill_temperature).sum() / batch.total
+            if leads:
+                loss = (labelled + loss) / 2
+        part = len(logits) / batch.total / number
+        _with_aids(loss / number, guidance, part).backward()  # type: ignore[no-untyped-call]
         return logits.detach(), labelled.detach()
-
-    def _teach(
-        self, students: Sequence[Architecture], batch: "_Batch", taught: Tensor | None, progress: float
-    ) -> list[Tensor]:
-        """Backward passes of the students; returns their losses against the labels."""
-        if self.config.distill == "none":
-            taught = None
-        number = len(students)
-        drop_path = self.config.drop_path if self.config.rule == "single_path" else 0.0
-        losses = []
-        for i, architecture in enumerate(students):
-            share, total = batch.share(i, number)
-            guidance = guidance_at(progress, self.config)
-            with autocast(batch.images.device, self.precision):
-                logits = self.supernet(batch.images[share], architecture, drop_path=drop_path, guidance=guidance)
-            logits = logits.float()
-            labelled = self._label_losses(logits, batch.targets[share]).sum() / total
-            loss = labelled
-            if taught is not None:
-                temperature = self.config.distill_temperature
-                loss = soft_cross_entropy(logits, taught[share], temperature).sum() / total
-            part = len(logits) / total / number
-            _with_aids(loss / number, guidance, part).backward()  # type: ignore[no-untyped-call]
-            losses.append(labelled.detach())
-        return losses
 
     def _label_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         smoothing = self.config.label_smoothing if targets.ndim == 1 else 0.0  # Mixup has smoothed them

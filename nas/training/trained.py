@@ -38,11 +38,7 @@ def trained_weights(run: RunDirectory) -> dict[str, Tensor] | None:
     checkpoint = load_checkpoint(run.supernet_dir, expected=expected)
     if checkpoint is None:
         return None
-    groups: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in checkpoint.tensors.items():
-        group, _, rest = name.partition(".")
-        groups.setdefault(group, {})[rest] = tensor
-    weights = groups.get("ema") or groups["supernet"]
+    weights = checkpoint.group("ema") or checkpoint.group("supernet")
     # Not the last weights where the newest checkpoint is damaged: the training goes on from the one before.
     return weights if state_digest(weights) == manifest.supernet_digest else None
 

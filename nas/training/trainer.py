@@ -281,15 +281,11 @@ class SupernetTrainer:
         )
         if checkpoint is None:
             return None
-        groups: dict[str, dict[str, Tensor]] = {"supernet": {}, "ema": {}, "optimizer": {}}
-        for name, tensor in checkpoint.tensors.items():
-            group, _, rest = name.partition(".")
-            groups[group][rest] = tensor
-        self.supernet.load_state_dict(groups["supernet"])
+        self.supernet.load_state_dict(checkpoint.group("supernet"))
         if self.ema is not None:
-            self.ema.module.load_state_dict(groups["ema"])
+            self.ema.module.load_state_dict(checkpoint.group("ema"))
         state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in groups["optimizer"].items():
+        for name, tensor in checkpoint.group("optimizer").items():
             index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
