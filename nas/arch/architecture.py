@@ -24,31 +24,21 @@ class LayerChoice:
     """What is chosen for one layer. Canonical: a field that cannot change the network is at its default.
 
     Operators are named, as `nas.arch.operators` lists them.
-
-    Attributes:
-        num_tokens: Patch tokens in this layer; class token not counted. Pooling leaves a square number,
-            `glad` any.
-        reducer: Present exactly where `num_tokens` is lower than in the layer before.
-        attention: Source of the attention maps.
-        hallucination_ratio: Hallucinated heads / all heads. Rounded down to whole heads on construction
-            (METHODS C6), so 0.5 with 3 heads is stored as 1/3 and two spellings of one network are equal.
-            A shared layer with one derives its maps anew from its provider's real heads (METHODS 5.3), so it
-            has its provider's ratio; with 0 it takes the maps as they are.
-        hallucination: Present exactly where `hallucination_ratio` > 0.
-        num_heads: Heads, each `Backbone.head_dim` wide. A shared layer has its provider's.
-        ffn_rank: Rank of the factorised hidden-to-output matrix / `embed_dim`; 1: not factorised. A rank that
-            saves nothing, `mlp_ratio` / (`mlp_ratio` + 1) or more, is stored as 1 (C14).
-        mlp_ratio: Hidden width of the feed-forward / `embed_dim`.
     """
 
-    num_tokens: int
-    reducer: str | None = None
-    attention: str = "dynamic"
+    num_tokens: int  # patch tokens in this layer; class token not counted. Pooling leaves a square number, `glad` any
+    reducer: str | None = None  # present exactly where `num_tokens` is lower than in the layer before
+    attention: str = "dynamic"  # source of the attention maps
+    # Hallucinated heads / all heads. Rounded down to whole heads on construction (METHODS C6), so 0.5 with 3 heads is
+    # stored as 1/3 and two spellings of one network are equal. A shared layer with one derives its maps anew from its
+    # provider's real heads (METHODS 5.3), so it has its provider's ratio; with 0 it takes the maps as they are.
     hallucination_ratio: float = 0.0
-    hallucination: str | None = None
-    num_heads: int
+    hallucination: str | None = None  # present exactly where `hallucination_ratio` > 0
+    num_heads: int  # heads, each `Backbone.head_dim` wide. A shared layer has its provider's
+    # Rank of the factorised hidden-to-output matrix / `embed_dim`; 1: not factorised. A rank that saves nothing,
+    # `mlp_ratio` / (`mlp_ratio` + 1) or more, is stored as 1 (C14).
     ffn_rank: float = 1.0
-    mlp_ratio: float
+    mlp_ratio: float  # hidden width of the feed-forward / `embed_dim`
 
     def __post_init__(self) -> None:
         store = object.__setattr__
@@ -127,19 +117,12 @@ def token_problems(arriving: int, num_tokens: int, reducer: str | None) -> Itera
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerContext:
-    """What a layer's network and cost depend on beside its own choice.
+    """What a layer's network and cost depend on beside its own choice."""
 
-    Attributes:
-        tokens_before: Patch tokens that arrive, before the reducer.
-        on_grid: Whether the layer's patch tokens lie on their square grid: no `glad` up to this layer.
-        exports_maps: Whether a later layer takes this one's maps, so that they are materialised.
-        exports_logits: Whether a later layer derives maps from the logits of this one's real heads.
-    """
-
-    tokens_before: int
-    on_grid: bool = True
-    exports_maps: bool = False
-    exports_logits: bool = False
+    tokens_before: int  # patch tokens that arrive, before the reducer
+    on_grid: bool = True  # whether the layer's patch tokens lie on their square grid: no `glad` up to this layer
+    exports_maps: bool = False  # whether a later layer takes this one's maps, so that they are materialised
+    exports_logits: bool = False  # whether a later layer derives maps from the logits of this one's real heads
 
 
 def sizes_of(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone: Backbone) -> Sizes:
@@ -155,16 +138,12 @@ def sizes_of(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone
 class Architecture:
     """One network of a search space: frozen, hashable, JSON. Holds choices, never weights or derived numbers.
 
-    Attributes:
-        embed_dim: Channels of every token.
-        layers: One choice per layer; the depth is its length.
-
     Raises:
         ArchitectureError: A rule between layers is broken; the message lists every break.
     """
 
-    embed_dim: int
-    layers: tuple[LayerChoice, ...]
+    embed_dim: int  # channels of every token
+    layers: tuple[LayerChoice, ...]  # one choice per layer; the depth is its length
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))

@@ -8,27 +8,16 @@ from nas.base import ArchitectureError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
-    """The part of every network that is not searched.
+    """The part of every network that is not searched."""
 
-    Attributes:
-        family: Which forward pass; `vit` is DeiT and every plain timm ViT.
-        timm: timm model name whose weights can seed the supernet; empty when there is none.
-        image_size: Height and width of the input, pixels.
-        patch_size: Height and width of a patch, pixels.
-        in_chans: Colour channels of the input.
-        num_classes: Outputs of the classifier.
-        head_dim: Channels per attention head.
-        class_token: Whether a class token is classified; otherwise the mean of the patch tokens.
-    """
-
-    family: Literal["vit"] = "vit"
-    timm: str = ""
-    image_size: int
-    patch_size: int
-    in_chans: int = 3
-    num_classes: int = 1000
-    head_dim: int = 64
-    class_token: bool = True
+    family: Literal["vit"] = "vit"  # which forward pass; `vit` is DeiT and every plain timm ViT
+    timm: str = ""  # timm model name whose weights can seed the supernet; empty when there is none
+    image_size: int  # height and width of the input, pixels
+    patch_size: int  # height and width of a patch, pixels
+    in_chans: int = 3  # colour channels of the input
+    num_classes: int = 1000  # outputs of the classifier
+    head_dim: int = 64  # channels per attention head
+    class_token: bool = True  # whether a class token is classified; otherwise the mean of the patch tokens
 
     def __post_init__(self) -> None:
         wrong = [

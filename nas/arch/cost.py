@@ -19,19 +19,12 @@ from nas.arch.operators.low_rank import feed_forward_operations
 
 @dataclass(frozen=True, slots=True)
 class OperationCost:
-    """Cost of one operation for one image.
+    """Cost of one operation for one image."""
 
-    Attributes:
-        layer: Index of the layer; None before the first and after the last.
-        operation: Such as `qkv`, `scores`, `mlp`.
-        macs: Multiply-accumulates per image.
-        params: Parameters the operation owns.
-    """
-
-    layer: int | None
-    operation: str
-    macs: int
-    params: int
+    layer: int | None  # index of the layer; None before the first and after the last
+    operation: str  # such as `qkv`, `scores`, `mlp`
+    macs: int  # multiply-accumulates per image
+    params: int  # parameters the operation owns
 
 
 def token_cost(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone: Backbone) -> Operations:

@@ -25,17 +25,11 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Rules between layers that a space may set; the others follow from what the operators are.
+    """Rules between layers that a space may set; the others follow from what the operators are."""
 
-    Attributes:
-        max_shared: Most shared layers in a row behind one provider (C4).
-        max_reductions: Most layers that reduce their tokens (C12).
-        static_after_reduction: Whether layers may be static once tokens were reduced by pooling (C7). Behind
-            `glad` none is.
-    """
-
-    max_shared: int = 2
-    max_reductions: int = 3
+    max_shared: int = 2  # most shared layers in a row behind one provider (C4)
+    max_reductions: int = 3  # most layers that reduce their tokens (C12)
+    # Whether layers may be static once tokens were reduced by pooling (C7). Behind `glad` none is.
     static_after_reduction: bool = False
 
 
@@ -49,33 +43,17 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hallucination:
-    """How derived heads make their logits (`nas.arch.operators.hallucination`).
+    """How derived heads make their logits (`nas.arch.operators.hallucination`)."""
 
-    Attributes:
-        name: The value of the gene.
-        words: What it is.
-        rank: Its place from cheap to dear.
-        mixes: Whether the real heads' logits are mixed, so that they are written to memory.
-        convolves: Whether a parent's logits are convolved too.
-    """
-
-    name: str
-    words: str
-    rank: int
-    mixes: bool
-    convolves: bool
+    name: str  # the value of the gene
+    words: str  # what it is
+    rank: int  # its place from cheap to dear
+    mixes: bool  # whether the real heads' logits are mixed, so that they are written to memory
+    convolves: bool  # whether a parent's logits are convolved too
 
 
 class Sizes(NamedTuple):
-    """A layer in numbers, as the operators count with them; the letters are those of this module.
-
-    Attributes:
-        before: Patch tokens that arrive, before the reducer.
-        on_grid: Whether the layer's patch tokens lie on their square grid.
-        exports_maps: Whether a later layer takes this one's maps.
-        exports_logits: Whether a later layer derives maps from the logits of this one's real heads.
-        variant: How heads are derived, where any are.
-    """
+    """A layer in numbers, as the operators count with them; the letters are those of this module."""
 
     D: int
     d: int
@@ -84,11 +62,11 @@ class Sizes(NamedTuple):
     E: int
     N: int
     T: int
-    before: int
-    on_grid: bool
-    exports_maps: bool
-    exports_logits: bool
-    variant: Hallucination | None
+    before: int  # patch tokens that arrive, before the reducer
+    on_grid: bool  # whether the layer's patch tokens lie on their square grid
+    exports_maps: bool  # whether a later layer takes this one's maps
+    exports_logits: bool  # whether a later layer derives maps from the logits of this one's real heads
+    variant: Hallucination | None  # how heads are derived, where any are
 
     @property
     def exports(self) -> bool:
@@ -97,65 +75,39 @@ class Sizes(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A layer where it stands, as far as the rules of attention go.
+    """A layer where it stands, as far as the rules of attention go."""
 
-    Attributes:
-        tokens: Its patch tokens.
-        heads: Its heads.
-        derived: How many of them are derived.
-        arriving: Patch tokens that arrive.
-        on_grid: Whether its patch tokens lie on their square grid.
-        shared_heads: Heads of the maps that it could share; 0: none.
-        shared_derived: How many of these are derived.
-        shares_left: Layers that may still share these maps.
-        space: Rules and backbone of the search space. None: only the rules that no network can break hold.
-    """
-
-    tokens: int
-    heads: int
-    derived: int
-    arriving: int
-    on_grid: bool
-    shared_heads: int
-    shared_derived: int
-    shares_left: int
+    tokens: int  # its patch tokens
+    heads: int  # its heads
+    derived: int  # how many of them are derived
+    arriving: int  # patch tokens that arrive
+    on_grid: bool  # whether its patch tokens lie on their square grid
+    shared_heads: int  # heads of the maps that it could share; 0: none
+    shared_derived: int  # how many of these are derived
+    shares_left: int  # layers that may still share these maps
+    # Rules and backbone of the search space. None: only the rules that no network can break hold.
     space: tuple[Rules, Backbone] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionKind:
-    """Where a layer's attention maps come from: a value of the gene `attention`.
+    """Where a layer's attention maps come from: a value of the gene `attention`."""
 
-    Attributes:
-        name: The value.
-        words: What it is.
-        order: Its place in messages, legends and the surrogate's features.
-        rank: Its place from cheap to dear, by which draws are spread over the range of MACs.
-        looks: How it is drawn, and how where heads are derived, if that differs.
-        rule: The rules of METHODS that forbid it in places.
-        own_maps: Whether it attends by the tokens that it is given; the last layer should (C13).
-        provides: Whether later layers may share its maps.
-        shares: Whether it takes the maps of the nearest earlier layer that is not shared.
-        derives: Whether heads may be derived; where it shares, as many as its provider derives, or none.
-        cost: Its operations, without norms.
-        memory: Stages for so many images (B), between the norms.
-        broken: The rule that it breaks in a place, in words; empty: none. None: it may stand anywhere.
-        features: How much there is of what takes time and is no MAC, for latency profiles.
-    """
-
-    name: str
-    words: str
-    order: int
-    rank: int
-    looks: tuple[Look, ...]
-    rule: str = ""
-    own_maps: bool = True
-    provides: bool = False
-    shares: bool = False
-    derives: bool = False
-    cost: Callable[[Sizes], Operations]
-    memory: Callable[[Sizes, int], Iterator[Stage]]
+    name: str  # the value
+    words: str  # what it is
+    order: int  # its place in messages, legends and the surrogate's features
+    rank: int  # its place from cheap to dear, by which draws are spread over the range of MACs
+    looks: tuple[Look, ...]  # how it is drawn, and how where heads are derived, if that differs
+    rule: str = ""  # the rules of METHODS that forbid it in places
+    own_maps: bool = True  # whether it attends by the tokens that it is given; the last layer should (C13)
+    provides: bool = False  # whether later layers may share its maps
+    shares: bool = False  # whether it takes the maps of the nearest earlier layer that is not shared
+    derives: bool = False  # whether heads may be derived; where it shares, as many as its provider derives, or none
+    cost: Callable[[Sizes], Operations]  # its operations, without norms
+    memory: Callable[[Sizes, int], Iterator[Stage]]  # stages for so many images (B), between the norms
+    # The rule that it breaks in a place, in words; empty: none. None: it may stand anywhere.
     broken: Callable[[Place], str] | None = None
+    # How much there is of what takes time and is no MAC, for latency profiles.
     features: Callable[[Sizes], Mapping[str, int]] = lambda _: {}
 
     def derived(self, wanted: int, provided: int) -> int:
@@ -167,25 +119,15 @@ class AttentionKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reducer:
-    """How patch tokens become fewer before a layer: a value of the gene `reducer`.
+    """How patch tokens become fewer before a layer: a value of the gene `reducer`."""
 
-    Attributes:
-        name: The value.
-        words: What it is.
-        rank: Its place from cheap to dear, by which draws are spread over the range of MACs.
-        colour: In the report.
-        keeps_grid: Whether it needs a square grid of tokens, and leaves one (C10).
-        cost: Its operations.
-        memory: Most values alive at once for so many images (B), beside the layer's input.
-    """
-
-    name: str
-    words: str
-    rank: int
-    colour: Colour
-    keeps_grid: bool = True
-    cost: Callable[[Sizes], Operations] = lambda _: ()
-    memory: Callable[[Sizes, int], int]
+    name: str  # the value
+    words: str  # what it is
+    rank: int  # its place from cheap to dear, by which draws are spread over the range of MACs
+    colour: Colour  # in the report
+    keeps_grid: bool = True  # whether it needs a square grid of tokens, and leaves one (C10)
+    cost: Callable[[Sizes], Operations] = lambda _: ()  # its operations
+    memory: Callable[[Sizes, int], int]  # most values alive at once for so many images (B), beside the layer's input
 
     def broken(self, tokens: int, on_grid: bool) -> str:
         """The rule by which tokens, which lie on a grid or do not, cannot become so many; empty: they can."""

@@ -10,6 +10,7 @@ from nas.base.files import (
     SCHEMA_VERSION, atomic_write_bytes, atomic_write_text, check_schema, scratch_path, sync_folder,
     to_json_text,
 )
+from nas.base.memo import cached_method
 from nas.base.progress import Reporter
 from nas.base.words import duration, format_choices, plural, unit_column, unit_of, with_interval, with_spread
 
@@ -17,7 +18,7 @@ __all__ = [
     "SCHEMA_VERSION", "ArchitectureError", "CheckpointError", "ConfigError", "DataError",
     "EvaluationError", "ExportError", "InputFileError", "NasError", "NoResultError", "OutOfMemoryError",
     "Reporter", "RunError", "SearchSpaceError", "TrainingError", "atomic_write_bytes",
-    "atomic_write_text", "check_schema", "duration", "format_choices", "one_line", "plural",
-    "scratch_path", "sync_folder", "to_json_text", "unit_column", "unit_of", "with_interval",
+    "atomic_write_text", "cached_method", "check_schema", "duration", "format_choices", "one_line",
+    "plural", "scratch_path", "sync_folder", "to_json_text", "unit_column", "unit_of", "with_interval",
     "with_spread",
 ]

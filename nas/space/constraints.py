@@ -14,19 +14,13 @@ UNITS: dict[Bound, str] = {"max_macs": "MACs", "max_params": "parameters", "max_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraints:
-    """Hard bounds: on MACs, parameters and memory of every architecture, on latency where it is measured.
+    """Hard bounds: on MACs, parameters and memory of every architecture, on latency where it is measured."""
 
-    Attributes:
-        max_macs: Per image.
-        max_params: Parameters.
-        max_memory: Bytes to run the model on one image in fp32 (`memory.bytes_to_run`).
-        max_latency: Milliseconds per batch by the name of the latency, where there is a bound; `latency_ms` is
-            that on the first target of a run.
-    """
-
-    max_macs: float | None = None
-    max_params: float | None = None
-    max_memory: float | None = None
+    max_macs: float | None = None  # per image
+    max_params: float | None = None  # parameters
+    max_memory: float | None = None  # bytes to run the model on one image in fp32 (`memory.bytes_to_run`)
+    # Milliseconds per batch by the name of the latency, where there is a bound; `latency_ms` is that on the first
+    # target of a run.
     max_latency: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod

@@ -32,26 +32,17 @@ _legal_sequences, _extremes = lru_cache(maxsize=8)(LegalSequences), lru_cache(ma
 class Genome:
     """The legal architectures over one backbone, and the flat parameters that stand for them.
 
-    Attributes:
-        name: Names the run folders.
-        backbone: The fixed part.
-        embed_dim: Widths to choose from.
-        depth: Numbers of layers to choose from.
-        layers: Domains of layer 0 up to the greatest depth.
-        constraints: Hard bounds.
-        rules: Which sequences of layers are legal.
-
     Raises:
         SearchSpaceError: The domains contradict each other, or no architecture meets the constraints.
     """
 
-    name: str
-    backbone: Backbone
-    embed_dim: tuple[int, ...]
-    depth: tuple[int, ...]
-    layers: tuple[LayerDomain, ...]
-    constraints: Constraints = field(default_factory=Constraints)
-    rules: Rules = field(default_factory=Rules)
+    name: str  # names the run folders
+    backbone: Backbone  # the fixed part
+    embed_dim: tuple[int, ...]  # widths to choose from
+    depth: tuple[int, ...]  # numbers of layers to choose from
+    layers: tuple[LayerDomain, ...]  # domains of layer 0 up to the greatest depth
+    constraints: Constraints = field(default_factory=Constraints)  # hard bounds
+    rules: Rules = field(default_factory=Rules)  # which sequences of layers are legal
 
     def __post_init__(self) -> None:
         problems = list(self._problems())

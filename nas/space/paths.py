@@ -33,19 +33,12 @@ MAPS, LOGITS = 1, 2
 
 
 class Node(NamedTuple):
-    """The layers chosen so far, as far as later ones depend on them.
+    """The layers chosen so far, as far as later ones depend on them."""
 
-    Attributes:
-        state: That of the walk.
-        taken: What the layers behind a provider take of it; 0: the next layer does not share.
-        owed: What of this no layer has taken yet.
-        provided: Values alive for it.
-    """
-
-    state: State
-    taken: int = 0
-    owed: int = 0
-    provided: int = 0
+    state: State  # that of the walk
+    taken: int = 0  # what the layers behind a provider take of it; 0: the next layer does not share
+    owed: int = 0  # what of this no layer has taken yet
+    provided: int = 0  # values alive for it
 
 
 def without_sharing(state: State) -> State:
@@ -54,37 +47,23 @@ def without_sharing(state: State) -> State:
 
 
 class Group(NamedTuple):
-    """The structures of a layer that lead to the same node.
+    """The structures of a layer that lead to the same node."""
 
-    Attributes:
-        following: This node.
-        tokens: Of the layer.
-        exported: Values that it hands on.
-        structures: (MACs, parameters, most values beside what is held and provided, structure).
-    """
-
-    following: Node
-    tokens: int
-    exported: int
+    following: Node  # this node
+    tokens: int  # of the layer
+    exported: int  # values that it hands on
+    # (MACs, parameters, most values beside what is held and provided, structure).
     structures: list[tuple[int, int, int, LayerChoice]]
 
 
 class CostedNetwork(NamedTuple):
-    """A network with its costs: a path from the start to an end.
+    """A network with its costs: a path from the start to an end."""
 
-    Attributes:
-        macs: Per image.
-        params: Parameters.
-        peak: Most values of images and activations alive at once; 0 where memory does not count.
-        embed_dim: Its width.
-        layers: Its choices.
-    """
-
-    macs: int
-    params: int
-    peak: int
-    embed_dim: int
-    layers: tuple[LayerChoice, ...]
+    macs: int  # per image
+    params: int  # parameters
+    peak: int  # most values of images and activations alive at once; 0 where memory does not count
+    embed_dim: int  # its width
+    layers: tuple[LayerChoice, ...]  # its choices
 
     @property
     def architecture(self) -> Architecture:

@@ -25,16 +25,13 @@ from nas.space.sampling import largest_within
 class SearchSpace(Genome):
     """All legal architectures over one backbone: a `Genome` that can be read from a file, counted and drawn from.
 
-    Attributes:
-        seeds: Known designs that a search starts from (`known_designs`); they change nothing of the space.
-        num_classes_from_data: Whether `backbone.num_classes` is a stand-in until the data is known.
-
     Raises:
         SearchSpaceError: The domains contradict each other, or no architecture meets the constraints.
     """
 
+    # Known designs that a search starts from (`known_designs`); they change nothing of the space.
     seeds: tuple[str, ...] = DESIGNS
-    num_classes_from_data: bool = False
+    num_classes_from_data: bool = False  # whether `backbone.num_classes` is a stand-in until the data is known
 
     def _problems(self) -> Iterator[str]:
         yield from super()._problems()

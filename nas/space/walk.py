@@ -1,11 +1,10 @@
 """Which choices may follow which: sequences of layers, step by step, with the state that later layers depend on.
 
-Every count, draw and repair of a `SearchSpace` goes such steps, so nothing is drawn and thrown away.
-The feed-forward of a layer is free of the others, so steps are *structures*, the choices without it, and counts
-multiply.
+Every count, draw and repair of a `SearchSpace` goes such steps, so nothing is drawn and thrown away. A layer's
+feed-forward is free of the others, so steps are *structures*, the choices without it, and counts multiply.
 
-What is legal is said once: by `broken_reduction` and `broken_attention`, which ask the operators themselves. Options
-are what breaks nothing, and messages are what these two say.
+What is legal is said once, by `broken_reduction` and `broken_attention`: options are what breaks neither, and messages
+are what they say.
 """
 
 from bisect import bisect_left
@@ -16,39 +15,23 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from nas.arch import ATTENTION, REDUCERS, Backbone, LayerChoice, Place, Rules, hallucinated_heads, token_problems
-from nas.base import ArchitectureError, format_choices
+from nas.base import ArchitectureError, cached_method, format_choices
 from nas.space.domain import GENES, PLAIN, LayerDomain
 
-DECIDED_IN_ORDER = (  # a gene is repaired to what the ones before it leave possible
-    "num_tokens",
-    "reducer",
-    "attention",
-    "num_heads",
-    "hallucination_ratio",
-    "hallucination",
-)
+# A gene is repaired to what the ones before it leave possible.
+DECIDED_IN_ORDER = ("num_tokens", "reducer", "attention", "num_heads", "hallucination_ratio", "hallucination")
 
 
 class State(NamedTuple):
-    """What the layers chosen so far leave to the next one.
+    """What the layers chosen so far leave to the next one."""
 
-    Attributes:
-        layer: About to be chosen.
-        arriving: Patch tokens.
-        on_grid: Whether these lie on their square grid.
-        heads: Of the maps that could be shared; 0: none.
-        hallucinated: How many of these heads are derived.
-        shares_left: Layers that may still share these maps.
-        reductions_left: Layers that may still reduce.
-    """
-
-    layer: int
-    arriving: int
-    on_grid: bool
-    heads: int
-    hallucinated: int
-    shares_left: int
-    reductions_left: int
+    layer: int  # about to be chosen
+    arriving: int  # patch tokens
+    on_grid: bool  # whether these lie on their square grid
+    heads: int  # of the maps that could be shared; 0: none
+    hallucinated: int  # how many of these heads are derived
+    shares_left: int  # layers that may still share these maps
+    reductions_left: int  # layers that may still reduce
 
 
 MOST_REASONS = 3  # for which a message says that a space is empty
@@ -68,16 +51,11 @@ class LegalSequences:
         self._counts_from = [sorted({n for domain in rest for n in domain.num_tokens}) for rest in later]
         patches = backbone.num_patches
         self.start = State(0, patches, True, 0, 0, 0, self._reductions(0, patches, rules.max_reductions))
-        self._options: dict[State, tuple[Option, ...]] = {}
-        self._alive: dict[tuple[State, int], tuple[Option, ...]] = {}
-        self._counts: dict[tuple[State, int], int] = {}
-        self._nearest: dict[tuple[Any, ...], tuple[LayerChoice, State]] = {}
 
+    @cached_method
     def options(self, state: State) -> tuple[Option, ...]:
         """Legal structures in a state, distinct and canonical. Some may lead nowhere."""
-        if state not in self._options:
-            self._options[state] = tuple(self._enumerate(state))
-        return self._options[state]
+        return tuple(self._enumerate(state))
 
     def feed_forwards(self, layer: int) -> tuple[tuple[float, float], ...]:
         """The distinct (mlp_ratio, ffn_rank) of a layer."""
@@ -85,10 +63,7 @@ class LegalSequences:
 
     def _enumerate(self, state: State) -> Iterator[Option]:
         domain = self.layers[state.layer]
-        attention = [
-            (choice, hallucinated_heads(*choice[1:3]))
-            for choice in dict.fromkeys(attention_choices(domain, state.hallucinated))
-        ]
+        attention = dict.fromkeys(attention_choices(domain, state.hallucinated))
         for tokens in domain.num_tokens:
             legal: dict[bool, list[AttentionChoice]] = {}
             for reducer in domain.reducer if tokens < state.arriving else (None,):
@@ -97,9 +72,11 @@ class LegalSequences:
                 on_grid = state.on_grid and (reducer is None or REDUCERS[reducer].keeps_grid)
                 if on_grid not in legal:
                     legal[on_grid] = [
-                        choice
-                        for choice, derived in attention
-                        if not self.broken_attention(state, tokens, on_grid, *choice[:2], derived)
+                        (kind, heads, ratio, variant)
+                        for kind, heads, ratio, variant in attention
+                        if not self.broken_attention(
+                            state, tokens, on_grid, kind, heads, hallucinated_heads(heads, ratio)
+                        )
                     ]
                 for choice in legal[on_grid]:
                     structure = _structure(tokens, reducer, *choice)
@@ -139,22 +116,18 @@ class LegalSequences:
         """Reductions left, or as many as later layers have lower counts to reduce to."""
         return min(left, bisect_left(self._counts_from[layer], tokens))
 
+    @cached_method
     def count(self, state: State, depth: int) -> int:
         """Sequences from a state to the end of `depth` layers."""
         if state.layer == depth:
             return 1
-        key = (state, depth)
-        if key not in self._counts:
-            behind = sum(self.count(following, depth) for _, following in self.options(state))
-            self._counts[key] = behind * len(self.feed_forwards(state.layer))
-        return self._counts[key]
+        behind = sum(self.count(following, depth) for _, following in self.options(state))
+        return behind * len(self.feed_forwards(state.layer))
 
+    @cached_method
     def alive(self, state: State, depth: int) -> tuple[Option, ...]:
         """The options of a state that lead to a complete sequence."""
-        key = (state, depth)
-        if key not in self._alive:
-            self._alive[key] = tuple(o for o in self.options(state) if self.count(o[1], depth))
-        return self._alive[key]
+        return tuple(option for option in self.options(state) if self.count(option[1], depth))
 
     def why_not(self, layers: Sequence[LayerChoice]) -> str:
         """Why a sequence is not legal: the first rule that a choice breaks; empty when none is broken."""
@@ -172,17 +145,17 @@ class LegalSequences:
         Left to right, gene by gene: a value that cannot be had becomes its nearest legal one (tokens the next
         lower count, an impossible kind of attention a dynamic one).
         """
-        depth, state, layers = len(wanted), self.start, []
+        state, layers = self.start, []
         for genes in wanted:
-            key = (state, depth, genes)
-            if key not in self._nearest:
-                named = dict(zip(GENES, genes, strict=True))
-                structure, following = _nearest(self.alive(state, depth), named)
-                layer = with_feed_forward(structure, named["mlp_ratio"], named["ffn_rank"])
-                self._nearest[key] = (layer, following)
-            choice, state = self._nearest[key]
-            layers.append(choice)
+            layer, state = self._nearest_layer(state, len(wanted), genes)
+            layers.append(layer)
         return tuple(layers)
+
+    @cached_method
+    def _nearest_layer(self, state: State, depth: int, genes: tuple[Any, ...]) -> Option:
+        wanted = dict(zip(GENES, genes, strict=True))
+        structure, following = _nearest(self.alive(state, depth), wanted)
+        return with_feed_forward(structure, wanted["mlp_ratio"], wanted["ffn_rank"]), following
 
 
 AttentionChoice = tuple[str, int, float, str | None]
@@ -205,25 +178,15 @@ def feed_forwards(domain: LayerDomain) -> tuple[tuple[float, float], ...]:
     """The distinct (mlp_ratio, ffn_rank) of a domain: ranks that save nothing are 1."""
     made = (
         LayerChoice(num_tokens=1, num_heads=1, mlp_ratio=ratio, ffn_rank=rank)
-        for ratio in domain.mlp_ratio
-        for rank in domain.ffn_rank
+        for ratio, rank in product(domain.mlp_ratio, domain.ffn_rank)
     )
     return tuple(dict.fromkeys((layer.mlp_ratio, layer.ffn_rank) for layer in made))
 
 
 @lru_cache(maxsize=65536)
-def _structure(
-    tokens: int, reducer: str | None, kind: str, heads: int, ratio: float, variant: str | None
-) -> LayerChoice:
-    return LayerChoice(
-        num_tokens=tokens,
-        reducer=reducer,
-        attention=kind,
-        hallucination_ratio=ratio,
-        hallucination=variant,
-        num_heads=heads,
-        **PLAIN,
-    )
+def _structure(tokens: int, reducer: str | None, *attention: Any) -> LayerChoice:
+    named = zip(("attention", "num_heads", "hallucination_ratio", "hallucination"), attention, strict=True)
+    return LayerChoice(num_tokens=tokens, reducer=reducer, **dict(named), **PLAIN)
 
 
 @lru_cache(maxsize=65536)
@@ -283,8 +246,8 @@ def broken_rule(walk: LegalSequences, state: State, layer: LayerChoice) -> str:
     if broken := walk.broken_reduction(state, layer.num_tokens, layer.reducer):
         return broken
     on_grid = state.on_grid and layer.keeps_grid
-    sizes = (layer.num_tokens, on_grid, layer.attention, layer.num_heads, layer.num_hallucinated)
-    if broken := walk.broken_attention(state, *sizes):
+    own = (layer.attention, layer.num_heads, layer.num_hallucinated)
+    if broken := walk.broken_attention(state, layer.num_tokens, on_grid, *own):
         return broken
     if taken_as_is and all(kind.derived(heads, state.hallucinated) for heads in asked):
         return f"hallucination_ratio {ratios} derives the shared maps anew, never takes them as they are (C6)"
@@ -308,15 +271,9 @@ def _reasons(walk: LegalSequences, state: State) -> Iterator[str]:
     mlp_ratio, ffn_rank = walk.feed_forwards(state.layer)[0]
     for tokens, kind, heads in product(domain.num_tokens, domain.attention, domain.num_heads):
         for reducer in domain.reducer if tokens < state.arriving else (None,):
+            genes: dict[str, Any] = {"num_tokens": tokens, "reducer": reducer, "attention": kind, "num_heads": heads}
             try:
-                choice = LayerChoice(
-                    num_tokens=tokens,
-                    reducer=reducer,
-                    attention=kind,
-                    num_heads=heads,
-                    ffn_rank=ffn_rank,
-                    mlp_ratio=mlp_ratio,
-                )
+                choice = LayerChoice(**genes, ffn_rank=ffn_rank, mlp_ratio=mlp_ratio)
             except ArchitectureError as error:
                 yield error.message.removeprefix("layer choice: ")
             else:
