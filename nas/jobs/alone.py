@@ -20,7 +20,7 @@ from nas.cluster import Arrays
 from nas.data import ImageData, ImageSet
 from nas.evaluation import EvaluatorSetup, RacePlan, SubnetEvaluator
 from nas.initial import warm_start
-from nas.jobs.session import torch_threads
+from nas.latency import torch_threads
 from nas.model import Subnet, Supernet
 from nas.runs import Measurement, RunDirectory
 from nas.search import InlineWorkers, Result, Task

@@ -9,8 +9,9 @@ from nas.base import DataError, ExportError, Reporter, RunError
 from nas.bundle import ExportReport, export_bundle
 from nas.data import ImageSet
 from nas.evaluation import top1_percent, wilson_interval
-from nas.jobs.session import Session, reopen_with_test, torch_threads
+from nas.jobs.session import Session, reopen_with_test
 from nas.jobs.stages import evaluator_setup
+from nas.latency import torch_threads
 from nas.model import Subnet
 from nas.runs import FrontPoint, ParetoFront, RunDirectory, owner
 from nas.training import load_trained, weights_digest

@@ -18,7 +18,8 @@ from scipy.stats import theilslopes  # type: ignore[import-untyped]
 
 from nas.base import NoResultError, Reporter
 from nas.jobs import stages
-from nas.jobs.session import Budget, Session, torch_threads
+from nas.jobs.session import Budget, Session
+from nas.latency import torch_threads
 from nas.model import Supernet
 from nas.report import front_csv, write_report
 from nas.runs import ParetoFront, RunDirectory, TrialState

@@ -14,9 +14,10 @@ from nas.evaluation import EvaluatorSetup, top1_percent
 from nas.jobs.alone import StandAloneSetup, recipe_digest, trained_network
 from nas.jobs.alone_records import stand_alone_setup, trained_alone
 from nas.jobs.export import export_measured, final_point, front_row, provenance
-from nas.jobs.session import Session, reopen_with_test, torch_threads
+from nas.jobs.session import Session, reopen_with_test
 from nas.jobs.stages import evaluator_setup
 from nas.jobs.trust import inherited_top1
+from nas.latency import torch_threads
 from nas.model import Subnet
 from nas.runs import CONFIG, RunDirectory, network_row, owner
 from nas.settings import check_retraining, resolve_config

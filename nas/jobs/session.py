@@ -5,8 +5,6 @@ import platform
 import shlex
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -271,17 +269,6 @@ def _describe(data: ImageData, space: SearchSpace, device: torch.device, precisi
         "device",
         f"{device_name(device.type)}, {precision}, {plural(threads, 'training thread')}, torch {torch.__version__}",
     )
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Let torch compute with `count` threads for the duration of a `with` block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _train_threads(space: SearchSpace) -> int:

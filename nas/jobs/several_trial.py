@@ -14,8 +14,9 @@ from nas.base import Reporter, RunError
 from nas.cluster import reason_of
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, top1_percent
-from nas.jobs.session import Session, reopen, torch_threads
+from nas.jobs.session import Session, reopen
 from nas.jobs.stages import REFERENCE_MARGIN, evaluator_setup, supernet_trainer
+from nas.latency import torch_threads
 from nas.model import Supernet
 from nas.runs import (
     Manifest,

@@ -10,8 +10,15 @@ from nas.base import NoResultError, duration
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, build_evaluator, evaluator_arrays
 from nas.initial import warm_start
-from nas.jobs.session import LEAST_THREADED_MACS, Budget, Session, torch_threads
-from nas.latency import Predictor, latency_profiles, measure_front, searched_latencies, tighten_latency_bounds
+from nas.jobs.session import LEAST_THREADED_MACS, Budget, Session
+from nas.latency import (
+    Predictor,
+    latency_profiles,
+    measure_front,
+    searched_latencies,
+    tighten_latency_bounds,
+    torch_threads,
+)
 from nas.model import Subnet, Supernet
 from nas.report import front_csv, write_report
 from nas.runs import ParetoFront, RunDirectory, SearchBudget, SearchIdentity

@@ -11,8 +11,9 @@ from nas.base import ConfigError, Reporter
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, SubnetEvaluator
 from nas.jobs.alone_records import RECORD_VERSION, stand_alone_setup, trained_alone
-from nas.jobs.session import reopen, torch_threads
+from nas.jobs.session import reopen
 from nas.jobs.stages import evaluator_setup
+from nas.latency import torch_threads
 from nas.model import Supernet
 from nas.report import trust_figure
 from nas.runs import LEAST_ARCHITECTURES, architecture_row, check_counts, rank_statistics

@@ -31,14 +31,9 @@ BATCH_STEPS = 2  # times the batch is made four times as large, for an order tha
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What is measured.
+    """Networks to be measured, the one they are timed in turn with, and the run's targets.
 
-    Attributes:
-        backbone: The fixed part.
-        architectures: The networks.
-        reference: What they are timed in turn with.
-        batch: Where nothing else says it.
-        targets: Of the run.
+    `batch` holds where nothing else says it.
     """
 
     backbone: Backbone
@@ -47,11 +42,12 @@ class Models:
     batch: int
     targets: tuple[Target, ...]
 
-    def meter(self, target: Target, batch: int) -> LatencyMeter:
-        """The meter of a target."""
+    def measure(self, target: Target, batch: int, rounds: int, reporter: Reporter) -> Readings:
+        """Time them on a target."""
+        reference, *subnets = (random_subnet(self.backbone, a) for a in (self.reference, *self.architectures))
         size = self.backbone.image_size
-        shape = (self.backbone.in_chans, size, size)
-        return LatencyMeter(random_subnet(self.backbone, self.reference), shape, batch, target)
+        meter = LatencyMeter(reference, (self.backbone.in_chans, size, size), batch, target)
+        return measure_networks(meter, subnets, rounds, reporter)
 
 
 def models_of(source: Path) -> Models:
@@ -111,7 +107,18 @@ def measure_source(source: Path, targets: Sequence[Target], rounds: int, reporte
     tables = []
     for target in wanted:
         readings, note = _measure(models, target, rounds, reporter)
-        tables.append({**readings.to_dict(), "note": note, "points": _rows(digests, readings)})
+        points = [
+            {
+                "digest": digest,
+                "latency_ms": timed.ms,
+                "latency_ci_ms": list(timed.interval or ()),
+                "rounds": timed.rounds,
+                "noisy": timed.noisy,
+                "ties": list(timed.ties),
+            }
+            for digest, timed in zip(digests, readings.timed(digests), strict=True)
+        ]
+        tables.append({**readings.to_dict(), "note": note, "points": points})
     return {
         "schema_version": SCHEMA_VERSION,
         "source": str(source),
@@ -121,29 +128,13 @@ def measure_source(source: Path, targets: Sequence[Target], rounds: int, reporte
     }
 
 
-def _rows(digests: Sequence[str], readings: Readings) -> list[dict[str, Any]]:
-    return [
-        {
-            "digest": digest,
-            "latency_ms": timed.ms,
-            "latency_ci_ms": list(timed.interval or ()),
-            "rounds": timed.rounds,
-            "noisy": timed.noisy,
-            "ties": list(timed.ties),
-        }
-        for digest, timed in zip(digests, readings.timed(digests), strict=True)
-    ]
-
-
 def _measure(models: Models, target: Target, rounds: int, reporter: Reporter) -> tuple[Readings, str]:
     """Measure; where no batch is asked for, with one at which the order repeats, if there is one."""
-    subnets = [random_subnet(models.backbone, architecture) for architecture in models.architectures]
     batch = target.batch or models.batch
     found: list[Readings] = []
     for step in range(1 if target.batch else 1 + BATCH_STEPS):
-        size = batch * 4**step
-        found.append(measure_networks(models.meter(target, size), subnets, rounds, reporter))
-        if (found[-1].tau or 0.0) >= REPEATS or len(subnets) < 3:
+        found.append(models.measure(target, batch * 4**step, rounds, reporter))
+        if (found[-1].tau or 0.0) >= REPEATS or len(models.architectures) < 3:
             break
     best = max(found, key=lambda readings: readings.tau or 0.0)
     if best is found[0]:
@@ -162,23 +153,22 @@ def profile_space(
         ConfigError: The target is not there, or the space has too few architectures.
     """
     check_available(target)
-    architectures = design(space, count, seed)
+    architectures = tuple(design(space, count, seed))
     batch = target.batch or default_batch(space.backbone.image_size)
-    models = Models(space.backbone, tuple(architectures), space.largest(), batch, ())
-    subnets = [random_subnet(space.backbone, architecture) for architecture in architectures]
-    readings = measure_networks(models.meter(target, batch), subnets, rounds, reporter)
+    models = Models(space.backbone, architectures, space.largest(), batch, ())
+    readings = models.measure(target, batch, rounds, reporter)
     medians = [timing.median_ms for timing in readings.timings]
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "runtime": describe(target)}
-    bare = LatencyProfile(
-        target=target,
-        batch=batch,
-        device=device_name("cuda" if target.is_cuda else "cpu"),
-        cores=os.cpu_count() or 1,
-        versions=versions,
-        backbone=space.backbone,
-        measured=dict(zip(architectures, medians, strict=True)),
+    profile = with_scores(
+        LatencyProfile(
+            target=target,
+            batch=batch,
+            device=device_name("cuda" if target.is_cuda else "cpu"),
+            cores=os.cpu_count() or 1,
+            versions={"python": platform.python_version(), "torch": torch.__version__, "runtime": describe(target)},
+            backbone=space.backbone,
+            measured=dict(zip(architectures, medians, strict=True)),
+        )
     )
-    profile = with_scores(bare)
     profile.write(file)
     return {
         "schema_version": SCHEMA_VERSION,

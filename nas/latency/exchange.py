@@ -5,17 +5,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import kendalltau  # type: ignore[import-untyped]
-
 from nas.base import SCHEMA_VERSION, NasError, Reporter, RunError, atomic_write_bytes, check_schema
 from nas.latency.command import models_of, random_subnet
-from nas.latency.meter import Timing, repeat_tau
+from nas.latency.meter import Timing, rank_tau, repeat_tau
 from nas.latency.onnx_file import trace, write_onnx
 from nas.runs import ParetoFront
 from nas.settings import LATENCY
 
 MODELS, RESULTS, SCRIPT = "models.json", "results.json", "measure.py"
 SOURCE = Path(__file__).with_name("device_measure.py")
+SHARED = ("device", "system", "runtime", "batch", "threads", "reference_ms", "load_average")  # by all networks
 
 
 def pack_run(run: Path, folder: Path, batch: int | None, reporter: Reporter) -> dict[str, Any]:
@@ -26,6 +25,9 @@ def pack_run(run: Path, folder: Path, batch: int | None, reporter: Reporter) -> 
         folder: New, or empty.
         batch: Images per forward pass; None: that of the run.
         reporter: Tells people.
+
+    Returns:
+        What `models.json` there lists.
 
     Raises:
         RunError: The front is empty, or the folder is not.
@@ -66,17 +68,11 @@ def read_results(folder: Path, run: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         check_schema(found, str(path))
-        shared = {
-            key: found[key]
-            for key in ("device", "system", "runtime", "batch", "threads", "reference_ms", "load_average")
-        }
+        shared = {key: found[key] for key in SHARED}
         noisy = {row["digest"]: bool(row["noisy"]) for row in found["points"]}
         there = {
             row["digest"]: Timing(
-                median_ms=float(row["latency_ms"]),
-                interval_ms=_floats(row["latency_ci_ms"]),
-                passes_ms=_floats(row["passes_ms"]),
-                rounds=row["rounds"],
+                float(row["latency_ms"]), _floats(row["latency_ci_ms"]), _floats(row["passes_ms"]), row["rounds"]
             )
             for row in found["points"]
         }
@@ -88,7 +84,7 @@ def read_results(folder: Path, run: Path) -> dict[str, Any]:
     points = [point for point in front.points if point.digest in there]
     if not points:
         raise RunError(f"{path} holds none of the architectures on the front of {run}", hint="`latency pack` again")
-    table = []
+    table: list[dict[str, Any]] = []
     for point in points:
         timing, here = there[point.digest], point.measurement.values
         table.append(
@@ -103,13 +99,14 @@ def read_results(folder: Path, run: Path) -> dict[str, Any]:
                 "ties": [p.digest for p in points if p is not point and timing.ties(there[p.digest])],
             }
         )
+    here_ms, there_ms = ([row[key] for row in table] for key in ("latency_here_ms", "latency_ms"))
     return {
         "schema_version": SCHEMA_VERSION,
         "run": str(run),
         **shared,
         "missing": len(front.points) - len(points),
         "repeat_tau": repeat_tau([there[p.digest] for p in points]),
-        "tau_with_here": _tau([r["latency_here_ms"] for r in table], [r["latency_ms"] for r in table]),
+        "tau_with_here": None if None in here_ms else rank_tau(here_ms, there_ms),
         "points": table,
     }
 
@@ -117,10 +114,3 @@ def read_results(folder: Path, run: Path) -> dict[str, Any]:
 def _floats(pair: Any) -> tuple[float, float]:
     first, second = pair
     return float(first), float(second)
-
-
-def _tau(first: Any, second: Any) -> float | None:
-    if len(first) < 2 or None in first or None in second:
-        return None
-    tau = float(kendalltau(first, second).statistic)
-    return tau if tau == tau else None

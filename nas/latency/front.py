@@ -10,7 +10,7 @@ from nas.latency.meter import LatencyMeter, Readings, measure_alone
 from nas.latency.profile import LatencyProfile, mismatches, read_profile
 from nas.latency.runtimes import check_available
 from nas.model import Subnet
-from nas.runs import Conditions, FrontPoint
+from nas.runs import Conditions, FrontPoint, Timed
 from nas.settings import LATENCIES, LATENCY, RunConfig, by_target, parse_target, profile_path
 from nas.space import SearchSpace
 
@@ -41,28 +41,26 @@ def measure_front(
     Returns:
         The candidates with their latencies; and what holds for all of them (`ParetoFront.targets`).
     """
-    readings = {}
+    digests = [point.digest for point in candidates]
+    latencies: list[dict[str, Timed]] = [{} for _ in candidates]
+    targets = {}
     for name, meter in meters.items():
         found = measure_networks(meter, subnets, rounds, reporter, note=", nothing else runs")
         reporter.line("latency", f"{meter.target}, batch of {found.batch}: {found.summary()}")
-        readings[name] = found
-    digests = [point.digest for point in candidates]
-    timed = {name: reading.timed(digests) for name, reading in readings.items()}
+        targets[name] = found.to_dict()
+        for latency, timed in zip(latencies, found.timed(digests), strict=True):
+            latency[name] = replace(timed, is_searched=name == LATENCY.name or name in searched)
     points = []
-    for i, (point, subnet) in enumerate(zip(candidates, subnets, strict=True)):
+    for point, subnet, latency in zip(candidates, subnets, latencies, strict=True):
         measurement = replace(
             point.measurement,
-            latency={
-                name: replace(of_all[i], is_searched=name == LATENCY.name or name in searched)
-                for name, of_all in timed.items()
-            },
+            latency=latency,
             conditions=replace(point.measurement.conditions, latency_stage="exclusive", target=conditions.target),
             correct=b"",  # stays with the trial
         )
         shares = meters[LATENCY.name].layer_shares(subnet, SHARE_ROUNDS)
-        details = {**point.details, "layer_latency_share": shares}
-        points.append(FrontPoint(point.architecture, measurement, details))
-    return points, {name: reading.to_dict() for name, reading in readings.items()}
+        points.append(FrontPoint(point.architecture, measurement, {**point.details, "layer_latency_share": shares}))
+    return points, targets
 
 
 def tighten_latency_bounds(
@@ -130,15 +128,12 @@ def latency_profiles(config: RunConfig, space: SearchSpace) -> dict[str, Latency
     Raises:
         ConfigError: One cannot be used, or not for this space.
     """
-    found = {}
-    for name, text in by_target(config.evaluate.targets).items():
-        path = profile_path(text)
-        if path is None:
-            continue
-        found[name] = profile = read_profile(path)
+    paths = {name: profile_path(text) for name, text in by_target(config.evaluate.targets).items()}
+    found = {name: read_profile(path) for name, path in paths.items() if path is not None}
+    for name, profile in found.items():
         if problems := mismatches(profile, space.backbone):
             raise ConfigError(
-                f"{path} is of another backbone: {'; '.join(problems)}",
+                f"{paths[name]} is of another backbone: {'; '.join(problems)}",
                 hint="python search.py latency profile SPACE.yaml makes one for this space",
             )
     return found

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,13 @@ from scipy.stats import kendalltau, quantile_test  # type: ignore[import-untyped
 from torch import Tensor, nn
 
 from nas.base import EvaluationError
-from nas.latency.runtimes import Program, describe, device_of, machine_state, own_cores, prepare, using_threads
+from nas.latency.device_measure import TOLERANCE, warm_timer
+from nas.latency.runtimes import Program, describe, device_of, machine_state, own_cores, prepare, torch_threads
 from nas.model import Subnet
 from nas.runs import Timed
 from nas.settings import Target
 
-WARM_UP = 3
-LONGEST_WARM_UP = 20
-STILL_FALLING = 0.95  # of the fastest pass so far: a pass below this says that the model is not warm yet
-SHORTEST_S = 0.005  # a timing shorter than this is repeated within one sample
-TOLERANCE = 0.02  # a median is known where its interval reaches no further than this share of it
+PATIENCE = 3  # times the rounds asked for are spent at most on a model that is not known within 2 %
 PARTS, SLOW = 20, 0.95  # of the reference's timings; the quantile of the parts' medians that is called slow
 
 EAGER = Target(runtime="torch-cpu")
@@ -35,14 +33,12 @@ EAGER = Target(runtime="torch-cpu")
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Robust summary of one model's latency.
+    """Robust summary of one model's latency, milliseconds per batch.
 
     Attributes:
-        median_ms: Milliseconds per batch.
         interval_ms: 95 % confidence interval of the median (order statistics); of fewer than 6 samples,
             which hold none, their range.
         passes_ms: Medians of the first and of the second half of the rounds.
-        rounds: How often it was timed.
     """
 
     median_ms: float
@@ -63,12 +59,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """How long the reference takes, from all its timings in turn with the models.
+    """How long the reference takes, milliseconds per batch, from all its timings in turn with the models.
 
-    Attributes:
-        median_ms: Milliseconds per batch.
-        slow_ms: In the machine's slow moments: of 20 parts of the timings, one after the other in time, 95 % have a
-            median of at most this. On a quiet machine it is the median.
+    `slow_ms` holds in the machine's slow moments: of 20 parts of the timings, one after the other in time, 95 % have a
+    median of at most this. On a quiet machine it is the median.
     """
 
     median_ms: float
@@ -96,15 +90,17 @@ class LatencyMeter:
     def __init__(
         self, reference: nn.Module, image_shape: tuple[int, int, int], batch_size: int, target: Target = EAGER
     ) -> None:
-        self.target, self.device = target, device_of(target)
-        self.reference = reference
-        generator = torch.Generator().manual_seed(0)
-        self.images: Tensor = torch.randn(batch_size, *image_shape, generator=generator)
-        self._reference: Callable[[], float] | None = None
+        self.target, self.device, self.reference = target, device_of(target), reference
+        self.images: Tensor = torch.randn(batch_size, *image_shape, generator=torch.Generator().manual_seed(0))
+
+    @cached_property
+    def _reference(self) -> Callable[[], float]:
+        """Times it; kept, because an export or a compilation takes seconds."""
+        return self._runner(self.reference)
 
     def calibrate(self, rounds: int, at_least_s: float = 0.0) -> float:
         """Median time of the reference, milliseconds per batch; of more rounds where these are over too soon."""
-        run, started = self._reference_runner(), time.perf_counter()
+        run, started = self._reference, time.perf_counter()
         seconds: list[float] = []
         while len(seconds) < rounds or time.perf_counter() - started < at_least_s:
             seconds.append(run())
@@ -112,7 +108,7 @@ class LatencyMeter:
 
     def ratio(self, model: nn.Module, pairs: int) -> float:
         """Median time of `model` over the reference's, from `pairs` timings in the order ABBA."""
-        reference, candidate = self._reference_runner(), self._runner(model)
+        reference, candidate = self._reference, self._runner(model)
         ratios = []
         for pair in range(pairs):
             first, second = (reference, candidate) if pair % 2 == 0 else (candidate, reference)
@@ -139,7 +135,7 @@ class LatencyMeter:
             on_round: Told how many rounds are done.
             most_rounds: Rounds go on up to this number for the models whose interval is still wide.
         """
-        reference = self._reference_runner()
+        reference = self._reference
         runners = [self._runner(model) for model in models]
         ratios: list[list[float]] = [[] for _ in models]
         references: list[float] = []
@@ -147,14 +143,12 @@ class LatencyMeter:
             wide = [m for m in range(len(models)) if r < rounds or _summary(1.0, ratios[m]).is_noisy]
             if not wide:
                 break
-            before = reference()
-            references.append(before)
+            references.append(reference())
             # Nobody is always after the same one.
-            for i in np.random.default_rng([r, 7]).permutation(len(wide)):
-                seconds, after = runners[wide[i]](), reference()
-                ratios[wide[i]].append(seconds / math.sqrt(before * after))
+            for i in np.random.default_rng([r, 7]).permutation(wide):
+                seconds, after = runners[i](), reference()
+                ratios[i].append(seconds / math.sqrt(references[-1] * after))
                 references.append(after)
-                before = after
             on_round(r + 1)
         clock = Clock.of(references)
         return [_summary(clock.median_ms, found) for found in ratios], clock
@@ -182,37 +176,15 @@ class LatencyMeter:
         medians = np.median(times, axis=0)
         return [float(share) for share in medians / medians.sum()]
 
-    def _reference_runner(self) -> Callable[[], float]:
-        if self._reference is None:  # an export or a compilation takes seconds
-            self._reference = self._runner(self.reference)
-        return self._reference
-
     def _runner(self, model: nn.Module) -> Callable[[], float]:
-        """Make ready, warm up, and return a function that times one forward pass, seconds.
-
-        Every timing comes right after an untimed pass of the same model: straight after another, larger model
-        a small one was measured up to 1.6 times slower than in steady use (results/LOG.md).
-        """
-        run: Program = prepare(self.target, model, self.images)
+        """Make ready, warm up, and return a function that times one forward pass, seconds."""
+        run = prepare(self.target, model, self.images)
 
         def forward(times: int) -> float:
-            with torch.inference_mode(), using_threads(self.target.threads):
+            with torch.inference_mode(), torch_threads(self.target.threads):
                 return self._seconds(run, times) / times
 
-        fastest, calm = math.inf, 0
-        for _ in range(LONGEST_WARM_UP):
-            once = forward(1)
-            calm = 0 if once < STILL_FALLING * fastest else calm + 1
-            fastest = min(fastest, once)
-            if calm == WARM_UP:
-                break
-        repeats = max(1, math.ceil(SHORTEST_S / max(fastest, 1e-6)))
-
-        def timed() -> float:
-            forward(1)
-            return forward(repeats)
-
-        return timed
+        return warm_timer(forward)
 
     def _seconds(self, run: Program, times: int) -> float:
         """How long so many passes take: by the clock, or between two events on a GPU's stream."""
@@ -236,14 +208,13 @@ class LatencyMeter:
 
 
 def repeat_tau(timings: Sequence[Timing]) -> float | None:
-    """Kendall's rank correlation of the order in the first and in the second half of the rounds.
+    """Of the order in the first and in the second half of the rounds (`rank_tau`): 1 where the order repeats."""
+    return rank_tau([timing.passes_ms[0] for timing in timings], [timing.passes_ms[1] for timing in timings])
 
-    1 where the order repeats; None of fewer than two models.
-    """
-    if len(timings) < 2:
-        return None
-    first, second = zip(*(timing.passes_ms for timing in timings), strict=True)
-    tau = float(kendalltau(first, second).statistic)
+
+def rank_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Kendall's rank correlation of two rows of values; None of fewer than two, or where one is constant."""
+    tau = float(kendalltau(first, second).statistic) if len(first) > 1 else math.nan
     return tau if math.isfinite(tau) else None
 
 
@@ -264,18 +235,13 @@ def _positive(value: float) -> float:
     return value
 
 
-PATIENCE = 3  # times the rounds asked for are spent at most on a model that is not known within 2 %
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
-    """Models timed in turn on one target.
+    """Models timed in turn on one target, a timing each in their order.
 
     Attributes:
-        target: Where and how.
         batch: Images per forward pass.
         clock: How long the reference model took.
-        timings: One a model, in their order.
         cores: This process was pinned to; empty: to none.
         machine: Load and clock before and after: `nas.latency.runtimes.machine_state`.
     """
@@ -291,11 +257,6 @@ class Readings:
     def tau(self) -> float | None:
         """How well the order repeats; see `repeat_tau`."""
         return repeat_tau(self.timings)
-
-    def ties(self, index: int) -> list[int]:
-        """The other models of which it is not known whether they are faster: the intervals overlap."""
-        mine = self.timings[index]
-        return [i for i, other in enumerate(self.timings) if i != index and mine.ties(other)]
 
     def summary(self) -> str:
         """In words: how many are known, whether the order repeats."""
@@ -321,16 +282,17 @@ class Readings:
 
     def timed(self, digests: Sequence[str]) -> list[Timed]:
         """What holds for each model, in their order, whose digests these are."""
+        named = list(zip(digests, self.timings, strict=True))
         return [
             Timed(
                 ms=timing.median_ms,
                 interval=timing.interval_ms,
                 noisy=timing.is_noisy,
-                ties=tuple(digests[other] for other in self.ties(i)),
+                ties=tuple(digest for digest, other in named if other is not timing and timing.ties(other)),
                 rounds=timing.rounds,
                 target=str(self.target),
             )
-            for i, timing in enumerate(self.timings)
+            for timing in self.timings
         ]
 
 
@@ -352,9 +314,9 @@ def measure_alone(
         ConfigError: The target is not there.
         EvaluationError: A model cannot be made ready for it.
     """
+    most = PATIENCE * rounds
     with own_cores(meter.target) as cores:
         before = machine_state()
-        most = PATIENCE * rounds
         timings, clock = meter.interleaved(
             models, rounds, lambda done: on_round(done, rounds if done <= rounds else most), most_rounds=most
         )

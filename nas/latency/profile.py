@@ -7,19 +7,19 @@ Gaussian process alone predicted no better on 60 architectures of two spaces.
 """
 
 import json
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau  # type: ignore[import-untyped]
 
 from nas.arch import Architecture, Backbone, cost, feed_forward_features, sizes_of
 from nas.base import SCHEMA_VERSION, ConfigError, NasError, atomic_write_bytes, check_schema
+from nas.latency.meter import rank_tau
 from nas.settings import OURS, Target, parse_target
 from nas.space import SearchSpace
 
@@ -72,8 +72,6 @@ class LatencyProfile:
     @property
     def name(self) -> str:
         """`Conditions.target` of a predicted latency; profiles with other measurements have other names."""
-        from hashlib import sha256
-
         rows = [[architecture.digest, f"{ms:.9g}"] for architecture, ms in self.measured.items()]
         digest = sha256(json.dumps(rows).encode()).hexdigest()[:8]
         return f"{PROFILE_NAME} {digest} of {self.target.kind} on {self.device}"
@@ -109,20 +107,6 @@ class LatencyProfile:
             atomic_write_bytes(path, (json.dumps(self.to_dict(), indent=1) + "\n").encode())
         except OSError as error:
             raise ConfigError(f"{path}: {error}", hint="choose a file that can be written") from error
-
-
-def with_scores(profile: LatencyProfile) -> LatencyProfile:
-    """A profile with scores: its predictor judged by cross-validation on what was measured.
-
-    Raises:
-        ConfigError: Too few architectures.
-    """
-    if len(profile.measured) < LEAST_ARCHITECTURES:
-        raise ConfigError(
-            f"a profile needs at least {LEAST_ARCHITECTURES} architectures, got {len(profile.measured)}",
-            hint="--architectures N, or a larger search space",
-        )
-    return replace(profile, scores=cross_validated(profile))
 
 
 def read_profile(path: Path) -> LatencyProfile:
@@ -175,9 +159,8 @@ class Predictor:
         from sklearn.linear_model import LinearRegression
 
         self.backbone = profile.backbone
-        rows = [features(architecture, self.backbone) for architecture in profile.measured]
-        self._names = sorted({name for row in rows for name in row})
-        table, latency_ms = self._table(rows), np.array([*profile.measured.values()])
+        self._names, table = feature_table(profile.measured, self.backbone)
+        latency_ms = np.array([*profile.measured.values()])
         scale = np.where(table.any(axis=0), table.max(axis=0), 1.0)
         fitted = LinearRegression(positive=True, fit_intercept=False)
         fitted.fit(table / scale, latency_ms, sample_weight=latency_ms**-2.0)
@@ -185,11 +168,17 @@ class Predictor:
 
     def predict(self, architectures: Sequence[Architecture]) -> list[float]:
         """Milliseconds per batch."""
-        rows = [features(architecture, self.backbone) for architecture in architectures]
-        return [float(value) for value in self._table(rows) @ self._weights]
+        _, table = feature_table(architectures, self.backbone, self._names)
+        return [float(value) for value in table @ self._weights]
 
-    def _table(self, rows: Sequence[Mapping[str, float]]) -> Floats:
-        return np.array([[row.get(name, 0.0) for name in self._names] for row in rows])
+
+def feature_table(
+    architectures: Iterable[Architecture], backbone: Backbone, names: Sequence[str] | None = None
+) -> tuple[Sequence[str], Floats]:
+    """Names of the features, all that occur unless they are given, and a row of their values for each architecture."""
+    rows = [features(architecture, backbone) for architecture in architectures]
+    names = sorted({name for row in rows for name in row}) if names is None else names
+    return names, np.array([[row.get(name, 0.0) for name in names] for row in rows])
 
 
 def features(architecture: Architecture, backbone: Backbone) -> dict[str, float]:
@@ -232,9 +221,7 @@ def design(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
     drawn = [space.largest(), space.smallest()]
     drawn += [space.sample_stratified(rng) for _ in range(DRAWS * count)]
     drawn = list(dict.fromkeys(drawn))
-    rows = [features(architecture, space.backbone) for architecture in drawn]
-    names = sorted({name for row in rows for name in row})
-    table = np.array([[row.get(name, 0.0) for name in names] for row in rows])
+    _, table = feature_table(drawn, space.backbone)
     spread = table.std(axis=0)
     table = (table - table.mean(axis=0)) / np.where(spread > 1e-9, spread, np.inf)
     macs = np.array([cost.macs(architecture, space.backbone) for architecture in drawn])
@@ -250,18 +237,26 @@ def design(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
     return [drawn[i] for i in chosen]
 
 
-def cross_validated(profile: LatencyProfile) -> dict[str, Score]:
-    """Scores on architectures left out in turn: the predictor's, and those of MACs and mean tokens alone."""
+def with_scores(profile: LatencyProfile) -> LatencyProfile:
+    """A profile with scores on architectures left out in turn: the predictor's, and of MACs and mean tokens alone.
+
+    Raises:
+        ConfigError: Too few architectures.
+    """
     from sklearn.linear_model import LinearRegression
     from sklearn.model_selection import KFold
 
+    if len(profile.measured) < LEAST_ARCHITECTURES:
+        raise ConfigError(
+            f"a profile needs at least {LEAST_ARCHITECTURES} architectures, got {len(profile.measured)}",
+            hint="--architectures N, or a larger search space",
+        )
     architectures, measured = [*profile.measured], np.array([*profile.measured.values()])
-    names = (OURS, "MACs", "mean tokens")
-    predicted = {name: np.empty_like(measured) for name in names}
     sizes = {
         "MACs": [cost.macs(a, profile.backbone) for a in architectures],
         "mean tokens": [sum(la.num_tokens for la in a.layers) / a.depth for a in architectures],
     }
+    predicted = {name: np.empty_like(measured) for name in (OURS, *sizes)}
     folds = KFold(min(FOLDS, len(measured)), shuffle=True, random_state=0)
     for known, left in folds.split(measured):
         part = replace(profile, measured={architectures[i]: float(measured[i]) for i in known})
@@ -270,10 +265,9 @@ def cross_validated(profile: LatencyProfile) -> dict[str, Score]:
             column = np.log(np.array(values, dtype=float))[:, None]
             line = LinearRegression().fit(column[known], np.log(measured[known]))
             predicted[name][left] = np.exp(line.predict(column[left]))
-    return {name: _score(predicted[name], measured) for name in names}
+    return replace(profile, scores={name: _score(values, measured) for name, values in predicted.items()})
 
 
 def _score(predicted: Floats, measured: Floats) -> Score:
-    tau = float(kendalltau(predicted, measured).statistic)
     error = float(100 * np.mean(np.abs(predicted - measured) / measured))
-    return Score(error, tau if math.isfinite(tau) else 0.0)
+    return Score(error, rank_tau(predicted.tolist(), measured.tolist()) or 0.0)

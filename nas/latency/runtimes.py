@@ -58,13 +58,8 @@ def prepare(target: Target, model: nn.Module, images: Tensor) -> Program:
     check_available(target)
     try:
         with torch.inference_mode(False), torch.no_grad():
-            match target.runtime:
-                case "onnxruntime-cpu":
-                    return _onnxruntime(target, model, images)
-                case "openvino-cpu":
-                    return _openvino(target, model, images)
-                case _:
-                    return _torch(target, model, images)
+            runtimes = {"onnxruntime-cpu": _onnxruntime, "openvino-cpu": _openvino}
+            return runtimes.get(target.runtime, _torch)(target, model, images)
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # four compilers raise what they like; the trial fails, with the reason
@@ -98,7 +93,7 @@ def device_of(target: Target) -> torch.device:
 
 
 @contextmanager
-def using_threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
     """Let torch compute with `count` threads for the duration of a `with` block."""
     before = torch.get_num_threads()
     if before != count:
@@ -160,30 +155,22 @@ def _version(package: str) -> str | None:
 
 def _torch(target: Target, model: nn.Module, images: Tensor) -> Program:
     device, number = device_of(target), torch.bfloat16 if target.precision == "bf16" else torch.float32
-    if target.runtime in ("torch-cpu", "torch-cuda") and target.precision == "fp32":
-        is_there = all(parameter.device.type == device.type for parameter in model.parameters())
-        ready = model if is_there else copy.deepcopy(model).to(device)
-    else:
-        ready = copy.deepcopy(model).to(device, number)
+    is_plain = target.runtime in ("torch-cpu", "torch-cuda") and target.precision == "fp32"
+    is_there = all(parameter.device.type == device.type for parameter in model.parameters())
+    ready = model if is_plain and is_there else copy.deepcopy(model).to(device, number)
     batch = images.to(device, number)
     if target.runtime == "torch-cpu-packed":
-        _pack(ready)
+        for parent in list(ready.modules()):
+            for name, child in parent.named_children():
+                if type(child) is nn.Linear:
+                    setattr(parent, name, PackedLinear(child))
     if target.runtime == "torch-cpu-compiled":
         torch._dynamo.reset()  # or the code of earlier candidates piles up, and after eight there is none for more
         compiled = torch.compile(ready, dynamic=False, options={"freezing": True})
-        with torch.inference_mode(), using_threads(target.threads):
+        with torch.inference_mode(), torch_threads(target.threads):
             compiled(batch)
         return lambda: compiled(batch)
-    if target.runtime == "torch-cuda-graph":
-        return _cuda_graph(ready, batch)
-    return lambda: ready(batch)
-
-
-def _pack(model: nn.Module) -> None:
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.Linear:
-                setattr(parent, name, PackedLinear(child))
+    return _cuda_graph(ready, batch) if target.runtime == "torch-cuda-graph" else lambda: ready(batch)
 
 
 def _cuda_graph(model: nn.Module, batch: Tensor) -> Program:

@@ -9,7 +9,7 @@ from torch import nn
 from nas.base.errors import ConfigError, EvaluationError
 from nas.latency.command import random_subnet
 from nas.latency.meter import LatencyMeter, Timing, measure_alone, repeat_tau
-from nas.latency.runtimes import describe, own_cores, prepare, using_threads
+from nas.latency.runtimes import describe, own_cores, prepare, torch_threads
 from nas.settings.target import Target, parse_target
 from nas.space.space import parse_space
 
@@ -133,7 +133,7 @@ def test_conditions_name_the_runtime_the_precision_and_a_version_that_is_not_tor
 
 
 def test_threads_are_as_before_after_a_block():
-    with using_threads(2):
+    with torch_threads(2):
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == 1
 
