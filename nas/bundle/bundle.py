@@ -59,7 +59,6 @@ class FormatReport:
         size_bytes: Its size.
         max_delta: Greatest absolute difference of a logit from the reference, by batch size.
         seconds: Wall time to write (on export), load and compare it.
-
     """
 
     format: str
@@ -82,7 +81,6 @@ class ExportReport:
         directory: The folder.
         digest: Identity of the architecture.
         formats: One report a format, in the order of `FILES`.
-
     """
 
     directory: Path
@@ -100,7 +98,6 @@ def require(formats: Iterable[str], *, to_write: bool) -> None:
 
     Raises:
         ConfigError: Names all that are missing.
-
     """
     problems, missing = [], []
     for name in formats:
@@ -141,7 +138,6 @@ def compare(folder: Path, reference: Subnet, on_step: Callable[[str], None]) -> 
     Raises:
         ConfigError: The package that runs a format is missing.
         ExportError: Lists every difference.
-
     """
     table, architecture, backbone = _read(folder)
     formats = [name for name in FILES if name in table["formats"]]

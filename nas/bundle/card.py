@@ -82,7 +82,6 @@ def model_card(
         backbone: Its fixed part.
         table: Content of metrics.json: the front's row, and per format its files and `max_delta`.
         provenance: Content of provenance.json; `commands` are shown.
-
     """
     C, S = backbone.in_chans, backbone.image_size
     paths = {"source": f"local-dir:{name}", "pt2": f"{name}/model.pt2", "onnx": f"{name}/model.onnx"}

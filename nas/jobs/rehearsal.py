@@ -1,7 +1,6 @@
 """A few steps of a training and a few trials of a search, done for real and timed: what a forecast is made from.
 
-Everything runs as in the command itself, with the workers it was asked for, in a scratch run that the caller
-deletes.
+Everything runs as in the command itself, with the workers it was asked for, in a scratch run that the caller deletes.
 """
 
 import math

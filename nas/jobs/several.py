@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from functools import partial
 
-from nas.base import NoResultError, Reporter, RunError
+from nas.base import NoResultError, RunError
 from nas.jobs import stages
 from nas.jobs.session import Budget, Session
 from nas.jobs.several_trial import train_trial
@@ -67,7 +67,9 @@ def run(session: Session, budget: Budget) -> ParetoFront:
                 "supernet", f"{trial.key}, {rank} of the best {len(best)}, score {trial.score:.4f}: {said(trial)}"
             )
             try:
-                stages.run(_session(session, trial), share)
+                folder = RunDirectory.open(session.run.supernets_dir / trial.key)
+                own = replace(session, run=folder, space=space_of_run(folder), config=config_of_run(folder))
+                stages.run(own, share)
             except NoResultError as error:
                 session.reporter.line("supernet", f"{trial.key} adds nothing: {error.message}")
         return _measure(session)
@@ -81,33 +83,6 @@ def said(trial: SupernetTrial) -> str:
     )
 
 
-class _Listener:
-    """Records how trials end that their own processes did not end, and tells people."""
-
-    def __init__(self, run: RunDirectory, reporter: Reporter, epochs: int) -> None:
-        self._run, self._reporter, self._epochs = run, reporter, epochs
-        self._heard: set[tuple[int, int]] = set()
-
-    def hear(self, number: int, trial: SupernetTrial) -> None:
-        """A trial has reached a rung or ended."""
-        for epoch, score in sorted(trial.scores.items()):
-            if (number, epoch) not in self._heard:
-                self._heard.add((number, epoch))
-                self._say(f"trial {number}: score {score:.4f} after epoch {epoch} of {self._epochs}")
-        path = self._run.supernets_dir / trial.key
-        if trial.state not in ("stopped", "failed") or not path.exists():
-            return  # without a folder, its process died before it began: the next call tries again
-        folder = RunDirectory.open(path)
-        known = supernet_trial(folder)
-        if known.state == "training":
-            folder.update_manifest(supernet_trial=replace(known, state=trial.state, error=trial.error))
-        self._say(f"trial {number} {trial.state}{f': {trial.error}' if trial.error else ''}")
-
-    def _say(self, text: str) -> None:
-        self._run.log(f"supernet {text}")
-        self._reporter.line("supernet", text)
-
-
 def _train(session: Session, budget: Budget) -> None:
     """Train supernets until there are as many trials as asked for."""
     folder, tune = session.run, session.config.tune
@@ -117,7 +92,6 @@ def _train(session: Session, budget: Budget) -> None:
         epochs = stages.training_schedule(session.config, session.data.train).epochs
         cores = budget.supernet_trials if budget.ray_address else len(os.sched_getaffinity(0))
         workers = min(budget.workers, budget.supernet_trials, cores)
-        listener = _Listener(folder, session.reporter, epochs)
         session.reporter.line(
             "supernets",
             f"{budget.supernet_trials} trials, {len(known)} of them known, {workers} at a time; "
@@ -133,8 +107,21 @@ def _train(session: Session, budget: Budget) -> None:
             num_gpus=1 / workers if session.device.type == "cuda" else 0,
         )
         train = partial(train_trial, folder.path.absolute(), epochs)
+        heard: set[tuple[int, int]] = set()
+
+        def say(text: str) -> None:
+            folder.log(f"supernet {text}")
+            session.reporter.line("supernet", text)
+
         for number, trial in run_trials(plan, train, known, baseline(tune, session.config.train)):
-            listener.hear(number, trial)
+            for epoch, score in sorted(trial.scores.items()):
+                if (number, epoch) not in heard:
+                    heard.add((number, epoch))
+                    say(f"trial {number}: score {score:.4f} after epoch {epoch} of {epochs}")
+            # Without a folder, its process died before it began: the next call tries again.
+            if trial.state in ("stopped", "failed") and (folder.supernets_dir / trial.key).exists():
+                _record_end(RunDirectory.open(folder.supernets_dir / trial.key), trial)
+                say(f"trial {number} {trial.state}{f': {trial.error}' if trial.error else ''}")
         folder.update_manifest(supernet_trials_ended=budget.supernet_trials)
     if not ranked(ended := supernet_trials(folder)):
         reasons = list(dict.fromkeys(trial.error for trial in ended if trial.error))
@@ -142,6 +129,13 @@ def _train(session: Session, budget: Budget) -> None:
             f"{folder.path}: none of {len(ended)} supernets was trained to the end: {'; '.join(reasons)}",
             hint="other domains in tune.parameters and a new --run, or more --supernet-trials",
         )
+
+
+def _record_end(run: RunDirectory, trial: SupernetTrial) -> None:
+    """Record how a trial ended, where its own process did not."""
+    known = supernet_trial(run)
+    if known.state == "training":
+        run.update_manifest(supernet_trial=replace(known, state=trial.state, error=trial.error))
 
 
 def _shares(budget: Budget, count: int) -> list[Budget]:
@@ -158,35 +152,19 @@ def _shares(budget: Budget, count: int) -> list[Budget]:
     ]
 
 
-def _session(session: Session, trial: SupernetTrial) -> Session:
-    """A supernet's folder, opened for a search of its own."""
-    folder = RunDirectory.open(session.run.supernets_dir / trial.key)
-    return replace(session, run=folder, space=space_of_run(folder), config=config_of_run(folder))
-
-
 def _is_finished(folder: RunDirectory, best: list[SupernetTrial], shares: list[Budget]) -> bool:
-    if folder.front() is None:
-        return False
-    for trial, share in zip(best, shares, strict=True):
-        searched = RunDirectory.open(folder.supernets_dir / trial.key)
-        if searched.manifest.stage != "finished" or stages.trials_left(searched, share):
-            return False
-    return True
+    searched = [RunDirectory.open(folder.supernets_dir / trial.key) for trial in best]
+    return folder.front() is not None and all(
+        run.manifest.stage == "finished" and not stages.trials_left(run, share)
+        for run, share in zip(searched, shares, strict=True)
+    )
 
 
 def _measure(session: Session) -> ParetoFront:
     """Measure all that is on the front of a supernet together: each search had a clock of its own."""
-    folder = session.run
-    fronts = {
-        name: ParetoFront.from_run(searched.path).points
-        for name, searched in searched_runs(folder).items()
-        if searched.front() is not None
-    }
-    found = ParetoFront(ParetoFront.from_run(folder.path).objectives, tuple(union_points(fronts)))
-    supernets = {
-        name: load_trained(searched, space_of_run(searched), session.device)
-        for name, searched in searched_runs(folder).items()
-        if name in fronts
-    }
+    searched = {name: run for name, run in searched_runs(session.run).items() if run.front() is not None}
+    fronts = {name: ParetoFront.from_run(run.path).points for name, run in searched.items()}
+    found = ParetoFront(ParetoFront.from_run(session.run.path).objectives, tuple(union_points(fronts)))
+    supernets = {name: load_trained(run, space_of_run(run), session.device) for name, run in searched.items()}
     subnets = [supernets[point.details[OWNER]].extract(point.architecture) for point in found.points]
     return stages.measure_points(session, Supernet(session.space), found, subnets)

@@ -1,8 +1,6 @@
 """One supernet trial, in a process of its own: its folder, its training, its score at each rung."""
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,6 @@ from nas.settings import MACS, TOP1, Objective, TrainConfig, TuneConfig
 from nas.space import SearchSpace, parse_space, sample_near
 from nas.training import TrainProgress
 
-WAIT_S = 0.5  # between two looks whether another process has left a trial's folder
 OF_THE_DATA = {
     "command", "space_file", "seed", "versions", "threads", "constraints", "mean", "std", "class_names",
     "splits", "precision", "device",
@@ -56,20 +53,17 @@ def train_trial(parent: Path, epochs: int, number: int, parameters: Mapping[str,
         How it stands, which is also in its folder: with scores, those of earlier processes among them, or the reason
         why it failed.
     """
-    run = _folder(RunDirectory.open(parent), epochs, number, parameters)
-    with _locked(run):
+    whole = RunDirectory.open(parent)
+    run = _folder(whole, epochs, number, parameters)
+    with run.lock(patience_s=-1):  # a trial proposed twice, or a process that is dying, ends soon
         trial = supernet_trial(run)
         if trial.state == "training":
             try:
-                _train(reopen(run.path, Reporter(quiet=True)), trial, _tune_of(parent), until)
+                _train(reopen(run.path, Reporter(quiet=True)), trial, whole, until)
             except Exception as error:  # noqa: BLE001 - whatever the parameters lead to is this trial's result
                 failed = replace(supernet_trial(run), state="failed", error=reason_of(error))
                 run.update_manifest(supernet_trial=failed)
         return supernet_trial(run)
-
-
-def _tune_of(parent: Path) -> TuneConfig:
-    return config_of_run(RunDirectory.open(parent)).tune
 
 
 def _folder(parent: RunDirectory, epochs: int, number: int, parameters: Mapping[str, Any]) -> RunDirectory:
@@ -85,16 +79,15 @@ def _folder(parent: RunDirectory, epochs: int, number: int, parameters: Mapping[
     config = whole.model_copy(
         update={"train": TrainConfig.model_validate(train), "tune": TuneConfig(), "precision": manifest.precision}
     )
-    trial = SupernetTrial(number=number, parameters=parameters)
     try:
-        run = RunDirectory.create(
+        return RunDirectory.create(
             path,
             manifest=Manifest(
                 **manifest.model_dump(include=OF_THE_DATA),
                 space_settings=tuple(settings),
                 space_digest=space.digest,
                 study=f"{parent.name}/{path.name}",
-                supernet_trial=trial,
+                supernet_trial=SupernetTrial(number=number, parameters=parameters),
             ),
             space_text=parent.space_text(),
             config=config.model_dump(mode="json"),
@@ -102,29 +95,15 @@ def _folder(parent: RunDirectory, epochs: int, number: int, parameters: Mapping[
     except RunError:
         if not path.exists():
             raise
-        run = RunDirectory.open(path)  # the same parameters were proposed twice at a time
-    return run
+        return RunDirectory.open(path)  # the same parameters were proposed twice at a time
 
 
-@contextmanager
-def _locked(run: RunDirectory) -> Iterator[None]:
-    """Be the only writer, and wait for it: a trial proposed twice, or a process that is dying, ends soon."""
-    with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(run.lock())
-                break
-            except RunError:
-                time.sleep(WAIT_S)
-        yield
-
-
-def _train(session: Session, trial: SupernetTrial, tune: TuneConfig, until: int) -> None:
-    run, config = session.run, session.config
+def _train(session: Session, trial: SupernetTrial, parent: RunDirectory, until: int) -> None:
+    run, tune, whole = session.run, config_of_run(parent).tune, space_of_run(parent)
+    most_macs = REFERENCE_MARGIN * cost.macs(whole.largest(), whole.backbone)
     run.update_manifest(stage="training")
     trainer = supernet_trainer(session)
-    whole = space_of_run(RunDirectory.open(run.path.parent.parent))
-    probes = probe_set(session.space, tune.probes, config.seed)
+    probes = probe_set(session.space, tune.probes, session.config.seed)
 
     def show(progress: TrainProgress) -> None:
         if progress.warning:
@@ -135,7 +114,7 @@ def _train(session: Session, trial: SupernetTrial, tune: TuneConfig, until: int)
             if epoch in trial.scores or epoch > until:
                 continue
             supernet = trainer.run(show, until=epoch * trainer.schedule.steps_per_epoch)
-            score = score_of(evaluator_setup(session), supernet, session.data.search, probes, whole)
+            score = score_of(evaluator_setup(session), supernet, session.data.search, probes, most_macs)
             trial = replace(trial, scores={**trial.scores, epoch: score})
             if epoch < trainer.schedule.epochs:
                 run.update_manifest(supernet_trial=trial)
@@ -153,24 +132,18 @@ def probe_set(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
 
 
 def score_of(
-    setup: EvaluatorSetup, supernet: Supernet, images: ImageSet, probes: Sequence[Architecture], whole: SearchSpace
+    setup: EvaluatorSetup, supernet: Supernet, images: ImageSet, probes: Sequence[Architecture], most_macs: float
 ) -> float:
-    """How good a supernet is: hypervolume of top-1 over MACs of some subnets, as a share of the box that bounds it.
+    """How good a supernet is: hypervolume of top-1 on the search split over MACs of some of its subnets.
 
-    Args:
-        setup: How the run measures.
-        supernet: Trained up to some rung.
-        images: The search split.
-        probes: The subnets that are measured.
-        whole: The space whose largest architecture bounds the box, the same for all supernets.
+    It is a share of the box up to `most_macs`, the same for all supernets.
 
     Raises:
         EvaluationError: A logit is not finite.
     """
-    ranked = setup.ranked(images)
+    ranked, backbone = setup.ranked(images), setup.space.backbone
     rows = [
-        [top1_percent(setup.count_correct(supernet.extract(probe), ranked)), float(cost.macs(probe, whole.backbone))]
+        [top1_percent(setup.count_correct(supernet.extract(probe), ranked)), float(cost.macs(probe, backbone))]
         for probe in probes
     ]
-    most = REFERENCE_MARGIN * cost.macs(whole.largest(), whole.backbone)
-    return hypervolume(rows, (Objective(TOP1, 0.0), Objective(MACS, most)))
+    return hypervolume(rows, (Objective(TOP1, 0.0), Objective(MACS, most_macs)))

@@ -76,8 +76,7 @@ def train(session: Session, workers: int = 0, ray_address: str | None = None) ->
 
     Args:
         session: Of the run.
-        workers: Processes that train together; fewer than 2: this one alone. The weights are the same but for
-            rounding.
+        workers: Processes that train together; fewer than 2: this one alone. The weights are the same but for rounding.
         ray_address: Of a running cluster; None: embedded.
 
     Raises:

@@ -124,10 +124,17 @@ class RunDirectory:
         return read_yaml(self.path / CONFIG).data
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Be the only writer until the process ends, however it ends; a RunError names another that is writing."""
+    def lock(self, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
+        """Be the only writer until the process ends, however it ends.
+
+        Args:
+            patience_s: Seconds to wait for another that is writing; -1: until it ends.
+
+        Raises:
+            RunError: Another is writing; names it.
+        """
         path = self.path / LOCK
-        lock = FileLock(path, timeout=LOCK_PATIENCE_S, fallback_to_soft=False)  # not kept by forked workers
+        lock = FileLock(path, timeout=patience_s, fallback_to_soft=False)  # not kept by forked workers
         try:
             lock.acquire()
         except Timeout:
