@@ -24,7 +24,7 @@ COST_RANKS = {
     operator.name: operator.rank for table in (ATTENTION, REDUCERS, HALLUCINATION) for operator in table.values()
 }
 """Operators from cheap to dear."""
-_legal_sequences, _extremes = lru_cache(maxsize=8)(LegalSequences), lru_cache(maxsize=8)(Extremes)
+_legal_sequences, _extremes = lru_cache(maxsize=16)(LegalSequences), lru_cache(maxsize=16)(Extremes)
 """Spaces that differ in their bounds or their name share what is found."""
 
 

@@ -72,7 +72,7 @@ def sample_near(space: Genome, macs: float, rng: np.random.Generator) -> Archite
             return best
         wanted = params | dict([changes[i]])
         candidate = space.nearest(wanted)
-        if (remaining := error(candidate)) < least:
+        if candidate != best and (remaining := error(candidate)) < least:
             best, least, params = candidate, remaining, wanted
     return space.repair(best)
 
@@ -156,7 +156,7 @@ def _climbed(space: Genome, architecture: Architecture) -> Architecture:
         params = space.encode_unbounded(best)
         for name, value in [(name, value) for name, values in space.choices().items() for value in values]:
             candidate = space.nearest(params | {name: value})
-            more = cost.macs(candidate, space.backbone) > cost.macs(best, space.backbone)
+            more = candidate != best and cost.macs(candidate, space.backbone) > cost.macs(best, space.backbone)
             if more and space.excess(candidate) <= space.excess(best):
                 best, improved, params = candidate, True, params | {name: value}
     return best
