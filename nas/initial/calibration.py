@@ -63,11 +63,9 @@ class Calibration:
 
 @torch.inference_mode()
 def calibrate(model: Subnet, batches: Iterable[Tensor]) -> Calibration:
-    """Watch a plain ViT classify images. One pass; the model stays as it is.
+    """Watch a plain ViT, such as `plain_subnet` gives, classify images. One pass; the model stays as it is.
 
-    Args:
-        model: Plain dynamic attention on all patches in every layer, such as `plain_subnet` gives.
-        batches: Normalised images [B, C, S, S]; some 1,000 in all, 32 to 64 at a time.
+    The batches are normalised images [B, C, S, S]: some 1,000 in all, 32 to 64 at a time.
 
     Raises:
         DataError: No images.
@@ -259,7 +257,7 @@ def redundancy_rows(calibration: Calibration) -> list[dict[str, float | int | No
 
 @torch.no_grad()
 def start_operators(stored: Mapping[str, Tensor], calibration: Calibration, backbone: Backbone) -> list[str]:
-    """Give the weights that a plain ViT does not have values that change its function least, in place.
+    """Give weights that a plain ViT does not have values that change its function least, in place; returns their names.
 
     - `attn.static_map_<N>`: log of the mean maps, transported to the coarser grid where N is not all patches
       (METHODS 2.2, 2.5). Counts that are not a square grid keep their values.
@@ -267,16 +265,8 @@ def start_operators(stored: Mapping[str, Tensor], calibration: Calibration, back
     - `mlp.down.weight`, `mlp.up.weight`: the factors of the stored `mlp.fc2.weight` that change its outputs least,
       at the greatest stored rank (METHODS 1.3).
 
-    Where the calibrated network is smaller than what is stored, the first heads and channels are filled.
-
-    Args:
-        stored: The supernet's weights by name, `dict(supernet.named_parameters())`, with the calibrated network's
-            already among them.
-        calibration: Of that network.
-        backbone: Of both.
-
-    Returns:
-        Names of what was filled.
+    `stored` are a supernet's `named_parameters()`, the calibrated network's already among them; where that is smaller,
+    the first heads and channels are filled.
     """
     filled: list[str] = []
     for i, layer in enumerate(calibration.layers):

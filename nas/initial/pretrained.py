@@ -22,25 +22,18 @@ Weights = Mapping[str, Tensor]
 
 
 def initial_weights(spec: str, backbone: Backbone) -> dict[str, Tensor]:
-    """Weights of a trained plain ViT, made to fit a backbone.
+    """Weights of a trained plain ViT, made to fit a backbone: float32 by timm's names.
 
-    `timm:NAME` takes them from timm's registry, `local-dir:DIR` from a folder that timm wrote, and `file:PATH`
-    from a state dict (.safetensors, or .pth read without running code in it; one that holds it under `model`
-    or `state_dict` will do). LayerScale is folded into the projections, and a class token without a position
-    gets a zero one. Patch and position embeddings of other sizes are resampled, input channels adapted.
-
-    Args:
-        spec: `timm:NAME`, `local-dir:DIR` or `file:PATH`.
-        backbone: What the weights have to fit. Its `head_dim` cannot be compared with a file's, which does not
-            say how many heads there are.
-
-    Returns:
-        float32 tensors by timm's names, those of a plain ViT of this backbone.
+    `timm:NAME` takes them from timm's registry, `local-dir:DIR` from a folder that timm wrote, and `file:PATH` from a
+    state dict (.safetensors, or .pth read without running code in it; one that holds it under `model` or `state_dict`
+    will do). LayerScale is folded into the projections, and a class token without a position gets a zero one. Patch and
+    position embeddings of other sizes are resampled, input channels adapted. The backbone's `head_dim` cannot be
+    compared with a file's, which does not say how many heads there are.
 
     Raises:
-        ConfigError: No such model or file, it cannot be read, or it is not a plain ViT of this `head_dim`
-            with or without the class token as the backbone says. Distilled models, which have a second
-            prefix token, are not plain: without that token they compute something else.
+        ConfigError: No such model or file, it cannot be read, or it is not a plain ViT of this `head_dim` with or
+            without the class token as the backbone says. Distilled models, which have a second prefix token, are not
+            plain: without that token they compute something else.
     """
     kind, _, name = spec.partition(":")
     if kind not in KINDS or not name:
@@ -61,14 +54,9 @@ def initial_weights(spec: str, backbone: Backbone) -> dict[str, Tensor]:
 
 
 def plain_subnet(weights: Weights, backbone: Backbone) -> Subnet:
-    """The network that a plain ViT's weights are: dynamic attention everywhere, every size as given.
+    """The network that a plain ViT's weights are, for evaluation: dynamic attention everywhere, every size as given.
 
-    Args:
-        weights: As `initial_weights` gives them. They are not copied.
-        backbone: Of these weights but for the number of classes.
-
-    Returns:
-        In evaluation mode, with the classifier of the weights.
+    The weights are those of `initial_weights`, and not copied; the backbone is theirs but for the number of classes.
     """
     width, patches = weights["pos_embed"].shape[-1], backbone.num_patches
     layers = tuple(

@@ -17,17 +17,9 @@ from nas.space import read_space
 
 
 def rank_supernet(supernet: Supernet, data: ImageSet, device: torch.device, images: int, source: str) -> dict[str, Any]:
-    """Redundancy of the plain ViT in a trained supernet.
+    """Redundancy of the plain ViT in a trained supernet, on the first `images` of its training images, as JSON values.
 
-    Args:
-        supernet: Trained.
-        data: Its training images.
-        device: Where to compute.
-        images: How many of them are looked at.
-        source: What the table is of, such as the run's folder.
-
-    Returns:
-        JSON values, as `rank_weights`.
+    `source` is what the table is of, such as the run's folder.
     """
     dense = supernet.cpu().dense()
     return _summary(watch(dict(dense.state_dict()), supernet.space, data, device, images), source)

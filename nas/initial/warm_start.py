@@ -25,16 +25,16 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
     """Fill the supernet's weights in place from a trained plain ViT, or copy those of a run's supernet.
 
     A plain ViT's weights go where they belong (law 2). Then it is watched on the first training images without
-    augmentation: static maps become its mean maps, low-rank factors the truncated decomposition of its
-    matrices, the gain of linear attention the length of its outputs; where the space hallucinates, similar
-    heads are put where a derived head starts as a copy of its parent.
+    augmentation: static maps become its mean maps, low-rank factors the truncated decomposition of its matrices, the
+    gain of linear attention the length of its outputs; where the space hallucinates, similar heads are put where a
+    derived head starts as a copy of its parent.
 
     Args:
         supernet: Filled in place.
         spec: `timm:NAME`, `local-dir:DIR`, `file:PATH` or a run's folder.
         images: Training images.
-        ordered: Whether channels, heads and hidden neurons are put in the order of their importance, so that
-            narrow subnets keep the best ones.
+        ordered: Whether channels, heads and hidden neurons are put in the order of their importance, so that narrow
+            subnets keep the best ones.
         device: Where to compute.
 
     Returns:

@@ -6,9 +6,9 @@ There is no active subnet and no second forward pass: a weightless `Subnet` skel
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from timm.layers import resample_abs_pos_embed
@@ -23,22 +23,20 @@ from nas.model.layers.maps import Guidance
 from nas.model.layers.part import OwnWeight, Part
 from nas.space import AttentionChoice, LayerDomain, SearchSpace, attention_choices, feed_forwards
 
+Value = TypeVar("Value")
+
 CACHED_SKELETONS = 256  # modules without weights
 CACHED_BLOCKS = 2048  # layers of skeletons, some 40 kB each
 
 
 class Supernet(nn.Module):
-    """A store of weights at maximal size.
+    """A store of weights at maximal size for the architectures of a space.
 
-    Weights are entangled as in AutoFormer (arXiv 2107.00651): a subnet's channels are the first ones, its
-    heads the first whole heads. What the operators add (static maps and GLAD queries, one per token count,
-    hallucination weights, low-rank factors, ...) has keys of its own.
+    Weights are entangled as in AutoFormer (arXiv 2107.00651): a subnet's channels are the first ones, its heads the
+    first whole heads. What the operators add (static maps and GLAD queries, one per token count, hallucination weights,
+    low-rank factors, ...) has keys of its own. The seed is that of the initial weights.
 
     Shapes: images [B, C, S, S] -> logits [B, K].
-
-    Args:
-        space: Which architectures there are.
-        seed: Of the initial weights.
 
     Raises:
         ArchitectureError: `forward`, `extract`: the architecture is not in the space.
@@ -62,7 +60,7 @@ class Supernet(nn.Module):
                     if not own.decays:
                         self._undecayed.add(name)
         self._owners = {name: _register(self, name, parameter) for name, parameter in weights.items()}
-        self._skeletons: OrderedDict[tuple[Architecture, float, bool], _Skeleton] = OrderedDict()
+        self._skeletons: OrderedDict[Hashable, _Skeleton] = OrderedDict()
         self._blocks: OrderedDict[Hashable, Block] = OrderedDict()
 
     def forward(
@@ -71,19 +69,15 @@ class Supernet(nn.Module):
         """Logits of one architecture; drop path and guidance are for training."""
         guided = guidance is not None and guidance.static > 0
         skeleton = self._skeleton(architecture, drop_path, guided)
-        sliced = self._sliced(skeleton)
         module = skeleton.module.train(self.training)
-        return functional_call(module, sliced, (images, guidance))  # type: ignore[no-any-return]
+        return functional_call(module, self._sliced(skeleton), (images, guidance))  # type: ignore[no-any-return]
 
     def dense(self) -> Subnet:
         """The plain ViT of every greatest size, with its own copy of the weights, in evaluation mode.
 
         It need not be in the space: this is where a pretrained model's weights are used whole.
         """
-        architecture = _plain_largest(self.space)
-        with torch.device("meta"):
-            skeleton = _Skeleton(Subnet(self.space.backbone, architecture))
-        return self._owning(skeleton)
+        return self._owning(_plain_largest(self.space))
 
     def _sliced(self, skeleton: "_Skeleton") -> dict[str, Tensor]:
         stored: dict[str, Tensor] = {
@@ -108,26 +102,20 @@ class Supernet(nn.Module):
     def extract(self, architecture: Architecture) -> Subnet:
         """A `Subnet` with its own copy of the weights, in evaluation mode."""
         self._check(architecture)
+        return self._owning(architecture)
+
+    def _owning(self, architecture: Architecture) -> Subnet:
         with torch.device("meta"):
             skeleton = _Skeleton(Subnet(self.space.backbone, architecture))
-        return self._owning(skeleton)
-
-    def _owning(self, skeleton: "_Skeleton") -> Subnet:
-        """A skeleton's module with copies of its slices."""
         owned = {name: value.detach().clone().contiguous() for name, value in self._sliced(skeleton).items()}
         skeleton.module.load_state_dict(owned, assign=True)
         return skeleton.module.requires_grad_(True).eval()
 
     def load_timm(self, weights: Mapping[str, Tensor]) -> list[str]:
-        """Start from a plain timm ViT: every tensor fills the first channels and heads of the stored one.
+        """Start from a plain timm ViT's state dict: every tensor fills the first channels and heads of the stored one.
 
-        Position embeddings of another grid are resampled, and a classifier of another size is left as it is.
-
-        Args:
-            weights: A timm `VisionTransformer`'s state dict.
-
-        Returns:
-            Names of the stored weights that were not given, such as static maps.
+        Position embeddings of another grid are resampled, and a classifier of another size is left as it is. Returns
+        the names of the stored weights that were not given, such as static maps.
 
         Raises:
             CheckpointError: A tensor does not fit or is not one of a plain ViT; names them all.
@@ -181,20 +169,15 @@ class Supernet(nn.Module):
             )
 
     def _skeleton(self, architecture: Architecture, drop_path: float, guided: bool) -> "_Skeleton":
-        key = (architecture, drop_path, guided)
-        if key not in self._skeletons:
+        def build() -> _Skeleton:
             self._check(architecture)
-            used: Counter[Hashable] = Counter()
-            build = partial(self._block, used)
+            block = partial(self._block, Counter[Hashable]())
             with torch.device("meta"):
-                module = Subnet(
-                    self.space.backbone, architecture, drop_path=drop_path, guided=guided, build_block=build
+                return _Skeleton(
+                    Subnet(self.space.backbone, architecture, drop_path=drop_path, guided=guided, build_block=block)
                 )
-            self._skeletons[key] = _Skeleton(module)
-            if len(self._skeletons) > CACHED_SKELETONS:
-                self._skeletons.popitem(last=False)
-        self._skeletons.move_to_end(key)
-        return self._skeletons[key]
+
+        return _cached(self._skeletons, (architecture, drop_path, guided), build, CACHED_SKELETONS)
 
     def _block(self, used: Counter[Hashable], *args: Hashable, **options: Hashable) -> Block:
         """A layer of a skeleton. Skeletons share them, but none has one twice: its layers have weights of their own.
@@ -203,33 +186,34 @@ class Supernet(nn.Module):
         """
         alike = (*args, *options.items())
         used[alike] += 1
-        key = (alike, used[alike])
-        if key not in self._blocks:
-            self._blocks[key] = Block(*args, **options)  # type: ignore[arg-type]
-            if len(self._blocks) > CACHED_BLOCKS:
-                self._blocks.popitem(last=False)
-        self._blocks.move_to_end(key)
-        return self._blocks[key]
+        build = partial(Block, *args, **options)  # type: ignore[arg-type]
+        return _cached(self._blocks, (alike, used[alike]), build, CACHED_BLOCKS)
 
 
 class _Skeleton:
-    """A subnet without weights, and where its parameters come from.
-
-    Attributes:
-        module: The subnet.
-        slicers: Parts of blocks that know their slices themselves, by path.
-        prefixes: Which prefix of the stored weight each other parameter is.
-    """
+    """A subnet without weights, and where its parameters come from."""
 
     def __init__(self, module: Subnet) -> None:
         self.module = module
+        # Parts of blocks that know their slices themselves, by path.
         self.slicers = {path: part for path, part in module.named_modules() if isinstance(part, Part)}
         sliced = {f"{path}.{name}" for path, part in self.slicers.items() for name, _ in part.named_parameters()}
+        # Which prefix of the stored weight each other parameter is.
         self.prefixes = {
             name: tuple(map(slice, parameter.shape))
             for name, parameter in module.named_parameters()
             if name not in sliced
         }
+
+
+def _cached(cache: OrderedDict[Hashable, Value], key: Hashable, build: Callable[[], Value], most: int) -> Value:
+    """What is kept under a key, built where there is nothing; of more than `most` the least recently used one goes."""
+    if key not in cache:
+        cache[key] = build()
+        if len(cache) > most:
+            cache.popitem(last=False)
+    cache.move_to_end(key)
+    return cache[key]
 
 
 def _plain_largest(space: SearchSpace) -> Architecture:

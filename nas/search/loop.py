@@ -40,7 +40,7 @@ class ReusedMeasurement(NamedTuple):
 class Search:
     """Searches one space with one study and one set of workers, and writes every trial into a run.
 
-    Hold `run.lock()` meanwhile. The caller closes study and workers.
+    Hold `run.lock()` meanwhile. The caller closes study and workers. `outcome` is why the last `run` ended.
 
     Args:
         space: What may be proposed. Its bounds on latency, if any, hold for the front that is reported.
@@ -50,9 +50,6 @@ class Search:
         run: Keeps the trials.
         racing: Whether what is surely dominated is stopped early.
         known: Measurements of other runs by digest; they are taken over and cost nothing.
-
-    Attributes:
-        outcome: Why the last `run` ended.
     """
 
     outcome: Outcome

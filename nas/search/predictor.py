@@ -8,6 +8,7 @@ before it, and those in flight, at their predicted values.
 
 import heapq
 import math
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -103,26 +104,19 @@ class _Model:
         self._latencies: dict[str, _Surrogate] = {}
         names = [objective.metric.name for objective in objectives]
         if TOP1.name in names:
-            known = [o for o in observations if o.top1 is not None]
-            self._top1 = self._fit(known, [o.top1 or 0.0 for o in known], [o.top1_error for o in known], rng)
+            points = [(o.architecture, o.top1, o.top1_error) for o in observations if o.top1 is not None]
+            self._top1 = self._fit(points, rng)
         bounds = space.constraints.max_latency
         for name in LATENCIES:
-            known = [o for o in observations if name in o.latencies]
-            if known and (name in names or name in bounds):
-                values = [math.log(o.latencies[name]) for o in known]
-                self._latencies[name] = self._fit(known, values, [0.0] * len(known), rng)
+            points = [(o.architecture, math.log(o.latencies[name]), 0.0) for o in observations if name in o.latencies]
+            if points and (name in names or name in bounds):
+                self._latencies[name] = self._fit(points, rng)
         self._bounds = {name: bound for name, bound in bounds.items() if name in self._latencies}
 
-    def _fit(
-        self,
-        observations: Sequence[Observation],
-        values: Sequence[float],
-        errors: Sequence[float],
-        rng: np.random.Generator,
-    ) -> "_Surrogate":
-        chosen = sorted(map(int, rng.permutation(len(observations))[:MOST_POINTS]))
-        rows = features([observations[i].architecture for i in chosen], self._space)
-        return _Surrogate(rows, np.array(values)[chosen], np.array(errors)[chosen])
+    def _fit(self, points: Sequence[tuple[Architecture, float, float]], rng: np.random.Generator) -> "_Surrogate":
+        chosen = [points[i] for i in sorted(rng.permutation(len(points))[:MOST_POINTS])]
+        architectures, values, errors = zip(*chosen, strict=True)
+        return _Surrogate(features(architectures, self._space), np.array(values), np.array(errors))
 
     def losses(
         self,
@@ -173,6 +167,7 @@ class _Surrogate:
     """A Gaussian process (scikit-learn's) over standardised features."""
 
     def __init__(self, rows: Floats, values: Floats, errors: Floats) -> None:
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
@@ -185,10 +180,6 @@ class _Surrogate:
             0.05, (1e-4, 1.0)
         )
         self._process = GaussianProcessRegressor(kernel, alpha=1e-6 + (errors / self._spread) ** 2)
-        import warnings
-
-        from sklearn.exceptions import ConvergenceWarning
-
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a bound reached is an answer too
             self._process.fit((kept - self._center) / self._scale, (values - self._mean) / self._spread)
@@ -232,9 +223,8 @@ def _features(architecture: Architecture, space: SearchSpace) -> Iterator[float]
 
 def _best(architectures: Sequence[Architecture], losses: Floats) -> list[Architecture]:
     """Parents: the least dominated, front after front."""
-    ranks = moocore.pareto_rank(losses)
-    order = np.argsort(ranks, kind="stable")[:PARENTS]
-    return [architectures[i] for i in order]
+    order = np.argsort(moocore.pareto_rank(losses), kind="stable")
+    return [architectures[i] for i in order[:PARENTS]]
 
 
 def _children(

@@ -34,6 +34,8 @@ ROUND_SHARE = 16  # a round is at least this part of the trials before it, so th
 class NumberedSampler(BaseSampler):
     """Hands every trial to a new sampler, seeded by (seed, number) and shown the view of the study.
 
+    Set `view`, the study as a trial may see it, before the first proposal.
+
     Args:
         kind: Its name.
         space: What may be proposed.
@@ -42,9 +44,6 @@ class NumberedSampler(BaseSampler):
         num_designs: Trials before the first round of the predictor.
         seed: Of every proposal.
         distributions: The parameters with more than one choice.
-
-    Attributes:
-        view: The study as a trial may see it; set it before the first proposal.
     """
 
     view: "View"
@@ -90,9 +89,9 @@ class NumberedSampler(BaseSampler):
         if not search_space:
             return {}
         if self._kind == "evolution":
-            return self._encode(self._evolve(trial.number, rng))
+            return self.encode(self._evolve(trial.number, rng))
         if self._kind == "predictor":
-            return self._encode(self._predict(trial.number, rng))
+            return self.encode(self._predict(trial.number, rng))
         inner = self._inner(int(inner_seed.generate_state(1)[0]))
         if isinstance(inner, BaseGASampler):
             # Parents are chosen by a sampler of their own: NSGA-III draws as it chooses, and after a kill within
@@ -135,7 +134,8 @@ class NumberedSampler(BaseSampler):
 
     # --- our own -------------------------------------------------------------------------------------------
 
-    def _encode(self, architecture: Architecture) -> dict[str, Any]:
+    def encode(self, architecture: Architecture) -> dict[str, Any]:
+        """An architecture as values of the parameters."""
         params = self._space.encode(architecture)
         return {name: params[name] for name in self._distributions}
 
@@ -257,17 +257,7 @@ def seed_words(seed: int, number: int) -> list[np.random.SeedSequence]:
 def _as_running(trial: FrozenTrial) -> FrozenTrial:
     if not trial.state.is_finished():
         return trial
-    return FrozenTrial(
-        number=trial.number,
-        state=TrialState.RUNNING,
-        value=None,
-        values=None,
-        datetime_start=trial.datetime_start,
-        datetime_complete=None,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs={},
-        system_attrs=trial.system_attrs,
-        intermediate_values={},
-        trial_id=trial._trial_id,
-    )
+    running = copy.copy(trial)
+    running.state, running.values, running.datetime_complete = TrialState.RUNNING, None, None
+    running.user_attrs, running.intermediate_values = {}, {}
+    return running

@@ -31,11 +31,7 @@ class Progress:
 
 
 class Clock:
-    """The limits of a search, and how far it is from them.
-
-    Attributes:
-        paid_before: Trials that earlier processes paid for.
-    """
+    """The limits of a search, and how far it is from them; `paid_before` is what earlier processes paid for."""
 
     def __init__(self, trials: int | None, minutes: float | None) -> None:
         self.trials = trials
@@ -66,9 +62,7 @@ class Clock:
 class VisibleFront:
     """The front of the trials up to a number: what a later proposal may know, whoever finished first.
 
-    Args:
-        objectives: What is compared.
-        bounds: On latency, by its name; what breaks one is on no front (`Measurement.keeps`).
+    What breaks a bound on latency, given by name, is on no front (`Measurement.keeps`).
     """
 
     def __init__(self, objectives: Sequence[Objective], bounds: Mapping[str, float]) -> None:

@@ -1,8 +1,8 @@
 """The Optuna study behind a search: proposes architectures, is told how they did, survives a kill."""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from enum import Enum
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,9 @@ def window_of(num_workers: int) -> int:
 class ArchitectureStudy:
     """Architectures as Optuna trials. A new study begins with the largest and the smallest architecture.
 
-    Then come, but for `random`: the seeds it is given, the space's known designs, and up to the population size
-    designs spread evenly over the MACs range.
+    Then come, but for `random`: the seeds it is given, the space's known designs, and up to the population size designs
+    spread evenly over the MACs range. Trial n is proposed from the results of trials up to n - window; so many can be
+    in flight.
 
     Args:
         space: What may be proposed.
@@ -60,9 +61,6 @@ class ArchitectureStudy:
         seeds: Architectures of the space to begin with, such as the front of an earlier run.
         window: Of a new study; a loaded one keeps its own, so that it can go on with more or fewer workers.
         name: The study's name in the storage; has to be the run's own where runs share a database.
-
-    Attributes:
-        window: Trial n is proposed from the results of trials up to n - window; so many can be in flight.
 
     Raises:
         RunError: The storage cannot be used, is being written by another process, or holds another search.
@@ -86,13 +84,10 @@ class ArchitectureStudy:
         self.objectives = tuple(objectives)
         self._seed = seed
         self._designs = self._first_designs(sampler, population_size, seeds)
-        self._journal: SearchJournal | None = None
-        self._database: RDBStorage | None = None
+        self._cleanup = ExitStack()
         self._where = _masked(storage)
         self._distributions: dict[str, BaseDistribution] = {
-            parameter: CategoricalDistribution([_plain(value) for value in values])
-            for parameter, values in space.choices().items()
-            if len(values) > 1
+            name: CategoricalDistribution(values) for name, values in space.choices().items() if len(values) > 1
         }
         self._sampler = NumberedSampler(
             sampler, space, objectives, population_size, len(self._designs), seed, self._distributions
@@ -109,9 +104,10 @@ class ArchitectureStudy:
             self._study = self._load(name, identity, window)
             self.window: int = self._study.user_attrs[ATTRIBUTE]["window"]
             self._sampler.view = View(name, self._storage, self._sampler, self.window)
-            waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            self._num_waiting = len(waiting)
-            self._enqueue_known()
+            trials = self._study.get_trials(deepcopy=False)
+            self._num_waiting = sum(trial.state is TrialState.WAITING for trial in trials)
+            for architecture in self._designs[len(trials) :]:
+                self.enqueue(architecture)
         except STORAGE_ERRORS as error:
             self.close()
             raise self.lost(error) from error
@@ -121,11 +117,11 @@ class ArchitectureStudy:
 
     def _open(self, storage: Path | str) -> BaseStorage:
         if isinstance(storage, str) and "://" in storage:
-            self._database = _open_database(storage)
-            return optuna.storages.get_storage(self._database)
-        self._journal = SearchJournal(storage)
+            database = self._cleanup.enter_context(_database(storage))
+            return optuna.storages.get_storage(database)
+        journal = self._cleanup.enter_context(closing(SearchJournal(storage)))
         try:
-            return JournalStorage(self._journal)
+            return JournalStorage(journal)
         except (KeyError, TypeError, AssertionError, ValueError) as error:
             raise RunError(
                 f"{storage} is not an Optuna journal: {error!r}", hint="restore or delete the file"
@@ -170,14 +166,6 @@ class ArchitectureStudy:
         spread = [self.space.sample_stratified(rng) for _ in range(population_size - len(known))]
         return list(dict.fromkeys([*known, *spread]))
 
-    def _enqueue_known(self) -> None:
-        for architecture in self._designs[len(self._study.get_trials(deepcopy=False)) :]:
-            self.enqueue(architecture)
-
-    def _encode(self, architecture: Architecture) -> dict[str, Any]:
-        params = self.space.encode(architecture)
-        return {name: _plain(params[name]) for name in self._distributions}
-
     def ask(self) -> tuple[int, Architecture]:
         """Propose: the trial's number and its architecture. An enqueued architecture comes first."""
         if self._num_waiting:
@@ -199,7 +187,7 @@ class ArchitectureStudy:
 
     def enqueue(self, architecture: Architecture) -> None:
         """Make `architecture` the next proposal."""
-        self._study.enqueue_trial(self._encode(architecture))
+        self._study.enqueue_trial(self._sampler.encode(architecture))
         self._num_waiting += 1
 
     def tell(self, ended: Trial) -> None:
@@ -258,10 +246,7 @@ class ArchitectureStudy:
 
     def close(self) -> None:
         """Release the storage."""
-        if self._journal is not None:
-            self._journal.close()
-        if self._database is not None:
-            _close_database(self._database)
+        self._cleanup.close()
 
     def lost(self, error: Exception) -> RunError:
         """Say in one error what one of `STORAGE_ERRORS` means."""
@@ -272,24 +257,26 @@ class ArchitectureStudy:
 
 def check_database(url: str) -> None:
     """Find out whether studies can be kept in a database; else a RunError, which does not show the password."""
-    _close_database(_open_database(url))
+    with _database(url):
+        pass
 
 
-def _open_database(url: str) -> RDBStorage:
-    """Connect, and make the tables where there are none."""
+@contextmanager
+def _database(url: str) -> Iterator[RDBStorage]:
+    """A connection, with tables where there are none."""
     try:
         # A connection that died between two trials is replaced instead of ending the search.
-        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        database = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except (*STORAGE_ERRORS, ImportError, ValueError, RuntimeError) as error:
         raise RunError(
             f"storage {_masked(url)} cannot be used: {_reason(error)}",
             hint="a path, or a URL such as postgresql://user:password@host/database",
         ) from error
-
-
-def _close_database(database: RDBStorage) -> None:
-    database.remove_session()
-    database.engine.dispose()
+    try:
+        yield database
+    finally:
+        database.remove_session()
+        database.engine.dispose()
 
 
 def _reason(error: BaseException) -> str:
@@ -307,7 +294,3 @@ def _masked(storage: Path | str) -> str:
         return make_url(storage).render_as_string(hide_password=True)
     except SQLAlchemyError:
         return storage.split("://")[0] + "://..."
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Enum) else value

@@ -144,7 +144,7 @@ class SupernetStudy:
             warnings.simplefilter("ignore", ExperimentalWarning)
             self._study.sampler = TPESampler(multivariate=True, seed=int(words[0]))
         trial = self._asked[number] = self._study.ask(self._distributions)
-        parameters = {name: _decoded(value) for name, value in trial.params.items()}
+        parameters = {k: json.loads(v) if isinstance(v, str) else v for k, v in trial.params.items()}
         return self._known.get(number) or SupernetTrial(number=number, parameters=parameters)
 
     def judge(self, number: int, found: SupernetTrial) -> SupernetTrial:
@@ -200,10 +200,6 @@ def _encoded(parameters: Mapping[str, Any], distributions: Mapping[str, BaseDist
         name: json.dumps(parameters[name]) if isinstance(distribution, CategoricalDistribution) else parameters[name]
         for name, distribution in distributions.items()
     }
-
-
-def _decoded(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) else value
 
 
 def _frozen(trial: SupernetTrial, distributions: dict[str, BaseDistribution]) -> FrozenTrial:

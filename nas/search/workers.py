@@ -39,11 +39,7 @@ class Result:
 
 
 class Workers(Protocol):
-    """Measures architectures.
-
-    Attributes:
-        slots: Trials to keep submitted so that no worker is idle. More may be submitted; they wait.
-    """
+    """Measures architectures; with `slots` trials submitted no worker is idle. More may be submitted; they wait."""
 
     slots: int
 
@@ -96,10 +92,7 @@ class InlineWorkers:
 def measure(evaluator: "Evaluator", task: Task, attempt: int = 0) -> Result:
     """Measure, or say in one line why it was not possible: an exception, or a value that is not finite.
 
-    Args:
-        evaluator: Measures.
-        task: What.
-        attempt: Earlier tries that ran out of memory or killed their worker.
+    `attempt` counts earlier tries that ran out of memory or killed their worker.
 
     Raises:
         OutOfMemoryError: Worth another attempt, which computes in smaller batches.

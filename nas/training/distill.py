@@ -33,11 +33,8 @@ def soft_cross_entropy(student_BK: Tensor, teacher_BK: Tensor, temperature: floa
 class Teacher(nn.Module):
     """A trained timm model of the same classes that answers for the images of a training step.
 
-    Images are resized to the teacher's own input size (bilinear) and normalised as it was trained.
-
-    Args:
-        spec: `timm:NAME` or `local-dir:DIR`.
-        info: Of the images that it will get: their classes, and how they are normalised.
+    Images are resized to the teacher's own input size (bilinear) and normalised as it was trained. `spec` is
+    `timm:NAME` or `local-dir:DIR`; `info` says how the images that it will get are normalised.
 
     Raises:
         ConfigError: The model cannot be had, or is not of so many classes.

@@ -101,8 +101,7 @@ def train_distributed(
     Raises:
         TrainingError: The loss is not finite.
         CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
-        RunError: Ray cannot be started or reached or is gone, processes die again and again, or they do not see
-            the checkpoints.
+        RunError: Ray cannot be had or is gone, processes die again and again, or do not see the checkpoints.
     """
     if trainer.begin() < trainer.schedule.steps:  # first weights are on disk before the others start
         arrays: dict[str, NDArray[Any]] = {"images": trainer.images.images, "labels": trainer.images.labels}

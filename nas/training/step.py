@@ -51,14 +51,9 @@ class Step:
     ) -> list[float]:
         """Leave the gradients in the supernet; those of weights that were not used are None.
 
-        Args:
-            images: Of the whole batch, the same in every process, [B, C, S, S].
-            targets: Labels [B] or class shares [B, K].
-            architectures: Of this step, the same in every process.
-            progress: Steps done / steps in all.
-
-        Returns:
-            Cross-entropy with the labels of each architecture, nats, mean over the images that it saw.
+        Images [B, C, S, S], targets (labels [B] or class shares [B, K]) and architectures are those of the whole batch,
+        the same in every process; progress is steps done / steps in all. Returns the cross-entropy with the labels of
+        each architecture, nats, mean over the images that it saw.
         """
         mine = self.world.share(len(images))
         batch = _Batch(images[mine], targets[mine], mine.start, len(images))

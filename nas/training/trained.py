@@ -52,12 +52,7 @@ def weights_digest(run: RunDirectory) -> str:
 
 
 def load_trained(run: RunDirectory, space: SearchSpace, device: torch.device) -> Supernet:
-    """The trained supernet of a run, in evaluation mode. Nothing is trained.
-
-    Args:
-        run: Its folder.
-        space: Of the run, with the number of classes of the data.
-        device: Where it shall compute.
+    """The trained supernet of a run, in evaluation mode; `space` is the run's, with the number of classes of the data.
 
     Raises:
         RunError: Training has not ended.

@@ -43,8 +43,8 @@ class SupernetTrainer:
     space of one architecture there is nothing to distil: it is trained like any network.
 
     Where a loss or a gradient is not finite, the training goes back to its last checkpoint and on with half the
-    learning rate, three times at most. Where that is depends on when the checkpoint was written: only a training
-    that never diverged is the same in every repetition.
+    learning rate, three times at most. Where that is depends on when the checkpoint was written: only a training that
+    never diverged is the same in every repetition.
 
     Args:
         supernet: Trained in place.
@@ -54,8 +54,7 @@ class SupernetTrainer:
         device: Where to compute.
         precision: `fp32` or `bf16`.
         directory: Checkpoints and the log; a run that finds some resumes.
-        start: Gives the supernet its first weights in place, where they are not random; not called by a run
-            that resumes.
+        start: Gives the supernet its first weights in place, where they are not random; a run that resumes has them.
         teacher: Logits of normalised images from a trained network; None: the largest subnet teaches.
         world: The processes that share each batch.
 
@@ -113,12 +112,8 @@ class SupernetTrainer:
     ) -> Supernet:
         """Train from the newest checkpoint, where there is one, to the end, and leave a checkpoint there.
 
-        Args:
-            on_progress: Called after each step.
-            until: Steps to stop after, as if killed; None: all.
-
-        Returns:
-            The supernet with averaged weights, in evaluation mode.
+        Returns the supernet with averaged weights, in evaluation mode. `on_progress` is called after each step; `until`
+        so many steps it stops, as if killed.
 
         Raises:
             TrainingError: The loss is not finite, even with a lower learning rate.
@@ -198,12 +193,10 @@ class SupernetTrainer:
         return state_digest(self.trained().state_dict())
 
     def train_step(self, step: int) -> tuple[float, float, float]:
-        """One optimiser step.
+        """One optimiser step. Returns cross-entropies with the labels, nats: largest, smallest, mean of random subnets.
 
-        Returns:
-            Cross-entropy with the labels of the largest subnet, the smallest, and of the random ones the mean, nats;
-            of the nearest of these where there is none. With `single_path` the first two are measured before every
-            50th step, or more often in a short training, and stay until then.
+        Where there is none, it is of the nearest of these. With `single_path` the first two are measured before every
+        50th step, or more often in a short training, and stay until then.
 
         Raises:
             DivergedError: A loss or the gradient is not finite; the weights are as before.

@@ -132,15 +132,12 @@ class Subnet(nn.Module):
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """What layers put out (timm's interface; `features_only=True` calls it).
 
-        Shapes: feature maps [B, D, H, W]; with `output_fmt="NLC"` patch tokens [B, T, D], whether or not they lie on
-        a grid.
-
         Args:
             images: Normalised, [B, C, S, S].
             indices: Layers; a number: so many of the last ones; None: all.
             norm: Apply the last norm to each, where the network has it before pooling.
             stop_early: Do not run the layers after the last one asked for.
-            output_fmt: `NCHW` or `NLC`.
+            output_fmt: `NCHW`: feature maps [B, D, H, W]; `NLC`: patch tokens [B, T, D], on a grid or not.
             intermediates_only: Leave out the tokens that `forward_features` returns, which stand first otherwise.
 
         Raises:
@@ -164,10 +161,7 @@ class Subnet(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the layers after the last one asked for, and the classifier (timm's interface).
-
-        Returns:
-            The layers asked for, counted from the first.
+        """Drop the layers after the last one asked for, and the classifier (timm's interface); returns those asked for.
 
         Raises:
             ArchitectureError: The tokens of such a layer lie on no grid; names those that do.

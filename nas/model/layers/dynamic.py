@@ -26,14 +26,11 @@ times as long."""
 class DynamicAttention(Part):
     """Multi-head self-attention whose maps come from queries and keys.
 
-    With E hallucinated heads (`Hallucinate`), only the first R heads have queries and keys; all H have values.
-    Copies stay on the fused kernel, as if their parents' queries were scaled.
+    With E hallucinated heads (`Hallucinate`), only the first R heads have queries and keys; all H have values. Copies
+    stay on the fused kernel, as if their parents' queries were scaled. Whether maps [B, H, T, T] and real heads' logits
+    [B, R, T, T] are returned (`exports_maps`, `exports_logits`) can be switched on a built module.
 
     Shapes: x [B, T, D] -> ([B, T, D], what is exported or None).
-
-    Attributes:
-        exports_maps: Whether to return the maps [B, H, T, T]. Can be switched on a built module.
-        exports_logits: Whether to return the real heads' logits [B, R, T, T]. Likewise.
 
     Source: hMHSA (arXiv 2306.10875); METHODS 1.2.
     """

@@ -23,12 +23,10 @@ def _factor_init(weight: Tensor, *, rank_dim: int) -> Tensor:
 
 
 class CompactMlp(Part):
-    """Feed-forward whose hidden-to-output matrix has rank r: `up(down(gelu(fc1(x))))`.
+    """Feed-forward whose hidden-to-output matrix has rank r: `up(down(gelu(fc1(x))))`; x [B, T, D] -> [B, T, D].
 
-    Nothing lies between `down` and `up`, and they stay two products: theirs would be the full matrix again.
-    Per image D F + F r + r D multiply-accumulates a token, so r < D F / (D + F) saves.
-
-    Shapes: x [B, T, D] -> [B, T, D].
+    Nothing lies between `down` and `up`, and they stay two products: theirs would be the full matrix again. Per image
+    D F + F r + r D multiply-accumulates a token, so r < D F / (D + F) saves.
 
     Source: cFFN (arXiv 2306.10875) fixes that this matrix is factorised; rank and bias are METHODS 1.3. Differs: not
     re-parameterised while training. Parallel branches are one with a greater learning rate, and with BatchNorm they

@@ -24,12 +24,9 @@ class OwnWeight(NamedTuple):
 class Part(nn.Module):
     """A reducer, an attention or a feed-forward: a module that knows which slices of the store its weights are.
 
-    Its weights are the first entries, in every dimension, of the stored ones, unless it says otherwise.
-
-    Attributes:
-        INITIAL: First values of the weights that a plain ViT does not have, by name. Names must be new among the
-            operators of a gene: equal ones share their weights.
-        NO_DECAY: Those of them that the optimiser does not decay.
+    Its weights are the first entries, in every dimension, of the stored ones, unless it says otherwise. `INITIAL` are
+    the first values of those that a plain ViT does not have, by name; `NO_DECAY` those of them that the optimiser does
+    not decay. Names must be new among the operators of a gene: equal ones share their weights.
     """
 
     INITIAL: ClassVar[Mapping[str, FirstValue]] = {}

@@ -21,9 +21,6 @@ class SharedAttention(Part):
 
     Shapes: x [B, T, D], provided maps [B, H, T, T] or logits [B, R, T, T] -> ([B, T, D], the same).
 
-    Raises:
-        ValueError: `forward`: the provider did not provide what this layer takes.
-
     Source: PSViT (arXiv 2108.03428), attention sharing, METHODS 4.3; sharing with hMHSA is METHODS 5.3.
     """
 
