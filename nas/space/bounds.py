@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from nas.arch import VALUE_BYTES, LayerChoice, memory
+from nas.base import cached_method
 from nas.space.constraints import UNITS, Bound, Constraints
 from nas.space.paths import Cheapest, CostedNetwork, Edge, Graph, Node, most_values
 from nas.space.walk import LegalSequences
@@ -42,7 +43,6 @@ class Extremes:
 
     def __init__(self, walk: LegalSequences, embed_dims: Sequence[int], depths: Sequence[int]) -> None:
         self._walk, self._embed_dims, self._depths = walk, embed_dims, depths
-        self._graphs: dict[bool, list[Graph]] = {}
         self._known: dict[tuple[int, int, bool], list[tuple[float, CostedNetwork | None]]] = {}
 
     def weighted(self, macs_weight: int, params_weight: int, limit: float | None = None) -> CostedNetwork | None:
@@ -89,15 +89,10 @@ class Extremes:
             None where no network keeps the other bounds.
         """
         macs, params = _whole(constraints.max_macs), _whole(constraints.max_params)
-        memory_bound = constraints.max_memory
-        values = None if memory_bound is None else math.floor(memory_bound / VALUE_BYTES)
-        match key:
-            case "max_macs":
-                return self._fewest_macs(params, values)
-            case "max_params":
-                return self._fewest_params(macs, values)
-            case "max_memory":
-                return self._least_memory(macs, params)
+        values = None if constraints.max_memory is None else math.floor(constraints.max_memory / VALUE_BYTES)
+        if key == "max_macs":
+            return self._fewest_macs(params, values)
+        return self._fewest_params(macs, values) if key == "max_params" else self._least_memory(macs, params)
 
     def most_macs(self, constraints: Constraints) -> Iterator[CostedNetwork]:
         """Networks with many MACs within the bounds on parameters and memory: the most but for those off the hull.
@@ -194,11 +189,8 @@ class Extremes:
         while under[wanted] != over[wanted]:
             slope = weights(over[other] - under[other], sign * (under[wanted] - over[wanted]))
             between = self.weighted(*slope, limit)
-            if (
-                between
-                and below < math.inf
-                and _sum(slope, between) > slope[wanted] * (below - 1) + slope[other] * bound
-            ):
+            of_use = slope[wanted] * (below - 1) + slope[other] * bound
+            if between and below < math.inf and _sum(slope, between) > of_use:
                 return over, None, slope
             if between is None or _sum(slope, between) >= _sum(slope, under):
                 return over, under, slope
@@ -218,16 +210,12 @@ class Extremes:
         return best
 
     def _solved(self, macs_weight: int, params_weight: int, limit: float | None) -> list[Cheapest]:
-        most = math.inf if limit is None else limit
-        graphs = self._with_memory(limit is not None)
+        most, graphs = math.inf if limit is None else limit, self._with_memory(limit is not None)
         return [Cheapest(graph, macs_weight, params_weight, most) for graph in graphs]
 
+    @cached_method
     def _with_memory(self, counts: bool) -> list[Graph]:
-        if counts not in self._graphs:
-            self._graphs[counts] = [
-                Graph(self._walk, width, self._depths, with_memory=counts) for width in self._embed_dims
-            ]
-        return self._graphs[counts]
+        return [Graph(self._walk, width, self._depths, with_memory=counts) for width in self._embed_dims]
 
 
 def _sum(weights: tuple[int, int], network: CostedNetwork) -> int:

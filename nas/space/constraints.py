@@ -1,6 +1,6 @@
 """Hard bounds of a search space: on costs that arithmetic knows, and on latency."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +10,11 @@ from nas.settings import LATENCIES
 Bound = Literal["max_macs", "max_params", "max_memory"]
 FIRST_BOUNDS = ("max_macs", "max_params", "max_latency_ms")
 UNITS: dict[Bound, str] = {"max_macs": "MACs", "max_params": "parameters", "max_memory": "bytes"}
+USED: dict[Bound, Callable[[Architecture, Backbone], int]] = {
+    "max_macs": cost.macs,
+    "max_params": cost.params,
+    "max_memory": memory.bytes_to_run,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +55,4 @@ class Constraints:
 
     def excess(self, architecture: Architecture, backbone: Backbone) -> float:
         """By what share the bounds are exceeded, together; 0 within them."""
-        return sum(max(0.0, used(key, architecture, backbone) / bound - 1) for key, bound in self.bounds())
-
-
-def used(key: Bound, architecture: Architecture, backbone: Backbone) -> int:
-    """What an architecture has of what a bound is about."""
-    match key:
-        case "max_macs":
-            return cost.macs(architecture, backbone)
-        case "max_params":
-            return cost.params(architecture, backbone)
-        case "max_memory":
-            return memory.bytes_to_run(architecture, backbone)
+        return sum(max(0.0, USED[key](architecture, backbone) / bound - 1) for key, bound in self.bounds())

@@ -6,16 +6,26 @@ spaces takes this; `SearchSpace` adds a file, a size and draws.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import product
 from operator import itemgetter
 from typing import Any
 
-from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, Architecture, Backbone, LayerChoice, Rules, hallucinated_heads
-from nas.base import ArchitectureError, SearchSpaceError
+from nas.arch import (
+    ATTENTION,
+    HALLUCINATION,
+    REDUCERS,
+    Architecture,
+    Backbone,
+    LayerChoice,
+    Rules,
+    hallucinated_heads,
+    stored_rank,
+)
+from nas.base import ArchitectureError, SearchSpaceError, cached_method
 from nas.space.bounds import Extremes, why_infeasible
-from nas.space.constraints import Bound, Constraints, used
+from nas.space.constraints import Constraints
 from nas.space.domain import GENES, LayerDomain
 from nas.space.walk import LegalSequences, why_empty
 
@@ -100,9 +110,6 @@ class Genome:
         assert self._smallest is not None, "checked at construction"
         return self._smallest
 
-    def _used(self, key: Bound, architecture: Architecture) -> int:
-        return used(key, architecture, self.backbone)
-
     def within_constraints(self, architecture: Architecture) -> bool:
         """Whether MACs, parameters and memory keep the hard bounds."""
         return self.excess(architecture) == 0
@@ -129,12 +136,9 @@ class Genome:
 
     # --- flat parameters ------------------------------------------------------------------------------------
 
+    @cached_method
     def choices(self) -> dict[str, tuple[Value, ...]]:
         """Flat parameters, such as `layers.07.attention`, and their values; the same for all."""
-        return self._choices
-
-    @cached_property
-    def _choices(self) -> dict[str, tuple[Value, ...]]:
         flat: dict[str, tuple[Value, ...]] = {"embed_dim": self.embed_dim, "depth": self.depth}
         for i, domain in enumerate(self.layers):
             for gene in GENES:
@@ -144,7 +148,7 @@ class Genome:
     @cached_property
     def choices_cheap_first(self) -> dict[str, list[Value]]:
         """Flat parameters, and their values from the cheapest to the most costly."""
-        return {name: sorted(values, key=price(name)) for name, values in self._choices.items()}
+        return {name: sorted(values, key=price(name)) for name, values in self.choices().items()}
 
     def encode(self, architecture: Architecture) -> dict[str, Value]:
         """Flat parameters that decode to `architecture`; genes without effect get their first value.
@@ -166,20 +170,16 @@ class Genome:
             params |= {prefix + gene: v for gene in GENES if (v := getattr(layer, gene)) is not None}
             if not layer.kind.shares:
                 provider = layer
-            params[prefix + "hallucination_ratio"] = self._spelled_ratio(i, layer, provider)
+            domain, derived = self.layers[i], layer.num_hallucinated
+            params[prefix + "hallucination_ratio"] = next(
+                ratio
+                for ratio in domain.hallucination_ratio
+                if layer.kind.derived(hallucinated_heads(layer.num_heads, ratio), provider.num_hallucinated) == derived
+            )
             params[prefix + "ffn_rank"] = next(
-                rank for rank in self.layers[i].ffn_rank if replace(layer, ffn_rank=rank).ffn_rank == layer.ffn_rank
+                rank for rank in domain.ffn_rank if stored_rank(layer.mlp_ratio, rank) == layer.ffn_rank
             )
         return params
-
-    def _spelled_ratio(self, i: int, layer: LayerChoice, provider: LayerChoice) -> float:
-        """The first value of the gene that stands for a layer's hallucinated heads."""
-        return next(
-            ratio
-            for ratio in self.layers[i].hallucination_ratio
-            if layer.kind.derived(hallucinated_heads(layer.num_heads, ratio), provider.num_hallucinated)
-            == layer.num_hallucinated
-        )
 
     def decode(self, params: Mapping[str, Any]) -> Architecture:
         """The architecture that flat parameters stand for, repaired where they contradict each other.

@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from nas.arch import Architecture, Backbone, LayerChoice, LayerContext, cost, memory
+from nas.base import cached_method
 from nas.space.walk import LegalSequences, State, with_feed_forward
 
 MAPS, LOGITS = 1, 2
@@ -97,10 +98,6 @@ class Graph:
         self.start = Node(walk.start)
         self.macs, self.params = cost.outside_macs_params(embed_dim, self.backbone)
         self.before = memory.values_before(embed_dim, self.backbone) if with_memory else 0
-        self._free: dict[State, list[Group]] = {}
-        self._sharing: dict[Node, list[Group]] = {}
-        self._most: dict[State, int] = {}
-        self._feed_forwards: dict[tuple[int, int], list[tuple[int, int, int, tuple[float, float]]]] = {}
 
     def held(self, state: State) -> int:
         """Values alive throughout the next layer, beside what is provided."""
@@ -118,43 +115,37 @@ class Graph:
         """The choices for the next layer: those that do not share, then those that do."""
         if node.state.layer < max(self.depths):
             if not node.owed:
-                yield self.free(node.state)
+                yield self.free(without_sharing(node.state))
             if node.taken:
-                if node not in self._sharing:
-                    self._sharing[node] = self._grouped(self._shared(node))
-                yield self._sharing[node]
+                yield self._sharing(node)
 
+    @cached_method
     def free(self, state: State) -> list[Group]:
-        """The choices that do not share."""
-        state = without_sharing(state)
-        if state not in self._free:
-            self._free[state] = self._grouped(self._not_shared(state))
-        return self._free[state]
+        """The choices that do not share, in a state `without_sharing`."""
+        return self._grouped(self._not_shared(state))
 
+    @cached_method
+    def _sharing(self, node: Node) -> list[Group]:
+        return self._grouped(self._shared(node))
+
+    @cached_method
     def most(self, state: State) -> int:
-        """Most values of any choice that does not share, beside what is held."""
-        state = without_sharing(state)
-        if state not in self._most:
-            own = [0, *(s[2] for group in self.free(state) for s in group.structures)]
-            hidden = [
-                group.exported + feed_forward[2]
-                for group in self.free(state)
-                for feed_forward in self.feed_forwards(state.layer, group.tokens)
-            ]
-            self._most[state] = max(own + hidden)
-        return self._most[state]
+        """Most values of any choice that does not share, beside what is held, in a state `without_sharing`."""
+        most = 0
+        for group in self.free(state):
+            hidden = (group.exported + values for _, _, values, _ in self.feed_forwards(state.layer, group.tokens))
+            most = max(most, *hidden, *(values for _, _, values, _ in group.structures))
+        return most
 
+    @cached_method
     def feed_forwards(self, layer: int, tokens: int) -> list[tuple[int, int, int, tuple[float, float]]]:
         """(MACs, parameters, most values, (mlp_ratio, ffn_rank)) of a layer of so many tokens."""
-        key = (layer, tokens)
-        if key not in self._feed_forwards:
-            found = []
-            for pair in self.walk.feed_forwards(layer):
-                sizes = (*pair, tokens, self.embed_dim, self.backbone)
-                values = memory.feed_forward_values(*sizes) if self.with_memory else 0
-                found.append((*cost.feed_forward_macs_params(*sizes), values, pair))
-            self._feed_forwards[key] = found
-        return self._feed_forwards[key]
+        found = []
+        for pair in self.walk.feed_forwards(layer):
+            sizes = (*pair, tokens, self.embed_dim, self.backbone)
+            values = memory.feed_forward_values(*sizes) if self.with_memory else 0
+            found.append((*cost.feed_forward_macs_params(*sizes), values, pair))
+        return found
 
     def edges(self, node: Node, limit: float) -> Iterator[Edge]:
         """Every choice for the next layer whose peak keeps a limit."""
@@ -250,9 +241,7 @@ class Cheapest:
     def __init__(self, graph: Graph, macs_weight: int, params_weight: int, limit: float) -> None:
         self.graph, self.limit = graph, limit
         self.macs_weight, self.params_weight = macs_weight, params_weight
-        self._found: dict[Node, _Rest | None] = {}
         self._free: dict[tuple[State, float], _Rest | None] = {}
-        self._feed_forwards: dict[tuple[int, int, float], _FeedForward | None] = {}
 
     def network(self) -> CostedNetwork | None:
         """The best network; None where no network keeps the limit."""
@@ -263,32 +252,26 @@ class Cheapest:
         while step.rest is not None and step.choice is not None:
             layers.append(step.choice)
             step = step.rest
-        return CostedNetwork(
-            found.macs + self.graph.macs,
-            found.params + self.graph.params,
-            max(found.peak, self.graph.before),
-            self.graph.embed_dim,
-            tuple(layers),
-        )
+        costs = (found.macs + self.graph.macs, found.params + self.graph.params, max(found.peak, self.graph.before))
+        return CostedNetwork(*costs, self.graph.embed_dim, tuple(layers))
 
     def value(self, node: Node) -> float:
         """Least weighted sum of what is still to come; infinite where no network goes on from here."""
         found = self.rest(node)
         return math.inf if found is None else found.value
 
+    @cached_method
     def rest(self, node: Node) -> _Rest | None:
         """The best way from a node to the end, if any."""
-        if node not in self._found:
-            end = self.graph.end(node)
-            ways = [_Rest(0, 0, 0, end, None, None)] if end is not None and end <= self.limit else []
-            held = self.graph.held(node.state) + node.provided
-            for i, groups in enumerate(self.graph.groups(node)):
-                free = i == 0 and not node.owed
-                way = self._best_free(node.state, held) if free else self._best(groups, node.state, held)
-                if way is not None and way.rest is not None:
-                    ways.append(way._replace(peak=max(held + way.peak, way.rest.peak)))
-            self._found[node] = min(ways, key=lambda way: (way.value, way.peak), default=None)
-        return self._found[node]
+        end = self.graph.end(node)
+        ways = [_Rest(0, 0, 0, end, None, None)] if end is not None and end <= self.limit else []
+        held = self.graph.held(node.state) + node.provided
+        for i, groups in enumerate(self.graph.groups(node)):
+            free = i == 0 and not node.owed
+            way = self._best_free(node.state, held) if free else self._best(groups, node.state, held)
+            if way is not None and way.rest is not None:
+                ways.append(way._replace(peak=max(held + way.peak, way.rest.peak)))
+        return min(ways, key=lambda way: (way.value, way.peak), default=None)
 
     def _best_free(self, state: State, held: int) -> _Rest | None:
         """`_best` of what does not share: the same for all nodes of a state that leave as much room.
@@ -328,16 +311,14 @@ class Cheapest:
         macs, params = macs + hidden.macs + rest.macs, params + hidden.params + rest.params
         return _Rest(order[0], macs, params, local, choice, rest)
 
-    def _feed_forward(self, layer: int, tokens: int, room: float) -> "_FeedForward | None":
-        key = (layer, tokens, room)
-        if key not in self._feed_forwards:
-            fitting = (
-                _FeedForward(self.macs_weight * macs + self.params_weight * params, values, macs, params, pair)
-                for macs, params, values, pair in self.graph.feed_forwards(layer, tokens)
-                if values <= room
-            )
-            self._feed_forwards[key] = min(fitting, default=None)
-        return self._feed_forwards[key]
+    @cached_method
+    def _feed_forward(self, layer: int, tokens: int, room: float) -> _FeedForward | None:
+        fitting = (
+            _FeedForward(self.macs_weight * macs + self.params_weight * params, values, macs, params, pair)
+            for macs, params, values, pair in self.graph.feed_forwards(layer, tokens)
+            if values <= room
+        )
+        return min(fitting, default=None)
 
 
 def most_values(graph: Graph) -> int:

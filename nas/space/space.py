@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from nas.arch import Architecture, Rules
-from nas.base import SearchSpaceError
+from nas.arch import Architecture, Rules, cost
+from nas.base import SearchSpaceError, cached_method
 from nas.settings import read_text
 from nas.space import sampling
 from nas.space.designs import DESIGNS
 from nas.space.domain import GENES
 from nas.space.file import build_space
 from nas.space.genome import Genome
-from nas.space.sampling import largest_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,17 +80,14 @@ class SearchSpace(Genome):
         """Number of distinct architectures, before the hard constraints."""
         return len(self.embed_dim) * sum(self.walk.count(self.walk.start, depth) for depth in self.depth)
 
-    @cached_property
-    def _largest(self) -> Architecture:
-        return largest_within(self, self._extremes)
-
+    @cached_method
     def largest(self) -> Architecture:
         """The most MACs; under constraints, an architecture that no change of one gene makes larger."""
-        return self._largest
+        return sampling.largest_within(self, self._extremes)
 
     def macs_range(self) -> tuple[int, int]:
         """Fewest and most MACs per image."""
-        return self._used("max_macs", self.smallest()), self._used("max_macs", self.largest())
+        return cost.macs(self.smallest(), self.backbone), cost.macs(self.largest(), self.backbone)
 
     def params_range(self) -> tuple[int, int]:
         """Fewest and most parameters of a subnet, before the hard constraints."""

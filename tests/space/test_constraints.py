@@ -5,25 +5,25 @@ from factories import backbone, plain, varied
 
 from nas.arch import cost, memory
 from nas.settings.metrics import LATENCIES
-from nas.space.constraints import FIRST_BOUNDS, UNITS, Constraints, used
+from nas.space.constraints import FIRST_BOUNDS, UNITS, USED, Constraints
 
 
 def test_what_is_used_is_what_arithmetic_says():
     for architecture in (plain(), varied()):
-        assert used("max_macs", architecture, backbone()) == cost.macs(architecture, backbone())
-        assert used("max_params", architecture, backbone()) == cost.params(architecture, backbone())
-        assert used("max_memory", architecture, backbone()) == memory.bytes_to_run(architecture, backbone())
+        assert USED["max_macs"](architecture, backbone()) == cost.macs(architecture, backbone())
+        assert USED["max_params"](architecture, backbone()) == cost.params(architecture, backbone())
+        assert USED["max_memory"](architecture, backbone()) == memory.bytes_to_run(architecture, backbone())
 
 
 @pytest.mark.parametrize("key", UNITS)
 def test_a_bound_is_kept_up_to_itself_and_exceeded_by_shares_of_it(key):
-    amount = used(key, plain(), backbone())
+    amount = USED[key](plain(), backbone())
     assert Constraints(**{key: amount}).excess(plain(), backbone()) == 0
     assert Constraints(**{key: amount / 2}).excess(plain(), backbone()) == pytest.approx(1)
 
 
 def test_excesses_add_up():
-    halves = {key: used(key, plain(), backbone()) / 2 for key in UNITS}
+    halves = {key: USED[key](plain(), backbone()) / 2 for key in UNITS}
     assert Constraints(**halves).excess(plain(), backbone()) == pytest.approx(len(UNITS))
     assert Constraints().excess(plain(), backbone()) == 0
 
