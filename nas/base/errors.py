@@ -33,12 +33,9 @@ def one_line(text: str) -> str:
 
 
 class InputFileError(NasError):
-    """A file the user wrote (YAML, JSON) is wrong; lists every problem found, each with its line.
+    """A file the user wrote (YAML, JSON) is wrong; lists every problem found, one line each.
 
-    Args:
-        path: The file.
-        problems: One line each, such as `line 8: layers.atention: unknown key; did you mean "attention"?`.
-        hint: What to do next.
+    Such as `line 8: layers.atention: unknown key; did you mean "attention"?`.
     """
 
     def __init__(self, path: object, problems: Sequence[str], *, hint: str = "") -> None:

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.context import reporter
 from nas.cli.options import (
     AloneEpochsOption,
     AloneSeedsOption,
@@ -17,7 +16,7 @@ from nas.cli.options import (
     WorkersOption,
     worker_count,
 )
-from nas.cli.output import print_result
+from nas.cli.output import print_result, reporter
 
 alone = typer.Typer()
 
@@ -86,19 +85,15 @@ def retrain(
     check_retraining(seeds, settings or ())
     from nas.jobs import Request, retrain
 
-    found = retrain(
-        run,
-        Request(
-            pick=pick,
-            start=start.value,
-            seeds=seeds,
-            epochs=epochs,
-            teacher=teacher,
-            settings=tuple(settings or ()),
-            with_baseline=baseline,
-        ),
-        reporter(),
-        workers=worker_count(workers),
-        directory=to,
+    recipe = tuple(settings or ())
+    request = Request(
+        pick=pick,
+        start=start.value,
+        seeds=seeds,
+        epochs=epochs,
+        teacher=teacher,
+        settings=recipe,
+        with_baseline=baseline,
     )
+    found = retrain(run, request, reporter(), workers=worker_count(workers), directory=to)
     print_result(format_, found, retrain_table, training_rows(found))

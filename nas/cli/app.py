@@ -1,7 +1,4 @@
-"""The command line: parses, calls one function, prints. Standard output is data, standard error for people.
-
-Commands that only look import no torch; imports live in the handlers.
-"""
+"""The command line: parses, calls one function, prints. Commands that look import no torch: handlers import."""
 
 import os
 import shlex
@@ -16,7 +13,6 @@ import typer
 
 from nas.base import NasError
 from nas.cli.alone import alone
-from nas.cli.context import COMMON, reporter
 from nas.cli.latency import latency
 from nas.cli.look import look
 from nas.cli.options import (
@@ -30,7 +26,7 @@ from nas.cli.options import (
     TrainOptions,
     takes,
 )
-from nas.cli.output import print_result, show_front
+from nas.cli.output import COMMON, print_result, reporter, show_front
 
 if TYPE_CHECKING:
     from nas.jobs import Session
@@ -171,13 +167,7 @@ def _with_callbacks(options: RunOptions, open_session: Callable[[], "Session"]) 
 
 
 def _forecast(options: RunOptions, open_session: Callable[[Path], "Session"], *, searches: bool = True) -> None:
-    """Print what a command will need.
-
-    Args:
-        options: Of the command.
-        open_session: Its session; a new run has to be made in the folder that it is given.
-        searches: Or it only trains.
-    """
+    """Print what a command will need; `open_session` has to make a new run in the folder that it is given."""
     started = time.perf_counter()
     from tempfile import TemporaryDirectory
 
@@ -189,13 +179,8 @@ def _forecast(options: RunOptions, open_session: Callable[[Path], "Session"], *,
         check_budget_dry(budget)
     with TemporaryDirectory(prefix="nas-dry-run-") as scratch:
         session = open_session(Path(scratch) / "new")
-        values = forecast(
-            session,
-            budget,
-            scratch=Path(scratch) / "rehearsal",
-            start_s=time.perf_counter() - started,
-            train_workers=options.workers or 0,
-        )
+        start_s, workers = time.perf_counter() - started, options.workers or 0
+        values = forecast(session, budget, scratch=Path(scratch) / "rehearsal", start_s=start_s, train_workers=workers)
     print_result(options.format_, values, forecast_table, [values])
 
 
@@ -224,19 +209,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except Exception as error:
-        if _is_usage_error(error):
-            return error.exit_code  # type: ignore[attr-defined, no-any-return]
-        raise
+        if not (hasattr(error, "show") and hasattr(error, "exit_code")):
+            raise
+        error.show()  # click's words on a wrong flag or argument, with the usage and a suggestion
+        return int(error.exit_code)
     if code == INTERRUPTED:  # typer turns Ctrl-C within a command into this code
         command = shlex.join(["python", "search.py", *arguments])
         print(f"\ninterrupted; what is finished is kept. Resume: {command}", file=sys.stderr)  # noqa: T201
     return code
-
-
-def _is_usage_error(error: Exception) -> bool:
-    """A wrong flag or argument: show it as click does, with its usage and suggestion."""
-    show = getattr(error, "show", None)
-    if show is None or not hasattr(error, "exit_code"):
-        return False
-    show()
-    return True

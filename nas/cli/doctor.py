@@ -18,11 +18,7 @@ LEAST_FREE_GB = 2.0
 
 
 def diagnose() -> dict[str, Any]:
-    """Run every check.
-
-    Returns:
-        `healthy`, `versions` by package, and `checks`: name, whether it passed, and what was found.
-    """
+    """`healthy`, `versions` by package, and `checks`: name, whether it passed, and what was found."""
     versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     checks = [
         _checked("torch and torchvision fit together", _torchvision),
@@ -36,22 +32,16 @@ def diagnose() -> dict[str, Any]:
     missing = [name for name, found in versions.items() if found is None]
     found = f"{', '.join(missing)} missing" if missing else "all there"
     checks.append({"check": "packages", "passed": not missing, "found": found})
-    return {
-        "schema_version": 1,
-        "healthy": all(check["passed"] for check in checks),
-        "versions": versions,
-        "checks": checks,
-    }
+    healthy = all(check["passed"] for check in checks)
+    return {"schema_version": 1, "healthy": healthy, "versions": versions, "checks": checks}
 
 
 def diagnosis_table(findings: dict[str, Any]) -> "Table":
     """`diagnose` as a table for people."""
     from nas.report import Column, Table
 
-    checks = [
-        ("ok" if check["passed"] else "[bold red]WRONG[/]", check["check"], check["found"])
-        for check in findings["checks"]
-    ]
+    signs = {True: "ok", False: "[bold red]WRONG[/]"}
+    checks = [(signs[check["passed"]], check["check"], check["found"]) for check in findings["checks"]]
     return Table(
         title="healthy" if findings["healthy"] else "something is wrong",
         columns=[Column(wraps=True)] * 3,

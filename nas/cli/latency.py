@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nas.cli.context import reporter
 from nas.cli.options import FormatOption, RunArgument, SeedOption, SetOption, SpaceArgument
-from nas.cli.output import print_result
+from nas.cli.output import print_result, reporter
 
 MEASURE = "measure"
 

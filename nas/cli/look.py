@@ -1,13 +1,11 @@
-"""Commands that change nothing: what a space, a run, a front, an architecture or this machine is like.
-
-But for `rank-layers`, which computes, and `doctor`, which tests, they import no torch.
-"""
+"""Commands that look; but for `rank-layers`, which computes, and `doctor`, which tests, they import no torch."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from nas.base import Reporter
 from nas.cli.options import (
     DEFAULT_SPACE,
     PICK_HELP,
@@ -148,7 +146,6 @@ def rank_layers(
     from nas.report import redundancy_table
 
     if source.is_dir():
-        from nas.base import Reporter
         from nas.jobs import reopen
         from nas.training import load_trained
 

@@ -87,11 +87,7 @@ CONFIG_KEYS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """The options of `run`, in the order of its help; `train` and `search` have some of them.
-
-    Raises:
-        ConfigError: The search has two limits.
-    """
+    """The options of `run`, in the order of its help; `train` and `search` have some. Two limits: a ConfigError."""
 
     data: DataOption = None
     run: Annotated[
@@ -159,11 +155,7 @@ class RunOptions:
             raise ConfigError("--trials and --minutes are two limits", hint="give one of them")
 
     def resolve(self) -> tuple[tuple[str, ...], "RunConfig"]:
-        """Settings of the space, and the configuration by all its sources; cheap, imports no torch.
-
-        Raises:
-            ConfigError: Lists what is wrong with any of them.
-        """
+        """Settings of the space, and the configuration by all its sources, else a ConfigError; imports no torch."""
         from nas.settings import resolve_config, split_settings
 
         for_space, for_config = split_settings(self.settings or ())
@@ -205,9 +197,8 @@ Command = Callable[..., None]
 def takes(options: type[RunOptions], without: Collection[str] = ()) -> Callable[[Command], Command]:
     """Give a command the fields of a dataclass as its options: typer reads them off the signature it gets here.
 
-    Args:
-        options: Its fields are annotated as parameters of a command are. The command gets one of it as `options`.
-        without: Fields that are no options of this command; they keep their defaults.
+    The fields are annotated as parameters of a command are, which gets one of the class as `options`. Fields in
+    `without` are no options of this command; they keep their defaults.
     """
     given = [field for field in fields(options) if field.name not in without]
 

@@ -1,14 +1,32 @@
-"""Results on standard output, in the format that was asked for."""
+"""Results on standard output, in the format that was asked for, and what people are told beside them."""
 
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.base import Reporter
 from nas.cli.options import Format
 
 PIPED_WIDTH = 160  # columns of a table that is written to a file
+
+
+@dataclass(slots=True)
+class _Common:
+    """What every command knows: how loud to be, whether to show tracebacks."""
+
+    quiet: bool = False
+    debug: bool = False
+
+
+COMMON = _Common()
+
+
+def reporter() -> Reporter:
+    """What tells people how a command goes on, as loud as they want it."""
+    return Reporter(quiet=COMMON.quiet)
 
 
 def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = None) -> None:
@@ -44,11 +62,7 @@ def print_result(
 ) -> None:
     """Print a result on standard output: a table on a terminal, else JSON, or what was asked for.
 
-    Args:
-        format_: What was asked for.
-        values: The result, JSON values.
-        table: Makes of `values` what rich prints.
-        rows: The result as rows of CSV, or as its text.
+    `values` is the result, of which `table` makes what rich prints; `rows` is it as rows of CSV, or as its text.
     """
     chosen = format_ or (Format.TABLE if sys.stdout.isatty() else Format.JSON)
     if chosen is Format.JSON:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.base import atomic_write_bytes, plural, unit_of, with_interval
-from nas.report.conditions import conditions_lines
+from nas.report.front_table import conditions_lines
 from nas.runs import FrontPoint, ParetoFront
 from nas.settings import LATENCY, MACS, TOP1, Metric
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from nas.arch import LEGEND, draw_layers
 from nas.base import plural, unit_column, with_spread
-from nas.report.conditions import conditions_lines
 from nas.report.table import Column, Table, csv_text
 from nas.runs import OWNER, Conditions, FrontPoint, ParetoFront, Timed
 from nas.settings import LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
@@ -57,6 +56,16 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
         ],
         caption=[LEGEND, "★ knee   1 MAC = 2 FLOPs", *_legend_of_doubts(columns), *conditions, *targets],
     )
+
+
+def conditions_lines(conditions: Conditions) -> list[str]:
+    """Under which circumstances a table or figure holds: accuracy, latency, software."""
+    c = conditions
+    return [
+        f"top-1: {c.num_images} images of the {c.split} split, {c.precision}, weights {c.supernet}",
+        f"latency: {c.target} on {c.device}, batch of {c.latency_batch_size}, "
+        f"{plural(c.latency_threads, 'thread')}, {c.latency_stage} stage, torch {c.torch}",
+    ]
 
 
 def latency_line(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from nas.base import ConfigError, InputFileError, plural
 from nas.settings.document import Document, Problem, Section, check, in_order, shown
 from nas.settings.metrics import LATENCIES
-from nas.settings.target import check_targets
+from nas.settings.target import target_problems
 from nas.settings.tune import TuneConfig, candidate_problems
 from nas.settings.yaml_file import apply_settings, read_text, scan_yaml
 
@@ -134,10 +134,8 @@ class EvaluateConfig(Section):
     @field_validator("targets")
     @classmethod
     def _are_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            check_targets(value)
-        except ConfigError as error:
-            raise ValueError(error.message) from error
+        if problems := target_problems(value):
+            raise ValueError("; ".join(problems))
         return value
 
 

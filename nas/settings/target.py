@@ -101,22 +101,20 @@ def profile_path(text: str) -> Path | None:
     return Path(text.removeprefix(PROFILE)) if text.startswith(PROFILE) else None
 
 
-def check_targets(texts: Sequence[str]) -> None:
-    """Raise a ConfigError of one line with everything that is wrong with the targets of a run."""
-    problems, hint = [], ""
+def target_problems(texts: Sequence[str]) -> list[str]:
+    """Everything that is wrong with the targets of a run."""
+    problems = []
     for text in texts:
         try:
             if profile_path(text) is None:
                 parse_target(text)
         except ConfigError as error:
             problems.append(error.message)
-            hint = error.hint
     if len(texts) > len(LATENCIES):
         problems.append(f"{len(texts)} targets, there can be {len(LATENCIES)}")
     if len(set(texts)) < len(texts):
         problems.append("a target is given twice")
-    if problems:
-        raise ConfigError("; ".join(problems), hint=hint)
+    return problems
 
 
 def _guess(name: str, known: Sequence[str]) -> str:
