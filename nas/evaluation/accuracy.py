@@ -69,7 +69,7 @@ def with_answers(costs: Measurement, correct: NDArray[np.bool_], verdict: Verdic
     return replace(
         costs,
         top1_interval=verdict.top1_interval,
-        conditions=costs.conditions.on(len(correct)),
+        conditions=replace(costs.conditions, num_images=len(correct)),
         correct=answers,
         beaten_by=verdict.beaten_by,
     )

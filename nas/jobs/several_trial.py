@@ -21,14 +21,14 @@ from nas.runs import (
     RunDirectory,
     SupernetTrial,
     config_of_run,
+    group_settings,
     hypervolume,
     space_of_run,
     space_settings,
     supernet_trial,
-    train_settings,
     trial_key,
 )
-from nas.settings import MACS, TOP1, Objective, TrainConfig, TuneConfig
+from nas.settings import MACS, TOP1, TRAIN, Objective, TrainConfig, TuneConfig
 from nas.space import SearchSpace, parse_space, sample_near
 from nas.training import TrainProgress
 
@@ -75,7 +75,7 @@ def _folder(parent: RunDirectory, epochs: int, number: int, parameters: Mapping[
     settings = [*manifest.space_settings, *space_settings(parameters)]
     space = parse_space(parent.space_text(), str(path), settings).with_num_classes(len(manifest.class_names))
     whole = config_of_run(parent)
-    train = {**whole.train.model_dump(mode="json"), **train_settings(parameters), "epochs": epochs}
+    train = {**whole.train.model_dump(mode="json"), **group_settings(parameters, TRAIN), "epochs": epochs}
     config = whole.model_copy(
         update={"train": TrainConfig.model_validate(train), "tune": TuneConfig(), "precision": manifest.precision}
     )

@@ -160,18 +160,13 @@ def export_table(bundle: Mapping[str, Any]) -> Table:
     """What an export wrote (`ExportReport.to_dict`), file by file."""
     batches = ", ".join(bundle["files"][0]["max_delta"]) if bundle["files"] else ""
     headers = {"format": "", "file": "", "size (kB)": "{:,.0f}", "difference": "{:.1e}", "time (s)": "{:.1f}"}
+    largest = [max(file["max_delta"].values(), default=0.0) or "0" for file in bundle["files"]]
     return Table(
         title=f"{bundle['digest']} in {bundle['directory']}",
         columns=columns_of(headers, wraps=True),
         rows=[
-            (
-                f["format"],
-                f["file"],
-                f["size_bytes"] / 1e3,
-                max(f["max_delta"].values(), default=0.0) or "0",
-                f["seconds"],
-            )
-            for f in bundle["files"]
+            (file["format"], file["file"], file["size_bytes"] / 1e3, delta, file["seconds"])
+            for file, delta in zip(bundle["files"], largest, strict=True)
         ],
         caption=[f"differences are the largest between logits before and after reloading, batches of {batches}"],
         box="HEAVY_HEAD",

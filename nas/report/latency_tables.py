@@ -28,14 +28,7 @@ def results_table(values: Mapping[str, Any]) -> Table:
         title=f"{values['run']} on {values['device']}",
         columns=columns_of({**headers, "": ""}),
         rows=[
-            (
-                row["digest"],
-                row["top1"],
-                None if row["macs"] is None else row["macs"] / 1e6,
-                row["latency_here_ms"],
-                with_spread(row["latency_ms"], row["latency_ci_ms"]),
-                _doubts(row),
-            )
+            (row["digest"], row["top1"], row["macs"] and row["macs"] / 1e6, row["latency_here_ms"], *_timed(row))
             for row in values["points"]
         ],
         caption=caption,
@@ -74,21 +67,17 @@ def _measured_table(values: Mapping[str, Any], found: Mapping[str, Any]) -> Tabl
     cores = f", core {', '.join(map(str, found['cores']))}" if found["cores"] else ""
     order = "" if found["repeat_tau"] is None else f"   order repeats with tau {found['repeat_tau']:.2f}"
     headers = {"digest": "", "latency (ms)": "{}", "images/s": "{:,.0f}", "rounds": "{}", "": ""}
+    rows = []
+    for point in found["points"]:
+        latency, doubts = _timed(point)
+        ties = " ".join(digest[:6] for digest in point["ties"][:6]) + " ..." * (len(point["ties"]) > 6)
+        rate = 1e3 * found["batch"] / point["latency_ms"]
+        rows.append((point["digest"], latency, rate, point["rounds"], doubts, ties))
     return Table(
         title=f"{found['runtime']}, batch of {found['batch']}, {values['image_size']} px, "
         f"{plural(found['threads'], 'thread')}",
         columns=[*columns_of(headers), Column("ties with", wraps=True)],
-        rows=[
-            (
-                point["digest"],
-                with_spread(point["latency_ms"], point["latency_ci_ms"]),
-                1e3 * found["batch"] / point["latency_ms"],
-                point["rounds"],
-                _doubts(point),
-                " ".join(digest[:6] for digest in point["ties"][:6]) + " ..." * (len(point["ties"]) > 6),
-            )
-            for point in found["points"]
-        ],
+        rows=rows,
         caption=[
             f"{values['device']}, torch {found['torch']}, load average {load:.1f}{cores}",
             f"reference {found['reference_ms']:.3g} ms, in slow moments {found['reference_slow_ms']:.3g} ms: "
@@ -100,8 +89,10 @@ def _measured_table(values: Mapping[str, Any], found: Mapping[str, Any]) -> Tabl
     )
 
 
-def _doubts(row: Mapping[str, Any]) -> str:
-    return "~" * bool(row["noisy"]) + "=" * bool(row["ties"])
+def _timed(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Latency with its spread, and the marks of its doubts."""
+    doubts = "~" * bool(row["noisy"]) + "=" * bool(row["ties"])
+    return with_spread(row["latency_ms"], row["latency_ci_ms"]), doubts
 
 
 def measured_rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -16,19 +16,19 @@ from nas.runs.ranking import (
 )
 from nas.runs.results import SPLITS, RunResults, design_points, network_row, results_of, retrained_networks
 from nas.runs.supernets import (
-    OWNER, all_trials, check_ray_is_used, check_supernet_trials, front_of, joint_digest, owner, ranked,
-    searched_runs, space_settings, supernet_trial, supernet_trials, train_settings, union_points,
+    OWNER, all_trials, check_ray_is_used, check_supernet_trials, front_of, group_settings, joint_digest,
+    owner, ranked, searched_runs, space_settings, supernet_trial, supernet_trials, union_points,
 )
-from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState
+from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState, whole
 
 __all__ = [
     "BASELINES", "CONFIDENCE", "CONFIG", "LEAST_ARCHITECTURES", "MANIFEST", "OWNER", "PICKS", "RESAMPLES",
     "SPLITS", "TRAINING_LOG", "TRUST", "Conditions", "FrontPoint", "Manifest", "Measurement",
     "ParetoFront", "RunDirectory", "RunResults", "SearchBudget", "SearchIdentity", "SupernetTrial",
     "Timed", "Trial", "TrialState", "all_trials", "architecture_row", "check_counts", "check_ray_is_used",
-    "check_supernet_trials", "config_of_run", "design_points", "front_of", "hypervolume",
-    "hypervolume_curve", "interval_key", "joint_digest", "latest_unfinished", "network_row", "next_path",
-    "non_dominated", "owner", "points_of", "random_search", "rank_statistics", "ranked", "results_of",
-    "retrained_networks", "searched_runs", "space_of_run", "space_settings", "supernet_trial",
-    "supernet_trials", "train_settings", "trial_key", "union_points",
+    "check_supernet_trials", "config_of_run", "design_points", "front_of", "group_settings",
+    "hypervolume", "hypervolume_curve", "interval_key", "joint_digest", "latest_unfinished",
+    "network_row", "next_path", "non_dominated", "owner", "points_of", "random_search", "rank_statistics",
+    "ranked", "results_of", "retrained_networks", "searched_runs", "space_of_run", "space_settings",
+    "supernet_trial", "supernet_trials", "trial_key", "union_points", "whole",
 ]

@@ -32,9 +32,7 @@ class RunDirectory:
     """One run's folder; `create` makes it, `open` finds it.
 
     Attributes:
-        path: The folder.
         journal_path: Optuna's journal.
-        log_path: What happened, line by line.
         supernet_dir: Folder of the supernet's checkpoints.
         training_log: The course of its training, CSV.
         supernets_dir: Folder of the runs of supernet trials.

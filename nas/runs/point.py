@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nas.arch import Architecture
-from nas.runs.trial import Conditions, Measurement, Timed, Trial
+from nas.runs.trial import Conditions, Measurement, Timed, Trial, whole
 from nas.settings import LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
 
 
@@ -130,5 +130,5 @@ def _finite(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _whole(value: float) -> int | float | None:
-    return None if math.isnan(value) else int(value) if value == int(value) else value
+def _whole(value: float) -> float | int | None:
+    return None if math.isnan(value) else whole(value)

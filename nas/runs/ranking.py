@@ -139,17 +139,16 @@ def verdict(found: Mapping[str, Any], num_architectures: int) -> str:
     """One sentence: whether inherited accuracy ranks better than every baseline, as far as the intervals say."""
     if found["kendall_tau"] is None:
         return "no verdict: all architectures are equally accurate, inherited or alone"
-    margins = {name: found["baselines"][name] for name in BASELINES}
-    ranked = {name: margin for name, margin in margins.items() if margin["tau_above_it"] is not None}
-    if not ranked:
+    worse: list[str] = []
+    better: list[str] = []
+    unclear: list[str] = []
+    for name, words in BASELINES.items():
+        margin, interval = (found["baselines"][name][key] for key in ("tau_above_it", "tau_above_it_ci"))
+        if margin is not None:
+            judged = worse if interval[1] < 0 else better if interval[0] > 0 else unclear
+            judged.append(f"{words} ({with_interval(margin, interval, '+.2f')})")
+    if not worse + better + unclear:
         return "no baseline: the architectures differ neither in MACs nor in tokens"
-    said = {
-        name: f"{BASELINES[name]} ({with_interval(margin['tau_above_it'], margin['tau_above_it_ci'], '+.2f')})"
-        for name, margin in ranked.items()
-    }
-    worse = [said[name] for name, margin in ranked.items() if margin["tau_above_it_ci"][1] < 0]
-    better = [said[name] for name, margin in ranked.items() if margin["tau_above_it_ci"][0] > 0]
-    unclear = [text for text in said.values() if text not in (*worse, *better)]
     parts = [f"worse than {' and '.join(worse)}: do not trust it"] if worse else []
     parts += [f"better than {' and '.join(better)}"] if better else []
     if unclear:

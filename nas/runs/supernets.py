@@ -18,7 +18,7 @@ from nas.runs.front import ParetoFront
 from nas.runs.manifest import SupernetTrial
 from nas.runs.point import FrontPoint
 from nas.runs.trial import Trial
-from nas.settings import SPACE, TOP1, TRAIN, RunConfig, read_text
+from nas.settings import SPACE, TOP1, RunConfig, read_text
 from nas.space import SearchSpace, parse_space
 
 OWNER = "supernet_run"
@@ -98,18 +98,14 @@ def owner(run: RunDirectory, point: FrontPoint) -> RunDirectory:
     return run if folder is None else RunDirectory.open(run.path / Path(folder))
 
 
+def group_settings(parameters: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """The keys of a group, `TRAIN` or `SPACE`, in a trial's parameters."""
+    return {key.removeprefix(f"{group}."): value for key, value in parameters.items() if key.startswith(f"{group}.")}
+
+
 def space_settings(parameters: Mapping[str, Any]) -> tuple[str, ...]:
     """The settings of the search space in a trial's parameters, as `--set` takes them."""
-    return tuple(
-        f"{key.removeprefix(SPACE + '.')}={json.dumps(value)}"
-        for key, value in parameters.items()
-        if key.startswith(f"{SPACE}.")
-    )
-
-
-def train_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the recipe in a trial's parameters."""
-    return {key.removeprefix(f"{TRAIN}."): value for key, value in parameters.items() if key.startswith(f"{TRAIN}.")}
+    return tuple(f"{key}={json.dumps(value)}" for key, value in group_settings(parameters, SPACE).items())
 
 
 def check_ray_is_used(workers: int | None) -> None:

@@ -3,7 +3,7 @@
 import base64
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -48,10 +48,6 @@ class Conditions:
     latency_stage: str
     supernet: str
     torch: str
-
-    def on(self, num_images: int) -> "Conditions":
-        """The same on so many of the images."""
-        return replace(self, num_images=num_images)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -236,6 +232,11 @@ TRIAL_COLUMNS = (
 )  # fmt: skip
 
 
+def whole(value: float) -> float | int:
+    """A number as an integer where it is one."""
+    return int(value) if float(value).is_integer() else value
+
+
 def trial_row(trial: Trial) -> dict[str, Any]:
     """A trial as a flat row of `trials.csv`, without what is not known; results/README.md explains the columns.
 
@@ -250,7 +251,7 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         return row
     row |= {**found.values, "seconds": found.seconds, "beaten_by": found.beaten_by}
     for name in {MACS.name, PARAMS.name} & row.keys():
-        row[name] = int(row[name]) if float(row[name]).is_integer() else row[name]
+        row[name] = whole(row[name])
     if MACS.name in row:
         row["flops"] = 2 * row[MACS.name]
     for metric, column in ((TOP1, "top1_ci_{}"), (LATENCY, "latency_ci_{}_ms")):

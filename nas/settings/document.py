@@ -185,16 +185,12 @@ def _wrong_value(kind: str, message: str, value: Any, limits: dict[str, Any]) ->
     if kind == "string_type" and not isinstance(value, dict | list | None):
         return f"must be text, got {shown(value)}; put it in quotes"
     rules = {
-        "int_type": "must be a whole number",
-        "int_parsing": "must be a whole number",
+        "int": "must be a whole number",
         "int_parsing_size": "must be a smaller number",
-        "int_from_float": "must be a whole number",
-        "float_type": "must be a number",
-        "float_parsing": "must be a number",
+        "float": "must be a number",
         "finite_number": "must be a finite number",
         "string_type": "must be text",
-        "bool_type": "must be true or false",
-        "bool_parsing": "must be true or false",
+        "bool": "must be true or false",
         "greater_than": "must be more than {gt:g}",
         "greater_than_equal": "must be at least {ge:g}",
         "less_than": "must be less than {lt:g}",
@@ -207,7 +203,8 @@ def _wrong_value(kind: str, message: str, value: Any, limits: dict[str, Any]) ->
         "model_type": "must be a group of keys",
         "string_too_short": "must not be empty",
     }
-    rule = rules[kind].format(**limits) if kind in rules else message[0].lower() + message[1:]
+    rule = rules.get(kind) or rules.get(kind.partition("_")[0])
+    rule = rule.format(**limits) if rule else message[0].lower() + message[1:]
     return f"{rule}, got {shown(value)}".replace("at least 1 items", "at least one item")
 
 

@@ -26,6 +26,7 @@ from nas.runs import (
     random_search,
     retrained_networks,
     supernet_trials,
+    whole,
 )
 from nas.settings import LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1, flat_config
 
@@ -155,10 +156,7 @@ def _cloud(found: RunResults, origin: Callable[[FrontPoint], dict[str, int | Non
 
 def _rounded(value: float | None) -> float | int | None:
     """To 5 digits: a thousandth of a pixel."""
-    if value is None:
-        return None
-    short = float(f"{value:.5g}")
-    return int(short) if short.is_integer() else short
+    return None if value is None else whole(float(f"{value:.5g}"))
 
 
 def _picks(front: ParetoFront) -> dict[str, str]:
