@@ -1,8 +1,8 @@
 """The fast version of benchmarks/chaos.py: one search, everything killed once."""
 
 import pytest
+from chaos import KINDS, endure, outline, undisturbed
 
-from benchmarks.chaos import KINDS, endure, outline, undisturbed
 from nas.runs.trial import TrialState
 
 
