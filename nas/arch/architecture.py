@@ -17,6 +17,9 @@ from nas.arch.operators.low_rank import stored_rank
 from nas.base import ArchitectureError
 
 WRITTEN_BY = "such JSON is written by Architecture.to_json"
+LEFT_OUT = {"reducer": None, "ffn_rank": 1.0, "hallucination_ratio": 0.0, "hallucination": None}
+WRITTEN = ("num_tokens", "attention", "num_heads", "mlp_ratio", *LEFT_OUT)
+"""Genes in the order of files; those of `LEFT_OUT` only where they have other values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +73,7 @@ class LayerChoice:
             problems.append(f"ffn_rank must be above 0 and at most 1, got {self.ffn_rank}")
         if ratio > 0 and not self.kind.derives:
             needed = " or ".join(kind.name for kind in ATTENTION.values() if kind.derives)
-            text = f"hallucination_ratio {ratio} needs {needed} attention, got {self.attention} (C6)"
-            problems.append(text)
+            problems.append(f"hallucination_ratio {ratio} needs {needed} attention, got {self.attention} (C6)")
         if problems:
             raise ArchitectureError("layer choice: " + "; ".join(problems))
         hallucinated = hallucinated_heads(self.num_heads, ratio)
@@ -214,8 +216,12 @@ class Architecture:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; fields at their default are left out, so that new genes keep old digests."""
-        return {"embed_dim": self.embed_dim, "layers": [_layer_to_dict(layer) for layer in self.layers]}
+        """Plain JSON values; genes at their default are left out, so that new ones keep old digests."""
+        written = [
+            {gene: value for gene in WRITTEN if (value := getattr(layer, gene)) != LEFT_OUT.get(gene)}
+            for layer in self.layers
+        ]
+        return {"embed_dim": self.embed_dim, "layers": written}
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""
@@ -251,20 +257,3 @@ class Architecture:
         except json.JSONDecodeError as error:
             raise ArchitectureError(f"architecture: not JSON: {error}") from error
         return cls.from_dict(values)
-
-
-def _layer_to_dict(layer: LayerChoice) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "num_tokens": layer.num_tokens,
-        "attention": layer.attention,
-        "num_heads": layer.num_heads,
-        "mlp_ratio": layer.mlp_ratio,
-    }
-    if layer.reducer is not None:
-        values["reducer"] = layer.reducer
-    if layer.ffn_rank != 1:
-        values["ffn_rank"] = layer.ffn_rank
-    if layer.hallucination is not None:
-        values["hallucination_ratio"] = layer.hallucination_ratio
-        values["hallucination"] = layer.hallucination
-    return values

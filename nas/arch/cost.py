@@ -35,16 +35,10 @@ def token_cost(layer: LayerChoice, context: LayerContext, embed_dim: int, backbo
     return reduced + norm1 + layer.kind.cost(sizes) + norm2
 
 
-def feed_forward_cost(
-    mlp_ratio: float, ffn_rank: float, num_tokens: int, embed_dim: int, backbone: Backbone
-) -> Operations:
-    """Cost of a feed-forward of so many patch tokens."""
-    return feed_forward_operations(mlp_ratio, ffn_rank, num_tokens + backbone.num_prefix_tokens, embed_dim)
-
-
 def layer_cost(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone: Backbone) -> Operations:
     """Costs of one layer."""
-    feed_forward = feed_forward_cost(layer.mlp_ratio, layer.ffn_rank, layer.num_tokens, embed_dim, backbone)
+    tokens = layer.num_tokens + backbone.num_prefix_tokens
+    feed_forward = feed_forward_operations(layer.mlp_ratio, layer.ffn_rank, tokens, embed_dim)
     return token_cost(layer, context, embed_dim, backbone) + feed_forward
 
 
@@ -94,21 +88,22 @@ def _totals(architecture: Architecture, backbone: Backbone) -> tuple[int, int]:
 @lru_cache(maxsize=65536)
 def token_macs_params(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone: Backbone) -> tuple[int, int]:
     """(MACs per image, parameters) of `token_cost`: what `SearchSpace` adds up to find its extremes."""
-    operations = token_cost(layer, context, embed_dim, backbone)
-    return sum(o[1] for o in operations), sum(o[2] for o in operations)
+    return _sums(token_cost(layer, context, embed_dim, backbone))
 
 
 @lru_cache(maxsize=65536)
 def feed_forward_macs_params(
     mlp_ratio: float, ffn_rank: float, num_tokens: int, embed_dim: int, backbone: Backbone
 ) -> tuple[int, int]:
-    """(MACs per image, parameters) of `feed_forward_cost`."""
-    ((_, macs, params),) = feed_forward_cost(mlp_ratio, ffn_rank, num_tokens, embed_dim, backbone)
-    return macs, params
+    """(MACs per image, parameters) of a feed-forward of so many patch tokens."""
+    return _sums(feed_forward_operations(mlp_ratio, ffn_rank, num_tokens + backbone.num_prefix_tokens, embed_dim))
 
 
 @lru_cache(maxsize=256)
 def outside_macs_params(embed_dim: int, backbone: Backbone) -> tuple[int, int]:
     """(MACs per image, parameters) of everything that is not in a layer."""
-    operations = _outside(embed_dim, backbone)
-    return sum(o[1] for o in operations), sum(o[2] for o in operations)
+    return _sums(_outside(embed_dim, backbone))
+
+
+def _sums(operations: Operations) -> tuple[int, int]:
+    return sum(macs for _, macs, _ in operations), sum(params for _, _, params in operations)

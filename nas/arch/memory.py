@@ -20,26 +20,17 @@ def peak_activation_bytes(
 ) -> int:
     """Most bytes of images and activations alive at once in an inference forward pass of the `Subnet`.
 
-    Equal, byte for byte, to the storages of an eager pass on a CPU in fp32 without gradients (a test tracks
-    them). Weights are not counted, nor the softmaxed maps of static layers, which are made once. Inside kernels
-    more is allocated for a moment (blocks of the fused attention, reordered convolutions), and other devices,
-    precisions and compilers copy less or more.
-
-    Args:
-        architecture: What was chosen.
-        backbone: The fixed part.
-        batch_size: Images in one pass.
-        bytes_per_value: 4 for fp32, 2 for bf16.
+    Equal, byte for byte, to the storages of an eager pass on a CPU in fp32 without gradients (a test tracks them).
+    Weights are not counted, nor the softmaxed maps of static layers, which are made once. Inside kernels more is
+    allocated for a moment (blocks of the fused attention, reordered convolutions), and other devices, precisions and
+    compilers copy less or more. bf16 has 2 bytes a value.
     """
     return bytes_per_value * max(n for _, _, n in live_values(architecture, backbone, batch_size))
 
 
 @lru_cache(maxsize=4096)
 def bytes_to_run(architecture: Architecture, backbone: Backbone) -> int:
-    """Bytes that a device must hold to run the model on one image in fp32: parameters and peak of activations.
-
-    This is what `constraints.max_memory` bounds: 4 bytes a parameter, and `peak_activation_bytes` at batch 1.
-    """
+    """What `constraints.max_memory` bounds: bytes of parameters and peak of activations for one image in fp32."""
     return peak_activation_bytes(architecture, backbone) + VALUE_BYTES * cost.params(architecture, backbone)
 
 
@@ -48,8 +39,8 @@ def live_values(
 ) -> tuple[tuple[int | None, str, int], ...]:
     """(layer, operation, most values alive at once) of an inference forward pass, in order of execution.
 
-    Alive are the images, a layer's input until the layer ends, maps from their provider to the layer after
-    their last consumer, and an operation's operands, results and copies. Weights are not counted.
+    Alive are the images, a layer's input until the layer ends, maps from their provider to the layer after their last
+    consumer, and an operation's operands, results and copies. Weights are not counted.
     """
     B, D = batch_size, architecture.embed_dim
     found: list[tuple[int | None, str, int]] = [(None, *stage) for stage in _before(D, backbone, B)]
@@ -57,9 +48,12 @@ def live_values(
     for i, layer in enumerate(architecture.layers):
         context = architecture.context(i, backbone)
         held = held_values(context.tokens_before, D, backbone, B) + provided
-        found += [(i, name, held + n) for name, n in _layer(layer, context, D, backbone, B)]
+        exported = exported_values(layer, context, backbone, B)
+        T = layer.num_tokens + backbone.num_prefix_tokens
+        mlp = exported + feed_forward_memory(layer.mlp_ratio, layer.ffn_rank, T, D, B)
+        found += [(i, name, held + n) for name, n in (*_tokens(layer, context, D, backbone, B), ("mlp", mlp))]
         if not layer.kind.shares:
-            provided = exported_values(layer, context, backbone, B)
+            provided = exported
     after = _after(architecture.layers[-1].num_tokens, provided, D, backbone, B)
     return (*found, *((None, *stage) for stage in after))
 
@@ -110,13 +104,6 @@ def _after(num_tokens: int, provided: int, D: int, backbone: Backbone, B: int) -
     if backbone.class_token:
         yield "norm", images + provided + 2 * last * D + 2 * last
     yield "head", images + last * D + B * (2 * D + backbone.num_classes)
-
-
-def _layer(layer: LayerChoice, context: LayerContext, D: int, backbone: Backbone, B: int) -> Iterator[Stage]:
-    yield from _tokens(layer, context, D, backbone, B)
-    T = layer.num_tokens + backbone.num_prefix_tokens
-    exported = exported_values(layer, context, backbone, B)
-    yield "mlp", exported + feed_forward_memory(layer.mlp_ratio, layer.ffn_rank, T, D, B)
 
 
 def _tokens(layer: LayerChoice, context: LayerContext, D: int, backbone: Backbone, B: int) -> Iterator[Stage]:

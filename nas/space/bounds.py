@@ -33,29 +33,17 @@ NOT_EMPTY = "that some architecture is within the bounds is checked at construct
 
 
 class Extremes:
-    """The least and most that networks need, with and without bounds; what it has found once, it keeps.
-
-    Args:
-        walk: The legal sequences of layers.
-        embed_dims: Widths to choose from.
-        depths: Numbers of layers to choose from.
-    """
+    """The least and most that networks need, with and without bounds; what it has found once, it keeps."""
 
     def __init__(self, walk: LegalSequences, embed_dims: Sequence[int], depths: Sequence[int]) -> None:
         self._walk, self._embed_dims, self._depths = walk, embed_dims, depths
         self._known: dict[tuple[int, int, bool], list[tuple[float, CostedNetwork | None]]] = {}
 
     def weighted(self, macs_weight: int, params_weight: int, limit: float | None = None) -> CostedNetwork | None:
-        """The least weighted sum of MACs and parameters, exactly; negative weights ask for the greatest.
+        """The network with the least weighted sum of MACs and parameters, exactly; None where none keeps the limit.
 
-        Args:
-            macs_weight: Of every MAC.
-            params_weight: Of every parameter.
-            limit: Most values of images and activations alive at once; None where memory does not count, and
-                then networks do not know their peak.
-
-        Returns:
-            The network; None where none keeps the limit.
+        Negative weights ask for the greatest. The limit is on the values of images and activations alive at once; where
+        it is None, memory does not count, and networks do not know their peak.
         """
         shared, most = math.gcd(macs_weight, params_weight), math.inf if limit is None else limit
         weights = (macs_weight // shared, params_weight // shared)
@@ -64,7 +52,7 @@ class Extremes:
             if looser >= most and (best is None or best.peak <= most):
                 return best
         found = [cheapest.network() for cheapest in self._solved(*weights, limit)]
-        best = min((one for one in found if one), key=lambda one: _sum(weights, one), default=None)
+        best = min((one for one in found if one), key=lambda one: _dot(weights, one), default=None)
         known.append((most, best))
         return best
 
@@ -83,11 +71,7 @@ class Extremes:
         return VALUE_BYTES * (fewest.params + fewest.peak), VALUE_BYTES * most
 
     def least(self, key: Bound, constraints: Constraints) -> CostedNetwork | None:
-        """The network that needs the least of what `key` bounds, within the other bounds: exactly.
-
-        Returns:
-            None where no network keeps the other bounds.
-        """
+        """The network that needs the least of what `key` bounds, exactly; None where none keeps the other bounds."""
         macs, params = _whole(constraints.max_macs), _whole(constraints.max_params)
         values = None if constraints.max_memory is None else math.floor(constraints.max_memory / VALUE_BYTES)
         if key == "max_macs":
@@ -159,19 +143,10 @@ class Extremes:
     def _hull(
         self, sign: int, wanted: Literal[0, 1], bound: float, limit: float | None, below: float = math.inf
     ) -> tuple[CostedNetwork | None, CostedNetwork | None, tuple[int, int]]:
-        """Follow the hull of MACs against parameters to a bound on one of them (LARAC).
+        """Follow the hull to a bound on what is not wanted (LARAC); `sign` -1 for the most of what is.
 
-        Args:
-            sign: 1 for the fewest of what is wanted, -1 for the most.
-            wanted: 0 for MACs, 1 for parameters.
-            bound: On the other.
-            limit: On the peak.
-            below: Only fewer of what is wanted are of use.
-
-        Returns:
-            The best beyond the bound and the best within it, which are the same where the bound does not bind, and
-            the weights of MACs and parameters that the hull has between the two. None within the bound where none is,
-            or none of use.
+        The best beyond the bound and the best within it, which are the same where the bound does not bind, and the
+        weights that the hull has between the two. None within the bound where none is, or none `below` what is of use.
         """
         other: Literal[0, 1] = 1 if wanted == 0 else 0
 
@@ -190,9 +165,9 @@ class Extremes:
             slope = weights(over[other] - under[other], sign * (under[wanted] - over[wanted]))
             between = self.weighted(*slope, limit)
             of_use = slope[wanted] * (below - 1) + slope[other] * bound
-            if between and below < math.inf and _sum(slope, between) > of_use:
+            if between and below < math.inf and _dot(slope, between) > of_use:
                 return over, None, slope
-            if between is None or _sum(slope, between) >= _sum(slope, under):
+            if between is None or _dot(slope, between) >= _dot(slope, under):
                 return over, under, slope
             over, under = (over, between) if between[other] <= bound else (between, under)
         return under, under, weights(1, 0)
@@ -216,10 +191,6 @@ class Extremes:
     @cached_method
     def _with_memory(self, counts: bool) -> list[Graph]:
         return [Graph(self._walk, width, self._depths, with_memory=counts) for width in self._embed_dims]
-
-
-def _sum(weights: tuple[int, int], network: CostedNetwork) -> int:
-    return weights[0] * network.macs + weights[1] * network.params
 
 
 def _whole(bound: float | None) -> float:
@@ -271,7 +242,7 @@ def _labelled(
     return None if found is None else _network(found, graph)
 
 
-def _dot(weights: tuple[int, int], costs: tuple[float, float]) -> float:
+def _dot(weights: tuple[int, int], costs: tuple[float, float] | CostedNetwork) -> float:
     return weights[0] * costs[0] + weights[1] * costs[1]
 
 

@@ -37,8 +37,7 @@ def known_designs(space: Genome, names: Sequence[str]) -> dict[str, Architecture
         names: Any of `DESIGNS`.
 
     Returns:
-        By name, in the order of the names. Designs that become the same architecture are there once, by their
-        first name.
+        By name, in the order of the names; designs that become the same architecture once, by their first name.
 
     Raises:
         SearchSpaceError: A name is not known.
@@ -49,7 +48,8 @@ def known_designs(space: Genome, names: Sequence[str]) -> dict[str, Architecture
     drawn: dict[str, Architecture] = {}
     for name in names:
         if name == "uniform":
-            drawn |= {f"{name}-{i}": _uniform(space, share) for i, share in enumerate(UNIFORM, start=1)}
+            sized = (space.repair(_sized(space, name, share)) for share in UNIFORM)
+            drawn |= {f"{name}-{i}": architecture for i, architecture in enumerate(sized, start=1)}
         else:
             drawn[name] = _design(space, name)
     first = {architecture: name for name, architecture in reversed(drawn.items())}
@@ -60,10 +60,6 @@ def _design(space: Genome, name: str) -> Architecture:
     """A design at the greatest sizes that keep the hard bounds, else repaired."""
     sized = [_sized(space, name, share) for share in (1.0, *UNIFORM, 0.0)]
     return next((a for a in sized if space.within_constraints(a)), space.repair(sized[0]))
-
-
-def _uniform(space: Genome, share: float) -> Architecture:
-    return space.repair(_sized(space, "uniform", share))
 
 
 def _sized(space: Genome, name: str, share: float) -> Architecture:
@@ -109,15 +105,13 @@ def _pattern(name: str, domain: LayerDomain, i: int, depth: int, patches: int) -
                 "attention": _first(domain.attention, *["static"] * static, "dynamic"),
             }
         case "hmhsa_cffn":
-            kinds = ("mix_conv", "mix")
             return {
                 "hallucination_ratio": _nearest_half([r for r in domain.hallucination_ratio if r > 0] or [0.0]),
-                "hallucination": _first(domain.hallucination, *kinds),
+                "hallucination": _first(domain.hallucination, "mix_conv", "mix"),
                 "ffn_rank": _nearest_half([r for r in domain.ffn_rank if r < 1] or [1.0]),
             }
         case "castling":
-            linear = ["linear"] * (i < depth - 1)
-            return {"attention": _first(domain.attention, *linear, "dynamic")}
+            return {"attention": _first(domain.attention, *["linear"] * (i < depth - 1), "dynamic")}
     return {}
 
 

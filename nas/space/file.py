@@ -168,16 +168,13 @@ class SpaceFile(Section):
 
 
 def build_space(text: str, source: str, settings: Sequence[str], build: Callable[..., Space]) -> Space:
-    """Make a search space from YAML text.
+    """What `build` makes of a search space's attributes; where its SearchSpaceError names keys, here they get lines.
 
     Args:
         text: Of the file.
         source: Its name in messages.
         settings: Changes on top of it, such as `constraints.max_macs=2e6`.
-        build: Makes the space from its attributes; its SearchSpaceError names keys, here they get lines.
-
-    Returns:
-        What `build` returns.
+        build: Makes the space.
 
     Raises:
         SearchSpaceError: Lists every problem with its line.
@@ -242,16 +239,9 @@ class _Gene(NamedTuple):
 def _layer_genes(content: SpaceFile) -> list[dict[str, _Gene]]:
     """For every layer, the choices after all overrides."""
     backbone = content.backbone
-    plain = {
-        "num_tokens": _Gene(((backbone.image_size // backbone.patch_size) ** 2,)),
-        "reducer": _Gene(("pool",)),
-        "attention": _Gene(("dynamic",)),
-        "hallucination_ratio": _Gene((0.0,)),
-        "hallucination": _Gene(("copy",)),
-        "num_heads": _Gene((max(1, max(content.embed_dim) // backbone.head_dim),)),
-        "ffn_rank": _Gene((1.0,)),
-        "mlp_ratio": _Gene((4.0,)),
-    }
+    patches, heads = (backbone.image_size // backbone.patch_size) ** 2, max(content.embed_dim) // backbone.head_dim
+    domain = LayerDomain(num_tokens=(patches,), num_heads=(max(1, heads),))
+    plain = {gene: _Gene(getattr(domain, gene)) for gene in GENES}
     genes = [plain | _written(content.layers, ("layers",)) for _ in range(max(content.depth))]
     for k, override in enumerate(content.overrides):
         for i in _numbers(override.layers, content.depth):
@@ -261,8 +251,7 @@ def _layer_genes(content: SpaceFile) -> list[dict[str, _Gene]]:
 
 
 def _written(section: GeneSection, path: KeyPath) -> dict[str, _Gene]:
-    values = {gene: getattr(section, gene) for gene in GENES}
-    return {gene: _Gene(chosen, (*path, gene)) for gene, chosen in values.items() if chosen is not None}
+    return {g: _Gene(chosen, (*path, g)) for g in GENES if (chosen := getattr(section, g)) is not None}
 
 
 def _last_written(genes: dict[str, _Gene]) -> KeyPath:
@@ -359,21 +348,10 @@ def _attributes(content: SpaceFile) -> dict[str, Any]:
     backbone = content.backbone
     return {
         "name": content.name,
-        "backbone": Backbone(
-            family=backbone.family,
-            timm=backbone.timm,
-            image_size=backbone.image_size,
-            patch_size=backbone.patch_size,
-            in_chans=backbone.in_chans,
-            num_classes=backbone.num_classes or ASSUMED_CLASSES,
-            head_dim=backbone.head_dim,
-            class_token=backbone.class_token,
-        ),
+        "backbone": Backbone(**backbone.model_dump() | {"num_classes": backbone.num_classes or ASSUMED_CLASSES}),
         "embed_dim": content.embed_dim,
         "depth": content.depth,
-        "layers": tuple(
-            LayerDomain(**{gene: choices.values for gene, choices in layer.items()}) for layer in _layer_genes(content)
-        ),
+        "layers": tuple(LayerDomain(**{gene: g.values for gene, g in la.items()}) for la in _layer_genes(content)),
         "constraints": Constraints.from_keys(content.constraints.model_dump()),
         "rules": Rules(**content.rules.model_dump()),
         "seeds": content.seeds,

@@ -84,11 +84,7 @@ class Edge(NamedTuple):
 class Graph:
     """The networks of one width as nodes and edges, made when they are asked for; what it has found once, it keeps.
 
-    Args:
-        walk: The legal sequences of layers.
-        embed_dim: The width.
-        depths: Numbers of layers with which a network may end.
-        with_memory: Whether memory counts; without, all peaks are 0 and the graph is smaller.
+    They end with any of `depths` layers. Without memory all peaks are 0, and the graph is smaller.
     """
 
     def __init__(self, walk: LegalSequences, embed_dim: int, depths: Sequence[int], *, with_memory: bool) -> None:
@@ -230,12 +226,7 @@ class Cheapest:
     """The least weighted sums of MACs and parameters from every node to the end, exactly (dynamic programming).
 
     Among equal sums the one with the lower peak, then the one that comes first. Negative weights ask for the greatest.
-
-    Args:
-        graph: The networks.
-        macs_weight: Of every MAC.
-        params_weight: Of every parameter.
-        limit: Most values that may be alive at once.
+    At most `limit` values are alive at once.
     """
 
     def __init__(self, graph: Graph, macs_weight: int, params_weight: int, limit: float) -> None:

@@ -45,11 +45,7 @@ class SearchSpace(Genome):
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "SearchSpace":
-        """Read a space from a file; every key is documented in search_spaces/README.md.
-
-        Raises:
-            SearchSpaceError: Lists every problem with its line.
-        """
+        """Read a space from a file, as `read_space`; every key is documented in search_spaces/README.md."""
         return read_space(path)
 
     def with_num_classes(self, num_classes: int) -> "SearchSpace":
