@@ -67,6 +67,7 @@ class NumberedSampler(BaseSampler):
         self._distributions = distributions
         self._architectures: dict[int, Architecture] = {}  # by number
         self._round: tuple[int, list[Architecture]] = (-1, [])
+        self._is_first = True  # proposal of this process
 
     def infer_relative_search_space(
         self,
@@ -93,11 +94,9 @@ class NumberedSampler(BaseSampler):
         if self._kind == "predictor":
             return self.encode(self._predict(trial.number, rng))
         inner = self._inner(int(inner_seed.generate_state(1)[0]))
-        if isinstance(inner, BaseGASampler):
-            # Parents are chosen by a sampler of their own: NSGA-III draws as it chooses, and after a kill within
-            # a proposal they are chosen already.
-            chooser = copy.deepcopy(inner)
-            chooser.get_parent_population(self.view, chooser.get_trial_generation(self.view, trial))
+        if isinstance(inner, BaseGASampler) and self._is_first:
+            self._forget_parents(inner, trial.number)
+        self._is_first = False
         params = inner.sample_relative(self.view, trial, search_space) if inner else {}
         # What is left open (first population, mutations, random search) is not drawn by the inner sampler:
         # its second generator has the seed of its first, so mutations would repeat the crossover's draws.
@@ -106,6 +105,19 @@ class NumberedSampler(BaseSampler):
             drawn = distribution.choices[int(rng.integers(len(distribution.choices)))]
             params.setdefault(name, drawn)
         return params
+
+    def _forget_parents(self, inner: BaseGASampler, number: int) -> None:
+        """Have the parents that an earlier process chose in this very proposal, in which it was killed, chosen again.
+
+        Parents that are read back have another order, and NSGA-III draws as it chooses.
+        """
+        storage, study_id = self.view._storage, self.view._study_id
+        prefix, attribute = inner._get_parent_cache_key_prefix(), inner._get_generation_key()
+        names = (name for name in storage.get_study_system_attrs(study_id) if name.startswith(prefix))
+        newest = max((int(name.removeprefix(prefix)) for name in names), default=0)
+        earlier = storage.get_all_trials(study_id, deepcopy=False)[:number]
+        if newest and not any(trial.system_attrs.get(attribute) == newest for trial in earlier):
+            storage.set_study_system_attr(study_id, f"{prefix}{newest}", None)
 
     def _inner(self, seed: int) -> BaseSampler | None:
         with warnings.catch_warnings():

@@ -172,6 +172,20 @@ def test_a_search_that_lost_any_end_of_its_journal_proposes_and_pays_as_if_it_ha
         assert len(log.read_text().split()) == 10
 
 
+@pytest.mark.parametrize("sampler", ["nsga2", "nsga3"])
+def test_a_kill_between_the_choice_of_parents_and_the_proposal_changes_nothing(tmp_path, sampler):
+    space = digits()
+    straight = outline(search(tmp_path / "straight", space, trials=40, sampler=sampler))
+    search(tmp_path / "run", space, trials=40, sampler=sampler)
+    path = tmp_path / "run" / "journal.log"
+    lines = path.read_bytes().splitlines(keepends=True)
+    chosen = [number for number, line in enumerate(lines) if b":parent:" in line]
+    assert len(chosen) > 2
+    for number in chosen:
+        path.write_bytes(b"".join(lines[: number + 1]))
+        assert outline(search(tmp_path / "run", space, trials=40, sampler=sampler)) == straight
+
+
 def test_a_kill_between_the_choice_of_an_unseen_architecture_and_its_proposal_changes_nothing(tmp_path):
     space = tiny_space(num_heads=(1, 2, 3, 4))
     straight = search(tmp_path / "straight", space, trials=16)
