@@ -43,7 +43,7 @@ def live_values(
     consumer, and an operation's operands, results and copies. Weights are not counted.
     """
     B, D = batch_size, architecture.embed_dim
-    found: list[tuple[int | None, str, int]] = [(None, *stage) for stage in _before(D, backbone, B)]
+    found: list[tuple[int | None, str, int]] = [(None, *stage) for stage in before(D, backbone, B)]
     provided = 0
     for i, layer in enumerate(architecture.layers):
         context = architecture.context(i, backbone)
@@ -54,8 +54,8 @@ def live_values(
         found += [(i, name, held + n) for name, n in (*_tokens(layer, context, D, backbone, B), ("mlp", mlp))]
         if not layer.kind.shares:
             provided = exported
-    after = _after(architecture.layers[-1].num_tokens, provided, D, backbone, B)
-    return (*found, *((None, *stage) for stage in after))
+    behind = after(architecture.layers[-1].num_tokens, provided, D, backbone, B)
+    return (*found, *((None, *stage) for stage in behind))
 
 
 def held_values(num_tokens: int, embed_dim: int, backbone: Backbone, batch_size: int = 1) -> int:
@@ -82,24 +82,16 @@ def feed_forward_values(mlp_ratio: float, ffn_rank: float, num_tokens: int, embe
     return feed_forward_memory(mlp_ratio, ffn_rank, num_tokens + backbone.num_prefix_tokens, embed_dim, 1)
 
 
-def values_before(embed_dim: int, backbone: Backbone) -> int:
-    """Most values for one image before the first layer."""
-    return max(n for _, n in _before(embed_dim, backbone, 1))
-
-
-def values_after(num_tokens: int, provided: int, embed_dim: int, backbone: Backbone) -> int:
-    """Most values for one image behind a last layer of so many patch tokens."""
-    return max(n for _, n in _after(num_tokens, provided, embed_dim, backbone, 1))
-
-
-def _before(D: int, backbone: Backbone, B: int) -> Iterator[Stage]:
+def before(D: int, backbone: Backbone, B: int = 1) -> Iterator[Stage]:
+    """Operations before the first layer, and the values alive at once."""
     images, prefix = B * backbone.in_chans * backbone.image_size**2, backbone.num_prefix_tokens
     patches, tokens = B * backbone.num_patches * D, B * (backbone.num_patches + prefix) * D
     yield "patch_embed", images + patches
     yield "pos_embed", images + tokens + (max(patches, tokens) if prefix else tokens)
 
 
-def _after(num_tokens: int, provided: int, D: int, backbone: Backbone, B: int) -> Iterator[Stage]:
+def after(num_tokens: int, provided: int, D: int, backbone: Backbone, B: int = 1) -> Iterator[Stage]:
+    """Operations behind a last layer of so many patch tokens, and the values alive at once."""
     images, last = (B * backbone.in_chans * backbone.image_size**2, B * (num_tokens + backbone.num_prefix_tokens))
     if backbone.class_token:
         yield "norm", images + provided + 2 * last * D + 2 * last

@@ -48,8 +48,8 @@ class Hallucination:
     name: str  # the value of the gene
     words: str  # what it is
     rank: int  # its place from cheap to dear
-    mixes: bool  # whether the real heads' logits are mixed, so that they are written to memory
-    convolves: bool  # whether a parent's logits are convolved too
+    mixes: bool = False  # whether the real heads' logits are mixed, so that they are written to memory
+    convolves: bool = False  # whether a parent's logits are convolved too
 
 
 class Sizes(NamedTuple):
@@ -112,9 +112,7 @@ class AttentionKind:
 
     def derived(self, wanted: int, provided: int) -> int:
         """Derived heads where so many are wanted, behind a provider that derives so many (C6)."""
-        if self.shares and wanted != provided:
-            return 0
-        return wanted if self.derives else 0
+        return wanted if self.derives and (not self.shares or wanted == provided) else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

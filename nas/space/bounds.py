@@ -136,8 +136,7 @@ class Extremes:
         if under is None or over is None:
             return None
         if under is not over:  # between the hull and what was found there may be better ones
-            off_hull = self._off_hull(wanted, bound, limit, weights, min(below, under[wanted]))
-            under = off_hull or under
+            under = self._off_hull(wanted, bound, limit, weights, min(below, under[wanted])) or under
         return under if under[wanted] < below else None
 
     def _hull(

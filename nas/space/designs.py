@@ -17,11 +17,12 @@ from nas.space.genome import Genome
 Design = Literal["deit", "psvit", "dgssa_glad", "hmhsa_cffn", "castling", "uniform"]
 DESIGNS: tuple[str, ...] = get_args(Design)
 UNIFORM = (0.8, 0.6, 0.4, 0.2)  # shares of the way from the lowest to the highest size; 1 is `deit`
-SIZES = ("num_heads", "mlp_ratio")
 
 
 def known_designs(space: Genome, names: Sequence[str]) -> dict[str, Architecture]:
-    """Designs of the field as architectures of a space, within its hard bounds.
+    """Any of `DESIGNS` by their names, in that order, as architectures of a space within its hard bounds.
+
+    Those that become the same architecture are there once, by their first name.
 
     | name | design |
     |---|---|
@@ -31,13 +32,6 @@ def known_designs(space: Genome, names: Sequence[str]) -> dict[str, Architecture
     | `hmhsa_cffn` | hMHSA + cFFN (2306.10875): half of the heads derived, feed-forwards of half rank |
     | `castling` | Castling-ViT (2211.10526): linear-angular attention but in the last layer |
     | `uniform` | the plain ViT with all sizes at the same share of their ranges: `uniform-1`, `uniform-2`, ... |
-
-    Args:
-        space: Where the architectures shall be.
-        names: Any of `DESIGNS`.
-
-    Returns:
-        By name, in the order of the names; designs that become the same architecture once, by their first name.
 
     Raises:
         SearchSpaceError: A name is not known.
@@ -82,7 +76,7 @@ def _plain(domain: LayerDomain, share: float) -> dict[str, Any]:
         "hallucination_ratio": min(domain.hallucination_ratio),
         "hallucination": domain.hallucination[0],
         "ffn_rank": max(domain.ffn_rank),
-    } | {gene: _at(getattr(domain, gene), share) for gene in SIZES}
+    } | {gene: _at(getattr(domain, gene), share) for gene in ("num_heads", "mlp_ratio")}
 
 
 def _pattern(name: str, domain: LayerDomain, i: int, depth: int, patches: int) -> dict[str, Any]:

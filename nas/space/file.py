@@ -168,13 +168,9 @@ class SpaceFile(Section):
 
 
 def build_space(text: str, source: str, settings: Sequence[str], build: Callable[..., Space]) -> Space:
-    """What `build` makes of a search space's attributes; where its SearchSpaceError names keys, here they get lines.
+    """What `build` makes of a search space's YAML, with settings such as `constraints.max_macs=2e6` on top.
 
-    Args:
-        text: Of the file.
-        source: Its name in messages.
-        settings: Changes on top of it, such as `constraints.max_macs=2e6`.
-        build: Makes the space.
+    `source` is the file's name in messages. Where an error of `build` names keys, here they get lines.
 
     Raises:
         SearchSpaceError: Lists every problem with its line.

@@ -30,7 +30,7 @@ from nas.space.domain import GENES, LayerDomain
 from nas.space.walk import LegalSequences, why_empty
 
 Value = int | float | str
-COST_RANKS = {
+COST_RANKS: dict[Value, int] = {
     operator.name: operator.rank for table in (ATTENTION, REDUCERS, HALLUCINATION) for operator in table.values()
 }
 """Operators from cheap to dear."""
@@ -134,8 +134,6 @@ class Genome:
             reasons.append(f"it breaks the constraints: {self.constraints.text()}")
         return reasons
 
-    # --- flat parameters ------------------------------------------------------------------------------------
-
     @cached_method
     def choices(self) -> dict[str, tuple[Value, ...]]:
         """Flat parameters, such as `layers.07.attention`, and their values; the same for all."""
@@ -148,7 +146,10 @@ class Genome:
     @cached_property
     def choices_cheap_first(self) -> dict[str, list[Value]]:
         """Flat parameters, and their values from the cheapest to the most costly."""
-        return {name: sorted(values, key=price(name)) for name, values in self.choices().items()}
+        return {
+            name: sorted(values, key=lambda v: COST_RANKS.get(v, v), reverse=name.endswith("hallucination_ratio"))
+            for name, values in self.choices().items()
+        }
 
     def encode(self, architecture: Architecture) -> dict[str, Value]:
         """Flat parameters that decode to `architecture`; genes without effect get their first value.
@@ -184,10 +185,9 @@ class Genome:
     def decode(self, params: Mapping[str, Any]) -> Architecture:
         """The architecture that flat parameters stand for, repaired where they contradict each other.
 
-        Always in the space: a value that is illegal where it stands is replaced (tokens by the next lower
-        legal count, a shared layer without provider by a dynamic one, ...), and where the hard constraints
-        are broken, genes are moved to the smallest architecture's, as few as suffice. Parameters with one
-        choice may be left out.
+        Always in the space: a value that is illegal where it stands is replaced (tokens by the next lower legal count,
+        a shared layer without provider by a dynamic one, ...), and where the hard constraints are broken, genes are
+        moved to the smallest architecture's, as few as suffice. Parameters with one choice may be left out.
 
         Raises:
             ArchitectureError: A name or a value is not one of the space's.
@@ -232,9 +232,3 @@ class Genome:
             low, high = (low, middle) if self.within_constraints(moved(middle)) else (middle, high)
         repaired = moved(high)
         return repaired if self.within_constraints(repaired) else self.smallest()
-
-
-def price(name: str) -> Any:
-    """A sort key that puts the cheap values of a gene first."""
-    sign = -1 if name.endswith("hallucination_ratio") else 1
-    return lambda value: COST_RANKS[value] if isinstance(value, str) else sign * value

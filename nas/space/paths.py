@@ -93,7 +93,7 @@ class Graph:
         self.with_memory = with_memory
         self.start = Node(walk.start)
         self.macs, self.params = cost.outside_macs_params(embed_dim, self.backbone)
-        self.before = memory.values_before(embed_dim, self.backbone) if with_memory else 0
+        self.before = max(n for _, n in memory.before(embed_dim, self.backbone)) if with_memory else 0
 
     def held(self, state: State) -> int:
         """Values alive throughout the next layer, beside what is provided."""
@@ -105,7 +105,7 @@ class Graph:
             return None
         if not self.with_memory:
             return 0
-        return memory.values_after(node.state.arriving, node.provided, self.embed_dim, self.backbone)
+        return max(n for _, n in memory.after(node.state.arriving, node.provided, self.embed_dim, self.backbone))
 
     def groups(self, node: Node) -> Iterator[list[Group]]:
         """The choices for the next layer: those that do not share, then those that do."""

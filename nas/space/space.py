@@ -41,8 +41,6 @@ class SearchSpace(Genome):
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}  # what is cached is made anew elsewhere
 
-    # --- reading and identity -------------------------------------------------------------------------------
-
     @classmethod
     def from_yaml(cls, path: str | Path) -> "SearchSpace":
         """Read a space from a file, as `read_space`; every key is documented in search_spaces/README.md."""
@@ -70,8 +68,6 @@ class SearchSpace(Genome):
             "rules": {f.name: getattr(self.rules, f.name) for f in fields(Rules)},
         }
 
-    # --- size and extremes ----------------------------------------------------------------------------------
-
     def size(self) -> int:
         """Number of distinct architectures, before the hard constraints."""
         return len(self.embed_dim) * sum(self.walk.count(self.walk.start, depth) for depth in self.depth)
@@ -93,8 +89,6 @@ class SearchSpace(Genome):
         """Fewest and most bytes that a subnet needs to run one image in fp32, before the hard constraints."""
         return self._extremes.memory_range()
 
-    # --- drawing --------------------------------------------------------------------------------------------
-
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Draw uniformly from the space (under constraints: at most 32 draws, then the last one repaired)."""
         return sampling.sample(self, rng)
@@ -109,11 +103,7 @@ class SearchSpace(Genome):
 
 
 def read_space(path: str | Path, settings: Sequence[str] = ()) -> SearchSpace:
-    """Read a search space.
-
-    Args:
-        path: The YAML file.
-        settings: Changes on top of it, such as `constraints.max_macs=2e6`.
+    """Read a search space from a YAML file, with settings such as `constraints.max_macs=2e6` on top.
 
     Raises:
         SearchSpaceError: Lists every problem with its line.

@@ -63,7 +63,7 @@ class LegalSequences:
 
     def _enumerate(self, state: State) -> Iterator[Option]:
         domain = self.layers[state.layer]
-        attention = dict.fromkeys(attention_choices(domain, state.hallucinated))
+        attention = {c: hallucinated_heads(c[1], c[2]) for c in attention_choices(domain, state.hallucinated)}
         for tokens in domain.num_tokens:
             legal: dict[bool, list[AttentionChoice]] = {}
             for reducer in domain.reducer if tokens < state.arriving else (None,):
@@ -71,13 +71,8 @@ class LegalSequences:
                     continue
                 on_grid = state.on_grid and (reducer is None or REDUCERS[reducer].keeps_grid)
                 if on_grid not in legal:
-                    legal[on_grid] = [
-                        (kind, heads, ratio, variant)
-                        for kind, heads, ratio, variant in attention
-                        if not self.broken_attention(
-                            state, tokens, on_grid, kind, heads, hallucinated_heads(heads, ratio)
-                        )
-                    ]
+                    at = (state, tokens, on_grid)
+                    legal[on_grid] = [c for c, n in attention.items() if not self.broken_attention(*at, c[0], c[1], n)]
                 for choice in legal[on_grid]:
                     structure = _structure(tokens, reducer, *choice)
                     yield structure, self._after(state, structure, on_grid)
@@ -238,7 +233,7 @@ def broken_rule(walk: LegalSequences, state: State, layer: LayerChoice) -> str:
     if not wrong and (layer.mlp_ratio, layer.ffn_rank) not in walk.feed_forwards(state.layer):
         wrong.append(f"ffn_rank {layer.ffn_rank:g} is not one of {format_choices(domain.ffn_rank)}")
     asked = {hallucinated_heads(layer.num_heads, ratio) for ratio in domain.hallucination_ratio}
-    ratios, taken_as_is = (format_choices(domain.hallucination_ratio), kind.shares and not layer.num_hallucinated)
+    ratios, taken_as_is = format_choices(domain.hallucination_ratio), kind.shares and not layer.num_hallucinated
     if kind.derives and not taken_as_is and layer.num_hallucinated not in asked:
         wrong.append(f"hallucination_ratio {layer.hallucination_ratio:g} is not one of {ratios} (C6)")
     if wrong:

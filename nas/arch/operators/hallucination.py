@@ -12,15 +12,9 @@ from nas.arch.operator import Hallucination, Operations, Sizes, Stage
 ROUNDING = 1e-9  # 0.1 * 10 must count as one head
 
 COPY = Hallucination(
-    name="copy",
-    words="a parent's logits times a learned gain: stays on the fused attention kernel",
-    rank=10,
-    mixes=False,
-    convolves=False,
+    name="copy", words="a parent's logits times a learned gain: stays on the fused attention kernel", rank=10
 )
-MIX = Hallucination(
-    name="mix", words="the parent's logits plus a 1x1 mix of the real heads'", rank=20, mixes=True, convolves=False
-)
+MIX = Hallucination(name="mix", words="the parent's logits plus a 1x1 mix of the real heads'", rank=20, mixes=True)
 MIX_CONV = Hallucination(
     name="mix_conv",
     words="the same plus a depth-wise 3x3 of the parent's patch-by-patch logits",
