@@ -29,25 +29,17 @@ class Reporter:
         """A progress bar for the duration of a `with` block."""
         if self.quiet:
             yield lambda *_: None
-        elif self._live:
-            with self._rich_bar(label) as bar:
-                yield bar
-        else:
+            return
+        if not self._live:
             yield self._plain_bar(label)
-
-    @contextmanager
-    def _rich_bar(self, label: str) -> Iterator[Bar]:
+            return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = TextColumn("{task.description:<9}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")
         with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
             task = progress.add_task(label, total=None, text="")
-
-            def show(done: int, total: int | None, text: str) -> None:
-                progress.update(task, completed=done, total=total, text=text)
-
-            yield show
+            yield lambda done, total, text: progress.update(task, completed=done, total=total, text=text)
 
     def _plain_bar(self, label: str) -> Bar:
         shown = time.monotonic()

@@ -93,14 +93,10 @@ def _operator_words(architecture: Architecture, layer: int) -> str:
     return words
 
 
-def _bar(share: float) -> str:
-    """A share in [0, 1] as a bar of eighths of a character."""
-    eighths = round(share * BAR_WIDTH * 8)
-    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
-
-
 def _share(share: float | None, has_bar: bool) -> str:
+    """A share in [0, 1] as percent, behind a bar of eighths of a character."""
     if share is None:
         return "-"
-    percent = f"{100 * share:4.1f} %"
-    return f"{_bar(share):{BAR_WIDTH}} {percent}" if has_bar else percent
+    eighths = round(share * BAR_WIDTH * 8)
+    bar = "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
+    return f"{bar:{BAR_WIDTH}} " * has_bar + f"{100 * share:4.1f} %"

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 NUM_BUDGETS = 6
-MAY_DIFFER = ("supernet",)  # the weights: what runs are compared for
 IDENTITY = ("space_digest", "splits", "seed", "device", "precision", "versions")
 
 
@@ -38,6 +37,9 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
     names = [run.name for run in runs]
     if names[0] == names[1]:
         names = [str(run.path) for run in runs]
+    conditions = [front.points[0].measurement.conditions.to_dict() for front in fronts]
+    for values in conditions:
+        del values["supernet"]  # the weights: what runs are compared for
     shared = {p.digest for p in fronts[0].points} & {p.digest for p in fronts[1].points}
     return {
         "schema_version": 1,
@@ -55,7 +57,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
         ],
         "shared_architectures": len(shared),
         "budgets": best_within_budgets(fronts),
-        "other_conditions": differences(*(_comparable_conditions(front) for front in fronts)),
+        "other_conditions": differences(*conditions),
         "differences": differences(*(_identity(run) for run in runs)),
     }
 
@@ -149,15 +151,10 @@ def _common_objectives(fronts: Sequence[ParetoFront]) -> list[Objective]:
     return common
 
 
-def _comparable_conditions(front: ParetoFront) -> dict[str, Any]:
-    conditions = front.points[0].measurement.conditions.to_dict()
-    return {name: value for name, value in conditions.items() if name not in MAY_DIFFER}
-
-
 def _identity(run: RunDirectory) -> dict[str, Any]:
     manifest = run.manifest
     about = {name: getattr(manifest, name) for name in IDENTITY}  # `device` is resolved there
-    about["trials"] = None if manifest.budget is None else manifest.budget.num_trials
+    about["trials"] = manifest.budget and manifest.budget.num_trials
     return {**config_of_run(run).model_dump(mode="json"), **about}
 
 

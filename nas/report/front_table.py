@@ -35,6 +35,9 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
     whole, points = whole or front, front.points
     knee = whole.knee().digest if whole.points else None
     digits = _digest_digits(whole.points)
+    signs = ["★" if point.digest == knee else "" for point in points]
+    digests = [point.digest[:digits] for point in points]
+    layers = [draw_layers(point.architecture) for point in points]
     columns = [*(_metric_column(points, metric) for metric in (TOP1, MACS, PARAMS)), *_latency_columns(points, whole)]
     owners = [Path(point.details.get(OWNER, "")).name[:8] for point in points]
     if any(owners):
@@ -45,15 +48,7 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
     return Table(
         title=f"Pareto front: {part}{len(whole.points)} architectures, hypervolume {whole.hypervolume():.4f}",
         columns=[Column(), Column("digest"), *(Column(header, "{}") for header, _ in columns), Column("layers")],
-        rows=[
-            (
-                "★" if point.digest == knee else "",
-                point.digest[:digits],
-                *(cells[i] for _, cells in columns),
-                draw_layers(point.architecture),
-            )
-            for i, point in enumerate(points)
-        ],
+        rows=list(zip(signs, digests, *(cells for _, cells in columns), layers, strict=True)),
         caption=[LEGEND, "★ knee   1 MAC = 2 FLOPs", *_legend_of_doubts(columns), *conditions, *targets],
     )
 
@@ -149,9 +144,8 @@ def _with_doubts(cells: Sequence[str], latencies: Sequence[Timed | None], whole:
 
 def _legend_of_doubts(columns: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     latencies = "".join(cell for header, cells in columns if header.startswith(LATENCY.label) for cell in cells)
-    parts = [f"{NOISY} not known within 2 %"] if NOISY in latencies else []
-    if TIES in latencies:
-        parts.append(f"{TIES}n not told apart from n others of the front: the intervals overlap")
+    words = {NOISY: " not known within 2 %", TIES: "n not told apart from n others of the front: the intervals overlap"}
+    parts = [mark + text for mark, text in words.items() if mark in latencies]
     return ["   ".join(parts)] if parts else []
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.report.table import Table
-from nas.runs import RunDirectory, TrialState, all_trials, front_of, supernet_trials
+from nas.runs import RunDirectory, SearchBudget, TrialState, all_trials, front_of, supernet_trials
 
 RECENT_TRIALS = 50
 PAUSE_FACTOR = 20  # a gap this many times the median one is a pause between sessions, not work
@@ -18,7 +18,7 @@ PAUSE_FACTOR = 20  # a gap this many times the median one is a pause between ses
 def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
     """How a run stands at a Unix time (now): JSON of `status --format json`; results/README.md explains the keys."""
     manifest, trials, is_live = run.manifest, all_trials(run), run.is_locked()
-    stage, budget = manifest.stage, manifest.budget
+    stage, budget = manifest.stage, manifest.budget or SearchBudget()
     counts = {state.value: 0 for state in TrialState}
     for trial in trials:
         counts[trial.state] += 1
@@ -29,10 +29,9 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
     front = front_of(run.path) if manifest.search is not None else None
     supernets = Counter(trial.state for trial in supernet_trials(run))
     left: list[float] = []
-    num_trials = None if budget is None else budget.num_trials
-    if num_trials is not None and per_minute:
-        left.append(max(num_trials - measured, 0) / per_minute)
-    if budget is not None and budget.deadline is not None:
+    if budget.num_trials is not None and per_minute:
+        left.append(max(budget.num_trials - measured, 0) / per_minute)
+    if budget.deadline is not None:
         left.append(max(budget.deadline - (time.time() if now is None else now), 0.0) / 60)
     return {
         "schema_version": 1,
@@ -41,7 +40,7 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
         "stage": stage,
         "training": _last_of_training(run),
         "trials": counts,
-        "num_trials": num_trials,
+        "num_trials": budget.num_trials,
         "front_size": None if front is None else len(front.points),
         "hypervolume": None if front is None else front.hypervolume(),
         "throughput_per_minute": per_minute,

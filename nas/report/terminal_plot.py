@@ -25,20 +25,16 @@ def scatter(series: Sequence[Series], across: str, up: str, *, width: int = WIDT
     Costs that spread over more than a power of ten are drawn on a logarithmic axis, which its name then says. Values
     that are not finite are left out; of none the text is empty. `across` and `up` are names and units of the axes.
     """
-    finite = [
-        Series(one.sign, [(x, y) for x, y in one.points if math.isfinite(x) and math.isfinite(y)]) for one in series
-    ]
-    spots = [spot for one in finite for spot in one.points]
+    spots = [(one.sign, *spot) for one in series for spot in one.points if all(map(math.isfinite, spot))]
     if not spots:
         return ""
-    lowest_x, highest_x = min(x for x, _ in spots), max(x for x, _ in spots)
-    lowest_y, highest_y = min(y for _, y in spots), max(y for _, y in spots)
+    _, xs, ys = zip(*spots, strict=True)
+    lowest_x, highest_x, lowest_y, highest_y = min(xs), max(xs), min(ys), max(ys)
     is_log = lowest_x > 0 and highest_x > 10 * lowest_x
     grid = [[" "] * width for _ in range(height)]
-    for one in finite:
-        for x, y in one.points:
-            column = _cell(x, lowest_x, highest_x, width, is_log=is_log)
-            grid[height - 1 - _cell(y, lowest_y, highest_y, height)][column] = one.sign
+    for sign, x, y in spots:
+        column = _cell(x, lowest_x, highest_x, width, is_log=is_log)
+        grid[height - 1 - _cell(y, lowest_y, highest_y, height)][column] = sign
     labels = {0: f"{highest_y:.4g}", height - 1: f"{lowest_y:.4g}"}
     margin = max(len(text) for text in labels.values())
     lines = [f"{labels.get(i, ''):>{margin}} │{''.join(row).rstrip()}" for i, row in enumerate(grid)]

@@ -57,13 +57,9 @@ class RunDirectory:
     def create(
         cls, path: str | Path, *, manifest: Manifest, space_text: str, config: Mapping[str, Any]
     ) -> "RunDirectory":
-        """Make the folder of a new run. It appears complete or not at all.
+        """Make the folder of a new run, which must not exist or be empty. It appears complete or not at all.
 
-        Args:
-            path: Must not exist, or be empty.
-            manifest: What identifies the run.
-            space_text: Content of the search-space file, as the user wrote it.
-            config: The resolved configuration, JSON values.
+        `space_text` is the search-space file as the user wrote it, `config` the resolved configuration.
 
         Raises:
             RunError: Something is there already, or a value is not JSON.

@@ -99,12 +99,8 @@ def network_row(
 ) -> dict[str, Any]:
     """What was found of one architecture, JSON values.
 
-    Args:
-        name: In words.
-        architecture: In `space`.
-        space: Of the run.
-        inherited: Top-1 in percent with the supernet's weights, by key of `SPLITS`.
-        trainings: `seed`, and top-1 in percent by key of `SPLITS`, of each that ended well; at least one.
+    `inherited` has by key of `SPLITS` the top-1 in percent with the supernet's weights, `trainings` that and the `seed`
+    of each that ended well; there is at least one.
     """
     row: dict[str, Any] = {
         "name": name,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.arch import FEWER_TOKENS, LOOKS, REDUCERS, Architecture, Backbone, LayerChoice, draw_layers, look_of
+from nas.arch import FEWER_TOKENS, LOOKS, REDUCERS, Architecture, LayerChoice, draw_layers, look_of
 from nas.base import unit_of
 from nas.report.architecture_table import show_rows
 from nas.report.front_table import export_command, ties_within
@@ -115,12 +115,17 @@ def _origins(found: RunResults) -> Callable[[FrontPoint], dict[str, int | None]]
 
 
 def _front_row(point: FrontPoint, found: RunResults) -> dict[str, Any]:
+    rows = show_rows(point, found.space.backbone)
+    for row in rows:
+        if row["layer"] is not None:
+            layer = point.architecture.layers[row["layer"]]
+            row |= {"kind": look_of(layer).name, "num_hallucinated": layer.num_hallucinated}
     return {
         **found.values(point),
         **genes(point.architecture),
         "digest": point.digest,
         "drawn": draw_layers(point.architecture),
-        "rows": _layer_rows(point, found.space.backbone),
+        "rows": rows,
         "doubts": {
             name: {"noisy": timed.noisy, "ties": ties_within(timed.ties, found.front.points)}
             for name, timed in point.measurement.latency.items()
@@ -129,16 +134,6 @@ def _front_row(point: FrontPoint, found: RunResults) -> dict[str, Any]:
         "export": export_command(found.run.path, point.digest),
         "show": f"python search.py show {shlex.quote(str(found.run.path))} {point.digest}",
     }
-
-
-def _layer_rows(point: FrontPoint, backbone: Backbone) -> list[dict[str, Any]]:
-    rows = show_rows(point, backbone)
-    for row in rows:
-        if row["layer"] is not None:
-            layer = point.architecture.layers[row["layer"]]
-            row["kind"] = look_of(layer).name
-            row["num_hallucinated"] = layer.num_hallucinated
-    return rows
 
 
 def _cloud(found: RunResults, origin: Callable[[FrontPoint], dict[str, int | None]]) -> dict[str, list[Any]]:
