@@ -88,8 +88,7 @@ class RayConnection:
     def check(self, *, at_once: bool = False) -> None:
         """Look whether Ray's head and this machine's node still answer, at most every `CHECK_S` seconds.
 
-        Args:
-            at_once: Look now, and do not wait for them to come back.
+        `at_once` looks now, and does not wait for them to come back.
 
         Raises:
             RunError: They do not.

@@ -23,15 +23,11 @@ _CHUNK = 1024
 def load_images(config: DataConfig, image_size: int, seed: int) -> tuple[ImageData, TestSplit | None]:
     """Read, check, split and decode the images that `config.spec` names. The test split is not decoded.
 
-    Splits go by a seeded hash of each stored image, class by class: neither file names nor their order
-    matter, and copies of one image share a split. The test split is the source's own, else `test_fraction` of
-    the images; the search split is `search_fraction` of the rest. Training images that are also in the
-    source's own test split are left out. Every class gets at least one image in train and in search.
-
-    Args:
-        config: Which images, how they are split, and whether unreadable ones are left out.
-        image_size: Side of the decoded images, pixels; the shorter side is resized to it, the centre kept.
-        seed: Of the splits and of the order within them.
+    Splits go by a seeded hash of each stored image, class by class: neither file names nor their order matter, and
+    copies of one image share a split. The test split is the source's own, else `test_fraction` of the images; the
+    search split is `search_fraction` of the rest. Training images that are also in the source's own test split are left
+    out. Every class gets at least one image in train and in search. The shorter side is resized to `image_size` pixels,
+    the centre kept.
 
     Returns:
         What a search may see; and what opens the test split, None where there is none. Drop the second unless a
@@ -61,7 +57,9 @@ def _load(config: DataConfig, source: Source, image_size: int, seed: int) -> tup
     )
     test = ordered(own_test.entries, seed) if source.test else test
 
-    problems = _label_problems(listing.bad_labels + own_test.bad_labels, len(names))
+    problems = []
+    if bad_labels := listing.bad_labels + own_test.bad_labels:
+        problems.append(f"labels must be 0 to {len(names) - 1}; {len(bad_labels):,} are not: {listed(bad_labels)}")
     if config.search_fraction == 0:
         problems.append("data.search_fraction must be above 0: the search split ranks the candidates")
     problems += _class_problems(entries, too_small, names, num_leaked)
@@ -100,20 +98,13 @@ def _load(config: DataConfig, source: Source, image_size: int, seed: int) -> tup
 # --- checks ---
 
 
-def _label_problems(bad_labels: Sequence[str], num_classes: int) -> list[str]:
-    if not bad_labels:
-        return []
-    return [f"labels must be 0 to {num_classes - 1}; {len(bad_labels):,} are not: {listed(bad_labels)}"]
-
-
 def _class_problems(
     entries: Sequence[Entry], too_small: Sequence[int], names: Sequence[str], num_leaked: int
 ) -> list[str]:
     problems = []
     if len(names) < 2:
         problems.append(f"at least 2 classes are needed, found {len(names)}")
-    absent = set(range(len(names))) - {entry.label for entry in entries}
-    if absent:
+    if absent := set(range(len(names))) - {entry.label for entry in entries}:
         also = f" ({num_leaked:,} are also in test and do not count)" if num_leaked else ""
         problems.append(f"classes without a readable training image: {_named(absent, names)}{also}")
     if too_small:
@@ -122,11 +113,11 @@ def _class_problems(
 
 
 def _check_classes(spec: str, parts: Sequence[Decoded], names: Sequence[str]) -> None:
-    problems = []
-    for title, part in zip(("train", "search"), parts, strict=True):
-        absent = set(range(len(names))) - set(part.labels.tolist())
-        if absent:
-            problems.append(f"classes without a readable image in the {title} split: {_named(absent, names)}")
+    problems = [
+        f"classes without a readable image in the {title} split: {_named(absent, names)}"
+        for title, part in zip(("train", "search"), parts, strict=True)
+        if (absent := set(range(len(names))) - set(part.labels.tolist()))
+    ]
     if problems:
         raise data_error(spec, problems, hint="add images of these classes, or take the classes out")
 
@@ -158,10 +149,8 @@ def _moments(images: NDArray[np.uint8]) -> tuple[Triple, Triple]:
         total += chunk.sum(axis=(0, 2, 3), dtype=np.int64)
         squares += np.square(chunk, dtype=np.int32).sum(axis=(0, 2, 3), dtype=np.int64)
     number = images.size // 3
-    means = [value / number / 255 for value in total.tolist()]
-    variances = [
-        (number * square - value * value) / (number * number)
-        for value, square in zip(total.tolist(), squares.tolist(), strict=True)
-    ]
-    stds = [math.sqrt(variance) / 255 or 1.0 for variance in variances]
-    return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
+    sums = list(zip(total.tolist(), squares.tolist(), strict=True))
+    red, green, blue = (value / number / 255 for value, _ in sums)
+    variances = ((number * square - value * value) / (number * number) for value, square in sums)
+    red_std, green_std, blue_std = (math.sqrt(variance) / 255 or 1.0 for variance in variances)
+    return (red, green, blue), (red_std, green_std, blue_std)

@@ -5,7 +5,7 @@ import hashlib
 import io
 import struct
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,11 @@ class Source:
     test: Callable[[], Iterator[Sample]] | None  # reads the source's own test part; None where it has none
     named_classes: bool = True  # whether the names come from the data; false where they are only numbers
     notes: tuple[str, ...] = ()  # what the user should know, such as files that were not used
+
+
+def numbered(labels: Iterable[int]) -> tuple[str, ...]:
+    """Names of classes that have none: their numbers, up to the highest label."""
+    return tuple(map(str, range(max(labels, default=-1) + 1)))
 
 
 def data_error(spec: str, problems: Sequence[str], *, hint: str = "") -> DataError:

@@ -6,13 +6,14 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from nas.base import DataError, plural
-from nas.data.samples import Sample, Source, data_error, listed, missing_path, nearby
+from nas.data.samples import Sample, Source, data_error, listed, missing_path, nearby, numbered
 from nas.data.timm_source import PACKAGES, timm_source
 
 _DATA_HELP = "digits | folder:DIR | parquet:TRAIN[,TEST] | torch/NAME:DIR | hfds/NAME[:DIR] | wds/:DIR"
@@ -77,9 +78,6 @@ class _Part:
     files: dict[str, list[Path]] = field(default_factory=dict)
     num_ignored: int = 0
 
-    def empty_classes(self) -> list[str]:
-        return [name for name, paths in self.files.items() if not paths]
-
 
 def _folder(spec: str, root: Path) -> Source:
     if not root.is_dir():
@@ -98,12 +96,13 @@ def _folder(spec: str, root: Path) -> Source:
         nested = [root / name for name in train.files if not is_split]
         nested = [folder for folder in nested if any(entry.is_dir() for entry in folder.iterdir())]
         hint = f'did you mean "folder:{nested[0]}"?' if nested else hint
-    for part in (train, test):
-        empty = part.empty_classes() if part else []
-        if part and empty:
+    parts = [train] if test is None else [train, test]
+    for part in parts:
+        if empty := [name for name, paths in part.files.items() if not paths]:
             problems.append(f"class folders of {part.root} without images: {listed(empty)}")
-    if test is not None and set(test.files) != set(train.files):
-        problems += _class_differences(train, test)
+    for one, other in permutations(parts, 2):
+        if missing := sorted(set(one.files) - set(other.files)):
+            problems.append(f"classes of {one.root} that {other.root} lacks: {listed(missing)}")
     if problems:
         raise data_error(spec, problems, hint=hint)
     from timm.utils.misc import natural_key
@@ -113,8 +112,7 @@ def _folder(spec: str, root: Path) -> Source:
     used = {"train", *found[:1]} if is_split else set(names)
     unused = [entry.name for entry in sorted(root.iterdir()) if entry.is_dir() and entry.name not in used]
     notes = [f"{name}/ is not used" for name in unused if not name.startswith(".")]
-    ignored = train.num_ignored + (test.num_ignored if test else 0)
-    if ignored:
+    if ignored := sum(part.num_ignored for part in parts):
         notes.append(f"{plural(ignored, 'other file')} ignored")
     return Source(
         f"folder {root}",
@@ -135,18 +133,12 @@ def _list_classes(root: Path) -> _Part:
             continue
         paths = part.files.setdefault(entry.name, [])
         for folder, _, names in os.walk(entry):
-            visible = [name for name in names if not name.startswith(".")]
-            images = [name for name in visible if Path(name).suffix.lower() in _IMAGE_SUFFIXES]
-            paths += [Path(folder) / name for name in images]
+            visible = [Path(folder, name) for name in names if not name.startswith(".")]
+            images = [path for path in visible if path.suffix.lower() in _IMAGE_SUFFIXES]
+            paths += images
             part.num_ignored += len(visible) - len(images)
         paths.sort()
     return part
-
-
-def _class_differences(train: _Part, test: _Part) -> list[str]:
-    pairs = ((train, test), (test, train))
-    missing = [(a, b, sorted(set(a.files) - set(b.files))) for a, b in pairs]
-    return [f"classes of {a.root} that {b.root} lacks: {listed(names)}" for a, b, names in missing if names]
 
 
 def _read_folder(part: _Part, class_names: tuple[str, ...]) -> Iterator[Sample]:
@@ -184,10 +176,7 @@ def _parquet(spec: str, paths: str) -> Source:
     if problems:
         raise data_error(spec, problems, hint="columns: image (struct of bytes and path) and label (integer)")
     named = bool(all_names)
-    names = all_names.pop() if named else ()
-    if not named:
-        highest = max((label for table in tables for label in table.labels()), default=-1)
-        names = tuple(str(label) for label in range(highest + 1))
+    names = all_names.pop() if named else numbered(label for table in tables for label in table.labels())
     by_path = {table.path: table for table in tables}
     train, *test = [[by_path[path] for path in paths] for paths in files]
     return Source(

@@ -73,13 +73,10 @@ def ordered(entries: Iterable[Entry], seed: int) -> list[Entry]:
 def carve(
     entries: Sequence[Entry], *, test_fraction: float, search_fraction: float, seed: int
 ) -> tuple[list[Entry], list[Entry], list[Entry], list[int]]:
-    """Split into train, search and test by a seeded hash of the content, class by class.
+    """Split into train, search and test, each ordered, by a seeded hash of the content, class by class.
 
-    Copies of one image, also under two classes, share a split. `search_fraction` is of what `test_fraction`
-    leaves. Every class gets at least one image in each split whose fraction is not 0.
-
-    Returns:
-        Train, search and test entries, ordered; and the classes that have too few different images for this.
+    Copies of one image, also under two classes, share a split. `search_fraction` is of what `test_fraction` leaves.
+    Every class gets at least one image in each split whose fraction is not 0; last come the classes too small for this.
     """
     home: dict[bytes, int] = {}
     for entry in entries:

@@ -2,13 +2,14 @@
 
 import importlib.util
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from nas.base import DataError
-from nas.data.samples import Sample, Source, missing_path
+from nas.data.samples import Sample, Source, missing_path, numbered
 
 PACKAGES = {
     "torch": "torchvision",
@@ -52,17 +53,14 @@ def timm_source(spec: str, prefix: str, name: str, root: str) -> Source:
             continue
         test_split = split
         break
+    read = partial(_read_timm, spec, prefix, name, folder)
     names = _timm_class_names(train)
-    named = bool(names)
-    if not named:
-        labels = (sample.label for sample in _read_timm(spec, prefix, name, folder, "train"))
-        names = tuple(str(label) for label in range(max(labels, default=-1) + 1))
     return Source(
         f"timm {spec}",
-        names,
-        lambda: _read_timm(spec, prefix, name, folder, "train"),
-        (lambda: _read_timm(spec, prefix, name, folder, test_split)) if test_split else None,
-        named_classes=named,
+        names or numbered(sample.label for sample in read("train")),
+        partial(read, "train"),
+        partial(read, test_split) if test_split else None,
+        named_classes=bool(names),
     )
 
 

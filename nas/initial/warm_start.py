@@ -22,23 +22,14 @@ BATCH = 32
 
 
 def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool, device: torch.device) -> list[str]:
-    """Fill the supernet's weights in place from a trained plain ViT, or copy those of a run's supernet.
+    """Fill a supernet's weights in place from what `spec` names; returns the names of those that stay random.
 
-    A plain ViT's weights go where they belong (law 2). Then it is watched on the first training images without
-    augmentation: static maps become its mean maps, low-rank factors the truncated decomposition of its matrices, the
-    gain of linear attention the length of its outputs; where the space hallucinates, similar heads are put where a
-    derived head starts as a copy of its parent.
-
-    Args:
-        supernet: Filled in place.
-        spec: `timm:NAME`, `local-dir:DIR`, `file:PATH` or a run's folder.
-        images: Training images.
-        ordered: Whether channels, heads and hidden neurons are put in the order of their importance, so that narrow
-            subnets keep the best ones.
-        device: Where to compute.
-
-    Returns:
-        Names of the weights that keep random first values.
+    The supernet of a run's folder is copied. A plain ViT's weights (`timm:NAME`, `local-dir:DIR`, `file:PATH`) go where
+    they belong (law 2). Then it is watched on the first training images without augmentation: static maps become its
+    mean maps, low-rank factors the truncated decomposition of its matrices, the gain of linear attention the length of
+    its outputs; where the space hallucinates, similar heads are put where a derived head starts as a copy of its
+    parent. `ordered`: channels, heads and hidden neurons are put in the order of their importance, so that narrow
+    subnets keep the best ones.
 
     Raises:
         ConfigError: The weights cannot be had or are no plain ViT.
@@ -67,12 +58,7 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
 
 
 def check_init(space: SearchSpace, spec: str) -> None:
-    """Find out whether a supernet can start from these weights, before anything is written.
-
-    Raises:
-        ConfigError: The weights cannot be had or are no plain ViT.
-        CheckpointError: They do not fit into the space.
-    """
+    """Find out, before anything is written, whether `warm_start` can begin; raises what it raises."""
     if (Path(spec) / MANIFEST).is_file():
         copy_supernet(Supernet(space), Path(spec))
     else:

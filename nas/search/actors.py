@@ -57,13 +57,10 @@ class RayWorkers:
         arrays: What it is given: put into Ray's object store once, on the node of this machine, and seen by all
             actors of a node without a copy. They are read-only: a tensor made of one must not be written, or
             all actors see the change.
-        num_workers: Actors. On this machine alone not more are started than it has cores.
+        num_workers: Actors. On this machine alone not more are started than it has cores; so many it has then itself.
         address: Of a running Ray cluster; None: RAY_ADDRESS where set, else a Ray of our own on this machine.
         timeout_s: Longest time for one architecture, seconds.
         num_gpus: GPUs that Ray sets aside for each actor.
-
-    Attributes:
-        num_workers: Actors, once all find a CPU.
 
     Raises:
         RunError: Ray cannot be started or reached.

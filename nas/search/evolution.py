@@ -25,10 +25,7 @@ def select(
 ) -> list[Architecture]:
     """The parents of the next generation: a fifth of it, the least dominated, the first objective deciding among these.
 
-    Args:
-        architectures: Measured.
-        losses: [n, objectives], all to be minimised; the first is that of top-1, if it is an objective.
-        population_size: Of a generation.
+    `losses` [n, objectives] are all to be minimised; the first is that of top-1, if it is an objective.
     """
     order = np.lexsort((losses[:, 0], moocore.pareto_rank(losses)))
     return [architectures[i] for i in order[: max(2, round(PARENT_SHARE * population_size))]]

@@ -23,10 +23,7 @@ FIRST = b'{"op_code":'
 
 
 class SearchJournal(BaseJournalBackend):
-    """A journal file with one writer and one reader, in this process.
-
-    Args:
-        path: The file; made when missing.
+    """A journal file, made when missing, with one writer and one reader, in this process.
 
     Raises:
         RunError: The file cannot be opened, is being written by another process, or is not a journal.

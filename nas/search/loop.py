@@ -99,10 +99,8 @@ class Search:
     ) -> tuple[Trial, ...]:
         """Search, or go on with it. Returns all trials of the run by number.
 
-        Args:
-            trials: Architectures to pay for over the life of the run, whether they succeed or fail.
-            minutes: Propose nothing after this time.
-            on_progress: Called after every paid trial.
+        `trials` are architectures to pay for over the life of the run, whether they succeed or fail; after `minutes`
+        nothing is proposed. `on_progress` is called after every paid trial.
 
         Raises:
             ConfigError: No limit was given.

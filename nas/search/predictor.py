@@ -51,16 +51,10 @@ def propose(
     size: int,
     rng: np.random.Generator,
 ) -> list[Architecture]:
-    """A batch of new architectures that together promise the most hypervolume.
+    """A batch of at most `size` new architectures that together promise the most hypervolume.
 
-    Args:
-        space: Where they come from.
-        objectives: What is optimised, with the reference of the hypervolume.
-        observations: What is known, at least two.
-        pending: In flight.
-        seen: Digests that must not be proposed again.
-        size: Of the batch; fewer are returned where nothing new is found.
-        rng: Decides everything that is not determined.
+    It takes two observations at least. `pending` are in flight, `seen` digests that must not be proposed again. `rng`
+    decides everything that is not determined.
     """
     model = _Model(space, objectives, observations, rng)
     whole = [observation.architecture for observation in observations if observation.is_whole]

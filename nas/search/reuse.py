@@ -14,16 +14,11 @@ from nas.settings import LATENCY
 def known_measurements(
     run: RunDirectory, conditions: Conditions, needed: Collection[str]
 ) -> dict[str, ReusedMeasurement]:
-    """Whole measurements in the folders beside a run that hold under its conditions, by digest.
+    """Whole measurements with all needed metrics in the folders beside a run that hold under its conditions, by digest.
 
-    Conditions name the supernet by a digest of its weights. Latency was measured as a ratio to a reference model and is
-    put on this run's clock, unless a profile answered; measurements whose reference is another architecture are left
-    out.
-
-    Args:
-        run: Its search has begun.
-        conditions: Under which it measures.
-        needed: Names of the metrics without which a measurement is of no use.
+    The run's search has begun. Conditions name the supernet by a digest of its weights. Latency was measured as a ratio
+    to a reference model and is put on this run's clock, unless a profile answered; measurements whose reference is
+    another architecture are left out.
     """
     ours = run.manifest
     found: dict[str, ReusedMeasurement] = {}

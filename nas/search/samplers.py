@@ -34,16 +34,8 @@ ROUND_SHARE = 16  # a round is at least this part of the trials before it, so th
 class NumberedSampler(BaseSampler):
     """Hands every trial to a new sampler, seeded by (seed, number) and shown the view of the study.
 
-    Set `view`, the study as a trial may see it, before the first proposal.
-
-    Args:
-        kind: Its name.
-        space: What may be proposed.
-        objectives: What is optimised.
-        population_size: Of NSGA-II, NSGA-III and evolution.
-        num_designs: Trials before the first round of the predictor.
-        seed: Of every proposal.
-        distributions: The parameters with more than one choice.
+    Set `view`, the study as a trial may see it, before the first proposal. The predictor's rounds begin after
+    `num_designs` trials; `distributions` are the parameters with more than one choice.
     """
 
     view: "View"

@@ -49,7 +49,7 @@ class Plan:
 def run_trials(
     plan: Plan, train: Train, known: Sequence[SupernetTrial], first: Mapping[str, Any] | None
 ) -> Iterator[tuple[int, SupernetTrial]]:
-    """Train supernets until there are `plan.count` trials.
+    """Train supernets by `train` until there are `plan.count` trials.
 
     Args:
         plan: What and where.

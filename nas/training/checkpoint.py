@@ -61,10 +61,8 @@ def load_checkpoint(
 ) -> Checkpoint | None:
     """The newest whole checkpoint; None when there is none.
 
-    Args:
-        directory: Where checkpoints lie.
-        expected: Metadata that must be equal, such as the space's digest.
-        defaults: What a checkpoint of an earlier version means by lacking a key of such a group.
+    `expected` is metadata that must be equal, such as the space's digest. `defaults` is what a checkpoint of an earlier
+    version means by lacking a key of such a group.
 
     Raises:
         CheckpointError: Checkpoints exist but none is whole, or they belong to something else.

@@ -85,8 +85,9 @@ def train_distributed(
 ) -> Supernet:
     """Train to the end in several processes, from the newest checkpoint where there is one.
 
-    Where fewer processes find a CPU (or GPU), it goes on with those, and with more again once they do: the weights
-    are the same but for rounding. Train images travel once to every machine; the other splits do not.
+    Where fewer processes find a CPU (or GPU), it goes on with those, and with more again once they do: the weights are
+    the same but for rounding. Train images travel once to every machine; the other splits do not. Returns the supernet
+    with averaged weights, in evaluation mode.
 
     Args:
         trainer: Of this process, at its beginning; has the trained weights in the end.
@@ -94,9 +95,6 @@ def train_distributed(
         num_workers: Processes, at most.
         address: Of a running Ray cluster; None: RAY_ADDRESS where set, else a Ray of our own on this machine.
         on_progress: Told about once a second.
-
-    Returns:
-        The supernet with averaged weights, in evaluation mode.
 
     Raises:
         TrainingError: The loss is not finite.
