@@ -29,10 +29,8 @@ _Arrays = Mapping[str, NDArray[Any]]
 class RayConnection:
     """A Ray that this process is connected to; `ray` is the module.
 
-    Args:
-        address: Of a running cluster; None: RAY_ADDRESS where set, else a Ray of our own on this machine.
-        num_workers: CPUs of a Ray of our own.
-        arrays: What its object store has to hold twice: now, and while it is replaced.
+    Without an address, that of RAY_ADDRESS where set, else a Ray of our own on this machine, with `num_workers` CPUs.
+    Its object store can hold the arrays twice: now, and while they are replaced.
 
     Raises:
         RunError: Ray cannot be started or reached.

@@ -40,16 +40,10 @@ class ReusedMeasurement(NamedTuple):
 class Search:
     """Searches one space with one study and one set of workers, and writes every trial into a run.
 
-    Hold `run.lock()` meanwhile. The caller closes study and workers. `outcome` is why the last `run` ended.
-
-    Args:
-        space: What may be proposed. Its bounds on latency, if any, hold for the front that is reported.
-        objectives: What is optimised; a measurement without one of them is a failure.
-        study: Proposes.
-        workers: Measure.
-        run: Keeps the trials.
-        racing: Whether what is surely dominated is stopped early.
-        known: Measurements of other runs by digest; they are taken over and cost nothing.
+    Hold `run.lock()` meanwhile. The caller closes study and workers. A measurement without one of the objectives is a
+    failure; bounds of the space on latency hold for the front that is reported. With `racing` what is surely dominated
+    is stopped early. `known` are measurements of other runs by digest; they are taken over and cost nothing. `outcome`
+    is why the last `run` ended.
     """
 
     outcome: Outcome

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +30,14 @@ class Progress:
     trial: Trial  # the architecture that was measured last
 
 
+@dataclass(slots=True)
 class Clock:
     """The limits of a search, and how far it is from them; `paid_before` is what earlier processes paid for."""
 
-    def __init__(self, trials: int | None, minutes: float | None) -> None:
-        self.trials = trials
-        self.minutes = minutes
-        self.paid_before = 0
-        self._started = time.monotonic()
+    trials: int | None
+    minutes: float | None
+    paid_before: int = 0
+    _started: float = field(default_factory=time.monotonic)
 
     @property
     def seconds(self) -> float:

@@ -47,20 +47,13 @@ def window_of(num_workers: int) -> int:
 class ArchitectureStudy:
     """Architectures as Optuna trials. A new study begins with the largest and the smallest architecture.
 
-    Then come, but for `random`: the seeds it is given, the space's known designs, and up to the population size designs
-    spread evenly over the MACs range. Trial n is proposed from the results of trials up to n - window; so many can be
-    in flight.
+    Then come, but for `random`: the seeds it is given (such as the front of an earlier run), the space's known designs,
+    and up to the population size designs spread evenly over the MACs range. Trial n is proposed from the results of
+    trials up to n - window; so many can be in flight, and a loaded study keeps its own window, so that it can go on
+    with more or fewer workers. The metrics' raw values are told, each with its direction.
 
-    Args:
-        space: What may be proposed.
-        objectives: What is optimised; their metrics' raw values are told, each with its direction.
-        sampler: Its name.
-        population_size: Of NSGA-II, NSGA-III and evolution; also how many designs the study begins with.
-        seed: Of every proposal.
-        storage: Path of the journal, or a database URL (`postgresql://...`, `sqlite:///...`).
-        seeds: Architectures of the space to begin with, such as the front of an earlier run.
-        window: Of a new study; a loaded one keeps its own, so that it can go on with more or fewer workers.
-        name: The study's name in the storage; has to be the run's own where runs share a database.
+    The storage is the path of the journal, or a database URL (`postgresql://...`, `sqlite:///...`); where runs share
+    one, the study's name in it has to be the run's own.
 
     Raises:
         RunError: The storage cannot be used, is being written by another process, or holds another search.

@@ -49,13 +49,10 @@ class Plan:
 def run_trials(
     plan: Plan, train: Train, known: Sequence[SupernetTrial], first: Mapping[str, Any] | None
 ) -> Iterator[tuple[int, SupernetTrial]]:
-    """Train supernets by `train` until there are `plan.count` trials.
+    """Train supernets, each by `train`, until there are `plan.count` trials.
 
-    Args:
-        plan: What and where.
-        train: Trains one.
-        known: Trials of earlier processes. Those in state `training` go on.
-        first: Parameters of the first trial of all; None: as the sampler likes.
+    `known` are trials of earlier processes; those in state `training` go on. `first` are parameters of the first trial
+    of all; None: as the sampler likes.
 
     Yields:
         The number of a trial that has reached a rung or ended, and how it stands now. That it is `stopped`, or

@@ -85,16 +85,12 @@ def train_distributed(
 ) -> Supernet:
     """Train to the end in several processes, from the newest checkpoint where there is one.
 
-    Where fewer processes find a CPU (or GPU), it goes on with those, and with more again once they do: the weights are
-    the same but for rounding. Train images travel once to every machine; the other splits do not. Returns the supernet
-    with averaged weights, in evaluation mode.
+    Where fewer than `num_workers` processes find a CPU (or GPU), it goes on with those, and with more again once they
+    do: the weights are the same but for rounding. Train images travel once to every machine; the other splits do not.
 
-    Args:
-        trainer: Of this process, at its beginning; has the trained weights in the end.
-        setup: Makes the trainers of the other processes.
-        num_workers: Processes, at most.
-        address: Of a running Ray cluster; None: RAY_ADDRESS where set, else a Ray of our own on this machine.
-        on_progress: Told about once a second.
+    The trainer is that of this process, at its beginning; the setup makes the others'. Without an address, RAY_ADDRESS
+    or a Ray of our own on this machine is used. `on_progress` is told about once a second. Returns the supernet with
+    averaged weights, in evaluation mode, which the trainer has then, too.
 
     Raises:
         TrainingError: The loss is not finite.

@@ -37,26 +37,17 @@ ALONE = World()
 
 
 class SupernetTrainer:
-    """Trains a supernet on the train split, by the recipe of `TrainConfig`.
+    """Trains a supernet on the train split, in place, by the recipe of `TrainConfig`.
 
     A step draws subnets (`sampling.drawn`), computes their gradients (`step.Step`) and takes one optimiser step. In a
-    space of one architecture there is nothing to distil: it is trained like any network.
+    space of one architecture there is nothing to distil: it is trained like any network. `start` gives the supernet its
+    first weights in place, where they are not random; a run that finds checkpoints in its directory goes on from these.
+    The teacher makes logits of normalised images; None: the largest subnet teaches. `seed` is that of order,
+    augmentation and sampled architectures.
 
     Where a loss or a gradient is not finite, the training goes back to its last checkpoint and on with half the
     learning rate, three times at most. Where that is depends on when the checkpoint was written: only a training that
     never diverged is the same in every repetition.
-
-    Args:
-        supernet: Trained in place.
-        images: The train split.
-        config: Recipe.
-        seed: Of order, augmentation and sampled architectures.
-        device: Where to compute.
-        precision: `fp32` or `bf16`.
-        directory: Checkpoints and the log; a run that finds some resumes.
-        start: Gives the supernet its first weights in place, where they are not random; a run that resumes has them.
-        teacher: Logits of normalised images from a trained network; None: the largest subnet teaches.
-        world: The processes that share each batch.
 
     Raises:
         TrainingError: A batch is too small for so many processes and subnets.
@@ -112,8 +103,8 @@ class SupernetTrainer:
     ) -> Supernet:
         """Train from the newest checkpoint, where there is one, to the end, and leave a checkpoint there.
 
-        Returns the supernet with averaged weights, in evaluation mode. `on_progress` is called after each step; `until`
-        so many steps it stops, as if killed.
+        Returns the supernet with averaged weights, in evaluation mode. `on_progress` is called after each step; after
+        `until` steps it stops, as if killed.
 
         Raises:
             TrainingError: The loss is not finite, even with a lower learning rate.

@@ -27,16 +27,11 @@ from nas.model.layers.part import Part
 class Subnet(nn.Module):
     """One architecture as an ordinary image classifier with timm's interface.
 
-    With the plain choice everywhere this is timm's `VisionTransformer`, parameter for parameter (law 2).
+    With the plain choice everywhere this is timm's `VisionTransformer`, parameter for parameter (law 2). For training
+    only: `drop_path` is the stochastic depth rate of the last layer, rising linearly from 0, and `guided` gives static
+    layers queries and keys too (`Guidance`). `build_block` makes a layer from the arguments of `Block`.
 
     Shapes: images [B, C, S, S], normalised -> logits [B, K].
-
-    Args:
-        backbone: The fixed part.
-        architecture: What was chosen.
-        drop_path: Stochastic depth rate of the last layer, rising linearly from 0; training only.
-        guided: Whether static layers have queries and keys too, for `Guidance`; training only.
-        build_block: Makes a layer from the arguments of `Block`.
     """
 
     def __init__(
