@@ -10,7 +10,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,7 @@ class FormatReport:
 
     Attributes:
         format: Key of `FILES`.
-        file: The file with the weights.
-        size_bytes: Its size.
+        file: The file with the weights, of `size_bytes`.
         max_delta: Greatest absolute difference of a logit from the reference, by batch size.
         seconds: Wall time to write (on export), load and compare it.
     """
@@ -67,21 +66,10 @@ class FormatReport:
     max_delta: Mapping[int, float]
     seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        deltas = {str(batch): delta for batch, delta in self.max_delta.items()}
-        return {name: getattr(self, name) for name in self.__slots__} | {"max_delta": deltas}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
-    """A bundle that passed the comparison.
-
-    Attributes:
-        directory: The folder.
-        digest: Identity of the architecture.
-        formats: One report a format, in the order of `FILES`.
-    """
+    """A bundle that passed the comparison: its folder, its architecture, its formats in the order of `FILES`."""
 
     directory: Path
     digest: str
@@ -89,16 +77,11 @@ class ExportReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        files = [report.to_dict() for report in self.formats]
-        return {"directory": str(self.directory), "digest": self.digest, "files": files}
+        return {"directory": str(self.directory), "digest": self.digest, "files": list(map(asdict, self.formats))}
 
 
 def require(formats: Iterable[str], *, to_write: bool) -> None:
-    """Import the packages that the formats need, to read them or also to write them.
-
-    Raises:
-        ConfigError: Names all that are missing.
-    """
+    """Import what the formats need, to read them or also to write them; a ConfigError names all that is missing."""
     problems, missing = [], []
     for name in formats:
         needed = NEEDED.get(name, ()) if to_write else NEEDED.get(name, ())[-1:]
@@ -128,7 +111,7 @@ def file_facts(folder: Path, name: str) -> dict[str, dict[str, Any]]:
 
 
 def compare(folder: Path, reference: Subnet, on_step: Callable[[str], None]) -> tuple[FormatReport, ...]:
-    """Load every format from its files and compare it with the reference and the table.
+    """Load every format of a bundle from its files and compare it with the reference and the table.
 
     Args:
         folder: The bundle.
@@ -142,9 +125,12 @@ def compare(folder: Path, reference: Subnet, on_step: Callable[[str], None]) -> 
     table, architecture, backbone = _read(folder)
     formats = [name for name in FILES if name in table["formats"]]
     require(formats, to_write=False)
-    problems = list(_wrong_digests(table, architecture, reference))
-    images = {batch: _images(batch, backbone) for batch in BATCHES}
-    expected = _logits(reference, images)
+    problems = [
+        f"{ARCHITECTURE} holds architecture {architecture.digest}, {source} {digest}"
+        for source, digest in (("the table", table["digest"]), ("the network", reference.architecture.digest))
+        if digest != architecture.digest
+    ]
+    expected = _logits(reference, backbone)
     counted: nn.Module | None = None
     reports = []
     for name in formats:
@@ -156,7 +142,7 @@ def compare(folder: Path, reference: Subnet, on_step: Callable[[str], None]) -> 
             continue  # nothing loads a file that somebody else wrote
         try:
             loaded = _load(name, folder)
-            logits = _logits(loaded.run, images)
+            logits = _logits(loaded.run, backbone)
         except Exception as error:  # noqa: BLE001 - four runtimes raise what they like
             problems.append(f"{name}: does not load and run: {type(error).__name__}: {error}")
             continue
@@ -169,11 +155,12 @@ def compare(folder: Path, reference: Subnet, on_step: Callable[[str], None]) -> 
         if loaded.params not in (None, table["params"]):
             problems.append(f"{name}: {loaded.params:,} parameters, the table has {table['params']:,}")
         counted = counted or loaded.module
-        size, seconds = (folder / FILES[name][0]).stat().st_size, time.perf_counter() - started
-        reports.append(
-            FormatReport(format=name, file=FILES[name][0], size_bytes=size, max_delta=deltas, seconds=seconds)
-        )
-    problems += _wrong_macs(table["macs"], _count_flops(counted, architecture, backbone))
+        file, seconds = FILES[name][0], time.perf_counter() - started
+        size = (folder / file).stat().st_size
+        reports.append(FormatReport(format=name, file=file, size_bytes=size, max_delta=deltas, seconds=seconds))
+    macs, flops = table["macs"], _count_flops(counted, architecture, backbone)
+    if flops != 2 * macs:
+        problems.append(f"{flops:,} FLOPs counted, the table's {macs:,} MACs make {2 * macs:,}")
     if problems:
         raise ExportError(
             f"the bundle is not the searched network: {plural(len(problems), 'difference')}\n"
@@ -203,18 +190,6 @@ def _read(folder: Path) -> tuple[dict[str, Any], Architecture, Backbone]:
     return table, architecture, backbone
 
 
-def _wrong_digests(table: Mapping[str, Any], architecture: Architecture, reference: Subnet) -> Iterator[str]:
-    claims = {"the table": table["digest"], "the network": reference.architecture.digest}
-    for source, digest in claims.items():
-        if digest != architecture.digest:
-            yield f"{ARCHITECTURE} holds architecture {architecture.digest}, {source} {digest}"
-
-
-def _wrong_macs(macs: int, flops: int) -> Iterator[str]:
-    if flops != 2 * macs:
-        yield f"{flops:,} FLOPs counted, the table's {macs:,} MACs make {2 * macs:,}"
-
-
 def _damage(folder: Path, name: str, files: Mapping[str, Mapping[str, Any]], params: int) -> Iterator[str]:
     """Say what is wrong with the files of a format, before anything loads them."""
     for file, written in files.items():
@@ -240,10 +215,7 @@ class _Loaded:
 
 
 def _load(name: str, folder: Path) -> _Loaded:
-    """Load a format in this process, as a user would.
-
-    Shapes: images [B, C, S, S] -> logits [B, K].
-    """
+    """Load a format in this process, as a user would; it runs images [B, C, S, S] -> logits [B, K]."""
     path = folder / FILES[name][0]
     if name == "timm":
         with torch.random.fork_rng(devices=[]):  # timm draws initial weights before it loads these
@@ -266,14 +238,13 @@ def _load(name: str, folder: Path) -> _Loaded:
     return _Loaded(lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0]))
 
 
-def _images(batch: int, backbone: Backbone) -> Tensor:
-    shape = (batch, backbone.in_chans, backbone.image_size, backbone.image_size)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(batch))
-
-
-def _logits(run: Callable[[Tensor], Tensor], images: Mapping[int, Tensor]) -> dict[int, Tensor]:
+def _logits(run: Callable[[Tensor], Tensor], backbone: Backbone) -> dict[int, Tensor]:
+    """Logits of the same noise every time, by batch size."""
+    shape, found = (backbone.in_chans, backbone.image_size, backbone.image_size), {}
     with torch.no_grad():
-        return {batch: run(values) for batch, values in images.items()}
+        for batch in BATCHES:
+            found[batch] = run(torch.randn(batch, *shape, generator=torch.Generator().manual_seed(batch)))
+    return found
 
 
 def _delta(a: Tensor, b: Tensor) -> float:

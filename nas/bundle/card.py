@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from nas.arch import Architecture, Backbone, LayerChoice
+from nas.arch import Architecture, Backbone
 from nas.base import plural
 from nas.runs import interval_key
 from nas.settings import LATENCIES, LATENCY
@@ -91,25 +91,25 @@ def model_card(
     summary = (
         f"A Vision Transformer found by architecture search: {architecture.depth} layers, "
         f"{architecture.embed_dim} channels, {S}x{S} pixels, {backbone.num_classes} classes. "
-        f"Architecture `{architecture.digest}`, in `architecture.json`.\n"
+        f"Architecture `{architecture.digest}`, in `architecture.json`."
     )
     prepared = table["preprocessing"]
     normalised = (
         f"Images are resized ({prepared['interpolation']}) and cropped to {S}x{S}, scaled to 0..1 and "
         f"normalised by mean {_triple(prepared['mean'])} and standard deviation {_triple(prepared['std'])}. "
-        "These and the class names are under `preprocessing` in `metrics.json`.\n"
+        "These and the class names are under `preprocessing` in `metrics.json`."
     )
-    sections = {
-        "Metrics": "\n".join(_metrics(table)) + "\n",
+    sections: dict[str, Iterable[str]] = {
+        "Metrics": _metrics(table),
         **({"Training": _training(table["retrained"])} if table.get("retrained") else {}),
-        "Use": f"{snippets}\n{normalised}",
-        "Files": "\n".join(_files(table["formats"])) + "\n",
-        "Layers": "\n".join(_layers(architecture)) + "\n",
-        "Limits": "\n".join(f"- {limit}" for limit in _limits(table, backbone)) + "\n",
+        "Use": (snippets, normalised),
+        "Files": _files(table["formats"]),
+        "Layers": _layers(architecture),
+        "Limits": (f"- {limit}" for limit in _limits(table, backbone)),
         "Reproduce": _reproduce(provenance),
     }
-    body = "\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
-    return f"{FRONT_MATTER}\n# {name}\n\n{summary}\n{body}"
+    body = "\n\n".join("\n".join((f"## {title}\n", *lines)) for title, lines in sections.items())
+    return f"{FRONT_MATTER}\n# {name}\n\n{summary}\n\n{body}\n"
 
 
 def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
@@ -139,24 +139,22 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
         yield "Measured under: " + ", ".join(f"{key} {value}" for key, value in conditions.items()) + "."
 
 
-def _training(retrained: Mapping[str, Any]) -> str:
+def _training(retrained: Mapping[str, Any]) -> Iterator[str]:
     """How a network was trained alone, and over all seeds."""
     start = {"scratch": "random weights", "inherited": f"weights of the supernet {retrained['supernet']}"}
     number, epochs = retrained["num_seeds"], retrained["epochs"]
     chosen = f", the best of {number} seeds on the search split" if number > 1 else ""
     rows = [row for row in (retrained["picked"], retrained["baseline"]) if row]
-    lines = [
+    yield (
         f"Trained alone for {plural(epochs, 'epoch')} from {start[retrained['from']]}, "
-        f"seed {retrained['seed']}{chosen}. The recipe is under `retrained` in `metrics.json`.",
-        "",
-        f"| architecture | top-1 on the test split, {plural(number, 'seed')}, % | with the supernet's weights, % |",
-        "| --- | ---: | ---: |",
-    ]
+        f"seed {retrained['seed']}{chosen}. The recipe is under `retrained` in `metrics.json`.\n"
+    )
+    yield f"| architecture | top-1 on the test split, {plural(number, 'seed')}, % | with the supernet's weights, % |"
+    yield "| --- | ---: | ---: |"
     labels = ("this one", f"{rows[-1]['name']}, trained the same way")
     for row, label in zip(rows, labels, strict=False):
         spread = "" if row["test_top1_sd"] is None else f" ± {row['test_top1_sd']:.2f}"
-        lines.append(f"| {label} | {row['test_top1']:.2f}{spread} | {row['inherited_test_top1']:.2f} |")
-    return "\n".join(lines) + "\n"
+        yield f"| {label} | {row['test_top1']:.2f}{spread} | {row['inherited_test_top1']:.2f} |"
 
 
 def _triple(values: Sequence[float]) -> str:
@@ -184,15 +182,11 @@ def _layers(architecture: Architecture) -> Iterator[str]:
     yield "| layer | patch tokens | reduced by | attention | heads | hallucinated heads | MLP ratio | FFN rank |"
     yield "| ---: | ---: | --- | --- | ---: | --- | ---: | --- |"
     for i, layer in enumerate(architecture.layers):
-        reducer = layer.reducer or ""
+        hallucinated = f"{layer.num_hallucinated} ({layer.hallucination})" if layer.hallucination else ""
         yield (
-            f"| {i} | {layer.num_tokens} | {reducer} | {layer.attention} | {layer.num_heads} | "
-            f"{_hallucinated(layer)} | {layer.mlp_ratio:g} | {architecture.rank(i) or 'full'} |"
+            f"| {i} | {layer.num_tokens} | {layer.reducer or ''} | {layer.attention} | {layer.num_heads} | "
+            f"{hallucinated} | {layer.mlp_ratio:g} | {architecture.rank(i) or 'full'} |"
         )
-
-
-def _hallucinated(layer: LayerChoice) -> str:
-    return f"{layer.num_hallucinated} ({layer.hallucination})" if layer.hallucination else ""
 
 
 def _limits(table: Mapping[str, Any], backbone: Backbone) -> Iterator[str]:
@@ -204,11 +198,9 @@ def _limits(table: Mapping[str, Any], backbone: Backbone) -> Iterator[str]:
     yield "The licence above is the code's. The terms of the data and of the initial weights hold as well."
 
 
-def _reproduce(provenance: Mapping[str, Any]) -> str:
-    commands = provenance.get("commands") or []
-    lines = [commands] if isinstance(commands, str) else [str(command) for command in commands]
-    shown = "```sh\n" + "\n".join(lines) + "\n```\n" if lines else ""
-    facts = {key: value for key, value in provenance.items() if key != "commands"}
-    text = "Versions, seeds and data hashes are in `provenance.json`.\n" if facts else ""
-    run = provenance.get("run")
-    return shown + ("\n" if shown and text else "") + text + (f"Run: {json.dumps(run)}.\n" if run else "")
+def _reproduce(provenance: Mapping[str, Any]) -> Iterator[str]:
+    if commands := provenance.get("commands"):
+        yield "\n".join(("```sh", *commands, "```\n"))
+    yield "Versions, seeds and data hashes are in `provenance.json`."
+    if run := provenance.get("run"):
+        yield f"Run: {json.dumps(run)}."

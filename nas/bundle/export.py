@@ -83,13 +83,20 @@ def export_bundle(
         seconds = _write_formats(model, folder, chosen, preprocessing, on_step)
         _write_json(folder / ARCHITECTURE, model.architecture.to_dict())
         _write_json(folder / PROVENANCE, provenance)
-        table = _table(model, point, preprocessing)
-        table["formats"] = {name: {"files": file_facts(folder, name)} for name in chosen}
+        table: dict[str, Any] = {
+            **{key: value for key, value in point.items() if key != "architecture"},
+            "schema_version": SCHEMA_VERSION,
+            "flops": 2 * point["macs"],
+            "units": {**{name: metric.unit for name, metric in METRICS.items()}, "flops": "FLOPs/image"},
+            "backbone": model.backbone.to_dict(),
+            "preprocessing": preprocessing,
+            "formats": {name: {"files": file_facts(folder, name)} for name in chosen},
+        }
         _write_json(folder / TABLE, table)
         compared = compare(folder, model, on_step)
         reports = tuple(replace(report, seconds=seconds[report.format] + report.seconds) for report in compared)
         for report in reports:
-            table["formats"][report.format]["max_delta"] = report.to_dict()["max_delta"]
+            table["formats"][report.format]["max_delta"] = report.max_delta
         _write_json(folder / TABLE, table)
         card = model_card(target.name, model.architecture, model.backbone, table, provenance)
         (folder / CARD).write_text(card, encoding="utf-8")
@@ -115,13 +122,14 @@ def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
 
 def _check_arguments(subnet: Subnet, preprocessing: Mapping[str, Any], point: Mapping[str, Any]) -> None:
     channels, classes = subnet.backbone.in_chans, subnet.backbone.num_classes
+    counts = {name: len(preprocessing[name]) for name in ("mean", "std", "class_names")}
     problems = [
-        f"{name} has {len(preprocessing[name])} values for {channels} channels"
+        f"{name} has {counts[name]} values for {channels} channels"
         for name in ("mean", "std")
-        if len(preprocessing[name]) != channels
+        if counts[name] != channels
     ]
-    if len(preprocessing["class_names"]) != classes:
-        problems.append(f"{len(preprocessing['class_names'])} class names for {classes} classes")
+    if counts["class_names"] != classes:
+        problems.append(f"{counts['class_names']} class names for {classes} classes")
     missing = [key for key in ("digest", "macs", "params") if point.get(key) is None]
     if missing:
         problems.append(f"the row of the table lacks {', '.join(missing)}")
@@ -194,7 +202,7 @@ def _write_formats(
 
 
 def _write_openvino(program: ExportedProgram, path: Path) -> None:
-    """Write OpenVINO's own format, in fp32; the weights go beside it."""
+    """In fp32; the weights go beside it."""
     import openvino
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -222,18 +230,6 @@ def _write_timm(model: Subnet, folder: Path, preprocessing: Mapping[str, Any]) -
             **{key: preprocessing[key] for key in ("mean", "std", "interpolation", "crop_pct")},
         },
     )
-
-
-def _table(model: Subnet, point: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    row = {key: value for key, value in point.items() if key != "architecture"}
-    return {
-        **row,
-        "schema_version": SCHEMA_VERSION,
-        "flops": 2 * point["macs"],
-        "units": {**{name: metric.unit for name, metric in METRICS.items()}, "flops": "FLOPs/image"},
-        "backbone": model.backbone.to_dict(),
-        "preprocessing": dict(preprocessing),
-    }
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

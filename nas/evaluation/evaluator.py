@@ -89,11 +89,9 @@ class EvaluatorSetup:
         return target.batch or self.config.latency_batch_size or default_batch(self.space.backbone.image_size)
 
     def conditions(self, num_images: int, *, stage: str) -> Conditions:
-        """Under which this setup measures, of a search split of so many images the first ones that it uses.
+        """Under which this setup measures on a search split of so many images, of which it may use the first ones.
 
-        Args:
-            num_images: Of the search split.
-            stage: `search` or `exclusive`; only during the search a profile answers.
+        The stage is `search` or `exclusive`: only during the search a profile answers.
         """
         num_images = min(num_images, self.config.max_images or num_images)
 
@@ -136,14 +134,9 @@ class EvaluatorSetup:
 
 
 class SubnetEvaluator:
-    """Measures subnets of one supernet on the search split.
+    """Measures subnets of one supernet, which is never written, on what ranks them of the search split.
 
     Call it with one torch thread: the numbers must not depend on how many workers share the cores.
-
-    Args:
-        setup: How.
-        supernet: The weights; extracted from, never written.
-        images: The search split, or its first images as the configuration says.
     """
 
     def __init__(self, setup: EvaluatorSetup, supernet: Supernet, images: ImageSet) -> None:
@@ -193,13 +186,9 @@ def is_out_of_memory(error: Exception) -> bool:
 def build_evaluator(setup: EvaluatorSetup, arrays: Mapping[str, NDArray[Any]]) -> SubnetEvaluator:
     """An evaluator over arrays that may be shared with other processes; they are read, never written."""
     supernet = Supernet(setup.space)
-    weights = {
-        name.removeprefix("weights/"): torch.from_numpy(array)
-        for name, array in arrays.items()
-        if name.startswith("weights/")
-    }
-    supernet.load_state_dict(weights, assign=True)
     images = ImageSet(arrays["images"], arrays["labels"], setup.info)
+    weights = {name: torch.from_numpy(arrays[f"weights/{name}"]) for name in supernet.state_dict()}
+    supernet.load_state_dict(weights, assign=True)
     return SubnetEvaluator(setup, supernet.requires_grad_(False).eval(), images)
 
 

@@ -33,13 +33,9 @@ class Session:
     """What every stage needs.
 
     Attributes:
-        run: The folder.
         space: With the number of classes of the data.
-        config: Resolved.
         data: What a search may see of the images.
-        device: Where to compute.
         precision: `fp32` or `bf16`.
-        reporter: Tells people.
         callbacks: Told how the run goes on.
     """
 
@@ -113,7 +109,7 @@ def start(
     Args:
         space_file: The search space.
         settings: Changes on top of it, such as `constraints.max_macs=2e6`.
-        config: Resolved configuration.
+        config: Resolved.
         path: The run's folder; None: the last unfinished run of this space and configuration, else a new one.
         reporter: Tells people.
         scratch: Check everything, but create a new run here instead, and leave its own folder alone.
@@ -133,30 +129,25 @@ def start(
     data, _ = load_images(config.data, space.backbone.image_size, config.seed)
     info = data.info
     space = _fit_classes(space, info.num_classes, space_file)
-    identity = {
-        "space_digest": space.digest,
-        "splits": info.hashes,
-        "precision": precision,
-        "device": device_name(device.type),
-    }
+    identity = {"space_digest": space.digest, "splits": info.hashes}
+    identity |= {"precision": precision, "device": device_name(device.type)}
     if path is None:
         unfinished = latest_unfinished(RESULTS, space.name)
         if unfinished is not None and not _differences(RunDirectory.open(unfinished), config, identity):
             path = unfinished
     if path is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        run = RunDirectory.open(path)
+        run, verb = RunDirectory.open(path), "resumed"
         if differences := _differences(run, config, identity):
             raise RunError(
                 f"{path} holds another run:\n" + "\n".join(f"  {line}" for line in differences),
                 hint="choose another --run DIR, or give the options it was started with",
             )
-        verb = "resumed"
     else:
         if config.init:
             check_init(space, config.init)
         if config.teacher:
             Teacher(config.teacher, info)
-        path = path or next_path(RESULTS, space.name)
+        path, verb = path or next_path(RESULTS, space.name), "new"
         if scratch is not None:
             _check_creatable(path)
         run = RunDirectory.create(
@@ -166,7 +157,7 @@ def start(
                 space_file=str(space_file),
                 space_settings=settings,
                 seed=config.seed,
-                versions=_versions(),
+                versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
                 threads=_train_threads(space),
                 constraints=space.constraints.max_latency,
                 mean=info.mean,
@@ -177,16 +168,16 @@ def start(
             space_text=text,
             config=config.model_dump(mode="json"),
         )
-        verb = "new"
-    _describe(data, space, device, precision, reporter)
+    session = Session(
+        run=run, space=space, config=config, data=data, device=device, precision=precision, reporter=reporter
+    )
+    _describe(session)
     if scratch is None:
         advice = f"{verb}; the same command resumes it, Ctrl-C keeps what is finished"
     else:
         advice = f"would be {verb}; nothing is written"
     reporter.line("run", f"{path} ({advice})")
-    return Session(
-        run=run, space=space, config=config, data=data, device=device, precision=precision, reporter=reporter
-    )
+    return session
 
 
 def _check_creatable(path: Path) -> None:
@@ -205,10 +196,7 @@ def reopen(path: Path, reporter: Reporter) -> Session:
 
 
 def reopen_with_test(path: Path, reporter: Reporter) -> tuple[Session, TestSplit | None]:
-    """Open an existing run, and get what opens its test split: for final numbers, never for a search (law 7).
-
-    Returns:
-        The session; and the test split, None where the run has none.
+    """As `reopen`, with what opens the test split where there is one: for final numbers, never for a search (law 7).
 
     Raises:
         RunError: Not a run, or the data or the machine is another than it was.
@@ -256,25 +244,18 @@ def _differences(run: RunDirectory, config: RunConfig, identity: dict[str, Any])
     return found
 
 
-def _describe(data: ImageData, space: SearchSpace, device: torch.device, precision: str, reporter: Reporter) -> None:
-    for line in data.summary:
+def _describe(session: Session) -> None:
+    space, say = session.space, session.reporter.line
+    for line in session.data.summary:
         label, _, text = line.partition("  ")
-        reporter.line(label, text.strip())
+        say(label, text.strip())
     low, high = space.macs_range()
-    reporter.line(
-        "space", f"{space.name}: {space.size():.3g} architectures, {low / 1e6:.3g} to {high / 1e6:.3g} MMACs per image"
-    )
-    threads = _train_threads(space)
-    reporter.line(
-        "device",
-        f"{device_name(device.type)}, {precision}, {plural(threads, 'training thread')}, torch {torch.__version__}",
-    )
+    macs = f"{low / 1e6:.3g} to {high / 1e6:.3g} MMACs per image"
+    say("space", f"{space.name}: {space.size():.3g} architectures, {macs}")
+    machine = f"{device_name(session.device.type)}, {session.precision}, {plural(session.threads, 'training thread')}"
+    say("device", f"{machine}, torch {torch.__version__}")
 
 
 def _train_threads(space: SearchSpace) -> int:
     """One for tiny networks, whose kernels are over before a second thread has woken up; else torch's default."""
     return 1 if space.macs_range()[1] < LEAST_THREADED_MACS else torch.get_num_threads()
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

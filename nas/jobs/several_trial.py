@@ -44,14 +44,13 @@ def train_trial(parent: Path, epochs: int, number: int, parameters: Mapping[str,
 
     Args:
         parent: Folder of the run that it belongs to.
-        epochs: Passes over the training images of a whole training.
+        epochs: Of a whole training.
         number: Order of proposal.
         parameters: What it is trained with, by dotted key.
         until: Epoch to train to, one of the rungs.
 
     Returns:
-        How it stands, which is also in its folder: with scores, those of earlier processes among them, or the reason
-        why it failed.
+        As in its folder: with scores, those of earlier processes among them, or the reason why it failed.
     """
     whole = RunDirectory.open(parent)
     run = _folder(whole, epochs, number, parameters)

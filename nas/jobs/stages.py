@@ -172,8 +172,7 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
     """
     run, config = session.run, session.config
     identity = begin_search(session, supernet, budget)
-    objectives, clocks = identity.objectives, identity.reference_clocks
-    setup = evaluator_setup(session, weights_digest(run), clocks)
+    objectives, setup = identity.objectives, evaluator_setup(session, weights_digest(run), identity.reference_clocks)
     arrays = evaluator_arrays(supernet, session.data.search)
     build = partial(build_evaluator, setup)
     study = ArchitectureStudy(
@@ -198,8 +197,7 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
             )
             session.reporter.line("workers", f"{workers.num_workers} Ray actors, one thread each")
         conditions = setup.conditions(len(arrays["labels"]), stage="search")
-        needed = {*config.search.objectives, *setup.latencies}
-        known = known_measurements(run, conditions, needed)
+        known = known_measurements(run, conditions, {*config.search.objectives, *setup.latencies})
         if known:
             session.reporter.line("known", f"{len(known)} architectures were measured by other runs")
         loop = Search(session.space, objectives, study, workers, run, racing=config.evaluate.racing, known=known)
@@ -269,10 +267,9 @@ def measure_points(session: Session, supernet: Supernet, found: ParetoFront, sub
     bounds = tighten_latency_bounds(run.manifest.constraints, targets, session.reporter)
     front = replace(ParetoFront.from_points(points, found.objectives, bounds), targets=targets)
     if not front.points:
+        names = " and ".join(f"constraints.max_{name}" for name in bounds)
         raise NoResultError(
-            f"{run.path}: none of {len(points)} candidates keeps "
-            f"{' and '.join(f'constraints.max_{name}' for name in bounds)} "
-            "when measured again",
+            f"{run.path}: none of {len(points)} candidates keeps {names} when measured again",
             hint="raise the bound, or search longer",
         )
     run.write_front(front.to_dict(run.name))

@@ -158,7 +158,7 @@ def redundancy_table(found: dict[str, Any]) -> Table:
 
 def export_table(bundle: Mapping[str, Any]) -> Table:
     """What an export wrote (`ExportReport.to_dict`), file by file."""
-    batches = ", ".join(bundle["files"][0]["max_delta"]) if bundle["files"] else ""
+    batches = ", ".join(map(str, bundle["files"][0]["max_delta"])) if bundle["files"] else ""
     headers = {"format": "", "file": "", "size (kB)": "{:,.0f}", "difference": "{:.1e}", "time (s)": "{:.1f}"}
     largest = [max(file["max_delta"].values(), default=0.0) or "0" for file in bundle["files"]]
     return Table(
