@@ -113,10 +113,7 @@ def file_facts(folder: Path, name: str) -> dict[str, dict[str, Any]]:
 def compare(folder: Path, reference: Subnet, on_step: Callable[[str], None]) -> tuple[FormatReport, ...]:
     """Load every format of a bundle from its files and compare it with the reference and the table.
 
-    Args:
-        folder: The bundle.
-        reference: The searched network, on a CPU in fp32.
-        on_step: Told in a few words what begins.
+    The reference is the searched network, on a CPU in fp32; `on_step` is told in a few words what begins.
 
     Raises:
         ConfigError: The package that runs a format is missing.

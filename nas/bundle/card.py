@@ -76,12 +76,8 @@ def model_card(
 ) -> str:
     """Markdown with Hugging Face front matter.
 
-    Args:
-        name: Of the bundle's folder; the snippets load it from the folder above.
-        architecture: The network.
-        backbone: Its fixed part.
-        table: Content of metrics.json: the front's row, and per format its files and `max_delta`.
-        provenance: Content of provenance.json; `commands` are shown.
+    The name is that of the bundle's folder: the snippets load it from the folder above. `table` is what metrics.json
+    holds (the front's row, and per format its files and `max_delta`), `provenance` what provenance.json does.
     """
     C, S = backbone.in_chans, backbone.image_size
     paths = {"source": f"local-dir:{name}", "pt2": f"{name}/model.pt2", "onnx": f"{name}/model.onnx"}

@@ -28,9 +28,6 @@ class EvaluatorSetup:
 
     Attributes:
         space: With the number of classes of the data.
-        config: How to measure.
-        info: Of the images.
-        device: `cpu` or `cuda`.
         precision: `fp32` or `bf16`.
         supernet_digest: Names the weights in the conditions.
         latencies: Names of those that the search needs, objectives or bounded; others are measured of the front alone.

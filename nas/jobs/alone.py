@@ -166,11 +166,7 @@ def recipe_digest(config: RunConfig, hashes: Mapping[str, str], precision: str) 
 
 
 def trained_network(setup: StandAloneSetup, architecture: Architecture) -> Subnet:
-    """The network that a training left behind, in evaluation mode.
-
-    Raises:
-        RunError: It is not there, or damaged.
-    """
+    """The network that a training left behind, in evaluation mode; a RunError: it is not there, or damaged."""
     path = setup.weights_path(architecture)
     subnet = Subnet(setup.evaluation.space.backbone, architecture)
     try:

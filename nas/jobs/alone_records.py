@@ -29,10 +29,8 @@ Job = tuple[StandAloneSetup, Architecture]
 def stand_alone_setup(session: Session, epochs: int | None, folder: Path) -> StandAloneSetup:
     """How architectures of a run are trained alone; the seed is that of the first trainings.
 
-    Args:
-        session: Of the run, with the configuration that decides the trainings.
-        epochs: Of a training; None: as many as the supernet had.
-        folder: Of records and checkpoints.
+    The session's configuration decides the trainings, whose records and checkpoints are in `folder`. They have as many
+    epochs as the supernet where `epochs` is None.
 
     Raises:
         ConfigError: The supernet had no epoch, and none is given; or the teacher cannot be had.
@@ -65,13 +63,8 @@ def trained_alone(
 ) -> list[dict[str, Any]]:
     """A record of every training, by seed and then by architecture: read where there is one, else made.
 
-    Args:
-        setup: Of the trainings with the first seed.
-        seeds: How many, one after the other; each architecture is trained with all.
-        architectures: What is trained.
-        data: Of the run.
-        workers: Ray tasks at a time, of one thread each; 0: in this process.
-        reporter: Tells people.
+    Each architecture is trained with so many seeds, of which `setup` has the first, in so many Ray tasks of one thread
+    at a time; 0 workers: in this process.
 
     Raises:
         RunError: A record is damaged, or the workers are gone.

@@ -7,7 +7,7 @@ from typing import Any
 
 from nas.base import DataError, ExportError, Reporter, RunError
 from nas.bundle import ExportReport, export_bundle
-from nas.data import ImageSet
+from nas.data import ImageSet, TestSplit
 from nas.evaluation import top1_percent, wilson_interval
 from nas.jobs.session import Session, reopen_with_test
 from nas.jobs.stages import evaluator_setup
@@ -26,33 +26,41 @@ def export_pick(path: Path, pick: str, directory: Path, formats: Sequence[str], 
         DataError: There is no test split, or its images changed or are unreadable.
         ExportError: Something written differs from what was searched; nothing is left behind.
     """
-    run = RunDirectory.open(path)
-    point = final_point(run, pick)
-    owning = owner(run, point)
-    session, test = reopen_with_test(owning.path, reporter)
-    if test is None:
-        raise DataError(
-            f"{path}: its images have no test split, so its model card would have no final accuracy",
-            hint="export from a run with data.test_fraction above 0",
-        )
+    lacking = "so its model card would have no final accuracy", "export from"
+    run, point, session, test = open_pick(path, pick, reporter, lacking)
     subnet = load_trained(session.run, session.space, session.device).extract(point.architecture)
     origin = provenance(run, point.digest, f"python search.py export {run.path} --pick {pick} --to {directory}")
-    origin["supernet_digest"] = weights_digest(owning)
+    origin["supernet_digest"] = weights_digest(session.run)
     return export_measured(session, subnet, test.open(), front_row(run, point.digest), directory, formats, origin)
 
 
-def final_point(run: RunDirectory, pick: str) -> FrontPoint:
-    """The point of a run's final front that a user asks for.
+def open_pick(
+    path: Path, pick: str, reporter: Reporter, lacking: tuple[str, str]
+) -> tuple[RunDirectory, FrontPoint, Session, TestSplit]:
+    """The point of a run's final front that a user asks for, opened for work that ends with test images.
+
+    `lacking` says what is missing where there is no test split, and what is to be done with another run.
+
+    Returns:
+        The run, the point, the run whose supernet it has (the same, or one of several), the test split.
 
     Raises:
         RunError: No point or more than one answers, or the search has not ended.
+        DataError: There is no test split.
     """
+    run = RunDirectory.open(path)
     point = ParetoFront.from_run(run.path).pick(pick)
     if run.front() is None:
         raise RunError(
             f"{run.path}: the search has not ended, so there is no final table", hint="run it to the end first"
         )
-    return point
+    session, test = reopen_with_test(owner(run, point).path, reporter)
+    if test is None:
+        what, better = lacking
+        raise DataError(
+            f"{path}: its images have no test split, {what}", hint=f"{better} a run with data.test_fraction above 0"
+        )
+    return run, point, session, test
 
 
 def front_row(run: RunDirectory, digest: str) -> dict[str, Any]:

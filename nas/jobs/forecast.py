@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,16 +53,12 @@ def num_saves(steps_s: float, minutes_between: float) -> int:
 
 def trials_in(seconds: float, searching: Searching, macs: float) -> int:
     """Architectures of so many MACs that are measured within so many seconds."""
-    trial_s = searching.evaluation_s(macs) / searching.parallelism
-    return max(0, math.floor((seconds - searching.start_s) / trial_s))
+    return max(0, math.floor((seconds - searching.start_s) / searching.trial_s(macs)))
 
 
 def trials_s(trials: int, searching: Searching, macs: float) -> float:
     """Seconds of a search that measures so many architectures of so many MACs."""
-    if not trials:
-        return 0.0
-    trial_s = searching.evaluation_s(macs) / searching.parallelism
-    return searching.start_s + trials * trial_s + searching.close_s
+    return searching.start_s + trials * searching.trial_s(macs) + searching.close_s if trials else 0.0
 
 
 def front_size(trials: int, objectives: int) -> int:
@@ -112,11 +108,7 @@ class Proposals:
 
 
 def check_budget_dry(budget: Budget) -> None:
-    """Do what `check_budget` does, but make no tables in a database, nor the file of one.
-
-    Raises:
-        RunError: The storage cannot be used, or nothing answers at the address of the Ray cluster.
-    """
+    """Do what `check_budget` does, but make no tables in a database, nor the file of one."""
     check_budget(replace(budget, storage=None))
     if budget.storage is None or "://" not in budget.storage:
         return
@@ -142,7 +134,7 @@ def forecast(
         session: Of the command.
         budget: Of its search; None: it only trains.
         scratch: Folder for the rehearsal; must not exist.
-        start_s: What it took to open the session, seconds.
+        start_s: What it took to open the session.
         train_workers: Processes that train together; it is rehearsed in this one, which a note says.
 
     Returns:
@@ -174,7 +166,7 @@ def forecast(
     }
     values["total_s"] = sum(values[name] for name in ("start_s", "train_s", "search_s", "measure_s"))
     values["disk_bytes"] = values["disk_checkpoints_bytes"] + values["disk_trials_bytes"]
-    return {"schema_version": 1, **values, "notes": _notes(session, budget, values, train_workers)}
+    return {"schema_version": 1, **values, "notes": list(_notes(session, budget, values, train_workers))}
 
 
 def _training_values(training: Training, session: Session) -> dict[str, Any]:
@@ -222,34 +214,32 @@ def _searching_values(searching: Searching, session: Session, budget: Budget, do
     }
 
 
-def _notes(session: Session, budget: Budget | None, values: Mapping[str, Any], train_workers: int) -> list[str]:
+def _notes(session: Session, budget: Budget | None, values: Mapping[str, Any], train_workers: int) -> Iterator[str]:
     """What the figures leave out, and what is short."""
-    notes = []
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     if load > 1.5 * cores:
-        notes.append(f"load average {load:.1f} on {cores} cores: other programs slow this down")
+        yield f"load average {load:.1f} on {cores} cores: other programs slow this down"
     installed, free = psutil.virtual_memory().total, shutil.disk_usage(Path.cwd()).free
     if values["memory_bytes"] > installed:
-        notes.append(f"this machine has only {installed / 1e9:.1f} GB of memory")
+        yield f"this machine has only {installed / 1e9:.1f} GB of memory"
     if values["disk_bytes"] > free:
-        notes.append(f"only {free / 1e9:.1f} GB of disk are free")
+        yield f"only {free / 1e9:.1f} GB of disk are free"
     if train_workers > 1 and session.space.macs_range()[1] >= LEAST_THREADED_MACS:
-        notes.append(f"training is that of one process; what {train_workers} make of it is not forecast")
+        yield f"training is that of one process; what {train_workers} make of it is not forecast"
     if budget is None:
-        return notes
+        return
     if budget.supernet_trials > 1:
         rounds = math.ceil(budget.supernet_trials / max(1, min(budget.workers, cores)))
-        notes.append(
+        yield (
             f"for one supernet; training {budget.supernet_trials} takes at most "
             f"{duration(rounds * values['train_s'])} and as much disk each, less where they are stopped early"
         )
     search = session.config.search
     if session.config.evaluate.racing:
-        notes.append("without racing, which stops some measurements early")
+        yield "without racing, which stops some measurements early"
     if search.sampler in SLOW_PROPOSERS and values["trials"] + values["trials_done"] > 1000:
-        notes.append(f"{search.sampler} proposes more slowly the more trials there are; not forecast")
+        yield f"{search.sampler} proposes more slowly the more trials there are; not forecast"
     if budget.storage and "://" in budget.storage:
-        notes.append("proposals were timed on a journal; a database is slower")
+        yield "proposals were timed on a journal; a database is slower"
     if budget.ray_address:
-        notes.append("memory is that of this machine, without the cluster's workers elsewhere")
-    return notes
+        yield "memory is that of this machine, without the cluster's workers elsewhere"

@@ -65,8 +65,7 @@ class Searching:
         close_s: To stop the workers.
         files_s: For tables and figure.
         reference_s: Forward pass of the latency reference.
-        trial_bytes: Of journal and tables, per trial.
-        point_bytes: Of the front's tables, per architecture.
+        trial_bytes: Of journal and tables, per trial; `point_bytes` of the front's tables, per architecture.
         fixed_bytes: Of the other files.
     """
 
@@ -86,6 +85,10 @@ class Searching:
         """To measure an architecture of so many MACs."""
         return self.fixed_s + self.s_per_mac * macs
 
+    def trial_s(self, macs: float) -> float:
+        """From one such measurement to the next."""
+        return self.evaluation_s(macs) / self.parallelism
+
 
 def scratch_copy(run: RunDirectory, folder: Path) -> RunDirectory:
     """A run of its own in a folder, which looks as this one did before the search."""
@@ -94,11 +97,7 @@ def scratch_copy(run: RunDirectory, folder: Path) -> RunDirectory:
 
 
 def rehearse_training(session: Session, copy: RunDirectory) -> tuple[Training, Supernet]:
-    """Do some of the steps that are left, spread over the training, and write a checkpoint.
-
-    Args:
-        session: Of the command; read only.
-        copy: Of its run (`scratch_copy`).
+    """Do some of the steps that are left, spread over the training, and write a checkpoint into the run's copy.
 
     Returns:
         What was measured, and the supernet as it is then.
@@ -111,21 +110,20 @@ def rehearse_training(session: Session, copy: RunDirectory) -> tuple[Training, S
     trainer = stages.supernet_trainer(session)
     resumed = trainer.resume()
     done = resumed or 0
-    trainer.directory = copy.supernet_dir
     left = trainer.schedule.steps - done
+    trainer.directory = copy.supernet_dir
     seconds: list[float] = []
     with torch_threads(session.threads):
         if resumed is None and trainer.start is not None:
             trainer.start(trainer.supernet)
         started = time.perf_counter()
         setup_s = started - began
-        while len(seconds) < left and (
-            len(seconds) < WARM_UP_STEPS + LEAST_SAMPLES or time.perf_counter() - started < STAGE_S
-        ):
-            # Training aids come and go, so steps differ by where they are in the training.
-            step = done + int(left * (len(seconds) * GOLDEN % 1))
+        for i in range(left):
+            if i >= WARM_UP_STEPS + LEAST_SAMPLES and time.perf_counter() - started >= STAGE_S:
+                break
             before = time.perf_counter()
-            trainer.train_step(step)
+            # Training aids come and go, so steps differ by where they are in the training.
+            trainer.train_step(done + int(left * (i * GOLDEN % 1)))
             seconds.append(time.perf_counter() - before)
         before = time.perf_counter()
         trainer.save(trainer.schedule.steps)

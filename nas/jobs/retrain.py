@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nas.arch import Architecture
-from nas.base import SCHEMA_VERSION, DataError, NoResultError, Reporter
+from nas.base import SCHEMA_VERSION, NoResultError, Reporter
 from nas.bundle import DEFAULT_FORMATS
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, top1_percent
 from nas.jobs.alone import StandAloneSetup, recipe_digest, trained_network
 from nas.jobs.alone_records import stand_alone_setup, trained_alone
-from nas.jobs.export import export_measured, final_point, front_row, provenance
-from nas.jobs.session import Session, reopen_with_test
+from nas.jobs.export import export_measured, front_row, open_pick, provenance
+from nas.jobs.session import Session
 from nas.jobs.stages import evaluator_setup
 from nas.jobs.trust import inherited_top1
 from nas.latency import torch_threads
 from nas.model import Subnet
-from nas.runs import CONFIG, RunDirectory, network_row, owner
+from nas.runs import CONFIG, RunDirectory, network_row
 from nas.settings import check_retraining, resolve_config
 from nas.space import SearchSpace, known_designs
 from nas.training import load_trained, weights_digest
@@ -45,13 +45,11 @@ class Request:
     """What is trained, and how.
 
     Attributes:
-        pick: Point of the front.
         start: `scratch`, random weights; `inherited`, those of the trained supernet.
         seeds: Trainings of each architecture.
         epochs: Of a training; None: as many as the supernet had.
         teacher: A trained model that teaches; None: what the run had.
         settings: `train.KEY=VALUE` on top of the run's recipe.
-        with_baseline: Whether a baseline is trained the same way.
     """
 
     pick: str
@@ -79,13 +77,8 @@ def retrain(
 
     Every finished training is kept with its weights and never done again, whatever is asked next. No training sees
     the search split; the test split is opened when all have ended.
-
-    Args:
-        path: The run.
-        request: What and how.
-        reporter: Tells people.
-        workers: Ray tasks at a time, of one thread each; 0: in this process.
-        directory: Where to write the network that is best on the search split as a bundle; None: nowhere.
+    With 0 workers all is done in this process; else Ray does so many trainings at a time. The network that is best on
+    the search split is written into `directory` as a bundle, where one is given.
 
     Returns:
         What the file holds: JSON values, explained in results/README.md.
@@ -99,15 +92,8 @@ def retrain(
         KeyboardInterrupt: Ctrl-C; the same command goes on.
     """
     check_retraining(request.seeds, request.settings)
-    run = RunDirectory.open(path)
-    point = final_point(run, request.pick)
-    owning = owner(run, point)
-    session, test_split = reopen_with_test(owning.path, reporter)
-    if test_split is None:
-        raise DataError(
-            f"{path}: its images have no test split, so nothing can be said of what it trains",
-            hint="retrain a run with data.test_fraction above 0",
-        )
+    lacking = "so nothing can be said of what it trains", "retrain"
+    run, point, session, test_split = open_pick(path, request.pick, reporter, lacking)
     with run.lock():
         supernet = load_trained(session.run, session.space, session.device)
         setup = _setup(session, request, run.retrain_dir / "trainings")

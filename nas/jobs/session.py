@@ -187,11 +187,7 @@ def _check_creatable(path: Path) -> None:
 
 
 def reopen(path: Path, reporter: Reporter) -> Session:
-    """Open an existing run for work, with the space and configuration it was started with.
-
-    Raises:
-        RunError: Not a run, or the data or the machine is another than it was.
-    """
+    """Open a run as it was started; a RunError: it is none, or the data or the machine is another than it was."""
     return reopen_with_test(path, reporter)[0]
 
 
@@ -199,7 +195,7 @@ def reopen_with_test(path: Path, reporter: Reporter) -> tuple[Session, TestSplit
     """As `reopen`, with what opens the test split where there is one: for final numbers, never for a search (law 7).
 
     Raises:
-        RunError: Not a run, or the data or the machine is another than it was.
+        RunError: As `reopen`.
     """
     run = RunDirectory.open(path)
     config, space = config_of_run(run), space_of_run(run)

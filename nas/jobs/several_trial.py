@@ -136,9 +136,6 @@ def score_of(
     """How good a supernet is: hypervolume of top-1 on the search split over MACs of some of its subnets.
 
     It is a share of the box up to `most_macs`, the same for all supernets.
-
-    Raises:
-        EvaluationError: A logit is not finite.
     """
     ranked, backbone = setup.ranked(images), setup.space.backbone
     rows = [

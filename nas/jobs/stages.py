@@ -74,10 +74,7 @@ def trials_left(run: RunDirectory, budget: Budget) -> bool:
 def train(session: Session, workers: int = 0, ray_address: str | None = None) -> Supernet:
     """Train the supernet, or go on with it, or load it where it is trained.
 
-    Args:
-        session: Of the run.
-        workers: Processes that train together; fewer than 2: this one alone. The weights are the same but for rounding.
-        ray_address: Of a running cluster; None: embedded.
+    So many workers train together; fewer than 2: this process alone. The weights are the same but for rounding.
 
     Raises:
         TrainingError: The loss is not finite, even with a lower learning rate.
@@ -151,12 +148,7 @@ def supernet_trainer(session: Session) -> SupernetTrainer:
 
 
 def training_schedule(config: RunConfig, images: ImageSet) -> Schedule:
-    """How long a training on these images is, once it is known that it can begin.
-
-    Raises:
-        TrainingError: A batch is too small for the subnets of a step.
-        ConfigError: The teacher cannot be had.
-    """
+    """How long a training is that can begin; a ConfigError: no such teacher, a TrainingError: a batch is too small."""
     schedule = Schedule(config.train, len(images))
     schedule.check_batch()
     if config.teacher:
@@ -165,11 +157,7 @@ def training_schedule(config: RunConfig, images: ImageSet) -> Schedule:
 
 
 def search(session: Session, supernet: Supernet, budget: Budget) -> None:
-    """Measure architectures until the budget is spent.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C; what is finished is kept.
-    """
+    """Measure architectures until the budget is spent; after a KeyboardInterrupt, what is finished is kept."""
     run, config = session.run, session.config
     identity = begin_search(session, supernet, budget)
     objectives, setup = identity.objectives, evaluator_setup(session, weights_digest(run), identity.reference_clocks)
@@ -239,11 +227,7 @@ def measure(session: Session, supernet: Supernet) -> ParetoFront:
 def measure_points(session: Session, supernet: Supernet, found: ParetoFront, subnets: list[Subnet]) -> ParetoFront:
     """Measure latency alone on the machine and interleaved, and write the front of what is found.
 
-    Args:
-        session: Of the run that gets the front.
-        supernet: Its largest subnet is the reference; its weights do not matter.
-        found: The candidates.
-        subnets: The candidates' networks.
+    The supernet's largest subnet is the reference; its weights do not matter. The subnets are those of the candidates.
 
     Raises:
         NoResultError: There is no candidate, or none keeps the bound on latency.
@@ -331,11 +315,8 @@ def evaluator_setup(
 ) -> EvaluatorSetup:
     """How a run measures.
 
-    Args:
-        session: Of the run.
-        supernet_digest: Names the weights in the conditions.
-        reference_ms: Milliseconds per batch of the reference model by the name of the metric; None: no latency is
-            measured in a search.
+    The digest names the weights in the conditions; `reference_ms` has the milliseconds per batch of the reference model
+    by the name of the metric. None: no latency is measured in a search.
     """
     return EvaluatorSetup(
         space=session.space,

@@ -20,6 +20,7 @@ from nas.runs import LEAST_ARCHITECTURES, architecture_row, check_counts, rank_s
 from nas.space import SearchSpace, sample_near
 from nas.training import load_trained, weights_digest
 
+NOTED = ("supernet", "split", "num_images", "precision", "device", "torch")  # of the conditions
 TRIES = 20  # draws for every architecture wanted, where a small space repeats itself
 
 
@@ -55,14 +56,8 @@ def trust(
     """How well a run's supernet ranks: inherited against stand-alone top-1. Writes `trust.json` and its figure.
 
     Every finished training is a record in the run's folder and is never done again, whatever is asked next.
-
-    Args:
-        path: The run.
-        reporter: Tells people.
-        architectures: To train, MACs-stratified; a larger number goes on with those of a smaller one.
-        seeds: Trainings of each.
-        epochs: Of a training; None: as many as the supernet had.
-        workers: Ray actors of one thread each; 0: in this process.
+    The architectures are MACs-stratified, and a larger number goes on with those of a smaller one. Each is trained with
+    so many seeds, for as many epochs as the supernet where `epochs` is None; 0 workers: all in this process.
 
     Returns:
         What `trust.json` holds: JSON values, explained in results/README.md.
@@ -96,12 +91,7 @@ def trust(
             "num_seeds": seeds,
             "epochs": setup.config.train.epochs,
             "recipe": setup.recipe,
-            "supernet": conditions.supernet,
-            "split": conditions.split,
-            "num_images": conditions.num_images,
-            "precision": conditions.precision,
-            "device": conditions.device,
-            "torch": conditions.torch,
+            **{name: getattr(conditions, name) for name in NOTED},
             **rank_statistics(rows, session.config.seed),
             "failed": [{key: record[key] for key in ("digest", "seed", "error")} for record in failed],
             "architectures": rows,

@@ -51,11 +51,7 @@ class Models:
 
 
 def models_of(source: Path) -> Models:
-    """The front of a run, or the one network of a bundle.
-
-    Raises:
-        RunError: It is neither, or the front is empty.
-    """
+    """The front of a run, or the one network of a bundle; a RunError: it is neither, or the front is empty."""
     try:
         table = json.loads((source / "metrics.json").read_text(encoding="utf-8"))
         architecture = Architecture.from_json((source / "architecture.json").read_text(encoding="utf-8"))

@@ -17,11 +17,7 @@ def default_batch(image_size: int) -> int:
 
 
 def resolve_device(wanted: str) -> torch.device:
-    """The device behind `auto`, `cpu` or `cuda`.
-
-    Raises:
-        ConfigError: CUDA is asked for and not there.
-    """
+    """The device behind `auto`, `cpu` or `cuda`; a ConfigError: CUDA is asked for and not there."""
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise ConfigError("--device cuda: torch sees no CUDA device", hint="--device cpu, or `search.py doctor`")

@@ -20,11 +20,7 @@ SHARED = ("device", "system", "runtime", "batch", "threads", "reference_ms", "lo
 def pack_run(run: Path, folder: Path, batch: int | None, reporter: Reporter) -> dict[str, Any]:
     """Write the front's networks as ONNX, with random weights, and the script that times them.
 
-    Args:
-        run: The run's folder, or that of a bundle.
-        folder: New, or empty.
-        batch: Images per forward pass; None: that of the run.
-        reporter: Tells people.
+    The front is that of a run, or the one network of a bundle; the batch is that of the run where none is given.
 
     Returns:
         What `models.json` there lists.
@@ -59,11 +55,7 @@ def pack_run(run: Path, folder: Path, batch: int | None, reporter: Reporter) -> 
 
 
 def read_results(folder: Path, run: Path) -> dict[str, Any]:
-    """The front with the latency that the other device measured: JSON of `latency read --format json`.
-
-    Raises:
-        RunError: There are no results, or none of this front.
-    """
+    """Values of `latency read --format json`; a RunError: there are no results, or none of this front."""
     path = folder / RESULTS
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -29,14 +29,8 @@ def measure_front(
 ) -> tuple[list[FrontPoint], dict[str, dict[str, Any]]]:
     """Time the candidates on every target of the configuration.
 
-    Args:
-        meters: One a target, in their order, by the name of the latency.
-        candidates: What may be on the front.
-        subnets: Their networks.
-        reporter: Tells people.
-        searched: Names of the latencies that the search was after, objectives or bounded.
-        rounds: Of timings.
-        conditions: Whose target says where all of it was measured.
+    There is a meter for each, by the name of the latency, of which the search was after those in `searched`, objectives
+    or bounded. The target of the conditions says where all of it was measured.
 
     Returns:
         The candidates with their latencies; and what holds for all of them (`ParetoFront.targets`).
@@ -68,10 +62,7 @@ def tighten_latency_bounds(
 ) -> dict[str, float]:
     """Bounds on latency, so much lower that what keeps them does so in the machine's slow moments as well.
 
-    Args:
-        bounds: Milliseconds per batch by the name of the latency.
-        targets: Of `measure_front`.
-        reporter: Told what becomes of a bound.
+    They are milliseconds per batch by the name of the latency; `targets` is what `measure_front` returns.
     """
     tight = {}
     for name, bound in bounds.items():
@@ -123,11 +114,7 @@ def check_targets_here(config: RunConfig, space: SearchSpace, reporter: Reporter
 
 
 def latency_profiles(config: RunConfig, space: SearchSpace) -> dict[str, LatencyProfile]:
-    """The profiles that answer during the search, by the name of the metric.
-
-    Raises:
-        ConfigError: One cannot be used, or not for this space.
-    """
+    """The profiles that answer during the search, by the metric's name; a ConfigError: one cannot for this space."""
     paths = {name: profile_path(text) for name, text in by_target(config.evaluate.targets).items()}
     found = {name: read_profile(path) for name, path in paths.items() if path is not None}
     for name, profile in found.items():

@@ -129,11 +129,7 @@ class LatencyMeter:
         Call it when nothing else is running. The interval is that of the median ratio; the reference's own
         time is common to all models and is not part of it.
 
-        Args:
-            models: To time.
-            rounds: In which all of them are timed.
-            on_round: Told how many rounds are done.
-            most_rounds: Rounds go on up to this number for the models whose interval is still wide.
+        All are timed in so many rounds, and in up to `most_rounds` those whose interval is still wide by then.
         """
         reference = self._reference
         runners = [self._runner(model) for model in models]
@@ -304,11 +300,8 @@ def measure_alone(
 ) -> Readings:
     """Time all models in turn with the reference, on cores of their own.
 
-    Args:
-        meter: Of the target.
-        models: Extracted subnets.
-        rounds: In which all are timed; up to three times as many for those not known within 2 %.
-        on_round: Told how many rounds are done, of how many there may be.
+    All are timed in so many rounds, and in up to three times as many those that are not known within 2 % by then.
+    `on_round` is told how many are done, of how many there may be.
 
     Raises:
         ConfigError: The target is not there.

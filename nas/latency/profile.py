@@ -50,12 +50,9 @@ class LatencyProfile:
     """What was measured, where, and how well it predicts.
 
     Attributes:
-        target: Runtime, precision, threads.
         batch: Images per forward pass.
         device: Name of the processor.
-        cores: Of that machine.
         versions: Of the packages that computed.
-        backbone: The fixed part of the networks.
         measured: Milliseconds per batch of architectures, with random weights.
         scores: Cross-validated, of the predictor and of the baselines `MACs` and `mean tokens`.
     """
@@ -110,11 +107,7 @@ class LatencyProfile:
 
 
 def read_profile(path: Path) -> LatencyProfile:
-    """Read a profile.
-
-    Raises:
-        ConfigError: There is none, it is damaged, or a baseline predicts better.
-    """
+    """Read a profile; a ConfigError: there is none, it is damaged, or a baseline predicts better."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         check_schema(values, str(path))

@@ -67,11 +67,7 @@ def prepare(target: Target, model: nn.Module, images: Tensor) -> Program:
 
 
 def check_available(target: Target) -> None:
-    """Find out whether this machine can measure a target.
-
-    Raises:
-        ConfigError: It cannot; says what is missing.
-    """
+    """Find out whether this machine can measure a target; a ConfigError says what is missing."""
     if target.is_cuda and not torch.cuda.is_available():
         raise ConfigError(f"target {target}: torch sees no CUDA device", hint="a CPU target, or `search.py doctor`")
     package = {"onnxruntime-cpu": "onnxruntime", "openvino-cpu": "openvino"}.get(target.runtime)
