@@ -64,8 +64,7 @@ def export_bundle(
 
     Raises:
         ConfigError: An unknown format, a missing package, or arguments that do not fit the network.
-        ExportError: The folder holds something else or cannot be written, or what was written differs from
-            the network or the table; lists every difference.
+        ExportError: The folder holds something else or cannot be written, or what was written differs; says where.
         RunError: `point` or `provenance` is not JSON.
     """
     chosen = _checked_formats(formats)

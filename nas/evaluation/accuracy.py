@@ -16,17 +16,10 @@ from nas.runs import Measurement
 def count_correct(
     model: nn.Module, images: ImageSet, *, batch_size: int, device: torch.device, precision: str
 ) -> NDArray[np.bool_]:
-    """Which images the model classifies right.
+    """Which images the model classifies right, [N] bool.
 
-    Args:
-        model: In evaluation mode, on `device`; normalised images [B, 3, S, S] -> logits [B, K].
-        images: What to classify.
-        batch_size: Images per forward pass; small batches stay in the cache of a CPU.
-        device: Where to compute.
-        precision: `bf16` computes under autocast; `fp32` does not.
-
-    Returns:
-        [N] bool.
+    The model is in evaluation mode and on the device: normalised images [B, 3, S, S] -> logits [B, K]. Small batches
+    stay in the cache of a CPU; `bf16` computes under autocast, `fp32` does not.
 
     Raises:
         EvaluationError: A logit is not finite.
@@ -56,12 +49,9 @@ def wilson_interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
 
 
 def with_answers(costs: Measurement, correct: NDArray[np.bool_], verdict: Verdict | None = None) -> Measurement:
-    """A measurement with what the answers to images say of top-1.
+    """A measurement with what the answers to images say of top-1, all of them unless there is a verdict: it was beaten.
 
-    Args:
-        costs: All else; its conditions are those of a measurement on all images.
-        correct: Which images were classified right, of those that were seen: all, unless it was beaten.
-        verdict: Of the race, if it was lost.
+    `costs` is all else; its conditions are those of a measurement on all images.
     """
     answers = np.packbits(correct).tobytes()
     if verdict is None:

@@ -31,8 +31,7 @@ class EvaluatorSetup:
         precision: `fp32` or `bf16`.
         supernet_digest: Names the weights in the conditions.
         latencies: Names of those that the search needs, objectives or bounded; others are measured of the front alone.
-        reference_ms: Calibrated time of the reference model on the targets of these, milliseconds per batch, by
-            the name of the metric.
+        reference_ms: Calibrated milliseconds per batch of the reference model on the targets of these, by their names.
         profiles: Answer instead of the meter during the search, by the name of the metric.
     """
 
@@ -114,9 +113,9 @@ class EvaluatorSetup:
             torch=torch.__version__,
         )
 
-    def meter(self, supernet: Supernet, target: Target | None = None) -> LatencyMeter:
+    def meter(self, supernet: Supernet, target: Target) -> LatencyMeter:
         """The latency meter of a target; its reference is the largest subnet."""
-        backbone, target = self.space.backbone, target or self.target
+        backbone = self.space.backbone
         shape = (backbone.in_chans, backbone.image_size, backbone.image_size)
         reference = supernet.extract(self.space.largest())
         return LatencyMeter(reference, shape, self.batch_of(target), target)

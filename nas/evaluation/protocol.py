@@ -49,10 +49,8 @@ class Evaluator(Protocol):
     def evaluate(self, architecture: Architecture, plan: RacePlan | None = None, *, attempt: int = 0) -> Measurement:
         """Measure, or stop where a front runner is surely better (`Measurement.beaten_by`).
 
-        Args:
-            architecture: What to measure.
-            plan: What it races over; None: every image is seen.
-            attempt: Earlier attempts that ran out of memory or killed their process; each halves the batch.
+        Without a plan every image is seen. `attempt` counts earlier attempts that ran out of memory or killed their
+        process; each halves the batch.
 
         Raises:
             EvaluationError: This candidate cannot be measured.

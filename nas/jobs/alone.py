@@ -1,6 +1,7 @@
 """An architecture trained alone, with the recipe and the images of a run."""
 
 import hashlib
+import itertools
 import json
 import shutil
 import time
@@ -39,7 +40,7 @@ class StandAloneSetup:
         seed: Of the trainings.
         recipe: Names what else decides the results (`recipe_digest`).
         folder: Where trainings keep their checkpoints.
-        keeps_weights: Whether a training leaves its network behind (`weights_path`).
+        keeps_weights: Whether a training leaves its network behind.
     """
 
     evaluation: EvaluatorSetup
@@ -49,13 +50,9 @@ class StandAloneSetup:
     folder: Path
     keeps_weights: bool = False
 
-    def name(self, architecture: Architecture) -> str:
-        """Of one training: its record and the folder of its checkpoints."""
-        return f"{architecture.digest}-seed{self.seed}-{self.recipe}"
-
-    def weights_path(self, architecture: Architecture) -> Path:
-        """File of the network that a training left behind."""
-        return self.folder / f"{self.name(architecture)}.safetensors"
+    def path(self, architecture: Architecture, suffix: str = "") -> Path:
+        """Of one training: the folder of its checkpoints, its record (`.json`) or its network (`.safetensors`)."""
+        return self.folder / f"{architecture.digest}-seed{self.seed}-{self.recipe}{suffix}"
 
 
 class StandAloneEvaluator:
@@ -89,7 +86,7 @@ class StandAloneEvaluator:
             TrainingError: The loss is not finite.
             EvaluationError: A logit is not finite, or memory ran out.
         """
-        folder = self.setup.folder / self.setup.name(architecture)
+        folder = self.setup.path(architecture)
         try:
             return self._evaluate(architecture, folder, attempt)
         except CheckpointError:  # of another version of the program, or damaged: only time is lost
@@ -112,7 +109,7 @@ class StandAloneEvaluator:
         found = evaluator.evaluate(architecture, attempt=attempt)
         if self.setup.keeps_weights:
             weights = trained.extract(architecture).cpu().state_dict()
-            atomic_write_bytes(self.setup.weights_path(architecture), save(weights))
+            atomic_write_bytes(self.setup.path(architecture, ".safetensors"), save(weights))
         return replace(found, seconds=time.perf_counter() - started)
 
     @cached_property
@@ -167,7 +164,7 @@ def recipe_digest(config: RunConfig, hashes: Mapping[str, str], precision: str) 
 
 def trained_network(setup: StandAloneSetup, architecture: Architecture) -> Subnet:
     """The network that a training left behind, in evaluation mode; a RunError: it is not there, or damaged."""
-    path = setup.weights_path(architecture)
+    path = setup.path(architecture, ".safetensors")
     subnet = Subnet(setup.evaluation.space.backbone, architecture)
     try:
         subnet.load_state_dict(load_file(path))
@@ -203,8 +200,5 @@ def train_alone(
 
 def image_arrays(data: ImageData) -> Arrays:
     """The arrays that `build_stand_alone` takes: train and search images, and no test image."""
-    return {
-        f"{split}/{part}": getattr(images, part)
-        for split, images in (("train", data.train), ("search", data.search))
-        for part in ("images", "labels")
-    }
+    parts = itertools.product(("train", "search"), ("images", "labels"))
+    return {f"{split}/{part}": getattr(getattr(data, split), part) for split, part in parts}

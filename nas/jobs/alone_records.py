@@ -107,7 +107,7 @@ def _under_way(jobs: Sequence[Job], steps: int) -> float:
     """How many trainings the checkpoints of those that have not ended amount to."""
     found = 0.0
     for setup, architecture in jobs:
-        checkpoints = RunDirectory(setup.folder / setup.name(architecture)).supernet_dir.glob("step-*.json")
+        checkpoints = RunDirectory(setup.path(architecture)).supernet_dir.glob("step-*.json")
         found += max((int(path.stem.removeprefix("step-")) for path in checkpoints), default=0) / steps
     return found
 
@@ -125,13 +125,9 @@ def _train_all(
             yield job, outcome.value or Result(0, None, outcome.error)
 
 
-def _record_path(setup: StandAloneSetup, architecture: Architecture) -> Path:
-    return setup.folder / f"{setup.name(architecture)}.json"
-
-
 def _read(setup: StandAloneSetup, architecture: Architecture) -> dict[str, Any] | None:
     """The record of a training that has ended; None where there is none, or its network is gone."""
-    path = _record_path(setup, architecture)
+    path = setup.path(architecture, ".json")
     try:
         record = dict(json.loads(path.read_text()))
         if not {"digest", "seed", "top1", "error"} <= set(record):
@@ -140,7 +136,7 @@ def _read(setup: StandAloneSetup, architecture: Architecture) -> dict[str, Any] 
         return None
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: not the record of a training: {error}", hint="delete it to train again") from error
-    if setup.keeps_weights and record["error"] is None and not setup.weights_path(architecture).exists():
+    if setup.keeps_weights and record["error"] is None and not setup.path(architecture, ".safetensors").exists():
         return None
     shutil.rmtree(path.with_suffix(""), ignore_errors=True)  # where a kill came before the end of `_write`
     return record
@@ -148,7 +144,7 @@ def _read(setup: StandAloneSetup, architecture: Architecture) -> dict[str, Any] 
 
 def _write(setup: StandAloneSetup, architecture: Architecture, result: Result) -> dict[str, Any]:
     """Record how a training ended; its checkpoints are not needed any more."""
-    measurement, path = result.measurement, _record_path(setup, architecture)
+    measurement, path = result.measurement, setup.path(architecture, ".json")
     record = {
         "schema_version": RECORD_VERSION,
         "digest": architecture.digest,

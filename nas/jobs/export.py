@@ -39,10 +39,8 @@ def open_pick(
 ) -> tuple[RunDirectory, FrontPoint, Session, TestSplit]:
     """The point of a run's final front that a user asks for, opened for work that ends with test images.
 
-    `lacking` says what is missing where there is no test split, and what is to be done with another run.
-
-    Returns:
-        The run, the point, the run whose supernet it has (the same, or one of several), the test split.
+    `lacking` says what is missing where there is no test split, and what is to be done with another run. Between the
+    point and the test split is the session of the run whose supernet it has: the same, or one of several.
 
     Raises:
         RunError: No point or more than one answers, or the search has not ended.
@@ -78,11 +76,7 @@ def export_measured(
     formats: Sequence[str],
     provenance: Mapping[str, Any],
 ) -> ExportReport:
-    """Measure a network of a run again, test it, and write it as a bundle if it is what its row of the table says.
-
-    Raises:
-        ExportError: Its top-1 on the search split is another than the row's, or something written differs.
-    """
+    """Measure a network of a run again, test it, and write its bundle; an ExportError: it is not what its row says."""
     setup, conditions = evaluator_setup(session), row["conditions"]
     with torch_threads(1):
         ranked = setup.ranked(session.data.search)

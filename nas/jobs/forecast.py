@@ -130,12 +130,8 @@ def forecast(
 ) -> dict[str, Any]:
     """Rehearse a command for some seconds and say what it will need. The session's run is only read.
 
-    Args:
-        session: Of the command.
-        budget: Of its search; None: it only trains.
-        scratch: Folder for the rehearsal; must not exist.
-        start_s: What it took to open the session.
-        train_workers: Processes that train together; it is rehearsed in this one, which a note says.
+    A command without a budget only trains. It took `start_s` to open the session; `scratch` must not exist yet. A
+    training in several processes is rehearsed in this one, which a note says.
 
     Returns:
         Seconds (`*_s`), bytes (`*_bytes`) and counts; what was measured; and in `notes` what is left out.

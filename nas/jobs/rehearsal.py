@@ -62,8 +62,7 @@ class Searching:
         samples: Architectures that were timed.
         parallelism: Measurements at a time; less than there are workers where proposals or cores hold them up.
         start_s: Until the first measurement began: Ray, its workers, calibration.
-        close_s: To stop the workers.
-        files_s: For tables and figure.
+        close_s: To stop the workers; `files_s` for tables and figure.
         reference_s: Forward pass of the latency reference.
         trial_bytes: Of journal and tables, per trial; `point_bytes` of the front's tables, per architecture.
         fixed_bytes: Of the other files.
@@ -142,11 +141,7 @@ def rehearse_training(session: Session, copy: RunDirectory) -> tuple[Training, S
 
 
 def rehearse_search(copy: Session, supernet: Supernet, budget: Budget) -> Searching:
-    """Begin the search, stop it after a few seconds, and write the files of its end.
-
-    Raises:
-        NoResultError: Nothing could be measured; says why.
-    """
+    """Begin the search, stop it after some seconds, and write its last files; a NoResultError: nothing was measured."""
     watch = _Watch(max(LEAST_SAMPLES, 2 * budget.workers))
     # Weights that are hardly trained do not say who would be stopped early.
     evaluate = copy.config.evaluate.model_copy(update={"racing": False})
@@ -203,13 +198,8 @@ def line_through(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
 def parallelism(spans: Sequence[tuple[float, float]], workers: int) -> float:
     """How many measurements ran at a time, on average, while no worker was idle for want of trials.
 
-    Args:
-        spans: Begin and end of every finished measurement, seconds.
-        workers: Measure at a time, at most.
-
-    Returns:
-        Above 0, up to `workers`. The beginning does not count, when not all workers are ready, nor does the
-        end, when measurements may have run that did not finish.
+    Above 0, up to `workers`, from begin and end of every finished measurement, seconds. The beginning does not count,
+    when not all workers are ready, nor does the end, when measurements may have run that did not finish.
     """
     most = min(workers, max(_running(spans, begin) for begin, _ in spans))
     first = min(begin for begin, _ in spans if _running(spans, begin) >= most)

@@ -9,8 +9,7 @@ from typing import Any, Literal
 from nas.arch import Architecture
 from nas.base import SCHEMA_VERSION, NoResultError, Reporter
 from nas.bundle import DEFAULT_FORMATS
-from nas.data import ImageSet
-from nas.evaluation import EvaluatorSetup, top1_percent
+from nas.evaluation import top1_percent
 from nas.jobs.alone import StandAloneSetup, recipe_digest, trained_network
 from nas.jobs.alone_records import stand_alone_setup, trained_alone
 from nas.jobs.export import export_measured, front_row, open_pick, provenance
@@ -105,16 +104,19 @@ def retrain(
         reporter.line("test", "opened; no training has seen it")
         test = test_split.open()
         rows: dict[str, dict[str, Any]] = {}
+
+        def tested(subnet: Subnet) -> float:
+            with torch_threads(1):
+                return top1_percent(evaluation.count_correct(subnet, test))
+
         for key, (name, architecture) in chosen.items():
-            inherited = {
-                "top1": with_supernet[architecture.digest],
-                "test_top1": _tested(evaluation, supernet.extract(architecture), test),
-            }
+            of_supernet = tested(supernet.extract(architecture))
+            inherited = {"top1": with_supernet[architecture.digest], "test_top1": of_supernet}
             trainings = []
             for record in records:
                 if record["digest"] == architecture.digest and record["error"] is None:
                     network = trained_network(replace(setup, seed=record["seed"]), architecture)
-                    trainings.append({**record, "test_top1": _tested(evaluation, network, test)})
+                    trainings.append({**record, "test_top1": tested(network)})
             if trainings:
                 rows[key] = network_row(name, architecture, session.space, inherited, trainings)
         failed = [record for record in records if record["error"] is not None]
@@ -180,12 +182,6 @@ def _chosen(session: Session, picked: Architecture, request: Request) -> dict[st
         else:
             chosen["baseline"] = name, baseline
     return chosen
-
-
-def _tested(setup: EvaluatorSetup, subnet: Subnet, test: ImageSet) -> float:
-    """Top-1 on the test split, percent."""
-    with torch_threads(1):
-        return top1_percent(setup.count_correct(subnet, test))
 
 
 def _described(

@@ -78,11 +78,7 @@ class Budget:
 
 
 def check_budget(budget: Budget) -> None:
-    """Find out what would stop a search, before hours are spent on the training.
-
-    Raises:
-        RunError: The storage cannot be used, or nothing answers at the address of the Ray cluster.
-    """
+    """Find out what would stop a search, before hours of training: a RunError: no such storage, or no such cluster."""
     if budget.storage and "://" in budget.storage:
         check_database(budget.storage)
     host, _, port = (budget.ray_address or "").rpartition("://")[2].rpartition(":")
@@ -106,13 +102,9 @@ def start(
 ) -> Session:
     """Create the run, or resume the one that is there.
 
-    Args:
-        space_file: The search space.
-        settings: Changes on top of it, such as `constraints.max_macs=2e6`.
-        config: Resolved.
-        path: The run's folder; None: the last unfinished run of this space and configuration, else a new one.
-        reporter: Tells people.
-        scratch: Check everything, but create a new run here instead, and leave its own folder alone.
+    Settings change the space, such as `constraints.max_macs=2e6`. Without a path, the last unfinished run of this space
+    and configuration is resumed, else a new one made. With `scratch`, everything is checked, but a new run is created
+    there instead, and its own folder left alone.
 
     Raises:
         RunError: `path` holds another space, configuration or data; says where they differ.

@@ -63,9 +63,12 @@ def run(session: Session, budget: Budget) -> ParetoFront:
         session.run.update_manifest(supernet_digest=joint_digest(digests))
         stages.begin_search(session, Supernet(session.space), budget)
         for rank, (trial, share) in enumerate(zip(best, shares, strict=True), start=1):
-            session.reporter.line(
-                "supernet", f"{trial.key}, {rank} of the best {len(best)}, score {trial.score:.4f}: {said(trial)}"
+            parameters = ", ".join(
+                f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+                for key, value in trial.parameters.items()
             )
+            place = f"{trial.key}, {rank} of the best {len(best)}, score {trial.score:.4f}"
+            session.reporter.line("supernet", f"{place}: {parameters}")
             try:
                 folder = RunDirectory.open(session.run.supernets_dir / trial.key)
                 own = replace(session, run=folder, space=space_of_run(folder), config=config_of_run(folder))
@@ -73,14 +76,6 @@ def run(session: Session, budget: Budget) -> ParetoFront:
             except NoResultError as error:
                 session.reporter.line("supernet", f"{trial.key} adds nothing: {error.message}")
         return _measure(session)
-
-
-def said(trial: SupernetTrial) -> str:
-    """The parameters of a trial in words."""
-    return ", ".join(
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in trial.parameters.items()
-    )
 
 
 def _train(session: Session, budget: Budget) -> None:

@@ -42,15 +42,9 @@ OF_THE_DATA = {
 def train_trial(parent: Path, epochs: int, number: int, parameters: Mapping[str, Any], until: int) -> SupernetTrial:
     """Train a supernet as far as asked, or answer from its folder where it has come as far or ended.
 
-    Args:
-        parent: Folder of the run that it belongs to.
-        epochs: Of a whole training.
-        number: Order of proposal.
-        parameters: What it is trained with, by dotted key.
-        until: Epoch to train to, one of the rungs.
-
-    Returns:
-        As in its folder: with scores, those of earlier processes among them, or the reason why it failed.
+    It belongs to the run in `parent`, where a whole training has so many epochs; `until` is one of the rungs, and the
+    parameters go by dotted key. The trial that is returned, as in its folder, has scores, those of earlier processes
+    among them, or the reason why it failed.
     """
     whole = RunDirectory.open(parent)
     run = _folder(whole, epochs, number, parameters)

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
 from nas.arch import Architecture, cost
 from nas.base import NoResultError, duration
+from nas.cluster import Arrays
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, build_evaluator, evaluator_arrays
 from nas.initial import warm_start
@@ -74,7 +76,8 @@ def trials_left(run: RunDirectory, budget: Budget) -> bool:
 def train(session: Session, workers: int = 0, ray_address: str | None = None) -> Supernet:
     """Train the supernet, or go on with it, or load it where it is trained.
 
-    So many workers train together; fewer than 2: this process alone. The weights are the same but for rounding.
+    So many workers train together, on the cluster at the address or in a Ray of their own; fewer than 2: this process
+    alone. The weights are the same but for rounding.
 
     Raises:
         TrainingError: The loss is not finite, even with a lower learning rate.
@@ -162,7 +165,6 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
     identity = begin_search(session, supernet, budget)
     objectives, setup = identity.objectives, evaluator_setup(session, weights_digest(run), identity.reference_clocks)
     arrays = evaluator_arrays(supernet, session.data.search)
-    build = partial(build_evaluator, setup)
     study = ArchitectureStudy(
         session.space,
         objectives,
@@ -174,16 +176,7 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
         window=window_of(budget.workers),
         name=(run.manifest.study or run.name) if budget.storage else "architectures",
     )
-    workers: Workers | None = None
-    try:
-        if budget.workers == 0:
-            workers = InlineWorkers(build(arrays))
-        else:
-            gpus = 1 / budget.workers if session.device.type == "cuda" else 0
-            workers = RayWorkers(
-                build, arrays, budget.workers, budget.ray_address, config.evaluate.timeout_s, num_gpus=gpus
-            )
-            session.reporter.line("workers", f"{workers.num_workers} Ray actors, one thread each")
+    with closing(study), closing(_start_workers(session, budget, setup, arrays)) as workers:
         conditions = setup.conditions(len(arrays["labels"]), stage="search")
         known = known_measurements(run, conditions, {*config.search.objectives, *setup.latencies})
         if known:
@@ -197,13 +190,20 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
                     callback.on_trial(run, progress)
 
             trials = loop.run(trials=budget.trials, minutes=budget.minutes, on_progress=show)
-    finally:
-        if workers is not None:
-            workers.close()
-        study.close()
     run.write_trials_csv()
     run.log(f"search ended ({loop.outcome}) with {len(trials)} trials")
     session.reporter.line("search", f"ended: {loop.outcome}")
+
+
+def _start_workers(session: Session, budget: Budget, setup: EvaluatorSetup, arrays: Arrays) -> Workers:
+    build = partial(build_evaluator, setup)
+    if budget.workers == 0:
+        return InlineWorkers(build(arrays))
+    gpus = 1 / budget.workers if session.device.type == "cuda" else 0
+    timeout_s = session.config.evaluate.timeout_s
+    workers = RayWorkers(build, arrays, budget.workers, budget.ray_address, timeout_s, num_gpus=gpus)
+    session.reporter.line("workers", f"{workers.num_workers} Ray actors, one thread each")
+    return workers
 
 
 def _seeds(session: Session) -> list[Architecture]:

@@ -89,12 +89,7 @@ def random_subnet(backbone: Backbone, architecture: Architecture) -> Subnet:
 
 
 def measure_source(source: Path, targets: Sequence[Target], rounds: int, reporter: Reporter) -> dict[str, Any]:
-    """Measure a run's front, or a bundle, on every target: JSON of `latency RUN --format json`.
-
-    Raises:
-        RunError: There is nothing to measure.
-        ConfigError: A target is not there.
-    """
+    """Measure a run's front, or a bundle: JSON of `latency RUN --format json`; a ConfigError: a target is not there."""
     models = models_of(source)
     wanted = tuple(targets) or models.targets or (Target(runtime="torch-cpu"),)
     for target in wanted:
@@ -143,11 +138,7 @@ def _measure(models: Models, target: Target, rounds: int, reporter: Reporter) ->
 def profile_space(
     space: SearchSpace, target: Target, count: int, rounds: int, seed: int, file: Path, reporter: Reporter
 ) -> dict[str, Any]:
-    """Measure architectures of a space on a target, fit, judge, write: JSON of `latency profile --format json`.
-
-    Raises:
-        ConfigError: The target is not there, or the space has too few architectures.
-    """
+    """Measure architectures of a space on a target, fit, judge, write: JSON of `latency profile --format json`."""
     check_available(target)
     architectures = tuple(design(space, count, seed))
     batch = target.batch or default_batch(space.backbone.image_size)

@@ -1,11 +1,9 @@
 """Where to compute, in which precision, and what the processor is called."""
 
-import platform
-from pathlib import Path
-
 import torch
 
 from nas.base import ConfigError
+from nas.latency.device_measure import processor
 from nas.settings import Precision
 
 SMALLEST_BF16_MACS = 20_000_000  # per image, of the largest subnet
@@ -41,11 +39,4 @@ def resolve_precision(wanted: Precision, device: torch.device, largest_macs: int
 
 def device_name(device: str) -> str:
     """Such as `cpu: Intel(R) Xeon(R) Processor`."""
-    if device == "cuda":
-        return f"cuda: {torch.cuda.get_device_name()}"
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return "cpu: " + line.partition(":")[2].strip()
-    return f"cpu: {platform.processor() or platform.machine()}"
+    return f"cuda: {torch.cuda.get_device_name()}" if device == "cuda" else f"cpu: {processor()}"

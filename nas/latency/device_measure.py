@@ -34,8 +34,7 @@ def warm_timer(forward: Callable[[int], float]) -> Callable[[], float]:
     Every timing comes right after an untimed pass of the same model: straight after another, larger model
     a small one was measured up to 1.6 times slower than in steady use.
 
-    Args:
-        forward: Does so many passes, and returns the seconds of one.
+    `forward` does so many passes and returns the seconds of one.
     """
     fastest, calm = math.inf, 0
     for _ in range(LONGEST_WARM_UP):

@@ -22,9 +22,6 @@ def pack_run(run: Path, folder: Path, batch: int | None, reporter: Reporter) -> 
 
     The front is that of a run, or the one network of a bundle; the batch is that of the run where none is given.
 
-    Returns:
-        What `models.json` there lists.
-
     Raises:
         RunError: The front is empty, or the folder is not.
     """

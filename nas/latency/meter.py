@@ -233,11 +233,9 @@ def _positive(value: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
-    """Models timed in turn on one target, a timing each in their order.
+    """Models timed in turn on one target, a timing each in their order, and the reference model with them (`clock`).
 
     Attributes:
-        batch: Images per forward pass.
-        clock: How long the reference model took.
         cores: This process was pinned to; empty: to none.
         machine: Load and clock before and after: `nas.latency.runtimes.machine_state`.
     """

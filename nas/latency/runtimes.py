@@ -44,10 +44,8 @@ class PackedLinear(nn.Module):
 def prepare(target: Target, model: nn.Module, images: Tensor) -> Program:
     """A function that runs `model` on `images` as the target does.
 
-    Args:
-        target: Where and how.
-        model: A subnet in evaluation mode; the torch runtimes take any module. Not changed.
-        images: [B, C, S, S], fp32, on a CPU.
+    The model is a subnet in evaluation mode, which is not changed; the torch runtimes take any module. The images are
+    [B, C, S, S], fp32, on a CPU.
 
     Raises:
         ConfigError: The runtime, or the device, is not there.

@@ -112,7 +112,7 @@ def test_the_seed_decides_the_training_and_the_config_of_the_run_how_much_is_mea
 def test_a_training_that_was_at_its_end_when_it_was_killed_is_not_done_again(tmp_path):
     """The weights of its last checkpoint are measured, whatever they are."""
     todo = setup(tmp_path)
-    other = trainer(tmp_path / todo.name(architecture()) / "supernet", space_of_one(tiny_space(), architecture()))
+    other = trainer(todo.path(architecture()) / "supernet", space_of_one(tiny_space(), architecture()))
     randomise(other.trained(), seed=5)
     other.save(other.schedule.steps)
     measured = StandAloneEvaluator(todo, digits()).evaluate(architecture())
@@ -123,7 +123,7 @@ def test_a_training_that_was_at_its_end_when_it_was_killed_is_not_done_again(tmp
 
 def test_checkpoints_of_something_else_are_dropped_and_the_training_begins_anew(tmp_path):
     todo = setup(tmp_path / "trust")
-    folder = todo.folder / todo.name(architecture()) / "supernet"
+    folder = todo.path(architecture()) / "supernet"
     foreign = trainer(folder, space_of_one(tiny_space(), architecture()), seed=9)
     foreign.save(foreign.schedule.steps)
     measured = StandAloneEvaluator(todo, digits()).evaluate(architecture())
