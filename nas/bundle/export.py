@@ -53,14 +53,9 @@ def export_bundle(
     The folder appears in one step and complete, or not at all. An earlier bundle there is replaced; it stays
     when this export fails. Weights are written as fp32; `subnet` is not changed.
 
-    Args:
-        subnet: The network, on any device.
-        directory: The bundle's folder: new, empty, or an earlier bundle.
-        formats: Which of `timm`, `pt2`, `onnx` and `openvino` to write.
-        info: Of the images: names of the classes, mean and deviation of the channels.
-        point: The row of the table, as in `front --format json`; needs digest, macs and params.
-        provenance: Where it comes from: run, commands, versions, data hashes, seeds. JSON values.
-        on_step: Told in a few words what begins.
+    The formats are some of `timm`, `pt2`, `onnx` and `openvino`. `point` is the row of the table, as in
+    `front --format json`, with digest, macs and params at least. The provenance (run, commands, versions, data hashes,
+    seeds) has JSON values. `on_step` is told in a few words what begins.
 
     Raises:
         ConfigError: An unknown format, a missing package, or arguments that do not fit the network.

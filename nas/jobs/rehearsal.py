@@ -98,8 +98,7 @@ def scratch_copy(run: RunDirectory, folder: Path) -> RunDirectory:
 def rehearse_training(session: Session, copy: RunDirectory) -> tuple[Training, Supernet]:
     """Do some of the steps that are left, spread over the training, and write a checkpoint into the run's copy.
 
-    Returns:
-        What was measured, and the supernet as it is then.
+    The supernet that is returned is as it is then.
 
     Raises:
         TrainingError: The loss is not finite.

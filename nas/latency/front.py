@@ -86,13 +86,7 @@ def measure_networks(
 
 
 def check_targets_here(config: RunConfig, space: SearchSpace, reporter: Reporter) -> None:
-    """Find out what would stop the measuring of latency, before hours are spent on the training.
-
-    A profile of another device is used all the same, with a warning.
-
-    Raises:
-        ConfigError: A target is not there, or a profile cannot be used.
-    """
+    """Find out what would stop measuring latency; a ConfigError says it. A profile of another device is a warning."""
     profiles = latency_profiles(config, space).values()
     texts = [text for text in config.evaluate.targets if profile_path(text) is None]
     for target in [*map(parse_target, texts), *(profile.target for profile in profiles)]:

@@ -78,13 +78,9 @@ class Clock:
 
 
 class LatencyMeter:
-    """Times models against a fixed reference on one target.
+    """Times models against a fixed reference, whose drift is divided out, on one target.
 
-    Args:
-        reference: The model whose drift is divided out.
-        image_shape: (C, S, S) of one image.
-        batch_size: Images per forward pass.
-        target: Where and how; its own batch is passed over for `batch_size`.
+    The image shape is (C, S, S); the target's own batch is passed over for `batch_size`.
     """
 
     def __init__(

@@ -231,11 +231,7 @@ def design(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
 
 
 def with_scores(profile: LatencyProfile) -> LatencyProfile:
-    """A profile with scores on architectures left out in turn: the predictor's, and of MACs and mean tokens alone.
-
-    Raises:
-        ConfigError: Too few architectures.
-    """
+    """A profile with its scores and those of MACs and mean tokens, each on folds left out; a ConfigError: too few."""
     from sklearn.linear_model import LinearRegression
     from sklearn.model_selection import KFold
 
