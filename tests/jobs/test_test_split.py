@@ -110,7 +110,7 @@ def test_only_export_and_retrain_are_given_what_opens_the_test_split():
         texts = {path: path.read_text() for path in (ROOT / "nas").rglob("*.py")}
         return {str(path.relative_to(ROOT)) for path, text in texts.items() if any(w in text for w in words)}
 
-    assert naming("TestSplit", "reopen_with_test") == KEYS | HOLDERS
+    assert naming("TestSplit", "reopen_with_test", "open_pick") == KEYS | HOLDERS
 
 
 def test_a_search_ends_where_who_asks_for_test_images_is_an_error(tmp_path, unreadable, monkeypatch):
