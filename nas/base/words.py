@@ -12,9 +12,9 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
-def plural(number: int, noun: str) -> str:
-    """Such as `1 seed` or `1,200 seeds`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+def plural(number: int, noun: str, several: str = "") -> str:
+    """Such as `1 seed` or `1,200 seeds`; `several` where it takes more than an s."""
+    return f"{number:,} {noun if number == 1 else several or noun + 's'}"
 
 
 def with_interval(value: float, interval: Sequence[float], form: str = ".2f") -> str:

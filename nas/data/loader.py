@@ -3,17 +3,18 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from nas.base import DataError
+from nas.base import DataError, plural
 from nas.data.images import ImageData, ImageSet, TestSplit
 from nas.data.info import DataInfo, Triple
-from nas.data.samples import Source, data_error, listed, problems_error
+from nas.data.samples import SMALL_CLASSES_HINT, Source, data_error, listed, problems_error
 from nas.data.sources import open_source
-from nas.data.splits import Decoded, Entry, Listing, carve, decode, list_samples, ordered, split_hash
+from nas.data.splits import Decoded, Listing, carve, decode, list_samples, ordered, split_hash, without_damaged
 from nas.data.summary import balance_line, pixels_line, source_line, splits_line
 from nas.settings import DataConfig
 
@@ -21,13 +22,14 @@ _CHUNK = 1024
 
 
 def load_images(config: DataConfig, image_size: int, seed: int) -> tuple[ImageData, TestSplit | None]:
-    """Read, check, split and decode the images that `config.spec` names. The test split is not decoded.
+    """Read, check, split and decode the images that `config.spec` names; the test split stays closed.
 
     Splits go by a seeded hash of each stored image, class by class: neither file names nor their order matter, and
     copies of one image share a split. The test split is the source's own, else `test_fraction` of the images; the
-    search split is `search_fraction` of the rest. Training images that are also in the source's own test split are left
-    out. Every class gets at least one image in train and in search. The shorter side is resized to `image_size` pixels,
-    the centre kept.
+    search split is the source's third one, else `search_fraction` of the rest. Training images that are also in one of
+    the source's other splits are left out. Every class gets at least one image in train and in search. The shorter side
+    is resized to `image_size` pixels, the centre kept. Test images are decoded once, to find the damaged ones before
+    hours are spent; none is kept.
 
     Returns:
         What a search may see; and what opens the test split, None where there is none. Drop the second unless a
@@ -37,7 +39,7 @@ def load_images(config: DataConfig, image_size: int, seed: int) -> tuple[ImageDa
         DataError: Everything that is wrong with the images, at once.
     """
     try:
-        return _load(config, open_source(config.spec), image_size, seed)
+        return _load(config, open_source(config), image_size, seed)
     except OSError as error:
         raise DataError(f"{config.spec}: cannot be read: {error}") from error
 
@@ -46,28 +48,50 @@ def _load(config: DataConfig, source: Source, image_size: int, seed: int) -> tup
     names = source.class_names
     listing = list_samples(source.train(), len(names))
     own_test = list_samples(source.test(), len(names)) if source.test else Listing()
-    unreadable = listing.unreadable + own_test.unreadable
-    test_fingerprints = {entry.fingerprint for entry in own_test.entries}
-    entries = [entry for entry in listing.entries if entry.fingerprint not in test_fingerprints]
-    num_leaked = len(listing.entries) - len(entries)
+    read_search = source.validation if config.search_fraction is None else None
+    own_search = list_samples(read_search(), len(names)) if read_search else Listing()
+    listings = (listing, own_search, own_test)
+    unreadable = [text for part in listings for text in part.unreadable]
+    tested = {entry.fingerprint for entry in own_test.entries}
+    ranking = [entry for entry in own_search.entries if entry.fingerprint not in tested]
+    elsewhere = tested | {entry.fingerprint for entry in own_search.entries}
+    entries = [entry for entry in listing.entries if entry.fingerprint not in elsewhere]
+    num_leaked = len(listing.entries) - len(entries), len(own_search.entries) - len(ranking)
 
-    test_fraction = 0.0 if source.test else config.test_fraction
     train, search, test, too_small = carve(
-        entries, test_fraction=test_fraction, search_fraction=config.search_fraction, seed=seed
+        entries,
+        test_fraction=0.0 if source.test else config.test_fraction,
+        search_fraction=0.0 if read_search else config.carved_search,
+        seed=seed,
     )
     test = ordered(own_test.entries, seed) if source.test else test
+    search = ordered(ranking, seed) if read_search else search
+
+    seen = [{entry.label for entry in part} for part in (entries, ranking)[: 2 if read_search else 1]]
+    small = {*too_small, *(label for label in range(len(names)) if any(label not in part for part in seen))}
+    if small and config.skip_small_classes and len(small) < len(names):
+        note = f"left out {plural(len(small), 'class', 'classes')} with too few images: {_named(small, names)}"
+        source = replace(source, notes=(*source.notes, note))
+        return _load(config, source.without(small), image_size, seed)
 
     problems = []
-    if bad_labels := listing.bad_labels + own_test.bad_labels:
+    if bad_labels := [text for part in listings for text in part.bad_labels]:
         problems.append(f"labels must be 0 to {len(names) - 1}; {len(bad_labels):,} are not: {listed(bad_labels)}")
     if config.search_fraction == 0:
         problems.append("data.search_fraction must be above 0: the search split ranks the candidates")
-    problems += _class_problems(entries, too_small, names, num_leaked)
+    problems += _class_problems(seen, too_small, names, num_leaked[0])
     if problems:
         raise problems_error(config.spec, problems, [] if config.skip_bad_images else unreadable)
 
     _check_memory(config.spec, len(train) + len(search), image_size)
-    parts, damaged = decode(source.train(), [train, search], image_size)
+    if read_search:
+        (train_part,), damaged = decode(source.train(), [train], image_size)
+        (search_part,), damaged_search = decode(read_search(), [search], image_size)
+        parts, unreadable = [train_part, search_part], [*unreadable, *damaged, *damaged_search]
+    else:
+        parts, damaged = decode(source.train(), [train, search], image_size)
+        unreadable += damaged
+    test, damaged = without_damaged((source.test or source.train)(), test)
     unreadable += damaged
     if unreadable and not config.skip_bad_images:
         raise problems_error(config.spec, [], unreadable)
@@ -82,11 +106,17 @@ def _load(config: DataConfig, source: Source, image_size: int, seed: int) -> tup
         flip_safe=not (source.named_classes and _are_digits(names)),
         hashes={title: split_hash(split) for title, split in used.items()},
     )
+    notes = list(source.notes)
+    if source.validation and not read_search:
+        notes.append("the validation split is not used: data.search_fraction carves the search split from train")
+    origins = {"test": "the data's own" if source.test else f"carved, seed {seed}"}
+    if read_search:
+        origins["search"] = "the data's own validation split"
     summary = (
-        source_line(source, listing, own_test),
-        splits_line(used, "the data's own" if source.test else f"carved, seed {seed}", len(unreadable), num_leaked),
+        source_line(source.title, names, listings, notes),
+        splits_line(used, origins, len(unreadable), num_leaked),
         balance_line(used, len(names)),
-        pixels_line(listing.modes + own_test.modes, image_size, mean, std),
+        pixels_line(listings, image_size, mean, std),
     )
     train_set, search_set = (ImageSet(part.images, part.labels, info) for part in parts)
     data = ImageData(train=train_set, search=search_set, summary=summary)
@@ -99,14 +129,15 @@ def _load(config: DataConfig, source: Source, image_size: int, seed: int) -> tup
 
 
 def _class_problems(
-    entries: Sequence[Entry], too_small: Sequence[int], names: Sequence[str], num_leaked: int
+    seen: Sequence[set[int]], too_small: Sequence[int], names: Sequence[str], num_leaked: int
 ) -> list[str]:
     problems = []
     if len(names) < 2:
         problems.append(f"at least 2 classes are needed, found {len(names)}")
-    if absent := set(range(len(names))) - {entry.label for entry in entries}:
-        also = f" ({num_leaked:,} are also in test and do not count)" if num_leaked else ""
-        problems.append(f"classes without a readable training image: {_named(absent, names)}{also}")
+    for title, labels in zip(("training", "search"), seen, strict=False):
+        if absent := set(range(len(names))) - labels:
+            also = f" ({num_leaked:,} are also in test and do not count)" if num_leaked and title == "training" else ""
+            problems.append(f"classes without a readable {title} image: {_named(absent, names)}{also}")
     if too_small:
         problems.append(f"classes with too few different images to be in every split: {_named(too_small, names)}")
     return problems
@@ -119,7 +150,7 @@ def _check_classes(spec: str, parts: Sequence[Decoded], names: Sequence[str]) ->
         if (absent := set(range(len(names))) - set(part.labels.tolist()))
     ]
     if problems:
-        raise data_error(spec, problems, hint="add images of these classes, or take the classes out")
+        raise data_error(spec, problems, hint=SMALL_CLASSES_HINT)
 
 
 def _check_memory(spec: str, num_images: int, image_size: int) -> None:

@@ -6,12 +6,13 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from nas.base import DataError, plural
 
@@ -21,10 +22,23 @@ _DECODER_ERRORS = (
     RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 
+# By EXIF orientation, what makes the image upright; 1 is upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+_SIDEWAYS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
+
 # A strip is cut to this before it is resized: one row of a million pixels would become gigabytes.
 _MAX_ASPECT = 16
 
 _MAX_LISTED = 10
+
+SMALL_CLASSES_HINT = (
+    "each class needs different images in train and search; add some, or leave such classes out with "
+    "--set data.skip_small_classes=true"
+)
 
 
 class UnreadableImageError(Exception):
@@ -58,8 +72,30 @@ class Source:
     class_names: tuple[str, ...]  # one a class; the position is the label
     train: Callable[[], Iterator[Sample]]  # reads the training part from its beginning
     test: Callable[[], Iterator[Sample]] | None  # reads the source's own test part; None where it has none
+    # reads the source's own part that ranks candidates, a third beside train and test; None where it has none
+    validation: Callable[[], Iterator[Sample]] | None = None
     named_classes: bool = True  # whether the names come from the data; false where they are only numbers
     notes: tuple[str, ...] = ()  # what the user should know, such as files that were not used
+
+    def without(self, labels: Collection[int]) -> "Source":
+        """The source without some classes, the others numbered anew."""
+        kept = [label for label in range(len(self.class_names)) if label not in labels]
+        number = {label: place for place, label in enumerate(kept)}
+
+        def fewer(read: Callable[[], Iterator[Sample]]) -> Callable[[], Iterator[Sample]]:
+            return lambda: (
+                replace(sample, label=number.get(sample.label, sample.label))
+                for sample in read()
+                if sample.label not in labels
+            )
+
+        return replace(
+            self,
+            class_names=tuple(self.class_names[label] for label in kept),
+            train=fewer(self.train),
+            test=self.test and fewer(self.test),
+            validation=self.validation and fewer(self.validation),
+        )
 
 
 def numbered(labels: Iterable[int]) -> tuple[str, ...]:
@@ -77,7 +113,7 @@ def data_error(spec: str, problems: Sequence[str], *, hint: str = "") -> DataErr
 
 def problems_error(spec: str, problems: Sequence[str], unreadable: Sequence[str]) -> DataError:
     """The error for images that cannot be used: what is wrong with them all, and which are unreadable, with why."""
-    hint = "each class needs different images in train and search, and labels count from 0"
+    hint = SMALL_CLASSES_HINT
     if unreadable:
         hint = "repair or remove them, or leave them out with --skip-bad-images (data.skip_bad_images)"
         lines = [*unreadable[:_MAX_LISTED], "..."] if len(unreadable) > _MAX_LISTED else unreadable
@@ -85,34 +121,45 @@ def problems_error(spec: str, problems: Sequence[str], unreadable: Sequence[str]
     return data_error(spec, problems, hint=hint)
 
 
-def header(content: bytes | Image.Image) -> tuple[str, int, int]:
-    """Colour mode (Pillow's name), width and height in pixels, without decoding.
+class Header(NamedTuple):
+    """What is known of an image without decoding it."""
+
+    mode: str  # colour mode, Pillow's name
+    width: int  # pixels, as it is shown
+    height: int  # pixels, as it is shown
+    is_turned: bool  # whether its EXIF orientation says to turn or to mirror it
+
+
+def header(content: bytes | Image.Image) -> Header:
+    """What an image is, without decoding it.
 
     Raises:
         UnreadableImageError: Not an image, or one with more than 8 bits a channel.
     """
     image = _opened(content)
-    return image.mode, image.width, image.height
+    # Pillow decodes a PNG to find an EXIF part behind its pixels; one before them is known by now.
+    is_png = image.format == "PNG" and isinstance(content, bytes) and b"eXIf" not in content
+    turn = (
+        None
+        if is_png and not image.info.keys() & {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
+        else _turn(image)
+    )
+    width, height = (image.height, image.width) if turn in _SIDEWAYS else image.size
+    return Header(image.mode, width, height, turn is not None)
 
 
 def pixels(content: bytes | Image.Image, image_size: int) -> npt.NDArray[np.uint8]:
     """RGB pixels [S, S, 3]: shorter side resized to `image_size` S (bicubic, antialiased), then centre crop.
 
-    Grey, palette, CMYK and RGBA become RGB as in timm: transparency is dropped. Square images of side S
-    are not resampled.
+    Grey, palette, CMYK and RGBA become RGB as in timm: transparency is dropped; of an animation, the first frame. An
+    image is turned as its EXIF orientation says. Square images of side S are not resampled.
 
     Raises:
         UnreadableImageError: Damaged, not an image, or one with more than 8 bits a channel.
 
     Source: timm `create_transform(crop_pct=1, interpolation="bicubic")`, equal pixel by pixel.
     """
-    image = _opened(content)
-    try:
-        if image.mode in ("P", "PA"):
-            image = image.convert("RGBA")
-        image = image.convert("RGB")
-    except _DECODER_ERRORS as error:
-        raise UnreadableImageError(_reason(error)) from error
+    image = decoded(content)
     width, height = image.size
     short = min(width, height)
     if max(width, height) > _MAX_ASPECT * short:
@@ -122,6 +169,31 @@ def pixels(content: bytes | Image.Image, image_size: int) -> npt.NDArray[np.uint
         width, height = int(image_size * width / short), int(image_size * height / short)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(_centre(image, image_size, image_size) if width != height else image)
+
+
+def decoded(content: bytes | Image.Image) -> Image.Image:
+    """The whole image as RGB, upright.
+
+    Raises:
+        UnreadableImageError: Damaged, not an image, or one with more than 8 bits a channel.
+    """
+    image = _opened(content)
+    try:
+        image.load()
+        turn = _turn(image)
+        if image.mode in ("P", "PA"):
+            image = image.convert("RGBA")
+        image = image.convert("RGB")
+        return image if turn is None else image.transpose(turn)
+    except _DECODER_ERRORS as error:
+        raise UnreadableImageError(_reason(error)) from error
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DECODER_ERRORS:
+        return None  # damaged metadata: the pixels are as they are
 
 
 def _centre(image: Image.Image, width: int, height: int) -> Image.Image:

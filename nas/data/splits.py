@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.data.samples import Sample, UnreadableImageError, header, pixels
+from nas.data.samples import Sample, UnreadableImageError, decoded, header, pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Listing:
     bad_labels: list[str] = field(default_factory=list)  # `name (label)` of each sample whose label is no class number
     modes: Counter[str] = field(default_factory=Counter)  # images by colour mode (Pillow's names)
     sizes: set[tuple[int, int]] = field(default_factory=set)  # width and height of every size seen, pixels
+    num_turned: int = 0  # images that their EXIF orientation turns or mirrors
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,13 @@ def list_samples(samples: Iterable[Sample], num_classes: int) -> Listing:
                 listing.bad_labels.append(f"{sample.name} ({sample.label})")
                 continue
             try:
-                mode, width, height = header(sample.content)
+                mode, width, height, is_turned = header(sample.content)
             except UnreadableImageError as error:
                 listing.unreadable.append(f"{sample.name}: {error}")
                 continue
             listing.modes[mode] += 1
             listing.sizes.add((width, height))
+            listing.num_turned += is_turned
             listing.entries.append(Entry(position, sample.fingerprint(), sample.label))
     return listing
 
@@ -123,15 +125,30 @@ def decode(
                 is_read[number][row] = True
             except UnreadableImageError as error:
                 unreadable.append(f"{sample.name}: {error}")
-    decoded = []
+    parts = []
     for entries, array, kept in zip(splits, images, is_read, strict=True):
         good = [entry for entry, is_good in zip(entries, kept, strict=True) if is_good]
         labels = np.array([entry.label for entry in good], dtype=np.int64)
         part = Decoded(good, array if kept.all() else array[kept], labels)
         part.images.setflags(write=False)
         part.labels.setflags(write=False)
-        decoded.append(part)
-    return decoded, unreadable
+        parts.append(part)
+    return parts, unreadable
+
+
+def without_damaged(samples: Iterable[Sample], entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """Those entries whose images can be decoded, and `name: reason` of the others. No pixel is kept."""
+    numbers, damaged, unreadable = {entry.position for entry in entries}, set(), []
+    with _quiet_pillow():
+        for position, sample in enumerate(samples):
+            if position not in numbers:
+                continue
+            try:
+                decoded(sample.content or b"")
+            except UnreadableImageError as error:
+                damaged.add(position)
+                unreadable.append(f"{sample.name}: {sample.problem or error}")
+    return [entry for entry in entries if entry.position not in damaged], unreadable
 
 
 def split_hash(entries: Iterable[Entry]) -> str:

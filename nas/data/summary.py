@@ -4,30 +4,42 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from nas.data.info import Triple
-from nas.data.samples import Source
+from nas.data.samples import listed
 from nas.data.splits import Entry, Listing
 
 
-def source_line(source: Source, train: Listing, test: Listing) -> str:
-    """What was read: how many images of which size, in how many classes, and what the source says besides."""
-    sizes = sorted(train.sizes | test.sizes)
-    total = len(train.entries) + len(test.entries)
+def source_line(title: str, class_names: Sequence[str], parts: Sequence[Listing], notes: Sequence[str]) -> str:
+    """What was read: how many images of which size, in which classes, and what the source says besides."""
+    sizes = sorted(set[tuple[int, int]]().union(*(part.sizes for part in parts)))
+    total = sum(len(part.entries) for part in parts)
     if len(sizes) == 1:
         size = f"{sizes[0][0]}x{sizes[0][1]}"
     else:
         widths, heights = zip(*sizes, strict=True)
         size = f"{min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high"
-    notes = "".join(f"; {note}" for note in source.notes)
-    return f"data     {source.title}: {total:,} images of {size}, {len(source.class_names)} classes{notes}"
+    more = "".join(f"; {note}" for note in notes)
+    names = listed(class_names)
+    return f"data     {title}: {total:,} images of {size}, {len(class_names)} classes ({names}){more}"
 
 
-def splits_line(splits: Mapping[str, Sequence[Entry]], origin: str, num_unreadable: int, num_leaked: int) -> str:
-    """How many images each split has, where the test split is from, and what was left out."""
+def splits_line(
+    splits: Mapping[str, Sequence[Entry]], origins: Mapping[str, str], num_unreadable: int, num_leaked: tuple[int, int]
+) -> str:
+    """How many images each split has, where they are from, and what was left out.
+
+    Args:
+        splits: By name.
+        origins: Of the test split, and of the search split where it is the data's own.
+        num_unreadable: Images.
+        num_leaked: Images of train that are also in another split of the data, images of validation also in test.
+    """
     counts = ", ".join(f"{title} {len(entries):,}" for title, entries in splits.items())
-    line = f"splits   {counts} (test: {origin if splits['test'] else 'none'})"
+    where = ", ".join(f"{split}: {origin if splits[split] else 'none'}" for split, origin in origins.items())
     left_out = [f"{num_unreadable:,} unreadable"] * bool(num_unreadable)
-    left_out += [f"{num_leaked:,} of train that are also in test"] * bool(num_leaked)
-    return line + (f"; left out: {', '.join(left_out)}" if left_out else "")
+    others = "search or test" if "search" in origins else "test"
+    left_out += [f"{num_leaked[0]:,} of train that are also in {others}"] * bool(num_leaked[0])
+    left_out += [f"{num_leaked[1]:,} of search that are also in test"] * bool(num_leaked[1])
+    return f"splits   {counts} ({where})" + (f"; left out: {', '.join(left_out)}" if left_out else "")
 
 
 def balance_line(splits: Mapping[str, Sequence[Entry]], num_classes: int) -> str:
@@ -40,12 +52,15 @@ def balance_line(splits: Mapping[str, Sequence[Entry]], num_classes: int) -> str
     return f"balance  images a class: {', '.join(ranges)}"
 
 
-def pixels_line(modes: Counter[str], image_size: int, mean: Triple, std: Triple) -> str:
+def pixels_line(parts: Sequence[Listing], image_size: int, mean: Triple, std: Triple) -> str:
     """Which kinds of images there were, and what they have become."""
+    modes = sum((part.modes for part in parts), Counter[str]())
     grey = sum(count for mode, count in modes.items() if mode in ("1", "L", "LA"))
     other = sum(count for mode, count in modes.items() if mode not in ("1", "L", "LA", "RGB"))
     kinds = {"RGB": modes["RGB"], "grey": grey, "other": other}
     found = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
     means, stds = (" ".join(f"{value:.3f}" for value in values) for values in (mean, std))
     size = f"{image_size}x{image_size}"
-    return f"pixels   {found}, all as RGB {size}; normalised by mean {means}, deviation {stds}"
+    num_turned = sum(part.num_turned for part in parts)
+    turned = f", {num_turned:,} turned as EXIF says" if num_turned else ""
+    return f"pixels   {found}, all as RGB {size}{turned}; normalised by mean {means}, deviation {stds}"

@@ -226,6 +226,9 @@ def _differences(run: RunDirectory, config: RunConfig, identity: dict[str, Any])
     except ConfigError as error:
         return [error.message]
     found = config_differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
+    if before.data.carved_search == config.data.carved_search:
+        # null says as much as its number, and what was made of either is in the hashes below
+        found = [line for line in found if not line.startswith("data.search_fraction:")]
     for key, value in identity.items():
         if (kept := getattr(manifest, key)) != value:
             found.append(f"{key}: {kept} in the run, {value} now")

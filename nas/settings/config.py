@@ -27,10 +27,35 @@ SPACE_KEYS = ("name", "backbone", "embed_dim", "depth", "layers", "overrides", "
 class DataConfig(Section):
     """Which images, and how they are split."""
 
-    spec: str = Field("digits", description="digits | folder:DIR | parquet:TRAIN[,TEST] | a timm spec")
-    search_fraction: Fraction = Field(0.2, description="share of the training images that ranks candidates")
+    spec: str = Field(
+        "digits",
+        description="digits | folder:DIR | parquet:PATH | folder or parquet:TRAIN[,VALIDATION],TEST | a timm spec",
+    )
+    search_fraction: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of the training images that ranks candidates; null: the data's own validation split ranks "
+        "them where it has one beside train and test, else 0.2",
+    )
     test_fraction: Fraction = Field(0.2, description="share set aside for testing where the data has no test split")
+    image_column: str | None = Field(
+        None, description="of a parquet file; a dot leads into a struct; null: image, img, or the only one with images"
+    )
+    label_column: str | None = Field(
+        None,
+        description="of a parquet file; a dot leads into a struct; null: label, labels, or what "
+        "has class names; of several, the finest",
+    )
     skip_bad_images: bool = Field(False, description="leave unreadable images out instead of stopping")
+    skip_small_classes: bool = Field(
+        False, description="leave classes out that have too few images for every split, instead of stopping"
+    )
+
+    @property
+    def carved_search(self) -> float:
+        """Share of the training images that ranks candidates where the data has no split of its own for this."""
+        return 0.2 if self.search_fraction is None else self.search_fraction
 
 
 class TrainConfig(Section):

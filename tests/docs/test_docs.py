@@ -204,9 +204,8 @@ def patterns(tmp_path, monkeypatch):
 def damage(case: str) -> None:
     if "only the test set" in case:
         picture(Path("patterns/test/star/0.png"))
-    elif "without images" in case:
-        Path("patterns/train/star").mkdir()
-        picture(Path("patterns/test/star/0.png"))
+    elif "two folders" in case:
+        picture(Path("patterns/eval/rings/0.png"))
     elif "damaged" in case:
         Path("patterns/train/rings/0.png").write_bytes(b"nothing")
     elif case.endswith(".zip"):

@@ -1,0 +1,267 @@
+"""Images in folders: which folders are splits, which are classes, and what becomes of all that lies there."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from nas.base import plural
+from nas.data.samples import Sample, Source, data_error, listed, missing_path
+from nas.data.split_names import SPLITS, by_place, is_litter, natural_key, roles, spec_paths, split_of
+from nas.settings import DataConfig
+
+_IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif",
+    ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
+_CONTAINERS = ({"images"}, {"image"}, {"imgs"}, {"img"})  # the one folder inside every class, as in Tiny ImageNet
+_HINT = (
+    "one folder a class: DIR/train/<class>/*.jpg with DIR/val and DIR/test beside it, or DIR/<class>/*.jpg alone; "
+    "of other names: folder:TRAIN,TEST or folder:TRAIN,VALIDATION,TEST"
+)
+
+
+@dataclass
+class _Tree:
+    """A folder and all that is in it, without the litter of systems and tools."""
+
+    path: Path
+    folders: list["_Tree"] = field(default_factory=list)
+    images: list[Path] = field(default_factory=list)
+    num_others: int = 0  # files of other kinds, here and below
+
+    @cached_property
+    def all_images(self) -> list[Path]:
+        """Those below, too, in order."""
+        return sorted([*self.images, *(image for folder in self.folders for image in folder.all_images)])
+
+    @property
+    def classes(self) -> list["_Tree"]:
+        """The folders in it that hold images, however deep."""
+        return [folder for folder in self.folders if folder.all_images]
+
+    @property
+    def splits(self) -> dict[str, list["_Tree"]]:
+        """The folders in it that hold images and whose names say a split, by split."""
+        found: dict[str, list[_Tree]] = {}
+        for folder in self.classes:
+            if (split := split_of(folder.path.name)) is not None:
+                found.setdefault(split, []).append(folder.undoubled())
+        return found
+
+    def undoubled(self) -> "_Tree":
+        """The folder inside, where an archive was unpacked into a folder of its own name: `seg_train/seg_train`."""
+        inner = self.classes[0] if len(self.classes) == 1 and not self.images else self
+        same = inner is not self and split_of(inner.path.name) == split_of(self.path.name)
+        return inner.undoubled() if same else self
+
+
+def _names(folders: Sequence[_Tree]) -> str:
+    return listed([folder.path.name for folder in folders])
+
+
+def _scan(path: Path, litter: list[str], above: tuple[Path, ...] = ()) -> _Tree:
+    tree, above = _Tree(path), (*above, path.resolve())
+    for entry in sorted(path.iterdir()):
+        if is_litter(entry.name):
+            litter.append(entry.name)
+        elif entry.is_dir():
+            if entry.resolve() not in above:  # a link upwards has no end
+                tree.folders.append(_scan(entry, litter, above))
+                tree.num_others += tree.folders[-1].num_others
+        elif entry.suffix.lower() in _IMAGE_SUFFIXES:
+            tree.images.append(entry)
+        else:
+            tree.num_others += 1
+    return tree
+
+
+def folder_source(config: DataConfig) -> Source:
+    """The source of `folder:DIR`, whose subfolders are classes or splits, or of `folder:TRAIN[,VALIDATION],TEST`.
+
+    Raises:
+        DataError: Everything that is wrong with the folders: missing, not understood, other classes in another split.
+    """
+    text = config.spec.partition(":")[2]
+    litter: list[str] = []
+    parts, notes, num_others = _parts(config.spec, text, litter)
+    test, validation = roles([split for split in parts if split != "train"])
+    if validation and config.search_fraction is not None:
+        notes.append(f"{_titles(parts.pop('validation'))} is not used: data.search_fraction is set")
+        validation = None
+    files, names = _classes(config, parts, notes)
+    if num_others:
+        notes.append(f"{plural(num_others, 'other file')} ignored")
+    if litter:
+        number = plural(len(litter), "system file or folder", "system files and folders")
+        notes.append(f"{number} left out: {listed(sorted(set(litter)))}")
+
+    return Source(
+        f"folder {text}",
+        names,
+        lambda: _read(files["train"], names),
+        (lambda: _read(files[test], names)) if test else None,
+        (lambda: _read(files[validation], names)) if validation else None,
+        notes=tuple(notes),
+    )
+
+
+# --- which folders are splits ---
+
+
+def _parts(spec: str, text: str, litter: list[str]) -> tuple[dict[str, list[_Tree]], list[str], int]:
+    """The folders of class folders by split, what is to be said of them, and how many other files there are."""
+    if "," not in text and not any(mark in text for mark in "*?[") and not Path(text).expanduser().is_dir():
+        raise missing_path(spec, Path(text).expanduser(), "folder")
+    paths = spec_paths(spec, text, "folder")
+    for path in paths:
+        if not any(found.is_dir() for found in path.found):
+            raise missing_path(spec, path.found[0], "folder")
+    trees = [[_scan(found, litter).undoubled() for found in path.found if found.is_dir()] for path in paths]
+    num_others = sum(tree.num_others for one in trees for tree in one)
+    if len(paths) == 1 and not paths[0].is_glob:
+        return *_found_parts(spec, trees[0][0]), num_others
+    names = [[split_of(found.name) for found in path.found if found.is_dir()] for path in paths]
+    if len(paths) > 1:
+        splits = by_place(spec, paths, names)
+    else:
+        trees, splits = [[tree] for tree in trees[0]], [name or "train" for name in names[0]]
+        if any(names[0]) and not (all(names[0]) and "train" in splits):
+            found = ", ".join(_titles(one) for one in trees)
+            problem = f"all names that match have to say a split, with train among them, or none: {found}"
+            raise data_error(spec, [problem], hint=_HINT)
+    parts: dict[str, list[_Tree]] = {}
+    for split, roots in zip(splits, trees, strict=True):
+        parts.setdefault(split, []).extend(roots)
+    return parts, [f"{split}: {_titles(roots)}" for split, roots in parts.items()], num_others
+
+
+def _found_parts(spec: str, top: _Tree) -> tuple[dict[str, list[_Tree]], list[str]]:
+    splits, problems = top.splits, []
+    claimed = [folder for folders in splits.values() for folder in folders]
+    with_classes = [folder for folder in claimed if folder.classes]
+    if not with_classes:
+        if claimed and (len(claimed) == len(top.classes) or ("train" in splits and len(splits) > 1)):
+            problem = f"{top.path} has {_names(claimed)}, but no train/ with a folder for each class"
+            raise data_error(spec, [problem], hint=_HINT)
+        return {"train": [top]}, []
+    others = [folder for folder in top.classes if split_of(folder.path.name) is None]
+    for split, folders in splits.items():
+        if len(folders) > 1:
+            problems.append(f"{_titles(folders)} claim one split, {split}")
+        problems += [
+            f"{folder.path} holds images, but no class folders"
+            for folder in folders
+            if not folder.classes and split != "test"
+        ]
+    if "train" not in splits:
+        problems.append(f"{top.path} has {_names(with_classes)}, but no train/ with a folder for each class")
+    elif len(splits) == 1 and others:
+        problems.append(
+            f"{splits['train'][0].path} has class folders, as a split does, and beside it are {_names(others)}: "
+            "splits or classes?"
+        )
+    if problems:
+        raise data_error(spec, problems, hint=_HINT)
+    parts = {split: splits[split] for split in SPLITS if split in splits}
+    notes = [", ".join(f"{split} in {folder.path.relative_to(top.path)}/" for split, (folder,) in parts.items())]
+    if "test" in parts and not parts["test"][0].classes:
+        (unlabelled,) = parts.pop("test")
+        number = plural(len(unlabelled.images), "image")
+        notes.append(
+            f"{unlabelled.path.relative_to(top.path)}/ has {number} in no class folder, so no labels: not used"
+        )
+    notes += [f"{folder.path.name}/ is not used ({plural(len(folder.all_images), 'image')})" for folder in others]
+    if top.images:
+        notes.append(
+            f"{plural(len(top.images), 'image')} beside the folders not used: {listed([i.name for i in top.images])}"
+        )
+    return parts, notes
+
+
+def _titles(folders: Sequence[_Tree]) -> str:
+    return listed([str(folder.path) for folder in folders])
+
+
+# --- which folders are classes ---
+
+
+def _classes(
+    config: DataConfig, parts: Mapping[str, Sequence[_Tree]], notes: list[str]
+) -> tuple[dict[str, dict[str, list[Path]]], tuple[str, ...]]:
+    """Images by split and class, and the names of the classes in order; adds to what is to be said."""
+    files: dict[str, dict[str, list[Path]]] = {}
+    empty: set[str] = set()
+    problems, hint = [], _HINT
+    for split, roots in parts.items():
+        of_class = files.setdefault(split, {})
+        for root in roots:
+            problems += _misplaced(root, is_split=len(parts) > 1)
+            if root.images and len(parts) == 1:
+                number = plural(len(root.images), "image")
+                notes.append(f"{number} beside the class folders not used: {listed([i.name for i in root.images])}")
+            empty |= {folder.path.name for folder in root.folders if not folder.all_images}
+            for folder in root.classes:
+                of_class.setdefault(folder.path.name, []).extend(folder.all_images)
+    known = set[str]().union(*files.values())
+    everywhere = known.intersection(*files.values())
+    if small := known - everywhere:
+        if config.skip_small_classes:
+            notes.append(
+                f"left out {plural(len(small), 'class', 'classes')} not in every split: {listed(sorted(small))}"
+            )
+            known = everywhere
+        else:
+            problems += _class_differences(parts, files)
+            hint = "--set data.skip_small_classes=true leaves out classes that are not in every split"
+    if len(known) < 2:
+        roots = parts["train"]
+        problems.append(f"at least 2 class folders are needed in {_titles(roots)}, found {len(known)}")
+        nested = [folder for root in roots for folder in root.classes if folder.classes]
+        hint = f'did you mean "folder:{nested[0].path}"?' if nested else _HINT
+    if problems:
+        raise data_error(config.spec, problems, hint=hint)
+    if gone := sorted(empty - known):
+        notes.append(f"{plural(len(gone), 'class folder')} without images left out: {listed(gone)}")
+    return files, tuple(sorted(known, key=natural_key))
+
+
+def _misplaced(root: _Tree, *, is_split: bool) -> list[str]:
+    """What shows that the folders in `root` are no classes, or not all."""
+    problems = []
+    if is_split and root.images:
+        number = plural(len(root.images), "image")
+        problems.append(f"{root.path} has {number} in no class folder: {listed([image.name for image in root.images])}")
+    inside = [{folder.path.name for folder in one.classes} for one in root.classes]
+    same = len(inside) > 1 and inside[0] and all(names == inside[0] for names in inside[1:])
+    if same and inside[0] not in _CONTAINERS and not all(one.images for one in root.classes):
+        problems.append(
+            f"the folders of {root.path} ({_names(root.classes)}) all hold the same folders "
+            f"({listed(sorted(inside[0]))}): which are the classes?"
+        )
+    elif sum(any(map(split_of, names)) for names in inside) > 1:
+        problems.append(
+            f"the class folders of {root.path} hold folders of splits: the splits have to be the outer folders"
+        )
+    return problems
+
+
+def _class_differences(
+    parts: Mapping[str, Sequence[_Tree]], files: Mapping[str, Mapping[str, Sequence[Path]]]
+) -> list[str]:
+    pairs = [pair for split in files if split != "train" for pair in (("train", split), (split, "train"))]
+    missing = [(one, other, sorted(set(files[one]) - set(files[other]))) for one, other in pairs]
+    return [
+        f"classes of {_titles(parts[one])} that {_titles(parts[other])} lacks: {listed(names)}"
+        for one, other, names in missing
+        if names
+    ]
+
+
+def _read(files: Mapping[str, Sequence[Path]], class_names: tuple[str, ...]) -> Iterator[Sample]:
+    for label, class_name in enumerate(class_names):
+        for path in files[class_name]:
+            try:
+                yield Sample(str(path), label, path.read_bytes())
+            except OSError as error:
+                yield Sample(str(path), label, None, error.strerror or str(error))

@@ -1,0 +1,201 @@
+"""What names say: which split a folder or file is of, what is a system's litter, which paths a spec stands for."""
+
+import glob
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.base import DataError, plural
+from nas.data.samples import data_error, listed, nearby
+
+SPLITS = ("train", "validation", "test")
+"""In the order of a spec's paths."""
+
+_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+_SPLIT_OF_WORD = {word: split for split, words in _WORDS.items() for word in words}
+_WORD = re.compile(rf"({'|'.join(_SPLIT_OF_WORD)})(?:sets?|data|images?|imgs?|split)?")
+
+_LITTER = {
+    "__macosx", "@eadir", "@__thumb", "#recycle", "#snapshot", "$recycle.bin", "system volume information",
+    "lost+found", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini",
+}  # fmt: skip
+_MOST_COMMAS = 16  # of one path: it is looked for with all of them
+
+
+def split_of(name: str) -> str | None:
+    """The split that the name of a folder or file says: `train`, `validation`, `test`; None: none, or several.
+
+    Its words count, in any case, between what is no letter and at a change to capitals, alone or with `set`, `data` or
+    `images` behind: `train`, `Training`, `seg_train`, `TestSet`, `val2017`, `test-00000-of-00003`. As in Hugging
+    Face's `datasets`, `dev` is validation and `eval` is test.
+    """
+    words = f"{name} {re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', name)}".lower()
+    found = (_WORD.fullmatch(word) for word in re.findall(r"[^\W\d_]+", words))
+    splits = {_SPLIT_OF_WORD[match[1]] for match in found if match}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is a system's or a tool's own: hidden, `__MACOSX`, `@eaDir`, `Thumbs.db`, ..."""
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def natural_key(name: str) -> tuple[list[int | str], str]:
+    """Sorts 2 before 10. timm's own order, so that labels agree with timm's scripts on the same folder."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())], name
+
+
+@dataclass(frozen=True, slots=True)
+class SpecPath:
+    """One of the paths of a data spec, and what is there."""
+
+    written: str
+    found: tuple[Path, ...]  # one path, or what a glob matches
+    is_glob: bool
+
+    @property
+    def base(self) -> Path:
+        """The folder that says nothing of splits: that of the file, or of the part of the glob without wildcards."""
+        parts = Path(self.written).expanduser().parts
+        fixed = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+        return Path(*parts[:fixed])
+
+
+def spec_paths(spec: str, text: str, what: str) -> list[SpecPath]:
+    """The paths and globs of a spec, parted at commas, also where a path holds commas of its own.
+
+    Args:
+        spec: The whole of it, for messages.
+        text: What follows the colon.
+        what: What is looked for, such as `parquet file or folder`.
+
+    Raises:
+        DataError: Names every path that is not there, or that two of them share.
+    """  # noqa: DOC501 - `data_error` is a DataError
+    words, paths = text.split(","), []
+    while words:
+        ends = range(min(len(words), _MOST_COMMAS), 0, -1)
+        path, end = next(
+            (path, end) for end in ends if (path := _look(",".join(words[:end]).strip())).found or end == 1
+        )
+        paths.append(path)
+        del words[:end]
+    problems = [_missing(path, what) for path in paths if not path.found]
+    owners: dict[Path, str] = {}
+    for path in paths:
+        for found in path.found:
+            other = owners.setdefault(found.resolve(), path.written)
+            if other is not path.written:
+                problems.append(f"{found} is named twice, by {other} and by {path.written}")
+    if problems:
+        raise data_error(spec, problems, hint=f"relative paths start at {Path.cwd()}; a * stands for any characters")
+    return paths
+
+
+def _look(written: str) -> SpecPath:
+    path = Path(written).expanduser()
+    try:
+        exists = bool(written) and path.exists()
+    except OSError:
+        exists = False  # the name is too long for one
+    if exists or not glob.has_magic(written):
+        return SpecPath(written, (path,) if exists else (), is_glob=False)
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - of any folder
+    return SpecPath(written, tuple(match for match in matches if not is_litter(match.name)), is_glob=True)
+
+
+def _missing(path: SpecPath, what: str) -> str:
+    if not path.written:
+        return "a path is empty: there is a comma too many"
+    if glob.has_magic(path.written):
+        return f"nothing matches {path.written}"
+    return f"no such {what}: {path.written}{nearby(Path(path.written).expanduser())}"
+
+
+def by_place(spec: str, paths: Sequence[SpecPath], names: Sequence[Collection[str | None]]) -> list[str]:
+    """The split of each path of a spec: what all of them say, else TRAIN,TEST or TRAIN,VALIDATION,TEST.
+
+    Args:
+        spec: The whole of it, for messages.
+        paths: Two or more.
+        names: Of each path, the splits that the names of what is there say.
+
+    Raises:
+        DataError: The names and the order of the paths contradict each other, or there are too many paths.
+    """  # noqa: DOC501 - `data_error` is a DataError
+    said = [next(iter(some)) if len(set(some)) == 1 else None for some in names]
+    if all(said) and "train" in said:
+        return [split or "" for split in said]
+    form = spec.partition(":")[0]
+    hint = f"write {form}:TRAIN,TEST or {form}:TRAIN,VALIDATION,TEST, each a path or a glob"
+    if len(paths) > len(SPLITS):
+        unclear = [path.written for path, split in zip(paths, said, strict=True) if split is None]
+        says = f"these names say no split: {listed(unclear)}" if unclear else "no name says train"
+        raise DataError(f"{spec}: of {len(paths)} paths the names have to say the splits; {says}", hint=hint)
+    splits = list(SPLITS) if len(paths) == len(SPLITS) else ["train", "test"]
+    problems = [
+        f"{path.written} is in the place of {split}, but says {' and '.join(sorted(set(filter(None, some))))}"
+        for path, split, some in zip(paths, splits, names, strict=True)
+        if len(set(some)) > 1 or ("train" in some and split != "train")
+    ]
+    if problems:
+        raise data_error(spec, problems, hint=hint)
+    return splits
+
+
+def by_name(spec: str, paths: Iterable[Path], base: Path, *, is_chosen: bool) -> dict[str, list[Path]]:
+    """Files by split, as the names of their folders below `base` and their own names say, as on the Hugging Face hub.
+
+    Args:
+        spec: The whole of it, for messages.
+        paths: All below `base`.
+        base: The folder that was named.
+        is_chosen: Whether a glob named the files, so that which belong together was said.
+
+    Returns:
+        With `train` at least. Files that all say one split, or none, are all of it.
+
+    Raises:
+        DataError: Some names say a split and others none, or several; or folders beside each other hold the same
+            splits, or no one says which belong together.
+    """  # noqa: DOC501 - `data_error` is a DataError
+    splits: dict[str, list[Path]] = {}
+    owners: dict[str, set[str]] = {}
+    contradictory, unclear = [], []
+    for path in paths:
+        parts = path.relative_to(base).with_suffix("").parts
+        said = [split_of(part) for part in parts]
+        if len(set(filter(None, said))) > 1:
+            contradictory.append(str(path.relative_to(base)))
+            continue
+        split = next(filter(None, said), "")
+        if not split:
+            unclear.append(str(path.relative_to(base)))
+        splits.setdefault(split, []).append(path)
+        place = next((i for i, one in enumerate(said) if one), len(parts) - 1)
+        owners.setdefault("/".join(parts[:place]), set()).add(split)
+    problems = [f"names that say several splits: {listed(contradictory)}"] * bool(contradictory)
+    if unclear and len(splits) > 1:
+        problems.append(f"some names say a split, but these do not: {listed(unclear)}")
+    hint = f"name the files of each split: {spec.partition(':')[0]}:TRAIN,TEST or TRAIN,VALIDATION,TEST"
+    if len(owners) > 1 and not is_chosen:
+        names = sorted(name or "(no folder)" for name in owners)
+        problems.append(f"{plural(len(owners), 'configuration')} beside each other: {listed(names)}")
+        hint = f"name one, such as {spec.removesuffix('/')}/{max(owners)}, or by a glob what belongs together"
+    if len(splits) > 1 and "train" not in splits:
+        problems.append(f"files of {' and '.join(sorted(splits))}, but none of train")
+    if problems:
+        raise data_error(spec, problems, hint=hint)
+    return splits if len(splits) > 1 else {"train": next(iter(splits.values()))}
+
+
+def roles(labelled: Collection[str]) -> tuple[str | None, str | None]:
+    """Which of the splits beside train tests, and which ranks candidates: validation where there is a test, too."""
+    if "test" in labelled:
+        return "test", "validation" if "validation" in labelled else None
+    return "validation" if "validation" in labelled else None, None
