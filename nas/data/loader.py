@@ -48,7 +48,7 @@ def _load(config: DataConfig, source: Source, image_size: int, seed: int) -> tup
     names = source.class_names
     listing = list_samples(source.train(), len(names))
     own_test = list_samples(source.test(), len(names)) if source.test else Listing()
-    read_search = source.validation if config.search_fraction is None else None
+    read_search = source.validation
     own_search = list_samples(read_search(), len(names)) if read_search else Listing()
     listings = (listing, own_search, own_test)
     unreadable = [text for part in listings for text in part.unreadable]
@@ -69,7 +69,7 @@ def _load(config: DataConfig, source: Source, image_size: int, seed: int) -> tup
 
     seen = [{entry.label for entry in part} for part in (entries, ranking)[: 2 if read_search else 1]]
     small = {*too_small, *(label for label in range(len(names)) if any(label not in part for part in seen))}
-    if small and config.skip_small_classes and len(small) < len(names):
+    if small and config.skip_small_classes and (config.skip_bad_images or not unreadable):
         note = f"left out {plural(len(small), 'class', 'classes')} with too few images: {_named(small, names)}"
         source = replace(source, notes=(*source.notes, note))
         return _load(config, source.without(small), image_size, seed)
@@ -106,14 +106,11 @@ def _load(config: DataConfig, source: Source, image_size: int, seed: int) -> tup
         flip_safe=not (source.named_classes and _are_digits(names)),
         hashes={title: split_hash(split) for title, split in used.items()},
     )
-    notes = list(source.notes)
-    if source.validation and not read_search:
-        notes.append("the validation split is not used: data.search_fraction carves the search split from train")
     origins = {"test": "the data's own" if source.test else f"carved, seed {seed}"}
     if read_search:
         origins["search"] = "the data's own validation split"
     summary = (
-        source_line(source.title, names, listings, notes),
+        source_line(source.title, names, listings, source.notes),
         splits_line(used, origins, len(unreadable), num_leaked),
         balance_line(used, len(names)),
         pixels_line(listings, image_size, mean, std),
