@@ -73,11 +73,16 @@ RULES = [
 ]
 
 
+@cache
+def members_of(rules: Rules, class_token: bool) -> tuple[Architecture, ...]:
+    """The chains that rules leave, listed."""
+    return tuple(listed(chains(rules=rules, backbone=backbone(class_token=class_token))))
+
+
 @pytest.mark.parametrize("rules", RULES, ids=str)
 @pytest.mark.parametrize("class_token", [True, False], ids=["class_token", "mean_pooled"])
 def test_size_and_extremes_equal_those_of_the_listing_under_every_rule(rules, class_token):
-    searched = chains(rules=rules, backbone=backbone(class_token=class_token))
-    members = list(listed(searched))
+    searched, members = chains(rules=rules, backbone=backbone(class_token=class_token)), members_of(rules, class_token)
     assert searched.size() == len(members) == len({a.digest for a in members}) > 100
     costs = [cost.macs(a, searched.backbone) for a in members]
     parameters = [cost.params(a, searched.backbone) for a in members]
@@ -85,16 +90,11 @@ def test_size_and_extremes_equal_those_of_the_listing_under_every_rule(rules, cl
     assert searched.params_range() == (min(parameters), max(parameters))
 
 
-@cache
-def unruled() -> set[Architecture]:
-    """Of `chains`, whatever rules a space may set."""
-    return set(listed(chains(rules=Rules(max_shared=3, max_reductions=3, static_after_reduction=True))))
-
-
 @pytest.mark.parametrize("rules", RULES, ids=str)
 def test_rules_decide_membership(rules):
     searched = chains(rules=rules)
-    assert {a for a in unruled() if a in searched} == set(listed(searched)) < unruled()
+    unruled = set(members_of(Rules(max_shared=3, max_reductions=3, static_after_reduction=True), True))
+    assert {a for a in unruled if a in searched} == set(members_of(rules, True)) < unruled
 
 
 def test_size_where_maps_are_never_shared_as_they_are():
