@@ -163,10 +163,10 @@ class Architecture:
         on_grid = True
         for i, layer in enumerate(self.layers):
             tokens, kind = layer.num_tokens, layer.kind
-            if i:
-                yield from ((i, text) for text in token_problems(arriving, tokens, layer.reducer))
             if tokens != arriving:
                 heads = derived = 0
+            if i and (tokens != arriving or layer.reducer):
+                yield from ((i, text) for text in token_problems(arriving, tokens, layer.reducer))
             if layer.reducer and (broken := REDUCERS[layer.reducer].broken(tokens, on_grid)):
                 yield i, broken
             on_grid = on_grid and layer.keeps_grid

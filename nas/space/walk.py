@@ -124,11 +124,15 @@ class LegalSequences:
         """The options of a state that lead to a complete sequence."""
         return tuple(option for option in self.options(state) if self.count(option[1], depth))
 
+    @cached_method
+    def _following(self, state: State) -> dict[LayerChoice, State]:
+        return dict(self.options(state))
+
     def why_not(self, layers: Sequence[LayerChoice]) -> str:
         """Why a sequence is not legal: the first rule that a choice breaks; empty when none is broken."""
         state = self.start
         for i, layer in enumerate(layers):
-            following = dict(self.options(state)).get(structure_of(layer))
+            following = self._following(state).get(structure_of(layer))
             if following is None or (layer.mlp_ratio, layer.ffn_rank) not in self.feed_forwards(i):
                 return f"layer {i}: {broken_rule(self, state, layer)}"
             state = following

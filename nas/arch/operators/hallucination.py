@@ -26,7 +26,7 @@ MIX_CONV = Hallucination(
 
 def hallucinated_heads(num_heads: int, ratio: float) -> int:
     """Whole hallucinated heads for a ratio: rounded down, and at least one head stays real (C6)."""
-    return min(int(num_heads * ratio + ROUNDING), num_heads - 1)
+    return min(int(num_heads * ratio + ROUNDING), num_heads - 1) if ratio else 0
 
 
 def operations(s: Sizes) -> Operations:
