@@ -84,13 +84,7 @@ class RayConnection:
         self._cleanup.callback(ray.shutdown)
 
     def check(self, *, at_once: bool = False) -> None:
-        """Look whether Ray's head and this machine's node still answer, at most every `CHECK_S` seconds.
-
-        `at_once` looks now, and does not wait for them to come back.
-
-        Raises:
-            RunError: They do not.
-        """
+        """Look whether Ray's head and this machine's node answer: a RunError after `LOST_S` without, or `at_once`."""
         now = time.monotonic()
         if not at_once and now - self._checked < CHECK_S:
             return

@@ -89,11 +89,7 @@ class TestSplit:
     info: DataInfo  # of the data
 
     def open(self) -> ImageSet:
-        """Read and decode the test images.
-
-        Raises:
-            DataError: They changed since the splits were made, or some are unreadable.
-        """  # noqa: DOC501 - `problems_error` is a DataError
+        """Read and decode the test images; a DataError where they changed since the split, or some are unreadable."""
         read = self.source.test or self.source.train
         expected = Counter((entry.fingerprint, entry.label) for entry in self.entries)
         listing = list_samples(read(), self.info.num_classes)

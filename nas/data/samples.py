@@ -131,11 +131,7 @@ class Header(NamedTuple):
 
 
 def header(content: bytes | Image.Image) -> Header:
-    """What an image is, without decoding it.
-
-    Raises:
-        UnreadableImageError: Not an image, or one with more than 8 bits a channel.
-    """
+    """What an image is, without decoding it; an UnreadableImageError for none, or more than 8 bits a channel."""
     image = _opened(content)
     # Pillow decodes a PNG to find an EXIF part behind its pixels; one before them is known by now.
     is_png = image.format == "PNG" and isinstance(content, bytes) and b"eXIf" not in content

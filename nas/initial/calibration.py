@@ -83,7 +83,7 @@ def calibrate(model: Subnet, batches: Iterable[Tensor]) -> Calibration:
     if not num_images:
         raise DataError("a calibration needs at least one image", hint="give training images")
     means = [layer.means(num_images) for layer in layers]
-    changes = _static_changes(model, [mean["map"] for mean in means], torch.cat(first))
+    changes = _static_changes(model, [mean["mean_map"] for mean in means], torch.cat(first))
     return Calibration(
         layers=tuple(_layer(mean, change) for mean, change in zip(means, changes, strict=True)),
         embed_dim=model.embed_dim,
@@ -92,20 +92,16 @@ def calibrate(model: Subnet, batches: Iterable[Tensor]) -> Calibration:
 
 
 def _layer(mean: Mapping[str, Tensor], static_change: float | None) -> LayerCalibration:
-    before = mean.get("similarity_to_previous")
-    entropy_of_mean = torch.special.entr(mean["map"]).sum(dim=2).mean()
+    tensors = dict(mean)
+    before, entropy, rank = tensors.pop("similarity_to_previous", None), tensors.pop("entropy"), tensors.pop("rank")
+    entropy_of_mean = torch.special.entr(mean["mean_map"]).sum(dim=2).mean()
     return LayerCalibration(
-        mean_map=mean["map"],
-        similarity=mean["similarity"],
+        **tensors,
         similarity_to_previous=None if before is None else float(before),
         # E[KL(A || E[A])] = entropy of E[A] - E[entropy of A]: exact in one pass.
-        dispersion=max(float(entropy_of_mean - mean["entropy"]), 0.0),
-        effective_rank=float(mean["rank"]),
+        dispersion=max(float(entropy_of_mean - entropy), 0.0),
+        effective_rank=float(rank),
         static_change=static_change,
-        value_norm=mean["value_norm"],
-        output_norm=mean["output_norm"],
-        copy_error=mean["copy_error"],
-        second_moment=mean["second_moment"],
     )
 
 
@@ -171,7 +167,7 @@ class _LayerWatch:
     def _see_maps(self, _: nn.Module, __: Any, output: tuple[Tensor, Provided]) -> None:
         maps = output[1].maps
         assert maps is not None, "exports_maps is on"
-        self._add("map", maps)
+        self._add("mean_map", maps)
         self._add("entropy", torch.special.entr(maps).sum(dim=3).mean(dim=(1, 2)))
         self._compare(maps)
         self._add_outputs(maps, self.values)

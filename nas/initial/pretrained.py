@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import timm
 import torch
@@ -81,8 +80,7 @@ def depth_of(weights: Weights) -> int:
 
 def _read_file(spec: str, path: str) -> dict[str, Tensor]:
     try:
-        found: Any = load_state_dict(path, weights_only=True)
-        weights = dict(found)
+        weights = dict(load_state_dict(path, weights_only=True))
     except FileNotFoundError as error:
         raise ConfigError(f"--init {spec}: no such file", hint="file:PATH, relative to the current folder") from error
     except UNREADABLE as error:

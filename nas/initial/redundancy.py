@@ -17,10 +17,7 @@ from nas.space import read_space
 
 
 def rank_supernet(supernet: Supernet, data: ImageSet, device: torch.device, images: int, source: str) -> dict[str, Any]:
-    """Redundancy of the plain ViT in a trained supernet, on the first `images` of its training images, as JSON values.
-
-    `source` is what the table is of, such as the run's folder.
-    """
+    """Redundancy of the plain ViT in a trained supernet on its first training images, as JSON; `source` names it."""
     dense = supernet.cpu().dense()
     return _summary(watch(dict(dense.state_dict()), supernet.space, data, device, images), source)
 

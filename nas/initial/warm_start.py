@@ -1,10 +1,8 @@
 """Start a supernet from a trained plain ViT, with for every operator what changes it least; or from a run."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from nas.arch import hallucinated_heads
 from nas.base import CheckpointError, ConfigError
@@ -46,11 +44,10 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
     calibration = watch(weights, space, images, device)
     num_real = _num_real(space, len(calibration.layers[0].output_norm))
     if ordered or num_real is not None:
-        head_dim = space.backbone.head_dim
         if ordered:
-            weights = order_by_importance(weights, head_dim, calibration, num_real=num_real)
+            weights = order_by_importance(weights, space.backbone.head_dim, calibration, num_real=num_real)
         elif num_real is not None:
-            weights = pair_heads(weights, head_dim, calibration, num_real)
+            weights = pair_heads(weights, space.backbone.head_dim, calibration, num_real)
         supernet.load_timm(weights)
         calibration = watch(weights, space, images, device)
     stored = dict(supernet.named_parameters())
@@ -89,13 +86,10 @@ def watch(
     weights: Weights, space: SearchSpace, images: ImageSet, device: torch.device, most: int = CALIBRATION_IMAGES
 ) -> Calibration:
     """Run the plain ViT of these weights over the first images."""
-
-    def batches() -> Iterator[Tensor]:
-        count = min(most, len(images))
-        for start in range(0, count, BATCH):
-            yield images.normalized(slice(start, min(start + BATCH, count))).to(device)
-
-    return calibrate(plain_subnet(weights, space.backbone).to(device), batches())
+    count = min(most, len(images))
+    slices = (slice(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
+    batches = (images.normalized(numbers).to(device) for numbers in slices)
+    return calibrate(plain_subnet(weights, space.backbone).to(device), batches)
 
 
 def _num_real(space: SearchSpace, num_heads: int) -> int | None:

@@ -73,10 +73,7 @@ class Supernet(nn.Module):
         return functional_call(module, self._sliced(skeleton), (images, guidance))  # type: ignore[no-any-return]
 
     def dense(self) -> Subnet:
-        """The plain ViT of every greatest size, with its own copy of the weights, in evaluation mode.
-
-        It need not be in the space: this is where a pretrained model's weights are used whole.
-        """
+        """The plain ViT of every greatest size, in the space or not, with its own weights, in evaluation mode."""
         return self._owning(_plain_largest(self.space))
 
     def _sliced(self, skeleton: "_Skeleton") -> dict[str, Tensor]:

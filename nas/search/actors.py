@@ -32,15 +32,12 @@ class _Job:
 
 @dataclass(eq=False, slots=True)
 class _Worker:
-    """An actor and what it was given, oldest first.
-
-    `ready` is not None until it is; then `node` is where it runs. `since` is when the oldest job began.
-    """
+    """An actor and what it was given, oldest first."""
 
     actor: Any
-    ready: Any
-    node: str = ""
-    since: float = 0.0
+    ready: Any  # None once it is
+    node: str = ""  # where it runs then
+    since: float = 0.0  # when the oldest job began
     jobs: deque[tuple[Any, _Job]] = field(default_factory=deque)
 
 
@@ -67,14 +64,7 @@ class RayWorkers:
     """
 
     def __init__(
-        self,
-        build: Build,
-        arrays: Arrays,
-        num_workers: int,
-        address: str | None,
-        timeout_s: float,
-        *,
-        num_gpus: float = 0,
+        self, build: Build, arrays: Arrays, num_workers: int, address: str | None, timeout_s: float, num_gpus: float = 0
     ) -> None:
         if num_workers < 1:
             raise ConfigError(f"Ray needs at least 1 worker, got {num_workers}", hint="--workers 0: no Ray")

@@ -54,11 +54,7 @@ class SearchJournal(BaseJournalBackend):
         self._first_new = self._num_old  # number of the first record in `_new`
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the records from a number on, which of new ones may not be lower than in the call before.
-
-        Raises:
-            RunError: A line is damaged.
-        """
+        """Yield the records from a number on, new ones never lower than before; a RunError at a damaged line."""
         if log_number_from < self._num_old:
             with self._path.open("rb") as file:
                 for number, line in enumerate(islice(file, self._num_old)):
@@ -69,11 +65,7 @@ class SearchJournal(BaseJournalBackend):
         yield from self._new
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write records.
-
-        Raises:
-            RunError: The disk is full or failing; the file is as before.
-        """  # noqa: DOC501 - OSError is caught here
+        """Write records; a RunError where the disk is full or failing (an OSError), and the file is as before."""
         # Read back from text: this process then sees exactly what a later one will.
         lines = [json.dumps(log, separators=(",", ":")) for log in logs]
         text = "".join(f"{line}\n" for line in lines).encode()

@@ -159,7 +159,7 @@ class Search:
         return min(self._in_flight, default=self._next) > self._next - window
 
     def _propose(self) -> None:
-        if self._streak >= PATIENCE and not self._study.has_waiting:  # a kill may come before `ask`
+        if self._streak >= PATIENCE and not self._study.num_waiting:  # a kill may come before `ask`
             unseen = self._unseen_neighbour()
             if unseen is None:
                 self._is_exhausted = True
@@ -275,10 +275,7 @@ class Search:
 
     def _progress(self, clock: Clock, trial: Trial) -> Progress:
         return Progress(
-            complete=self._counts["complete"],
-            failed=self._counts["failed"],
-            repeated=self._counts["repeated"],
-            pruned=self._counts["pruned"],
+            **{name: self._counts[name] for name in ("complete", "failed", "repeated", "pruned")},
             total=clock.trials,
             seconds=clock.seconds,
             eta_s=clock.left(self._num_paid),

@@ -39,9 +39,8 @@ def _of_run(
     theirs = run.manifest
     if ours.search is None or theirs.search is None:
         return {}
-    if (theirs.supernet_digest, theirs.splits) != (ours.supernet_digest, ours.splits):
-        return {}
-    if theirs.search.reference_digest != ours.search.reference_digest:
+    basis = (theirs.supernet_digest, theirs.splits, theirs.search.reference_digest)
+    if basis != (ours.supernet_digest, ours.splits, ours.search.reference_digest):
         return {}
     before, now = theirs.search.reference_clocks, ours.search.reference_clocks
     clocks = {name: now[name] / before[name] for name in now if name in before}

@@ -98,7 +98,7 @@ class ArchitectureStudy:
             self.window: int = self._study.user_attrs[ATTRIBUTE]["window"]
             self._sampler.view = View(name, self._storage, self._sampler, self.window)
             trials = self._study.get_trials(deepcopy=False)
-            self._num_waiting = sum(trial.state is TrialState.WAITING for trial in trials)
+            self.num_waiting = sum(trial.state is TrialState.WAITING for trial in trials)  # enqueued
             for architecture in self._designs[len(trials) :]:
                 self.enqueue(architecture)
         except STORAGE_ERRORS as error:
@@ -161,9 +161,9 @@ class ArchitectureStudy:
 
     def ask(self) -> tuple[int, Architecture]:
         """Propose: the trial's number and its architecture. An enqueued architecture comes first."""
-        if self._num_waiting:
+        if self.num_waiting:
             trial = self._study.ask()
-            self._num_waiting -= 1
+            self.num_waiting -= 1
         else:
             # Optuna's `ask` looks through all trials for one that waits.
             trial_id = self._storage.create_new_trial(self._study._study_id)
@@ -181,7 +181,7 @@ class ArchitectureStudy:
     def enqueue(self, architecture: Architecture) -> None:
         """Make `architecture` the next proposal."""
         self._study.enqueue_trial(self._sampler.encode(architecture))
-        self._num_waiting += 1
+        self.num_waiting += 1
 
     def tell(self, ended: Trial) -> None:
         """Finish a trial. All that was measured is attached, for our samplers and for optuna-dashboard.
@@ -212,11 +212,6 @@ class ArchitectureStudy:
     def _trial(self, number: int) -> optuna.Trial:
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
         return optuna.trial.Trial(self._study, trial_id)
-
-    @property
-    def has_waiting(self) -> bool:
-        """Whether an architecture is enqueued."""
-        return self._num_waiting > 0
 
     def proposed(self) -> dict[int, str]:
         """All proposals by number: the digest of the architecture once the trial was told, before that nothing."""

@@ -107,10 +107,7 @@ def _train_slice(job: _Slice, arrays: Arrays) -> SupernetTrial:  # noqa: ARG001 
 
 
 class SupernetStudy:
-    """Proposes the trials that are left, and says how those under way stand.
-
-    A proposal depends on the seed, its number and the results so far. The arguments are those of `run_trials`.
-    """
+    """Proposes the trials that are left, from seed, number and results so far; says how those under way stand."""
 
     def __init__(self, plan: Plan, known: Sequence[SupernetTrial], first: Mapping[str, Any] | None) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -161,8 +158,8 @@ class SupernetStudy:
 class _Halving(BasePruner):
     """Asynchronous successive halving: a trial goes on if it is among the best of those that came as far before.
 
-    `SuccessiveHalvingPruner` keeps its rungs in attributes that a trial of an earlier process lacks, and stops more of
-    the first ones (docs/decisions.md).
+    Optuna's keeps rungs in attributes that trials of an earlier process lack, and stops more of the first ones
+    (docs/decisions.md).
     """
 
     def __init__(self, reduction: int) -> None:

@@ -92,10 +92,8 @@ class InlineWorkers:
 def measure(evaluator: "Evaluator", task: Task, attempt: int = 0) -> Result:
     """Measure, or say in one line why it was not possible: an exception, or a value that is not finite.
 
-    `attempt` counts earlier tries that ran out of memory or killed their worker.
-
     Raises:
-        OutOfMemoryError: Worth another attempt, which computes in smaller batches.
+        OutOfMemoryError: Worth another attempt, which computes in smaller batches: `attempt` counts earlier tries.
     """
     try:
         measurement = evaluator.evaluate(task.architecture, task.plan, attempt=attempt)

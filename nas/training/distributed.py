@@ -26,7 +26,7 @@ from nas.settings import RunConfig
 from nas.space import SearchSpace
 from nas.training.distill import Teacher
 from nas.training.health import TrainProgress
-from nas.training.trainer import ALONE, SupernetTrainer
+from nas.training.trainer import ALONE, Start, SupernetTrainer
 from nas.training.world import World
 
 FAILURES = 3  # deaths of processes that a training survives
@@ -47,12 +47,7 @@ class TrainerSetup:
     directory: Path  # of the checkpoints; processes on several machines must all see it
 
     def trainer(
-        self,
-        images: ImageSet,
-        device: torch.device,
-        *,
-        world: World = ALONE,
-        start: Callable[[Supernet], None] | None = None,
+        self, images: ImageSet, device: torch.device, *, world: World = ALONE, start: Start = None
     ) -> SupernetTrainer:
         """The trainer of one process, at its beginning."""
         config = self.config

@@ -34,6 +34,8 @@ from nas.training.world import World
 
 LOOK_STEPS = 50  # at most, between measurements of the ends of the space where no step trains both
 ALONE = World()
+Start = Callable[[Supernet], None] | None
+"""Gives a supernet its first weights in place; None: they are random."""
 
 
 class SupernetTrainer:
@@ -63,7 +65,7 @@ class SupernetTrainer:
         device: torch.device,
         precision: str,
         directory: Path,
-        start: Callable[[Supernet], None] | None = None,
+        start: Start = None,
         teacher: Callable[[Tensor], Tensor] | None = None,
         world: World = ALONE,
     ) -> None:
@@ -255,11 +257,7 @@ class SupernetTrainer:
         save_checkpoint(self.directory, step, tensors, {**self._identity, "lr_scale": self.lr_scale})
 
     def resume(self) -> int | None:
-        """Load the newest checkpoint; returns the steps done, None where there is no checkpoint.
-
-        Raises:
-            CheckpointError: The checkpoints are damaged or belong to another space, data or recipe.
-        """
+        """Load the newest checkpoint as `load_checkpoint` does; returns the steps done, None where there is none."""
         checkpoint = load_checkpoint(
             self.directory, expected=self._identity, defaults={"recipe": _recipe(TrainConfig())}
         )

@@ -1,6 +1,4 @@
-"""Feed-forward networks: timm's, and one whose hidden-to-output matrix is a product of two thin ones.
-
-Also what the factors start from.
+"""Feed-forward networks: timm's, and one whose second matrix is a product of two thin ones; what these start from.
 
 Shape letters: B batch, T tokens, D channels, F hidden channels, r rank.
 """

@@ -93,10 +93,8 @@ class LinearAttention(Part):
         return attended
 
     def _mix(self, qkv_BT3Hd: Tensor, guidance: Guidance | None) -> Tensor:
-        """The direction y of every output, times twice the norm of its query: [B, H, T, d].
-
-        Only the direction matters, and at this length neither v is halved nor q divided.
-        """
+        """The direction y of every output, times twice the norm of its query: [B, H, T, d]."""
+        # Only the direction matters, and at this length neither v is halved nor q divided.
         B, T, _, H, d = qkv_BT3Hd.shape
         # One copy to heads first, so that every product runs on contiguous matrices.
         heads_first = qkv_BT3Hd.permute(2, 0, 3, 1, 4).contiguous()
