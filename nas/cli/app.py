@@ -1,4 +1,4 @@
-"""The command line: parses, calls one function, prints. Commands that look import no torch: handlers import."""
+"""The command line: parses, calls one function, prints. Imports live in the handlers: who only looks needs no torch."""
 
 import os
 import shlex

@@ -80,11 +80,8 @@ def best_within_budgets(fronts: Sequence[ParetoFront]) -> list[dict[str, Any]]:
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Keys, nested ones dotted, whose values differ: `key` and the two `values`, null where one has none."""
     one, other = flat_config(first), flat_config(second)
-    return [
-        {"key": key, "values": [one.get(key), other.get(key)]}
-        for key in dict.fromkeys([*one, *other])
-        if one.get(key) != other.get(key)
-    ]
+    pairs = {key: [one.get(key), other.get(key)] for key in [*one, *other]}
+    return [{"key": key, "values": values} for key, values in pairs.items() if values[0] != values[1]]
 
 
 def compare_tables(found: Mapping[str, Any]) -> "Group":

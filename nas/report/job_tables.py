@@ -1,6 +1,6 @@
 """Tables of what a long command found: export, forecast, trust, retrain, rank-layers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.base import duration, plural, unit_of, with_interval
@@ -97,7 +97,7 @@ def forecast_table(values: Mapping[str, Any]) -> Table:
         return duration(values[f"{name}_s"])
 
     steps = f"{values['steps']:,} steps of {1e3 * values['step_s']:.3g} ms (median of {values['steps_timed']})"
-    rows = [
+    rows: list[Sequence[Cell]] = [
         ("start", time("start"), "imports and images, as just now"),
         ("training", time("train"), steps if values["steps"] else "nothing is left to train"),
     ]
@@ -117,16 +117,16 @@ def forecast_table(values: Mapping[str, Any]) -> Table:
         f"and optimiser {memory('memory_weights')}, images {memory('memory_images')}"
     )
     files = f"checkpoints {memory('disk_checkpoints')}, trials {memory('disk_trials')}"
+    rows += [
+        [f"[bold]{cell}[/]" for cell in total],
+        ("memory", memory("memory"), parts),
+        ("disk", memory("disk"), files),
+    ]
     how = f"measured for {values['forecast_s']:.0f} s by doing some of the steps and trials"
     return Table(
         title="Forecast; nothing was written",
         columns=[Column(), Column("needs", "{}"), Column("how", wraps=True)],
-        rows=[
-            *rows,
-            [f"[bold]{cell}[/]" for cell in total],
-            ("memory", memory("memory"), parts),
-            ("disk", memory("disk"), files),
-        ],
+        rows=rows,
         caption=["; ".join([how, *values["notes"]])],
     )
 

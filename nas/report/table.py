@@ -27,13 +27,10 @@ def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column.
+    """A column of words, or with `form`, such as `{:.1f}`, of numbers, which stand on the right.
 
-    Attributes:
-        header: Words, with the unit.
-        form: How a number is written, such as `{:.1f}`; such a column stands on the right. Without: words.
-        wraps: Whether long words go on in the next line; else a terminal that is too narrow cuts them.
-        footer: What stands below the last row.
+    Words that are too long for the terminal go on in the next line where it `wraps`, else they are cut. The header
+    names the unit; the footer stands below the last row.
     """
 
     header: str = ""
@@ -55,13 +52,9 @@ def columns_of(forms: Mapping[str, str], *, wraps: bool = False) -> list[Column]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows under headers with units; print it with rich.
+    """Rows under headers with units; print it with rich, whose name of the frame is `box`.
 
-    Attributes:
-        rows: A cell a column each; an empty row is a gap between sections.
-        caption: Lines below it.
-        box: Rich's name of the frame.
-        look: More keywords of rich's table.
+    An empty row is a gap between sections. `caption` are lines below it, `look` more keywords of rich's table.
     """
 
     title: str

@@ -196,7 +196,7 @@ class RunDirectory:
             sync_folder(self.path)  # a new file's name must survive a power cut too
 
     def trials(self) -> list[Trial]:
-        """Every trial in its latest state, by number; a torn last line is left out, a RunError tells of another."""
+        """Every trial in its latest state, by number; a torn last line is left out, any other is a RunError."""
         try:
             lines = (self.path / TRIALS).read_bytes().split(b"\n")
         except FileNotFoundError:
@@ -312,5 +312,5 @@ def space_of_run(run: RunDirectory) -> SearchSpace:
 
 
 def config_of_run(run: RunDirectory) -> RunConfig:
-    """A run's configuration, unknown to it at the default; a ConfigError: damaged, or an option was removed."""
+    """A run's configuration, later keys at their defaults; a ConfigError where it is damaged or has a removed one."""
     return resolve_config(run.path / CONFIG)

@@ -99,7 +99,7 @@ class ParetoFront:
     def knee(self) -> FrontPoint:
         """The best trade: objectives scaled to [0, 1] over the front, smallest distance to the ideal corner.
 
-        Euclidean; an objective without spread counts nothing; ties go to the lower digest; of none a RunError.
+        Euclidean; an objective without spread counts nothing; ties go to the lower digest; no point: a RunError.
         """
         self._require_points("the knee")
         signs = [-1.0 if o.metric.direction == "maximize" else 1.0 for o in self.objectives]
@@ -132,23 +132,19 @@ class ParetoFront:
         if wanted in PICKS:
             return self.knee()
         names = ", ".join(PICKS)
-        found = [point for point in self.points if point.digest.startswith(wanted)]
         if len(wanted) < MIN_PREFIX:
-            raise RunError(
-                f"{text!r} is neither one of {names} nor a digest of {MIN_PREFIX} digits or more",
-                hint="digests are in the table of `search.py front RUN`",
-            )
+            rule = f"{text!r} is neither one of {names} nor a digest of {MIN_PREFIX} digits or more"
+            raise RunError(rule, hint="digests are in the table of `search.py front RUN`")
+        found = {point.digest: point for point in self.points if point.digest.startswith(wanted)}
         if not found:
-            digests = ", ".join(point.digest for point in self.points[:8]) + (", ..." if len(self.points) > 8 else "")
+            digests = ", ".join(point.digest for point in self.points[:8]) + ", ..." * (len(self.points) > 8)
             raise RunError(f"no point of the front answers to {text!r}", hint=f"one of: {names}, {digests}")
         if len(found) > 1:
-            raise RunError(
-                f"{text!r} is ambiguous: " + ", ".join(point.digest for point in found), hint="give more digits"
-            )
-        return found[0]
+            raise RunError(f"{text!r} is ambiguous: {', '.join(found)}", hint="give more digits")
+        return next(iter(found.values()))
 
     def within(self, metric_name: str, *, maximum: float | None = None, minimum: float | None = None) -> "ParetoFront":
-        """The points inside a bound (inclusive), which must be a number, else a ConfigError; unmeasured is outside."""
+        """The points inside a bound (inclusive; NaN is a ConfigError); a point without the value is outside."""
         metric = metric_named(metric_name)
         low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
         if math.isnan(low) or math.isnan(high):
@@ -208,11 +204,8 @@ def _require_same_conditions(points: Sequence[FrontPoint]) -> None:
     if len(distinct) < 2:
         return
     rows = [conditions.to_dict() for conditions in distinct]
-    differing = [
-        f"{name} ({', '.join(str(v) for v in dict.fromkeys(row[name] for row in rows))})"
-        for name in rows[0]
-        if len({row[name] for row in rows}) > 1
-    ]
+    found = {name: dict.fromkeys(row[name] for row in rows) for name in rows[0]}
+    differing = [f"{name} ({', '.join(map(str, values))})" for name, values in found.items() if len(values) > 1]
     raise RunError(
         f"measurements under different conditions cannot be on one front: {'; '.join(differing)}",
         hint="measure them again under the same conditions, or start a new run",

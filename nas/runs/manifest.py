@@ -76,7 +76,6 @@ class SupernetTrial:
         parameters: Value by dotted key, such as `train.lr`.
         state: `training` (or killed, to go on), `complete`, `stopped` (early, as others were better) or `failed`.
         scores: Hypervolume of the probe subnets after so many epochs.
-        error: Why it failed.
     """
 
     number: int
@@ -107,7 +106,6 @@ class Manifest(BaseModel):
     Keys that this version does not know are kept, and written again.
 
     Attributes:
-        command: Command line that started it.
         space_file: The search space, as it was named there.
         space_settings: Changes on top of it, such as `constraints.max_macs=2e6`.
         space_digest: Of the space with them.
@@ -156,7 +154,7 @@ class Manifest(BaseModel):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: object) -> "Manifest":
-        """Inverse of `to_dict`; of keys of the file `source` that miss or hold what they cannot, a RunError."""
+        """Inverse of `to_dict`; a RunError names the file `source` and all keys that are missing or wrong."""
         flat = {key: value for key, value in values.items() if key != "schema_version"}
         search = {key: flat.pop(key) for key in SearchIdentity.model_fields if key in flat}
         return cls._checked({**flat, "search": search or None}, source)

@@ -97,7 +97,7 @@ class Document:
         return path
 
     def with_value(self, path: KeyPath, value: Any, origin: str) -> "Document":
-        """A copy with one value, or of a group the keys of `value`, replaced; a ValueError where a key has no group."""
+        """A copy with one value replaced, of a group only its keys; a ValueError where `path` leads to none."""
         if isinstance(value, dict) and (value or self.existing(path) == path):
             document = self
             for key, inner in value.items():

@@ -202,10 +202,7 @@ def _supernets(found: RunResults) -> list[dict[str, Any]]:
     trials = {Path(name).name: of_one for name, of_one in found.trials.items()}
     return [
         {
-            "number": trial.number,
-            "key": trial.key,
-            "state": trial.state,
-            "score": trial.score,
+            **{name: getattr(trial, name) for name in ("number", "key", "state", "score")},
             "parameters": dict(trial.parameters),
             "error": trial.error,
             "num_trials": sum(each.is_paid for each in trials.get(trial.key, ())),
