@@ -60,7 +60,5 @@ def check_schema(values: Any, source: object) -> None:
     if type(version) is not int or version < 1:
         raise RunError(f"{source}: schema_version must be a positive number, got {version!r}")
     if version > SCHEMA_VERSION:
-        raise RunError(
-            f"{source}: schema_version {version} is newer than this program reads ({SCHEMA_VERSION})",
-            hint="upgrade this program, or look at the run with the version that wrote it",
-        )
+        text = f"{source}: schema_version {version} is newer than this program reads ({SCHEMA_VERSION})"
+        raise RunError(text, hint="upgrade this program, or look at the run with the version that wrote it")

@@ -1,4 +1,4 @@
-"""Commands that change nothing; but for `rank-layers`, which computes, and `doctor`, which tests, they import no torch."""
+"""Commands that change nothing; but for `rank-layers` (computes) and `doctor` (tests) they import no torch."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -70,11 +70,10 @@ def best_within_budgets(fronts: Sequence[ParetoFront]) -> list[dict[str, Any]]:
     low, high = max(min(values) for values in costs), max(max(values) for values in costs)
     budgets = np.geomspace(low, max(low, high), NUM_BUDGETS) if low > 0 else np.linspace(low, high, NUM_BUDGETS)
     budgets[[0, -1]] = low, max(low, high)
-    found = []
-    for budget in dict.fromkeys(budgets.tolist()):
-        best = [max(p.value(TOP1) for p in front.points if p.value(MACS) <= budget) for front in fronts]
-        found.append({"max_macs": budget, "best_top1": best})
-    return found
+    return [
+        {"max_macs": most, "best_top1": [max(p.value(TOP1) for p in f.points if p.value(MACS) <= most) for f in fronts]}
+        for most in dict.fromkeys(budgets.tolist())
+    ]
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -141,10 +140,8 @@ def _common_objectives(fronts: Sequence[ParetoFront]) -> list[Objective]:
         if name in other
     ]
     if not common:
-        raise RunError(
-            f"the runs share no objective: {', '.join(one)} against {', '.join(other)}",
-            hint="compare runs with the same search.objectives",
-        )
+        text = f"the runs share no objective: {', '.join(one)} against {', '.join(other)}"
+        raise RunError(text, hint="compare runs with the same search.objectives")
     return common
 
 

@@ -49,10 +49,8 @@ def random_search(
     """
     sampler = flat_config(run.config()).get("search.sampler")
     if sampler != "random":
-        raise RunError(
-            f"{run.path}: its sampler is {sampler}, not random",
-            hint="search.py run SPACE.yaml --init RUN --epochs 0 --sampler random",
-        )
+        hint = "search.py run SPACE.yaml --init RUN --epochs 0 --sampler random"
+        raise RunError(f"{run.path}: its sampler is {sampler}, not random", hint=hint)
     budget = sum(trial.is_paid for trial in trials)
     kept, paid = [], 0
     for trial in _ended(run.trials()):
@@ -61,10 +59,8 @@ def random_search(
             kept.append(trial)
     ours, theirs = (next((t.whole.conditions for t in each if t.whole), None) for each in (trials, kept))
     if ours is None or theirs != ours:
-        raise RunError(
-            f"{run.path}: its trials were measured under other conditions",
-            hint="a random search on the same weights: run SPACE.yaml --init RUN --epochs 0 --sampler random",
-        )
+        hint = "a random search on the same weights: run SPACE.yaml --init RUN --epochs 0 --sampler random"
+        raise RunError(f"{run.path}: its trials were measured under other conditions", hint=hint)
     front = ParetoFront.from_trials(kept, objectives, bounds)
     values = {"run": run.name, "num_trials": min(paid, budget), "hypervolume": front.hypervolume()}
     return front, {**values, "curve": hypervolume_curve(kept, objectives, bounds)}

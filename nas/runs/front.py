@@ -187,10 +187,8 @@ class ParetoFront:
 
     def _require_points(self, what: str) -> None:
         if not self.points:
-            raise RunError(
-                f"{what}: the front is empty",
-                hint="loosen the bounds, or let the search complete a trial (`search.py status RUN`)",
-            )
+            hint = "loosen the bounds, or let the search complete a trial (`search.py status RUN`)"
+            raise RunError(f"{what}: the front is empty", hint=hint)
 
 
 def _loss(point: FrontPoint, metric: Metric) -> float:
@@ -206,7 +204,5 @@ def _require_same_conditions(points: Sequence[FrontPoint]) -> None:
     rows = [conditions.to_dict() for conditions in distinct]
     found = {name: dict.fromkeys(row[name] for row in rows) for name in rows[0]}
     differing = [f"{name} ({', '.join(map(str, values))})" for name, values in found.items() if len(values) > 1]
-    raise RunError(
-        f"measurements under different conditions cannot be on one front: {'; '.join(differing)}",
-        hint="measure them again under the same conditions, or start a new run",
-    )
+    text = f"measurements under different conditions cannot be on one front: {'; '.join(differing)}"
+    raise RunError(text, hint="measure them again under the same conditions, or start a new run")

@@ -25,15 +25,11 @@ _Values = NDArray[np.float64]
 def check_counts(num_architectures: int, num_seeds: int) -> None:
     """Raise a ConfigError where there are too few architectures or seeds to compare anything."""
     if num_architectures < LEAST_ARCHITECTURES:
-        raise ConfigError(
-            f"--architectures {num_architectures}: a rank correlation needs at least {LEAST_ARCHITECTURES}",
-            hint="24 give an interval of about +-0.2 around a tau of 0.6",
-        )
+        text = f"--architectures {num_architectures}: a rank correlation needs at least {LEAST_ARCHITECTURES}"
+        raise ConfigError(text, hint="24 give an interval of about +-0.2 around a tau of 0.6")
     if num_seeds < 1:
-        raise ConfigError(
-            f"--seeds {num_seeds}: every architecture is trained at least once",
-            hint="2 or more show how far training noise alone changes the order",
-        )
+        text = f"--seeds {num_seeds}: every architecture is trained at least once"
+        raise ConfigError(text, hint="2 or more show how far training noise alone changes the order")
 
 
 def mean_tokens(architecture: Architecture) -> float:
@@ -97,10 +93,8 @@ def rank_statistics(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[st
     """  # noqa: DOC501 - said of `rows`
     count = len(rows)
     if count < LEAST_ARCHITECTURES:
-        raise NoResultError(
-            f"{count} architectures were trained to their end, {LEAST_ARCHITECTURES} are needed",
-            hint="trust/*.json in the run's folder say why the others failed",
-        )
+        text = f"{count} architectures were trained to their end, {LEAST_ARCHITECTURES} are needed"
+        raise NoResultError(text, hint="trust/*.json in the run's folder say why the others failed")
     names = ("inherited_top1", "stand_alone_top1", *BASELINES)
     columns = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
     inherited, alone = columns["inherited_top1"], columns["stand_alone_top1"]

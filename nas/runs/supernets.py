@@ -111,9 +111,8 @@ def space_settings(parameters: Mapping[str, Any]) -> tuple[str, ...]:
 def check_ray_is_used(workers: int | None) -> None:
     """Raise a ConfigError where supernet trials are asked for with `--workers 0`."""
     if workers == 0:
-        raise ConfigError(
-            "supernet trials run on Ray, which --workers 0 does without", hint="--workers 1 for one at a time"
-        )
+        text = "supernet trials run on Ray, which --workers 0 does without"
+        raise ConfigError(text, hint="--workers 1 for one at a time")
 
 
 def check_supernet_trials(config: RunConfig, space_file: Path, settings: Sequence[str], workers: int | None) -> None:

@@ -297,7 +297,5 @@ def check_retraining(seeds: int, settings: Sequence[str]) -> None:
         raise ConfigError(f"--seeds {seeds}: every architecture is trained at least once", hint="--seeds 1")
     foreign = [setting for setting in settings if not setting.strip().startswith("train.")]
     if foreign:
-        raise ConfigError(
-            f"--set {foreign[0]}: retrain takes data, space and evaluation from the run",
-            hint="--set train.KEY=VALUE changes the recipe; another run is what changes the rest",
-        )
+        text = f"--set {foreign[0]}: retrain takes data, space and evaluation from the run"
+        raise ConfigError(text, hint="--set train.KEY=VALUE changes the recipe; another run is what changes the rest")
