@@ -9,12 +9,12 @@ from nas.arch.memory import bytes_to_run, peak_activation_bytes
 from nas.arch.operator import Place, Rules, is_square
 from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS
 from nas.arch.operators.hallucination import hallucinated_heads
-from nas.arch.operators.low_rank import feed_forward_features, stored_rank
+from nas.arch.operators.low_rank import feed_forward_features, feed_forward_memory, stored_rank
 from nas.arch.tiling import VALUE_BYTES
 
 __all__ = [
     "ATTENTION", "FEWER_TOKENS", "HALLUCINATION", "LEGEND", "LOOKS", "REDUCERS", "VALUE_BYTES",
     "Architecture", "Backbone", "LayerChoice", "LayerContext", "Place", "Rules", "bytes_to_run", "cost",
-    "draw_layers", "feed_forward_features", "hallucinated_heads", "is_square", "look_of", "memory",
-    "peak_activation_bytes", "sizes_of", "stored_rank", "tiling", "token_problems",
+    "draw_layers", "feed_forward_features", "feed_forward_memory", "hallucinated_heads", "is_square",
+    "look_of", "memory", "peak_activation_bytes", "sizes_of", "stored_rank", "tiling", "token_problems",
 ]

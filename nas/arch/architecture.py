@@ -24,14 +24,11 @@ WRITTEN = ("num_tokens", "attention", "num_heads", "mlp_ratio", *LEFT_OUT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerChoice:
-    """What is chosen for one layer. Canonical: a field that cannot change the network is at its default.
-
-    Operators are named, as `nas.arch.operators` lists them.
-    """
+    """What is chosen for one layer. Canonical: a field that cannot change the network is at its default."""
 
     num_tokens: int  # patch tokens in this layer; class token not counted. Pooling leaves a square number, `glad` any
     reducer: str | None = None  # present exactly where `num_tokens` is lower than in the layer before
-    attention: str = "dynamic"  # source of the attention maps
+    attention: str = "dynamic"  # source of the attention maps, by its name in `nas.arch.operators` as all operators
     # Hallucinated heads / all heads. Rounded down to whole heads on construction (METHODS C6), so 0.5 with 3 heads is
     # stored as 1/3 and two spellings of one network are equal. A shared layer with one derives its maps anew from its
     # provider's real heads (METHODS 5.3), so it has its provider's ratio; with 0 it takes the maps as they are.

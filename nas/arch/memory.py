@@ -77,11 +77,6 @@ def token_values(layer: LayerChoice, context: LayerContext, embed_dim: int, back
     return max(n for _, n in _tokens(layer, context, embed_dim, backbone, 1))
 
 
-def feed_forward_values(mlp_ratio: float, ffn_rank: float, num_tokens: int, embed_dim: int, backbone: Backbone) -> int:
-    """Most values of a feed-forward for one image, beside what is held, provided and exported."""
-    return feed_forward_memory(mlp_ratio, ffn_rank, num_tokens + backbone.num_prefix_tokens, embed_dim, 1)
-
-
 def before(D: int, backbone: Backbone, B: int = 1) -> Iterator[Stage]:
     """Operations before the first layer, and the values alive at once."""
     images, prefix = B * backbone.in_chans * backbone.image_size**2, backbone.num_prefix_tokens

@@ -1,7 +1,6 @@
-"""`Genome`: a search space as flat parameters; what they decode to is always legal.
+"""`Genome`: a search space as flat parameters; whatever they decode to is legal. What draws and describes takes it.
 
-Domains of genes over a fixed backbone, with rules between layers and hard bounds. What reads, draws and describes
-spaces takes this; `SearchSpace` adds a file, a size and draws.
+`SearchSpace` adds a file, a size and draws.
 """
 
 import hashlib

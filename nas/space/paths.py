@@ -25,7 +25,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from nas.arch import Architecture, Backbone, LayerChoice, LayerContext, cost, memory
+from nas.arch import Architecture, Backbone, LayerChoice, LayerContext, cost, feed_forward_memory, memory
 from nas.base import cached_method
 from nas.space.walk import LegalSequences, State, with_feed_forward
 
@@ -103,9 +103,8 @@ class Graph:
         """Most values behind the last layer; None where no network ends."""
         if node.owed or node.state.layer not in self.depths:
             return None
-        if not self.with_memory:
-            return 0
-        return max(n for _, n in memory.after(node.state.arriving, node.provided, self.embed_dim, self.backbone))
+        behind = memory.after(node.state.arriving, node.provided, self.embed_dim, self.backbone)
+        return max(n for _, n in behind) if self.with_memory else 0
 
     def groups(self, node: Node) -> Iterator[list[Group]]:
         """The choices for the next layer: those that do not share, then those that do."""
@@ -138,9 +137,10 @@ class Graph:
         """(MACs, parameters, most values, (mlp_ratio, ffn_rank)) of a layer of so many tokens."""
         found = []
         for pair in self.walk.feed_forwards(layer):
-            sizes = (*pair, tokens, self.embed_dim, self.backbone)
-            values = memory.feed_forward_values(*sizes) if self.with_memory else 0
-            found.append((*cost.feed_forward_macs_params(*sizes), values, pair))
+            costs = cost.feed_forward_macs_params(*pair, tokens, self.embed_dim, self.backbone)
+            T = tokens + self.backbone.num_prefix_tokens
+            values = feed_forward_memory(*pair, T, self.embed_dim, 1) if self.with_memory else 0
+            found.append((*costs, values, pair))
         return found
 
     def edges(self, node: Node, limit: float) -> Iterator[Edge]:
@@ -173,12 +173,8 @@ class Graph:
             if choice.kind.shares:
                 continue
             for exports in self._exports(choice) if state.shares_left else (0,):
-                context = LayerContext(
-                    tokens_before=before.arriving,
-                    on_grid=state.on_grid,
-                    exports_maps=bool(exports & MAPS),
-                    exports_logits=bool(exports & LOGITS),
-                )
+                exported = {"exports_maps": bool(exports & MAPS), "exports_logits": bool(exports & LOGITS)}
+                context = LayerContext(tokens_before=before.arriving, on_grid=state.on_grid, **exported)
                 provided = memory.exported_values(choice, context, self.backbone) if self.with_memory else 0
                 yield (Node(state if exports else without_sharing(state), exports, exports, provided), choice, context)
 

@@ -64,7 +64,6 @@ def _dead(space: Genome, possible: list[set[LayerChoice]]) -> Iterator[str]:
 
 def _layers(numbers: Iterable[int]) -> str:
     ordered = sorted(numbers)
-    spelled = ", ".join(map(str, ordered))
-    if len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
-        spelled = f"{ordered[0]}-{ordered[-1]}"
+    in_a_row = len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1
+    spelled = f"{ordered[0]}-{ordered[-1]}" if in_a_row else ", ".join(map(str, ordered))
     return f"layer{'s' if len(ordered) > 1 else ''} {spelled}"

@@ -141,8 +141,8 @@ class LegalSequences:
     def nearest(self, wanted: Sequence[tuple[Any, ...]]) -> tuple[LayerChoice, ...]:
         """The sequence for wanted genes, one tuple a layer in the order of `GENES`, repaired where illegal.
 
-        Left to right, gene by gene: a value that cannot be had becomes its nearest legal one (tokens the next
-        lower count, an impossible kind of attention a dynamic one).
+        Left to right, gene by gene: a value that cannot be had becomes its nearest legal one (tokens the next lower
+        count, an impossible kind of attention a dynamic one).
         """
         state, layers = self.start, []
         for genes in wanted:
@@ -162,10 +162,7 @@ AttentionChoice = tuple[str, int, float, str | None]
 
 
 def attention_choices(domain: LayerDomain, provided: int) -> Iterator[AttentionChoice]:
-    """Every attention that a domain has, some more than once, behind a provider with so many derived heads.
-
-    Which of them are legal where, the operators say.
-    """
+    """Every attention that a domain has, legal or not, behind a provider with so many derived heads; some repeat."""
     for kind, heads, ratio in product(domain.attention, domain.num_heads, domain.hallucination_ratio):
         derived = ATTENTION[kind].derived(hallucinated_heads(heads, ratio), provided)
         for variant in domain.hallucination if derived else (None,):
