@@ -5,7 +5,7 @@ import hashlib
 import io
 import struct
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -98,11 +98,6 @@ class Source:
         )
 
 
-def numbered(labels: Iterable[int]) -> tuple[str, ...]:
-    """Names of classes that have none: their numbers, up to the highest label."""
-    return tuple(map(str, range(max(labels, default=-1) + 1)))
-
-
 def data_error(spec: str, problems: Sequence[str], *, hint: str = "") -> DataError:
     """One error that lists every problem of a data spec."""
     if len(problems) == 1:
@@ -168,11 +163,7 @@ def pixels(content: bytes | Image.Image, image_size: int) -> npt.NDArray[np.uint
 
 
 def decoded(content: bytes | Image.Image) -> Image.Image:
-    """The whole image as RGB, upright.
-
-    Raises:
-        UnreadableImageError: Damaged, not an image, or one with more than 8 bits a channel.
-    """
+    """The whole image as RGB, upright; an UnreadableImageError for none, a damaged one, or over 8 bits a channel."""
     image = _opened(content)
     try:
         image.load()

@@ -69,10 +69,7 @@ class SpecPath:
 def spec_paths(spec: str, text: str, what: str) -> list[SpecPath]:
     """The paths and globs of a spec, parted at commas, also where a path holds commas of its own.
 
-    Args:
-        spec: The whole of it, for messages.
-        text: What follows the colon.
-        what: What is looked for, such as `parquet file or folder`.
+    `text` is what follows the spec's colon; `what` says what is looked for, such as `parquet file or folder`.
 
     Raises:
         DataError: Names every path that is not there, or that two of them share.
@@ -120,10 +117,7 @@ def _missing(path: SpecPath, what: str) -> str:
 def by_place(spec: str, paths: Sequence[SpecPath], names: Sequence[Collection[str | None]]) -> list[str]:
     """The split of each path of a spec: what all of them say, else TRAIN,TEST or TRAIN,VALIDATION,TEST.
 
-    Args:
-        spec: The whole of it, for messages.
-        paths: Two or more.
-        names: Of each path, the splits that the names of what is there say.
+    There are two paths or more; `names` are, of each, the splits that the names of what is there say.
 
     Raises:
         DataError: The names and the order of the paths contradict each other, or there are too many paths.
@@ -151,14 +145,8 @@ def by_place(spec: str, paths: Sequence[SpecPath], names: Sequence[Collection[st
 def by_name(spec: str, paths: Iterable[Path], base: Path, *, is_chosen: bool) -> dict[str, list[Path]]:
     """Files by split, as the names of their folders below `base` and their own names say, as on the Hugging Face hub.
 
-    Args:
-        spec: The whole of it, for messages.
-        paths: All below `base`.
-        base: The folder that was named.
-        is_chosen: Whether a glob named the files, so that which belong together was said.
-
-    Returns:
-        With `train` at least. Files that all say one split, or none, are all of it.
+    The result has `train` at least; files that all say one split, or none, are all of it. `is_chosen`: a glob named the
+    files, so that which belong together was said.
 
     Raises:
         DataError: Some names say a split and others none, or several; or folders beside each other hold the same

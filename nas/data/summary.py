@@ -27,11 +27,8 @@ def splits_line(
 ) -> str:
     """How many images each split has, where they are from, and what was left out.
 
-    Args:
-        splits: By name.
-        origins: Of the test split, and of the search split where it is the data's own.
-        num_unreadable: Images.
-        num_leaked: Images of train that are also in another split of the data, images of validation also in test.
+    Origins are those of the test split, and of the search split where it is the data's own. Leaked are images of train
+    that are also in another split of the data, and images of validation also in test.
     """
     counts = ", ".join(f"{title} {len(entries):,}" for title, entries in splits.items())
     where = ", ".join(f"{split}: {origin if splits[split] else 'none'}" for split, origin in origins.items())

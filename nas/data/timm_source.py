@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from nas.base import DataError
-from nas.data.samples import Sample, Source, missing_path, numbered
+from nas.data.samples import Sample, Source, missing_path
 
 PACKAGES = {
     "torch": "torchvision",
@@ -57,7 +57,7 @@ def timm_source(spec: str, prefix: str, name: str, root: str) -> Source:
     names = _timm_class_names(train)
     return Source(
         f"timm {spec}",
-        names or numbered(sample.label for sample in read("train")),
+        names or tuple(map(str, range(max((sample.label for sample in read("train")), default=-1) + 1))),
         partial(read, "train"),
         partial(read, test_split) if test_split else None,
         named_classes=bool(names),
