@@ -226,11 +226,7 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, values: Any) -> "Architecture":
-        """Inverse of `to_dict`.
-
-        Raises:
-            ArchitectureError: Unknown or missing fields, or a broken rule.
-        """
+        """Inverse of `to_dict`; an ArchitectureError names unknown or missing fields, or a broken rule."""
         try:
             unknown = sorted(set(values) - {"embed_dim", "layers"})
             if unknown:
@@ -244,11 +240,7 @@ class Architecture:
 
     @classmethod
     def from_json(cls, text: str) -> "Architecture":
-        """Inverse of `to_json`.
-
-        Raises:
-            ArchitectureError: Not JSON, unknown or missing fields, or a broken rule.
-        """
+        """Inverse of `to_json`; an ArchitectureError where it is not JSON, or as of `from_dict`."""
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:

@@ -276,8 +276,7 @@ def _contradictions(content: SpaceFile, document: Document, dropped: set[str]) -
         text = f"{size} is not a multiple of patch_size {patch}; nearest legal: {legal}"
         yield {"image_size", "patch_size"}, at(("backbone", "image_size"), text)
     for k, override in enumerate(content.overrides):
-        beyond = [i for i in _numbers(override.layers, content.depth) if i >= max(content.depth)]
-        if beyond:
+        if beyond := [i for i in _numbers(override.layers, content.depth) if i >= max(content.depth)]:
             text = f"there is no layer {min(beyond)}; layers are 0 to {max(content.depth) - 1}"
             yield {"depth"}, at(("overrides", k, "layers"), text)
     sections: dict[KeyPath, GeneSection] = {("layers",): content.layers}
@@ -294,16 +293,14 @@ def _contradictions(content: SpaceFile, document: Document, dropped: set[str]) -
                 yield {"reducer"}, at((*section, "num_tokens", i), _not_square(n, grid))
         for gene in ("mlp_ratio", "ffn_rank"):
             for i, ratio in enumerate(getattr(written, gene) or ()):
-                widths = [w for w in content.embed_dim if abs(w * ratio - round(w * ratio)) > 1e-6]
-                if widths:
+                if widths := [w for w in content.embed_dim if abs(w * ratio - round(w * ratio)) > 1e-6]:
                     text = f"{ratio:g} x embed_dim {', '.join(map(str, widths))} is not whole"
                     yield {"embed_dim"}, at((*section, gene, i), text)
     if tokens_are_legal and grid is not None:
         yield from _growing_tokens(genes, grid**2, at)
     if all(ATTENTION[kind].shares for kind in genes[0]["attention"].values):
         *others, last = (kind.name for kind in ATTENTION.values() if not kind.shares)
-        allowed = f"{', '.join(others)} or {last}"
-        text = f"layer 0 has no layer before it to share with (C1); allow {allowed}"
+        text = f"layer 0 has no layer before it to share with (C1); allow {', '.join(others)} or {last}"
         yield {"attention", *LAYERWISE}, at(genes[0]["attention"].path, text)
     for path in dict.fromkeys(layer["hallucination_ratio"].path for layer in genes):
         concerned = [layer for layer in genes if layer["hallucination_ratio"].path == path]

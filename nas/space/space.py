@@ -22,11 +22,7 @@ from nas.space.genome import Genome
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace(Genome):
-    """All legal architectures over one backbone: a `Genome` that can be read from a file, counted and drawn from.
-
-    Raises:
-        SearchSpaceError: The domains contradict each other, or no architecture meets the constraints.
-    """
+    """All legal architectures over one backbone: a `Genome` that can be read from a file, counted and drawn from."""
 
     # Known designs that a search starts from (`known_designs`); they change nothing of the space.
     seeds: tuple[str, ...] = DESIGNS
@@ -112,9 +108,5 @@ def read_space(path: str | Path, settings: Sequence[str] = ()) -> SearchSpace:
 
 
 def parse_space(text: str, source: str, settings: Sequence[str] = ()) -> SearchSpace:
-    """Make a search space from YAML text; `source` is the file's name in messages.
-
-    Raises:
-        SearchSpaceError: Lists every problem with its line.
-    """
+    """A search space from YAML text; `source` is the file's name in the error, which is as of `read_space`."""
     return build_space(text, source, settings, SearchSpace)
