@@ -51,13 +51,10 @@ GRAPH_ALLOWANCE = 4 * 2**20  # bytes for the graph, and for the sample input tha
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormatReport:
-    """One format of a bundle, as it came back from disk.
+    """One format of a bundle, a key of `FILES`, as it came back from disk; `file` has the weights.
 
-    Attributes:
-        format: Key of `FILES`.
-        file: The file with the weights, of `size_bytes`.
-        max_delta: Greatest absolute difference of a logit from the reference, by batch size.
-        seconds: Wall time to write (on export), load and compare it.
+    `max_delta` is the greatest absolute difference of a logit from the reference, by batch size; `seconds` the time that
+    it took to write (on export), load and compare it.
     """
 
     format: str

@@ -66,11 +66,7 @@ class EvaluatorSetup:
     def count_correct(
         self, subnet: Subnet, images: ImageSet, *, precision: str | None = None, batch_size: int | None = None
     ) -> NDArray[np.bool_]:
-        """Which images a subnet classifies right, [N] bool, computed as in the search or as said.
-
-        Raises:
-            EvaluationError: A logit is not finite.
-        """
+        """Which images a subnet gets right, [N] bool, as in the search or as said; an EvaluationError: it gives NaN."""
         device = torch.device(self.device)
         return count_correct(
             subnet.to(device),
@@ -141,13 +137,7 @@ class SubnetEvaluator:
         self.conditions = setup.conditions(len(self.images), stage="search")
 
     def evaluate(self, architecture: Architecture, plan: RacePlan | None = None, *, attempt: int = 0) -> Measurement:
-        """Measure MACs, parameters, latency where the search needs it, and then top-1; see `Evaluator`.
-
-        Raises:
-            OutOfMemoryError: Even with this batch.
-            EvaluationError: A logit is not finite.
-            RuntimeError: torch failed for another reason.
-        """  # noqa: DOC501 - every MemoryError becomes an OutOfMemoryError
+        """Measure costs, latency where the search needs it, and top-1; an OutOfMemoryError: even with this batch."""
         started = time.perf_counter()
         backbone = self.setup.space.backbone
         batch_size = max(1, self.setup.config.batch_size >> attempt)

@@ -80,12 +80,7 @@ class StandAloneEvaluator:
         *,
         attempt: int = 0,
     ) -> Measurement:
-        """Train to the end, then measure on the search split; see `Evaluator`. Nothing races.
-
-        Raises:
-            TrainingError: The loss is not finite.
-            EvaluationError: A logit is not finite, or memory ran out.
-        """
+        """Train to the end, then measure on the search split; see `Evaluator`. Nothing races."""
         folder = self.setup.path(architecture)
         try:
             return self._evaluate(architecture, folder, attempt)

@@ -25,11 +25,10 @@ TRIES = 20  # draws for every architecture wanted, where a small space repeats i
 
 
 def choose(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
-    """Different architectures, spread evenly over the range of MACs; more begin with the same ones.
+    """Different architectures, spread evenly over the range of MACs, or all that were found of a smaller space.
 
     The wanted MACs are a van der Corput sequence, rotated by the seed: of the first 2**n, one lies in each of
-    2**n equal parts of the range, and a longer sequence goes on with a shorter one. A space that has fewer
-    architectures gives those that were found.
+    2**n equal parts of the range, and a longer sequence goes on with a shorter one.
 
     Raises:
         ConfigError: The space has fewer than four.

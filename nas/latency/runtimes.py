@@ -25,10 +25,7 @@ GRAPH_WARM_UP = 3  # passes on a side stream before a CUDA graph may be captured
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weights oneDNN has put in the order that its kernels read.
-
-    Shapes: [..., in_features] -> [..., out_features].
-    """
+    """A linear layer, [..., in] -> [..., out], whose weights oneDNN has put in the order that its kernels read."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -103,8 +100,7 @@ def torch_threads(count: int) -> Iterator[None]:
 def own_cores(target: Target) -> Iterator[tuple[int, ...]]:
     """Pin this process to as many cores as the target has threads, those that are idle now; yields them.
 
-    Nothing is pinned on a GPU, where the system has no affinity, and where there are not more cores than asked
-    for: the empty tuple.
+    None on a GPU, where the system has no affinity, and where there are not more cores than asked for.
     """
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if target.is_cuda or len(allowed) <= target.threads:
