@@ -53,8 +53,8 @@ GRAPH_ALLOWANCE = 4 * 2**20  # bytes for the graph, and for the sample input tha
 class FormatReport:
     """One format of a bundle, a key of `FILES`, as it came back from disk; `file` has the weights.
 
-    `max_delta` is the greatest absolute difference of a logit from the reference, by batch size; `seconds` the time that
-    it took to write (on export), load and compare it.
+    `max_delta` is the greatest absolute difference of a logit from the reference, by batch size; `seconds` the time
+    that it took to write (on export), load and compare it.
     """
 
     format: str
