@@ -1,5 +1,6 @@
 """Images in folders: which folders are splits, which are classes, and what becomes of all that lies there."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from nas.base import plural
 from nas.data.samples import Sample, Source, data_error, listed, missing_path
-from nas.data.split_names import SPLITS, by_place, is_litter, natural_key, roles, spec_paths, split_of
+from nas.data.split_names import SPLITS, by_place, expanded, is_litter, natural_key, roles, spec_paths, split_of
 from nas.settings import DataConfig
 
 _IMAGE_SUFFIXES = (
@@ -37,8 +38,10 @@ class _Tree:
 
     @property
     def classes(self) -> list["_Tree"]:
-        """The folders in it that hold images, however deep."""
-        return [folder for folder in self.folders if folder.all_images]
+        """The folders in it that hold images, however deep, but for one that is called `images`."""
+        found = [folder for folder in self.folders if folder.all_images]
+        is_flat = len(found) == 1 and {found[0].path.name.lower()} in _CONTAINERS and not found[0].classes
+        return [] if is_flat else found
 
     @property
     def splits(self) -> dict[str, list["_Tree"]]:
@@ -51,9 +54,11 @@ class _Tree:
 
     def undoubled(self) -> "_Tree":
         """The folder inside, where an archive was unpacked into a folder of its own name: `seg_train/seg_train`."""
-        inner = self.classes[0] if len(self.classes) == 1 and not self.images else self
-        same = inner is not self and split_of(inner.path.name) == split_of(self.path.name)
-        return inner.undoubled() if same else self
+        if len(self.classes) != 1 or self.images:
+            return self
+        name, inner = self.path.name, self.classes[0]
+        is_same = inner.path.name == name or split_of(inner.path.name) == split_of(name) is not None
+        return inner.undoubled() if is_same else self
 
 
 def _names(folders: Sequence[_Tree]) -> str:
@@ -62,17 +67,19 @@ def _names(folders: Sequence[_Tree]) -> str:
 
 def _scan(path: Path, litter: list[str], above: tuple[Path, ...] = ()) -> _Tree:
     tree, above = _Tree(path), (*above, path.resolve())
-    for entry in sorted(path.iterdir()):
-        if is_litter(entry.name):
-            litter.append(entry.name)
-        elif entry.is_dir():
-            if entry.resolve() not in above:  # a link upwards has no end
-                tree.folders.append(_scan(entry, litter, above))
-                tree.num_others += tree.folders[-1].num_others
-        elif entry.suffix.lower() in _IMAGE_SUFFIXES:
-            tree.images.append(entry)
-        else:
-            tree.num_others += 1
+    with os.scandir(path) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            found = path / entry.name
+            if is_litter(entry.name):
+                litter.append(entry.name)
+            elif entry.is_dir():
+                if found.resolve() not in above:  # a link upwards has no end
+                    tree.folders.append(_scan(found, litter, above))
+                    tree.num_others += tree.folders[-1].num_others
+            elif found.suffix.lower() in _IMAGE_SUFFIXES:
+                tree.images.append(found)
+            else:
+                tree.num_others += 1
     return tree
 
 
@@ -86,6 +93,8 @@ def folder_source(config: DataConfig) -> Source:
     litter: list[str] = []
     parts, notes, num_others = _parts(config.spec, text, litter)
     test, validation = roles([split for split in parts if split != "train"])
+    if test == "validation":
+        notes.append("validation is the test split")
     if validation and config.search_fraction is not None:
         notes.append(f"{_titles(parts.pop('validation'))} is not used: data.search_fraction is set")
         validation = None
@@ -106,21 +115,35 @@ def folder_source(config: DataConfig) -> Source:
     )
 
 
+def split_folders(spec: str, root: Path) -> dict[str, Path]:
+    """The folder of class folders of each split that there is in one folder; train is the folder itself without splits.
+
+    Raises:
+        DataError: The folder is not understood.
+    """  # noqa: DOC501 - `data_error` is a DataError
+    parts, _ = _found_parts(spec, _scan(root, []))
+    problems = [text for (folder,) in parts.values() for text in _misplaced(folder, is_split=False)]
+    if problems:
+        raise data_error(spec, problems, hint=_HINT)
+    return {split: folder.path for split, (folder,) in parts.items()}
+
+
 # --- which folders are splits ---
 
 
 def _parts(spec: str, text: str, litter: list[str]) -> tuple[dict[str, list[_Tree]], list[str], int]:
     """The folders of class folders by split, what is to be said of them, and how many other files there are."""
-    if "," not in text and not any(mark in text for mark in "*?[") and not Path(text).expanduser().is_dir():
-        raise missing_path(spec, Path(text).expanduser(), "folder")
+    if "," not in text and not any(mark in text for mark in "*?[") and not expanded(text).is_dir():
+        raise missing_path(spec, expanded(text), "folder")
     paths = spec_paths(spec, text, "folder")
     for path in paths:
         if not any(found.is_dir() for found in path.found):
             raise missing_path(spec, path.found[0], "folder")
-    trees = [[_scan(found, litter).undoubled() for found in path.found if found.is_dir()] for path in paths]
+    trees = [[_scan(found, litter) for found in path.found if found.is_dir()] for path in paths]
     num_others = sum(tree.num_others for one in trees for tree in one)
     if len(paths) == 1 and not paths[0].is_glob:
         return *_found_parts(spec, trees[0][0]), num_others
+    trees = [[tree.undoubled() for tree in one] for one in trees]
     names = [[split_of(found.name) for found in path.found if found.is_dir()] for path in paths]
     if len(paths) > 1:
         splits = by_place(spec, paths, names)
@@ -137,6 +160,7 @@ def _parts(spec: str, text: str, litter: list[str]) -> tuple[dict[str, list[_Tre
 
 
 def _found_parts(spec: str, top: _Tree) -> tuple[dict[str, list[_Tree]], list[str]]:
+    """Those of one folder, of which the names of folders in it say the splits."""
     splits, problems = top.splits, []
     claimed = [folder for folders in splits.values() for folder in folders]
     with_classes = [folder for folder in claimed if folder.classes]
@@ -162,15 +186,17 @@ def _found_parts(spec: str, top: _Tree) -> tuple[dict[str, list[_Tree]], list[st
             "splits or classes?"
         )
     if problems:
-        raise data_error(spec, problems, hint=_HINT)
+        hint = f"{_HINT}; one split alone: folder:{with_classes[0].path}"
+        raise data_error(spec, problems, hint=hint)
     parts = {split: splits[split] for split in SPLITS if split in splits}
-    notes = [", ".join(f"{split} in {folder.path.relative_to(top.path)}/" for split, (folder,) in parts.items())]
+    names = {split: f"{folder.path.relative_to(top.path)}/" for split, (folder,) in parts.items()}
+    notes = [", ".join(f"{split} in {name}" for split, name in names.items())]
     if "test" in parts and not parts["test"][0].classes:
         (unlabelled,) = parts.pop("test")
-        number = plural(len(unlabelled.images), "image")
-        notes.append(
-            f"{unlabelled.path.relative_to(top.path)}/ has {number} in no class folder, so no labels: not used"
-        )
+        number = plural(len(unlabelled.all_images), "image")
+        notes = [", ".join(f"{split} in {names[split]}" for split in parts)]
+        notes.append(f"{names['test']} has {number} in no class folder, so no labels, and is not used")
+    others = [folder for folder in top.folders if folder in others or not folder.all_images]
     notes += [f"{folder.path.name}/ is not used ({plural(len(folder.all_images), 'image')})" for folder in others]
     if top.images:
         notes.append(
@@ -214,6 +240,8 @@ def _classes(
         else:
             problems += _class_differences(parts, files)
             hint = "--set data.skip_small_classes=true leaves out classes that are not in every split"
+            if len(parts) == len(SPLITS):
+                hint += "; --set data.search_fraction=0.2 does without validation"
     if len(known) < 2:
         roots = parts["train"]
         problems.append(f"at least 2 class folders are needed in {_titles(roots)}, found {len(known)}")

@@ -31,6 +31,7 @@ _OTHER_LABEL_NAMES = (
 )  # fmt: skip
 _HINT = "data.image_column and data.label_column name the columns; a dot leads into a struct"
 _BATCH_ROWS = 256
+_LONGEST_TITLE = 100  # characters of a list of files
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def parquet_source(config: DataConfig) -> Source:
         raise data_error(spec, problems, hint=_HINT)
     for split in [split for split in splits if split != "train"]:
         if all(table.label is None or table.labels() <= {None, -1} for table in splits[split]):
-            notes.append(f"{split} has no labels and is not used")
+            notes.append(f"{split} has no labelled image and is not used")
             del splits[split]
     test, validation = roles([split for split in splits if split != "train"])
     if test == "validation":
@@ -135,7 +136,7 @@ def parquet_source(config: DataConfig) -> Source:
         return (sample for table in splits[split] for sample in table.samples())
 
     return Source(
-        f"parquet {text}",
+        f"parquet {text if len(text) <= _LONGEST_TITLE else text[:_LONGEST_TITLE] + '...'}",
         names,
         lambda: reader("train"),
         (lambda: reader(test)) if test else None,
@@ -159,14 +160,16 @@ def _files(spec: str, text: str) -> tuple[dict[str, list[Path]], list[str]]:
         if path.found[0].is_file() and not path.is_glob:
             return {"train": inside[0]}, []
         base = path.base if path.is_glob else path.found[0]
-        splits = by_name(spec, inside[0], base, is_chosen=path.is_glob)
+        splits, notes = by_name(spec, inside[0], base, is_chosen=path.is_glob)
     else:
-        splits = {}
+        base, splits, notes = Path(), {}, []
         names = [_said(path, files) for path, files in zip(paths, inside, strict=True)]
         for split, files in zip(by_place(spec, paths, names), inside, strict=True):
             splits.setdefault(split, []).extend(files)
-    counts = [f"{split} in {listed([file.name for file in splits[split]], 3)}" for split in SPLITS if split in splits]
-    return splits, counts
+    for split in (split for split in SPLITS if split in splits):
+        shown = listed([str(file.relative_to(base) if base in file.parents else file) for file in splits[split]], 3)
+        notes.append(f"{split} in {shown}")
+    return splits, notes
 
 
 def _parquet_files(path: Path) -> list[Path]:
@@ -223,7 +226,7 @@ def _choose_columns(config: DataConfig, splits: Mapping[str, Sequence[_Table]], 
             table.image, reason = _encoded(found) if found else (None, "")
             table.label = _find(table.schema, label.name)
             if table.image is None:
-                problems.append(f"{table.path}: {reason or _absent(image.name, table)}")
+                problems.append(f"{table.path}: {reason or _absent(image.path[0], table)}")
             if table.label is None:
                 named = [name for name in (*_LABEL_NAMES, *_OTHER_LABEL_NAMES) if name in table.schema.names]
                 if split == "train" or named:  # else the split has no labels
@@ -360,20 +363,13 @@ def _class_names(spec: str, splits: Mapping[str, Sequence[_Table]]) -> tuple[tup
         )
     if len(kinds) > 1:
         problems.append("labels are text in some files and numbers in others")
-    if problems:
-        raise data_error(spec, problems, hint=_HINT)
-    is_text = kinds == {"text"}
-    classes = sorted(labels["train"], key=natural_key if is_text else None)
-    classes = [label for label in classes if is_text or label >= 0]
-    unknown = {
-        split: sorted(str(label) for label in some - set(classes) if is_text or label >= 0)
-        for split, some in labels.items()
-    }
-    problems = [f"classes of {split} that train lacks: {listed(names)}" for split, names in unknown.items() if names]
-    if not classes:
+    if not labels["train"] - {-1}:
         problems.append("no training image has a label")
     if problems:
         raise data_error(spec, problems, hint=_HINT)
+    is_text = kinds == {"text"}
+    classes = [label for label in everything if is_text or label >= 0]
+    classes.sort(key=natural_key if is_text else None)
     numbers = {label: number for number, label in enumerate(classes)}
     for table in tables:
         table.numbers = numbers

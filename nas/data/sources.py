@@ -10,6 +10,7 @@ from nas.base import DataError
 from nas.data.folder_source import folder_source
 from nas.data.parquet_source import parquet_source
 from nas.data.samples import Sample, Source
+from nas.data.split_names import expanded
 from nas.data.timm_source import PACKAGES, timm_source
 from nas.settings import DataConfig
 
@@ -35,14 +36,14 @@ def open_source(config: DataConfig) -> Source:
         return parquet_source(config)
     prefix, slash, name = kind.partition("/")
     if slash and prefix.lower() in PACKAGES and not Path(spec).exists():
-        return timm_source(spec, prefix.lower(), name, rest)
+        return timm_source(config, prefix.lower(), name, rest)
     if kind in ("folder", "parquet"):
         raise DataError(f"{spec!r}: a path must follow {kind}:", hint=f"data is one of: {_DATA_HELP}")
     if kind == "digits":
         raise DataError(f"{spec!r}: digits is bundled and takes no path", hint="write just: digits")
     if not slash and prefix in PACKAGES:
         raise DataError(f"{spec!r} names no data set", hint=f"write {prefix}/NAME:DIR, as timm does")
-    if Path(spec).expanduser().exists():
+    if expanded(spec).exists():
         kind = "parquet" if spec.endswith(".parquet") else "folder"
         raise DataError(f"{spec!r} is a path, not a data spec", hint=f'did you mean "{kind}:{spec}"?')
     words = ["digits", "folder", "parquet", *PACKAGES]

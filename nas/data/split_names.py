@@ -61,7 +61,7 @@ class SpecPath:
     @property
     def base(self) -> Path:
         """The folder that says nothing of splits: that of the file, or of the part of the glob without wildcards."""
-        parts = Path(self.written).expanduser().parts
+        parts = expanded(self.written).parts
         fixed = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
         return Path(*parts[:fixed])
 
@@ -83,19 +83,27 @@ def spec_paths(spec: str, text: str, what: str) -> list[SpecPath]:
         paths.append(path)
         del words[:end]
     problems = [_missing(path, what) for path in paths if not path.found]
-    owners: dict[Path, str] = {}
+    owners: dict[Path, SpecPath] = {}
     for path in paths:
         for found in path.found:
-            other = owners.setdefault(found.resolve(), path.written)
-            if other is not path.written:
-                problems.append(f"{found} is named twice, by {other} and by {path.written}")
+            other = owners.setdefault(found.resolve(), path)
+            if other is not path:
+                problems.append(f"{found} is named twice, by {other.written} and by {path.written}")
     if problems:
         raise data_error(spec, problems, hint=f"relative paths start at {Path.cwd()}; a * stands for any characters")
     return paths
 
 
+def expanded(written: str) -> Path:
+    """A path whose `~` is a home, where there is such a user."""
+    try:
+        return Path(written).expanduser()
+    except RuntimeError:
+        return Path(written)
+
+
 def _look(written: str) -> SpecPath:
-    path = Path(written).expanduser()
+    path = expanded(written)
     try:
         exists = bool(written) and path.exists()
     except OSError:
@@ -111,7 +119,7 @@ def _missing(path: SpecPath, what: str) -> str:
         return "a path is empty: there is a comma too many"
     if glob.has_magic(path.written):
         return f"nothing matches {path.written}"
-    return f"no such {what}: {path.written}{nearby(Path(path.written).expanduser())}"
+    return f"no such {what}: {path.written}{nearby(expanded(path.written))}"
 
 
 def by_place(spec: str, paths: Sequence[SpecPath], names: Sequence[Collection[str | None]]) -> list[str]:
@@ -142,11 +150,13 @@ def by_place(spec: str, paths: Sequence[SpecPath], names: Sequence[Collection[st
     return splits
 
 
-def by_name(spec: str, paths: Iterable[Path], base: Path, *, is_chosen: bool) -> dict[str, list[Path]]:
+def by_name(
+    spec: str, paths: Iterable[Path], base: Path, *, is_chosen: bool
+) -> tuple[dict[str, list[Path]], list[str]]:
     """Files by split, as the names of their folders below `base` and their own names say, as on the Hugging Face hub.
 
-    The result has `train` at least; files that all say one split, or none, are all of it. `is_chosen`: a glob named the
-    files, so that which belong together was said.
+    The splits have `train` at least: files that all say one split, or none, are all of it; beside them, what is to be
+    said of that. `is_chosen`: a glob named the files, so that which belong together was said.
 
     Raises:
         DataError: Some names say a split and others none, or several; or folders beside each other hold the same
@@ -174,12 +184,18 @@ def by_name(spec: str, paths: Iterable[Path], base: Path, *, is_chosen: bool) ->
     if len(owners) > 1 and not is_chosen:
         names = sorted(name or "(no folder)" for name in owners)
         problems.append(f"{plural(len(owners), 'configuration')} beside each other: {listed(names)}")
-        hint = f"name one, such as {spec.removesuffix('/')}/{max(owners)}, or by a glob what belongs together"
+        whole = f"parquet:{base / max(owners)}"
+        hint = f"name one, such as {whole}, or what belongs together by a glob, such as DIR/*/*.parquet"
     if len(splits) > 1 and "train" not in splits:
-        problems.append(f"files of {' and '.join(sorted(splits))}, but none of train")
+        problems.append(f"files of {' and '.join(sorted(filter(None, splits)))}, but none of train")
     if problems:
         raise data_error(spec, problems, hint=hint)
-    return splits if len(splits) > 1 else {"train": next(iter(splits.values()))}
+    if len(splits) > 1:
+        return splits, []
+    ((only, files),) = splits.items()
+    if only == "train":
+        return splits, []
+    return {"train": files}, [f"all files are train: {f'their names say {only}' if only else 'no name says a split'}"]
 
 
 def roles(labelled: Collection[str]) -> tuple[str | None, str | None]:

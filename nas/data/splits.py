@@ -52,7 +52,8 @@ def list_samples(samples: Iterable[Sample], num_classes: int) -> Listing:
                 listing.unreadable.append(f"{sample.name}: {sample.problem}")
                 continue
             if not 0 <= sample.label < num_classes:
-                listing.bad_labels.append(f"{sample.name} ({sample.label})")
+                label = "no label" if sample.label == -1 else sample.label
+                listing.bad_labels.append(f"{sample.name} ({label})")
                 continue
             try:
                 mode, width, height, is_turned = header(sample.content)

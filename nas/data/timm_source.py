@@ -9,7 +9,10 @@ from typing import Any
 from PIL import Image
 
 from nas.base import DataError
+from nas.data.folder_source import split_folders
 from nas.data.samples import Sample, Source, missing_path
+from nas.data.split_names import expanded, roles
+from nas.settings import DataConfig
 
 PACKAGES = {
     "torch": "torchvision",
@@ -26,24 +29,28 @@ _READER_ERRORS = (
 )  # fmt: skip
 
 
-def timm_source(spec: str, prefix: str, name: str, root: str) -> Source:
+def timm_source(config: DataConfig, prefix: str, name: str, root: str) -> Source:
     """The source that timm's `create_dataset` opens for `prefix/name` in the folder `root`; no downloads.
 
     Raises:
         DataError: A package or the folder is missing, or timm cannot open the train split.
     """  # noqa: DOC501 - `missing_path` is a DataError
+    spec = config.spec
     package = PACKAGES[prefix]
     if importlib.util.find_spec(package) is None:
         raise DataError(f"{spec}: {prefix}/ needs the package {package}", hint=f"pip install {package}")
-    folder = str(Path(root).expanduser()) if root else None
+    folder = str(expanded(root)) if root else None
     if folder is None and prefix in ("torch", "wds"):
         raise DataError(f"{spec}: a folder is needed", hint=f"write {prefix}/{name}:DIR")
     if folder is not None and not Path(folder).exists():
         raise missing_path(spec, Path(folder), "folder")
     train = _create(spec, prefix, name, folder, "train")
-    tests = ("validation",) if prefix == "torch" else ("test", "validation")
-    test_split = ""
-    for split in tests:
+    read = partial(_read_timm, spec, prefix, name, folder)
+    unused = split_folders(spec, Path(folder)) if folder and name in ("folder", "image_folder") else {}
+    if unused and unused.pop("train") != Path(train.root):
+        raise DataError(f"{spec}: timm takes the folders of splits for classes", hint=f"write folder:{folder}")
+    splits, notes = [], []
+    for split in ("validation",) if prefix == "torch" else ("test", "validation"):
         try:
             dataset = _create(spec, prefix, name, folder, split)
         except DataError:
@@ -51,16 +58,25 @@ def timm_source(spec: str, prefix: str, name: str, root: str) -> Source:
         # timm takes the whole folder for a split whose subfolder is absent.
         if name in ("folder", "image_folder") and folder is not None and Path(dataset.root) == Path(folder):
             continue
-        test_split = split
-        break
-    read = partial(_read_timm, spec, prefix, name, folder)
+        unused = {split: path for split, path in unused.items() if path != Path(dataset.root)}
+        if any(sample.label >= 0 for sample in read(split)):
+            splits.append(split)
+        else:
+            notes.append(f"{split} has no labelled image and is not used")
+    notes += [f"{path} is not used: timm does not know it as a split, folder: does" for path in unused.values()]
+    test, validation = roles(splits)
+    if validation and config.search_fraction is not None:
+        notes.append("validation is not used: data.search_fraction is set")
+        validation = None
     names = _timm_class_names(train)
     return Source(
         f"timm {spec}",
         names or tuple(map(str, range(max((sample.label for sample in read("train")), default=-1) + 1))),
         partial(read, "train"),
-        partial(read, test_split) if test_split else None,
+        partial(read, test) if test else None,
+        partial(read, validation) if validation else None,
         named_classes=bool(names),
+        notes=tuple(notes),
     )
 
 

@@ -194,6 +194,34 @@ def test_a_class_too_small_for_all_splits_is_an_error(tmp_path):
     assert "cat" not in error.message.split("split:")[1]
 
 
+def test_small_classes_can_be_left_out(tmp_path):
+    write_folder(tmp_path, per_class=4)
+    for path in sorted((tmp_path / "dog").iterdir())[1:]:
+        path.unlink()
+    assert "data.skip_small_classes=true" in error_of(f"folder:{tmp_path}").hint
+    data, test = load_both(f"folder:{tmp_path}", skip_small_classes=True)
+    assert data.info.class_names == ("cat", "owl")
+    assert "left out 1 class with too few images: dog" in data.summary[0]
+    assert len(data.train) + len(data.search) + len(test.open()) == 8
+    assert set(test.open().labels.tolist()) == {0, 1}
+    (tmp_path / "dog").rename(tmp_path / "zebra")
+    assert load(f"folder:{tmp_path}", skip_small_classes=True).info.hashes == data.info.hashes
+
+
+def test_damage_is_told_before_a_class_is_left_out_for_it(tmp_path):
+    write_folder(tmp_path)
+    for path in (tmp_path / "dog").iterdir():
+        path.write_bytes(b"junk")
+    assert "10 unreadable images" in error_of(f"folder:{tmp_path}", skip_small_classes=True).message
+    data = load(f"folder:{tmp_path}", skip_small_classes=True, skip_bad_images=True)
+    assert data.info.class_names == ("cat", "owl")
+
+
+def test_when_every_class_is_small_none_is_left(tmp_path):
+    write_folder(tmp_path, per_class=1)
+    assert "at least 2 classes are needed, found 0" in error_of(f"folder:{tmp_path}", skip_small_classes=True).message
+
+
 def test_no_search_split_is_an_error():
     assert "data.search_fraction" in error_of("digits", search_fraction=0).message
 

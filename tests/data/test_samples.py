@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 from image_files import SIZE, all_contents, encode, error_of, load, load_both, write_folder
+from odd_images import SIDE, odd_images, write_odd_images
 from PIL import Image
+
+from nas.data.samples import Sample, Source, UnreadableImageError, header, pixels
 
 
 def test_unreadable_images_are_counted_and_the_first_ten_listed(tmp_path):
@@ -98,3 +101,57 @@ def test_a_long_strip_takes_no_more_memory_than_its_middle(tmp_path):
     write_folder(tmp_path)
     Image.new("L", (2_000_000, 1), 77).save(tmp_path / "cat" / "strip.png")
     assert bytes([77]) * 3 * SIZE * SIZE in set.union(*all_contents(f"folder:{tmp_path}"))
+
+
+ODD = odd_images()
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("name", [name for name, odd in ODD.items() if not isinstance(odd.expected, str)])
+def test_odd_images_become_upright_rgb_of_their_first_frame(name):
+    assert np.array_equal(pixels(ODD[name].content, SIDE), ODD[name].expected)
+
+
+@pytest.mark.parametrize("name", [name for name, odd in ODD.items() if isinstance(odd.expected, str)])
+def test_what_cannot_be_an_image_says_why(name):
+    with pytest.raises(UnreadableImageError, match=ODD[name].expected):
+        pixels(ODD[name].content, SIDE)
+
+
+def test_size_and_turn_are_known_without_decoding():
+    stream = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(stream, "JPEG", exif=_exif(6))
+    assert header(stream.getvalue()) == ("RGB", 20, 30, True)
+    stream = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(stream, "JPEG", exif=_exif(3))
+    assert header(stream.getvalue()) == ("RGB", 30, 20, True)
+
+
+def _exif(orientation):
+    tags = Image.Exif()
+    tags[274] = orientation
+    return tags
+
+
+def test_turned_images_are_counted_and_damaged_ones_named(tmp_path):
+    write_odd_images(tmp_path / "odd")
+    write_folder(tmp_path, classes=("plain", "other"))
+    data = load(f"folder:{tmp_path}")
+    turned = [name for name in ODD if "turned" in name or ("orientation" in name and name[12] in "2345678")]
+    assert len(turned) == 11
+    assert ", 11 turned as EXIF says" in data.summary[3]
+    write_odd_images(tmp_path / "odd", usable=False)
+    message = error_of(f"folder:{tmp_path}").message
+    refused = [name for name, odd in ODD.items() if isinstance(odd.expected, str)]
+    assert all(name in message for name in refused if name != "half.png")
+    assert load(f"folder:{tmp_path}", skip_bad_images=True).summary[1].endswith("5 unreadable")
+
+
+def test_a_source_without_some_classes_numbers_the_others_anew():
+    def read():
+        return iter([Sample(str(label), label, b"x") for label in (0, 1, 2, 3, -1, 4)])
+
+    source = Source("it", ("a", "b", "c", "d"), read, None).without({0, 2})
+    assert source.class_names == ("b", "d")
+    assert [(sample.name, sample.label) for sample in source.train()] == [("1", 0), ("3", 1), ("-1", -1), ("4", 4)]
+    assert source.test is None

@@ -23,6 +23,9 @@ needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real images at {R
         ("hfds:/pets", "hfds/NAME"),
         ("torch/cifar10", "torch/cifar10:DIR"),
         ("https://example.org", "data is one of"),
+        ("folder:~no-such-user/pets", "relative paths start at"),
+        ("parquet:~no-such-user/pets", "relative paths start at"),
+        ("~no-such-user", "data is one of"),
     ],
 )
 def test_wrong_spec_says_what_to_write(spec, words):

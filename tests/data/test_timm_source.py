@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 from image_files import NAMES, encoded_images, error_of, load, load_both, write_folder, write_parquet
+from odd_folders import write_layout
 
 # --- timm ---
 
@@ -37,6 +38,22 @@ def test_timm_folder_without_validation_is_carved(tmp_path):
     data, test = load_both(f"torch/image_folder:{tmp_path}")
     assert data.info.class_names == NAMES
     assert len(test.open()) == 6
+
+
+@pytest.mark.parametrize("layout", ["Train/a Train/b Test/a Test/b", "foo/a foo/b bar/a bar/b"])
+def test_folders_of_splits_that_timm_takes_for_classes_are_refused(tmp_path, layout):
+    error = error_of(f"torch/image_folder:{write_layout(tmp_path, layout)}")
+    assert (
+        "timm takes the folders of splits for classes" in error.message or "all hold the same folders" in error.message
+    )
+    assert "folder:" in error.hint
+
+
+def test_a_split_that_timm_does_not_know_is_told(tmp_path):
+    write_layout(tmp_path, "train/a train/b val/a val/b test/a test/b")
+    data, test = load_both(f"torch/image_folder:{tmp_path}")
+    assert len(test.open()) == 12
+    assert f"{tmp_path / 'test'} is not used" in data.summary[0]
 
 
 def test_timm_errors_are_translated(tmp_path):

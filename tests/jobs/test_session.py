@@ -133,8 +133,8 @@ def test_a_run_that_cannot_begin_leaves_nothing_behind(space_file, tmp_path, set
 # --- reopening ---
 
 
-def write_images(root):
-    rng = np.random.default_rng(0)
+def write_images(root, seed=0):
+    rng = np.random.default_rng(seed)
     for number in range(30):
         folder = root / f"class{number % 2}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,6 +168,24 @@ def test_changed_images_are_seen_when_a_run_is_reopened_or_resumed(space_file, t
     assert "splits: " in caught.value.message
     with pytest.raises(RunError, match="holds another run"):
         begin(space_file, tmp_path / "r", settings)
+
+
+@pytest.mark.parametrize("three", [False, True], ids=["two splits", "three splits"])
+def test_a_run_that_carved_its_search_split_goes_on(space_file, tmp_path, three):
+    """In configurations of earlier versions `data.search_fraction` is 0.2, where it is null now."""
+    for seed, split in enumerate(("train", "val", "test")[: 3 if three else 1]):
+        write_images(tmp_path / "images" / split, seed)
+    spec = f"data.spec=folder:{tmp_path / 'images'}"
+    began = begin(space_file, tmp_path / "r", [spec, "data.search_fraction=0.2"])
+    assert reopen(tmp_path / "r", Reporter(quiet=True)).data.info.hashes == began.data.info.hashes
+    if three:
+        with pytest.raises(RunError, match="splits: ") as caught:
+            begin(space_file, tmp_path / "r", [spec])
+        assert "search_fraction" not in caught.value.message
+    else:
+        assert begin(space_file, tmp_path / "r", [spec]).run.path == tmp_path / "r"
+    with pytest.raises(RunError, match=r"data.search_fraction: 0\.2 in the run, 0\.3 asked"):
+        begin(space_file, tmp_path / "r", [spec, "data.search_fraction=0.3"])
 
 
 def test_no_run_cannot_be_reopened(tmp_path):
