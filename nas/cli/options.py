@@ -38,7 +38,7 @@ PickOption = Annotated[str, typer.Option(help=PICK_HELP)]
 FormatOption = Annotated[
     Format | None, typer.Option("--format", "-f", help="Output; table on a terminal, json when piped.")
 ]
-DataOption = Annotated[str | None, typer.Option(help="digits | folder:DIR | parquet:TRAIN[,TEST] | a timm spec.")]
+DataOption = Annotated[str | None, typer.Option(help="digits | folder:DIR | parquet:PATH | a timm spec; docs/data.md.")]
 SeedOption = Annotated[int | None, typer.Option(help="Of splits, training and search.")]
 InitOption = Annotated[
     str | None, typer.Option(help="timm:NAME | local-dir:DIR | file:PATH | a run's folder: weights to start from.")

@@ -247,6 +247,8 @@ def _classes(
         problems.append(f"at least 2 class folders are needed in {_titles(roots)}, found {len(known)}")
         nested = [folder for root in roots for folder in root.classes if folder.classes]
         hint = f'did you mean "folder:{nested[0].path}"?' if nested else _HINT
+        if any(next(root.path.rglob("*.parquet"), None) for root in roots):
+            hint = f'did you mean "parquet:{roots[0].path}"?'
     if problems:
         raise data_error(config.spec, problems, hint=hint)
     if gone := sorted(empty - known):

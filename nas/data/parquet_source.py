@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.base import DataError
+from nas.base import DataError, plural
 from nas.data.samples import Sample, Source, data_error, listed
 from nas.data.split_names import (
     SPLITS,
@@ -154,7 +154,8 @@ def _files(spec: str, text: str) -> tuple[dict[str, list[Path]], list[str]]:
     paths = spec_paths(spec, text, "parquet file or folder")
     inside = [[file for found in path.found for file in _parquet_files(found)] for path in paths]
     if empty := [path.written for path, files in zip(paths, inside, strict=True) if not files]:
-        raise data_error(spec, [f"no *.parquet file in {written}" for written in empty])
+        hint = "folders of images: folder:DIR"
+        raise data_error(spec, [f"no *.parquet file in {written}" for written in empty], hint=hint)
     if len(paths) == 1:
         (path,) = paths
         if path.found[0].is_file() and not path.is_glob:
@@ -169,14 +170,21 @@ def _files(spec: str, text: str) -> tuple[dict[str, list[Path]], list[str]]:
     for split in (split for split in SPLITS if split in splits):
         shown = listed([str(file.relative_to(base) if base in file.parents else file) for file in splits[split]], 3)
         notes.append(f"{split} in {shown}")
+    folders = [found for path in paths for found in path.found if found.is_dir()]
+    if ignored := sum(len(_visible_files(folder)) - len(_parquet_files(folder)) for folder in folders):
+        notes.append(f"{plural(ignored, 'other file')} ignored")
     return splits, notes
 
 
 def _parquet_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    files = sorted(path.rglob("*.parquet"))
-    return [file for file in files if file.is_file() and not any(map(is_litter, file.relative_to(path).parts))]
+    return [file for file in _visible_files(path) if file.suffix.lower() == ".parquet"]
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    files = (file for file in sorted(folder.rglob("*")) if not any(map(is_litter, file.relative_to(folder).parts)))
+    return [file for file in files if file.is_file()]
 
 
 def _said(path: SpecPath, files: Sequence[Path]) -> set[str | None]:

@@ -28,6 +28,9 @@ def open_source(config: DataConfig) -> Source:
     """
     spec = config.spec
     kind, _, rest = spec.partition(":")
+    columns = [key for key in ("image_column", "label_column") if getattr(config, key) is not None]
+    if columns and kind != "parquet":
+        raise DataError(f"{spec}: data.{columns[0]} is for parquet files", hint="leave it out, or write parquet:PATH")
     if spec == "digits":
         return _digits()
     if kind == "folder" and rest:

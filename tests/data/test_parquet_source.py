@@ -154,6 +154,14 @@ def test_files_are_named_by_lists_and_globs(tmp_path):
     assert "nothing matches" in error_of(spec("q*")).message
 
 
+def test_other_files_beside_are_counted(tmp_path):
+    write_files(tmp_path / "it", "Train.PARQUET", "test")
+    for name in ("README.md", "more.arrow", ".gitattributes"):
+        (tmp_path / "it" / name).touch()
+    assert counts(f"parquet:{tmp_path / 'it'}") == (12, 12)
+    assert "2 other files ignored" in load(f"parquet:{tmp_path / 'it'}").summary[0]
+
+
 def test_configurations_that_belong_together_are_named_by_a_glob(tmp_path):
     write_files(tmp_path, "a/train-0", "b/train-0", "b/test-0")
     assert counts(f"parquet:{tmp_path}/*/*.parquet") == (24, 12)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import error_of, load, load_both, write_folder
+from image_files import encoded_images, error_of, load, load_both, write_folder, write_parquet
 
 REAL = Path(os.environ.get("NAS_DATA", Path(__file__).parents[3] / "shared" / "data"))
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real images at {REAL}; set NAS_DATA")
@@ -30,6 +30,18 @@ needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real images at {R
 )
 def test_wrong_spec_says_what_to_write(spec, words):
     assert words in error_of(spec).hint
+
+
+def test_columns_are_of_parquet_files(tmp_path):
+    write_folder(tmp_path)
+    assert "data.label_column is for parquet files" in error_of(f"folder:{tmp_path}", label_column="x").message
+
+
+def test_the_other_prefix_is_suggested(tmp_path):
+    write_folder(tmp_path / "images")
+    assert "folder:DIR" in error_of(f"parquet:{tmp_path / 'images'}").hint
+    write_parquet(tmp_path / "tables" / "train.parquet", encoded_images(30), [number % 3 for number in range(30)])
+    assert error_of(f"folder:{tmp_path / 'tables'}").hint == f'did you mean "parquet:{tmp_path / "tables"}"?'
 
 
 def test_a_bare_path_is_told_its_prefix(tmp_path):

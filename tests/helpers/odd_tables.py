@@ -50,5 +50,5 @@ def write_table(
 def write_files(root: Path, *names: str, count: int = 12) -> Path:
     """A file of different images at each of the paths below `root`, without or with their suffix."""
     for seed, name in enumerate(names):
-        write_table(root / (name if name.endswith(".parquet") else f"{name}.parquet"), count=count, seed=seed)
+        write_table(root / (name if name.lower().endswith(".parquet") else f"{name}.parquet"), count=count, seed=seed)
     return root
