@@ -190,7 +190,10 @@ def _limits(table: Mapping[str, Any], backbone: Backbone) -> Iterator[str]:
         yield "Top-1 on the search split is optimistic, because that split chose this architecture."
     yield "Latency holds for the device, batch size, threads and precision above, and for nothing else."
     yield "MACs leave out softmax, norms, pooling and element-wise operations; latency contains them."
-    yield f"The input size is fixed: {backbone.in_chans} x {backbone.image_size} x {backbone.image_size}."
+    yield (
+        f"The input size is {backbone.in_chans} x {backbone.image_size} x {backbone.image_size}. timm takes others "
+        "(`img_size=`), for which nothing was measured; the other files take no other."
+    )
     yield "The licence above is the code's. The terms of the data and of the initial weights hold as well."
 
 

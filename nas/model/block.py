@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nas.arch import Backbone, LayerChoice, LayerContext
 from nas.model.layers.feed_forward import build_feed_forward
 from nas.model.layers.maps import Guidance, Provided
-from nas.model.layers.part import Part
+from nas.model.layers.part import Frame, Part
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # timm's ViT
 
@@ -28,6 +28,7 @@ class Block(nn.Module):
         context: LayerContext,
         backbone: Backbone,
         *,
+        drop: float = 0.0,
         drop_path: float = 0.0,
         guided: bool = False,
     ) -> None:
@@ -36,17 +37,19 @@ class Block(nn.Module):
         self.norm1 = LayerNorm(embed_dim)
         self.attn = build_operator(layer.attention, embed_dim, layer, context, backbone, guided=guided)
         self.norm2 = LayerNorm(embed_dim)
-        self.mlp = build_feed_forward(embed_dim, layer)
+        self.mlp = build_feed_forward(embed_dim, layer, drop)
+        self.proj_drop = nn.Dropout(drop) if drop else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(
-        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
+        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None, frame: Frame | None = None
     ) -> tuple[Tensor, Provided | None]:
         """Run the layer; returns tokens and what the next layer may share."""
+        framed = () if frame is None else (frame,)  # an operator that knows no frames runs as it was searched
         if self.reducer is not None:
-            x = self.reducer(x)
-        attended, exported = self.attn(self.norm1(x), provided, guidance)
-        x = x + self.drop_path(attended)
+            x = self.reducer(x, *framed)
+        attended, exported = self.attn(self.norm1(x), provided, guidance, *framed)
+        x = x + self.drop_path(self.proj_drop(attended))
         x = x + self.drop_path(self.mlp(self.norm2(x)))
         return x, exported
 

@@ -70,7 +70,7 @@ class Supernet(nn.Module):
         guided = guidance is not None and guidance.static > 0
         skeleton = self._skeleton(architecture, drop_path, guided)
         module = skeleton.module.train(self.training)
-        return functional_call(module, self._sliced(skeleton), (images, guidance))  # type: ignore[no-any-return]
+        return functional_call(module, self._sliced(skeleton), (images,), {"guidance": guidance})  # type: ignore[no-any-return]
 
     def dense(self) -> Subnet:
         """The plain ViT of every greatest size, in the space or not, with its own weights, in evaluation mode."""

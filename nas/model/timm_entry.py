@@ -1,14 +1,19 @@
 """How timm builds an exported model."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from safetensors import SafetensorError
+from timm.layers import resample_patch_embed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._input import get_pretrained_grid_size
+from torch import Tensor, nn
 
 from nas.arch import Architecture, Backbone
 from nas.model.families.features import layers_on_grid
+from nas.model.families.input_size import resized_weights
 from nas.model.families.vit import Subnet
 
 UNREADABLE = (
@@ -29,9 +34,16 @@ _DEFAULT_CFG = {
     "std": (0.5, 0.5, 0.5),
     "first_conv": "patch_embed.proj",
     "classifier": "head",
-    "license": "apache-2.0",
 }
 default_cfgs = generate_default_cfgs({"nas_vit.searched": _DEFAULT_CFG})
+
+TAKEN = frozenset({
+    "fc_norm", "drop_rate", "pos_drop_rate", "proj_drop_rate", "dynamic_img_size", "dynamic_img_pad",
+})  # fmt: skip
+"""Arguments of timm's ViT that a `Subnet` has too, beside those of `_create`."""
+
+REFUSED = {"attn_drop_rate": 0.0, "patch_drop_rate": 0.0, "drop_block_rate": 0.0, "weight_init": ""}
+"""Those that are taken only where they change nothing."""
 
 
 def _create(
@@ -40,34 +52,60 @@ def _create(
     num_classes: int,
     in_chans: int,
     img_size: int | Sequence[int] | None = None,
+    patch_size: int | Sequence[int] | None = None,
     global_pool: str | None = None,
-    **unused: Any,
+    drop_path_rate: float = 0.0,
+    device: Any = None,
+    dtype: Any = None,
+    **others: Any,
 ) -> Subnet:
     fixed = Backbone(**backbone)
     fixed = replace(fixed, num_classes=num_classes, in_chans=in_chans or fixed.in_chans)
-    # timm passes both for every model of fixed input size; they may only repeat what the backbone says.
-    side = fixed.image_size
-    if img_size not in (None, side, (side, side), [side, side]):
-        unused["img_size"] = img_size
-    if global_pool not in (None, "token" if fixed.class_token else "avg"):
-        unused["global_pool"] = global_pool
-    if unused:
+    taken = {name: others.pop(name) for name in TAKEN & set(others)}
+    if unused := {name: value for name, value in others.items() if REFUSED.get(name, ...) != value}:
         given = ", ".join(f"{name}={value!r}" for name, value in sorted(unused.items()))
         raise TypeError(f"nas_vit cannot take {given}: it is defined by architecture and backbone")
-    subnet = Subnet(fixed, Architecture.from_dict(architecture))
+    subnet = Subnet(
+        fixed, Architecture.from_dict(architecture), drop_path=drop_path_rate, global_pool=global_pool, **taken
+    )
     subnet.init_weights()
-    return subnet
+    subnet.set_input_size(img_size, patch_size)
+    return subnet.to(device=device, dtype=dtype)
+
+
+def _adapted(weights: Mapping[str, Tensor], model: Subnet) -> dict[str, Tensor]:
+    """A bundle's weights for a model with another image size, patch size or place of the last norm."""
+    found = dict(weights)
+    ours, theirs = ("fc_norm", "norm") if isinstance(model.norm, nn.Identity) else ("norm", "fc_norm")
+    for part in ("weight", "bias"):
+        if f"{theirs}.{part}" in found:
+            found[f"{ours}.{part}"] = found.pop(f"{theirs}.{part}")
+    patch, wanted = found.get("patch_embed.proj.weight"), model.patch_embed.grid_size
+    tokens = found["pos_embed"].shape[1] - model.num_prefix_tokens if "pos_embed" in found else 0
+    held = get_pretrained_grid_size(model, patch, tokens) or (wanted if math.prod(wanted) == tokens else None)
+    if held is None and math.isqrt(tokens) ** 2 == tokens:
+        held = (math.isqrt(tokens),) * 2
+    if held is not None and held != wanted:
+        found |= dict(resized_weights(found, model.architecture, model.backbone, held, wanted))
+    if patch is not None and patch.shape[-2:] != model.patch_embed.proj.weight.shape[-2:]:
+        size = list(model.patch_embed.proj.weight.shape[-2:])
+        found["patch_embed.proj.weight"] = resample_patch_embed(patch, size)
+    return found
 
 
 @register_model  # type: ignore[untyped-decorator]
 def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
     """A searched Vision Transformer; `architecture` and `backbone` come from the bundle's config.json.
 
+    It takes the arguments of timm's own ViT that do not say what the network is: classes, channels, pooling, dropout,
+    `img_size` and `dynamic_img_size` among them.
+
     With `features_only=True` it returns a list of feature maps [B, D, H, W], one a layer of `out_indices`; by default
     of every layer whose tokens lie on a square grid.
 
     Raises:
-        TypeError: `architecture` or `backbone` is missing.
+        TypeError: `architecture` or `backbone` is missing, or an argument would change the network.
+        ArchitectureError: An argument has a value that this network cannot have.
     """
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
     for name in ("architecture", "backbone"):
@@ -76,7 +114,14 @@ def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
     # timm would fill these in from its default configuration: 1000 classes, 224 pixels.
     fixed = Backbone(**kwargs["backbone"])
     kwargs = {"num_classes": fixed.num_classes, "in_chans": fixed.in_chans, "img_size": fixed.image_size} | kwargs
+    if kwargs.get("feature_cls", "getter") != "getter":
+        raise TypeError(f"nas_vit cannot take feature_cls={kwargs['feature_cls']!r}: its layers give more than tokens")
     features: dict[str, Any] = {"feature_cls": "getter"}
     if kwargs.get("features_only"):
         features["out_indices"] = layers_on_grid(Architecture.from_dict(kwargs["architecture"]), fixed)
-    return cast(Subnet, build_model_with_cfg(_create, "nas_vit", pretrained, feature_cfg=features, **kwargs))
+    return cast(
+        Subnet,
+        build_model_with_cfg(
+            _create, "nas_vit", pretrained, feature_cfg=features, pretrained_filter_fn=_adapted, **kwargs
+        ),
+    )

@@ -156,11 +156,6 @@ def test_what_timm_loaded_can_be_saved_by_timm_again(bundle: Path, tmp_path: Pat
     assert torch.equal(logits_of(again, images), logits_of(first, images))
 
 
-def test_the_model_refuses_another_image_size(bundle: Path) -> None:
-    with pytest.raises(TypeError, match="nas_vit cannot take img_size=64"):
-        timm.create_model(f"local-dir:{bundle}", pretrained=True, img_size=64)
-
-
 def test_a_model_from_its_arguments_has_the_classes_of_its_backbone() -> None:
     architecture, backbone = EVERY_OPERATOR.to_dict(), MEAN_POOL.to_dict() | {"class_token": True}
     assert timm.create_model("nas_vit", architecture=architecture, backbone=backbone).num_classes == 7

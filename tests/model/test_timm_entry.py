@@ -30,7 +30,7 @@ def test_what_only_repeats_the_backbone_is_taken():
     assert create(img_size=16, global_pool="token").backbone == backbone()
 
 
-@pytest.mark.parametrize("changes", [{"img_size": 32}, {"global_pool": "avg"}, {"no_such": 1}])
+@pytest.mark.parametrize("changes", [{"embed_dim": 32}, {"class_token": False}, {"no_such": 1}])
 def test_what_would_change_the_network_is_refused_by_name(changes):
     with pytest.raises(TypeError, match=next(iter(changes))):
         create(**changes)

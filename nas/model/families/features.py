@@ -3,15 +3,18 @@
 Shape letters: B batch, D channels, H and W rows and columns of the map.
 """
 
-import math
+from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.arch import Architecture, Backbone
 from nas.base import ArchitectureError
-from nas.model.layers.glad import grid_sides
+from nas.model.families.input_size import layer_sides, searched_grid
+from nas.model.layers.maps import Guidance, Provided
+from nas.model.layers.part import Frame, Sides
 
 
 def layers_on_grid(architecture: Architecture, backbone: Backbone) -> list[int]:
@@ -19,26 +22,19 @@ def layers_on_grid(architecture: Architecture, backbone: Backbone) -> list[int]:
 
     64 tokens, half of them (8 x 4) and 16 keep to the grid; after an average along the raster, nothing does.
     """
-    sides = grid_sides(backbone.num_patches)
-    found = []
-    for i, layer in enumerate(architecture.layers):
-        before, sides = sides, grid_sides(layer.num_tokens)
-        if before is None or sides is None or sides[0] > before[0] or sides[1] > before[1]:
-            break
-        if sides[0] == sides[1]:
-            found.append(i)
-    return found
+    layers = layer_sides(architecture, backbone, searched_grid(backbone))
+    return [i for i, ((rows, columns), on_grid) in enumerate(layers) if on_grid and rows == columns]
 
 
 def chosen_layers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
     """Layers as timm lets them be chosen: None for all, so many of the last, or numbers; else an ArchitectureError."""
     if indices is None or isinstance(indices, int):
-        chosen = set(range(depth - (depth if indices is None else indices), depth))
+        chosen = list(range(depth - (depth if indices is None else indices), depth))
     else:
-        chosen = {i + depth if i < 0 else i for i in indices}
+        chosen = [i + depth if i < 0 else i for i in indices]
     if not chosen or min(chosen) < 0 or max(chosen) >= depth:
         raise ArchitectureError(f"out_indices {indices}: the layers of the network are 0 to {depth - 1}")
-    return sorted(chosen)
+    return chosen
 
 
 def check_on_grid(layers: Sequence[int], architecture: Architecture, backbone: Backbone) -> None:
@@ -53,7 +49,128 @@ def check_on_grid(layers: Sequence[int], architecture: Architecture, backbone: B
         )
 
 
-def as_map(tokens: Tensor) -> Tensor:
+def as_map(tokens: Tensor, sides: Sides) -> Tensor:
     """Patch tokens on their grid: [B, H W, D] -> [B, D, H, W]."""
-    side = math.isqrt(tokens.shape[1])
-    return torch.unflatten(tokens, 1, (side, side)).permute(0, 3, 1, 2).contiguous()
+    return torch.unflatten(tokens, 1, sides).permute(0, 3, 1, 2).contiguous()
+
+
+class Intermediates(nn.Module):
+    """The part of timm's interface that gives out what layers compute, beside the logits."""
+
+    architecture: Architecture
+    backbone: Backbone
+    blocks: nn.ModuleList
+    norm: nn.Module
+    fc_norm: nn.Module
+    num_prefix_tokens: int
+
+    @abstractmethod
+    def _grid(self, images: Tensor) -> Sides: ...
+
+    @abstractmethod
+    def _embedded(
+        self, images: Tensor, attn_mask: Tensor | None, is_causal: bool
+    ) -> tuple[Tensor, Sequence[Frame | None]]: ...
+
+    @abstractmethod
+    def _layer(
+        self, block: nn.Module, x: Tensor, provided: Provided | None, guidance: Guidance | None, frame: Frame | None
+    ) -> tuple[Tensor, Provided | None]: ...
+
+    @abstractmethod
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier."""
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        output_dict: bool = False,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Any:
+        """What layers put out (timm's interface; `features_only=True` calls it).
+
+        Args:
+            images: Normalised, [B, C, S, S].
+            indices: Layers; a number: so many of the last ones; None: all.
+            return_prefix_tokens: Give (found, class token [B, 1, D]) for each layer, where there is a class token.
+            norm: Apply the last norm to each, where the network has it before pooling.
+            stop_early: Do not run the layers after the last one asked for.
+            output_fmt: `NCHW`: feature maps [B, D, H, W]; `NLC`: patch tokens [B, T, D], on a grid or not.
+            intermediates_only: Leave out the tokens that `forward_features` returns, which stand first otherwise.
+            output_dict: Give a mapping with `image_intermediates`, `image_features` and `image_intermediates_prefix`.
+            attn_mask: As in `forward_features`.
+            is_causal: As in `forward_features`.
+
+        Raises:
+            ArchitectureError: The tokens of a layer asked for lie on no grid; names those that do.
+            ValueError: Another `output_fmt`.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise ValueError(f"output_fmt must be NCHW or NLC, got {output_fmt!r}")
+        taken = chosen_layers(indices, len(self.blocks))
+        if output_fmt == "NCHW":
+            check_on_grid(taken, self.architecture, self.backbone)
+        sides = layer_sides(self.architecture, self.backbone, self._grid(images))
+        x, told = self._embedded(images, attn_mask, is_causal)
+        provided: Provided | None = None
+        found, prefixes = [], []
+        for i, block in enumerate(self.blocks[: max(taken) + 1] if stop_early else self.blocks):
+            x, provided = self._layer(block, x, provided, None, told[i])
+            if i in taken:
+                tokens = self.norm(x) if norm else x
+                prefixes.append(tokens[:, : self.num_prefix_tokens])
+                tokens = tokens[:, self.num_prefix_tokens :]
+                found.append(as_map(tokens, sides[i][0]) if output_fmt == "NCHW" else tokens)
+        with_prefixes = return_prefix_tokens and self.num_prefix_tokens > 0
+        if output_dict:
+            named: dict[str, Any] = {"image_intermediates": found}
+            named |= {"image_intermediates_prefix": prefixes} if with_prefixes else {}
+            return named if intermediates_only else named | {"image_features": self.norm(x)}
+        listed = list(zip(found, prefixes, strict=True)) if with_prefixes else found
+        return listed if intermediates_only else (self.norm(x), listed)
+
+    def get_intermediate_layers(
+        self,
+        images: Tensor,
+        n: int | Sequence[int] = 1,
+        reshape: bool = False,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        attn_mask: Tensor | None = None,
+    ) -> list[Any]:
+        """What layers put out, as DINO's interface has it: `forward_intermediates`, tokens unless `reshape`."""
+        found: list[Any] = self.forward_intermediates(
+            images,
+            n,
+            return_prefix_tokens=return_prefix_tokens,
+            norm=norm,
+            output_fmt="NCHW" if reshape else "NLC",
+            intermediates_only=True,
+            attn_mask=attn_mask,
+        )
+        return found
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the layers after the last one asked for, and the classifier (timm's interface); returns those asked for.
+
+        Raises:
+            ArchitectureError: The tokens of such a layer lie on no grid; names those that do.
+        """
+        taken = chosen_layers(indices, len(self.blocks))
+        check_on_grid(taken, self.architecture, self.backbone)
+        self.blocks = self.blocks[: max(taken) + 1]
+        if prune_norm:
+            self.norm = nn.Identity()
+        if prune_head:
+            self.fc_norm = nn.Identity()
+            self.reset_classifier(0, "")
+        return taken

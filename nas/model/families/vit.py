@@ -3,28 +3,36 @@
 It holds just what the architecture needs, under timm's parameter names wherever timm has the part, and is registered
 with timm as `nas_vit`, so that `timm.create_model("local-dir:...", pretrained=True)` loads an exported one.
 
+What timm's own ViT can do, this can: the same methods, arguments and shapes (tests/model/families/test_timm_vit.py).
+
 Shape letters: B batch, C input channels, S image side, T tokens, D channels, K classes, H and W of a feature map.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
-from timm.layers import PatchEmbed, global_pool_nlc
+from timm.layers import PatchEmbed, global_pool_nlc, resample_abs_pos_embed
+from timm.models import checkpoint
+from timm.models._input import update_model_args, update_model_input_size
 from timm.models.vision_transformer import init_weights_vit_timm
 from torch import Tensor, nn
 
 from nas.arch import Architecture, Backbone
 from nas.base import ArchitectureError
 from nas.model.block import Block, LayerNorm
-from nas.model.families.features import as_map, check_on_grid, chosen_layers
-from nas.model.layers.maps import Guidance
-from nas.model.layers.part import Part
+from nas.model.families.features import Intermediates
+from nas.model.families.input_size import frames, layer_sides, resized_weights
+from nas.model.layers.maps import Guidance, Provided
+from nas.model.layers.part import Frame, Part, Sides
+
+POOLS = ("", "avg", "avgmax", "max", "token")
+"""Ways to pool the tokens before the classifier; none, with the first: all tokens are given out."""
 
 
-class Subnet(nn.Module):
+class Subnet(Intermediates):
     """One architecture as an ordinary image classifier with timm's interface.
 
     With the plain choice everywhere this is timm's `VisionTransformer`, parameter for parameter (law 2). For training
@@ -32,6 +40,11 @@ class Subnet(nn.Module):
     layers queries and keys too (`Guidance`). `build_block` makes a layer from the arguments of `Block`.
 
     Shapes: images [B, C, S, S], normalised -> logits [B, K].
+
+    The other arguments are those of timm's ViT. `global_pool` is one of `POOLS`, or None for the class token, or the
+    average where there is none; `fc_norm` whether the last norm comes after pooling, or None for where an average or a
+    maximum is taken. Images may have any size that is a multiple of the patches with `dynamic_img_size`, and any other
+    with `dynamic_img_pad` too.
     """
 
     def __init__(
@@ -42,6 +55,13 @@ class Subnet(nn.Module):
         drop_path: float = 0.0,
         guided: bool = False,
         build_block: Callable[..., Block] = Block,
+        global_pool: str | None = None,
+        fc_norm: bool | None = None,
+        drop_rate: float = 0.0,
+        pos_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        dynamic_img_size: bool = False,
+        dynamic_img_pad: bool = False,
     ) -> None:
         super().__init__()
         self.backbone, self.architecture = backbone, architecture
@@ -54,37 +74,55 @@ class Subnet(nn.Module):
             )
         self.num_classes, self.in_chans = backbone.num_classes, backbone.in_chans
         self.embed_dim = self.num_features = self.head_hidden_size = width
-        self.global_pool = "token" if backbone.class_token else "avg"
-        self.num_prefix_tokens = backbone.num_prefix_tokens
-        self.patch_embed = PatchEmbed(backbone.image_size, backbone.patch_size, backbone.in_chans, width)
+        self.has_class_token = backbone.class_token
+        self.global_pool = _checked_pool(global_pool or "", self.has_class_token)
+        if global_pool is None:
+            self.global_pool = "token" if backbone.class_token else "avg"
+        self.num_prefix_tokens, self.num_reg_tokens = backbone.num_prefix_tokens, 0
+        self.no_embed_class = self.pool_include_prefix = self.grad_checkpointing = False
+        self.dynamic_img_size, self.attn_pool = dynamic_img_size, None
+        self.patch_embed = PatchEmbed(
+            backbone.image_size,
+            backbone.patch_size,
+            backbone.in_chans,
+            width,
+            strict_img_size=not dynamic_img_size,
+            dynamic_img_pad=dynamic_img_pad,
+        )
         self.cls_token = nn.Parameter(torch.empty(1, 1, width)) if backbone.class_token else None
         self.pos_embed = nn.Parameter(torch.empty(1, backbone.num_patches + backbone.num_prefix_tokens, width))
+        self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.patch_drop, self.norm_pre = nn.Identity(), nn.Identity()
         self.blocks = nn.ModuleList(
             build_block(
                 width,
                 layer,
                 architecture.context(i, backbone),
                 backbone,
+                drop=proj_drop_rate,
                 drop_path=drop_path * i / max(depth - 1, 1),
                 guided=guided,
             )
             for i, layer in enumerate(architecture.layers)
         )
-        normed_before_pool = backbone.class_token
-        self.norm = LayerNorm(width) if normed_before_pool else nn.Identity()
-        self.fc_norm = nn.Identity() if normed_before_pool else LayerNorm(width)
+        normed_after_pool = self.global_pool in ("avg", "avgmax", "max") if fc_norm is None else fc_norm
+        self.norm = nn.Identity() if normed_after_pool else LayerNorm(width)
+        self.fc_norm = LayerNorm(width) if normed_after_pool else nn.Identity()
+        self.head_drop = nn.Dropout(drop_rate)
         self.head: nn.Module = nn.Linear(width, backbone.num_classes) if backbone.num_classes else nn.Identity()
-        self.feature_info = [
-            {
-                "module": f"blocks.{i}",
-                "num_chs": width,
-                "reduction": _whole(backbone.image_size / math.sqrt(layer.num_tokens)),
-            }
-            for i, layer in enumerate(architecture.layers)
+        self.feature_info = self._feature_info()
+
+    def _feature_info(self) -> list[dict[str, Any]]:
+        sides = layer_sides(self.architecture, self.backbone, self.patch_embed.grid_size)
+        pixels = math.prod(self.patch_embed.img_size)
+        return [
+            {"module": f"blocks.{i}", "num_chs": self.embed_dim, "reduction": _whole(math.sqrt(pixels / math.prod(of)))}
+            for i, (of, _) in enumerate(sides)
         ]
 
-    def init_weights(self) -> None:
+    def init_weights(self, mode: str = "") -> None:
         """Initialise as timm's ViT does; the operators' own weights keep the values they are built with."""
+        del mode  # timm's interface
         own = {f"{path}.{name}" for path, part in self._parts() for name in part.INITIAL}
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear) and f"{name}.weight" not in own:
@@ -93,94 +131,157 @@ class Subnet(nn.Module):
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=1e-6)
 
-    def forward_features(self, images: Tensor, guidance: Guidance | None = None) -> Tensor:
-        """Images to tokens [B, T of the last layer, D], normalised where a class token is read."""
-        x, provided = self._embedded(images), None
-        for block in self.blocks:
-            x, provided = block(x, provided, guidance)
+    def forward_features(
+        self,
+        images: Tensor,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        *,
+        guidance: Guidance | None = None,
+    ) -> Tensor:
+        """Images to tokens [B, T of the last layer, D], normalised where a class token is read.
+
+        Args:
+            images: Normalised.
+            attn_mask: True where a query may see a key, or what is added to the logits; [..., T, T].
+            is_causal: No token sees a later one.
+            guidance: For training.
+
+        Raises:
+            ArchitectureError: A mask, and a layer that has no maps or fewer tokens.
+        """
+        x, found = self._embedded(images, attn_mask, is_causal)
+        provided: Provided | None = None
+        for block, frame in zip(self.blocks, found, strict=False):
+            x, provided = self._layer(block, x, provided, guidance, frame)
         return cast(Tensor, self.norm(x))
 
-    def _embedded(self, images: Tensor) -> Tensor:
+    def _layer(
+        self, block: nn.Module, x: Tensor, provided: Provided | None, guidance: Guidance | None, frame: Frame | None
+    ) -> tuple[Tensor, Provided | None]:
+        framed = () if frame is None else (frame,)
+        if self.grad_checkpointing and guidance is None and torch.is_grad_enabled():
+            found: tuple[Tensor, Provided | None] = checkpoint(
+                block, x, provided, guidance, *framed, use_reentrant=False
+            )
+            return found
+        return cast("tuple[Tensor, Provided | None]", block(x, provided, guidance, *framed))
+
+    def _embedded(
+        self, images: Tensor, attn_mask: Tensor | None, is_causal: bool
+    ) -> tuple[Tensor, Sequence[Frame | None]]:
+        """The tokens, with their positions, and what every layer is told."""
+        held, grid = self.patch_embed.grid_size, self._grid(images)
         x = self.patch_embed(images)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
-        return cast(Tensor, x + self.pos_embed)
+        positions = self.pos_embed
+        if grid != held:
+            positions = resample_abs_pos_embed(positions, grid, held, num_prefix_tokens=self.num_prefix_tokens)
+        mask = self._mask(attn_mask, is_causal, x)
+        x = self.norm_pre(self.patch_drop(self.pos_drop(x + positions)))
+        return x, frames(self.architecture, self.backbone, held, grid, mask)
+
+    def _grid(self, images: Tensor) -> Sides:
+        """Rows and columns of the patches."""
+        rows, columns = self.patch_embed.grid_size
+        if self.dynamic_img_size:
+            rows, columns = self.patch_embed.dynamic_feat_size(tuple(images.shape[-2:]))
+        return rows, columns
+
+    def _mask(self, attn_mask: Tensor | None, is_causal: bool, x: Tensor) -> Tensor | None:
+        if attn_mask is None and not is_causal:
+            return None
+        layers = enumerate(self.architecture.layers)
+        if unable := [i for i, layer in layers if layer.reducer is not None or layer.attention == "linear"]:
+            layers_unable = ", ".join(map(str, unable))
+            raise ArchitectureError(
+                f"no attention mask for this network: layers {layers_unable} reduce tokens or have no maps",
+                hint="leave attn_mask and is_causal out",
+            )
+        if is_causal:  # as in timm, before any mask
+            return x.new_full((x.shape[1], x.shape[1]), -math.inf).triu(1)
+        assert attn_mask is not None, "asked above"
+        if attn_mask.dtype is torch.bool:
+            return torch.zeros_like(attn_mask, dtype=x.dtype).masked_fill(~attn_mask, -math.inf)
+        return attn_mask
+
+    def pool(self, tokens: Tensor, pool_type: str | None = None) -> Tensor:
+        """Tokens to one vector an image, as `pool_type`, else the network's own pooling, says; all tokens for ""."""
+        kind = self.global_pool if pool_type is None else pool_type
+        pooled: Tensor = global_pool_nlc(tokens, kind, num_prefix_tokens=self.num_prefix_tokens)
+        return pooled
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
         """Tokens to logits, or to the features before the classifier."""
-        pooled = global_pool_nlc(tokens, self.global_pool, num_prefix_tokens=self.num_prefix_tokens)
-        features = self.fc_norm(pooled)
+        features = self.head_drop(self.fc_norm(self.pool(tokens)))
         return cast(Tensor, features if pre_logits else self.head(features))
 
-    def forward(self, images: Tensor, guidance: Guidance | None = None) -> Tensor:
-        """Classify; `guidance` is for training."""
-        return self.forward_head(self.forward_features(images, guidance))
-
-    def forward_intermediates(
+    def forward(
         self,
         images: Tensor,
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """What layers put out (timm's interface; `features_only=True` calls it).
-
-        Args:
-            images: Normalised, [B, C, S, S].
-            indices: Layers; a number: so many of the last ones; None: all.
-            norm: Apply the last norm to each, where the network has it before pooling.
-            stop_early: Do not run the layers after the last one asked for.
-            output_fmt: `NCHW`: feature maps [B, D, H, W]; `NLC`: patch tokens [B, T, D], on a grid or not.
-            intermediates_only: Leave out the tokens that `forward_features` returns, which stand first otherwise.
-
-        Raises:
-            ArchitectureError: The tokens of a layer asked for lie on no grid; names those that do.
-            ValueError: Another `output_fmt`.
-        """
-        if output_fmt not in ("NCHW", "NLC"):
-            raise ValueError(f"output_fmt must be NCHW or NLC, got {output_fmt!r}")
-        taken = chosen_layers(indices, len(self.blocks))
-        if output_fmt == "NCHW":
-            check_on_grid(taken, self.architecture, self.backbone)
-        x, provided = self._embedded(images), None
-        found: list[Tensor] = []
-        for i, block in enumerate(self.blocks[: taken[-1] + 1] if stop_early else self.blocks):
-            x, provided = block(x, provided)
-            if i in taken:
-                tokens = (self.norm(x) if norm else x)[:, self.num_prefix_tokens :]
-                found.append(as_map(tokens) if output_fmt == "NCHW" else tokens)
-        return found if intermediates_only else (self.norm(x), found)
-
-    def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Drop the layers after the last one asked for, and the classifier (timm's interface); returns those asked for.
-
-        Raises:
-            ArchitectureError: The tokens of such a layer lie on no grid; names those that do.
-        """
-        taken = chosen_layers(indices, len(self.blocks))
-        check_on_grid(taken, self.architecture, self.backbone)
-        self.blocks = self.blocks[: taken[-1] + 1]
-        if prune_norm:
-            self.norm = nn.Identity()
-        if prune_head:
-            self.fc_norm = nn.Identity()
-            self.reset_classifier(0)
-        return taken
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        *,
+        guidance: Guidance | None = None,
+    ) -> Tensor:
+        """Classify; the arguments are those of `forward_features`."""
+        return self.forward_head(self.forward_features(images, attn_mask, is_causal, guidance=guidance))
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer (timm's interface)."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a fresh one for `num_classes`; 0 removes it (timm's interface)."""
-        self.global_pool = global_pool or self.global_pool
+        """Replace the classifier by a fresh one for `num_classes`; 0 removes it (timm's interface).
+
+        The last norm stays where it is, whatever the pooling; with `global_pool` "" all tokens are given out.
+        """
+        if global_pool is not None:
+            self.global_pool = _checked_pool(global_pool, self.has_class_token)
+            update_model_args(self, fc_norm=not isinstance(self.fc_norm, nn.Identity))
         self.num_classes = num_classes
         self.backbone = replace(self.backbone, num_classes=num_classes)
-        self.head = nn.Linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
+        like = self.pos_embed
+        head = nn.Linear(self.embed_dim, num_classes, device=like.device, dtype=like.dtype) if num_classes else None
+        self.head = (head or nn.Identity()).train(self.training)
+
+    def set_input_size(
+        self, img_size: int | Sequence[int] | None = None, patch_size: int | Sequence[int] | None = None
+    ) -> None:
+        """Take images of another size from now on, with weights made for it (timm's interface).
+
+        Raises:
+            ArchitectureError: An image smaller than a patch.
+        """
+        size, patch = (None if of is None else _pair(of) for of in (img_size, patch_size))
+        wanted = size or self.patch_embed.img_size
+        if any(a < b or b < 1 for a, b in zip(wanted, patch or self.patch_embed.patch_size, strict=True)):
+            raise ArchitectureError(
+                f"images of {wanted} pixels hold no patch of {patch or self.patch_embed.patch_size}"
+            )
+        held = self.patch_embed.grid_size
+        self.patch_embed.set_input_size(img_size=size, patch_size=patch)
+        grid = self.patch_embed.grid_size
+        weights = dict(self.named_parameters()) if grid != held else {}
+        with torch.no_grad():
+            for name, value in resized_weights(weights, self.architecture, self.backbone, held, grid):
+                path, _, last = name.rpartition(".")
+                again = nn.Parameter(value.detach().clone(), requires_grad=weights[name].requires_grad)
+                setattr(self.get_submodule(path), last, again)
+        self.feature_info = self._feature_info()
+        update_model_input_size(self, self.patch_embed.img_size, patch_size=patch)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether layers forget what only their backward pass needs, and compute it again (timm's interface)."""
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: ARG002 - timm's interface
+        """Which layer a parameter belongs to, for layer-wise decay of the learning rate (timm's interface)."""
+        return {
+            "stem": r"^cls_token|reg_token|pos_embed|patch_embed|norm_pre",
+            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
+        }
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that the optimiser does not decay (timm's interface)."""
@@ -189,6 +290,18 @@ class Subnet(nn.Module):
 
     def _parts(self) -> Iterator[tuple[str, Part]]:
         return ((path, part) for path, part in self.named_modules() if isinstance(part, Part))
+
+
+def _checked_pool(kind: str, has_class_token: bool) -> str:
+    if kind not in POOLS or (kind == "token" and not has_class_token):
+        without = "" if has_class_token else "; there is no class token"
+        raise ArchitectureError(f"global_pool {kind!r}{without}", hint=f"one of {', '.join(map(repr, POOLS))}")
+    return kind
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    rows, columns = (size, size) if isinstance(size, int) else size
+    return rows, columns
 
 
 def _whole(value: float) -> float | int:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from nas.arch import Backbone, LayerChoice
-from nas.model.layers.part import FirstValue, Part
+from nas.model.layers.part import FirstValue, Part, Sides
 from nas.model.layers.pool import TokenPool
 
 
@@ -29,9 +29,9 @@ class ConvTokenPool(TokenPool):
         self.conv = nn.Conv2d(embed_dim, embed_dim, 3, padding=1, groups=embed_dim, bias=False)
         self.INITIAL["conv.weight"](self.conv.weight)
 
-    def reduce(self, x_BDGG: Tensor) -> Tensor:
+    def reduce(self, x_BDGG: Tensor, sides: Sides) -> Tensor:
         """Add the convolution to the grid, then average."""
-        return super().reduce(x_BDGG + self.conv(x_BDGG))
+        return super().reduce(x_BDGG + self.conv(x_BDGG), sides)
 
 
 def build(embed_dim: int, layer: LayerChoice, backbone: Backbone) -> Part:

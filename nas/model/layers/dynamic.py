@@ -6,6 +6,7 @@ kernel runs, where it is the faster.
 Shape letters: B batch, T tokens, D channels, d channels per head, H heads, R real heads, E = H - R hallucinated heads.
 """
 
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional
 from nas.arch import HALLUCINATION, Backbone, LayerChoice, LayerContext
 from nas.model.layers.hallucination import INITIAL, build_hallucinate, eager_cpu_inference, images_at_once
 from nas.model.layers.maps import Guidance, Provided, in_chunks, mix_values, slice_qkv, to_heads
-from nas.model.layers.part import Part, Stored
+from nas.model.layers.part import Frame, Part, Stored
 
 MIN_EXPLICIT_ENTRIES = 2**16
 """Entries of all maps from which bf16 inference on a CPU makes them explicitly: 0.75 to 0.95 of the time that attention
@@ -53,32 +54,33 @@ class DynamicAttention(Part):
         return self.prefixes(stored, but="qkv.") | slice_qkv(stored, real, every, self.qkv.in_features)
 
     def forward(
-        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
+        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None, frame: Frame | None = None
     ) -> tuple[Tensor, Provided | None]:
         """Attend; returns maps and logits where they are exported."""
         del provided, guidance
         widths = [self.real * self.head_dim, self.real * self.head_dim, self.heads * self.head_dim]
         q, k, v = (to_heads(part, self.head_dim) for part in self.qkv(x).split(widths, dim=2))
+        mask = None if frame is None else frame.mask
         exported: Provided | None = None
         if self.exports_maps or self.exports_logits or self.mixes:
             size = images_at_once(v, self.hallucinate)
-            out, maps, logits = in_chunks(self._attend_by_maps, size, q, k, v)
+            out, maps, logits = in_chunks(partial(self._attend_by_maps, mask=mask), size, q, k, v)
             if self.exports_maps or self.exports_logits:
                 exported = Provided(maps, logits)
         elif self.hallucinate is not None:
-            real_BTRd = self._attend(q, k, v[:, : self.real])
+            real_BTRd = self._attend(q, k, v[:, : self.real], mask)
             keys, values = self.hallucinate.parents(k), v[:, self.real :]
-            out = torch.cat([real_BTRd, self._attend(self.hallucinate.scaled(q), keys, values)], dim=2)
+            out = torch.cat([real_BTRd, self._attend(self.hallucinate.scaled(q), keys, values, mask)], dim=2)
         else:
-            out = self._attend(q, k, v)
+            out = self._attend(q, k, v, mask)
         return self.proj(cast(Tensor, out).flatten(2)), exported
 
-    def _attend(self, q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor) -> Tensor:
+    def _attend(self, q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, mask: Tensor | None) -> Tensor:
         """[B, T, H, d] of heads with queries and keys of their own."""
-        if self._is_explicit_faster(q_BHTd):
+        if mask is None and self._is_explicit_faster(q_BHTd):
             (out,) = in_chunks(self._attend_explicitly, images_at_once(v_BHTd), q_BHTd, k_BHTd, v_BHTd)
             return cast(Tensor, out)
-        return functional.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd).transpose(1, 2)
+        return functional.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd, mask).transpose(1, 2)
 
     def _is_explicit_faster(self, q_BHTd: Tensor) -> bool:
         if q_BHTd.dtype is not torch.bfloat16 or q_BHTd.device.type != "cpu":
@@ -91,9 +93,12 @@ class DynamicAttention(Part):
     def _attend_explicitly(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor]:
         return (mix_values(self._logits(q, k).softmax(dim=-1), v),)
 
-    def _attend_by_maps(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _attend_by_maps(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         logits = self._logits(q, k)
-        maps = (logits if self.hallucinate is None else self.hallucinate(logits)).softmax(dim=-1)
+        every = logits if self.hallucinate is None else self.hallucinate(logits)
+        maps = (every if mask is None else every + mask).softmax(dim=-1)
         out = mix_values(maps, v)
         return out, maps if self.exports_maps else None, logits if self.exports_logits else None
 

@@ -36,12 +36,13 @@ class CompactMlp(Part):
         "up.weight": partial(_factor_init, rank_dim=1),
     }
 
-    def __init__(self, embed_dim: int, hidden_dim: int, rank: int) -> None:
+    def __init__(self, embed_dim: int, hidden_dim: int, rank: int, drop: float = 0.0) -> None:
         super().__init__()
         self.fc1 = nn.Linear(embed_dim, hidden_dim)
         self.act = nn.GELU()
         self.down = nn.Linear(hidden_dim, rank, bias=False)
         self.up = nn.Linear(rank, embed_dim)
+        self.drop = nn.Dropout(drop)
         for name, first_value in self.INITIAL.items():
             first_value(self.get_parameter(name))
 
@@ -51,16 +52,16 @@ class CompactMlp(Part):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the two layers, the second one as two factors."""
-        y: Tensor = self.up(self.down(self.act(self.fc1(x))))
+        y: Tensor = self.drop(self.up(self.down(self.drop(self.act(self.fc1(x))))))
         return y
 
 
-def build_feed_forward(embed_dim: int, layer: LayerChoice) -> nn.Module:
+def build_feed_forward(embed_dim: int, layer: LayerChoice, drop: float = 0.0) -> nn.Module:
     """The feed-forward of a layer: timm's `Mlp`, or `CompactMlp` where the layer has a rank."""
     hidden_dim = round(embed_dim * layer.mlp_ratio)
     if layer.ffn_rank == 1:
-        return Mlp(embed_dim, hidden_dim)  # type: ignore[no-any-return]
-    return CompactMlp(embed_dim, hidden_dim, round(embed_dim * layer.ffn_rank))
+        return Mlp(embed_dim, hidden_dim, drop=drop)  # type: ignore[no-any-return]
+    return CompactMlp(embed_dim, hidden_dim, round(embed_dim * layer.ffn_rank), drop)
 
 
 def svd_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:

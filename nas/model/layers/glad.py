@@ -9,10 +9,11 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from nas.arch import Backbone, LayerChoice
-from nas.model.layers.part import FirstValue, Part
+from nas.model.layers.part import FirstValue, Frame, Part, Sides
 from nas.model.layers.pool import average_grid, to_grid
 
 
@@ -50,18 +51,23 @@ class GlobalAggregation(Part):
         """Queries fit one token count."""
         return f"queries_{self.num_tokens}" if name == "queries" else name
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
         """Reduce the patch tokens; prefix tokens pass through."""
         prefix, patches_BPD = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
-        reduced_BMD = self.gamma * self._gather(x) + average_tokens(patches_BPD, self.num_tokens)
-        return torch.cat([prefix, reduced_BMD], dim=1)
+        queries_MD: Tensor = self.queries
+        if frame is None:
+            average_BMD = average_tokens(patches_BPD, self.num_tokens)
+        else:
+            queries_MD = resample_queries(self.queries, frame.held, frame.after)
+            average_BMD = average_grid(to_grid(patches_BPD, frame.before), frame.after)
+        return torch.cat([prefix, self.gamma * self._gather(x, queries_MD) + average_BMD], dim=1)
 
-    def _gather(self, x: Tensor) -> Tensor:
+    def _gather(self, x: Tensor, queries_MD: Tensor) -> Tensor:
         # All tokens are normalised, then the patches taken: the other way round the norm copies them first.
         z_BPD = self.norm(x)[:, self.num_prefix_tokens :]
         # Two products, not the fused kernel: 0.95-1.05 of its time in fp32 on a CPU (196 tokens to 49 and 98,
         # 192 and 384 channels, batch 1 and 64), 0.44-0.96 in bf16, and no limit on D, which is the head here.
-        weights_BMP = ((self.queries * self.scale) @ z_BPD.transpose(1, 2)).softmax(dim=-1)
+        weights_BMP = ((queries_MD * self.scale) @ z_BPD.transpose(1, 2)).softmax(dim=-1)
         gathered: Tensor = weights_BMP @ z_BPD
         return gathered
 
@@ -89,7 +95,15 @@ def average_tokens(x_BPD: Tensor, num_tokens: int) -> Tensor:
     return average_grid(to_grid(x_BPD, old), new)
 
 
-def grid_sides(num_tokens: int) -> tuple[int, int] | None:
+def resample_queries(queries_MD: Tensor, held: Sides, wanted: Sides) -> Tensor:
+    """Queries for another grid, interpolated as timm does position embeddings; for the same one, the same tensor."""
+    if held == wanted:
+        return queries_MD
+    resampled: Tensor = resample_abs_pos_embed(queries_MD[None], wanted, held, num_prefix_tokens=0)[0]
+    return resampled
+
+
+def grid_sides(num_tokens: int) -> Sides | None:
     """Rows and columns of the most square grid of so many tokens; None where it has over 2 rows a column."""
     columns = next(c for c in range(math.isqrt(num_tokens), 0, -1) if num_tokens % c == 0)
     rows = num_tokens // columns

@@ -1,7 +1,7 @@
 """Linear-angular attention: no maps, a cost linear in the number of tokens.
 
-Shape letters: B batch, T tokens, N patch tokens, S side of their grid, D channels, d channels per head, H heads,
-C = H * d channels of all heads, G = B * H.
+Shape letters: B batch, T tokens, N patch tokens, S sides of their grid, D channels, d channels per head, H heads,
+C = H * d channels of all heads, G = H * B, K = 3 * H.
 """
 
 import math
@@ -16,7 +16,7 @@ from nas.arch import Backbone, LayerChoice, LayerContext, is_square
 from nas.arch import tiling as chunks
 from nas.model.layers.hallucination import eager_cpu_inference
 from nas.model.layers.maps import Guidance, Provided, slice_qkv
-from nas.model.layers.part import FirstValue, Part, Stored
+from nas.model.layers.part import FirstValue, Frame, Part, Sides, Stored
 
 EPS = 1e-6
 """Least norm of a query or a key; an output, which is a multiple of its query's norm, may be EPS times that."""
@@ -51,7 +51,7 @@ class LinearAttention(Part):
     def __init__(self, embed_dim: int, layer: LayerChoice, context: LayerContext, backbone: Backbone, **_: Any) -> None:
         super().__init__()
         self.heads, self.head_dim = layer.num_heads, backbone.head_dim
-        self.prefix, self.side = backbone.num_prefix_tokens, math.isqrt(layer.num_tokens)
+        self.prefix, self.sides = backbone.num_prefix_tokens, (math.isqrt(layer.num_tokens),) * 2
         channels = self.heads * self.head_dim
         self.qkv = nn.Linear(embed_dim, 3 * channels)
         self.proj = nn.Linear(channels, embed_dim)
@@ -67,50 +67,58 @@ class LinearAttention(Part):
         return self.prefixes(stored, but="qkv.") | slice_qkv(stored, channels, channels, self.qkv.in_features)
 
     def forward(
-        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
+        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None, frame: Frame | None = None
     ) -> tuple[Tensor, Provided | None]:
         """Attend; on a CPU without gradients a few images at a time."""
         del provided
         if guidance is not None and guidance.linear > 0:
-            return self._attend(x, guidance), None
+            return self._attend(x, frame, guidance), None
         images = chunks.images_of_tokens(x.shape[1], x.shape[2], x.element_size())
         if not eager_cpu_inference(x) or len(x) <= images:
-            return self._attend(x), None
-        return torch.cat([self._attend(part) for part in torch.split(x, images)]), None
+            return self._attend(x, frame), None
+        return torch.cat([self._attend(part, frame) for part in torch.split(x, images)]), None
 
-    def _attend(self, x: Tensor, guidance: Guidance | None = None) -> Tensor:
+    def _attend(self, x: Tensor, frame: Frame | None, guidance: Guidance | None = None) -> Tensor:
         B, T, _ = x.shape
         H, d = self.heads, self.head_dim
-        qkv_BT3Hd = self.qkv(x).view(B, T, 3, H, d)
-        y_BHTd = self._mix(qkv_BT3Hd, guidance)
+        qkv_BTKd = self.qkv(x).view(B, T, 3 * H, d)
+        y_BHTd = self._mix(qkv_BTKd, 1.0 if frame is None else self._share(frame), guidance)
         scale_BHT1 = self.linear_gain.to(y_BHTd.dtype).view(H, 1, 1) / _norm(y_BHTd, EPS**2)
         if self.linear_conv is None:
             out_BHTd = y_BHTd * scale_BHT1
         else:
-            local_BTHd = self._convolve(qkv_BT3Hd[:, self.prefix :, 2], self.linear_conv.weight)
+            sides = self.sides if frame is None else frame.after
+            local_BTHd = self._convolve(qkv_BTKd[:, self.prefix :, 2 * H :], sides, self.linear_conv.weight)
             out_BHTd = local_BTHd.transpose(1, 2).addcmul_(y_BHTd, scale_BHT1)
         attended: Tensor = self.proj(out_BHTd.transpose(1, 2).reshape(B, T, H * d))
         return attended
 
-    def _mix(self, qkv_BT3Hd: Tensor, guidance: Guidance | None) -> Tensor:
+    def _share(self, frame: Frame) -> float:
+        """Tokens of the search for each one now: the sum over all keys stays as long, beside the value itself."""
+        searched = frame.searched[0] * frame.searched[1]
+        return (searched + self.prefix) / (frame.num_tokens + self.prefix)
+
+    def _mix(self, qkv_BTKd: Tensor, share: float, guidance: Guidance | None) -> Tensor:
         """The direction y of every output, times twice the norm of its query: [B, H, T, d]."""
         # Only the direction matters, and at this length neither v is halved nor q divided.
-        B, T, _, H, d = qkv_BT3Hd.shape
-        # One copy to heads first, so that every product runs on contiguous matrices.
-        heads_first = qkv_BT3Hd.permute(2, 0, 3, 1, 4).contiguous()
-        q, k, v = heads_first.view(3, B * H, T, d).unbind(0)
+        B, T, K, d = qkv_BTKd.shape
+        H = K // 3
+        # One copy to heads first, so that every product runs on contiguous matrices; no tensor has five axes, which
+        # mobile GPUs do not take.
+        heads_first = qkv_BTKd.permute(2, 0, 1, 3).contiguous()
+        q, k, v = heads_first.view(3, H * B, T, d).unbind(0)
         q_norm = _norm(q, EPS)
         products_Gdd = torch.bmm(k.transpose(1, 2), v / _norm(k, EPS))
-        y_GTd = torch.baddbmm(v * q_norm, q, products_Gdd, alpha=2 / math.pi)
+        y_GTd = torch.baddbmm(v * q_norm, q, products_Gdd, alpha=2 / math.pi * share)
         if guidance is not None:
             y_GTd = y_GTd + 2 * guidance.linear * q_norm * (_masked_softmax(q, k, guidance) @ v)
-        return y_GTd.view(B, H, T, d)
+        return y_GTd.view(H, B, T, d).transpose(0, 1)
 
-    def _convolve(self, values_BNHd: Tensor, weight_H133: Tensor) -> Tensor:
+    def _convolve(self, values_BNHd: Tensor, sides: Sides, weight_H133: Tensor) -> Tensor:
         """Every head's filter over the grid of its values, zeros for the prefix tokens: [B, T, H, d]."""
         B, N, H, d = values_BNHd.shape
         # Made contiguous here: inside the convolution, with its layout, that takes longer.
-        grid_BCSS = values_BNHd.contiguous().view(B, self.side, self.side, H * d).permute(0, 3, 1, 2)
+        grid_BCSS = values_BNHd.contiguous().view(B, *sides, H * d).permute(0, 3, 1, 2)
         weight_C133 = weight_H133.expand(-1, d, -1, -1).reshape(H * d, 1, 3, 3)
         local_BCSS = functional.conv2d(grid_BCSS, weight_C133, padding=1, groups=H * d)
         local_BNHd = local_BCSS.permute(0, 2, 3, 1).reshape(B, N, H, d)

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 Stored = Mapping[str, Tensor]
 """Weights of one part at maximal size, by the name within the part that the store has for them."""
 
+Sides = tuple[int, int]
+"""Rows and columns of patch tokens; so many rows and one column where they lie on no grid."""
+
 FirstValue = Callable[[Tensor], Tensor]
 """Fills a tensor of any size with what a weight starts from, and returns it."""
 
@@ -19,6 +22,21 @@ class OwnWeight(NamedTuple):
     shape: tuple[int, ...]  # as this part needs it; the store has the greatest of all
     first_value: FirstValue  # what it starts from
     decays: bool  # whether the optimiser decays it
+
+
+class Frame(NamedTuple):
+    """How a pass through a layer differs from that of the search: images of another size, or a mask."""
+
+    before: Sides  # patch tokens that arrive
+    after: Sides  # patch tokens of the layer
+    held: Sides  # patch tokens that the layer's weights are for
+    searched: Sides  # patch tokens of the layer at the image size of the search
+    mask: Tensor | None = None  # added to the logits of attention, [..., T, T]; -inf leaves a key out
+
+    @property
+    def num_tokens(self) -> int:
+        """Patch tokens of the layer."""
+        return self.after[0] * self.after[1]
 
 
 class Part(nn.Module):

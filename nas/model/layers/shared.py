@@ -3,6 +3,7 @@
 Shape letters: B batch, T tokens, D channels, H heads, R real heads.
 """
 
+from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from nas.arch import Backbone, LayerChoice, LayerContext
 from nas.model.layers.hallucination import INITIAL, build_hallucinate, images_at_once
 from nas.model.layers.maps import Guidance, Provided, in_chunks, mix_values, slice_values, to_heads
-from nas.model.layers.part import Part, Stored
+from nas.model.layers.part import Frame, Part, Stored
 
 
 class SharedAttention(Part):
@@ -40,7 +41,7 @@ class SharedAttention(Part):
         return self.prefixes(stored, but="v.") | slice_values(stored, *self.v.weight.shape)
 
     def forward(
-        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
+        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None, frame: Frame | None = None
     ) -> tuple[Tensor, Provided | None]:
         """Mix the values by the provider's maps, and pass on what was provided; a ValueError where that is missing."""
         del guidance
@@ -49,16 +50,18 @@ class SharedAttention(Part):
             if provided is None or provided.logits is None:
                 raise ValueError("a layer that hallucinates from its provider needs the provider's logits")
             size = images_at_once(v, self.hallucinate)
-            (out,) = in_chunks(self._attend_anew, size, provided.logits, v)
+            attend = partial(self._attend_anew, mask=None if frame is None else frame.mask)
+            (out,) = in_chunks(attend, size, provided.logits, v)
         else:
             if provided is None or provided.maps is None:
                 raise ValueError("a shared layer needs the maps of its provider")
             out = mix_values(provided.maps, v)
         return self.proj(cast(Tensor, out).flatten(2)), provided
 
-    def _attend_anew(self, logits: Tensor, v: Tensor) -> tuple[Tensor]:
+    def _attend_anew(self, logits: Tensor, v: Tensor, *, mask: Tensor | None) -> tuple[Tensor]:
         assert self.hallucinate is not None, "plain sharing has maps already"
-        return (mix_values(self.hallucinate(logits).softmax(dim=-1), v),)
+        every = self.hallucinate(logits)
+        return (mix_values((every if mask is None else every + mask).softmax(dim=-1), v),)
 
 
 build = SharedAttention

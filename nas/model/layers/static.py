@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.arch import Backbone, LayerChoice, LayerContext
-from nas.model.layers.maps import Guidance, Provided, slice_qkv, slice_values
-from nas.model.layers.part import FirstValue, Part, Stored
+from nas.model.layers.maps import Guidance, Provided, mix_values, slice_qkv, slice_values, to_heads
+from nas.model.layers.part import FirstValue, Frame, Part, Sides, Stored
 
 FLOOR = 1e-6
 """Added to a mean map before its logarithm, for entries that are zero."""
@@ -61,7 +61,7 @@ class StaticAttention(Part):
             self.v = nn.Linear(embed_dim, channels)
         self.proj = nn.Linear(channels, embed_dim)
         self.static_map = nn.Parameter(self.INITIAL["static_map"](torch.empty(self.heads, tokens, tokens)))
-        self.num_tokens = layer.num_tokens
+        self.num_tokens, self.prefix = layer.num_tokens, backbone.num_prefix_tokens
         self._cached: _CachedMaps | None = None
 
     def stored_name(self, name: str) -> str:
@@ -76,13 +76,13 @@ class StaticAttention(Part):
         return self.prefixes(stored, but="v.") | slice_values(stored, channels, columns)
 
     def forward(
-        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None
+        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None, frame: Frame | None = None
     ) -> tuple[Tensor, Provided | None]:
         """Mix the values by the learned maps, in guided training also by the dynamic ones."""
         del provided
         if self.guided and guidance is not None and guidance.static > 0:
             return self._attend_guided(x, guidance), None
-        return self._attend(x), None
+        return self._attend(x, frame), None
 
     def train(self, mode: bool = True) -> "StaticAttention":
         """Set the mode; training drops the cached maps."""
@@ -94,13 +94,17 @@ class StaticAttention(Part):
         # A copy's cache would not keep the memory that its key names.
         return {**self.__dict__, "_cached": None}
 
-    def _attend(self, x: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, frame: Frame | None) -> Tensor:
         # The maps are the same for all images, so these lie side by side in one matrix per head: H products of
         # [T, T] and [T, B * d], and no copy of the maps per image.
         B, T, _ = x.shape
         H, d = self.heads, self.head_dim
+        if frame is not None and frame.mask is not None:
+            masked_BHTT = (self._maps(x.dtype, frame).log() + frame.mask).softmax(dim=-1)
+            attended: Tensor = self.proj(mix_values(masked_BHTT, to_heads(self._values(x), d)).flatten(2))
+            return attended
         mixed_HTE = self._values(x).view(B, T, H, d).permute(2, 1, 0, 3).reshape(H, T, B * d)
-        mixed_HTE = torch.bmm(self._maps(mixed_HTE.dtype), mixed_HTE)
+        mixed_HTE = torch.bmm(self._maps(mixed_HTE.dtype, frame), mixed_HTE)
         y: Tensor = self.proj(mixed_HTE.view(H, T, B, d).permute(2, 1, 0, 3).contiguous().view(B, T, H * d))
         return y
 
@@ -111,9 +115,11 @@ class StaticAttention(Part):
         skipped = 2 * self.proj.in_features
         return functional.linear(x, self.qkv.weight[skipped:], self.qkv.bias[skipped:])
 
-    def _maps(self, dtype: torch.dtype) -> Tensor:
+    def _maps(self, dtype: torch.dtype, frame: Frame | None) -> Tensor:
         """The softmaxed maps; from the cache only of a parameter of its own: skeletons of a supernet have none."""
         weight = self.static_map
+        if frame is not None and frame.held != frame.after:
+            return resize_map(weight.softmax(dim=-1), frame.held, frame.after, self.prefix).to(dtype)
         if (
             torch.compiler.is_compiling()
             or self.training
@@ -175,12 +181,37 @@ def transport_map(
     Source: METHODS 2.5. Differs: U is 0 or 1 there, which needs sides that divide.
     """
     sides = [side if isinstance(side, tuple) else (side, side) for side in (side_from, side_to)]
-    rows, columns = (_average_and_share(old, new, mean_map) for old, new in zip(*sides, strict=True))
-    average, share = (torch.kron(*parts) for parts in zip(rows, columns, strict=True))
-    itself = torch.eye(prefix, dtype=mean_map.dtype, device=mean_map.device)
+    return _moved(mean_map, prefix, *(_average_and_share(old, new, mean_map) for old, new in zip(*sides, strict=True)))
+
+
+def resize_map(maps: Tensor, held: Sides, wanted: Sides, prefix: int) -> Tensor:
+    """Maps after the softmax for the grid of images of another size, in both directions; rows still sum to 1.
+
+    By area, as if both grids lay over the same image: a query is the average of the old ones under it, and a key has
+    the part of an old one's weight that it covers. The same grid gives the same maps.
+
+    Shapes: maps [H, P + N, P + N] -> [H, P + M, P + M].
+    """
+    return _moved(maps, prefix, *(_overlap(*pair, maps) for pair in zip(held, wanted, strict=True)))
+
+
+def _moved(maps: Tensor, prefix: int, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
+    """P S U for P and U of the rows and of the columns of a grid; prefix tokens keep to themselves."""
+    # Not `torch.kron`, which stops at some matrices of one row.
+    pairs = (torch.einsum("ij,kl->ikjl", *parts) for parts in zip(rows, columns, strict=True))
+    average, share = (pair.flatten(2).flatten(0, 1) for pair in pairs)
+    itself = torch.eye(prefix, dtype=maps.dtype, device=maps.device)
     into, out_of = (torch.block_diag(itself, part) for part in (average, share))  # type: ignore[no-untyped-call]
-    transported: Tensor = into @ mean_map @ out_of
-    return transported
+    moved: Tensor = into @ maps @ out_of
+    return moved
+
+
+def _overlap(before: int, after: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """P [after, before] and U [before, after] of one direction: shares of a new cell, and of an old one."""
+    old, new = torch.arange(before, device=like.device) * after, torch.arange(after, device=like.device) * before
+    ends = torch.minimum(new[:, None] + before, old + after) - torch.maximum(new[:, None], old)
+    common = ends.clamp_min(0).to(like.dtype)  # in 1 / (before * after) of the image
+    return common / before, common.T / after
 
 
 def _average_and_share(before: int, after: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ def unit(x):
 def convolved(attention, v):
     """The convolution of METHODS C8, tap by tap."""
     local = torch.zeros_like(v)
-    prefix, side = attention.prefix, attention.side
+    prefix, side = attention.prefix, attention.sides[0]
     for y, x, dy, dx in product(range(side), range(side), range(-1, 2), range(-1, 2)):
         if 0 <= y + dy < side and 0 <= x + dx < side:
             tap = attention.linear_conv.weight[:, 0, dy + 1, dx + 1]

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.arch.architecture import LayerChoice, LayerContext
 from nas.model.layers.maps import Guidance
-from nas.model.layers.static import StaticAttention, log_mean_map, transport_map
+from nas.model.layers.static import StaticAttention, log_mean_map, resize_map, transport_map
 
 DIM, TOKENS, HEAD = 24, 16, 8
 T = TOKENS + 1
@@ -364,3 +364,39 @@ def test_transport_averages_queries_as_pooling_does(grid):
     maps[0, 1:, 1] = share
     pooled = functional.adaptive_avg_pool2d(share.view(1, 7, 7), grid).flatten()
     assert torch.allclose(transport_map(maps, (7, 7), grid, 1)[0, 1:, 0], 1 - pooled)
+
+
+GRIDS = ((4, 4), (6, 6), (3, 3), (2, 5), (8, 8), (1, 1), (7, 1))
+
+
+@pytest.mark.parametrize("wanted", GRIDS)
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_a_resized_map_has_the_new_grid_rows_that_sum_to_1_and_no_negative_entry(wanted, prefix):
+    resized = resize_map(some_maps(2, 16 + prefix, 16 + prefix), (4, 4), wanted, prefix)
+    tokens = wanted[0] * wanted[1] + prefix
+    assert resized.shape == (2, tokens, tokens)
+    assert torch.allclose(resized.sum(dim=2), torch.ones(2, tokens, dtype=torch.double))
+    assert resized.min() >= 0
+
+
+def test_a_map_of_the_same_grid_is_the_same_bit_for_bit():
+    maps = some_maps(3, 17, 17)
+    assert torch.equal(resize_map(maps, (4, 4), (4, 4), 1), maps)
+
+
+def test_a_map_resized_up_and_down_again_is_back():
+    maps = some_maps(3, 17, 17)
+    larger = resize_map(maps, (4, 4), (8, 12), 1)  # whole cells in a cell, so that nothing is blurred
+    assert torch.allclose(resize_map(larger, (8, 12), (4, 4), 1), maps, atol=1e-6)
+
+
+def test_a_resized_map_weighs_by_area():
+    """Two cells to three: the middle one lies half in either, and has a third of the weight of each."""
+    looks_left = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    assert torch.allclose(
+        resize_map(looks_left, (2, 1), (3, 1), 0),
+        torch.tensor([[[2, 1, 0], [1, 1, 1], [0, 1, 2]]]) / torch.tensor([3, 3, 3]),
+    )
+    assert torch.allclose(
+        resize_map(torch.eye(3)[None], (3, 1), (2, 1), 0), torch.tensor([[[5 / 6, 1 / 6], [1 / 6, 5 / 6]]])
+    )
