@@ -14,8 +14,9 @@ from nas.data.images import ImageData, ImageSet, TestSplit
 from nas.data.info import DataInfo, Triple
 from nas.data.samples import SMALL_CLASSES_HINT, Source, data_error, listed, problems_error
 from nas.data.sources import open_source
-from nas.data.splits import Decoded, Listing, carve, decode, list_samples, ordered, split_hash, without_damaged
+from nas.data.splits import Decoded, Listing, carve, contradicted, decode, list_samples, ordered, split_hash
 from nas.data.summary import balance_line, pixels_line, source_line, splits_line
+from nas.data.twins import alike
 from nas.settings import DataConfig
 
 _CHUNK = 1024
@@ -25,11 +26,11 @@ def load_images(config: DataConfig, image_size: int, seed: int) -> tuple[ImageDa
     """Read, check, split and decode the images that `config.spec` names; the test split stays closed.
 
     Splits go by a seeded hash of each stored image, class by class: neither file names nor their order matter, and
-    copies of one image share a split. The test split is the source's own, else `test_fraction` of the images; the
-    search split is the source's third one, else `search_fraction` of the rest. Training images that are also in one of
-    the source's other splits are left out. Every class gets at least one image in train and in search. The shorter side
-    is resized to `image_size` pixels, the centre kept. Test images are decoded once, to find the damaged ones before
-    hours are spent; none is kept.
+    images of the same pixels share a split. The test split is the source's own, else `test_fraction` of the images; the
+    search split is the source's third one, else `search_fraction` of the rest. Training images whose pixels are also in
+    one of the source's other splits are left out, and everywhere what is found under several labels. Every class gets
+    at least one image in train and in search. The shorter side is resized to `image_size` pixels, the centre kept. Test
+    images are decoded once, to find the damaged ones before hours are spent; none is kept.
 
     Returns:
         What a search may see; and what opens the test split, None where there is none. Drop the second unless a
@@ -52,11 +53,16 @@ def _load(config: DataConfig, source: Source, image_size: int, seed: int) -> tup
     own_search = list_samples(read_search(), len(names)) if read_search else Listing()
     listings = (listing, own_search, own_test)
     unreadable = [text for part in listings for text in part.unreadable]
-    tested = {entry.fingerprint for entry in own_test.entries}
-    ranking = [entry for entry in own_search.entries if entry.fingerprint not in tested]
-    elsewhere = tested | {entry.fingerprint for entry in own_search.entries}
-    entries = [entry for entry in listing.entries if entry.fingerprint not in elsewhere]
+    clashing = contradicted(entry for part in listings for entry in part.entries if entry.pixels)
+    clashes = [entry for part in listings for entry in part.entries if entry.shown in clashing]
+    tested = {entry.shown for entry in own_test.entries}
+    ranking = [entry for entry in own_search.entries if entry.shown not in tested]
+    elsewhere = tested | {entry.shown for entry in own_search.entries}
+    entries = [entry for entry in listing.entries if entry.shown not in elsewhere]
     num_leaked = len(listing.entries) - len(entries), len(own_search.entries) - len(ranking)
+    entries, ranking, held_out = (
+        [entry for entry in part if entry.shown not in clashing] for part in (entries, ranking, own_test.entries)
+    )
 
     train, search, test, too_small = carve(
         entries,
@@ -64,10 +70,11 @@ def _load(config: DataConfig, source: Source, image_size: int, seed: int) -> tup
         search_fraction=0.0 if read_search else config.carved_search,
         seed=seed,
     )
-    test = ordered(own_test.entries, seed) if source.test else test
+    test = ordered(held_out, seed) if source.test else test
     search = ordered(ranking, seed) if read_search else search
+    train, search, test = ([entry for entry in part if entry.pixels] for part in (train, search, test))
 
-    seen = [{entry.label for entry in part} for part in (entries, ranking)[: 2 if read_search else 1]]
+    seen = [{entry.label for entry in part if entry.pixels} for part in (entries, ranking)[: 2 if read_search else 1]]
     small = {*too_small, *(label for label in range(len(names)) if any(label not in part for part in seen))}
     if small and config.skip_small_classes and (config.skip_bad_images or not unreadable):
         note = f"left out {plural(len(small), 'class', 'classes')} with too few images: {_named(small, names)}"
@@ -79,25 +86,23 @@ def _load(config: DataConfig, source: Source, image_size: int, seed: int) -> tup
         problems.append(f"labels must be 0 to {len(names) - 1}; {len(bad_labels):,} are not: {listed(bad_labels)}")
     if config.search_fraction == 0:
         problems.append("data.search_fraction must be above 0: the search split ranks the candidates")
-    problems += _class_problems(seen, too_small, names, num_leaked[0])
-    if problems:
+    problems += _class_problems(seen, too_small, names, num_leaked[0], len(clashes))
+    if problems or (unreadable and not config.skip_bad_images):
         raise problems_error(config.spec, problems, [] if config.skip_bad_images else unreadable)
 
     _check_memory(config.spec, len(train) + len(search), image_size)
     if read_search:
         (train_part,), damaged = decode(source.train(), [train], image_size)
         (search_part,), damaged_search = decode(read_search(), [search], image_size)
-        parts, unreadable = [train_part, search_part], [*unreadable, *damaged, *damaged_search]
+        parts, damaged = [train_part, search_part], [*damaged, *damaged_search]
     else:
         parts, damaged = decode(source.train(), [train, search], image_size)
-        unreadable += damaged
-    test, damaged = without_damaged((source.test or source.train)(), test)
-    unreadable += damaged
-    if unreadable and not config.skip_bad_images:
-        raise problems_error(config.spec, [], unreadable)
+    if damaged:
+        raise problems_error(config.spec, [], damaged)  # since it was listed
     _check_classes(config.spec, parts, names)
 
     mean, std = _moments(parts[0].images)
+    num_alike = len(alike([entry.thumbnail for entry in (*train, *search)], [entry.thumbnail for entry in test]))
     used = {"train": parts[0].entries, "search": parts[1].entries, "test": test}
     info = DataInfo(
         class_names=names,
@@ -111,7 +116,7 @@ def _load(config: DataConfig, source: Source, image_size: int, seed: int) -> tup
         origins["search"] = "the data's own validation split"
     summary = (
         source_line(source.title, names, listings, source.notes),
-        splits_line(used, origins, len(unreadable), num_leaked),
+        splits_line(used, origins, len(unreadable), num_leaked, [entry.name for entry in clashes], num_alike),
         balance_line(used, len(names)),
         pixels_line(listings, image_size, mean, std),
     )
@@ -126,14 +131,16 @@ def _load(config: DataConfig, source: Source, image_size: int, seed: int) -> tup
 
 
 def _class_problems(
-    seen: Sequence[set[int]], too_small: Sequence[int], names: Sequence[str], num_leaked: int
+    seen: Sequence[set[int]], too_small: Sequence[int], names: Sequence[str], num_leaked: int, num_clashes: int
 ) -> list[str]:
     problems = []
     if len(names) < 2:
         problems.append(f"at least 2 classes are needed, found {len(names)}")
     for title, labels in zip(("training", "search"), seen, strict=False):
         if absent := set(range(len(names))) - labels:
-            also = f" ({num_leaked:,} are also in test and do not count)" if num_leaked and title == "training" else ""
+            uncounted = [f"{num_leaked:,} are also in test"] if num_leaked and title == "training" else []
+            uncounted += [f"{num_clashes:,} are found under several labels"] if num_clashes else []
+            also = f" ({' and '.join(uncounted)}: they do not count)" if uncounted else ""
             problems.append(f"classes without a readable {title} image: {_named(absent, names)}{also}")
     if too_small:
         problems.append(f"classes with too few different images to be in every split: {_named(too_small, names)}")

@@ -28,8 +28,6 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-_SIDEWAYS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
-
 # A strip is cut to this before it is resized: one row of a million pixels would become gigabytes.
 _MAX_ASPECT = 16
 
@@ -43,6 +41,10 @@ SMALL_CLASSES_HINT = (
 
 class UnreadableImageError(Exception):
     """One image cannot be used; the text says why. Collected into a `DataError` by whoever reads many."""
+
+
+class DamagedImageError(UnreadableImageError):
+    """An image whose head can be read, but not its pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,41 +118,21 @@ def problems_error(spec: str, problems: Sequence[str], unreadable: Sequence[str]
     return data_error(spec, problems, hint=hint)
 
 
-class Header(NamedTuple):
-    """What is known of an image without decoding it."""
+class Picture(NamedTuple):
+    """A decoded image, and what it was before."""
 
-    mode: str  # colour mode, Pillow's name
-    width: int  # pixels, as it is shown
-    height: int  # pixels, as it is shown
-    is_turned: bool  # whether its EXIF orientation says to turn or to mirror it
-
-
-def header(content: bytes | Image.Image) -> Header:
-    """What an image is, without decoding it; an UnreadableImageError for none, or more than 8 bits a channel."""
-    image = _opened(content)
-    # Pillow decodes a PNG to find an EXIF part behind its pixels; one before them is known by now.
-    is_png = image.format == "PNG" and isinstance(content, bytes) and b"eXIf" not in content
-    turn = (
-        None
-        if is_png and not image.info.keys() & {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
-        else _turn(image)
-    )
-    width, height = (image.height, image.width) if turn in _SIDEWAYS else image.size
-    return Header(image.mode, width, height, turn is not None)
+    image: Image.Image  # RGB, upright, as large as it is stored
+    mode: str  # colour mode that it is stored in, Pillow's name
+    is_turned: bool  # whether its EXIF orientation turned or mirrored it
 
 
-def pixels(content: bytes | Image.Image, image_size: int) -> npt.NDArray[np.uint8]:
+def fitted(image: Image.Image, image_size: int) -> npt.NDArray[np.uint8]:
     """RGB pixels [S, S, 3]: shorter side resized to `image_size` S (bicubic, antialiased), then centre crop.
 
-    Grey, palette, CMYK and RGBA become RGB as in timm: transparency is dropped; of an animation, the first frame. An
-    image is turned as its EXIF orientation says. Square images of side S are not resampled.
-
-    Raises:
-        UnreadableImageError: Damaged, not an image, or one with more than 8 bits a channel.
+    Square images of side S are not resampled.
 
     Source: timm `create_transform(crop_pct=1, interpolation="bicubic")`, equal pixel by pixel.
     """
-    image = decoded(content)
     width, height = image.size
     short = min(width, height)
     if max(width, height) > _MAX_ASPECT * short:
@@ -162,18 +144,27 @@ def pixels(content: bytes | Image.Image, image_size: int) -> npt.NDArray[np.uint
     return np.asarray(_centre(image, image_size, image_size) if width != height else image)
 
 
-def decoded(content: bytes | Image.Image) -> Image.Image:
-    """The whole image as RGB, upright; an UnreadableImageError for none, a damaged one, or over 8 bits a channel."""
+def decoded(content: bytes | Image.Image) -> Picture:
+    """The whole image as RGB, turned as its EXIF orientation says.
+
+    Grey, palette, CMYK and RGBA become RGB as in timm: transparency is dropped; of an animation, the first frame.
+
+    Raises:
+        UnreadableImageError: Not an image, or one with more than 8 bits a channel.
+        DamagedImageError: It has the head of an image, but not the rest.
+    """
     image = _opened(content)
+    mode = image.mode
     try:
+        is_turned = image.format == "TIFF" and _turn(image) is not None  # Pillow does it on loading
         image.load()
         turn = _turn(image)
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA")
         image = image.convert("RGB")
-        return image if turn is None else image.transpose(turn)
+        return Picture(image if turn is None else image.transpose(turn), mode, is_turned or turn is not None)
     except _DECODER_ERRORS as error:
-        raise UnreadableImageError(_reason(error)) from error
+        raise DamagedImageError(_reason(error)) from error
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

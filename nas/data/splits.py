@@ -1,33 +1,42 @@
-"""From a source's samples to splits and pixels: list without decoding, split by content, decode once."""
+"""From a source's samples to splits and pixels: list, split by content, decode."""
 
 import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.data.samples import Sample, UnreadableImageError, decoded, header, pixels
+from nas.data.samples import DamagedImageError, Sample, UnreadableImageError, decoded, fitted
+from nas.data.twins import pixel_hash, thumbnail
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A readable sample."""
+    """A sample that is an image with a legal label."""
 
     position: int  # its place in the source's order
     fingerprint: bytes  # SHA-256 of the stored image
     label: int  # class number
+    name: str = ""  # of the sample
+    pixels: bytes = b""  # hash of what it shows; empty where it is damaged
+    thumbnail: bytes = b""  # of what it shows
+
+    @property
+    def shown(self) -> bytes:
+        """What is equal for two entries that show the same pixels."""
+        return self.pixels or self.fingerprint
 
 
 @dataclass(slots=True)
 class Listing:
-    """What one pass over a part of a source found, without decoding."""
+    """What one pass over a part of a source found."""
 
-    entries: list[Entry] = field(default_factory=list)  # readable samples with a legal label
-    unreadable: list[str] = field(default_factory=list)  # `name: reason` of each sample whose header is no usable image
+    entries: list[Entry] = field(default_factory=list)  # images with a legal label, also those damaged behind the head
+    unreadable: list[str] = field(default_factory=list)  # `name: reason` of each sample that is no usable image
     bad_labels: list[str] = field(default_factory=list)  # `name (label)` of each sample whose label is no class number
     modes: Counter[str] = field(default_factory=Counter)  # images by colour mode (Pillow's names)
     sizes: set[tuple[int, int]] = field(default_factory=set)  # width and height of every size seen, pixels
@@ -44,7 +53,7 @@ class Decoded:
 
 
 def list_samples(samples: Iterable[Sample], num_classes: int) -> Listing:
-    """Fingerprints, labels and headers of all samples. No image is decoded."""
+    """Fingerprints, labels and looks of all samples. Every image is decoded, none is kept."""
     listing = Listing()
     with _quiet_pillow():
         for position, sample in enumerate(samples):
@@ -55,16 +64,25 @@ def list_samples(samples: Iterable[Sample], num_classes: int) -> Listing:
                 label = "no label" if sample.label == -1 else sample.label
                 listing.bad_labels.append(f"{sample.name} ({label})")
                 continue
+            entry = Entry(position, sample.fingerprint(), sample.label, sample.name)
             try:
-                mode, width, height, is_turned = header(sample.content)
+                image, mode, is_turned = decoded(sample.content)
             except UnreadableImageError as error:
                 listing.unreadable.append(f"{sample.name}: {error}")
+                if isinstance(error, DamagedImageError):
+                    listing.entries.append(entry)  # it has always counted where splits are carved
                 continue
             listing.modes[mode] += 1
-            listing.sizes.add((width, height))
+            listing.sizes.add(image.size)
             listing.num_turned += is_turned
-            listing.entries.append(Entry(position, sample.fingerprint(), sample.label))
+            listing.entries.append(replace(entry, pixels=pixel_hash(image), thumbnail=thumbnail(image)))
     return listing
+
+
+def contradicted(entries: Iterable[Entry]) -> set[bytes]:
+    """What is shown by entries of more than one label."""
+    labels: dict[bytes, int] = {}
+    return {entry.shown for entry in entries if labels.setdefault(entry.shown, entry.label) != entry.label}
 
 
 def ordered(entries: Iterable[Entry], seed: int) -> list[Entry]:
@@ -78,14 +96,16 @@ def carve(
 ) -> tuple[list[Entry], list[Entry], list[Entry], list[int]]:
     """Split into train, search and test, each ordered, by a seeded hash of the content, class by class.
 
-    Copies of one image, also under two classes, share a split. `search_fraction` is of what `test_fraction` leaves.
+    What shows the same pixels shares a split, which the smallest of the fingerprints decides. `search_fraction` is of
+    what `test_fraction` leaves.
     Every class gets at least one image in each split whose fraction is not 0; last come the classes too small for this.
     """
-    home: dict[bytes, int] = {}
+    first: dict[bytes, tuple[bytes, int]] = {}  # the smallest fingerprint and label of what shows the same
     for entry in entries:
-        home[entry.fingerprint] = min(home.get(entry.fingerprint, entry.label), entry.label)
+        own = entry.fingerprint, entry.label
+        first[entry.shown] = min(first.get(entry.shown, own), own)
     by_class: dict[int, list[bytes]] = {}
-    for fingerprint, label in home.items():
+    for fingerprint, label in first.values():
         by_class.setdefault(label, []).append(fingerprint)
     split_of: dict[bytes, int] = {}
     too_small = []
@@ -99,7 +119,7 @@ def carve(
             split_of[fingerprint] = 2 if place < num_test else 1 if place < num_test + num_search else 0
     parts: tuple[list[Entry], list[Entry], list[Entry]] = ([], [], [])
     for entry in ordered(entries, seed):
-        parts[split_of[entry.fingerprint]].append(entry)
+        parts[split_of[first[entry.shown][0]]].append(entry)
     return *parts, too_small
 
 
@@ -122,7 +142,7 @@ def decode(
                 unreadable.append(f"{sample.name}: {sample.problem}")
                 continue
             try:
-                images[number][row] = pixels(sample.content, image_size).transpose(2, 0, 1)
+                images[number][row] = fitted(decoded(sample.content).image, image_size).transpose(2, 0, 1)
                 is_read[number][row] = True
             except UnreadableImageError as error:
                 unreadable.append(f"{sample.name}: {error}")
@@ -135,21 +155,6 @@ def decode(
         part.labels.setflags(write=False)
         parts.append(part)
     return parts, unreadable
-
-
-def without_damaged(samples: Iterable[Sample], entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
-    """Those entries whose images can be decoded, and `name: reason` of the others. No pixel is kept."""
-    numbers, damaged, unreadable = {entry.position for entry in entries}, set(), []
-    with _quiet_pillow():
-        for position, sample in enumerate(samples):
-            if position not in numbers:
-                continue
-            try:
-                decoded(sample.content or b"")
-            except UnreadableImageError as error:
-                damaged.add(position)
-                unreadable.append(f"{sample.name}: {sample.problem or error}")
-    return [entry for entry in entries if entry.position not in damaged], unreadable
 
 
 def split_hash(entries: Iterable[Entry]) -> str:

@@ -23,12 +23,18 @@ def source_line(title: str, class_names: Sequence[str], parts: Sequence[Listing]
 
 
 def splits_line(
-    splits: Mapping[str, Sequence[Entry]], origins: Mapping[str, str], num_unreadable: int, num_leaked: tuple[int, int]
+    splits: Mapping[str, Sequence[Entry]],
+    origins: Mapping[str, str],
+    num_unreadable: int,
+    num_leaked: tuple[int, int],
+    clashes: Sequence[str] = (),
+    num_alike: int = 0,
 ) -> str:
-    """How many images each split has, where they are from, and what was left out.
+    """How many images each split has, where they are from, what was left out, and what was not but looks like it.
 
     Origins are those of the test split, and of the search split where it is the data's own. Leaked are images of train
-    that are also in another split of the data, and images of validation also in test.
+    that are also in another split of the data, and images of validation also in test. Clashes are the names of images
+    under several labels; alike are test images that nearly look as one of train or search.
     """
     counts = ", ".join(f"{title} {len(entries):,}" for title, entries in splits.items())
     where = ", ".join(f"{split}: {origin if splits[split] else 'none'}" for split, origin in origins.items())
@@ -36,7 +42,13 @@ def splits_line(
     others = "search or test" if "search" in origins else "test"
     left_out += [f"{num_leaked[0]:,} of train that are also in {others}"] * bool(num_leaked[0])
     left_out += [f"{num_leaked[1]:,} of search that are also in test"] * bool(num_leaked[1])
-    return f"splits   {counts} ({where})" + (f"; left out: {', '.join(left_out)}" if left_out else "")
+    if clashes:
+        left_out.append(f"{len(clashes):,} whose pixels are found under several labels: {listed(clashes, 4)}")
+    line = f"splits   {counts} ({where})" + (f"; left out: {', '.join(left_out)}" if left_out else "")
+    share = (
+        f"{num_alike:,} of test nearly look like one of train or search, as if resized or encoded again: not left out"
+    )
+    return f"{line}; {share}" if num_alike else line
 
 
 def balance_line(splits: Mapping[str, Sequence[Entry]], num_classes: int) -> str:

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from image_files import (
     write_folder,
     write_parquet,
 )
+from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +153,37 @@ def test_splits_do_not_overlap_and_hold_everything(tmp_path):
     assert len(train) + len(search) + len(test) == 30
 
 
+def pictures(number, seed=0, side=24):
+    return np.random.default_rng(seed).integers(0, 256, (number, side, side, 3), dtype=np.uint8)
+
+
+STORED = {  # the same pixels in other bytes
+    "bmp": lambda pixels: encode(pixels, "BMP"),
+    "tif": lambda pixels: encode(pixels, "TIFF"),
+    "png": lambda pixels: encode(pixels) + b"\0",
+    "webp": lambda pixels: _saved(pixels, "WEBP", lossless=True),
+    "rgba.png": lambda pixels: encode(pixels, mode="RGBA"),
+    "turned.png": lambda pixels: _saved(np.rot90(pixels), "PNG", exif=_exif(6)),
+}
+
+
+def _saved(pixels, form, **options):
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, form, **options)
+    return stream.getvalue()
+
+
+def _exif(orientation):
+    tags = Image.Exif()
+    tags[274] = orientation
+    return tags
+
+
 @pytest.mark.parametrize("seed", range(3))
-def test_copies_of_an_image_share_a_split(tmp_path, seed):
-    images = encoded_images(30)
-    labels = [number % 3 for number in range(30)]
-    labels_of_copies = [(label + number % 2) % 3 for number, label in enumerate(labels)]  # half under another class
-    path = write_parquet(tmp_path / "twice.parquet", images + images, labels + labels_of_copies)
+def test_images_of_the_same_pixels_share_a_split_however_they_are_stored(tmp_path, seed):
+    shown = pictures(30)
+    images = [encode(one) for one in shown] + [STORED[[*STORED][i % len(STORED)]](one) for i, one in enumerate(shown)]
+    path = write_parquet(tmp_path / "twice.parquet", images, [number % 3 for number in range(30)] * 2)
     data, test = load_both(f"parquet:{path}", seed=seed, search_fraction=0.3, test_fraction=0.3)
     splits = data.train, data.search, test.open()
     train, search, held_out = map(contents, splits)
@@ -165,16 +192,68 @@ def test_copies_of_an_image_share_a_split(tmp_path, seed):
     assert sum(map(len, splits)) == 60
 
 
-def test_images_of_the_own_test_split_are_left_out_of_training(tmp_path):
-    write_folder(tmp_path / "train")
-    test = write_folder(tmp_path / "test", per_class=2, seed=1)
-    leak = sorted((tmp_path / "train" / "owl").iterdir())[0]
-    (test / "owl" / "leak.png").write_bytes(leak.read_bytes())
-    data = load(f"folder:{tmp_path}")
-    train, search, held_out = all_contents(f"folder:{tmp_path}")
-    assert not (train | search) & held_out
-    assert len(train) + len(search) == 29
-    assert "left out: 1 of train that are also in test" in data.summary[1]
+@pytest.mark.parametrize("form", STORED)
+@pytest.mark.parametrize("other", ["test", "val"])
+def test_what_another_split_shows_is_left_out_of_training(tmp_path, form, other):
+    shown = pictures(36)
+    for number, one in enumerate(shown):
+        for split in ("train", "test", "val"):
+            is_leak = split == other and number < 5
+            if split == "train" or is_leak or number // 9 == (2 if split == "test" else 3):
+                folder = tmp_path / split / "abc"[number % 3]
+                folder.mkdir(parents=True, exist_ok=True)
+                if split == "train" and number // 9 > 1:
+                    continue
+                (folder / f"{number}.{form}").write_bytes(STORED[form](one) if is_leak else encode(one))
+    data, test = load_both(f"folder:{tmp_path}")
+    assert (len(data.train), len(data.search) + len(test.open())) == (13, 23)
+    assert "left out: 5 of train that are also in search or test" in data.summary[1]
+    assert not contents(data.train) & (contents(data.search) | contents(test.open()))
+
+
+@pytest.mark.parametrize("where", ["train/b", "test/b", "test/a"])
+def test_what_is_found_under_two_labels_is_named_and_left_out(tmp_path, where):
+    for split, seed in (("train", 0), ("test", 1)):
+        for number, one in enumerate(pictures(20, seed)):
+            folder = tmp_path / split / "ab"[number % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{number}.png").write_bytes(encode(one))
+    clash = pictures(20)[2 if where == "test/b" else 3 if where == "test/a" else 4]
+    (tmp_path / where / "again.bmp").write_bytes(encode(clash, "BMP"))
+    data, test = load_both(f"folder:{tmp_path}")
+    assert len(data.train) + len(data.search) == 19
+    assert len(test.open()) == 20
+    assert "2 whose pixels are found under several labels: " in data.summary[1]
+    assert "again.bmp" in data.summary[1]
+
+
+def test_classes_of_nothing_but_contradictions_are_an_error_that_says_so(tmp_path):
+    for number, one in enumerate(pictures(8)):
+        for folder in (tmp_path / "a", tmp_path / ("b" if number < 4 else "c")):
+            folder.mkdir(exist_ok=True)
+            (folder / f"{number}.png").write_bytes(encode(one))
+    message = error_of(f"folder:{tmp_path}").message
+    assert (
+        "without a readable training image: a, b, c (16 are found under several labels: they do not count)" in message
+    )
+
+
+def test_test_images_that_nearly_look_like_one_of_train_are_counted_and_kept(tmp_path):
+    smooth = [Image.fromarray(one).resize((96, 96), Image.Resampling.BICUBIC) for one in pictures(30, side=6)]
+    for number, one in enumerate(smooth):
+        folder = tmp_path / "train" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        one.save(folder / f"{number}.png")
+    for number, one in enumerate(pictures(10, seed=7, side=6)):
+        folder = tmp_path / "test" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(one).resize((96, 96), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    assert "nearly" not in load(f"folder:{tmp_path}").summary[1]
+    smooth[0].save(tmp_path / "test" / "a" / "again.jpg", quality=70)
+    smooth[1].resize((61, 61), Image.Resampling.BICUBIC).save(tmp_path / "test" / "b" / "again.png")
+    data, test = load_both(f"folder:{tmp_path}")
+    assert "; 2 of test nearly look like one of train" in data.summary[1]
+    assert (len(data.train) + len(data.search), len(test.open())) == (30, 12)
 
 
 def test_every_class_is_in_every_split_even_when_small(tmp_path):

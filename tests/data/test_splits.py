@@ -1,11 +1,12 @@
 """Splits go by content: the same whatever the order, copies together, every class in each."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from nas.data.splits import Entry, carve, ordered, split_hash
+from nas.data.splits import Entry, carve, contradicted, ordered, split_hash
 
 
 def entries(count: int = 120, classes: int = 3) -> list[Entry]:
@@ -40,6 +41,26 @@ def test_copies_of_an_image_share_a_split_also_under_two_classes():
     splits = carve(entries() + twins, test_fraction=0.2, search_fraction=0.25, seed=0)[:3]
     homes = [{entry.fingerprint for entry in split} for split in splits]
     assert not homes[0] & homes[1] | homes[0] & homes[2] | homes[1] & homes[2]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_shows_the_same_shares_the_split_of_its_smallest_fingerprint(seed):
+    """And data without twins is split as if nobody had looked for them."""
+    shown = [replace(entry, pixels=hashlib.sha256(entry.fingerprint).digest()) for entry in entries()]
+    later = [b"\xff" * 28 + bytes([0, 0, 0, i]) for i in range(120)]
+    twins = [replace(entry, fingerprint=late, name="twin") for entry, late in zip(shown, later, strict=True)]
+    cases = (entries(), shown, shown + twins)
+    plain, alone, both = (carve(part, test_fraction=0.2, search_fraction=0.25, seed=seed)[:3] for part in cases)
+    assert list(map(contents, plain)) == list(map(contents, alone))
+    for split, with_twins in zip(plain, both, strict=True):
+        assert contents(split) == contents([entry for entry in with_twins if entry.name != "twin"])
+        assert len(with_twins) == 2 * len(split)
+
+
+def test_what_is_shown_under_two_labels_is_found():
+    some = [Entry(0, b"a", 0, pixels=b"x"), Entry(1, b"b", 1, pixels=b"x"), Entry(2, b"c", 1, pixels=b"y")]
+    assert contradicted(some) == {b"x"}
+    assert contradicted([*some[1:], some[1]]) == set()
 
 
 def test_another_seed_makes_other_splits():

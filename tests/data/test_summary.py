@@ -22,6 +22,9 @@ def test_splits_say_where_they_are_from_and_what_was_left_out():
     line = splits_line(splits, {"search": "its own"}, 2, (3, 1))
     assert line.startswith("splits   train 2, search 1, test 0 (search: its own); left out: 2 unreadable, 3 of train ")
     assert line.endswith("1 of search that are also in test")
+    line = splits_line(splits, {"test": "carved"}, 0, (0, 0), ["a.png", "b.bmp"], 7)
+    words = "left out: 2 whose pixels are found under several labels: a.png, b.bmp; 7 of test nearly look like one of"
+    assert words in line
 
 
 def test_balance_is_of_the_smallest_and_the_largest_class():
