@@ -1,24 +1,27 @@
 """What every package stands on: errors, files that are never half-written, words, progress."""
 
 # fmt: off
+from nas.base.disk import DiskError, disk_error, writing
 from nas.base.errors import (
     ArchitectureError, CheckpointError, ConfigError, DataError, EvaluationError, ExportError,
     InputFileError, NasError, NoResultError, OutOfMemoryError, RunError, SearchSpaceError, TrainingError,
     one_line,
 )
 from nas.base.files import (
-    SCHEMA_VERSION, atomic_write_bytes, atomic_write_text, check_schema, scratch_path, sync_folder,
+    SCHEMA_VERSION, atomic_write_bytes, atomic_write_text, check_schema, replacing, sync_folder,
     to_json_text,
 )
 from nas.base.memo import cached_method
 from nas.base.progress import Reporter
+from nas.base.scratch import remove, scratch_path, sweep, temporary_folder
 from nas.base.words import duration, format_choices, plural, unit_column, unit_of, with_interval, with_spread
 
 __all__ = [
-    "SCHEMA_VERSION", "ArchitectureError", "CheckpointError", "ConfigError", "DataError",
+    "SCHEMA_VERSION", "ArchitectureError", "CheckpointError", "ConfigError", "DataError", "DiskError",
     "EvaluationError", "ExportError", "InputFileError", "NasError", "NoResultError", "OutOfMemoryError",
     "Reporter", "RunError", "SearchSpaceError", "TrainingError", "atomic_write_bytes",
-    "atomic_write_text", "cached_method", "check_schema", "duration", "format_choices", "one_line",
-    "plural", "scratch_path", "sync_folder", "to_json_text", "unit_column", "unit_of", "with_interval",
-    "with_spread",
+    "atomic_write_text", "cached_method", "check_schema", "disk_error", "duration", "format_choices",
+    "one_line", "plural", "remove", "replacing", "scratch_path", "sweep", "sync_folder",
+    "temporary_folder", "to_json_text", "unit_column", "unit_of", "with_interval", "with_spread",
+    "writing",
 ]

@@ -2,39 +2,55 @@
 
 import json
 import os
-import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
+from nas.base.disk import writing
 from nas.base.errors import RunError
+from nas.base.scratch import remove, scratch_path, sweep
 
 SCHEMA_VERSION = 1
 
 
 def atomic_write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file's content: a reader, or a crash at any instant, sees the old bytes or the new ones."""
+    """Replace a file's content: a reader, or a crash at any instant, sees the old bytes or the new ones.
+
+    Raises:
+        DiskError: It cannot be written; the old content is still there.
+    """
+    with replacing(path, len(content)) as scratch, scratch.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(path: Path, num_bytes: int | None = None) -> Iterator[Path]:
+    """Lend a name for a file, or a folder, that takes a path's place when the block ends well, and vanishes when not.
+
+    What killed processes have left of the same path is removed. `num_bytes` is its size, where that is known.
+
+    Raises:
+        DiskError: It cannot be written; names `path`.
+    """
     scratch = scratch_path(path)
-    try:
-        with scratch.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with writing(path, num_bytes):
+        sweep(path.parent.glob(f".{escape(path.name)}.*.tmp"))
+        try:
+            yield scratch
+            scratch.replace(path)
+        except BaseException:
+            remove(scratch)
+            raise
+        sync_folder(path.parent)
 
 
 def atomic_write_text(path: Path, content: str) -> None:
     """`atomic_write_bytes` of UTF-8."""
     atomic_write_bytes(path, content.encode())
-
-
-def scratch_path(path: Path) -> Path:
-    """A name beside `path` that no other process takes, hidden, for a file that will replace it."""
-    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
 def sync_folder(folder: Path) -> None:

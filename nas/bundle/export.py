@@ -5,8 +5,6 @@ What was written is loaded again from disk and compared; a bundle that differs i
 
 import copy
 import difflib
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +16,17 @@ import timm
 import torch
 from torch.export import ExportedProgram
 
-from nas.base import SCHEMA_VERSION, ConfigError, ExportError, to_json_text
+from nas.base import (
+    SCHEMA_VERSION,
+    ConfigError,
+    ExportError,
+    remove,
+    replacing,
+    scratch_path,
+    temporary_folder,
+    to_json_text,
+    writing,
+)
 from nas.bundle.bundle import (
     ARCHITECTURE,
     CARD,
@@ -59,7 +67,8 @@ def export_bundle(
 
     Raises:
         ConfigError: An unknown format, a missing package, or arguments that do not fit the network.
-        ExportError: The folder holds something else or cannot be written, or what was written differs; says where.
+        ExportError: The folder holds something else, or what was written differs; says where.
+        DiskError: It cannot be written.
         RunError: `point` or `provenance` is not JSON.
     """
     chosen = _checked_formats(formats)
@@ -134,37 +143,26 @@ def _check_arguments(subnet: Subnet, preprocessing: Mapping[str, Any], point: Ma
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
     """Lend a scratch folder that takes the target's place when the block ends well, and vanishes when not."""
-    try:
-        if target.exists() and not target.is_dir():
-            raise ExportError(f"{target} is a file", hint="choose a folder")
+    if target.exists() and not target.is_dir():
+        raise ExportError(f"{target} is a file", hint="choose a folder")
+    with writing(target):
         names = {path.name for path in target.iterdir()} if target.exists() else set()
         if names and not ({ARCHITECTURE, TABLE} <= names <= OWN_FILES):
             foreign = ", ".join(sorted(names - OWN_FILES)[:5]) or "an incomplete bundle"
             raise ExportError(f"{target} holds something else: {foreign}", hint="choose a new folder")
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        old = scratch_path(target)
         try:
-            yield scratch
-            scratch.chmod(0o755)
-            _swap(scratch, target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    except OSError as error:
-        raise ExportError(f"{target}: {error}", hint="choose a folder that can be written") from error
-
-
-def _swap(scratch: Path, target: Path) -> None:
-    if not target.exists():
-        scratch.rename(target)
-        return
-    old = scratch.with_suffix(".replaced")
-    target.rename(old)
-    try:
-        scratch.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)
+            with replacing(target) as scratch:
+                scratch.mkdir()
+                yield scratch
+                if names:
+                    target.rename(old)
+        except BaseException:
+            if old.exists():
+                old.rename(target)
+            raise
+        remove(old)
 
 
 def _write_formats(
@@ -199,9 +197,9 @@ def _write_openvino(program: ExportedProgram, path: Path) -> None:
     """In fp32; the weights go beside it."""
     import openvino
 
-    with tempfile.TemporaryDirectory() as scratch:
-        write_onnx(program, Path(scratch) / "model.onnx")
-        read = openvino.Core().read_model(Path(scratch) / "model.onnx")
+    with temporary_folder("openvino") as scratch:
+        write_onnx(program, scratch / "model.onnx")
+        read = openvino.Core().read_model(scratch / "model.onnx")
         openvino.save_model(read, path, compress_to_fp16=False)
 
 

@@ -5,13 +5,14 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.base import NasError
+from nas.base import DiskError, NasError, disk_error, temporary_folder, writing
 from nas.cli.alone import alone
 from nas.cli.latency import latency
 from nas.cli.look import look
@@ -169,18 +170,16 @@ def _with_callbacks(options: RunOptions, open_session: Callable[[], "Session"]) 
 def _forecast(options: RunOptions, open_session: Callable[[Path], "Session"], *, searches: bool = True) -> None:
     """Print what a command will need; `open_session` has to make a new run in the folder that it is given."""
     started = time.perf_counter()
-    from tempfile import TemporaryDirectory
-
     from nas.jobs import check_budget_dry, forecast
     from nas.report import forecast_table
 
     budget = options.budget() if searches else None
     if budget is not None:
         check_budget_dry(budget)
-    with TemporaryDirectory(prefix="nas-dry-run-") as scratch:
-        session = open_session(Path(scratch) / "new")
+    with temporary_folder("dry-run") as scratch:
+        session = open_session(scratch / "new")
         start_s, workers = time.perf_counter() - started, options.workers or 0
-        values = forecast(session, budget, scratch=Path(scratch) / "rehearsal", start_s=start_s, train_workers=workers)
+        values = forecast(session, budget, scratch=scratch / "rehearsal", start_s=start_s, train_workers=workers)
     print_result(options.format_, values, forecast_table, [values])
 
 
@@ -199,16 +198,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result = app(args=[*everywhere, *rest], prog_name="search.py", standalone_mode=False)
         code = result if isinstance(result, int) else 0
+        with writing(Path("standard output")):
+            sys.stdout.flush()
     except NasError as error:
-        if COMMON.debug:
-            raise
-        print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
+        return _told(error)
+    except BrokenPipeError:  # who reads, such as `head`, has enough
+        _forget_stdout()
+        return 0
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except Exception as error:
+        if full := disk_error(error):
+            return _told(full)
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):
             raise
         error.show()  # click's words on a wrong flag or argument, with the usage and a suggestion
@@ -217,3 +218,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = shlex.join(["python", "search.py", *arguments])
         print(f"\ninterrupted; what is finished is kept. Resume: {command}", file=sys.stderr)  # noqa: T201
     return code
+
+
+def _told(error: NasError) -> int:
+    """Tell people what was wrong; returns the exit code."""
+    if COMMON.debug:
+        raise error
+    if isinstance(error, DiskError):
+        _forget_stdout()
+    with suppress(OSError):  # a file on the full disk, for example
+        print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
+    return error.exit_code
+
+
+def _forget_stdout() -> None:
+    """Let what standard output cannot take go, or Python complains about it when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

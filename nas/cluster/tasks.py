@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from numpy.typing import NDArray
 
-from nas.base import NasError, one_line
+from nas.base import NasError, disk_error, one_line
 from nas.cluster.connection import CHECK_S, RayConnection, possible_workers
 
 Job = TypeVar("Job")
@@ -50,6 +50,7 @@ def run_tasks(
 
     Raises:
         RunError: Ray cannot be started, or is gone.
+        DiskError: A job could not write.
     """
     num_workers = possible_workers(min(num_workers, len(jobs)), address)
     connection = RayConnection(address, num_workers, arrays)
@@ -75,6 +76,8 @@ def _outcome(ray: Any, reference: Any) -> Outcome[Any]:
     try:
         return Outcome(ray.get(reference), None)
     except ray.exceptions.RayTaskError as error:
+        if full := disk_error(error.cause):
+            raise full from error  # not the job's fault, and the next ones would fail, too
         return Outcome(None, reason_of(error.cause))
     except ray.exceptions.RayError as error:
         return Outcome(None, quarantined(one_line(f"its process died: {error}")))

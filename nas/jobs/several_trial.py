@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from nas.arch import Architecture, cost
-from nas.base import Reporter, RunError
+from nas.base import DiskError, Reporter, RunError, disk_error
 from nas.cluster import reason_of
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, top1_percent
 from nas.jobs.session import Session, reopen
-from nas.jobs.stages import evaluator_setup, supernet_trainer
+from nas.jobs.stages import REFERENCE_MARGIN, evaluator_setup, supernet_trainer
 from nas.latency import torch_threads
 from nas.model import Supernet
 from nas.runs import (
-    REFERENCE_MARGIN,
+    MANIFEST,
     Manifest,
     RunDirectory,
     SupernetTrial,
@@ -54,7 +54,9 @@ def train_trial(parent: Path, epochs: int, number: int, parameters: Mapping[str,
         if trial.state == "training":
             try:
                 _train(reopen(run.path, Reporter(quiet=True)), trial, whole, until)
-            except Exception as error:  # noqa: BLE001 - whatever the parameters lead to is this trial's result
+            except Exception as error:  # whatever the parameters lead to is this trial's result
+                if full := disk_error(error):
+                    raise full from error
                 failed = replace(supernet_trial(run), state="failed", error=reason_of(error))
                 run.update_manifest(supernet_trial=failed)
         return supernet_trial(run)
@@ -86,8 +88,8 @@ def _folder(parent: RunDirectory, epochs: int, number: int, parameters: Mapping[
             space_text=parent.space_text(),
             config=config.model_dump(mode="json"),
         )
-    except RunError:
-        if not path.exists():
+    except (DiskError, RunError):
+        if not (path / MANIFEST).exists():
             raise
         return RunDirectory.open(path)  # the same parameters were proposed twice at a time
 

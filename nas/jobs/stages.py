@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 
 from nas.arch import Architecture, cost
@@ -22,15 +23,7 @@ from nas.latency import (
 )
 from nas.model import Subnet, Supernet
 from nas.report import front_csv, write_report
-from nas.runs import (
-    REFERENCE_MARGIN,
-    ParetoFront,
-    RunDirectory,
-    SearchBudget,
-    SearchIdentity,
-    objectives_by,
-    reference_elsewhere,
-)
+from nas.runs import ParetoFront, RunDirectory, SearchBudget, SearchIdentity
 from nas.search import (
     ArchitectureStudy,
     InlineWorkers,
@@ -48,6 +41,7 @@ from nas.training import (
     Teacher,
     TrainerSetup,
     TrainProgress,
+    forget_processes,
     possible_processes,
     train_distributed,
     weights_digest,
@@ -55,6 +49,7 @@ from nas.training import (
 
 CALIBRATION_ROUNDS = 30
 CALIBRATION_S = 5.0  # at least, where latency is bounded: a machine's speed changes within seconds
+REFERENCE_MARGIN = 1.1  # the worst corner: this much above the largest subnet
 
 
 def run(session: Session, budget: Budget) -> ParetoFront:
@@ -117,6 +112,7 @@ def train(session: Session, workers: int = 0, ray_address: str | None = None) ->
         if processes > 1:
             trained = train_distributed(trainer, setup, processes, ray_address, show)
         else:
+            forget_processes(trainer.directory)
             trained = trainer.run(show)
     if last is not None:
         session.run.log(f"supernet trained to step {last.step}, {last.images_per_second:.0f} images/s")
@@ -226,7 +222,7 @@ def _seeds(session: Session) -> list[Architecture]:
 def measure(session: Session, supernet: Supernet) -> ParetoFront:
     """Measure the latency of the front of the trials again, and write the answer; see `measure_points`."""
     run = session.run
-    found = ParetoFront.from_trials(run.trials(), search_identity(session, supernet).objectives)
+    found = ParetoFront.from_trials(run.trials(), ParetoFront.from_run(run.path).objectives)
     return measure_points(session, supernet, found, [supernet.extract(p.architecture) for p in found.points])
 
 
@@ -255,8 +251,7 @@ def measure_points(session: Session, supernet: Supernet, found: ParetoFront, sub
             conditions=setup.conditions(1, stage="exclusive"),
         )
     bounds = tighten_latency_bounds(run.manifest.constraints, targets, session.reporter)
-    objectives = objectives_by(identity.objectives, {name: row["reference_ms"] for name, row in targets.items()})
-    front = ParetoFront(objectives, ParetoFront.from_points(points, objectives, bounds).points, targets)
+    front = replace(ParetoFront.from_points(points, found.objectives, bounds), targets=targets)
     if not front.points:
         names = " and ".join(f"constraints.max_{name}" for name in bounds)
         raise NoResultError(
@@ -299,15 +294,16 @@ def search_identity(session: Session, supernet: Supernet) -> SearchIdentity:
             for name, target in setup.targets.items()
             if name == LATENCY.name or name in searched
         }
-    largest = setup.reference or space.largest()
+    largest = space.largest()
     worst = {
         TOP1.name: 0.0,
         MACS.name: REFERENCE_MARGIN * cost.macs(largest, space.backbone),
         PARAMS.name: REFERENCE_MARGIN * space.params_range()[1],
     }
-    for name in reference_ms.keys() & setup.profiles.keys():
-        (reference_ms[name],) = Predictor(setup.profiles[name]).predict([largest])
-    worst |= {name: REFERENCE_MARGIN * ms for name, ms in reference_ms.items()}
+    for name, slowest_ms in reference_ms.items():
+        if name in setup.profiles:
+            slowest_ms = max(slowest_ms, *Predictor(setup.profiles[name]).predict([largest]))
+        worst[name] = REFERENCE_MARGIN * slowest_ms
     return SearchIdentity(
         objectives=tuple(Objective(metric_named(n), worst[n]) for n in session.config.search.objectives),
         reference_ms=reference_ms.pop(LATENCY.name),
@@ -334,7 +330,6 @@ def evaluator_setup(
         latencies=searched_latencies(session.config, session.space) if reference_ms else (),
         reference_ms=reference_ms or {},
         profiles=latency_profiles(session.config, session.space),
-        reference=reference_elsewhere(session.run, session.space),
     )
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from nas.base import SCHEMA_VERSION, NasError, Reporter, RunError, atomic_write_bytes, check_schema
+from nas.base import SCHEMA_VERSION, NasError, Reporter, RunError, atomic_write_bytes, check_schema, replacing, writing
 from nas.latency.command import models_of, random_subnet
 from nas.latency.meter import Timing, rank_tau, repeat_tau
 from nas.latency.onnx_file import trace, write_onnx
@@ -29,13 +29,14 @@ def pack_run(run: Path, folder: Path, batch: int | None, reporter: Reporter) -> 
         raise RunError(f"{folder} is there already", hint="choose a new folder")
     models = models_of(run)
     size = models.backbone.image_size
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         wanted = {"reference.onnx": models.reference, **{f"{a.digest}.onnx": a for a in models.architectures}}
         with reporter.bar("pack") as bar:
             for i, (file, architecture) in enumerate(wanted.items()):
                 bar(i, len(wanted), file)
-                write_onnx(trace(random_subnet(models.backbone, architecture)), folder / file)
+                with replacing(folder / file) as scratch:
+                    write_onnx(trace(random_subnet(models.backbone, architecture)), scratch)
         shutil.copy(SOURCE, folder / SCRIPT)
         listed = {
             "schema_version": SCHEMA_VERSION,
@@ -46,8 +47,6 @@ def pack_run(run: Path, folder: Path, batch: int | None, reporter: Reporter) -> 
             "models": [{"digest": a.digest, "file": f"{a.digest}.onnx"} for a in models.architectures],
         }
         atomic_write_bytes(folder / MODELS, (json.dumps(listed, indent=1) + "\n").encode())
-    except OSError as error:
-        raise RunError(f"{folder}: {error}", hint="choose a folder that can be written") from error
     return listed
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.arch import Architecture, Backbone, cost, feed_forward_features, sizes_of
-from nas.base import SCHEMA_VERSION, ConfigError, NasError, atomic_write_bytes, check_schema
+from nas.base import SCHEMA_VERSION, ConfigError, NasError, atomic_write_bytes, check_schema, writing
 from nas.latency.meter import rank_tau
 from nas.settings import OURS, Target, parse_target
 from nas.space import SearchSpace
@@ -98,12 +98,10 @@ class LatencyProfile:
         }
 
     def write(self, path: Path) -> None:
-        """Write the file, atomically; a ConfigError where it cannot be written."""
-        try:
+        """Write the file, atomically; a DiskError where it cannot be written."""
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write_bytes(path, (json.dumps(self.to_dict(), indent=1) + "\n").encode())
-        except OSError as error:
-            raise ConfigError(f"{path}: {error}", hint="choose a file that can be written") from error
+        atomic_write_bytes(path, (json.dumps(self.to_dict(), indent=1) + "\n").encode())
 
 
 def read_profile(path: Path) -> LatencyProfile:

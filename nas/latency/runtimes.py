@@ -2,7 +2,6 @@
 
 import copy
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +12,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from nas.base import ConfigError, EvaluationError
+from nas.base import ConfigError, EvaluationError, disk_error, temporary_folder
 from nas.latency.onnx_file import trace, write_onnx
 from nas.model import Subnet
 from nas.settings import Target
@@ -58,6 +57,8 @@ def prepare(target: Target, model: nn.Module, images: Tensor) -> Program:
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # four compilers raise what they like; the trial fails, with the reason
+        if full := disk_error(error):
+            raise full from error
         raise EvaluationError(f"{target.runtime} cannot take it: {type(error).__name__}: {error}") from error
 
 
@@ -185,8 +186,8 @@ def _cuda_graph(model: nn.Module, batch: Tensor) -> Program:
 def _as_onnx(model: nn.Module) -> Iterator[Path]:
     if not isinstance(model, Subnet):
         raise TypeError(f"only a Subnet can be written as ONNX, not a {type(model).__name__}")
-    with tempfile.TemporaryDirectory(prefix="nas-onnx-") as folder:
-        path = Path(folder) / "model.onnx"
+    with temporary_folder("onnx") as folder:
+        path = folder / "model.onnx"
         write_onnx(trace(copy.deepcopy(model).cpu()), path)
         yield path
 

@@ -1,11 +1,11 @@
 """A run's folder: the only place that knows its file names. Writes are atomic; one writer at a time."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,17 @@ from typing import Any, Unpack
 
 from filelock import FileLock, Timeout
 
-from nas.base import SCHEMA_VERSION, RunError, atomic_write_text, check_schema, scratch_path, sync_folder, to_json_text
+from nas.base import (
+    SCHEMA_VERSION,
+    RunError,
+    atomic_write_text,
+    check_schema,
+    replacing,
+    sweep,
+    sync_folder,
+    to_json_text,
+    writing,
+)
 from nas.runs.manifest import Manifest, ManifestChanges
 from nas.runs.trial import TRIAL_COLUMNS, Trial, trial_row
 from nas.settings import RunConfig, dump_yaml, read_yaml, resolve_config
@@ -63,22 +73,17 @@ class RunDirectory:
 
         Raises:
             RunError: Something is there already, or a value is not JSON.
+            DiskError: It cannot be written there.
         """
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(f"{path}: a new run needs an empty folder", hint="choose another --run DIR")
         manifest_text = to_json_text(manifest.to_dict())
         config_text = dump_yaml(json.loads(to_json_text(config)))
-        scratch = scratch_path(path)
-        try:
+        with replacing(path) as scratch:
             scratch.mkdir(parents=True)
             for name, text in ((SPACE, space_text), (CONFIG, config_text), (MANIFEST, manifest_text)):
                 atomic_write_text(scratch / name, text)
-            scratch.rename(path)
-        except OSError as error:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise RunError(f"{path}: cannot create: {error}", hint="choose another --run DIR") from error
-        sync_folder(path.parent)
         return cls(path)
 
     @classmethod
@@ -129,16 +134,18 @@ class RunDirectory:
         """
         path = self.path / LOCK
         lock = FileLock(path, timeout=patience_s, fallback_to_soft=False)  # not kept by forked workers
+        with writing(path):
+            try:
+                lock.acquire()
+            except Timeout:
+                raise RunError(
+                    f"{self.path} is being written by process {path.read_text().strip() or 'unknown'}",
+                    hint="wait until it ends, stop it, or choose another --run DIR",
+                ) from None
         try:
-            lock.acquire()
-        except Timeout:
-            raise RunError(
-                f"{self.path} is being written by process {path.read_text().strip() or 'unknown'}",
-                hint="wait until it ends, stop it, or choose another --run DIR",
-            ) from None
-        try:
-            path.write_text(f"{os.getpid()} on {socket.gethostname()}\n")
-            self._sweep()
+            sweep(self.path.rglob(".*.tmp"))  # first: it may be what makes room
+            with writing(path):
+                path.write_text(f"{os.getpid()} on {socket.gethostname()}\n")
             yield
         finally:
             lock.release()
@@ -152,17 +159,6 @@ class RunDirectory:
             return isinstance(error, BlockingIOError)
         return False
 
-    def _sweep(self) -> None:
-        """Remove scratch files of writers that were killed."""
-        for scratch in self.path.rglob(".*.tmp"):
-            match = re.search(r"\.(\d+)\.[0-9a-f]{8}\.tmp$", scratch.name)
-            try:
-                os.kill(int(match[1]) if match else os.getpid(), 0)
-            except ProcessLookupError:
-                scratch.unlink(missing_ok=True)
-            except PermissionError:
-                continue  # alive, and another user's
-
     def append_trial(self, trial: Trial) -> None:
         """Add one line and wait until it is on disk. A later line of the same number replaces an earlier one.
 
@@ -172,26 +168,26 @@ class RunDirectory:
         Call it inside `lock`: the torn line of a writer that was killed is cut off first.
 
         Raises:
-            RunError: A value is not finite, or the disk is full (the line is then taken back).
+            RunError: A value is not finite.
+            DiskError: The disk is full; the line is then taken back.
         """  # noqa: DOC501 - OSError is caught here
         try:
             text = json.dumps(trial.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
         except (TypeError, ValueError) as error:
             raise RunError(f"trial {trial.number} cannot be recorded: {error}") from error
         line, path = text.encode(), self.path / TRIALS
-        with path.open("a+b", buffering=0) as file:
+        with writing(path, len(line)), path.open("a+b", buffering=0) as file:
             end = _end_of_whole_lines(file.fileno())
             file.truncate(end)
             try:
                 written = file.write(line)
                 if written != len(line):
-                    raise OSError(f"{written} of {len(line)} bytes written")
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 if not trial.is_running:
                     os.fsync(file.fileno())
-            except OSError as error:
+            except OSError:
                 file.truncate(end)
-                text = f"{path}: trial {trial.number} not written: {error}"
-                raise RunError(text, hint="free disk space and resume") from error
+                raise
         if end == 0:
             sync_folder(self.path)  # a new file's name must survive a power cut too
 
@@ -243,7 +239,7 @@ class RunDirectory:
     def log(self, line: str) -> None:
         """Append one line to `run.log`, with the time in UTC."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        with self.log_path.open("a") as file:
+        with writing(self.log_path), self.log_path.open("a") as file:
             file.write(f"{stamp} {' '.join(line.splitlines())}\n")
 
     def write_trust(self, values: Mapping[str, Any]) -> None:
@@ -252,7 +248,8 @@ class RunDirectory:
 
     def write_retrain(self, digest: str, values: Mapping[str, Any]) -> None:
         """Write `retrain/<digest>.json`: how good an architecture is when it is trained alone."""
-        self.retrain_dir.mkdir(exist_ok=True)
+        with writing(self.retrain_dir):
+            self.retrain_dir.mkdir(exist_ok=True)
         text = to_json_text({"schema_version": SCHEMA_VERSION, **values})
         atomic_write_text(self.retrain_dir / f"{digest}.json", text)
 

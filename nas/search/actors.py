@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from nas.base import ConfigError, OutOfMemoryError, RunError, one_line
+from nas.base import ConfigError, DiskError, OutOfMemoryError, RunError, one_line
 from nas.cluster import ATTEMPTS, CHECK_S, Arrays, RayConnection, possible_workers, quarantined, reason_of
 from nas.search.workers import Build, Result, Task, measure
 
@@ -212,6 +212,8 @@ class RayWorkers:
         """Take in what a measurement raised; its worker lives on."""
         _, job = worker.jobs.popleft()
         worker.since = time.monotonic()
+        if isinstance(error, DiskError):
+            raise error
         if isinstance(error, OutOfMemoryError):
             self._retry(job, one_line(error.message))
         else:

@@ -7,6 +7,7 @@ read the file; that class waits for the disk after every operation (48 parameter
 ms), a torn last line makes its study unreadable for ever, and a killed writer blocks the next one for 30 s.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend
 
-from nas.base import RunError
+from nas.base import RunError, writing
 
 FIRST = b'{"op_code":'
 
@@ -26,15 +27,14 @@ class SearchJournal(BaseJournalBackend):
     """A journal file, made when missing, with one writer and one reader, in this process.
 
     Raises:
-        RunError: The file cannot be opened, is being written by another process, or is not a journal.
+        RunError: The file is being written by another process, or is not a journal.
+        DiskError: It cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        try:
+        with writing(self._path):
             self._file = self._path.open("a+b", buffering=0)
-        except OSError as error:
-            raise RunError(f"{self._path}: cannot open the journal: {error.strerror}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a file beside the runs may be that of several
             content = self._path.read_bytes()
@@ -65,20 +65,18 @@ class SearchJournal(BaseJournalBackend):
         yield from self._new
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write records; a RunError where the disk is full or failing (an OSError), and the file is as before."""
+        """Write records; a DiskError where the disk is full or failing, and the file is as before."""
         # Read back from text: this process then sees exactly what a later one will.
         lines = [json.dumps(log, separators=(",", ":")) for log in logs]
         text = "".join(f"{line}\n" for line in lines).encode()
         size = os.fstat(self._file.fileno()).st_size  # optuna-dashboard may have added a note
-        try:
-            written = self._file.write(text)
-            if written != len(text):
-                raise OSError(f"{written} of {len(text)} bytes written")
-        except OSError as error:
-            self._file.truncate(size)
-            raise RunError(
-                f"{self._path}: not written: {error.strerror or error}", hint="free disk space, then resume"
-            ) from error
+        with writing(self._path, len(text)):
+            try:
+                if self._file.write(text) != len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                self._file.truncate(size)
+                raise
         self._new += map(json.loads, lines)
 
     def close(self) -> None:

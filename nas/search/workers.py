@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from nas.arch import Architecture
-from nas.base import OutOfMemoryError, one_line
+from nas.base import OutOfMemoryError, disk_error, one_line
 from nas.cluster import ATTEMPTS, Arrays, quarantined, reason_of
 from nas.runs import Measurement
 
@@ -94,6 +94,7 @@ def measure(evaluator: "Evaluator", task: Task, attempt: int = 0) -> Result:
 
     Raises:
         OutOfMemoryError: Worth another attempt, which computes in smaller batches: `attempt` counts earlier tries.
+        DiskError: Not the candidate's fault, and the next ones would fail, too.
     """
     try:
         measurement = evaluator.evaluate(task.architecture, task.plan, attempt=attempt)
@@ -102,6 +103,8 @@ def measure(evaluator: "Evaluator", task: Task, attempt: int = 0) -> Result:
         raise
     except MemoryError as error:
         raise OutOfMemoryError(f"out of memory: {error}".removesuffix(": ")) from error
-    except Exception as error:  # noqa: BLE001 - whatever a candidate does, the search goes on (law 6)
-        return Result(task.number, None, reason_of(error))
+    except Exception as error:
+        if full := disk_error(error):
+            raise full from error
+        return Result(task.number, None, reason_of(error))  # whatever a candidate does, the search goes on (law 6)
     return Result(task.number, None, ", ".join(bad)) if bad else Result(task.number, measurement, None)

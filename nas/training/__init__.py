@@ -3,7 +3,7 @@
 # fmt: off
 from nas.training.checkpoint import KEPT
 from nas.training.distill import Teacher
-from nas.training.distributed import TrainerSetup, possible_processes, train_distributed
+from nas.training.distributed import TrainerSetup, forget_processes, possible_processes, train_distributed
 from nas.training.health import TrainProgress
 from nas.training.sampling import drawn
 from nas.training.schedule import Schedule
@@ -14,6 +14,6 @@ from nas.training.world import World
 
 __all__ = [
     "KEPT", "Schedule", "SupernetTrainer", "Teacher", "TrainProgress", "TrainerSetup", "World",
-    "autocast", "drawn", "load_trained", "possible_processes", "train_distributed", "trained_weights",
-    "weights_digest",
+    "autocast", "drawn", "forget_processes", "load_trained", "possible_processes", "train_distributed",
+    "trained_weights", "weights_digest",
 ]

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nas.base import CheckpointError, atomic_write_text
+from nas.base import CheckpointError, DiskError, atomic_write_text, replacing, writing
 
 _NOTHING: Mapping[str, Mapping[str, Any]] = {}
 KEPT = 2  # the newest, and one in case the newest was being replaced when the power failed
@@ -37,18 +37,26 @@ class Checkpoint:
 
 
 def save_checkpoint(directory: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
-    """Write a checkpoint so that a kill at any instant leaves the earlier one in force; drop old ones."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write a checkpoint so that a kill at any instant leaves the earlier one in force; drop old ones.
+
+    Raises:
+        DiskError: It cannot be written; the earlier one is in force.
+    """
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"step-{step:08d}.safetensors"
-    temporary = path.with_suffix(".tmp")
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary)
-    temporary.chmod(0o644)
-    with temporary.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as scratch:
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, scratch)
+        scratch.chmod(0o644)
+        with scratch.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
     record = {**metadata, "step": step, "sha256": digest}
-    atomic_write_text(path.with_suffix(".json"), json.dumps(record, indent=2, sort_keys=True) + "\n")
+    try:
+        atomic_write_text(path.with_suffix(".json"), json.dumps(record, indent=2, sort_keys=True) + "\n")
+    except DiskError:
+        path.unlink()  # useless alone, and large where there is no room
+        raise
     kept = {record.stem for record in sorted(directory.glob("step-*.json"))[-KEPT:]}
     for old in directory.glob("step-*"):  # also what a killed writer left
         if old.stem not in kept:

@@ -7,7 +7,6 @@ process dies, all start again from the newest one.
 
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from nas.base import NasError, RunError, one_line
+from nas.base import DiskError, NasError, RunError, atomic_write_text, disk_error, one_line, remove
 from nas.cluster import RayConnection, possible_workers
 from nas.data import ImageSet
 from nas.model import Supernet
@@ -99,10 +98,15 @@ def train_distributed(
             _fit(connection, trainer, setup, num_workers, arrays, on_progress)
         finally:
             connection.close()
-            shutil.rmtree(trainer.directory / SCRATCH, ignore_errors=True)
-            (trainer.directory / PROGRESS).unlink(missing_ok=True)
+            forget_processes(trainer.directory)
         trainer.resume()
     return trainer.trained()
+
+
+def forget_processes(directory: Path) -> None:
+    """Remove what a training in several processes has left beside its checkpoints, killed or not."""
+    remove(directory / SCRATCH)
+    remove(directory / PROGRESS)
 
 
 def _fit(
@@ -117,9 +121,8 @@ def _fit(
     from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    forget_processes(trainer.directory)
     scratch, report = trainer.directory / SCRATCH, trainer.directory / PROGRESS
-    shutil.rmtree(scratch, ignore_errors=True)
-    report.unlink(missing_ok=True)
     uses_gpu = trainer.device.type == "cuda"
     kept = [connection.ray.put(arrays)]  # in a list, or the processes would get copies of the arrays
     group = TorchTrainer(
@@ -159,6 +162,9 @@ def _fit(
     problem = ended[0]
     if isinstance(problem, NasError):
         raise problem
+    for cause in [] if problem is None else _failures(problem):
+        if full := disk_error(cause):
+            raise full from problem
     if problem is not None:
         raise RunError(
             f"training in several processes failed: {_cause(problem)}",
@@ -168,12 +174,18 @@ def _fit(
 
 def _cause(error: Exception) -> str:
     """In one line: of a process's death and the errors of others that it was connected to, the death."""
-    failures: Sequence[BaseException] = list(getattr(error, "worker_failures", {}).values()) or [error]
+    failures = _failures(error)
     from ray.exceptions import RayActorError
 
     worst = next((failure for failure in failures if isinstance(failure, RayActorError)), failures[0])
     text = str(worst).strip()
     return one_line(f"{type(worst).__name__}: {text.splitlines()[-1] if text else 'no message'}")
+
+
+def _failures(error: Exception) -> Sequence[BaseException]:
+    """What the processes raised."""
+    found = list(getattr(error, "worker_failures", {}).values()) or [error]
+    return [getattr(failure, "cause", None) or failure for failure in found]
 
 
 def _read(report: Path) -> TrainProgress | None:
@@ -209,6 +221,8 @@ def _train(task: Mapping[str, Any]) -> NasError | None:
         return problem
     try:
         trainer.run(_reporter(task["report"]) if world.rank == 0 else lambda _: None)
+    except DiskError:  # only the first process writes, and the others would wait for it
+        raise
     except NasError as error:  # the same in every process: losses are those of the whole batch
         return error
     return None
@@ -236,8 +250,6 @@ def _reporter(report: Path) -> Callable[[TrainProgress], None]:
         now = time.monotonic()
         if now - last >= REPORT_S or progress.step == progress.steps or progress.warning:
             last = now
-            scratch = report.with_suffix(".tmp")
-            scratch.write_text(json.dumps(asdict(progress)))
-            scratch.replace(report)
+            atomic_write_text(report, json.dumps(asdict(progress)))
 
     return tell

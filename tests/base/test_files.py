@@ -8,15 +8,9 @@ import sys
 
 import pytest
 
+from nas.base.disk import DiskError
 from nas.base.errors import RunError
-from nas.base.files import (
-    SCHEMA_VERSION,
-    atomic_write_bytes,
-    atomic_write_text,
-    check_schema,
-    scratch_path,
-    to_json_text,
-)
+from nas.base.files import SCHEMA_VERSION, atomic_write_bytes, atomic_write_text, check_schema, replacing, to_json_text
 
 DIE_BEFORE_REPLACE = """
 import os, sys
@@ -51,17 +45,30 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_scratch_file(tmp_path,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match=r"file: not written: No space left on device \(3 bytes are needed, "):
         atomic_write_text(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_scratch_files_are_hidden_beside_their_target_and_never_the_same(tmp_path):
+def test_a_folder_is_replaced_as_a_file_is(tmp_path):
+    path = tmp_path / "folder"
+    with replacing(path) as scratch:
+        scratch.mkdir()
+        (scratch / "part").touch()
+        assert not path.exists()
+    assert [p.name for p in path.iterdir()] == ["part"]
+    with pytest.raises(DiskError), replacing(tmp_path / "missing" / "other") as scratch:
+        scratch.mkdir()
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_the_next_writer_of_a_file_removes_what_a_killed_one_left_of_it(tmp_path):
     path = tmp_path / "file"
-    names = {scratch_path(path) for _ in range(100)}
-    assert len(names) == 100
-    assert all(p.parent == tmp_path and p.name.startswith(".file.") and p.suffix == ".tmp" for p in names)
+    subprocess.run([sys.executable, "-c", DIE_BEFORE_REPLACE, str(path)], check=False)
+    assert [p.suffix for p in tmp_path.iterdir()] == [".tmp"]
+    atomic_write_text(path, "whole")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_json_is_sorted_indented_and_ends_with_a_newline():

@@ -31,6 +31,7 @@ from bundles import (
 from nas.arch import cost
 from nas.arch.architecture import Architecture
 from nas.arch.backbone import Backbone
+from nas.base.disk import DiskError
 from nas.base.errors import ConfigError, ExportError, RunError
 from nas.bundle.bundle import ExportReport
 from nas.model.families.vit import Subnet
@@ -237,7 +238,7 @@ def test_a_folder_with_anything_else_is_refused(small: Subnet, two_formats: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="is a file"):
         export(small, tmp_path / "file")
-    with pytest.raises(ExportError, match="file"):
+    with pytest.raises(DiskError, match="below: not written"):
         export(small, tmp_path / "file" / "below")
     assert (two_formats / "notes.txt").read_text() == "mine"
 

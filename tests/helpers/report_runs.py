@@ -141,8 +141,7 @@ def make_run(
         points = [FrontPoint(p.architecture, _again(p.measurement), _shares(p)) for p in searched.points]
         front = ParetoFront.from_points(points, objectives)
         points = tuple(_doubted(front.points, targets)) if targets else front.points
-        clocks = {} if targets else identity.reference_clocks
-        run.write_front(ParetoFront(objectives, points, by_target(LATENCY_ROWS[:targets]), clocks).to_dict(run.name))
+        run.write_front(ParetoFront(objectives, points, by_target(LATENCY_ROWS[:targets])).to_dict(run.name))
     return run
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import factories
 import pytest
 
+from nas.base.disk import DiskError
 from nas.base.errors import RunError
 from nas.base.files import atomic_write_bytes, atomic_write_text
 from nas.runs import directory as run_directory
@@ -79,7 +80,7 @@ def test_creating_with_a_number_json_cannot_hold_leaves_nothing_behind(tmp_path)
 
 def test_creating_inside_a_file_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot create"):
+    with pytest.raises(DiskError, match="r: not written: Not a directory"):
         RunDirectory.create(tmp_path / "file" / "r", manifest=factories.manifest(), space_text="", config={})
 
 
@@ -200,7 +201,7 @@ def test_a_trial_that_does_not_reach_the_disk_is_taken_back(run, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_directory.os, "fsync", full_disk)
-    with pytest.raises(RunError, match=r"trial 1 not written: .*No space left"):
+    with pytest.raises(DiskError, match=r"trials\.jsonl: not written: No space left .*bytes are needed"):
         run.append_trial(factories.trial(1))
     assert (run.path / "trials.jsonl").read_bytes() == before
 
@@ -311,7 +312,7 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_scratch_file(tmp_path,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_directory.os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match="No space left"):
         atomic_write_bytes(target, b"new")
     assert target.read_text() == "old, with ü"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

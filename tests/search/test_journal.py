@@ -15,6 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from search_fakes import AnalyticEvaluator, digits, outline, search, tiny_space
 
+from nas.base.disk import DiskError
 from nas.base.errors import RunError
 from nas.search.journal import SearchJournal
 
@@ -121,7 +122,7 @@ def test_a_damaged_line_is_named(tmp_path):
 
 
 def test_a_folder_that_is_missing_is_one_clear_error(tmp_path):
-    with pytest.raises(RunError, match="No such file or directory"):
+    with pytest.raises(DiskError, match="No such file or directory"):
         SearchJournal(tmp_path / "missing" / "journal.log")
 
 
@@ -145,7 +146,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_the_file_as_it_was(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 40, hard))
     try:
-        with pytest.raises(RunError, match="not written"):
+        with pytest.raises(DiskError, match="not written"):
             journal.append_logs([record(2)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
