@@ -43,12 +43,12 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
         from rich.text import Text
 
         from nas.report import front_plots
-        from nas.runs import all_trials
+        from nas.runs import results_of
 
         table = front_table(found, whole=whole)
         if not found.points:
             return table
-        plots = front_plots(found, all_trials(run), whole or found)
+        plots = front_plots(found, results_of(run).others, whole or found)
         legend = "● front   ★ knee   · not on it, or not shown"
         again = [Text(f"$ {command}", no_wrap=True, overflow="ignore") for command in commands]
         return Group(table, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"), *again)

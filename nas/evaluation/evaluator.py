@@ -33,6 +33,7 @@ class EvaluatorSetup:
         latencies: Names of those that the search needs, objectives or bounded; others are measured of the front alone.
         reference_ms: Calibrated milliseconds per batch of the reference model on the targets of these, by their names.
         profiles: Answer instead of the meter during the search, by the name of the metric.
+        reference: The reference model, where it is another than the largest architecture of the space.
     """
 
     space: SearchSpace
@@ -44,6 +45,7 @@ class EvaluatorSetup:
     latencies: tuple[str, ...] = ()
     reference_ms: Mapping[str, float] = field(default_factory=dict)
     profiles: Mapping[str, LatencyProfile] = field(default_factory=dict)
+    reference: Architecture | None = None
 
     @property
     def targets(self) -> dict[str, Target]:
@@ -110,10 +112,13 @@ class EvaluatorSetup:
         )
 
     def meter(self, supernet: Supernet, target: Target) -> LatencyMeter:
-        """The latency meter of a target; its reference is the largest subnet."""
+        """The latency meter of a target; its reference is the largest subnet, unless the setup has another."""
         backbone = self.space.backbone
         shape = (backbone.in_chans, backbone.image_size, backbone.image_size)
-        reference = supernet.extract(self.space.largest())
+        if self.reference is None:
+            reference = supernet.extract(self.space.largest())
+        else:
+            reference = Subnet(backbone, self.reference).eval()
         return LatencyMeter(reference, shape, self.batch_of(target), target)
 
     def clock(self, name: str, supernet: Supernet) -> Callable[[Subnet], float]:

@@ -61,7 +61,7 @@ def run(session: Session, budget: Budget) -> ParetoFront:
             return ParetoFront.from_run(session.run.path)
         digests = [weights_digest(RunDirectory.open(session.run.supernets_dir / t.key)) for t in best]
         session.run.update_manifest(supernet_digest=joint_digest(digests))
-        stages.begin_search(session, Supernet(session.space), budget)
+        identity = stages.begin_search(session, Supernet(session.space), budget)
         for rank, (trial, share) in enumerate(zip(best, shares, strict=True), start=1):
             parameters = ", ".join(
                 f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
@@ -71,6 +71,8 @@ def run(session: Session, budget: Budget) -> ParetoFront:
             session.reporter.line("supernet", f"{place}: {parameters}")
             try:
                 folder = RunDirectory.open(session.run.supernets_dir / trial.key)
+                if folder.manifest.search is None:
+                    folder.update_manifest(search=identity)  # one reference for all
                 own = replace(session, run=folder, space=space_of_run(folder), config=config_of_run(folder))
                 stages.run(own, share)
             except NoResultError as error:

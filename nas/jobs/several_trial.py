@@ -13,11 +13,12 @@ from nas.cluster import reason_of
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, top1_percent
 from nas.jobs.session import Session, reopen
-from nas.jobs.stages import REFERENCE_MARGIN, evaluator_setup, supernet_trainer
+from nas.jobs.stages import evaluator_setup, supernet_trainer
 from nas.latency import torch_threads
 from nas.model import Supernet
 from nas.runs import (
     MANIFEST,
+    REFERENCE_MARGIN,
     Manifest,
     RunDirectory,
     SupernetTrial,

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 
 from nas.arch import Architecture, cost
@@ -23,7 +22,15 @@ from nas.latency import (
 )
 from nas.model import Subnet, Supernet
 from nas.report import front_csv, write_report
-from nas.runs import ParetoFront, RunDirectory, SearchBudget, SearchIdentity
+from nas.runs import (
+    REFERENCE_MARGIN,
+    ParetoFront,
+    RunDirectory,
+    SearchBudget,
+    SearchIdentity,
+    objectives_by,
+    reference_elsewhere,
+)
 from nas.search import (
     ArchitectureStudy,
     InlineWorkers,
@@ -49,7 +56,6 @@ from nas.training import (
 
 CALIBRATION_ROUNDS = 30
 CALIBRATION_S = 5.0  # at least, where latency is bounded: a machine's speed changes within seconds
-REFERENCE_MARGIN = 1.1  # the worst corner: this much above the largest subnet
 
 
 def run(session: Session, budget: Budget) -> ParetoFront:
@@ -222,7 +228,7 @@ def _seeds(session: Session) -> list[Architecture]:
 def measure(session: Session, supernet: Supernet) -> ParetoFront:
     """Measure the latency of the front of the trials again, and write the answer; see `measure_points`."""
     run = session.run
-    found = ParetoFront.from_trials(run.trials(), ParetoFront.from_run(run.path).objectives)
+    found = ParetoFront.from_trials(run.trials(), search_identity(session, supernet).objectives)
     return measure_points(session, supernet, found, [supernet.extract(p.architecture) for p in found.points])
 
 
@@ -251,7 +257,8 @@ def measure_points(session: Session, supernet: Supernet, found: ParetoFront, sub
             conditions=setup.conditions(1, stage="exclusive"),
         )
     bounds = tighten_latency_bounds(run.manifest.constraints, targets, session.reporter)
-    front = replace(ParetoFront.from_points(points, found.objectives, bounds), targets=targets)
+    objectives = objectives_by(identity.objectives, {name: row["reference_ms"] for name, row in targets.items()})
+    front = ParetoFront(objectives, ParetoFront.from_points(points, objectives, bounds).points, targets)
     if not front.points:
         names = " and ".join(f"constraints.max_{name}" for name in bounds)
         raise NoResultError(
@@ -294,16 +301,15 @@ def search_identity(session: Session, supernet: Supernet) -> SearchIdentity:
             for name, target in setup.targets.items()
             if name == LATENCY.name or name in searched
         }
-    largest = space.largest()
+    largest = setup.reference or space.largest()
     worst = {
         TOP1.name: 0.0,
         MACS.name: REFERENCE_MARGIN * cost.macs(largest, space.backbone),
         PARAMS.name: REFERENCE_MARGIN * space.params_range()[1],
     }
-    for name, slowest_ms in reference_ms.items():
-        if name in setup.profiles:
-            slowest_ms = max(slowest_ms, *Predictor(setup.profiles[name]).predict([largest]))
-        worst[name] = REFERENCE_MARGIN * slowest_ms
+    for name in reference_ms.keys() & setup.profiles.keys():
+        (reference_ms[name],) = Predictor(setup.profiles[name]).predict([largest])
+    worst |= {name: REFERENCE_MARGIN * ms for name, ms in reference_ms.items()}
     return SearchIdentity(
         objectives=tuple(Objective(metric_named(n), worst[n]) for n in session.config.search.objectives),
         reference_ms=reference_ms.pop(LATENCY.name),
@@ -330,6 +336,7 @@ def evaluator_setup(
         latencies=searched_latencies(session.config, session.space) if reference_ms else (),
         reference_ms=reference_ms or {},
         profiles=latency_profiles(session.config, session.space),
+        reference=reference_elsewhere(session.run, session.space),
     )
 
 

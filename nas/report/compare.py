@@ -11,29 +11,33 @@ from nas.base import RunError, unit_of
 from nas.report.table import Column, Table, columns_of
 from nas.report.terminal_plot import Series, scatter
 from nas.runs import FrontPoint, ParetoFront, RunDirectory, config_of_run, front_of
-from nas.settings import MACS, TOP1, Metric, Objective, flat_config
+from nas.settings import LATENCIES, LATENCY, MACS, TOP1, Metric, Objective, flat_config
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 NUM_BUDGETS = 6
+RATIO = "of the reference model's"
 IDENTITY = ("space_digest", "splits", "seed", "device", "precision", "versions")
 
 
 def compare_runs(first: Path, second: Path) -> dict[str, Any]:
     """What `compare --format json` prints; results/README.md explains the keys.
 
-    The hypervolumes have one reference: of each shared objective, the worse one of both runs.
+    The hypervolumes have one reference: of each shared objective, the worse one of both runs. Latencies are compared as
+    ratios to the reference model, and left out where the runs timed different ones, or elsewhere.
 
     Raises:
-        RunError: One is not a run, has measured nothing, or they share no objective.
+        RunError: One is not a run, has measured nothing, or they share no objective that can be compared.
     """
     runs = [RunDirectory.open(path) for path in (first, second)]
     fronts = [front_of(run.path) for run in runs]
     for run, front in zip(runs, fronts, strict=True):
         if not front.points:
             raise RunError(f"{run.path}: nothing was measured yet", hint="search.py status shows how far it is")
-    objectives = _common_objectives(fronts)
+    left_out = latencies_apart(runs, fronts)
+    fronts = [front.by_clocks(dict.fromkeys(front.clocks, 1.0)) for front in fronts]
+    objectives = _common_objectives(fronts, left_out)
     names = [run.name for run in runs]
     if names[0] == names[1]:
         names = [str(run.path) for run in runs]
@@ -43,7 +47,15 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
     shared = {p.digest for p in fronts[0].points} & {p.digest for p in fronts[1].points}
     return {
         "schema_version": 1,
-        "objectives": [{"name": o.metric.name, "unit": o.metric.unit, "reference": o.reference} for o in objectives],
+        "objectives": [
+            {
+                "name": o.metric.name,
+                "unit": RATIO if o.metric.name in LATENCIES else o.metric.unit,
+                "reference": o.reference,
+            }
+            for o in objectives
+        ],
+        "left_out": [{"name": name, "reason": reason} for name, reason in left_out.items()],
         "runs": [
             {
                 "run": name,
@@ -60,6 +72,27 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
         "other_conditions": differences(*conditions),
         "differences": differences(*(_identity(run) for run in runs)),
     }
+
+
+def latencies_apart(runs: Sequence[RunDirectory], fronts: Sequence[ParetoFront]) -> dict[str, str]:
+    """The latencies that both runs optimised and that cannot be compared, with the reason."""
+    searches = [run.manifest.search for run in runs]
+    conditions = [front.points[0].measurement.conditions.to_dict() for front in fronts]
+    found = {}
+    for name in LATENCIES:
+        if not all(any(o.metric.name == name for o in front.objectives) for front in fronts):
+            continue
+        digests = [search.reference_digest if search else "unknown" for search in searches]
+        reasons = [f"the reference model is {' against '.join(digests)}"] if digests[0] != digests[1] else []
+        for key in ("device", "target", "latency_batch_size", "latency_threads"):
+            places = [str(values[key]).split("; ")[0 if name == LATENCY.name else slice(None)] for values in conditions]
+            if places[0] != places[1]:
+                reasons.append(f"{key} is {' against '.join(map(str, places))}")
+        if not all(name in front.clocks for front in fronts):
+            reasons.append("the time of the reference model was not kept")
+        if reasons:
+            found[name] = "; ".join(reasons)
+    return found
 
 
 def best_within_budgets(fronts: Sequence[ParetoFront]) -> list[dict[str, Any]]:
@@ -96,7 +129,10 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
         title=f"{' and '.join(names)}: {found['shared_architectures']} architectures on both fronts",
         columns=columns_of(headers, wraps=True),
         rows=[(r["run"], r["front_size"], r["hypervolume"], r["best_top1"], r["knee"][:8]) for r in runs],
-        caption=[f"hypervolume with one reference: {reference}"],
+        caption=[
+            f"hypervolume with one reference: {reference}",
+            *(f"{row['name']} is left out of it: {row['reason']}" for row in found["left_out"]),
+        ],
     )
     parts: list[Any] = [table]
     factor, prefix = unit_of(budget["max_macs"] for budget in found["budgets"])
@@ -132,15 +168,16 @@ def compare_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _common_objectives(fronts: Sequence[ParetoFront]) -> list[Objective]:
+def _common_objectives(fronts: Sequence[ParetoFront], left_out: Mapping[str, str]) -> list[Objective]:
     one, other = ({o.metric.name: o for o in front.objectives} for front in fronts)
     common = [
         other[name] if objective.metric.is_better(objective.reference, other[name].reference) else objective
         for name, objective in one.items()
-        if name in other
+        if name in other and name not in left_out
     ]
     if not common:
         text = f"the runs share no objective: {', '.join(one)} against {', '.join(other)}"
+        text += "".join(f"; {name} cannot be compared: {reason}" for name, reason in left_out.items())
         raise RunError(text, hint="compare runs with the same search.objectives")
     return common
 

@@ -3,11 +3,12 @@
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.base import atomic_write_bytes, plural, unit_of, with_interval
-from nas.report.front_table import conditions_lines
+from nas.report.front_table import conditions_lines, ratio_words
 from nas.runs import FrontPoint, ParetoFront
 from nas.settings import LATENCY, MACS, TOP1, Metric
 
@@ -43,8 +44,9 @@ def draw_front(
 ) -> "Figure":
     """Draw top-1 against MACs and against latency; the front, with staircase and knee, is coloured by the other cost.
 
-    In grey what was measured but is not on it, known networks by name (`baselines`) as crosses, and with marks of
-    their own those that were trained alone (`nas.runs.retrained_networks`).
+    Latency is drawn as the ratio to the largest architecture. In grey what was measured but is not on the front, known
+    networks by name (`baselines`) as crosses, and with marks of their own those that were trained alone
+    (`nas.runs.retrained_networks`).
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -94,16 +96,19 @@ def _draw_panel(
 
     everything = [*front.points, *others, *baselines.values()]
     macs, prefix = unit_of([point.value(MACS) for point in everything])
-    factor = {TOP1: 1.0, MACS: macs, LATENCY: 1.0}
+    clock = front.clocks.get(LATENCY.name)
+    factor = {TOP1: 1.0, MACS: macs, LATENCY: clock or 1.0}
     _draw_retrained(axes, retrained, across, factor[across])
     batches = {str(point.measurement.conditions.latency_batch_size) for point in everything}
-    titles = {MACS: f"{prefix}MACs / image", LATENCY: f"latency (ms / batch of {' or '.join(sorted(batches))})"}
+    unit = f"ms / batch of {' or '.join(sorted(batches))}"
+    latency = f"latency ({ratio_words(clock, unit) if clock else unit})"
+    titles = {MACS: f"{prefix}MACs / image", LATENCY: latency}
     axes.set_xlabel(titles[across])
     axes.grid(alpha=0.25, linewidth=0.6)
     if others:
-        same = {p.measurement.conditions for p in front.points}
-        strange = any(p.measurement.conditions not in same for p in others)
-        label = "not on the front (other conditions)" if strange else "dominated"
+        same = {replace(p.measurement.conditions, latency_stage="") for p in front.points}
+        strange = any(replace(p.measurement.conditions, latency_stage="") not in same for p in others)
+        label = "not on the front (other conditions)" if strange else "not on the front"
         axes.scatter(values(others, across), values(others, TOP1), s=14, c=GREY, linewidths=0, label=label)
     points = [p for p in front.points if not math.isnan(p.value(across)) and not math.isnan(p.value(TOP1))]
     if not points:

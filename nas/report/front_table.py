@@ -15,7 +15,7 @@ from nas.settings import LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
 
 FRONT_COLUMNS = (
     "digest", "knee", "top1", "top1_ci_low", "top1_ci_high", "macs", "flops", "params",
-    "latency_ms", "latency_ci_low_ms", "latency_ci_high_ms", "split",
+    "latency_ms", "latency_ratio", "latency_ci_low_ms", "latency_ci_high_ms", "split",
     *(f"conditions.{name}" for name in Conditions.__slots__), "architecture", "export_command",
 )  # fmt: skip
 NOISY, TIES = "~", "="
@@ -43,7 +43,7 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
     if any(owners):
         columns.append(("supernet", owners))
     conditions = conditions_lines(points[0].measurement.conditions) if points else []
-    targets = map(latency_line, whole.targets.values())
+    targets = [*_clock_line(whole), *map(latency_line, whole.targets.values())]
     part = f"{len(points)} of " if len(points) != len(whole.points) else ""
     return Table(
         title=f"Pareto front: {part}{len(whole.points)} architectures, hypervolume {whole.hypervolume():.4f}",
@@ -51,6 +51,13 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
         rows=list(zip(signs, digests, *(cells for _, cells in columns), layers, strict=True)),
         caption=[LEGEND, "★ knee   1 MAC = 2 FLOPs", *_legend_of_doubts(columns), *conditions, *targets],
     )
+
+
+def _clock_line(front: ParetoFront) -> list[str]:
+    """By what the milliseconds of a front are to be read."""
+    clocks = [f"{ms:.3g} ms" for ms in front.clocks.values()]
+    words = "latencies are ratios to the largest architecture, timed in turn with them, times its"
+    return [f"{words} {' and '.join(clocks)}"] if clocks else []
 
 
 def conditions_lines(conditions: Conditions) -> list[str]:
@@ -72,6 +79,11 @@ def latency_line(row: Mapping[str, Any]) -> str:
     return f"{row['target']}: {order}; batch of {row['batch']}, {threads}, {row['precision']}{version}"
 
 
+def ratio_words(clock: float, unit: str) -> str:
+    """What a ratio of latencies stands for: 1 is the largest architecture, which takes `clock` of the unit."""
+    return f"1 = {clock:.3g} {unit}"
+
+
 def export_command(path: Path, digest: str) -> str:
     """What writes the files of an architecture of a run's front."""
     return f"python search.py export {shlex.quote(str(path))} --pick {digest} --to {digest}"
@@ -86,6 +98,7 @@ def front_csv(front: ParetoFront, path: Path) -> str:
     rows = []
     for point in front.points:
         row = {**_csv_row(point, front.points), "knee": point.digest == knee}
+        row["latency_ratio"] = front.ratio(point, LATENCY) if LATENCY.name in front.clocks else None
         rows.append({**row, "export_command": export_command(path, point.digest)})
     return csv_text(rows, FRONT_COLUMNS)
 

@@ -1,11 +1,12 @@
 """Small plots of characters: a front on a terminal."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.base import unit_of
-from nas.runs import ParetoFront, Trial, points_of
+from nas.report.front_table import ratio_words
+from nas.runs import FrontPoint, ParetoFront
 from nas.settings import LATENCY, MACS, TOP1
 
 WIDTH, HEIGHT = 56, 12
@@ -53,20 +54,20 @@ def _cell(value: float, low: float, high: float, cells: int, *, is_log: bool = F
     return min(round((value - low) / (high - low) * (cells - 1)), cells - 1)
 
 
-def front_plots(front: ParetoFront, trials: Iterable[Trial], whole: ParetoFront) -> list[str]:
+def front_plots(front: ParetoFront, others: Sequence[FrontPoint], whole: ParetoFront) -> list[str]:
     """Top-1 against MACs, and against latency: the front, all of `whole` or a part, its knee, and what is not on it.
 
-    Latency of trials is of another stage than a final front's, so only their top-1 and MACs are drawn.
+    `others` are by the clocks of the front (`RunResults.others`); where those are known latency is drawn as a ratio.
     """
     knee = whole.knee().digest
     macs_factor, prefix = unit_of([point.value(MACS) for point in whole.points])
     batch = whole.points[0].measurement.conditions.latency_batch_size
+    clock, unit = whole.clocks.get(LATENCY.name), f"ms per batch of {batch}"
     plots = []
     for metric, factor, name in (
         (MACS, macs_factor, f"{prefix}MACs per image"),
-        (LATENCY, 1.0, f"latency (ms per batch of {batch})"),
+        (LATENCY, clock or 1.0, f"latency ({ratio_words(clock, unit) if clock else unit})"),
     ):
-        others = points_of(trials) if metric is MACS else []
         best = [point for point in front.points if point.digest == knee]
         drawn = {"·": [*others, *whole.points], "●": front.points, "★": best}
         series = [

@@ -1,15 +1,17 @@
 """A run: its folder, its trials, its fronts, as files and values."""
 
 # fmt: off
-from nas.runs.curve import hypervolume_curve, random_search
+from nas.runs.curve import random_search
 from nas.runs.directory import (
     CONFIG, MANIFEST, TRAINING_LOG, TRUST, RunDirectory, config_of_run, latest_unfinished, next_path,
     space_of_run,
 )
 from nas.runs.dominance import hypervolume, non_dominated
 from nas.runs.front import PICKS, ParetoFront
-from nas.runs.manifest import Manifest, SearchBudget, SearchIdentity, SupernetTrial, trial_key
-from nas.runs.point import FrontPoint, interval_key, points_of
+from nas.runs.manifest import (
+    REFERENCE_MARGIN, Manifest, SearchBudget, SearchIdentity, SupernetTrial, objectives_by, trial_key,
+)
+from nas.runs.point import FrontPoint, interval_key
 from nas.runs.ranking import (
     BASELINES, CONFIDENCE, LEAST_ARCHITECTURES, RESAMPLES, architecture_row, check_counts,
     rank_statistics,
@@ -17,18 +19,20 @@ from nas.runs.ranking import (
 from nas.runs.results import SPLITS, RunResults, design_points, network_row, results_of, retrained_networks
 from nas.runs.supernets import (
     OWNER, all_trials, check_ray_is_used, check_supernet_trials, front_of, group_settings, joint_digest,
-    owner, ranked, searched_runs, space_settings, supernet_trial, supernet_trials, union_points,
+    owner, ranked, reference_elsewhere, searched_runs, space_settings, supernet_trial, supernet_trials,
+    union_points,
 )
 from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState, whole
 
 __all__ = [
-    "BASELINES", "CONFIDENCE", "CONFIG", "LEAST_ARCHITECTURES", "MANIFEST", "OWNER", "PICKS", "RESAMPLES",
-    "SPLITS", "TRAINING_LOG", "TRUST", "Conditions", "FrontPoint", "Manifest", "Measurement",
-    "ParetoFront", "RunDirectory", "RunResults", "SearchBudget", "SearchIdentity", "SupernetTrial",
-    "Timed", "Trial", "TrialState", "all_trials", "architecture_row", "check_counts", "check_ray_is_used",
-    "check_supernet_trials", "config_of_run", "design_points", "front_of", "group_settings",
-    "hypervolume", "hypervolume_curve", "interval_key", "joint_digest", "latest_unfinished",
-    "network_row", "next_path", "non_dominated", "owner", "points_of", "random_search", "rank_statistics",
-    "ranked", "results_of", "retrained_networks", "searched_runs", "space_of_run", "space_settings",
-    "supernet_trial", "supernet_trials", "trial_key", "union_points", "whole",
+    "BASELINES", "CONFIDENCE", "CONFIG", "LEAST_ARCHITECTURES", "MANIFEST", "OWNER", "PICKS",
+    "REFERENCE_MARGIN", "RESAMPLES", "SPLITS", "TRAINING_LOG", "TRUST", "Conditions", "FrontPoint",
+    "Manifest", "Measurement", "ParetoFront", "RunDirectory", "RunResults", "SearchBudget",
+    "SearchIdentity", "SupernetTrial", "Timed", "Trial", "TrialState", "all_trials", "architecture_row",
+    "check_counts", "check_ray_is_used", "check_supernet_trials", "config_of_run", "design_points",
+    "front_of", "group_settings", "hypervolume", "interval_key", "joint_digest", "latest_unfinished",
+    "network_row", "next_path", "non_dominated", "objectives_by", "owner", "random_search",
+    "rank_statistics", "ranked", "reference_elsewhere", "results_of", "retrained_networks",
+    "searched_runs", "space_of_run", "space_settings", "supernet_trial", "supernet_trials", "trial_key",
+    "union_points", "whole",
 ]

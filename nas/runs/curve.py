@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nas.base import RunError
 from nas.runs.directory import RunDirectory
 from nas.runs.dominance import hypervolume
 from nas.runs.front import ParetoFront
+from nas.runs.manifest import SearchIdentity, clock_factors
 from nas.runs.trial import Trial
 from nas.settings import Objective, flat_config
 
@@ -38,14 +40,15 @@ def hypervolume_curve(
 
 
 def random_search(
-    run: RunDirectory, trials: Sequence[Trial], objectives: Sequence[Objective], bounds: Mapping[str, float]
+    run: RunDirectory, trials: Sequence[Trial], search: SearchIdentity, bounds: Mapping[str, float]
 ) -> tuple[ParetoFront, dict[str, Any]]:
     """The front of a random search up to as many paid trials as `trials`, which it is compared with, has.
 
-    Beside it JSON values: `run`, `num_trials`, `hypervolume`, `curve`.
+    Latencies are by the clock of the search that `trials` are of. Beside the front JSON values: `run`, `num_trials`,
+    `hypervolume`, `curve`.
 
     Raises:
-        RunError: It is no random search, or its trials were measured under other conditions.
+        RunError: It is no random search, or its trials were measured under other conditions, or by another reference.
     """
     sampler = flat_config(run.config()).get("search.sampler")
     if sampler != "random":
@@ -61,7 +64,13 @@ def random_search(
     if ours is None or theirs != ours:
         hint = "a random search on the same weights: run SPACE.yaml --init RUN --epochs 0 --sampler random"
         raise RunError(f"{run.path}: its trials were measured under other conditions", hint=hint)
-    front = ParetoFront.from_trials(kept, objectives, bounds)
+    theirs_by = run.manifest.search
+    if theirs_by is None or theirs_by.reference_digest != search.reference_digest:
+        hint = "a random search in the same search space"
+        raise RunError(f"{run.path}: its latencies are ratios to another reference model", hint=hint)
+    factors, objectives = clock_factors(theirs_by.reference_clocks, search.reference_clocks), search.objectives
+    kept = [trial.scaled(factors) for trial in kept]
+    front = replace(ParetoFront.from_trials(kept, objectives, bounds), clocks=search.reference_clocks)
     values = {"run": run.name, "num_trials": min(paid, budget), "hypervolume": front.hypervolume()}
     return front, {**values, "curve": hypervolume_curve(kept, objectives, bounds)}
 

@@ -13,10 +13,10 @@ from nas.arch import Architecture
 from nas.base import SCHEMA_VERSION, ConfigError, RunError, check_schema
 from nas.runs.directory import RunDirectory
 from nas.runs.dominance import hypervolume, non_dominated
-from nas.runs.manifest import objective_from_dict, objective_to_dict
+from nas.runs.manifest import REFERENCE_MARGIN, Clocks, clock_factors, objective_from_dict, objective_to_dict
 from nas.runs.point import FrontPoint, points_of
 from nas.runs.trial import Trial
-from nas.settings import LATENCY, MACS, METRICS, TOP1, Metric, Objective, by_target, metric_named
+from nas.settings import LATENCIES, LATENCY, MACS, METRICS, TOP1, Metric, Objective, by_target, metric_named
 
 PICKS: Mapping[str, Metric | None] = {"knee": None, "top1": TOP1, "fastest": LATENCY, "cheapest": MACS}
 MIN_PREFIX = 6  # digits of a digest that are enough
@@ -31,6 +31,7 @@ class ParetoFront:
         points: The members; `from_points` puts the cheapest first.
         targets: What holds for the latency of all points (`nas.latency.Readings.to_dict`), by its name, in the
             order of the run's targets; empty until it was measured alone.
+        clocks: On which all latencies and the worst corners of latencies stand, where that is known.
 
     Raises:
         RunError: Two points hold under different conditions.
@@ -39,10 +40,13 @@ class ParetoFront:
     objectives: tuple[Objective, ...]
     points: tuple[FrontPoint, ...]
     targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    clocks: Clocks = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "objectives", tuple(self.objectives))
         object.__setattr__(self, "points", tuple(self.points))
+        if self.targets and not self.clocks:
+            object.__setattr__(self, "clocks", {name: row["reference_ms"] for name, row in self.targets.items()})
         if not self.objectives:
             raise ConfigError("a front needs at least one objective", hint=f"one of: {', '.join(METRICS)}")
         _require_same_conditions(self.points)
@@ -90,7 +94,20 @@ class ParetoFront:
         manifest = run.manifest
         if manifest.search is None:
             raise RunError(f"{path}: manifest.json does not say what is optimised: the search has not begun")
-        return cls.from_trials(run.trials(), manifest.search.objectives, manifest.constraints)
+        front = cls.from_trials(run.trials(), manifest.search.objectives, manifest.constraints)
+        return replace(front, clocks=manifest.search.reference_clocks)
+
+    def by_clocks(self, clocks: Clocks) -> "ParetoFront":
+        """The same front in milliseconds of other clocks; by clocks of 1 these are the ratios to the reference."""
+        factors = clock_factors(self.clocks, clocks)
+        objectives = tuple(replace(o, reference=o.reference * factors.get(o.metric.name, 1.0)) for o in self.objectives)
+        points = tuple(point.scaled(factors) for point in self.points)
+        shared = {name: ms for name, ms in clocks.items() if name in factors}
+        return replace(self, objectives=objectives, points=points, clocks={**self.clocks, **shared})
+
+    def ratio(self, point: FrontPoint, metric: Metric) -> float:
+        """Latency of a point over that of the reference model; NaN where one of them is not known."""
+        return point.value(metric) / self.clocks.get(metric.name, math.nan)
 
     def hypervolume(self) -> float:
         """Share in [0, 1] of the box between ideal and reference that the front dominates."""
@@ -162,10 +179,24 @@ class ParetoFront:
         return {
             "schema_version": SCHEMA_VERSION,
             "run": run,
-            "objectives": [objective_to_dict(objective) for objective in self.objectives],
+            "objectives": [{**objective_to_dict(o), **self._ratio_of_corner(o)} for o in self.objectives],
             "hypervolume": self.hypervolume(),
-            "points": [point.to_dict() for point in self.points],
-            **({"reference_ms": rows[0]["reference_ms"], "latency": rows} if rows else {}),
+            "points": [{**point.to_dict(), **self._ratios(point)} for point in self.points],
+            **({"reference_ms": self.clocks[LATENCY.name]} if LATENCY.name in self.clocks else {}),
+            **({"latency": rows} if rows else {}),
+        }
+
+    def _ratio_of_corner(self, objective: Objective) -> dict[str, float]:
+        clock = self.clocks.get(objective.metric.name)
+        return {} if clock is None else {"reference_ratio": float(f"{objective.reference / clock:.12g}")}
+
+    def _ratios(self, point: FrontPoint) -> dict[str, float]:
+        """As in `front.json`: `latency_ratio` is that on the first target."""
+        found = {name: self.ratio(point, metric) for name, metric in LATENCIES.items() if name in self.clocks}
+        return {
+            name.replace("_ms", "_ratio"): ratio
+            for name, ratio in found.items()
+            if math.isfinite(ratio) and point.measurement.latency[name].is_searched
         }
 
     @classmethod
@@ -173,13 +204,16 @@ class ParetoFront:
         """Inverse of `to_dict`; unknown keys are passed over. A RunError: of a newer version, or damaged."""
         check_schema(values, "front")
         try:
-            objectives = tuple(objective_from_dict(objective) for objective in values["objectives"])
             targets = by_target(values.get("latency", ()))
+            clocks = {name: row["reference_ms"] for name, row in targets.items()}
+            if not clocks and "reference_ms" in values:
+                clocks[LATENCY.name] = float(values["reference_ms"])
+            objectives = tuple(_objective(objective, clocks) for objective in values["objectives"])
             words = {name: row["target"] for name, row in targets.items()}
             points = tuple(FrontPoint.from_dict(point, words) for point in values["points"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"front: a key is missing or malformed: {error!r}") from error
-        return cls(objectives, points, targets)
+        return cls(objectives, points, targets, clocks)
 
     def _values(self) -> NDArray[np.float64]:
         rows = [[point.value(objective.metric) for objective in self.objectives] for point in self.points]
@@ -189,6 +223,14 @@ class ParetoFront:
         if not self.points:
             hint = "loosen the bounds, or let the search complete a trial (`search.py status RUN`)"
             raise RunError(f"{what}: the front is empty", hint=hint)
+
+
+def _objective(values: Mapping[str, Any], clocks: Clocks) -> Objective:
+    """An objective of a front; the first versions kept the worst latency by the clock of the search."""
+    objective = objective_from_dict(values)
+    if (clock := clocks.get(objective.metric.name)) is None:
+        return objective
+    return replace(objective, reference=clock * values.get("reference_ratio", REFERENCE_MARGIN))
 
 
 def _loss(point: FrontPoint, metric: Metric) -> float:

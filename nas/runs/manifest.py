@@ -6,8 +6,8 @@ The images are described key by key and not as a `DataInfo`: the file does not s
 import hashlib
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
@@ -16,6 +16,28 @@ from nas.base import SCHEMA_VERSION, ConfigError, RunError
 from nas.settings import LATENCY, Objective, metric_named
 
 Stage = Literal["created", "training", "searching", "measuring", "finished"]
+
+
+REFERENCE_MARGIN = 1.1
+"""The worst corner of the hypervolume: a cost this many times that of the largest architecture of the space."""
+
+Clocks = Mapping[str, float]
+"""Milliseconds per batch of the reference model, the largest architecture, by the name of the latency.
+
+Latency is measured as a ratio to that model, timed in turn with it: the ratio hardly depends on what else the machine
+does, the model's own time does. Milliseconds are ratios times one such figure, and are compared on one clock only.
+"""
+
+
+def clock_factors(before: Clocks, now: Clocks) -> dict[str, float]:
+    """What turns milliseconds of one clock into those of another, by the name of the latency, where both have it."""
+    return {name: now[name] / before[name] for name in before if name in now}
+
+
+def objectives_by(objectives: Iterable[Objective], clocks: Clocks) -> tuple[Objective, ...]:
+    """The objectives with the worst corners of latency on a clock: `REFERENCE_MARGIN` times the reference model."""
+    corners = {name: REFERENCE_MARGIN * ms for name, ms in clocks.items()}
+    return tuple(replace(o, reference=corners.get(o.metric.name, o.reference)) for o in objectives)
 
 
 def objective_to_dict(objective: Objective) -> dict[str, Any]:
@@ -41,7 +63,8 @@ class SearchIdentity(BaseModel):
 
     Attributes:
         objectives: With the references of the hypervolume.
-        reference_ms: Latency of the reference model on the first target, milliseconds per batch.
+        reference_ms: Latency of the reference model on the first target, milliseconds per batch: what the search tells
+            is a ratio to that model times this, or where a profile answers, what it says of both.
         further_reference_ms: The same on further targets, by name of the metric.
         reference_digest: Of the reference model, the largest architecture of the space.
     """

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nas.arch import Architecture
@@ -30,6 +30,10 @@ class FrontPoint:
         """Value in the metric's unit; NaN where it was not measured or is not finite."""
         value = self.measurement.values.get(metric.name, math.nan)
         return value if math.isfinite(value) else math.nan
+
+    def scaled(self, factors: Mapping[str, float]) -> "FrontPoint":
+        """The same with milliseconds of another clock (`Measurement.scaled`)."""
+        return replace(self, measurement=self.measurement.scaled(factors))
 
     def to_dict(self) -> dict[str, Any]:
         """As in `front.json`, which results/README.md explains; null is what was not measured or is not finite.

@@ -8,10 +8,12 @@ from typing import Any
 
 from nas.arch import Architecture, cost
 from nas.base import RunError
+from nas.runs.curve import hypervolume_curve
 from nas.runs.directory import TRUST, RunDirectory, space_of_run
 from nas.runs.front import ParetoFront
+from nas.runs.manifest import clock_factors
 from nas.runs.point import FrontPoint, points_of
-from nas.runs.supernets import front_of, searched_runs, union_points
+from nas.runs.supernets import front_of, trials_by_supernet, union_points
 from nas.runs.trial import Trial
 from nas.settings import LATENCY, METRICS, TOP1
 from nas.space import SearchSpace, known_designs
@@ -23,9 +25,10 @@ class RunResults:
 
     Attributes:
         front: The final one, or that of the trials so far.
-        trials: By the folder of their supernet below the run's; of a run of one supernet under "".
-        others: What was wholly measured and is not on the front. Of an architecture in several supernets the best
-            top-1 counts, and the conditions name all of them, as on the front.
+        trials: By the folder of their supernet below the run's; of a run of one supernet under "". Their latencies are
+            by the clock of the search.
+        others: What was wholly measured and is not on the front, by the clocks of the front. Of an architecture in
+            several supernets the best top-1 counts, and the conditions name all of them, as on the front.
     """
 
     run: RunDirectory
@@ -49,6 +52,13 @@ class RunResults:
         """Everything by digest, the front first."""
         return {point.digest: point for point in (*self.front.points, *self.others)}
 
+    @property
+    def curve(self) -> list[tuple[int, float]]:
+        """How the hypervolume grew (`hypervolume_curve`)."""
+        manifest = self.run.manifest
+        objectives = manifest.search.objectives if manifest.search else self.front.objectives
+        return hypervolume_curve(self.all_trials, objectives, manifest.constraints)
+
     def values(self, point: FrontPoint) -> dict[str, Any]:
         """Values and intervals of a point; null where something was not measured."""
         found = point.measurement
@@ -65,12 +75,12 @@ def results_of(run: RunDirectory) -> RunResults:
     front = front_of(run.path)
     if not front.points:
         raise RunError(f"{run.path}: nothing was measured yet", hint="search.py status shows how far it is")
-    searched = searched_runs(run) or {"": run}
-    trials = {name: each.trials() for name, each in searched.items()}
+    trials, search = trials_by_supernet(run), run.manifest.search
+    factors = clock_factors(search.reference_clocks, front.clocks) if search else {}
     whole = {name: points_of(of_one) for name, of_one in trials.items()}
     points = whole[""] if "" in whole else union_points(whole)
     on_front = {point.digest for point in front.points}
-    others = {point.digest: point for point in reversed(points) if point.digest not in on_front}
+    others = {point.digest: point.scaled(factors) for point in reversed(points) if point.digest not in on_front}
     in_order = list(reversed(others.values()))
     return RunResults(run=run, space=space_of_run(run), front=front, trials=trials, others=in_order)
 

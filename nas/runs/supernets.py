@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nas.arch import Architecture
 from nas.base import ConfigError, InputFileError, RunError, plural
 from nas.runs.directory import MANIFEST, RunDirectory
 from nas.runs.front import ParetoFront
-from nas.runs.manifest import SupernetTrial
+from nas.runs.manifest import SupernetTrial, clock_factors
 from nas.runs.point import FrontPoint
 from nas.runs.trial import Trial
 from nas.settings import SPACE, TOP1, RunConfig, read_text
@@ -83,19 +84,51 @@ def front_of(path: str | Path) -> ParetoFront:
     searched = searched_runs(run)
     if run.front() is not None or not searched:
         return front
-    fronts = {name: ParetoFront.from_trials(each.trials(), front.objectives).points for name, each in searched.items()}
-    return ParetoFront.from_points(union_points(fronts), front.objectives, run.manifest.constraints)
+    trials = trials_by_supernet(run)
+    fronts = {name: ParetoFront.from_trials(of_one, front.objectives).points for name, of_one in trials.items()}
+    union = ParetoFront.from_points(union_points(fronts), front.objectives, run.manifest.constraints)
+    return replace(union, clocks=front.clocks)
+
+
+def trials_by_supernet(run: RunDirectory) -> dict[str, list[Trial]]:
+    """The trials of architectures by the folder of their supernet below the run's; those of a run of one under "".
+
+    Latencies are by the clock of the run's search. Those of a supernet whose reference model is another, as the first
+    versions had it where a part of the space was searched, cannot be converted and stay as they are.
+    """
+    ours, found = run.manifest.search, {}
+    for name, searched in searched_runs(run).items():
+        theirs, factors = searched.manifest.search, {}
+        if ours and theirs and ours.reference_digest == theirs.reference_digest:
+            factors = clock_factors(theirs.reference_clocks, ours.reference_clocks)
+        found[name] = [trial.scaled(factors) for trial in searched.trials()]
+    return found or {"": run.trials()}
 
 
 def all_trials(run: RunDirectory) -> list[Trial]:
-    """The trials of architectures of a run, over all its supernets."""
-    return [*run.trials(), *(trial for searched in searched_runs(run).values() for trial in searched.trials())]
+    """The trials of architectures of a run, over all its supernets; see `trials_by_supernet`."""
+    return [trial for trials in trials_by_supernet(run).values() for trial in trials]
 
 
 def owner(run: RunDirectory, point: FrontPoint) -> RunDirectory:
     """The run that trained and searched the supernet of a point of `run`'s front: itself, or one below it."""
     folder = point.details.get(OWNER)
     return run if folder is None else RunDirectory.open(run.path / Path(folder))
+
+
+def reference_elsewhere(run: RunDirectory, space: SearchSpace) -> Architecture | None:
+    """The reference model of latencies where it is not the largest of the run's own space, but of the whole of it.
+
+    So of a supernet trial in a part of a space: what several supernets measured is comparable. None: it is the largest.
+    """
+    manifest = run.manifest
+    if manifest.supernet_trial is None:
+        return None
+    own = len(group_settings(manifest.supernet_trial.parameters, SPACE))
+    settings = manifest.space_settings[: len(manifest.space_settings) - own]
+    whole = parse_space(run.space_text(), str(run.path), settings).with_num_classes(len(manifest.class_names))
+    fixed = manifest.search.reference_digest if manifest.search else whole.largest().digest
+    return None if fixed == space.largest().digest else whole.largest()
 
 
 def group_settings(parameters: Mapping[str, Any], group: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import base64
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -76,6 +76,11 @@ class Timed:
     target: str = ""
     is_searched: bool = True
 
+    def scaled(self, factor: float) -> "Timed":
+        """The same ratio to the reference in milliseconds of another clock."""
+        interval = self.interval and (self.interval[0] * factor, self.interval[1] * factor)
+        return replace(self, ms=self.ms * factor, interval=interval)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
@@ -131,6 +136,11 @@ class Measurement:
         one: the front promises it. What was not measured, or is no number, promises nothing and keeps no bound.
         """
         return all(self.highest(name) <= bound for name, bound in bounds.items())
+
+    def scaled(self, factors: Mapping[str, float]) -> "Measurement":
+        """The same with milliseconds of another clock: each latency times the factor by its name, if there is one."""
+        latency = {name: timed.scaled(factors.get(name, 1.0)) for name, timed in self.latency.items()}
+        return replace(self, latency=latency)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -199,6 +209,10 @@ class Trial:
         """What was measured on all images, now or earlier; None where that is not so: it may be on no front then."""
         ended = self.state in (TrialState.COMPLETE, TrialState.REPEATED)
         return self.measurement if ended and self.measurement and self.measurement.beaten_by is None else None
+
+    def scaled(self, factors: Mapping[str, float]) -> "Trial":
+        """The same with milliseconds of another clock (`Measurement.scaled`)."""
+        return replace(self, measurement=self.measurement and self.measurement.scaled(factors))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: one line of `trials.jsonl`."""

@@ -16,7 +16,9 @@ from small_runs import command
 from nas.jobs.session import _differences
 from nas.latency.device import device_name
 from nas.runs.directory import RunDirectory
+from nas.runs.dominance import hypervolume
 from nas.settings.config import RunConfig
+from nas.settings.metrics import LATENCY, MACS, TOP1, Objective
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 RUNS = {"run": "old_run", "several": "old_supernets"}
@@ -43,8 +45,21 @@ def ask(home: Path, *words: str) -> dict:
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("question", ["front", "status"])
 def test_an_old_run_answers_as_it_did(home, name, question):
+    """But for the hypervolume: it was milliseconds of the front's measuring in a box of the search's."""
     expected = json.loads((FIXTURES / f"{RUNS[name]}.{question}.json").read_text())
     found = ask(home, question, f"old/{name}")
+    front = json.loads((FIXTURES / f"{RUNS[name]}.front.json").read_text())
+    if "latency_ms" in {objective["name"] for objective in front["objectives"]}:
+        boxes = [Objective(TOP1, 0.0), Objective(MACS, front["objectives"][1]["reference"]), Objective(LATENCY, 1.1)]
+        rows = [[p["top1"], p["macs"], p["latency_ms"] / front["reference_ms"]] for p in front["points"]]
+        assert found["hypervolume"] == pytest.approx(hypervolume(rows, boxes))
+        expected["hypervolume"] = found["hypervolume"]
+        if question == "front":
+            assert found["objectives"][2]["reference"] == pytest.approx(1.1 * front["reference_ms"])
+            expected["objectives"][2] = found["objectives"][2]
+    for point in found.get("points", []):
+        assert point.pop("latency_ratio") == pytest.approx(point["latency_ms"] / front["reference_ms"])
+        point.pop("latency_ratio_2", None)
     assert {key: found[key] for key in expected} == expected
 
 

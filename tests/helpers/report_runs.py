@@ -141,7 +141,8 @@ def make_run(
         points = [FrontPoint(p.architecture, _again(p.measurement), _shares(p)) for p in searched.points]
         front = ParetoFront.from_points(points, objectives)
         points = tuple(_doubted(front.points, targets)) if targets else front.points
-        run.write_front(ParetoFront(objectives, points, by_target(LATENCY_ROWS[:targets])).to_dict(run.name))
+        clocks = {} if targets else identity.reference_clocks
+        run.write_front(ParetoFront(objectives, points, by_target(LATENCY_ROWS[:targets]), clocks).to_dict(run.name))
     return run
 
 

@@ -4,12 +4,18 @@ import math
 import pytest
 from small_runs import begin, one_thread
 
+from nas.arch import cost
 from nas.base.errors import ConfigError, NoResultError, RunError
 from nas.base.progress import Reporter
 from nas.jobs import stages
 from nas.jobs.session import Budget, reopen
+from nas.latency.meter import Clock, LatencyMeter, Timing
+from nas.report.compare import compare_runs
+from nas.report.page.data import report_data
+from nas.report.status import status_dict
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
+from nas.runs.results import results_of
 from nas.training.trained import load_trained
 
 
@@ -46,6 +52,55 @@ def test_a_run_measures_what_it_searched(tmp_path):
     assert ParetoFront.from_run(run.path).to_dict("r") == front.to_dict("r")
 
     assert stages.run(reopen(run.path, Reporter(quiet=True)), Budget(trials=6)).points == front.points
+
+
+class Machine:
+    """Takes the place of the clock: the largest network takes `search_ms` in a search, `front_ms` at its end."""
+
+    def __init__(self, monkeypatch, search_ms, front_ms):
+        def share(model):
+            return 0.1 + 0.9 * cost.macs(model.architecture, model.backbone) / 153_904
+
+        def interleaved(meter, models, rounds, *_, **__):
+            times = [share(model) * front_ms for model in models]
+            return [Timing(ms, (0.99 * ms, 1.01 * ms), (ms, ms), rounds) for ms in times], Clock(front_ms, front_ms)
+
+        monkeypatch.setattr(LatencyMeter, "calibrate", lambda *_: search_ms)
+        monkeypatch.setattr(LatencyMeter, "ratio", lambda _, model, __: share(model))
+        monkeypatch.setattr(LatencyMeter, "interleaved", interleaved)
+
+
+def test_there_is_one_hypervolume_whatever_else_the_machine_does(tmp_path, monkeypatch):
+    heard = []
+    monkeypatch.setattr(stages, "_search_line", lambda p: heard.append(p.hypervolume) or (0, None, ""))
+    for name, speeds in {"busy": (5.0, 8.5), "quiet": (5.0, 5.0), "idle": (3.1, 2.0)}.items():
+        (tmp_path / name).mkdir()
+        Machine(monkeypatch, *speeds)
+        session = begin(tmp_path / name)
+        run, supernet = session.run, stages.train(session)
+        stages.search(session, supernet, Budget(trials=12))
+        before = status_dict(run)["hypervolume"]
+        points = {point.digest: point for point in results_of(run).points.values()}
+        front = stages.measure(session, supernet)
+        data = report_data(results_of(run))
+        values = [heard[-1], before, front.hypervolume(), run.front()["hypervolume"], status_dict(run)["hypervolume"]]
+        values += [data["hypervolume"], data["curve"][-1][1]]
+        assert values == pytest.approx([values[0]] * 7)
+        assert values[0] > 0.01
+        assert data["references"]["latency_ms"] == pytest.approx(1.1 * speeds[1])
+        for point in (*front.points, *results_of(run).others):  # one axis for both stages
+            now, then = point.measurement.values, points[point.digest].measurement.values
+            assert now["latency_ms"] / speeds[1] == pytest.approx(then["latency_ms"] / speeds[0])
+        assert data["units"]["latency_ms"]["axis"]["factor"] == speeds[1]
+        assert [row["latency_ratio"] for row in run.front()["points"]] == pytest.approx(
+            [point.measurement.values["latency_ms"] / speeds[1] for point in front.points]
+        )
+    for other in ("busy", "idle"):
+        found = compare_runs(tmp_path / "quiet" / "r", tmp_path / other / "r")
+        assert found["left_out"] == []
+        assert found["objectives"][2]["reference"] == pytest.approx(1.1)
+        one, two = found["runs"]
+        assert one["hypervolume"] == pytest.approx(two["hypervolume"]) == pytest.approx(heard[-1])
 
 
 def test_a_finished_search_is_extended_and_its_trials_stay(tmp_path):

@@ -5,6 +5,7 @@ import shutil
 
 import factories
 import pytest
+from factories import OBJECTIVES
 from report_runs import made_trials, make_run
 from rich.console import Console
 
@@ -33,14 +34,15 @@ def test_both_hypervolumes_have_the_worse_reference_of_each_objective(pair):
     first, second = pair
     objectives = [objective_to_dict(o) for o in first.manifest.search.objectives]
     objectives[1]["reference"] *= 2
+    objectives[2]["reference_ratio"] = 3.0
     front = second.front()
     second.write_front({**front, "objectives": objectives})
     found = compare_runs(first.path, second.path)
-    assert [o["reference"] for o in found["objectives"]] == [0.0, 20e6, 20.0]
+    assert [o["reference"] for o in found["objectives"]] == [0.0, 20e6, 4.0]  # 20 ms where the reference takes 5
     shared = [Objective(TOP1, 0.0), Objective(MACS, 20e6), Objective(LATENCY, 20.0)]
     for run, shown in zip(pair, found["runs"], strict=True):
         rows = [[p.value(o.metric) for o in shared] for p in ParetoFront.from_run(run.path).points]
-        assert shown["hypervolume"] == hypervolume(rows, shared)
+        assert shown["hypervolume"] == pytest.approx(hypervolume(rows, shared))
         assert shown["front_size"] == len(rows)
 
 
@@ -105,3 +107,29 @@ def test_csv_has_a_row_a_run(pair):
     assert [row["run"] for row in rows] == ["a", "b"]
     assert [row["best_top1"] for row in rows] == [run["best_top1"] for run in found["runs"]]
     assert len(rows[0]) == 5 + len(found["budgets"])
+
+
+def test_latencies_are_compared_as_ratios_on_the_same_target_alone(tmp_path):
+    plain = make_run(tmp_path / "a", made_trials(30))
+    slow = make_run(tmp_path / "b", [trial.scaled({"latency_ms": 1.7}) for trial in made_trials(30)])
+    front = slow.front()
+    slow.write_front({**front, "reference_ms": 1.7 * front["reference_ms"]})  # the machine was, not the networks
+    one, two = compare_runs(plain.path, slow.path)["runs"]
+    assert one["hypervolume"] == pytest.approx(two["hypervolume"])
+
+    for name, value in {"target": "onnxruntime-cpu", "latency_batch_size": 1}.items():
+        other = make_run(tmp_path / name, made_trials(30, **{name: value}))
+        found = compare_runs(plain.path, other.path)
+        assert [objective["name"] for objective in found["objectives"]] == ["top1", "macs"]
+        assert [row["name"] for row in found["left_out"]] == ["latency_ms"]
+        assert f"{name} is" in found["left_out"][0]["reason"]
+        assert "latency_ms is left out of it" in text_of(found)
+    other = make_run(tmp_path / "other", made_trials(30), reference_digest="f" * 12)
+    found = compare_runs(plain.path, other.path)
+    assert found["left_out"][0]["reason"] == f"the reference model is {'0' * 12} against {'f' * 12}"
+    one, two = (
+        make_run(tmp_path / f"only-{i}", made_trials(9), objectives=OBJECTIVES[2:], reference_digest=12 * str(i))
+        for i in (1, 2)
+    )
+    with pytest.raises(RunError, match="latency_ms cannot be compared: the reference model is"):
+        compare_runs(one.path, two.path)

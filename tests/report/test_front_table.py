@@ -84,7 +84,7 @@ def test_front_csv_has_a_row_a_point_and_the_documented_columns():
     shown = front()
     rows = list(csv.DictReader(io.StringIO(front_csv(shown, RUN))))
     assert ",".join(rows[0]) == (
-        "digest,knee,top1,top1_ci_low,top1_ci_high,macs,flops,params,latency_ms,latency_ci_low_ms,"
+        "digest,knee,top1,top1_ci_low,top1_ci_high,macs,flops,params,latency_ms,latency_ratio,latency_ci_low_ms,"
         "latency_ci_high_ms,split,conditions.device,conditions.precision,conditions.split,"
         "conditions.num_images,conditions.target,conditions.latency_batch_size,conditions.latency_threads,"
         "conditions.latency_stage,conditions.supernet,conditions.torch,architecture,export_command"

@@ -1,6 +1,7 @@
 """A plot of characters: every point at its place, the axes say what they are."""
 
 import math
+from dataclasses import replace
 
 import factories
 import pytest
@@ -8,7 +9,8 @@ from report_runs import made_trials
 
 from nas.report.terminal_plot import Series, front_plots, scatter
 from nas.runs.front import ParetoFront
-from nas.settings.metrics import MACS, TOP1
+from nas.runs.point import points_of
+from nas.settings.metrics import LATENCY, MACS, TOP1
 
 
 def grid(text):
@@ -51,12 +53,20 @@ def test_a_single_point_is_in_the_middle():
 def test_the_front_is_drawn_with_its_knee_and_what_is_not_on_it():
     trials = made_trials(40)
     front = ParetoFront.from_trials(trials, factories.OBJECTIVES)
-    by_macs, by_latency = front_plots(front, trials, front)
+    others = points_of(trials)
+    by_macs, by_latency = front_plots(front, others, front)
     assert "kMACs per image" in by_macs
     assert "latency (ms per batch of 64)" in by_latency
     assert all(plot.count("★") == 1 for plot in (by_macs, by_latency))
     assert "·" in by_macs
-    assert "·" not in by_latency  # measured beside other work: other conditions than a final front's
+    assert "·" in by_latency
+    _, by_ratio = front_plots(replace(front, clocks={"latency_ms": 5.0}), others, front)
+    assert "latency (1 = 5 ms per batch of 64)" not in by_ratio  # of the whole front its clock counts
+    _, by_ratio = front_plots(front, others, replace(front, clocks={"latency_ms": 5.0}))
+    assert "latency (1 = 5 ms per batch of 64)" in by_ratio
+    assert [*map(float, by_ratio.splitlines()[-1].split()[:1])] == [
+        float(f"{min(point.value(LATENCY) for point in others) / 5:.4g}")
+    ]
     values = [trial.measurement.values for trial in trials]
     low, high = (f(v[MACS.name] for v in values) / 1e3 for f in (min, max))
     ends = by_macs.splitlines()[-1].split()

@@ -40,7 +40,8 @@ def test_a_long_curve_has_few_points_and_keeps_its_end():
 
 def test_random_search_is_shown_up_to_the_same_budget(page_run, tmp_path):
     config = {"search": {"sampler": "random"}}
-    longer = make_run(tmp_path / "random", made_trials(COUNT + 30, seed=5), config=config)
+    largest = page_run.manifest.search.reference_digest
+    longer = make_run(tmp_path / "random", made_trials(COUNT + 30, seed=5), config=config, reference_digest=largest)
     found = page_data(page_run, longer)["random"]
     assert found["num_trials"] == COUNT + 3
     assert found["curve"][-1][0] == COUNT + 3
@@ -53,5 +54,7 @@ def test_what_is_no_random_search_on_these_weights_is_refused(page_run, tmp_path
     with pytest.raises(RunError, match="its sampler is predictor, not random"):
         page_data(page_run, make_run(tmp_path / "a", made_trials(5), config={"search": {"sampler": "predictor"}}))
     config = {"search": {"sampler": "random"}}
+    with pytest.raises(RunError, match="ratios to another reference model"):
+        page_data(page_run, make_run(tmp_path / "c", made_trials(5), config=config))
     with pytest.raises(RunError, match="other conditions"):
         page_data(page_run, make_run(tmp_path / "b", made_trials(5, supernet="fedcba987654"), config=config))

@@ -47,10 +47,10 @@ function scatter(host, metric, colour, view) {
   const x = scale(xRange, [box[0], box[2]], isLog), y = scale(yRange, [box[3], box[1]]);
   const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group",
     "aria-label": `top-1 against ${title(metric)}: ${rows.length} architectures on the front; arrow keys select` });
-  const { factor } = unit(metric);
+  const { factor } = axisOf(metric);
   const shown = xRange.map((value) => value / factor);
   axes(svg, box,
-    { to: (value) => x(value * factor), ticks: ticks(shown, Math.max(3, width / 110), isLog), say: short, name: title(metric) },
+    { to: (value) => x(value * factor), ticks: ticks(shown, Math.max(3, width / 110), isLog), say: short, name: axisTitle(metric) },
     { to: y, ticks: ticks(yRange, 6), say: short, name: "top-1 (%)" });
   const canvas = node("canvas", { "aria-hidden": "true" });
   const dots = [], paint = () => paintCloud(canvas, dots, width, height, metric, x, y, box);
@@ -59,7 +59,7 @@ function scatter(host, metric, colour, view) {
   svg.append(shape("clipPath", { id: clip }, shape("rect", { x: box[0], y: box[1] - 6, width: box[2] - box[0], height: box[3] - box[1] + 6 })));
   const inside = shape("g", { "clip-path": `url(#${clip})` });
   svg.append(inside);
-  if (DATA.random && (metric === "macs" || !differs)) inside.append(shape("path", { class: "random", d: stairs(DATA.random.points, metric, x, y, box[2]) }));
+  if (DATA.random && (metric === "macs" || isMeasured(metric))) inside.append(shape("path", { class: "random", d: stairs(DATA.random.points, metric, x, y, box[2]) }));
   inside.append(shape("path", { class: "stairs", d: stairs(FRONT, metric, x, y, box[2]) }));
   if (view.bars) for (const row of rows) inside.append(...intervals(row, metric, x, y, "interval"));
   const shades = hasColour ? extent(FRONT.map((row) => row[colour])) : null;

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nas.arch import FEWER_TOKENS, LOOKS, REDUCERS, Architecture, LayerChoice, draw_layers, look_of
-from nas.base import unit_of
+from nas.base import RunError, unit_of
 from nas.report.architecture_table import show_rows
-from nas.report.front_table import export_command, ties_within
+from nas.report.front_table import export_command, ratio_words, ties_within
 from nas.runs import (
     BASELINES,
     OWNER,
@@ -21,7 +21,6 @@ from nas.runs import (
     RunDirectory,
     RunResults,
     design_points,
-    hypervolume_curve,
     owner,
     random_search,
     retrained_networks,
@@ -66,7 +65,7 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         "retrained": retrained_networks(found),
         "targets": _targets(found, rows),
         "supernets": _supernets(found),
-        "curve": hypervolume_curve(trials, front.objectives, manifest.constraints),
+        "curve": found.curve,
         "random": None if random is None else _random(random, found),
         "conditions": {
             "front": front.points[0].measurement.conditions.to_dict(),
@@ -177,12 +176,18 @@ def _units(
         decimals = 1 if metric is TOP1 else min(max(1 - math.floor(math.log10(least)), 0), 3)
         units[metric.name] = {
             "factor": factor,
-            "unit": words.get(metric, f"ms per batch of {batches.get(metric.name, batch)}"),
+            "unit": words.setdefault(metric, f"ms per batch of {batches.get(metric.name, batch)}"),
             "label": metric.label,
             "decimals": 0 if metric is PARAMS and factor == 1 else decimals,
+            "axis": _axis(found.front.clocks.get(metric.name), words[metric]),
             "is_measured": bool(known),
         }
     return units
+
+
+def _axis(clock: float | None, words: str) -> dict[str, Any] | None:
+    """Latency is drawn as the ratio to the reference model; nothing for what is drawn in its unit."""
+    return None if clock is None else {"factor": clock, "unit": ratio_words(clock, words)}
 
 
 def _targets(found: RunResults, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -213,9 +218,11 @@ def _supernets(found: RunResults) -> list[dict[str, Any]]:
 
 
 def _random(random: RunDirectory, found: RunResults) -> dict[str, Any]:
-    bounds = found.run.manifest.constraints
-    front, values = random_search(random, found.all_trials, found.front.objectives, bounds)
-    return {**values, "points": [found.values(point) for point in front.points]}
+    manifest = found.run.manifest
+    if manifest.search is None:
+        raise RunError(f"{found.run.path}: manifest.json does not say what is optimised")
+    front, values = random_search(random, found.all_trials, manifest.search, manifest.constraints)
+    return {**values, "points": [found.values(point) for point in front.by_clocks(found.front.clocks).points]}
 
 
 def _facts(run: RunDirectory) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ function furnish(made, attributes, children) {
   return made;
 }
 
-// Other points were measured beside other work: their latency must not be compared with that of a final front.
+// Other points were measured beside other work, in few rounds: their ratio to the reference is known less well.
 const differs = DATA.conditions.cloud && JSON.stringify(DATA.conditions.cloud) !== JSON.stringify(DATA.conditions.front);
 const known = (value) => value !== null && value !== undefined;
 const unit = (metric) => DATA.units[metric];
@@ -46,6 +46,9 @@ function bare(metric, value, more = 0) {
 const named = (metric, value, more = 0) =>
   known(value) ? `${bare(metric, value, more)} ${unit(metric).unit}` : "not measured";
 const title = (metric) => (unit(metric).unit.includes(unit(metric).label) ? unit(metric).unit : `${unit(metric).label} (${unit(metric).unit})`);
+// Latency is drawn as the ratio to the reference model, which other work on the machine hardly changes.
+const axisOf = (metric) => unit(metric).axis || unit(metric);
+const axisTitle = (metric) => (unit(metric).axis ? `${unit(metric).label} (${unit(metric).axis.unit})` : title(metric));
 function flops(macs) {
   const size = 2 * macs;
   const [factor, prefix] = size >= 1e9 ? [1e9, "G"] : size >= 1e6 ? [1e6, "M"] : size >= 1e3 ? [1e3, "k"] : [1, ""];

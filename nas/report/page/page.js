@@ -124,10 +124,10 @@ function words() {
     ...(FRONT.some((row) => LATENCIES.some((metric) => doubtsOf(row, metric).ties.length)) ? [node("span", {}, dot("fill:none;stroke:var(--mark);stroke-width:2;stroke-dasharray:3 3"), "latency not told apart from the selected one")] : []),
     ...(DATA.retrained.length ? retrainedLegend() : []), random ? node("span", {}, dashed(), `random search, ${random.num_trials} trials`) : "");
   const lost = [[counts.failed, "failed"], [counts.pruned, "stopped early, surely dominated"], [counts.repeated, "repeats, measured once"]].filter(([count]) => count);
-  $("trade-note").textContent = `Front: ${listed(conditions.front)}${orders()}${differs ? ` Grey dots, crosses and diamonds off the front: latency of the ${conditions.cloud.latency_stage} stage, so only their order among themselves counts there.` : ""}` +
-    ` MACs and parameters: exact arithmetic.${lost.length ? ` Not drawn: ${lost.map(([count, name]) => `${count} ${name}`).join("; ")}.` : ""}` +
+  $("trade-note").textContent = `Front: ${listed(conditions.front)}${orders()}${differs ? ` Grey dots, crosses and diamonds off the front: latency of the ${conditions.cloud.latency_stage} stage, in few rounds beside other work, so a ratio is known to some percent and a dot may seem to lie before the front.` : ""}` +
+    `${isMeasured("latency_ms") && unit("latency_ms").axis ? " Latency is drawn as the ratio to the largest architecture, timed in turn with each: other work on the machine changes milliseconds, and hardly a ratio. Milliseconds are ratios times one figure of the run." : ""} MACs and parameters: exact arithmetic.${lost.length ? ` Not drawn: ${lost.map(([count, name]) => `${count} ${name}`).join("; ")}.` : ""}` +
     `${DATA.errors.length ? ` Reasons: ${DATA.errors.map(([text, count]) => `${text} (${count})`).join("; ")}.` : ""}` +
-    `${random ? ` Dashed: the front of ${random.run} at equal budget${differs ? "; not beside latency, which it has of the search stage only" : ""}.` : ""}` +
+    `${random ? ` Dashed: the front of ${random.run} at equal budget${differs ? "; its latency is of the search stage" : ""}.` : ""}` +
     `${DATA.retrained.length ? ` Diamonds: trained alone, ± standard deviation over seeds; the test split is another split than the front's, so its marks are hollow and stand ${ASIDE} pixels to the right of their cost.` : ""}` +
     `${DATA.supernets.length ? ` Points of ${count(new Set(FRONT.map((row) => row.supernet)).size, "supernet")}; each was measured with the weights of its own.` : ""}`;
   const box = Object.entries(DATA.references).map(([name, value]) => `${unit(name).label} ${named(name, value)}`).join(", ");
