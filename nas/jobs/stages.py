@@ -54,6 +54,7 @@ from nas.training import (
     weights_digest,
 )
 
+UNSURE = 0.01  # share of a hypervolume: two measurings of quiet networks differ by less
 CALIBRATION_ROUNDS = 30
 CALIBRATION_S = 5.0  # at least, where latency is bounded: a machine's speed changes within seconds
 
@@ -229,7 +230,12 @@ def measure(session: Session, supernet: Supernet) -> ParetoFront:
     """Measure the latency of the front of the trials again, and write the answer; see `measure_points`."""
     run = session.run
     found = ParetoFront.from_trials(run.trials(), search_identity(session, supernet).objectives)
-    return measure_points(session, supernet, found, [supernet.extract(p.architecture) for p in found.points])
+    front = measure_points(session, supernet, found, [supernet.extract(p.architecture) for p in found.points])
+    before, now = found.hypervolume(), front.hypervolume()
+    if abs(now - before) > UNSURE * before:
+        why = "its ratios to the reference are of fewer rounds beside other work"
+        session.reporter.line("front", f"hypervolume {now:.3f}, by the latencies of the search {before:.3f}: {why}")
+    return front
 
 
 def measure_points(session: Session, supernet: Supernet, found: ParetoFront, subnets: list[Subnet]) -> ParetoFront:
