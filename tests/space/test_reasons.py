@@ -1,10 +1,11 @@
 """What of a legal space deserves a second look; the words for every rule are in test_rules.py."""
 
 import numpy as np
+import pytest
 from small_spaces import every_choice, space
 
 from nas.arch import LayerChoice
-from nas.space.reasons import notes
+from nas.space.reasons import _layers, notes
 
 
 def test_a_space_without_choices_is_plain():
@@ -18,6 +19,14 @@ def test_a_value_that_no_network_has_is_named_with_its_rule():
 
 def test_layers_of_few_tokens_are_named():
     assert any("fewer than 16 tokens" in text for text in notes(space()))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [([3], "layer 3"), ([1, 2], "layers 1, 2"), ([3, 1, 2], "layers 1-3"), ([0, 1, 3], "layers 0, 1, 3")],
+)
+def test_layers_in_a_row_are_a_range(numbers, words):
+    assert _layers(numbers) == words
 
 
 def test_what_is_noted_as_impossible_is_in_no_draw():
