@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from nas.base.privacy import hide_secrets, visible
+
 PLAIN_EVERY_S = 10.0  # without a terminal: one line this often, and one at the end
 
 
@@ -22,7 +24,7 @@ class Reporter:
     def line(self, label: str, text: str) -> None:
         """One line: a label of a word, and what is to be said."""
         if not self.quiet:
-            print(f"{label:<10}{text}", file=sys.stderr, flush=True)  # noqa: T201 - this is the one place
+            print(f"{label:<10}{visible(hide_secrets(text))}", file=sys.stderr, flush=True)  # noqa: T201 - this is the one place
 
     @contextmanager
     def bar(self, label: str) -> Iterator[Bar]:

@@ -4,15 +4,20 @@ import os
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+<<<<<<< HEAD
 from nas.base import DiskError, NasError, disk_error, temporary_folder, writing
+=======
+from nas.base import STORAGE_VARIABLE, NasError, hidden_words, hide_secrets, secrets_in, visible
+>>>>>>> 35c88d0 (Ray of our own: loopback, a token of its own, private folders, a message when it dies; passwords stay out of files and command lines; what stops a search is found before the training)
 from nas.cli.alone import alone
 from nas.cli.latency import latency
 from nas.cli.look import look
@@ -130,10 +135,12 @@ def search(run: RunArgument, *, options: RunOptions) -> None:
     if options.dry_run:
         _forecast(options, lambda _: trained())
         return
-    from nas.jobs import several
+    from nas.jobs import check_budget, several
 
+    budget = options.budget()
+    check_budget(budget)
     session = _with_callbacks(options, trained)
-    show_front(session.run.path, several.run(session, options.budget()), options.format_)
+    show_front(session.run.path, several.run(session, budget), options.format_)
 
 
 @app.command()
@@ -192,6 +199,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before torch is imported: threads that spin while they wait starve each other on a busy machine (10 against
     # 71 images/s in one measurement, results/LOG.md). It changes speed, never results.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if arguments is None:
+        _hide_storage()
+        sys.excepthook = _say_bug
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     everywhere = [word for word in arguments if word in EVERYWHERE]  # click: only before a command
     rest = [word for word in arguments if word not in EVERYWHERE]
@@ -201,10 +211,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with writing(Path("standard output")):
             sys.stdout.flush()
     except NasError as error:
+<<<<<<< HEAD
         return _told(error)
     except BrokenPipeError:  # who reads, such as `head`, has enough
         _forget_stdout()
         return 0
+=======
+        if COMMON.debug:
+            raise
+        _say(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
+        return error.exit_code
+>>>>>>> 35c88d0 (Ray of our own: loopback, a token of its own, private folders, a message when it dies; passwords stay out of files and command lines; what stops a search is found before the training)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except Exception as error:
@@ -212,14 +229,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _told(full)
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):
             raise
+        error.message = visible(hide_secrets(str(getattr(error, "message", ""))))  # type: ignore[attr-defined]
         error.show()  # click's words on a wrong flag or argument, with the usage and a suggestion
         return int(error.exit_code)
     if code == INTERRUPTED:  # typer turns Ctrl-C within a command into this code
-        command = shlex.join(["python", "search.py", *arguments])
-        print(f"\ninterrupted; what is finished is kept. Resume: {command}", file=sys.stderr)  # noqa: T201
+        command = shlex.join(["python", "search.py", *hidden_words(arguments)])
+        _say(f"\ninterrupted; what is finished is kept. Resume: {command}")
     return code
 
 
+<<<<<<< HEAD
 def _told(error: NasError) -> int:
     """Tell people what was wrong; returns the exit code."""
     if COMMON.debug:
@@ -239,3 +258,28 @@ def _forget_stdout() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+=======
+def _say(text: str) -> None:
+    print(visible(hide_secrets(text)), file=sys.stderr)  # noqa: T201
+
+
+def _say_bug(*raised: Any) -> None:
+    _say("".join(traceback.format_exception(*raised)).rstrip())
+
+
+def _hide_storage() -> None:
+    """Where the command line holds a database's password, start it again with the URL in the environment.
+
+    Everybody on a machine can read command lines, and Ray sends them to its cluster.
+    """
+    words = list(sys.orig_argv)
+    for i, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        if flag != "--storage" or i + 2 - bool(equals) > len(words):
+            continue
+        place = i if equals else i + 1
+        value = value if equals else words[place]
+        if "@" in value or secrets_in(value):
+            words[place] = ("--storage=" if equals else "") + f"${STORAGE_VARIABLE}"
+            os.execve(sys.executable, [sys.executable, *words[1:]], {**os.environ, STORAGE_VARIABLE: value})
+>>>>>>> 35c88d0 (Ray of our own: loopback, a token of its own, private folders, a message when it dies; passwords stay out of files and command lines; what stops a search is found before the training)

@@ -105,7 +105,10 @@ class RunOptions:
     workers: WorkersOption = None
     ray_address: Annotated[str | None, typer.Option(help="Ray cluster to run on; default: this machine.")] = None
     storage: Annotated[
-        str | None, typer.Option(help="Database URL of the Optuna study; default: a journal in the run.")
+        str | None,
+        typer.Option(
+            help="Database URL of the Optuna study, or $NAME of a variable with it; default: a journal in the run."
+        ),
     ] = None
     supernet_trials: Annotated[
         int,
@@ -173,9 +176,22 @@ class RunOptions:
             workers=worker_count(self.workers),
             train_workers=self.workers or 0,
             ray_address=self.ray_address,
-            storage=self.storage,
+            storage=_from_environment(self.storage),
             supernet_trials=self.supernet_trials,
         )
+
+
+def _from_environment(storage: str | None) -> str | None:
+    """What `$NAME` stands for: a URL with a password belongs neither into a command line nor into a file."""
+    if storage is None or not storage.startswith("$"):
+        return storage
+    name = storage[1:].strip("{}")
+    if not (found := os.environ.get(name)):
+        raise ConfigError(
+            f"--storage {storage}: there is no variable {name} in the environment",
+            hint=f"export {name}=... the URL of the database that the search was started with",
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

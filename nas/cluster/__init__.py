@@ -1,10 +1,10 @@
 """Ray, started or found; long jobs on it."""
 
 # fmt: off
-from nas.cluster.connection import CHECK_S, RayConnection, possible_workers
+from nas.cluster.connection import CHECK_S, RayConnection, check_cluster, possible_workers
 from nas.cluster.tasks import ATTEMPTS, Arrays, quarantined, reason_of, run_tasks
 
 __all__ = [
-    "ATTEMPTS", "CHECK_S", "Arrays", "RayConnection", "possible_workers", "quarantined", "reason_of",
-    "run_tasks",
+    "ATTEMPTS", "CHECK_S", "Arrays", "RayConnection", "check_cluster", "possible_workers", "quarantined",
+    "reason_of", "run_tasks",
 ]

@@ -1,21 +1,20 @@
 """Ray: started on this machine or found at an address, whether it is still there, and what is undone at the end."""
 
+import importlib.util
 import logging
 import os
-import shutil
 import socket
-import sys
-import tempfile
+import subprocess
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
 from numpy.typing import NDArray
 
 from nas.base import RunError, one_line
+from nas.cluster.own_ray import own_ray
 
 MIN_OBJECT_STORE_BYTES = 100_000_000
 CHECK_S = 2.0  # between two looks at what this process cannot do without
@@ -40,7 +39,7 @@ class RayConnection:
 
     def __init__(self, address: str | None, num_workers: int, arrays: _Arrays) -> None:
         self._cleanup = ExitStack()
-        self._connect(address or os.environ.get("RAY_ADDRESS"), num_workers, arrays)
+        self._connect(_cluster(address), num_workers, arrays)
         context = self.ray.get_runtime_context()
         host, port = context.gcs_address.rsplit(":", 1)
         self._head = (host.strip("[]"), int(port))
@@ -52,6 +51,7 @@ class RayConnection:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         # Actors without a GPU of their own see all of them, as the evaluator's --device decides.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        _check_installed()
         import ray
 
         self.ray = ray
@@ -59,29 +59,22 @@ class RayConnection:
             return
         _silence(ray)
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        size = 2 * sum(array.nbytes for array in arrays.values())
+        where = f"Ray at {address} cannot be reached" if address else "Ray cannot be started"
         try:
-            if address:
-                ray.init(address=address, **quiet)
-            else:
-                folder = _scratch_folder()
-                self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
-                size = 2 * sum(array.nbytes for array in arrays.values())
-                imports = os.environ.get("PYTHONPATH", "")
-                os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))  # for the actors
-                self._cleanup.callback(os.environ.update, PYTHONPATH=imports)
-                ray.init(
-                    address="local",
-                    num_cpus=num_workers,
-                    include_dashboard=False,
-                    object_store_memory=max(MIN_OBJECT_STORE_BYTES, size),
-                    _temp_dir=folder,
-                    **quiet,
-                )
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            with _last_words(f"error: {where}: one of its processes died\nhint: the same command goes on"):
+                if address:
+                    ray.init(address=address, **quiet)
+                    self._cleanup.callback(ray.shutdown)
+                else:
+                    size = max(MIN_OBJECT_STORE_BYTES, size)
+                    own = own_ray(ray, num_cpus=num_workers, object_store_memory=size, **quiet)
+                    self._cleanup.enter_context(own)
+        except Exception as error:  # where one of its processes dies, Ray raises an `Exception`
             self._cleanup.close()
-            where = f"Ray at {address} cannot be reached" if address else "Ray cannot be started"
+            if isinstance(error, RunError):
+                raise
             raise RunError(f"{where}: {one_line(str(error))}", hint="--workers 0 does without Ray") from error
-        self._cleanup.callback(ray.shutdown)
 
     def check(self, *, at_once: bool = False) -> None:
         """Look whether Ray's head and this machine's node answer: a RunError after `LOST_S` without, or `at_once`."""
@@ -120,9 +113,48 @@ class RayConnection:
 
 def possible_workers(asked: int, address: str | None, most: int | None = None) -> int:
     """How many to start: on a cluster what was asked for; on this machine alone at most `most`, or one a core."""
-    if address or os.environ.get("RAY_ADDRESS"):
+    if _cluster(address):
         return asked
     return min(asked, len(os.sched_getaffinity(0)) if most is None else most)
+
+
+def check_cluster(address: str | None) -> None:
+    """Find out whether there is Ray, and whether the cluster answers and lets us in that this or RAY_ADDRESS names.
+
+    Raises:
+        RunError: There is not, it does not, or the address is none.
+    """
+    _check_installed()
+    address = _cluster(address)
+    if address is None:
+        return
+    if address != "auto":
+        host, _, port = address.rpartition("://")[2].rpartition(":")
+        if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+            raise RunError(f"Ray address {address!r} is none", hint="HOST:PORT, as `ray status` on the head shows it")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        except (OSError, UnicodeError) as error:
+            raise RunError(
+                f"nothing answers at Ray address {address!r}: {error}",
+                hint="`ray status` on the head node shows its address",
+            ) from error
+    RayConnection(address, 1, {}).close()
+
+
+def _cluster(address: str | None) -> str | None:
+    """The address of a cluster; None where Ray is to be started here, which Ray itself calls `local`."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    return None if address in ("", "local") else address
+
+
+def _check_installed() -> None:
+    try:
+        found = importlib.util.find_spec("ray")
+    except ImportError:
+        found = None
+    if found is None:
+        raise RunError("Ray is not installed", hint="--workers 0 does without; or pip install 'ray[tune]'")
 
 
 def _answers(place: _Address | None) -> bool:
@@ -135,18 +167,22 @@ def _answers(place: _Address | None) -> bool:
     return True
 
 
+@contextmanager
+def _last_words(text: str) -> Iterator[None]:
+    """Have `text` printed where this process ends within the block.
+
+    As Ray's C++ ends it, past all of Python, where one of its daemons dies while this process connects to it.
+    """
+    command = ["/bin/sh", "-c", 'read -r ended || printf "%s\\n" "$0" >&2', text]
+    listener = subprocess.Popen(command, stdin=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        listener.communicate(b"\n")
+
+
 def _silence(ray: ModuleType) -> None:
     # Ray prints on standard output, where our results go, that a worker or a node has died, with 20 lines of
     # its log. There is no option against it; where this name is not there any more, it is printed again.
     if hasattr(ray._private.worker, "print_to_stdstream"):
         ray._private.worker.print_to_stdstream = lambda *_args, **_options: None
-
-
-def _scratch_folder() -> str:
-    """Make a folder for Ray's sockets and logs; remove those of processes that were killed."""
-    root = Path("/tmp")  # short, because paths of sockets have at most 107 characters
-    for folder in root.glob("nas-ray-*"):
-        owner = folder.name.split("-")[2]
-        if owner.isdecimal() and not Path("/proc", owner).exists() and Path("/proc/self").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-    return tempfile.mkdtemp(prefix=f"nas-ray-{os.getpid()}-", dir=root)

@@ -3,22 +3,23 @@
 import os
 import platform
 import shlex
-import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nas.base import ConfigError, Reporter, RunError, plural
+from nas.base import ConfigError, Reporter, RunError, hidden_words, plural
+from nas.cluster import check_cluster
 from nas.data import ImageData, TestSplit, load_images
 from nas.initial import check_init
 from nas.jobs.callbacks import Callback
 from nas.latency import check_targets_here, device_name, resolve_device, resolve_precision
 from nas.runs import Manifest, RunDirectory, config_of_run, latest_unfinished, next_path, space_of_run
-from nas.search import check_database
+from nas.search import check_storage
 from nas.settings import RunConfig, config_differences, read_text
 from nas.space import SearchSpace, parse_space
 from nas.training import Teacher
@@ -79,16 +80,10 @@ class Budget:
 
 def check_budget(budget: Budget) -> None:
     """Find out what would stop a search, before hours of training: a RunError: no such storage, or no such cluster."""
-    if budget.storage and "://" in budget.storage:
-        check_database(budget.storage)
-    host, _, port = (budget.ray_address or "").rpartition("://")[2].rpartition(":")
-    if host and port.isdecimal():
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-        except OSError as error:
-            raise RunError(
-                f"--ray-address {budget.ray_address}: {error}", hint="`ray status` on the head node shows its address"
-            ) from error
+    if budget.workers or budget.train_workers > 1:
+        check_cluster(budget.ray_address)
+    if budget.storage:
+        check_storage(budget.storage)
 
 
 def start(
@@ -145,7 +140,7 @@ def start(
         run = RunDirectory.create(
             scratch or path,
             manifest=Manifest(
-                command=shlex.join(["python", *sys.argv]),
+                command=shlex.join(["python", *hidden_words(sys.argv)]),
                 space_file=str(space_file),
                 space_settings=settings,
                 seed=config.seed,
@@ -250,3 +245,11 @@ def _describe(session: Session) -> None:
 def _train_threads(space: SearchSpace) -> int:
     """One for tiny networks, whose kernels are over before a second thread has woken up; else torch's default."""
     return 1 if space.macs_range()[1] < LEAST_THREADED_MACS else torch.get_num_threads()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # such as Ray, without which --workers 0 does
+            found[name] = version(name)
+    return found

@@ -6,12 +6,12 @@ from nas.search.actors import AHEAD, RayWorkers
 from nas.search.loop import Search
 from nas.search.reuse import known_measurements
 from nas.search.standing import Progress
-from nas.search.study import WINDOW, ArchitectureStudy, check_database, window_of
+from nas.search.study import WINDOW, ArchitectureStudy, check_storage, window_of
 from nas.search.supernet_trials import Plan, run_trials
 from nas.search.workers import InlineWorkers, Result, Task, Workers
 
 __all__ = [
     "AHEAD", "WINDOW", "ArchitectureStudy", "InlineWorkers", "Plan", "Progress", "RayWorkers", "Result",
-    "Search", "Task", "Workers", "check_database", "evolution", "known_measurements", "predictor",
+    "Search", "Task", "Workers", "check_storage", "evolution", "known_measurements", "predictor",
     "run_trials", "window_of",
 ]

@@ -1,5 +1,7 @@
 """The Optuna study behind a search: proposes architectures, is told how they did, survives a kill."""
 
+import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -12,11 +14,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.trial import TrialState
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from nas.arch import Architecture
-from nas.base import RunError
+from nas.base import RunError, hidden_words, hide_secrets
 from nas.runs import Trial
 from nas.search.journal import SearchJournal
 from nas.search.samplers import ATTRIBUTE, NumberedSampler, View, seed_words
@@ -29,6 +30,8 @@ WINDOW = 8
 
 STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError)
 """What any call of a study may raise when its database is lost; `ArchitectureStudy.lost` explains them."""
+
+STORAGE_HINT = "a path, or a URL such as postgresql://user@host/database; the password: NAS_STORAGE, ~/.pgpass"
 
 FIRST_GENERATION = 2**31
 """Seed word of the designs a search starts from; trial numbers, the other words in its place, stay below."""
@@ -78,7 +81,7 @@ class ArchitectureStudy:
         self._seed = seed
         self._designs = self._first_designs(sampler, population_size, seeds)
         self._cleanup = ExitStack()
-        self._where = _masked(storage)
+        self._where = _shown(storage)
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(values) for name, values in space.choices().items() if len(values) > 1
         }
@@ -239,14 +242,27 @@ class ArchitectureStudy:
     def lost(self, error: Exception) -> RunError:
         """Say in one error what one of `STORAGE_ERRORS` means."""
         return RunError(
-            f"storage {self._where} was lost: {_reason(error)}", hint="once it is back, the same command resumes"
+            f"storage {self._where} was lost: {hide_secrets(_reason(error))}",
+            hint="once it is back, the same command resumes",
         )
 
 
-def check_database(url: str) -> None:
-    """Find out whether studies can be kept in a database; else a RunError, which does not show the password."""
-    with _database(url):
-        pass
+def check_storage(storage: str) -> None:
+    """Find out whether studies can be kept there; else a RunError, which does not show the password."""
+    if "://" in storage:
+        with _database(storage):
+            return
+    path = Path(storage)
+    parent = path.absolute().parent
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", storage):
+        problem = "is neither a URL nor a path"
+    elif path.is_dir():
+        problem = "is a folder"
+    elif not (parent.is_dir() and os.access(parent, os.W_OK)):
+        problem = f"cannot be written into {parent}"
+    else:
+        return
+    raise RunError(f"storage {_shown(storage)} {problem}", hint=STORAGE_HINT)
 
 
 @contextmanager
@@ -255,10 +271,9 @@ def _database(url: str) -> Iterator[RDBStorage]:
     try:
         # A connection that died between two trials is replaced instead of ending the search.
         database = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    except (*STORAGE_ERRORS, ImportError, ValueError, RuntimeError) as error:
+    except Exception as error:  # drivers raise what they like
         raise RunError(
-            f"storage {_masked(url)} cannot be used: {_reason(error)}",
-            hint="a path, or a URL such as postgresql://user:password@host/database",
+            f"storage {_shown(url)} cannot be used: {hide_secrets(_reason(error), of=url)}", hint=STORAGE_HINT
         ) from error
     try:
         yield database
@@ -271,14 +286,11 @@ def _reason(error: BaseException) -> str:
     """First line; of the driver's own error where Optuna wrapped it in a general one."""
     if isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
-    return str(error).splitlines()[0]
+    if isinstance(error, ArgumentError | ValueError) and not isinstance(error, NoSuchModuleError):
+        return "not the URL of a database"  # the error may quote any part of it
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _masked(storage: Path | str) -> str:
-    """Hide the password of a URL."""
-    if isinstance(storage, Path) or "://" not in storage:
-        return str(storage)
-    try:
-        return make_url(storage).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return storage.split("://")[0] + "://..."
+def _shown(storage: Path | str) -> str:
+    """The storage without its password."""
+    return hidden_words([str(storage)])[0]

@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -56,6 +59,17 @@ def digests(folder):
     return [trial.architecture.digest for trial in RunDirectory.open(folder).trials()]
 
 
+def test_without_ray_a_run_of_no_workers_ends_well_and_others_are_refused_at_once(home):
+    driver = [sys.executable, Path(__file__).parents[1] / "helpers" / "no_ray_driver.py", *run_arguments(home / "r")]
+    refused = subprocess.run([*driver, "--workers=1"], capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "error: Ray is not installed\nhint: --workers 0 does without; or pip install 'ray[tune]'\n"
+    assert not (home / "r").exists()
+    done = subprocess.run([*driver, "--workers=0"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "ray" not in RunDirectory.open("r").manifest.versions
+
+
 def test_search_of_what_is_not_trained_is_refused(finished, tmp_path):
     start = run_arguments(tmp_path / "r", "--trials=1", "--set=train.lr=1e30")
     failed = command(*start)
@@ -103,6 +117,17 @@ BAD = {
     "folder is a file": (["run", "tiny.yaml", "--run", "tiny.yaml"], "tiny.yaml is not a run"),
     "folder below a file": (["run", "tiny.yaml", "--run", "tiny.yaml/r"], "tiny.yaml/r"),
     "unreachable storage": (["run", "tiny.yaml", "--storage=postgresql://me:secret@127.0.0.1:9/x"], "me:***@"),
+    "storage with one slash": (["run", "tiny.yaml", "--storage=postgresql:/me:secret@h/x"], "me:***@h/x is neither"),
+    "storage without a host": (["run", "tiny.yaml", "--storage=postgresql://me:secret@:port/x"], "me:***@:port/x"),
+    "storage of no kind": (["run", "tiny.yaml", "--storage=oracel://me:secret@h/x"], "oracel://me:***@h/x"),
+    "storage is a folder": (["run", "tiny.yaml", "--storage=."], "storage . is a folder"),
+    "storage in no folder": (["run", "tiny.yaml", "--storage=none/journal.log"], "none/journal.log cannot be written"),
+    "storage in no variable": (["run", "tiny.yaml", "--storage=$NO_SUCH_URL"], "no variable NO_SUCH_URL"),
+    "secret out of place": (["run", "tiny.yaml", "postgresql://me:secret@h/x"], "me:***@h/x"),
+    "escapes out of place": (["run", "tiny.yaml", "--set", "a.b=\x1b[31m"], "a"),
+    "cluster without a port": (["run", "tiny.yaml", "--ray-address=abc"], "'abc' is none"),
+    "cluster with a strange port": (["run", "tiny.yaml", "--ray-address=abc:x"], "'abc:x' is none"),
+    "cluster that is not there": (["run", "tiny.yaml", "--ray-address=no.such.host.invalid:6379"], "no.such.host"),
     "unreachable cluster": (["run", "tiny.yaml", "--ray-address=127.0.0.1:9"], "127.0.0.1:9"),
     "unknown format": (["check", "tiny.yaml", "--format=xml"], "--format"),
 }
@@ -121,6 +146,8 @@ def assert_is_misuse(home, name, *more):
     assert said in done.stderr
     assert "hint: " in done.stderr or "Try 'search.py" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
+    assert "\x1b[31m" not in done.stderr
     assert {path: path.is_file() and path.read_bytes() for path in home.rglob("*")} == before
 
 

@@ -1,14 +1,12 @@
-"""What says whether something answers, and what a killed process leaves behind, without starting Ray."""
+"""What says whether something answers."""
 
-import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from nas.cluster.connection import RayConnection, _answers, _scratch_folder
+from nas.cluster.connection import RayConnection, _answers
 
 
 def test_what_listens_answers_and_what_has_closed_does_not():
@@ -19,19 +17,34 @@ def test_what_listens_answers_and_what_has_closed_does_not():
     assert not _answers(None)
 
 
-def test_folders_of_killed_processes_are_swept_and_those_of_living_ones_are_not():
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    left = Path(f"/tmp/nas-ray-{gone.pid}-test")
-    left.mkdir()
-    first, second = _scratch_folder(), _scratch_folder()
-    try:
-        assert not left.exists()
-        assert first != second
-        assert all(Path(folder).name.startswith(f"nas-ray-{os.getpid()}-") for folder in (first, second))
-    finally:
-        for folder in (first, second):
-            Path(folder).rmdir()
+DIES = """
+import os, sys
+import ray
+from nas.cluster.connection import RayConnection
+
+def init(**options):
+    if sys.argv[1] == "raises":
+        raise Exception("The current node timed out during startup.")
+    os._exit(1)  # as Ray's C++ does
+
+ray.init = init
+try:
+    RayConnection(None, 1, {})
+except Exception as error:
+    print(f"{type(error).__name__}: {error} {error.hint}", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("raises", "RunError: Ray cannot be started: The current node timed out during startup. --workers 0"),
+        ("exits", "error: Ray cannot be started: one of its processes died\nhint: the same command goes on"),
+    ],
+)
+def test_a_ray_that_dies_while_it_starts_is_one_clear_message(how, said):
+    ended = subprocess.run([sys.executable, "-c", DIES, how], capture_output=True, text=True)
+    assert ended.stderr.startswith(said)
 
 
 @pytest.mark.slow
