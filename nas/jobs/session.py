@@ -144,7 +144,7 @@ def start(
                 space_file=str(space_file),
                 space_settings=settings,
                 seed=config.seed,
-                versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+                versions=_versions(),
                 threads=_train_threads(space),
                 constraints=space.constraints.max_latency,
                 mean=info.mean,
