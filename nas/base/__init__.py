@@ -12,16 +12,17 @@ from nas.base.files import (
     to_json_text,
 )
 from nas.base.memo import cached_method
+from nas.base.privacy import STORAGE_VARIABLE, hidden_words, hide_secrets, secrets_in, visible
 from nas.base.progress import Reporter
 from nas.base.scratch import remove, scratch_path, sweep, temporary_folder
 from nas.base.words import duration, format_choices, plural, unit_column, unit_of, with_interval, with_spread
 
 __all__ = [
-    "SCHEMA_VERSION", "ArchitectureError", "CheckpointError", "ConfigError", "DataError", "DiskError",
-    "EvaluationError", "ExportError", "InputFileError", "NasError", "NoResultError", "OutOfMemoryError",
-    "Reporter", "RunError", "SearchSpaceError", "TrainingError", "atomic_write_bytes",
-    "atomic_write_text", "cached_method", "check_schema", "disk_error", "duration", "format_choices",
-    "one_line", "plural", "remove", "replacing", "scratch_path", "sweep", "sync_folder",
-    "temporary_folder", "to_json_text", "unit_column", "unit_of", "with_interval", "with_spread",
-    "writing",
+    "SCHEMA_VERSION", "STORAGE_VARIABLE", "ArchitectureError", "CheckpointError", "ConfigError",
+    "DataError", "DiskError", "EvaluationError", "ExportError", "InputFileError", "NasError",
+    "NoResultError", "OutOfMemoryError", "Reporter", "RunError", "SearchSpaceError", "TrainingError",
+    "atomic_write_bytes", "atomic_write_text", "cached_method", "check_schema", "disk_error", "duration",
+    "format_choices", "hidden_words", "hide_secrets", "one_line", "plural", "remove", "replacing",
+    "scratch_path", "secrets_in", "sweep", "sync_folder", "temporary_folder", "to_json_text",
+    "unit_column", "unit_of", "visible", "with_interval", "with_spread", "writing",
 ]

@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-<<<<<<< HEAD
-from nas.base import DiskError, NasError, disk_error, temporary_folder, writing
-=======
-from nas.base import STORAGE_VARIABLE, NasError, hidden_words, hide_secrets, secrets_in, visible
->>>>>>> 35c88d0 (Ray of our own: loopback, a token of its own, private folders, a message when it dies; passwords stay out of files and command lines; what stops a search is found before the training)
+from nas.base import (
+    STORAGE_VARIABLE,
+    DiskError,
+    NasError,
+    disk_error,
+    hidden_words,
+    hide_secrets,
+    secrets_in,
+    temporary_folder,
+    visible,
+    writing,
+)
 from nas.cli.alone import alone
 from nas.cli.latency import latency
 from nas.cli.look import look
@@ -211,17 +218,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with writing(Path("standard output")):
             sys.stdout.flush()
     except NasError as error:
-<<<<<<< HEAD
         return _told(error)
     except BrokenPipeError:  # who reads, such as `head`, has enough
         _forget_stdout()
         return 0
-=======
-        if COMMON.debug:
-            raise
-        _say(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
-        return error.exit_code
->>>>>>> 35c88d0 (Ray of our own: loopback, a token of its own, private folders, a message when it dies; passwords stay out of files and command lines; what stops a search is found before the training)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except Exception as error:
@@ -238,7 +238,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-<<<<<<< HEAD
 def _told(error: NasError) -> int:
     """Tell people what was wrong; returns the exit code."""
     if COMMON.debug:
@@ -246,9 +245,7 @@ def _told(error: NasError) -> int:
     if isinstance(error, DiskError):
         _forget_stdout()
     with suppress(OSError):  # a file on the full disk, for example
-        print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
+        _say(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
     return error.exit_code
 
 
@@ -258,7 +255,8 @@ def _forget_stdout() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-=======
+
+
 def _say(text: str) -> None:
     print(visible(hide_secrets(text)), file=sys.stderr)  # noqa: T201
 
@@ -282,4 +280,3 @@ def _hide_storage() -> None:
         if "@" in value or secrets_in(value):
             words[place] = ("--storage=" if equals else "") + f"${STORAGE_VARIABLE}"
             os.execve(sys.executable, [sys.executable, *words[1:]], {**os.environ, STORAGE_VARIABLE: value})
->>>>>>> 35c88d0 (Ray of our own: loopback, a token of its own, private folders, a message when it dies; passwords stay out of files and command lines; what stops a search is found before the training)
