@@ -158,7 +158,7 @@ def decoded(content: bytes | Image.Image) -> Picture:
     try:
         is_turned = image.format == "TIFF" and _turn(image) is not None  # Pillow does it on loading
         image.load()
-        turn = _turn(image)
+        turn = None if image.format == "TIFF" else _turn(image)  # Pillow turns a TIFF itself
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA")
         image = image.convert("RGB")

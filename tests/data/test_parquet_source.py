@@ -235,7 +235,7 @@ def test_labels_go_with_their_images(tmp_path):
         (lambda _: -1, "no training image has a label"),
         (pa.nulls(24), "no training image has a label"),
         (lambda n: [n % 3], "column label must hold one integer, text, float or truth value a row, is list"),
-        (lambda n: {"fine": n, "coarse": 0}, "data.label_column can be label.fine, label.coarse"),
+        (lambda n: {"fine": n}, "data.label_column can be label.fine"),
         (lambda n: Decimal(n % 3), "is decimal128"),
         (lambda n: date(2020, 1, 1 + n % 3), "is date32"),
         (None, "no column label; columns: image"),

@@ -188,6 +188,19 @@ def test_a_run_that_carved_its_search_split_goes_on(space_file, tmp_path, three)
         begin(space_file, tmp_path / "r", [spec, "data.search_fraction=0.3"])
 
 
+def test_a_damaged_test_image_stops_a_run_before_there_is_one(space_file, tmp_path):
+    for seed, split in enumerate(("train", "test")):
+        write_images(tmp_path / "images" / split, seed)
+    victim = tmp_path / "images" / "test" / "class0" / "0.png"
+    victim.write_bytes(victim.read_bytes()[:-30])
+    settings = [f"data.spec=folder:{tmp_path / 'images'}"]
+    with pytest.raises(DataError, match="1 unreadable image") as caught:
+        begin(space_file, tmp_path / "r", settings)
+    assert str(victim) in caught.value.message
+    assert not (tmp_path / "r").exists()
+    assert begin(space_file, tmp_path / "r", [*settings, "data.skip_bad_images=true"]).run.path.exists()
+
+
 def test_no_run_cannot_be_reopened(tmp_path):
     with pytest.raises(RunError, match="does not exist"):
         reopen(tmp_path / "nothing", Reporter(quiet=True))
