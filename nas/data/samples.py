@@ -156,9 +156,10 @@ def decoded(content: bytes | Image.Image) -> Picture:
     image = _opened(content)
     mode = image.mode
     try:
-        is_turned = image.format == "TIFF" and _turn(image) is not None  # Pillow does it on loading
+        is_tiff = image.format == "TIFF"  # Pillow turns it on loading; some versions keep the tag
+        is_turned = is_tiff and _turn(image) is not None
         image.load()
-        turn = None if image.format == "TIFF" else _turn(image)  # Pillow turns a TIFF itself
+        turn = None if is_tiff else _turn(image)
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA")
         image = image.convert("RGB")
