@@ -14,7 +14,7 @@ from nas.arch.operator import AttentionKind, Place, Sizes
 from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS
 from nas.arch.operators.hallucination import hallucinated_heads
 from nas.arch.operators.low_rank import stored_rank
-from nas.base import ArchitectureError
+from nas.base import ArchitectureError, parse_json
 
 WRITTEN_BY = "such JSON is written by Architecture.to_json"
 LEFT_OUT = {"reducer": None, "ffn_rank": 1.0, "hallucination_ratio": 0.0, "hallucination": None}
@@ -242,7 +242,7 @@ class Architecture:
     def from_json(cls, text: str) -> "Architecture":
         """Inverse of `to_json`; an ArchitectureError where it is not JSON, or as of `from_dict`."""
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
+            values = parse_json(text)
+        except ValueError as error:
             raise ArchitectureError(f"architecture: not JSON: {error}") from error
         return cls.from_dict(values)

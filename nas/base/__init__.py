@@ -8,8 +8,8 @@ from nas.base.errors import (
     one_line,
 )
 from nas.base.files import (
-    SCHEMA_VERSION, atomic_write_bytes, atomic_write_text, check_schema, replacing, sync_folder,
-    to_json_text,
+    SCHEMA_VERSION, atomic_write_bytes, atomic_write_text, check_schema, parse_json, read_bytes,
+    read_json, replacing, sync_folder, to_json_text,
 )
 from nas.base.memo import cached_method
 from nas.base.privacy import STORAGE_VARIABLE, hidden_words, hide_secrets, secrets_in, visible
@@ -22,7 +22,8 @@ __all__ = [
     "DataError", "DiskError", "EvaluationError", "ExportError", "InputFileError", "NasError",
     "NoResultError", "OutOfMemoryError", "Reporter", "RunError", "SearchSpaceError", "TrainingError",
     "atomic_write_bytes", "atomic_write_text", "cached_method", "check_schema", "disk_error", "duration",
-    "format_choices", "hidden_words", "hide_secrets", "one_line", "plural", "remove", "replacing",
-    "scratch_path", "secrets_in", "sweep", "sync_folder", "temporary_folder", "to_json_text",
-    "unit_column", "unit_of", "visible", "with_interval", "with_spread", "writing",
+    "format_choices", "hidden_words", "hide_secrets", "one_line", "parse_json", "plural", "read_bytes",
+    "read_json", "remove", "replacing", "scratch_path", "secrets_in", "sweep", "sync_folder",
+    "temporary_folder", "to_json_text", "unit_column", "unit_of", "visible", "with_interval",
+    "with_spread", "writing",
 ]

@@ -1,5 +1,6 @@
-"""Files that are never half-written: atomic writes, JSON, schema versions."""
+"""Files that are never half-written, and read without surprises: atomic writes, JSON, schema versions."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from nas.base.errors import RunError
 from nas.base.scratch import remove, scratch_path, sweep
 
 SCHEMA_VERSION = 1
+MOST_BYTES = 1 << 30  # of a file that is read whole; a million trials are two thirds of it
 
 
 def atomic_write_bytes(path: Path, content: bytes) -> None:
@@ -68,6 +70,34 @@ def to_json_text(values: Any) -> str:
         return json.dumps(values, sort_keys=True, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise RunError(f"not written, because JSON cannot hold it: {error}") from error
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """A file's content; an OSError: there is none, it is larger than `most` bytes, or a pipe, which may never end."""
+    if path.is_fifo() and not path.is_relative_to("/dev"):  # /dev/fd/63 is what a shell's <(...) gives
+        raise OSError(errno.EINVAL, "it is a pipe, not a file")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes")
+    return content
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text; a ValueError where it is none, holds what is no finite number, or is nested deeply."""
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is not a number")
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file; an OSError where it cannot be read, a ValueError as of `parse_json`."""
+    return parse_json(read_bytes(path).decode())
 
 
 def check_schema(values: Any, source: object) -> None:

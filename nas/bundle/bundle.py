@@ -7,7 +7,6 @@ the table: content of the files, logits at several batch sizes, parameters, MACs
 import copy
 import hashlib
 import importlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.arch import Architecture, Backbone
-from nas.base import ConfigError, ExportError, NasError, check_schema, plural
+from nas.base import ConfigError, ExportError, NasError, check_schema, plural, read_json
 from nas.model import Subnet
 
 FILES: Mapping[str, tuple[str, ...]] = {
@@ -167,7 +166,7 @@ def compare(folder: Path, reference: Subnet, on_step: Callable[[str], None]) -> 
 def _read(folder: Path) -> tuple[dict[str, Any], Architecture, Backbone]:
     """Read the table, the architecture and the fixed part that a bundle says it holds."""
     try:
-        table = json.loads((folder / TABLE).read_text(encoding="utf-8"))
+        table = read_json(folder / TABLE)
         check_schema(table, TABLE)
         architecture = Architecture.from_json((folder / ARCHITECTURE).read_text(encoding="utf-8"))
         backbone = Backbone(**table["backbone"])

@@ -25,7 +25,7 @@ alone = typer.Typer()
 def trust(
     run: RunArgument,
     architectures: Annotated[
-        int, typer.Option(help="Architectures to train alone, at least 4; more go on with these.")
+        int, typer.Option(max=100_000, help="Architectures to train alone, at least 4; more go on with these.")
     ] = 24,
     seeds: AloneSeedsOption = 2,
     epochs: AloneEpochsOption = None,

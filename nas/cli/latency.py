@@ -34,7 +34,9 @@ latency = typer.Typer(
 RoundsOption = Annotated[
     int,
     typer.Option(
-        min=3, help="In which every model is timed once; up to three times as many for what is not known within 2 %."
+        min=3,
+        max=100_000,
+        help="In which every model is timed once; up to three times as many for what is not known within 2 %.",
     ),
 ]
 TARGET_HELP = "runtime[:batch=N,threads=N,precision=fp32|bf16], such as onnxruntime-cpu:batch=1"
@@ -67,7 +69,7 @@ def measure(
 def profile(
     space: SpaceArgument,
     target: Annotated[str, typer.Option("--target", help=f"{TARGET_HELP}.")] = "torch-cpu",
-    architectures: Annotated[int, typer.Option(min=12, help="To measure.")] = 80,
+    architectures: Annotated[int, typer.Option(min=12, max=1_000_000, help="To measure.")] = 80,
     to: Annotated[
         Path | None, typer.Option(help="JSON file; default: latency-<space>-<target>.json in this folder.")
     ] = None,
@@ -98,7 +100,9 @@ def profile(
 def pack(
     run: RunArgument,
     to: Annotated[Path, typer.Option(help="New folder: ONNX models and measure.py, to be copied to the device.")],
-    batch: Annotated[int | None, typer.Option(min=1, help="Images per forward pass; default: that of the run.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Images per forward pass; default: that of the run.")
+    ] = None,
     format_: FormatOption = None,
 ) -> None:
     """Write the front for a device that has only Python, numpy and onnxruntime; `measure.py` there times it."""

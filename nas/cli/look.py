@@ -27,9 +27,11 @@ look = typer.Typer()
 def check(space: SpaceArgument = DEFAULT_SPACE, settings: SetOption = None, format_: FormatOption = None) -> None:
     """Validate a search space; print its size and the range of its costs."""
     from nas.report import space_summary, space_table
-    from nas.space import read_space
+    from nas.space import check_memory, read_space
 
-    summary = space_summary(read_space(space, tuple(settings or ())))
+    found = read_space(space, tuple(settings or ()))
+    check_memory(found)
+    summary = space_summary(found)
     print_result(format_, summary, space_table, [summary])
 
 
@@ -135,7 +137,7 @@ def rank_layers(
     ],
     init: InitOption = None,
     data: DataOption = None,
-    images: Annotated[int, typer.Option(min=2, help="Training images to look at.")] = 1000,
+    images: Annotated[int, typer.Option(min=2, max=1_000_000_000, help="Training images to look at.")] = 1000,
     seed: SeedOption = None,
     device: DeviceOption = None,
     settings: SetOption = None,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SPACE = Path("search_spaces/digits.yaml")
 DEFAULT_TRIALS = 200
+MOST_TRIALS, MOST_WORKERS, MOST_MINUTES = 1_000_000_000, 10_000, 1e7
 
 
 class Format(StrEnum):
@@ -55,13 +56,14 @@ WorkersOption = Annotated[
     int | None,
     typer.Option(
         min=0,
+        max=MOST_WORKERS,
         help="Ray workers, one thread each; 0: in this process, without Ray. Default: one per core. "
         "Where it is given, the supernet is trained in as many processes, too.",
     ),
 ]
-AloneSeedsOption = Annotated[int, typer.Option(help="Trainings of each; two or more show what noise does.")]
+AloneSeedsOption = Annotated[int, typer.Option(max=10_000, help="Trainings of each; two or more show what noise does.")]
 AloneEpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Of each training; default: as many as the supernet had.")
+    int | None, typer.Option(min=1, max=1_000_000, help="Of each training; default: as many as the supernet had.")
 ]
 
 
@@ -98,6 +100,7 @@ class RunOptions:
         int | None,
         typer.Option(
             min=1,
+            max=MOST_TRIALS,
             help=f"Architectures to measure in all, so a finished search can be extended; default {DEFAULT_TRIALS}.",
         ),
     ] = None
@@ -114,6 +117,7 @@ class RunOptions:
         int,
         typer.Option(
             min=1,
+            max=1_000_000,
             help="Supernets to train in all, with hyper-parameters and sub-spaces as the section `tune` of the "
             "configuration says; the best are searched, and the front is their union.",
         ),
@@ -156,6 +160,10 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.trials is not None and self.minutes is not None:
             raise ConfigError("--trials and --minutes are two limits", hint="give one of them")
+        if self.minutes is not None and not self.minutes <= MOST_MINUTES:  # nor is it NaN
+            raise ConfigError(
+                f"--minutes {self.minutes}: at most {MOST_MINUTES:,.0f}", hint="--trials N has no such end"
+            )
 
     def resolve(self) -> tuple[tuple[str, ...], "RunConfig"]:
         """Settings of the space, and the configuration by all its sources, else a ConfigError; imports no torch."""
@@ -202,6 +210,7 @@ class TrainOptions(RunOptions):
         int | None,
         typer.Option(
             min=0,
+            max=MOST_WORKERS,
             help="Processes that train together, through Ray: the same training as in one. Default: this one alone.",
         ),
     ] = None

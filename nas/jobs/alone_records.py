@@ -1,6 +1,5 @@
 """Architectures trained alone: each training once, with a record, whatever is asked next and however often it dies."""
 
-import json
 import shutil
 import time
 from collections import deque
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.arch import Architecture
-from nas.base import ConfigError, Reporter, RunError, atomic_write_text, duration, plural, to_json_text
+from nas.base import ConfigError, Reporter, RunError, atomic_write_text, duration, plural, read_json, to_json_text
 from nas.cluster import run_tasks
 from nas.data import ImageData
 from nas.jobs.alone import StandAloneSetup, image_arrays, recipe_digest, train_alone
@@ -129,7 +128,7 @@ def _read(setup: StandAloneSetup, architecture: Architecture) -> dict[str, Any] 
     """The record of a training that has ended; None where there is none, or its network is gone."""
     path = setup.path(architecture, ".json")
     try:
-        record = dict(json.loads(path.read_text()))
+        record = dict(read_json(path))
         if not {"digest", "seed", "top1", "error"} <= set(record):
             raise ValueError("keys are missing")
     except FileNotFoundError:

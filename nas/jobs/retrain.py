@@ -21,7 +21,7 @@ from nas.model import Subnet
 from nas.runs import CONFIG, RunDirectory, network_row
 from nas.settings import check_retraining, resolve_config
 from nas.space import SearchSpace, known_designs
-from nas.training import load_trained, weights_digest
+from nas.training import check_policy, load_trained, weights_digest
 
 PICKED = "picked"
 
@@ -163,6 +163,7 @@ def _setup(session: Session, request: Request, folder: Path) -> StandAloneSetup:
     """How the architectures are trained; the seed is that of the first trainings."""
     path = session.run.path
     config = resolve_config(path / CONFIG, request.settings, {"teacher": request.teacher})
+    check_policy(config.train.auto_augment)
     weights = {"scratch": "", "inherited": str(path.absolute())}
     config = config.model_copy(update={"init": weights[request.start], "init_ordered": False})
     setup = stand_alone_setup(replace(session, config=config), request.epochs, folder)

@@ -21,8 +21,8 @@ from nas.latency import check_targets_here, device_name, resolve_device, resolve
 from nas.runs import Manifest, RunDirectory, config_of_run, latest_unfinished, next_path, space_of_run
 from nas.search import check_storage
 from nas.settings import RunConfig, config_differences, read_text
-from nas.space import SearchSpace, parse_space
-from nas.training import Teacher
+from nas.space import SearchSpace, check_memory, parse_space
+from nas.training import Teacher, check_policy
 
 RESULTS = Path("results")
 LEAST_THREADED_MACS = 10_000_000  # per image, of the largest subnet
@@ -110,6 +110,10 @@ def start(
         raise ConfigError("train.epochs 0: there are no weights", hint="--init RUN, or --epochs N")
     text = read_text(space_file)
     space = parse_space(text, str(space_file), settings)
+    check_memory(space)
+    candidates = config.tune.parameters.get("train.auto_augment", ())
+    for policy in (config.train.auto_augment, *(candidates if isinstance(candidates, tuple) else ())):
+        check_policy(policy)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, space.macs_range()[1])
     check_targets_here(config, space, reporter)

@@ -3,7 +3,6 @@
 Networks get random weights: what a forward pass costs does not depend on them, and no data is needed.
 """
 
-import json
 import os
 import platform
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from nas.arch import Architecture, Backbone
-from nas.base import SCHEMA_VERSION, Reporter, RunError
+from nas.base import SCHEMA_VERSION, Reporter, RunError, read_json
 from nas.latency.device import default_batch, device_name
 from nas.latency.front import measure_networks
 from nas.latency.meter import LatencyMeter, Readings
@@ -53,7 +52,7 @@ class Models:
 def models_of(source: Path) -> Models:
     """The front of a run, or the one network of a bundle; a RunError: it is neither, or the front is empty."""
     try:
-        table = json.loads((source / "metrics.json").read_text(encoding="utf-8"))
+        table = read_json(source / "metrics.json")
         architecture = Architecture.from_json((source / "architecture.json").read_text(encoding="utf-8"))
         backbone = Backbone(**table["backbone"])
     except FileNotFoundError:

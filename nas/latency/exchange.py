@@ -5,7 +5,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from nas.base import SCHEMA_VERSION, NasError, Reporter, RunError, atomic_write_bytes, check_schema, replacing, writing
+from nas.base import (
+    SCHEMA_VERSION,
+    NasError,
+    Reporter,
+    RunError,
+    atomic_write_bytes,
+    check_schema,
+    read_json,
+    replacing,
+    writing,
+)
 from nas.latency.command import models_of, random_subnet
 from nas.latency.meter import Timing, rank_tau, repeat_tau
 from nas.latency.onnx_file import trace, write_onnx
@@ -54,7 +64,7 @@ def read_results(folder: Path, run: Path) -> dict[str, Any]:
     """Values of `latency read --format json`; a RunError: there are no results, or none of this front."""
     path = folder / RESULTS
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         check_schema(found, str(path))
         shared = {key: found[key] for key in SHARED}
         noisy = {row["digest"]: bool(row["noisy"]) for row in found["points"]}

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.arch import Architecture, Backbone, cost, feed_forward_features, sizes_of
-from nas.base import SCHEMA_VERSION, ConfigError, NasError, atomic_write_bytes, check_schema, writing
+from nas.base import SCHEMA_VERSION, ConfigError, NasError, atomic_write_bytes, check_schema, read_json, writing
 from nas.latency.meter import rank_tau
 from nas.settings import OURS, Target, parse_target
 from nas.space import SearchSpace
@@ -107,7 +107,7 @@ class LatencyProfile:
 def read_profile(path: Path) -> LatencyProfile:
     """Read a profile; a ConfigError: there is none, it is damaged, or a baseline predicts better."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         check_schema(values, str(path))
         profile = LatencyProfile(
             target=parse_target(values["target"]),

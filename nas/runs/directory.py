@@ -19,6 +19,9 @@ from nas.base import (
     RunError,
     atomic_write_text,
     check_schema,
+    parse_json,
+    read_bytes,
+    read_json,
     replacing,
     sweep,
     sync_folder,
@@ -26,8 +29,8 @@ from nas.base import (
     writing,
 )
 from nas.runs.manifest import Manifest, ManifestChanges
-from nas.runs.trial import TRIAL_COLUMNS, Trial, trial_row
-from nas.settings import RunConfig, dump_yaml, read_yaml, resolve_config
+from nas.runs.trial import TRIAL_COLUMNS, Trial, TrialState, trial_row
+from nas.settings import RunConfig, dump_yaml, read_text, read_yaml, resolve_config
 from nas.space import SearchSpace, parse_space
 
 MANIFEST, SPACE, CONFIG, LOCK = "manifest.json", "space.yaml", "config.yaml", "lock"
@@ -116,7 +119,7 @@ class RunDirectory:
 
     def space_text(self) -> str:
         """The search-space file as the user wrote it."""
-        return (self.path / SPACE).read_text()
+        return read_text(self.path / SPACE)
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
@@ -194,16 +197,23 @@ class RunDirectory:
     def trials(self) -> list[Trial]:
         """Every trial in its latest state, by number; a torn last line is left out, any other is a RunError."""
         try:
-            lines = (self.path / TRIALS).read_bytes().split(b"\n")
+            lines = read_bytes(self.path / TRIALS).split(b"\n")
         except FileNotFoundError:
             return []
+        except OSError as error:
+            text = f"{self.path / TRIALS} cannot be read: {error.strerror or error}"
+            raise RunError(text, hint="restore it from a copy") from error
         records: dict[int, dict[str, Any]] = {}
         for i, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn or nothing
             if b"\0" in line:
                 continue  # a power cut came before the line was on disk, so its trial was in flight
             try:
-                record = json.loads(line)
-                records[record["number"]] = record
+                record = parse_json(line)
+                number, ended = record["number"], record["state"] != TrialState.RUNNING
+                if type(number) is not int or number < 0:
+                    raise ValueError(f"its number is {number!r}")
+                if ended or records.get(number, record)["state"] == TrialState.RUNNING:  # whatever the order of lines
+                    records[number] = record
             except (ValueError, KeyError, TypeError) as error:
                 text = f"{self.path / TRIALS}, line {i}: not a trial record: {error}"
                 raise RunError(text, hint="restore the file, or delete this line and resume") from error
@@ -264,7 +274,7 @@ class RunDirectory:
 
     def _read_json(self, name: str) -> Any:
         try:
-            values = json.loads((self.path / name).read_text())
+            values = read_json(self.path / name)
         except (OSError, ValueError) as error:
             text = f"{self.path / name} cannot be read: {error}"
             raise RunError(text, hint="restore it from a copy") from error

@@ -16,7 +16,7 @@ from nas.runs.dominance import hypervolume, non_dominated
 from nas.runs.manifest import REFERENCE_MARGIN, Clocks, clock_factors, objective_from_dict, objective_to_dict
 from nas.runs.point import FrontPoint, points_of
 from nas.runs.trial import Trial
-from nas.settings import LATENCIES, LATENCY, MACS, METRICS, TOP1, Metric, Objective, by_target, metric_named
+from nas.settings import LATENCIES, LATENCY, MACS, METRICS, TOP1, Metric, Objective, by_target, metric_named, read_text
 
 PICKS: Mapping[str, Metric | None] = {"knee": None, "top1": TOP1, "fastest": LATENCY, "cheapest": MACS}
 MIN_PREFIX = 6  # digits of a digest that are enough
@@ -137,7 +137,7 @@ class ParetoFront:
         """
         self._require_points(text)
         if Path(text).is_file():
-            text = Architecture.from_json(Path(text).read_text()).digest
+            text = Architecture.from_json(read_text(Path(text))).digest
         wanted = text.strip().lower()
         metric = PICKS.get(wanted)
         if metric is not None:

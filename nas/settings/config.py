@@ -16,7 +16,8 @@ from nas.settings.yaml_file import apply_settings, read_text, scan_yaml
 Precision = Literal["auto", "fp32", "bf16"]
 SamplerName = Literal["predictor", "nsga2", "nsga3", "tpe", "gp", "evolution", "random"]
 MetricName = Literal["top1", "macs", "params", "latency_ms", "latency_ms_2", "latency_ms_3", "latency_ms_4"]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+MOST = 1_000_000_000  # of what is counted: no longer a slip of the finger, and no overflow anywhere
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -66,14 +67,17 @@ class TrainConfig(Section):
     epochs: int | None = Field(
         None,
         ge=0,
+        le=1_000_000,
         description="passes over the training images; null: 60, or as many as make 2,000 steps; "
         "0: none, the weights of `init` as they are",
     )
-    batch_size: int = Field(64, ge=1, description="images per step")
+    batch_size: int = Field(64, ge=1, le=MOST, description="images per step")
     rule: Literal["sandwich", "single_path"] = Field(
         "single_path", description="subnets of a step: largest, smallest and random ones; or random ones alone (SPOS)"
     )
-    num_random: int = Field(1, ge=0, description="random subnets per step; of a sandwich, beside largest and smallest")
+    num_random: int = Field(
+        1, ge=0, le=1000, description="random subnets per step; of a sandwich, beside largest and smallest"
+    )
     draw: Literal["uniform", "stratified"] = Field(
         "uniform", description="random subnets uniformly over the space, or evenly over the MACs range"
     )
@@ -92,16 +96,16 @@ class TrainConfig(Section):
         "0: at once",
     )
     lr: Positive = Field(2e-3, description="peak learning rate of AdamW at this batch size")
-    weight_decay: float = Field(0.05, ge=0, description="AdamW's weight decay")
+    weight_decay: float = Field(0.05, ge=0, le=1000, description="AdamW's weight decay")
     layer_decay: Share = Field(1.0, description="learning rate of a layer over that of the next one; 1 is off")
-    warmup_epochs: float = Field(2.0, ge=0, description="linear warm-up, epochs")
+    warmup_epochs: float = Field(2.0, ge=0, le=1_000_000, description="linear warm-up, epochs")
     clip_grad: Positive = Field(1.0, description="gradient norm is clipped to this")
     label_smoothing: Fraction = Field(0.1, description="of losses against labels")
     drop_path: Fraction = Field(
         0.0, description="stochastic depth rate of the last layer; of a sandwich, for the largest subnet only"
     )
-    mixup: float = Field(0.0, ge=0, description="timm Mixup alpha; 0 is off")
-    cutmix: float = Field(0.0, ge=0, description="timm CutMix alpha; 0 is off")
+    mixup: float = Field(0.0, ge=0, le=1000, description="timm Mixup alpha; 0 is off")
+    cutmix: float = Field(0.0, ge=0, le=1000, description="timm CutMix alpha; 0 is off")
     hflip: float | None = Field(None, ge=0, le=1, description="flip probability; null: 0.5, and 0 for digits")
     auto_augment: str = Field("", description="timm auto-augment policy, such as rand-m5-n1; empty is off")
     crop_scale: tuple[Share, Share] | None = Field(
@@ -128,8 +132,10 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """How candidates are measured."""
 
-    batch_size: int = Field(64, ge=1, description="images per forward pass of the accuracy evaluation")
-    max_images: int | None = Field(None, ge=1, description="images of the search split that are used; null: all")
+    batch_size: int = Field(64, ge=1, le=MOST, description="images per forward pass of the accuracy evaluation")
+    max_images: int | None = Field(
+        None, ge=1, le=MOST, description="images of the search split that are used; null: all"
+    )
     racing: bool = Field(
         True, description="stop showing images to an architecture that is surely dominated on those it saw"
     )
@@ -140,10 +146,15 @@ class EvaluateConfig(Section):
         "empty: torch on the device",
     )
     latency_batch_size: int | None = Field(
-        None, ge=1, description="where the target says none; null: 1 from 128 px on, 64 below (batch 1 is noise there)"
+        None,
+        ge=1,
+        le=1_000_000,
+        description="where the target says none; null: 1 from 128 px on, 64 below (batch 1 is noise there)",
     )
-    latency_pairs: int = Field(6, ge=2, description="interleaved (reference, candidate) pairs during the search")
-    final_rounds: Annotated[int, Field(ge=3)] = Field(
+    latency_pairs: int = Field(
+        6, ge=2, le=10_000, description="interleaved (reference, candidate) pairs during the search"
+    )
+    final_rounds: Annotated[int, Field(ge=3, le=10_000)] = Field(
         15,
         description="interleaved rounds of the exclusive stage after the search; up to three times as many "
         "for what is not known within 2 %",
@@ -169,7 +180,10 @@ class SearchConfig(Section):
 
     sampler: SamplerName = Field("predictor", description="what proposes architectures")
     population_size: int = Field(
-        24, ge=4, description="of NSGA-II, NSGA-III and evolution; and the designs that a search starts from"
+        24,
+        ge=4,
+        le=1_000_000,
+        description="of NSGA-II, NSGA-III and evolution; and the designs that a search starts from",
     )
 
     seed_runs: tuple[str, ...] = Field(
@@ -187,7 +201,7 @@ class SearchConfig(Section):
 class RunConfig(Section):
     """Everything that decides a run's results. What only decides how long or where it runs is not here."""
 
-    seed: int = Field(0, ge=0, description="of splits, training and search")
+    seed: int = Field(0, ge=0, lt=2**32, description="of splits, training and search")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train and evaluate")
     precision: Precision = Field("auto", description="bf16 where the device computes in it, else fp32")
     init: str = Field(

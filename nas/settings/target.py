@@ -4,6 +4,7 @@ The image size is the search space's: position embeddings and static maps fit no
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ FP32_ONLY: tuple[Runtime, ...] = ("onnxruntime-cpu",)
 
 PRECISIONS = ("fp32", "bf16")
 OPTIONS = ("batch", "threads", "precision")
+MOST = {"batch": 1_000_000, "threads": 1024}
 OURS = "this profile"
 """What a profile is called among the predictors that it is compared with."""
 PROFILE = "profile:"
@@ -82,8 +84,8 @@ def parse_target(text: str) -> Target:
         else:
             values[name] = value
     for name in ("batch", "threads"):
-        if name in values and not (values[name].isdecimal() and int(values[name]) > 0):
-            problems.append(f"{name} must be a whole number from 1 on, got {values[name]!r}")
+        if name in values and not (re.fullmatch("[0-9]{1,7}", values[name]) and 0 < int(values[name]) <= MOST[name]):
+            problems.append(f"{name} must be a whole number from 1 to {MOST[name]}, got {values[name][:60]!r}")
     precision = values.get("precision", "fp32")
     if precision not in PRECISIONS:
         problems.append(f"precision must be fp32 or bf16, got {precision!r}")

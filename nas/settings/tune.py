@@ -79,15 +79,17 @@ class TuneConfig(Section):
         description="`train.KEY` or `space.KEY` (a sub-space) -> list of choices, or `{low, high, log}`; "
         "unless given: train.lr, train.weight_decay, train.num_random and train.drop_path",
     )
-    keep: int = Field(2, ge=1, description="supernets that are searched, best score first; they share --trials")
+    keep: int = Field(
+        2, ge=1, le=10_000, description="supernets that are searched, best score first; they share --trials"
+    )
     probes: int = Field(
-        12, ge=2, description="subnets, evenly over the MACs range, whose hypervolume is a supernet's score"
+        12, ge=2, le=10_000, description="subnets, evenly over the MACs range, whose hypervolume is a supernet's score"
     )
     grace: int | None = Field(
-        None, ge=1, description="epochs before a trial can be stopped; null: train.epochs / reduction^2"
+        None, ge=1, le=1_000_000, description="epochs before a trial can be stopped; null: train.epochs / reduction^2"
     )
     reduction: int = Field(
-        3, ge=2, description="at each rung, the best 1 in so many go on; the next is so many times later"
+        3, ge=2, le=1_000_000, description="at each rung, the best 1 in so many go on; the next is so many times later"
     )
 
     def rungs(self, epochs: int) -> list[int]:

@@ -11,12 +11,14 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
-from nas.base import InputFileError
+from nas.base import InputFileError, read_bytes
 from nas.settings.document import Document, KeyPath, Problem, dotted, in_order, shown, suggestion
 
 MAX_CHARACTERS = 200_000  # which take up to 2 s; a space of a hundred layers has 20,000
+MAX_BYTES = 4 * MAX_CHARACTERS
 MAX_NODES = 100_000  # aliases can unfold a page of YAML into more than memory holds
 COMMAND_LINE = "--set"
+PLAIN = ("str", "int", "float", "bool", "null")
 TAG = "tag:yaml.org,2002:"
 DECIMAL = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
 
@@ -33,7 +35,7 @@ def read_text(path: str | Path, error: type[InputFileError] = InputFileError) ->
     """The text of a file; raises `error`, an InputFileError, where it is missing, unreadable or not UTF-8."""
     path = Path(path)
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_bytes(path, MAX_BYTES).decode("utf-8-sig")
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         text = f"there is no such file{suggestion(path.name, sorted(siblings))}"
@@ -107,21 +109,31 @@ class _Reader:
         self._open.add(id(node))
         value: Any
         if isinstance(node, SequenceNode):
+            self._check_tag(node, path, "seq")
             value = []
             for i, item in enumerate(node.value):
                 self.lines[(*path, i)] = item.start_mark.line + 1
                 value.append(self.read(item, (*path, i)))
         else:
             assert isinstance(node, MappingNode), "YAML has three kinds of nodes"
+            self._check_tag(node, path, "map")
             value = self._read_group(node, path)
         self._open.remove(id(node))
         return value
+
+    def _check_tag(self, node: Node, path: KeyPath, plain: str) -> None:
+        if str(node.tag).removeprefix(TAG) != plain:
+            text = f"{dotted(path)}: the tag {shown(str(node.tag).removeprefix(TAG))} is not read; write a plain value"
+            self.problems.append(Problem(node.start_mark.line + 1, text, path))
 
     def _read_scalar(self, node: ScalarNode, path: KeyPath) -> Any:
         """Null, true, false or a decimal number; dates, `0x10` and the signs of YAML 1.1, `<<` and `=`, are text."""
         kind = str(node.tag).removeprefix(TAG)
         if kind in ("timestamp", "merge", "value") or (kind == "int" and not DECIMAL.fullmatch(node.value)):
             return node.value
+        if kind not in PLAIN:
+            self._check_tag(node, path, "str")
+            return None
         try:
             return self.yaml.constructor.construct_object(node)
         except (ValueError, KeyError):

@@ -28,6 +28,9 @@ from nas.space.domain import GENES, LayerDomain
 
 HINT = "run `search.py check FILE` after editing; every key: search_spaces/README.md"
 MAX_DEPTH = 100
+MAX_SIZE = 65_536  # pixels, channels, heads; what of it fits into memory, `memory_problem` says
+MAX_CHOICES = 100  # of a gene
+MAX_CLASSES = 1_000_000
 ASSUMED_CLASSES = 1000  # ImageNet's; a stand-in until the data is known
 
 STAND_INS: dict[KeyPath, Any] = {  # for required keys that are wrong, so that the others can be checked
@@ -56,9 +59,11 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 def _read_classes(value: Any) -> int | None:
     if value == "auto":
         return None
-    if isinstance(value, int) and value >= 2:
-        return value
-    raise ValueError(f"must be a whole number of at least 2, or auto, got {shown(value)}")
+    if type(value) is not int or value < 2:
+        raise ValueError(f"must be a whole number of at least 2, or auto, got {shown(value)}")
+    if value > MAX_CLASSES:
+        raise ValueError(f"must be at most {MAX_CLASSES}, got {value}")
+    return value
 
 
 def _read_layers(value: Any) -> tuple[int | str, ...]:
@@ -97,8 +102,9 @@ def _name_of(table: Collection[str]) -> PlainValidator:
 
 Space = TypeVar("Space")
 Whole = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Positive = Annotated[float, Field(gt=0)]
-_Choices = (Field(min_length=1), AfterValidator(_distinct), BeforeValidator(_as_list))
+_Choices = (Field(min_length=1, max_length=MAX_CHOICES), AfterValidator(_distinct), BeforeValidator(_as_list))
 
 
 class BackboneSection(Section):
@@ -106,11 +112,11 @@ class BackboneSection(Section):
 
     family: Literal["vit"] = "vit"
     timm: str = ""
-    image_size: Whole
-    patch_size: Whole
+    image_size: Size
+    patch_size: Size
     in_chans: Literal[3] = 3
     num_classes: Annotated[int | None, PlainValidator(_read_classes)] = None
-    head_dim: Whole = 64
+    head_dim: Size = 64
     class_token: bool = True
 
 
@@ -122,9 +128,9 @@ class GeneSection(Section):
     attention: Annotated[tuple[Annotated[str, _name_of(ATTENTION)], ...], *_Choices] | None = None
     hallucination_ratio: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], *_Choices] | None = None
     hallucination: Annotated[tuple[Annotated[str, _name_of(HALLUCINATION)], ...], *_Choices] | None = None
-    num_heads: Annotated[tuple[Whole, ...], *_Choices] | None = None
+    num_heads: Annotated[tuple[Size, ...], *_Choices] | None = None
     ffn_rank: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], *_Choices] | None = None
-    mlp_ratio: Annotated[tuple[Positive, ...], *_Choices] | None = None
+    mlp_ratio: Annotated[tuple[Annotated[float, Field(gt=0, le=1024)], ...], *_Choices] | None = None
 
 
 class OverrideSection(GeneSection):
@@ -158,7 +164,7 @@ class SpaceFile(Section):
 
     name: Annotated[str, AfterValidator(_folder_name)]
     backbone: BackboneSection
-    embed_dim: Annotated[tuple[Whole, ...], *_Choices]
+    embed_dim: Annotated[tuple[Size, ...], *_Choices]
     depth: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_DEPTH)], ...], *_Choices]
     layers: GeneSection = GeneSection()
     overrides: Annotated[tuple[OverrideSection, ...], BeforeValidator(lambda value: value or ())] = ()
@@ -295,6 +301,9 @@ def _contradictions(content: SpaceFile, document: Document, dropped: set[str]) -
             for i, ratio in enumerate(getattr(written, gene) or ()):
                 if widths := [w for w in content.embed_dim if abs(w * ratio - round(w * ratio)) > 1e-6]:
                     text = f"{ratio:g} x embed_dim {', '.join(map(str, widths))} is not whole"
+                elif widths := [w for w in content.embed_dim if round(w * ratio) < 1]:
+                    text = f"{ratio:g} x embed_dim {', '.join(map(str, widths))} leaves nothing"
+                if widths:
                     yield {"embed_dim"}, at((*section, gene, i), text)
     if tokens_are_legal and grid is not None:
         yield from _growing_tokens(genes, grid**2, at)

@@ -89,6 +89,8 @@ class Genome:
                 for ratio in getattr(domain, gene):
                     if abs(width * ratio - round(width * ratio)) > 1e-6:
                         yield f"layers.{i}.{gene}: {ratio} x embed_dim {width} is not whole"
+                    elif round(width * ratio) < 1:
+                        yield f"layers.{i}.{gene}: {ratio} x embed_dim {width} leaves nothing"
 
     @cached_property
     def walk(self) -> LegalSequences:

@@ -1,14 +1,30 @@
-"""What of a legal search space deserves a second look."""
+"""What of a legal search space deserves a second look, and what no machine like this one can hold."""
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from nas.arch import ATTENTION, LayerChoice
+from nas.arch import ATTENTION, VALUE_BYTES, LayerChoice, bytes_to_run
+from nas.base import SearchSpaceError, unit_of
 from nas.space.genome import Genome
+from nas.space.space import SearchSpace
 from nas.space.walk import LegalSequences, why_empty
 
 FEW_TOKENS = 16  # fewer carry little of an image (C11)
+COPIES = 4  # of every weight while the largest network is trained: itself, its gradient, and AdamW's two averages
 RULE_OF = {"num_tokens": "C10 to C12", "reducer": "C10, C12", "num_heads": "C3", "ffn_rank": "C14"}
+
+
+def check_memory(space: SearchSpace) -> None:
+    """Raise a SearchSpaceError where this machine cannot hold the largest network, trained or run on one image."""
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    params, run = space.params_range()[1], bytes_to_run(space.largest(), space.backbone)
+    needed = max(COPIES * VALUE_BYTES * params, run)
+    if needed > here:
+        factor, prefix = unit_of([needed])
+        text = f"the largest network ({params:,} parameters) needs {needed / factor:,.0f} {prefix}B"
+        text += f" of memory to be {'run on one image' if run == needed else 'trained'}; there are {here / factor:,.3g}"
+        raise SearchSpaceError(space.name, [text], hint="lower image_size, embed_dim, num_heads, mlp_ratio or depth")
 
 
 def notes(space: Genome) -> list[str]:

@@ -1,6 +1,7 @@
 """Training a supernet: which architectures a step trains, on what, with exact resume."""
 
 # fmt: off
+from nas.training.augmentation import check_policy
 from nas.training.checkpoint import KEPT
 from nas.training.distill import Teacher
 from nas.training.distributed import TrainerSetup, forget_processes, possible_processes, train_distributed
@@ -14,6 +15,6 @@ from nas.training.world import World
 
 __all__ = [
     "KEPT", "Schedule", "SupernetTrainer", "Teacher", "TrainProgress", "TrainerSetup", "World",
-    "autocast", "drawn", "forget_processes", "load_trained", "possible_processes", "train_distributed",
-    "trained_weights", "weights_digest",
+    "autocast", "check_policy", "drawn", "forget_processes", "load_trained", "possible_processes",
+    "train_distributed", "trained_weights", "weights_digest",
 ]

@@ -1,17 +1,24 @@
 """What training does to a batch of images before a network sees them, on whole tensors."""
 
+import random
+import re
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from timm.data import Mixup, create_transform
 from torch import Tensor, nn
 
+from nas.base import ConfigError, one_line
 from nas.data import DataInfo
-from nas.settings import TrainConfig
+from nas.settings import TrainConfig, shown
 
 LEAST_CROPPED = 16  # pixels; of an 8 px digit, a crop leaves too little to read
 ASPECT = (3 / 4, 4 / 3)
+TRIES = 8  # of a policy that draws what it does
+MOST_OPERATIONS = 20
+EXAMPLE = DataInfo(class_names=(), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), flip_safe=False, hashes={})
 
 
 class Augmentation:
@@ -85,6 +92,31 @@ def _policy(info: DataInfo, config: TrainConfig, image_size: int) -> Any:
         std=info.std,
         use_prefetcher=True,  # ends with uint8 pixels
     )
+
+
+def check_policy(text: str) -> None:
+    """Raise a ConfigError where timm cannot read an automatic augmentation, or cannot apply it to an image."""
+    if not text:
+        return
+    many = [part for part in text.split("-") if re.fullmatch(r"[nwd]\d+", part) and int(part[1:]) > MOST_OPERATIONS]
+    if many:
+        text = f"train.auto_augment: {many[0]} is more than {MOST_OPERATIONS} operations an image"
+        raise ConfigError(text, hint="such as rand-m5-n2")
+    torch_state, numpy_state, state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        policy = _policy(EXAMPLE, TrainConfig(auto_augment=text), LEAST_CROPPED)
+        for _ in range(TRIES):
+            policy(Image.new("RGB", (LEAST_CROPPED, LEAST_CROPPED), "gray"))
+    except (AssertionError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f": {error}" if str(error) else ""
+        raise ConfigError(
+            f"train.auto_augment: timm cannot use {shown(text)}{one_line(reason)}",
+            hint="such as rand-m5-n1, augmix-m3-w3, 3a, original or v0; empty is off",
+        ) from error
+    finally:
+        torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(state)
 
 
 def _to_pil(image: Tensor) -> Image.Image:

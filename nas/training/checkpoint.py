@@ -16,7 +16,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nas.base import CheckpointError, DiskError, atomic_write_text, replacing, writing
+from nas.base import CheckpointError, DiskError, atomic_write_text, read_json, replacing, writing
 
 _NOTHING: Mapping[str, Mapping[str, Any]] = {}
 KEPT = 2  # the newest, and one in case the newest was being replaced when the power failed
@@ -79,7 +79,7 @@ def load_checkpoint(
     for record in records:
         path = record.with_suffix(".safetensors")
         try:
-            metadata = json.loads(record.read_text())
+            metadata = read_json(record)
             with path.open("rb") as file:
                 whole = hashlib.file_digest(file, "sha256").hexdigest() == metadata["sha256"]
         except (OSError, ValueError, KeyError, TypeError):

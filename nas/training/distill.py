@@ -3,7 +3,6 @@
 Shape letters: B batch, K classes.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.base import ConfigError
+from nas.base import ConfigError, read_json
 from nas.data import DataInfo
 from nas.model import UNREADABLE  # which registers our networks with timm: an exported one can teach, too
 
@@ -73,7 +72,7 @@ def _load(spec: str) -> Any:
         raise ConfigError(f"--teacher {spec}: not understood", hint="timm:NAME or local-dir:DIR")
     try:
         if kind == "local-dir":
-            json.loads((Path(name) / "config.json").read_text())
+            read_json(Path(name) / "config.json")
         return timm.create_model(name if kind == "timm" else spec, pretrained=True)
     except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -257,7 +257,7 @@ def test_digest_is_the_same_in_every_process(hash_seed):
         ('{"embed_dim": 24, "layers": [{"num_tokens": 16, "num_heads": 2}]}', "mlp_ratio"),
         ('{"embed_dim": 24, "layers": ["dynamic"]}', "architecture"),
         ('{"embed_dim": "wide", "layers": []}', "wide"),
-        ('{"embed_dim": Infinity, "layers": []}', "infinity"),
+        ('{"embed_dim": Infinity, "layers": []}', "Infinity is not a number"),
     ],
 )
 def test_damaged_json_is_refused_with_its_reason(text, message):

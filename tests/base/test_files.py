@@ -10,7 +10,17 @@ import pytest
 
 from nas.base.disk import DiskError
 from nas.base.errors import RunError
-from nas.base.files import SCHEMA_VERSION, atomic_write_bytes, atomic_write_text, check_schema, replacing, to_json_text
+from nas.base.files import (
+    SCHEMA_VERSION,
+    atomic_write_bytes,
+    atomic_write_text,
+    check_schema,
+    parse_json,
+    read_bytes,
+    read_json,
+    replacing,
+    to_json_text,
+)
 
 DIE_BEFORE_REPLACE = """
 import os, sys
@@ -94,3 +104,22 @@ def test_a_newer_version_is_refused_with_a_way_out_and_this_one_is_not():
     with pytest.raises(RunError, match="newer than this program") as error:
         check_schema({"schema_version": SCHEMA_VERSION + 1}, "some.json")
     assert error.value.hint
+
+
+def test_a_file_is_read_up_to_its_limit_and_a_pipe_is_refused_at_once(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_bytes(tmp_path / "file", 5) == b"12345"
+    with pytest.raises(OSError, match="more than 4 bytes"):
+        read_bytes(tmp_path / "file", 4)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="a pipe"):
+        read_bytes(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("text", ["NaN", "[-Infinity]", "[" * 100_000, "", "{'a': 1}", "1" * 5000, b"\xff"])
+def test_what_is_no_json_of_finite_numbers_is_a_value_error(text, tmp_path):
+    with pytest.raises(ValueError, match=r"."):
+        parse_json(text)
+    (tmp_path / "a.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=r"."):
+        read_json(tmp_path / "a.json")

@@ -9,6 +9,8 @@ from pydantic.fields import FieldInfo
 from nas.settings.config import RunConfig
 from nas.settings.document import shown
 
+A_SLIP = 1000  # upper bounds from here on only catch slips and overflows, and are not told
+
 
 class Option(NamedTuple):
     """One key of the configuration, in words."""
@@ -37,7 +39,7 @@ def _type_words(info: FieldInfo) -> str:
         f"{sign} {bound:g}"
         for limit in info.metadata
         for name, sign in signs.items()
-        if (bound := getattr(limit, name, None)) is not None
+        if (bound := getattr(limit, name, None)) is not None and (name[0] == "g" or bound < A_SLIP)
     ]
     return ", ".join([_words(info.annotation), *bounds])
 

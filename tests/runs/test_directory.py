@@ -15,7 +15,7 @@ import factories
 import pytest
 
 from nas.base.disk import DiskError
-from nas.base.errors import RunError
+from nas.base.errors import InputFileError, RunError
 from nas.base.files import atomic_write_bytes, atomic_write_text
 from nas.runs import directory as run_directory
 from nas.runs.directory import RunDirectory, latest_unfinished, next_path
@@ -358,3 +358,31 @@ def test_the_latest_unfinished_run_is_found_past_finished_and_unreadable_ones(tm
     (tmp_path / "digits-11").mkdir()
     assert latest_unfinished(tmp_path, "digits") == tmp_path / "digits-2"
     assert latest_unfinished(tmp_path, "other") is None
+
+
+def test_trials_that_are_a_folder_are_a_clear_error(run):
+    (run.path / "trials.jsonl").mkdir()
+    with pytest.raises(RunError, match=r"trials\.jsonl cannot be read"):
+        run.trials()
+
+
+def test_the_order_of_lines_does_not_decide_how_a_trial_ended(run):
+    for number in range(3):
+        run.append_trial(factories.trial(number=number, state=TrialState.RUNNING, measurement=None))
+        run.append_trial(factories.trial(number=number))
+    trials, path = run.trials(), run.path / "trials.jsonl"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    assert run.trials() == trials
+
+
+@pytest.mark.parametrize("number", ["null", "-1", "true", '"x"', "1.5", "[]"])
+def test_a_trial_whose_number_is_none_is_reported_with_its_line(run, number):
+    (run.path / "trials.jsonl").write_text(f'{{"number": {number}, "state": "complete"}}\n')
+    with pytest.raises(RunError, match="line 1: not a trial record"):
+        run.trials()
+
+
+def test_a_space_that_is_not_utf8_is_a_clear_error(run):
+    (run.path / "space.yaml").write_bytes(b"name: \xff\n")
+    with pytest.raises(InputFileError, match="not UTF-8"):
+        run.space_text()

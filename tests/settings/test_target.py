@@ -23,7 +23,7 @@ def test_a_target_is_read_as_written(text, expected):
     ("text", "words"),
     [
         ("torch-gpu", ["unknown runtime 'torch-gpu'", "did you mean"]),
-        ("torch-cpu:batch=0", ["batch must be a whole number from 1 on, got '0'"]),
+        ("torch-cpu:batch=0", ["batch must be a whole number from 1 to 1000000, got '0'"]),
         ("torch-cpu:bach=1", ["'bach=1' is not one of batch=N"]),
         ("torch-cpu:batch=1,batch=2", ["batch is given twice"]),
         ("onnxruntime-cpu:precision=bf16", ["onnxruntime-cpu computes in fp32 only"]),

@@ -88,7 +88,7 @@ class TestReading:
             ("a: 1\nb: [1, 2\nc: 3\n", "line 3: not YAML: while parsing a flow sequence"),
             ("a:\n\tb: 1\n", "line 2: not YAML: while scanning for the next token, found character '\\t'"),
             ("a: 1\n--- \nb: 2\n", "line 2: not YAML: expected a single document"),
-            ("a: 1\nb: !!python/object:os.system x\n", "line 2: not YAML: could not determine a constructor"),
+            ("a: 1\nb: !!python/object:os.system x\n", "line 2: b: the tag 'python/object:os.system' is not read"),
             ("a: 1\nb: \x01\n", "line 2: not YAML: special characters are not allowed"),
             ("a: &x [*x]", "line 1: not YAML: its aliases never end"),
             ("- 1\n- 2\n", "line 1: the top level must be lines of `key: value`, got [1, 2]"),
@@ -202,3 +202,18 @@ class TestSettings:
             "--set inner.zzz: unknown key; known here: kind, ratio, flag",
             '--set innre: unknown key; did you mean "inner"?',
         ]
+
+
+@pytest.mark.parametrize(
+    "value", ["!!binary aGk=", "!foo 3", "!!set {a}", "!!omap [a: 1]", "!!map [1]", "!!seq {a: 1}", "!!pairs [a: 1]"]
+)
+def test_a_tag_that_makes_something_else_of_a_value_is_a_problem(value):
+    (problem,) = unreadable(f"a: 1\nb: {value}")
+    assert problem.startswith("line 2: b: the tag")
+
+
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "big.yaml").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputFileError, match="more than 800,000 bytes"):
+        read_yaml(tmp_path / "big.yaml")

@@ -292,3 +292,22 @@ depth: 3
     def test_missing_file_is_told(self, tmp_path):
         with pytest.raises(SearchSpaceError, match="no such file"):
             read_space(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("embed_dim=1000000000000", "embed_dim: must be at most 65536"),
+        ("backbone.image_size=1e12", "must be at most 65536"),
+        ("backbone.head_dim=9223372036854775808", "must be at most 65536"),
+        ("backbone.num_classes=1000000000000", "must be at most 1000000"),
+        ("layers.num_heads=9223372036854775808", "must be at most 65536"),
+        ("layers.mlp_ratio=1e9", "must be at most 1024"),
+        ("layers.mlp_ratio=1e-9", "leaves nothing"),
+        ("layers.mlp_ratio=[4, 1e-300]", "leaves nothing"),
+        ("layers.ffn_rank=1e-9", "leaves nothing"),
+        (f"layers.num_heads={list(range(1, 102))}", "must have at most 100 items"),
+    ],
+)
+def test_sizes_that_no_network_can_have_are_refused(change, problem):
+    assert problem in " ".join(refused(PLAIN, (change,)))

@@ -5,7 +5,9 @@ import pytest
 from small_spaces import every_choice, space
 
 from nas.arch import LayerChoice
-from nas.space.reasons import _layers, notes
+from nas.base.errors import SearchSpaceError
+from nas.space.reasons import _layers, check_memory, notes
+from nas.space.space import parse_space
 
 
 def test_a_space_without_choices_is_plain():
@@ -37,3 +39,20 @@ def test_what_is_noted_as_impossible_is_in_no_draw():
     for text in impossible:
         gene, value = text.split()
         assert value not in {str(getattr(layer, gene)) for layer in layers}
+
+
+@pytest.mark.parametrize("size", ["embed_dim: 65536", "embed_dim: 64\nlayers: {mlp_ratio: 1024, num_heads: 65536}"])
+def test_a_network_that_this_machine_cannot_train_is_refused_with_the_figure(size):
+    text = f"name: big\nbackbone: {{image_size: 32, patch_size: 4, head_dim: 16384}}\n{size}\ndepth: 12\n"
+    with pytest.raises(SearchSpaceError, match=r"parameters\) needs [0-9,]+ GB of memory to be trained; there are"):
+        check_memory(parse_space(text, "big.yaml"))
+
+
+def test_images_that_make_too_many_tokens_are_refused_with_the_figure():
+    text = "name: big\nbackbone: {image_size: 32768, patch_size: 16, class_token: false}\nembed_dim: 64\ndepth: 1\n"
+    with pytest.raises(SearchSpaceError, match="memory to be run on one image"):
+        check_memory(parse_space(text, "big.yaml"))
+
+
+def test_what_fits_is_let_through():
+    check_memory(space())

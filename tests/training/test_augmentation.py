@@ -1,10 +1,13 @@
+import random
+
 import numpy as np
 import pytest
 import torch
 from small_runs import few_digits, image_data
 
+from nas.base.errors import ConfigError
 from nas.settings.config import TrainConfig
-from nas.training.augmentation import Augmentation
+from nas.training.augmentation import Augmentation, check_policy
 from nas.training.trainer import seed_everything
 
 CPU = torch.device("cpu")
@@ -76,3 +79,21 @@ def test_the_images_stay_as_they_are():
     recipe = TrainConfig(hflip=0.5, crop_scale=(0.5, 1.0), mixup=1.0, auto_augment="rand-m5-n1")
     Augmentation(data.info, recipe, 24, CPU)(images, labels)
     assert np.array_equal(images, data.train.images)
+
+
+@pytest.mark.parametrize(
+    "policy", ["", "rand-m5-n1", "rand-m9-n3-mstd0.5-inc1", "augmix-m3-w3", "3a", "original", "v0", "originalr"]
+)
+def test_a_policy_that_timm_applies_is_let_through_and_draws_nothing(policy):
+    drawn = []
+    for checked in ("", policy):
+        seed_everything(0, 0)
+        check_policy(checked)
+        drawn.append((torch.rand(1).item(), np.random.rand(), random.random()))  # noqa: NPY002
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("policy", ["abc", "rand-x9", "rand-m5-n100000000", "augmix-w1e9", "augmix-q3"])
+def test_a_policy_that_timm_cannot_use_is_refused(policy):
+    with pytest.raises(ConfigError, match=r"train\.auto_augment"):
+        check_policy(policy)
