@@ -10,6 +10,7 @@ from nas.cli.options import (
     AloneEpochsOption,
     AloneSeedsOption,
     FormatOption,
+    MovedDataOption,
     PickOption,
     RunArgument,
     TeacherOption,
@@ -30,6 +31,7 @@ def trust(
     seeds: AloneSeedsOption = 2,
     epochs: AloneEpochsOption = None,
     workers: WorkersOption = None,
+    data: MovedDataOption = None,
     format_: FormatOption = None,
 ) -> None:
     """Does the supernet rank right? Rank correlation of inherited and stand-alone accuracy, with intervals.
@@ -43,7 +45,13 @@ def trust(
     from nas.jobs import trust
 
     found = trust(
-        run, reporter(), architectures=architectures, seeds=seeds, epochs=epochs, workers=worker_count(workers)
+        run,
+        reporter(),
+        architectures=architectures,
+        seeds=seeds,
+        epochs=epochs,
+        workers=worker_count(workers),
+        data=data,
     )
     print_result(format_, found, trust_table, found["architectures"])
 
@@ -73,6 +81,7 @@ def retrain(
     to: Annotated[
         Path | None, typer.Option(help="Write the network that is best on the search split as a bundle here.")
     ] = None,
+    data: MovedDataOption = None,
     format_: FormatOption = None,
 ) -> None:
     """Train an architecture of the front alone, then test it, beside a baseline trained the same way.
@@ -95,5 +104,5 @@ def retrain(
         settings=recipe,
         with_baseline=baseline,
     )
-    found = retrain(run, request, reporter(), workers=worker_count(workers), directory=to)
+    found = retrain(run, request, reporter(), workers=worker_count(workers), directory=to, data=data)
     print_result(format_, found, retrain_table, training_rows(found))

@@ -32,6 +32,7 @@ from nas.cli.options import (
     CONFIG_KEYS,
     DEFAULT_SPACE,
     FormatOption,
+    MovedDataOption,
     PickOption,
     RunArgument,
     RunOptions,
@@ -127,14 +128,14 @@ def train(space: SpaceArgument, *, options: TrainOptions) -> None:
 
 @app.command()
 @takes(RunOptions, without=(*CONFIG_KEYS, "run", "supernet_trials", "settings", "config"))
-def search(run: RunArgument, *, options: RunOptions) -> None:
+def search(run: RunArgument, *, data: MovedDataOption = None, options: RunOptions) -> None:
     """Search a run whose supernet is trained, go on with it, or extend it."""
 
     def trained() -> "Session":
         from nas.jobs import reopen
         from nas.training import load_trained
 
-        session = reopen(run, reporter())
+        session = reopen(run, reporter(), data)
         if session.run.manifest.supernet_trials is None:
             load_trained(session.run, session.space, session.device)
         return session
@@ -156,13 +157,14 @@ def export(
     pick: PickOption,
     to: Annotated[Path, typer.Option(help="Folder of the model bundle.")],
     formats: Annotated[str, typer.Option(help="Comma-separated: timm, pt2, onnx, openvino.")] = "timm,pt2,onnx",
+    data: MovedDataOption = None,
     format_: FormatOption = None,
 ) -> None:
     """Write an architecture as a model bundle, reload it, and fail if anything differs from the table."""
     from nas.jobs import export_pick
     from nas.report import export_table
 
-    values = export_pick(run, pick, to, tuple(formats.split(",")), reporter()).to_dict()
+    values = export_pick(run, pick, to, tuple(formats.split(",")), reporter(), data).to_dict()
     print_result(format_, values, export_table, values["files"])
 
 

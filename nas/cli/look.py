@@ -151,7 +151,7 @@ def rank_layers(
         from nas.jobs import reopen
         from nas.training import load_trained
 
-        session = reopen(source, Reporter(quiet=True))
+        session = reopen(source, Reporter(quiet=True), data)
         supernet = load_trained(session.run, session.space, session.device)
         found = rank_supernet(supernet, session.data.train, session.device, images, str(source))
     else:

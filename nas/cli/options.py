@@ -40,6 +40,10 @@ FormatOption = Annotated[
     Format | None, typer.Option("--format", "-f", help="Output; table on a terminal, json when piped.")
 ]
 DataOption = Annotated[str | None, typer.Option(help="digits | folder:DIR | parquet:PATH | a timm spec; docs/data.md.")]
+MovedDataOption = Annotated[
+    str | None,
+    typer.Option("--data", help="Where the run's images are now; taken where the hashes of its splits agree."),
+]
 SeedOption = Annotated[int | None, typer.Option(help="Of splits, training and search.")]
 InitOption = Annotated[
     str | None, typer.Option(help="timm:NAME | local-dir:DIR | file:PATH | a run's folder: weights to start from.")

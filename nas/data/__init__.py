@@ -4,5 +4,6 @@
 from nas.data.images import ImageData, ImageSet, TestSplit
 from nas.data.info import DataInfo
 from nas.data.loader import load_images
+from nas.data.sources import spec_at
 
-__all__ = ["DataInfo", "ImageData", "ImageSet", "TestSplit", "load_images"]
+__all__ = ["DataInfo", "ImageData", "ImageSet", "TestSplit", "load_images", "spec_at"]

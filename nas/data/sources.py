@@ -10,7 +10,7 @@ from nas.base import DataError
 from nas.data.folder_source import folder_source
 from nas.data.parquet_source import parquet_source
 from nas.data.samples import Sample, Source
-from nas.data.split_names import expanded
+from nas.data.split_names import expanded, is_there
 from nas.data.timm_source import PACKAGES, timm_source
 from nas.settings import DataConfig
 
@@ -53,6 +53,24 @@ def open_source(config: DataConfig) -> Source:
     close = difflib.get_close_matches(prefix.lower(), words, n=1)
     guess = f'did you mean "{close[0] + spec[len(prefix) :]}"? ' if close else ""
     raise DataError(f"unknown data spec {spec!r}", hint=f"{guess}data is one of: {_DATA_HELP}")
+
+
+def spec_at(spec: str, folder: Path) -> str | None:
+    """The same data spec with relative paths that start at a folder; None where one of them is not there.
+
+    Names of what is downloaded or bundled have no path and stay as they are.
+    """
+    kind, _, rest = spec.partition(":")
+    words, found = rest.split(",") if kind in ("folder", "parquet") else [rest], []
+    while words and rest:
+        ends = range(len(words), 0, -1)  # a path may hold commas
+        path = ((str(folder / expanded(",".join(words[:end]).strip())), end) for end in ends)
+        there = next(((written, end) for written, end in path if is_there(written)), None)
+        if there is None:
+            return None
+        found.append(there[0])
+        del words[: there[1]]
+    return f"{kind}:{','.join(found)}" if found else spec
 
 
 def _digits() -> Source:

@@ -102,6 +102,11 @@ def expanded(written: str) -> Path:
         return Path(written)
 
 
+def is_there(written: str) -> bool:
+    """Whether there is such a path, or something that the glob matches."""
+    return bool(_look(written).found)
+
+
 def _look(written: str) -> SpecPath:
     path = expanded(written)
     try:

@@ -17,8 +17,12 @@ from nas.runs import FrontPoint, ParetoFront, RunDirectory, owner
 from nas.training import load_trained, weights_digest
 
 
-def export_pick(path: Path, pick: str, directory: Path, formats: Sequence[str], reporter: Reporter) -> ExportReport:
+def export_pick(
+    path: Path, pick: str, directory: Path, formats: Sequence[str], reporter: Reporter, data: str | None = None
+) -> ExportReport:
     """Write one architecture of a run's front as a model bundle, verified against the table.
+
+    `data` says where the images are now (`nas.jobs.session.reopen`).
 
     Opens the test split, which no stage before has read; its accuracy goes onto the model card.
 
@@ -27,7 +31,7 @@ def export_pick(path: Path, pick: str, directory: Path, formats: Sequence[str], 
         ExportError: Something written differs from what was searched; nothing is left behind.
     """
     lacking = "so its model card would have no final accuracy", "export from"
-    run, point, session, test = open_pick(path, pick, reporter, lacking)
+    run, point, session, test = open_pick(path, pick, reporter, lacking, data)
     subnet = load_trained(session.run, session.space, session.device).extract(point.architecture)
     origin = provenance(run, point.digest, f"python search.py export {run.path} --pick {pick} --to {directory}")
     origin["supernet_digest"] = weights_digest(session.run)
@@ -35,7 +39,7 @@ def export_pick(path: Path, pick: str, directory: Path, formats: Sequence[str], 
 
 
 def open_pick(
-    path: Path, pick: str, reporter: Reporter, lacking: tuple[str, str]
+    path: Path, pick: str, reporter: Reporter, lacking: tuple[str, str], data: str | None = None
 ) -> tuple[RunDirectory, FrontPoint, Session, TestSplit]:
     """The point of a run's final front that a user asks for, opened for work that ends with test images.
 
@@ -52,7 +56,7 @@ def open_pick(
         raise RunError(
             f"{run.path}: the search has not ended, so there is no final table", hint="run it to the end first"
         )
-    session, test = reopen_with_test(owner(run, point).path, reporter)
+    session, test = reopen_with_test(owner(run, point).path, reporter, data)
     if test is None:
         what, better = lacking
         raise DataError(

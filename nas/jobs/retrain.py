@@ -70,14 +70,21 @@ class Request:
 
 
 def retrain(
-    path: Path, request: Request, reporter: Reporter, *, workers: int, directory: Path | None = None
+    path: Path,
+    request: Request,
+    reporter: Reporter,
+    *,
+    workers: int,
+    directory: Path | None = None,
+    data: str | None = None,
 ) -> dict[str, Any]:
     """Train an architecture of a run's front alone, then open the test split; writes `retrain/<digest>.json`.
 
     Every finished training is kept with its weights and never done again, whatever is asked next. No training sees
     the search split; the test split is opened when all have ended.
     With 0 workers all is done in this process; else Ray does so many trainings at a time. The network that is best on
-    the search split is written into `directory` as a bundle, where one is given.
+    the search split is written into `directory` as a bundle, where one is given. `data` says where the images are now
+    (`nas.jobs.session.reopen`).
 
     Returns:
         What the file holds: JSON values, explained in results/README.md.
@@ -92,7 +99,7 @@ def retrain(
     """
     check_retraining(request.seeds, request.settings)
     lacking = "so nothing can be said of what it trains", "retrain"
-    run, point, session, test_split = open_pick(path, request.pick, reporter, lacking)
+    run, point, session, test_split = open_pick(path, request.pick, reporter, lacking, data)
     with run.lock():
         supernet = load_trained(session.run, session.space, session.device)
         setup = _setup(session, request, run.retrain_dir / "trainings")

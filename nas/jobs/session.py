@@ -12,19 +12,20 @@ from typing import Any
 
 import torch
 
-from nas.base import ConfigError, Reporter, RunError, hidden_words, plural
+from nas.base import ConfigError, DataError, NasError, Reporter, RunError, hidden_words, plural
 from nas.cluster import check_cluster
-from nas.data import ImageData, TestSplit, load_images
+from nas.data import ImageData, TestSplit, load_images, spec_at
 from nas.initial import check_init
 from nas.jobs.callbacks import Callback
 from nas.latency import check_targets_here, device_name, resolve_device, resolve_precision
-from nas.runs import Manifest, RunDirectory, config_of_run, latest_unfinished, next_path, space_of_run
+from nas.runs import ImagePlace, Manifest, RunDirectory, config_of_run, latest_unfinished, next_path, space_of_run
 from nas.search import check_storage
 from nas.settings import RunConfig, config_differences, read_text
 from nas.space import SearchSpace, check_memory, parse_space
 from nas.training import Teacher, check_policy
 
 RESULTS = Path("results")
+MOVED = "--data SPEC says where the same images are now"
 LEAST_THREADED_MACS = 10_000_000  # per image, of the largest subnet
 PACKAGES = ("torch", "timm", "optuna", "ray", "numpy", "pandas", "scikit-learn", "onnx", "onnxruntime")
 
@@ -150,6 +151,7 @@ def start(
                 seed=config.seed,
                 versions=_versions(),
                 threads=_train_threads(space),
+                images=_place(config.data.spec, path),
                 constraints=space.constraints.max_latency,
                 mean=info.mean,
                 std=info.std,
@@ -177,34 +179,77 @@ def _check_creatable(path: Path) -> None:
         raise RunError(f"{path}: cannot create: no writing into {parent}", hint="choose another --run DIR")
 
 
-def reopen(path: Path, reporter: Reporter) -> Session:
-    """Open a run as it was started; a RunError: it is none, or the data or the machine is another than it was."""
-    return reopen_with_test(path, reporter)[0]
+def reopen(path: Path, reporter: Reporter, data: str | None = None) -> Session:
+    """Open a run as it was started.
+
+    `data` is a data spec of the same images, where they are now; it is remembered.
+
+    Raises:
+        RunError: It is no run, or the data or the machine is another than it was.
+        DataError: The images cannot be read.
+    """
+    return reopen_with_test(path, reporter, data)[0]
 
 
-def reopen_with_test(path: Path, reporter: Reporter) -> tuple[Session, TestSplit | None]:
+def reopen_with_test(path: Path, reporter: Reporter, data: str | None = None) -> tuple[Session, TestSplit | None]:
     """As `reopen`, with what opens the test split where there is one: for final numbers, never for a search (law 7).
 
     Raises:
         RunError: As `reopen`.
+        DataError: As `reopen`.
     """
     run = RunDirectory.open(path)
     config, space = config_of_run(run), space_of_run(run)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, space.macs_range()[1])
     check_targets_here(config, space, reporter)
-    data, test = load_images(config.data, space.backbone.image_size, config.seed)
-    space = _fit_classes(space, data.info.num_classes, path)
-    identity = {"space_digest": space.digest, "splits": data.info.hashes}
+    where = config.data.model_copy(update={"spec": data or _found_spec(run, config)})
+    try:
+        images, test = load_images(where, space.backbone.image_size, config.seed)
+    except DataError as error:
+        raise DataError(f"the images of {path}: {error.message}", hint=f"{error.hint}; {MOVED}".lstrip("; ")) from error
+    if space.num_classes_from_data:
+        space = space.with_num_classes(images.info.num_classes)
+    identity = {"space_digest": space.digest, "splits": images.info.hashes}
     if differences := _differences(run, config, identity):
         raise RunError(
-            f"{path} was made from other data:\n" + "\n".join(f"  {line}" for line in differences),
-            hint="restore the images it was started with",
+            f"{path} was made from other data than {where.spec}:\n" + "\n".join(f"  {line}" for line in differences),
+            hint=f"restore the images it was started with; {MOVED}",
         )
+    if data is not None and not run.is_locked():
+        with suppress(NasError, OSError):  # of a folder that cannot be written into it is told again
+            _owner_of_images(run).update_manifest(images=_place(data, _owner_of_images(run).path))
     session = Session(
-        run=run, space=space, config=config, data=data, device=device, precision=precision, reporter=reporter
+        run=run, space=space, config=config, data=images, device=device, precision=precision, reporter=reporter
     )
     return session, test
+
+
+def _place(spec: str, path: Path) -> ImagePlace:
+    """Where the images of a run in `path` are, told in the folder of now."""
+    here = Path.cwd()
+    return ImagePlace(spec=spec, folders=(os.path.relpath(here, path.resolve()), str(here)))
+
+
+def _owner_of_images(run: RunDirectory) -> RunDirectory:
+    """The run that knows where the images are: of a supernet trial the one that it belongs to, if it is there."""
+    if run.manifest.supernet_trial is not None:
+        with suppress(RunError):
+            return RunDirectory.open(run.path.resolve().parent.parent)
+    return run
+
+
+def _found_spec(run: RunDirectory, config: RunConfig) -> str:
+    """The data spec of a run, from where its relative paths lead to something.
+
+    The run's own folders come first; of a run of the first versions, which has none, the folder of now and those above
+    the run. Another's images are seen by the hashes of their splits.
+    """
+    run = _owner_of_images(run)
+    place = run.manifest.images
+    here, spec = run.path.resolve(), config.data.spec if place is None else place.spec
+    folders = (Path.cwd(), *here.parents) if place is None else [here / folder for folder in place.folders]
+    return next((found for folder in folders if (found := spec_at(spec, folder)) is not None), spec)
 
 
 def _fit_classes(space: SearchSpace, num_classes: int, source: Path) -> SearchSpace:
@@ -228,8 +273,13 @@ def _differences(run: RunDirectory, config: RunConfig, identity: dict[str, Any])
     if before.data.carved_search == config.data.carved_search:
         # null says as much as its number, and what was made of either is in the hashes below
         found = [line for line in found if not line.startswith("data.search_fraction:")]
+    found = [line for line in found if not line.startswith("data.spec:")]  # the hashes say whether it is the same
     for key, value in identity.items():
-        if (kept := getattr(manifest, key)) != value:
+        kept = getattr(manifest, key)
+        if key == "splits":
+            names = [name for name in {**kept, **value} if kept.get(name) != value.get(name)]
+            found += [f"{name} split: {kept.get(name)} in the run, {value.get(name)} now" for name in names]
+        elif kept != value:
             found.append(f"{key}: {kept} in the run, {value} now")
     return found
 

@@ -50,13 +50,21 @@ def choose(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
 
 
 def trust(
-    path: Path, reporter: Reporter, *, architectures: int, seeds: int, epochs: int | None, workers: int
+    path: Path,
+    reporter: Reporter,
+    *,
+    architectures: int,
+    seeds: int,
+    epochs: int | None,
+    workers: int,
+    data: str | None = None,
 ) -> dict[str, Any]:
     """How well a run's supernet ranks: inherited against stand-alone top-1. Writes `trust.json` and its figure.
 
     Every finished training is a record in the run's folder and is never done again, whatever is asked next.
     The architectures are MACs-stratified, and a larger number goes on with those of a smaller one. Each is trained with
-    so many seeds, for as many epochs as the supernet where `epochs` is None; 0 workers: all in this process.
+    so many seeds, for as many epochs as the supernet where `epochs` is None; 0 workers: all in this process. `data`
+    says where the images are now (`nas.jobs.session.reopen`).
 
     Returns:
         What `trust.json` holds: JSON values, explained in results/README.md.
@@ -67,7 +75,7 @@ def trust(
         KeyboardInterrupt: Ctrl-C; the same command goes on.
     """
     check_counts(architectures, seeds)
-    session = reopen(path, reporter)
+    session = reopen(path, reporter, data)
     with session.run.lock():
         supernet = load_trained(session.run, session.space, session.device)
         setup = stand_alone_setup(session, epochs, session.run.trust_dir)

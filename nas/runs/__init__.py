@@ -9,7 +9,8 @@ from nas.runs.directory import (
 from nas.runs.dominance import hypervolume, non_dominated
 from nas.runs.front import PICKS, ParetoFront
 from nas.runs.manifest import (
-    REFERENCE_MARGIN, Manifest, SearchBudget, SearchIdentity, SupernetTrial, objectives_by, trial_key,
+    REFERENCE_MARGIN, ImagePlace, Manifest, SearchBudget, SearchIdentity, SupernetTrial, objectives_by,
+    trial_key,
 )
 from nas.runs.point import FrontPoint, interval_key
 from nas.runs.ranking import (
@@ -27,7 +28,7 @@ from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState, wh
 __all__ = [
     "BASELINES", "CONFIDENCE", "CONFIG", "LEAST_ARCHITECTURES", "MANIFEST", "OWNER", "PICKS",
     "REFERENCE_MARGIN", "RESAMPLES", "SPLITS", "TRAINING_LOG", "TRUST", "Conditions", "FrontPoint",
-    "Manifest", "Measurement", "ParetoFront", "RunDirectory", "RunResults", "SearchBudget",
+    "ImagePlace", "Manifest", "Measurement", "ParetoFront", "RunDirectory", "RunResults", "SearchBudget",
     "SearchIdentity", "SupernetTrial", "Timed", "Trial", "TrialState", "all_trials", "architecture_row",
     "check_counts", "check_ray_is_used", "check_supernet_trials", "config_of_run", "design_points",
     "front_of", "group_settings", "hypervolume", "interval_key", "joint_digest", "latest_unfinished",

@@ -123,6 +123,20 @@ def trial_key(parameters: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(dict(parameters), sort_keys=True).encode()).hexdigest()[:12]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePlace:
+    """Where the images of a run are, as it was told last.
+
+    Attributes:
+        spec: A data spec.
+        folders: From which its relative paths start: seen from the run's folder, for what moves together, and absolute,
+            for a run that moves alone.
+    """
+
+    spec: str
+    folders: tuple[str, ...]
+
+
 class Manifest(BaseModel):
     """What a run is and how far it is. Its fields are the file's keys, but for those of `search`, which lie flat.
 
@@ -138,6 +152,7 @@ class Manifest(BaseModel):
         splits: Hash by name of the split.
         device: Name of the processor, such as `cpu: Intel(R) Xeon(R)`.
         threads: Of the training.
+        images: Where they are; None: as the configuration says, as the first versions left it.
         constraints: Metric name -> highest latency that the front may have, milliseconds per batch.
         stage: What it does, or did when it was interrupted.
         search: What it is measured by; None before the search first starts.
@@ -164,6 +179,7 @@ class Manifest(BaseModel):
     precision: str
     device: str
     threads: int
+    images: ImagePlace | None = None
     constraints: Mapping[str, float] = {}
     stage: Stage = "created"
     created: float = Field(default_factory=time.time)
@@ -213,6 +229,7 @@ class ManifestChanges(TypedDict, total=False):
     stage: Stage
     search: SearchIdentity
     supernet_digest: str
+    images: ImagePlace
     budget: SearchBudget
     supernet_trial: SupernetTrial
     supernet_trials: int

@@ -36,14 +36,21 @@ def asked(monkeypatch, run):
 def test_retrain_asks_for_what_was_typed(run, asked, tmp_path):
     done = command(
         *("retrain", run.path, "--pick=knee", "--from=inherited", "--seeds=3", "--epochs=2", "--no-baseline"),
-        *("--teacher=timm:x", "--set=train.lr=1", "--set=train.ends=0.5", "--workers=0", f"--to={tmp_path}"),
+        *(
+            "--teacher=timm:x",
+            "--set=train.lr=1",
+            "--set=train.ends=0.5",
+            "--workers=0",
+            f"--to={tmp_path}",
+            "--data=digits",
+        ),
     )
     assert done.code == 0, done.stderr
     (path, request, _), options = asked["retrain"]
     assert (path, request.pick, request.start, request.seeds) == (run.path, "knee", "inherited", 3)
     assert (request.epochs, request.teacher, request.with_baseline) == (2, "timm:x", False)
     assert request.settings == ("train.lr=1", "train.ends=0.5")
-    assert options == {"workers": 0, "directory": tmp_path}
+    assert options == {"workers": 0, "directory": tmp_path, "data": "digits"}
     assert json.loads(done.stdout)["picked"]["name"] == "knee"
 
 
@@ -51,7 +58,7 @@ def test_without_options_one_training_of_each_starts_at_random(run, asked):
     assert command("retrain", run.path, "--pick=top1").code == 0
     (_, request, _), options = asked["retrain"]
     assert request == nas.jobs.Request(pick="top1")
-    assert options == {"workers": len(os.sched_getaffinity(0)), "directory": None}
+    assert options == {"workers": len(os.sched_getaffinity(0)), "directory": None, "data": None}
 
 
 def test_trust_asks_for_what_was_typed_and_prints_a_row_an_architecture(run, asked):
@@ -60,7 +67,7 @@ def test_trust_asks_for_what_was_typed_and_prints_a_row_an_architecture(run, ask
     (path, _), options = asked["trust"]
     assert path == run.path
     workers = len(os.sched_getaffinity(0))
-    assert options == {"architectures": 12, "seeds": 2, "epochs": 5, "workers": workers}
+    assert options == {"architectures": 12, "seeds": 2, "epochs": 5, "workers": workers, "data": None}
     assert len(done.stdout.splitlines()) == 13
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from image_files import encoded_images, error_of, load, load_both, write_folder, write_parquet
 
+from nas.data.sources import spec_at
+
 REAL = Path(os.environ.get("NAS_DATA", Path(__file__).parents[3] / "shared" / "data"))
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real images at {REAL}; set NAS_DATA")
 
@@ -88,3 +90,18 @@ def test_caltech_folder_with_grey_images(tmp_path):
     assert data.info.class_names == ("accordion", "airplanes", "anchor", "ant")
     assert len(data.train) + len(data.search) == sum("/train/" in name for name in names)
     assert len(test.open()) == sum("/val/" in name for name in names)
+
+
+def test_a_spec_is_read_from_another_folder_where_all_of_it_is_there(tmp_path):
+    for name in ("train, all", "test"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a-1.parquet").touch()
+    assert spec_at("folder:test", tmp_path) == f"folder:{tmp_path}/test"
+    assert spec_at("folder:train, all,test", tmp_path) == f"folder:{tmp_path}/train, all,{tmp_path}/test"
+    assert spec_at("parquet:a-*.parquet", tmp_path) == f"parquet:{tmp_path}/a-*.parquet"
+    assert spec_at("torch/cifar10:test", tmp_path) == f"torch/cifar10:{tmp_path}/test"
+    assert spec_at(f"folder:{tmp_path}/test", tmp_path / "elsewhere") == f"folder:{tmp_path}/test"
+    for spec in ("digits", "hfds/cifar10"):
+        assert spec_at(spec, tmp_path) == spec
+    for spec in ("folder:train", "folder:test,train", "parquet:b-*.parquet", "torch/cifar10:data"):
+        assert spec_at(spec, tmp_path) is None

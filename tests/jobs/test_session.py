@@ -1,5 +1,7 @@
 import dataclasses
+import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,9 +167,68 @@ def test_changed_images_are_seen_when_a_run_is_reopened_or_resumed(space_file, t
     next((tmp_path / "images" / "class0").iterdir()).unlink()
     with pytest.raises(RunError, match="was made from other data") as caught:
         reopen(tmp_path / "r", Reporter(quiet=True))
-    assert "splits: " in caught.value.message
+    assert "split: " in caught.value.message
     with pytest.raises(RunError, match="holds another run"):
         begin(space_file, tmp_path / "r", settings)
+
+
+def moved_run(space_file, home, monkeypatch, spec="folder:images"):
+    """A run that was started in `home` on images there, with a relative path."""
+    write_images(home / "images")
+    monkeypatch.chdir(home)
+    return begin(space_file, Path("runs/r"), [f"data.spec={spec}"]).data.info.hashes
+
+
+@pytest.mark.parametrize("moves", ["nothing", "together", "the run", "the run of an old version"])
+def test_a_run_finds_its_images_from_any_folder(space_file, tmp_path, monkeypatch, moves):
+    home, there, away = tmp_path / "home", tmp_path / "there", tmp_path / "away"
+    away.mkdir()
+    hashes = moved_run(space_file, home, monkeypatch)
+    monkeypatch.chdir(away)
+    run = home / "runs" / "r"
+    if moves == "together":
+        run = home.rename(there) / "runs" / "r"
+    elif moves == "the run":
+        run = run.rename(away / "r")
+    elif moves == "the run of an old version":
+        manifest = json.loads((run / "manifest.json").read_text())
+        del manifest["images"]
+        (run / "manifest.json").write_text(json.dumps(manifest))
+    assert reopen(run, Reporter(quiet=True)).data.info.hashes == hashes
+    assert (run / "config.yaml").read_text().count("folder:images\n") == 1
+
+
+def test_images_that_moved_are_named_and_remembered(space_file, tmp_path, monkeypatch):
+    home, away = tmp_path / "home", tmp_path / "away"
+    hashes = moved_run(space_file, home, monkeypatch)
+    run = home / "runs" / "r"
+    away.mkdir()
+    (home / "images").rename(away / "pictures, all")
+    with pytest.raises(DataError, match=r"the images of .*: no such folder: images") as caught:
+        reopen(run, Reporter(quiet=True))
+    assert "--data SPEC" in caught.value.hint
+    monkeypatch.chdir(away)
+    assert reopen(run, Reporter(quiet=True), "folder:pictures, all").data.info.hashes == hashes
+    monkeypatch.chdir(tmp_path)
+    assert reopen(run, Reporter(quiet=True)).data.info.hashes == hashes
+    assert begin(space_file, run, ["data.spec=folder:away/pictures, all"]).data.info.hashes == hashes
+
+
+def test_other_images_are_refused_with_the_splits_that_differ(space_file, tmp_path, monkeypatch):
+    hashes = moved_run(space_file, tmp_path / "home", monkeypatch)
+    write_images(tmp_path / "others", seed=1)
+    run = tmp_path / "home" / "runs" / "r"
+    before = (run / "manifest.json").read_bytes()
+    with pytest.raises(RunError) as caught:
+        reopen(run, Reporter(quiet=True), f"folder:{tmp_path / 'others'}")
+    for name, digest in hashes.items():
+        assert f"{name} split: {digest} in the run, " in caught.value.message
+    assert (run / "manifest.json").read_bytes() == before
+    with pytest.raises(RunError, match="was made from other data than digits"):
+        reopen(run, Reporter(quiet=True), "digits")
+    for parts in ("others,images", "no/such/*"):
+        with pytest.raises(DataError, match="the images of"):
+            reopen(run, Reporter(quiet=True), f"folder:{parts}")
 
 
 @pytest.mark.parametrize("three", [False, True], ids=["two splits", "three splits"])
@@ -179,7 +240,7 @@ def test_a_run_that_carved_its_search_split_goes_on(space_file, tmp_path, three)
     began = begin(space_file, tmp_path / "r", [spec, "data.search_fraction=0.2"])
     assert reopen(tmp_path / "r", Reporter(quiet=True)).data.info.hashes == began.data.info.hashes
     if three:
-        with pytest.raises(RunError, match="splits: ") as caught:
+        with pytest.raises(RunError, match="split: ") as caught:
             begin(space_file, tmp_path / "r", [spec])
         assert "search_fraction" not in caught.value.message
     else:
