@@ -76,7 +76,7 @@ def _scan(path: Path, litter: list[str], above: tuple[Path, ...] = ()) -> _Tree:
                 if found.resolve() not in above:  # a link upwards has no end
                     tree.folders.append(_scan(found, litter, above))
                     tree.num_others += tree.folders[-1].num_others
-            elif found.suffix.lower() in _IMAGE_SUFFIXES:
+            elif found.suffix.lower() in _IMAGE_SUFFIXES and (entry.is_file() or not found.exists()):  # no pipe
                 tree.images.append(found)
             else:
                 tree.num_others += 1
@@ -242,6 +242,8 @@ def _classes(
             hint = "--set data.skip_small_classes=true leaves out classes that are not in every split"
             if len(parts) == len(SPLITS):
                 hint += "; --set data.search_fraction=0.2 does without validation"
+    if garbled := sorted(name for name in known if name.encode(errors="ignore").decode() != name):
+        problems.append(f"class folders whose names are not UTF-8: {listed(garbled)}")
     if len(known) < 2:
         roots = parts["train"]
         problems.append(f"at least 2 class folders are needed in {_titles(roots)}, found {len(known)}")

@@ -233,6 +233,7 @@ def _choose_columns(config: DataConfig, splits: Mapping[str, Sequence[_Table]], 
             found = _find(table.schema, image.name)
             table.image, reason = _encoded(found) if found else (None, "")
             table.label = _find(table.schema, label.name)
+            problems += [text for column in (image, label) for text in _repeated(column, table)]
             if table.image is None:
                 problems.append(f"{table.path}: {reason or _absent(image.path[0], table)}")
             if table.label is None:
@@ -327,6 +328,11 @@ def _finest(columns: Sequence[_Column], train: Sequence[_Table]) -> _Column | No
     rows = {row for table in train for row in table.rows(*columns)}
     deciding = [column for i, column in enumerate(columns) if len({row[i] for row in rows}) == len(rows)]
     return min(deciding, key=lambda column: not pa.types.is_string(column.type), default=None)
+
+
+def _repeated(column: _Column, table: _Table) -> list[str]:
+    is_twice = table.schema.names.count(column.path[0]) > 1
+    return [f"{table.path}: several columns are called {column.path[0]}"] if is_twice else []
 
 
 def _no_label(column: _Column) -> str:

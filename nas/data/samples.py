@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import io
 import struct
+import unicodedata
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ _TURNS = {
 _MAX_ASPECT = 16
 
 _MAX_LISTED = 10
+_LONGEST_NAME = 300  # characters
 
 SMALL_CLASSES_HINT = (
     "each class needs different images in train and search; add some, or leave such classes out with "
@@ -216,6 +218,9 @@ def nearby(path: Path) -> str:
 
 
 def listed(names: Collection[str], limit: int = 10) -> str:
-    """The names in one line, at most `limit` of them, then how many there are."""
-    shown = ", ".join(list(names)[:limit])
+    """The names in one line, at most `limit` of them, then how many there are; what would move a cursor is escaped."""
+    short = (name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..." for name in list(names)[:limit])
+    shown = ", ".join(
+        "".join(c if unicodedata.category(c)[0] != "C" else ascii(c)[1:-1] for c in name) for name in short
+    )
     return shown + (f", ... ({len(names)} in all)" if len(names) > limit else "")

@@ -320,6 +320,12 @@ def test_columns_that_cannot_be_used_are_refused_with_those_that_are_there(tmp_p
     assert "data.image_column" in error.hint
 
 
+def test_two_columns_of_one_name_are_told(tmp_path):
+    table = pq.read_table(write_table(tmp_path / "a.parquet"))
+    pq.write_table(table.append_column("label", table["label"]), tmp_path / "a.parquet")
+    assert "several columns are called label" in error_of(f"parquet:{tmp_path}").message
+
+
 def test_files_with_other_columns_are_named(tmp_path):
     write_table(tmp_path / "train.parquet")
     write_table(tmp_path / "test.parquet", image=None, picture=IMAGES)

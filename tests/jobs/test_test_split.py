@@ -1,6 +1,7 @@
 """Law 7: nothing that trains, searches or ranks reads the test split, because none of it is given what opens it."""
 
 import functools
+import os
 import types
 from dataclasses import replace
 
@@ -8,7 +9,6 @@ import pytest
 from image_files import write_folder
 from small_runs import ROOT, TINY, begin, command, one_thread, run_arguments
 
-from nas.base.errors import DataError
 from nas.base.progress import Reporter
 from nas.data import images, loader
 from nas.data.samples import Source
@@ -150,18 +150,41 @@ def test_a_search_ends_where_who_asks_for_test_images_is_an_error(tmp_path, unre
     ).evaluate(session.space.smallest())
 
 
+TELLTALE = """
+import os
+from pathlib import Path
+import nas.data.images as images
+def tell(event):
+    with Path(os.environ["TELLTALE"], event).open("a") as file:
+        file.write(f"{os.getpid()}\\n")
+def told(self, opened=images.TestSplit.open):
+    tell("opened")
+    return opened(self)
+images.TestSplit.open = told
+tell("watched")
+"""
+"""Run by every Python that starts (as `sitecustomize`): says which processes open a test split."""
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-def test_no_process_of_a_search_decodes_a_test_image(tmp_path, unreadable):
-    """Supernet trials, Ray workers, a search in this process, stand-alone trainings: all ends well."""
-    run, data = tmp_path / "r", f"--data=folder:{unreadable}"
+def test_no_process_of_a_search_opens_the_test_split(tmp_path, monkeypatch):
+    """Supernet trials, Ray workers, a search in this process, stand-alone trainings: only `export` opens it."""
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(TELLTALE)
+    monkeypatch.setenv("TELLTALE", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path / "hook"))  # which workers get
+    monkeypatch.setattr(images.TestSplit, "open", images.TestSplit.open)  # put back what the next line replaces
+    exec(TELLTALE, {})
+    write_folder(tmp_path / "images" / "train", per_class=30)
+    write_folder(tmp_path / "images" / "test", per_class=4, seed=1)
+    run, data = tmp_path / "r", f"--data=folder:{tmp_path / 'images'}"
     arguments = run_arguments(run, "--trials=6", data, "--supernet-trials=2", "--set=tune.keep=1", workers=2)
     assert command(*arguments).code == 0
     (one,) = (path.parent for path in (run / "supernets").glob("*/front.json"))
     assert command("search", one, "--trials=8", "--workers=0").code == 0
     assert command("trust", one, "--architectures=4", "--seeds=1", "--epochs=1", "--workers=0").code == 0
-    exported = command("export", run, "--pick=top1", "--to", tmp_path / "bundle")
-    assert exported.code == 2
-    assert "12 unreadable images" in exported.stderr
-    with pytest.raises(DataError, match="12 unreadable images"):
-        reopen_with_test(one, Reporter(quiet=True))[1].open()
+    assert len(set((tmp_path / "watched").read_text().split())) >= 3, "this process and two workers"
+    assert not (tmp_path / "opened").exists()
+    assert command("export", run, "--pick=top1", "--to", tmp_path / "bundle").code == 0
+    assert set((tmp_path / "opened").read_text().split()) == {str(os.getpid())}
