@@ -106,7 +106,7 @@ def folder_source(config: DataConfig) -> Source:
         notes.append(f"{number} left out: {listed(sorted(set(litter)))}")
 
     return Source(
-        f"folder {text}",
+        f"folder {listed([text])}",
         names,
         lambda: _read(files["train"], names),
         (lambda: _read(files[test], names)) if test else None,

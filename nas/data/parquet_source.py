@@ -31,7 +31,6 @@ _OTHER_LABEL_NAMES = (
 )  # fmt: skip
 _HINT = "data.image_column and data.label_column name the columns; a dot leads into a struct"
 _BATCH_ROWS = 256
-_LONGEST_TITLE = 100  # characters of a list of files
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +110,10 @@ def parquet_source(config: DataConfig) -> Source:
         DataError: Everything that is wrong with the files: missing, not understood, wrong columns, other classes in
             another split.
     """  # noqa: DOC501 - `data_error` is a DataError
-    spec = config.spec
-    text = spec.partition(":")[2]
+    spec, text = config.spec, config.spec.partition(":")[2]
     files, notes = _files(spec, text)
     splits, problems = _open(files)
-    if not problems:
-        problems += _choose_columns(config, splits, notes)
-    if problems:
+    if problems := problems or _choose_columns(config, splits, notes):
         raise data_error(spec, problems, hint=_HINT)
     for split in [split for split in splits if split != "train"]:
         if all(table.label is None or table.labels() <= {None, -1} for table in splits[split]):
@@ -136,7 +132,7 @@ def parquet_source(config: DataConfig) -> Source:
         return (sample for table in splits[split] for sample in table.samples())
 
     return Source(
-        f"parquet {text if len(text) <= _LONGEST_TITLE else text[:_LONGEST_TITLE] + '...'}",
+        f"parquet {listed([text])}",
         names,
         lambda: reader("train"),
         (lambda: reader(test)) if test else None,
@@ -233,7 +229,8 @@ def _choose_columns(config: DataConfig, splits: Mapping[str, Sequence[_Table]], 
             found = _find(table.schema, image.name)
             table.image, reason = _encoded(found) if found else (None, "")
             table.label = _find(table.schema, label.name)
-            problems += [text for column in (image, label) for text in _repeated(column, table)]
+            twice = [column.path[0] for column in (image, label) if table.schema.names.count(column.path[0]) > 1]
+            problems += [f"{table.path}: several columns are called {name}" for name in twice]
             if table.image is None:
                 problems.append(f"{table.path}: {reason or _absent(image.path[0], table)}")
             if table.label is None:
@@ -291,7 +288,7 @@ def _encoded(column: _Column) -> tuple[_Column | None, str]:
     if any(is_kind(kind) for is_kind in is_bytes):
         return column, ""
     why = ""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    if pa.types.is_nested(kind):
         why = "; one encoded image a row is needed, not a list of images or of pixels"
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
         why = "; images as paths, addresses or base64 are not read"
@@ -328,11 +325,6 @@ def _finest(columns: Sequence[_Column], train: Sequence[_Table]) -> _Column | No
     rows = {row for table in train for row in table.rows(*columns)}
     deciding = [column for i, column in enumerate(columns) if len({row[i] for row in rows}) == len(rows)]
     return min(deciding, key=lambda column: not pa.types.is_string(column.type), default=None)
-
-
-def _repeated(column: _Column, table: _Table) -> list[str]:
-    is_twice = table.schema.names.count(column.path[0]) > 1
-    return [f"{table.path}: several columns are called {column.path[0]}"] if is_twice else []
 
 
 def _no_label(column: _Column) -> str:
