@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import psutil
 from replay_evaluator import ReplayEvaluator, ReplayTable
+from victims import named, processes_of
 
 from nas.arch import Architecture
 from nas.base import NasError, OutOfMemoryError
@@ -39,6 +40,7 @@ BAD_SHARE = 10  # one architecture in so many
 TIMEOUT_S = 20.0  # of evaluations that take 20 ms: a machine may have five busy processes a core
 EVALUATION_S = 0.02
 RESTARTS = 30
+MARK = "CHAOS_FOLDER"
 
 
 def conduct_of(architecture: Architecture) -> str:
@@ -153,7 +155,7 @@ def endure(folder: Path, trials: int, seed: int, kinds: Sequence[str]) -> Ordeal
                 if strike(process, kind, folder, rng):
                     kills.append(kind)
             time.sleep(0.02)
-        for child in children_left(folder):
+        for child in processes_of(MARK, str(folder)):
             child.kill()
         called = [line for line in log.read_text().split()[before:] if line != "START"]
         repeated += len(set(called) & known)
@@ -172,7 +174,7 @@ def start(folder: Path, trials: int, seed: int) -> "subprocess.Popen[bytes]":
     with (folder / "stderr").open("ab") as stderr:
         return subprocess.Popen(
             [sys.executable, __file__, "--drive", folder, "--trials", str(trials), "--seed", str(seed)],
-            env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "CHAOS_FOLDER": str(folder)},
+            env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", MARK: str(folder)},
             stderr=stderr,
             stdout=subprocess.DEVNULL,
         )
@@ -202,26 +204,6 @@ def strike(process: "subprocess.Popen[bytes]", kind: str, folder: Path, rng: np.
         return False
     found[int(rng.integers(len(found)))].kill()
     return True
-
-
-def named(process: psutil.Process, word: str) -> bool:
-    """Whether a word is in a process's command line."""
-    try:
-        return word in " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-
-
-def children_left(folder: Path) -> list[psutil.Process]:
-    """Processes of a driver that outlived it."""
-    left = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("CHAOS_FOLDER") == str(folder) and process.pid != os.getpid():
-                left.append(process)
-        except psutil.Error:
-            continue
-    return left
 
 
 def outline(trials: Sequence[Trial]) -> list[tuple[int, str, str]]:

@@ -1,0 +1,371 @@
+"""Commands whose processes are killed, stopped or run out of memory at random times: how do they end?
+
+    python benchmarks/kills.py [--kills 100] [--minutes M]
+
+Every stage of a tiny run is a command. It is started, a victim is struck once a random share of the CPU time has passed
+that it takes undisturbed, and the same command is given until it ends. `equal` compares the folder with that of a run
+that was left alone: trials, weights, fronts and tables without times and latencies, every other file bit for bit.
+`repeated` counts what was finished before the blow and was done again, `litter` the files that an undisturbed run does
+not leave, `orphans` the processes that outlive their driver by 20 s. Draws depend on the number of a row alone, and
+results/reference/kills.csv is the memory: the same command goes on where it ended, in another session, too.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from tables import REFERENCE, write_table
+from victims import named, processes_of
+
+from nas.runs import RunDirectory
+
+ROOT = Path(__file__).resolve().parents[1]
+SPACE = """
+name: tiny
+backbone: {image_size: 8, patch_size: 2, num_classes: auto, head_dim: 8}
+embed_dim: [16, 24]
+depth: [1, 2]
+layers: {num_tokens: [16, 4], attention: [dynamic, static], num_heads: [1, 2], mlp_ratio: [1, 2]}
+"""
+RECIPE = (
+    "--epochs=2", "--device=cpu", "--set=train.batch_size=256", "--set=train.warmup_epochs=0", "--set=train.lr=0.01",
+    "--set=train.checkpoint_minutes=0.0001", "--set=evaluate.final_rounds=3", "--set=search.objectives=[top1, macs]",
+)  # fmt: skip
+MARK = "NAS_KILLS_CASE"
+GRACE_S = 20.0  # for processes to notice that their driver is dead
+STOP_S = 60.0
+PATIENCE_S = 1200.0  # for one start on a busy machine
+STARTS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A command, the stage whose folder it starts from, and who of its processes is struck."""
+
+    arguments: tuple[str, ...]
+    before: str = ""
+    victims: tuple[str, ...] = ("driver", "group")
+    measures: bool = False  # latencies, which are never the same
+
+
+RAY = ("driver", "worker", "raylet", "group")
+STAGES = {
+    "train": Stage(("train", "tiny.yaml", "--run=r", *RECIPE)),
+    "search": Stage(("search", "r", "--trials=24", "--workers=0"), "train", measures=True),
+    "search with Ray": Stage(("search", "r", "--trials=40", "--workers=2"), "train", RAY, measures=True),
+    "run": Stage(("run", "tiny.yaml", "--run=r", "--trials=12", "--workers=0", *RECIPE), measures=True),
+    "supernet trials": Stage(
+        ("run", "tiny.yaml", "--run=r", "--trials=8", "--workers=2", "--supernet-trials=3", *RECIPE), "", RAY, True
+    ),
+    "latency": Stage(("latency", "pack", "r", "--to=pack"), "search"),
+    "report": Stage(("report", "r"), "search"),
+    "export": Stage(("export", "r", "--pick=knee", "--to=bundle"), "search"),
+    "retrain": Stage(("retrain", "r", "--pick=knee", "--epochs=1", "--workers=0", "--to=bundle"), "search"),
+    "trust": Stage(("trust", "r", "--architectures=4", "--seeds=1", "--epochs=1", "--workers=0"), "search"),
+    "trust with Ray": Stage(
+        ("trust", "r", "--architectures=4", "--seeds=2", "--epochs=1", "--workers=2"), "search", RAY
+    ),
+}
+KILLED = ("driver", "worker", "raylet", "group")
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """What happens in one row: drawn from its number."""
+
+    stage: str
+    victim: str
+    share: float  # of the undisturbed CPU time, before it comes
+
+    @classmethod
+    def of(cls, number: int) -> "Blow":
+        """Stages in turn; of twelve one is stopped for a minute, one runs out of memory, the others are killed."""
+        rng = np.random.default_rng([number, 17])
+        stage = list(STAGES)[number % len(STAGES)]
+        kind = {5: "stopped", 11: "out of memory"}.get(number % 12)
+        victims = STAGES[stage].victims
+        victim = kind or victims[int(rng.integers(len(victims)))]
+        return cls(stage, victim, float(rng.uniform(0.3, 1.0)))  # before that Python imports its packages
+
+
+def start(stage: str, folder: Path) -> "subprocess.Popen[bytes]":
+    """The stage's command in a folder, its processes marked so that they are found when their parents are gone."""
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", MARK: str(folder), "TMPDIR": str(folder / "tmp"),
+    }  # fmt: skip
+    (folder / "tmp").mkdir(exist_ok=True)
+    with (folder / "stderr").open("ab") as stderr:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "search.py"), *STAGES[stage].arguments],
+            cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
+        )  # fmt: skip
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Of a process and its living descendants."""
+    total = 0.0
+    with suppress(psutil.Error):
+        for one in [process, *process.children(recursive=True)]:
+            with suppress(psutil.Error):
+                total += sum(one.cpu_times()[:2])
+    return total
+
+
+def undisturbed(stage: str, home: Path) -> tuple[Path, float]:
+    """The folder of a stage that was left alone, made where it is missing, and the CPU seconds that it took."""
+    folder = home / stage.replace(" ", "-")
+    record = folder / "cpu.json"
+    if not record.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        begin(stage, folder, home)
+        process, took = start(stage, folder), 0.0
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            took = max(took, cpu_seconds(watched))
+            time.sleep(0.1)
+        if process.returncode:
+            raise RuntimeError(f"{stage}: exit code {process.returncode}\n{(folder / 'stderr').read_text()[-3000:]}")
+        record.write_text(json.dumps(took))
+    return folder, float(json.loads(record.read_text()))
+
+
+def begin(stage: str, folder: Path, home: Path) -> None:
+    """Make the folder in which a stage starts."""
+    if before := STAGES[stage].before:
+        not_its = shutil.ignore_patterns("tmp", "stderr", "cpu.json")
+        shutil.copytree(undisturbed(before, home)[0], folder, ignore=not_its)
+    else:
+        folder.mkdir(parents=True)
+        (folder / "tiny.yaml").write_text(SPACE)
+
+
+# --- what a folder holds -------------------------------------------------------------------------------------------
+
+
+def end_state(folder: Path, *, measures: bool) -> dict[str, Any]:
+    """What has to be equal, by file: content without times and latencies, or a digest of the bytes.
+
+    Pages, pictures and cards show latencies, so where the command `measures` them it only counts that they are there.
+    """
+    return {name: _content(folder / name, measures) for name in sorted(files_of(folder))}
+
+
+def files_of(folder: Path) -> set[str]:
+    """Relative paths of all that the commands wrote, but for locks, logs, temporary files and older checkpoints."""
+    left_out = {"stderr", "cpu.json", "lock", "run.log"}
+    found = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name not in left_out}
+    newest: dict[Path, str] = {}
+    for path in found:
+        if path.match("step-*.json"):
+            newest[path.parent] = max(path.stem, newest.get(path.parent, ""))
+    old = {path for path in found if path.match("step-*") and path.stem < newest.get(path.parent, "")}
+    return {str(path) for path in found - old if path.parts[0] != "tmp"}
+
+
+def _content(path: Path, measures: bool) -> Any:
+    if path.name == "journal.log":
+        return "a cache of the trials"
+    if path.name == "trials.jsonl":
+        return [
+            (t.number, t.architecture.digest, str(t.state), t.error, t.measurement and _timeless(t.measurement.values))
+            for t in RunDirectory(path.parent).trials()
+        ]
+    if path.suffix == ".json" and path.name != "config.json":
+        return _timeless(json.loads(path.read_text()))
+    if path.suffix == ".csv":
+        return [_timeless(row) for row in csv.DictReader(path.read_text().splitlines())]
+    if measures and path.suffix in (".html", ".png", ".pdf"):
+        return "there"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _timeless(v) for k, v in value.items() if not any(word in str(k) for word in _CHANGING)}
+    if isinstance(value, list | tuple):
+        return [_timeless(v) for v in value]
+    return value
+
+
+_CHANGING = (
+    "latency", "started", "finished", "seconds", "_ms", "per_second", "clock", "deadline", "targets", "noisy",
+)  # fmt: skip
+
+
+def finished(folder: Path) -> set[str]:
+    """What is done and must not be done again, each named so that a second time has another name."""
+    found: set[str] = set()
+    for path in folder.rglob("*"):
+        with suppress(OSError, ValueError):
+            if path.name == "trials.jsonl":
+                lines = path.read_text().split("\n")[:-1]
+                found |= {f"{path}: {line}" for line in lines if json.loads(line)["state"] != "running"}
+            if path.suffix == ".json" and path.parent.name in ("trust", "trainings"):
+                found.add(f"{path}: {path.stat().st_mtime_ns}")
+            if path.name == "log.csv":  # rows of a checkpoint's training are kept, and hold times of that moment
+                newest = max((int(p.stem[5:]) for p in path.parent.glob("step-*.json")), default=0)
+                rows = csv.DictReader(path.read_text().splitlines())
+                found |= {f"{path}: {sorted(row.items())}" for row in rows if int(row["step"]) <= newest}
+            if path.name == "manifest.json" and path.parents[1].name == "supernets":
+                scores = json.loads(path.read_text())["supernet_trial"]["scores"]
+                found |= {f"{path}: {epoch} {score}" for epoch, score in scores.items()}
+    return found
+
+
+# --- a row ---------------------------------------------------------------------------------------------------------
+
+
+def endure(blow: Blow, folder: Path, home: Path) -> dict[str, Any]:
+    """Give a stage's command until it ends, with one blow; the columns of a row but its number."""
+    calm, cpu_s = undisturbed(blow.stage, home)
+    share, attempts, struck_s, known, orphans = blow.share, 0, None, set[str](), 0
+    shutil.rmtree(folder, ignore_errors=True)
+    begin(blow.stage, folder, home)
+    drivers: list[int] = []
+    problem = ""
+    while attempts < STARTS:
+        attempts += 1
+        process, began = start(blow.stage, folder), time.monotonic()
+        drivers.append(process.pid)
+        watched = psutil.Process(process.pid)
+        while process.poll() is None and time.monotonic() - began < PATIENCE_S:
+            if struck_s is None and cpu_seconds(watched) >= share * cpu_s:
+                known = finished(folder)
+                if strike(process, blow, folder):
+                    struck_s = time.monotonic() - began
+            time.sleep(0.02)
+        if process.poll() is None:
+            problem = "hang"
+            process.kill()
+        code = process.wait()
+        orphans += outlived(folder)
+        if problem or code not in (0, 2, -signal.SIGKILL):
+            problem = problem or f"exit code {code}"
+            break
+        if code == 0 and struck_s is None and attempts == 1:  # it was over first: an earlier blow
+            share, attempts = share / 2, 0
+            shutil.rmtree(folder)
+            begin(blow.stage, folder, home)
+        elif code == 0:
+            break
+    if not problem and "Traceback" in (folder / "stderr").read_text(errors="replace"):
+        problem = "traceback"
+    differing = problem or difference(folder, calm, measures=STAGES[blow.stage].measures)
+    temporary = [*(folder / "tmp").iterdir(), *(p for pid in drivers for p in Path("/tmp").glob(f"nas-*-{pid}-*"))]
+    known_temporary = {path.name for path in (calm / "tmp").iterdir()}
+    litter = sorted(files_of(folder) - files_of(calm))
+    litter += [path.name for path in temporary if path.name not in known_temporary]
+    return {
+        "stage": blow.stage,
+        "victim": blow.victim,
+        "seconds_after_start": "" if struck_s is None else f"{struck_s:.1f}",
+        "attempts": attempts,
+        "equal": "yes" if not differing else f"no: {differing}",
+        "repeated": len(known - finished(folder)),
+        "litter": len(litter) if not litter else f"{len(litter)}: {litter[0]}",
+        "orphans": orphans,
+    }
+
+
+def difference(folder: Path, calm: Path, *, measures: bool) -> str:
+    """The first file that ended otherwise; empty where all are equal."""
+    mine, theirs = (end_state(path, measures=measures) for path in (folder, calm))
+    if missing := sorted(set(theirs) - set(mine)):
+        return f"{missing[0]} is missing"
+    return next((f"{name} differs" for name in theirs if mine[name] != theirs[name]), "")
+
+
+def strike(process: "subprocess.Popen[bytes]", blow: Blow, folder: Path) -> bool:
+    """Strike the victim; False where there is none yet."""
+    family = processes_of(MARK, str(folder))
+    workers = [one for one in family if named(one, "ray::") and not named(one, "ray::IDLE")]
+    raylets = [one for one in family if named(one, "raylet/raylet")]
+    driver = [one for one in family if one.pid == process.pid]
+    chosen = {
+        "driver": driver,
+        "worker": workers[:1],
+        "raylet": raylets,
+        "group": family,
+        "stopped": driver,
+        "out of memory": workers[:1] if "worker" in STAGES[blow.stage].victims else driver,
+    }[blow.victim]
+    for one in chosen:
+        with suppress(psutil.NoSuchProcess):
+            if blow.victim == "out of memory":
+                one.rlimit(resource.RLIMIT_AS, (one.memory_info().vms, -1))
+            else:
+                one.send_signal(signal.SIGSTOP if blow.victim == "stopped" else signal.SIGKILL)
+    if blow.victim == "stopped":
+        time.sleep(STOP_S)
+        for one in chosen:
+            one.send_signal(signal.SIGCONT)
+    return bool(chosen)
+
+
+def outlived(folder: Path) -> int:
+    """How many processes of a driver that has ended live on; they are killed."""
+    deadline = time.monotonic() + GRACE_S
+    while (left := processes_of(MARK, str(folder))) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for one in left:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    return len(left)
+
+
+def rows_left(known: list[dict[str, str]], kills: int) -> Iterator[int]:
+    """Numbers of the rows that are missing, until so many kills are in the table."""
+    done, number = {int(row["number"]) for row in known}, 0
+    missing = kills
+    while missing:
+        missing -= Blow.of(number).victim in KILLED
+        if number not in done:
+            yield number
+        number += 1
+
+
+def main() -> None:
+    """Add the rows that are missing, and write the table after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100, help="SIGKILLs in the table at the end")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row later than this")
+    arguments = parser.parse_args()
+    began, table = time.monotonic(), REFERENCE / "kills.csv"
+    lines = [line for line in table.read_text().splitlines() if line[0] != "#"] if table.exists() else []
+    rows: list[dict[str, Any]] = list(csv.DictReader(lines))
+    sources = b"".join(path.read_bytes() for path in sorted((ROOT / "nas").rglob("*.py")))
+    home = Path(tempfile.gettempdir()) / f"kills-{os.getuid()}-{hashlib.sha256(sources).hexdigest()[:8]}"
+    home.mkdir(mode=0o700, exist_ok=True)
+    for number in rows_left(rows, arguments.kills):
+        if time.monotonic() - began > 60 * arguments.minutes:
+            break
+        case = home / f"case-{number}"
+        rows.append({"number": number, **endure(Blow.of(number), case, home)})
+        if rows[-1]["equal"] == "yes":
+            shutil.rmtree(case)
+        rows.sort(key=lambda row: int(row["number"]))
+        kills = sum(row["victim"] in KILLED for row in rows)
+        good = sum(row["equal"] == "yes" for row in rows)
+        write_table(
+            "kills", rows, f"{kills} kills of {arguments.kills}; {good} of {len(rows)} commands ended as undisturbed"
+        )
+
+
+if __name__ == "__main__":
+    main()
