@@ -204,7 +204,8 @@ def _timeless(value: Any) -> Any:
 
 
 _CHANGING = (
-    "latency", "started", "finished", "seconds", "_ms", "per_second", "clock", "deadline", "targets", "noisy",
+    "latency", "created", "started", "finished", "seconds", "_ms", "per_second", "clock", "deadline", "targets",
+    "noisy",
 )  # fmt: skip
 
 

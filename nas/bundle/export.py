@@ -5,6 +5,7 @@ What was written is loaded again from disk and compared; a bundle that differs i
 
 import copy
 import difflib
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -184,7 +185,10 @@ def _write_formats(
         else:
             program = program or trace(model)
             if name == "pt2":
-                torch.export.save(program, path)
+                # Into memory first: where a disk is full, torch's own writer ends the process with SIGABRT.
+                content = io.BytesIO()
+                torch.export.save(program, content)
+                path.write_bytes(content.getbuffer())
             elif name == "onnx":
                 write_onnx(program, path)
             else:

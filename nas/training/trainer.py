@@ -99,6 +99,7 @@ class SupernetTrainer:
         self.lr_scale = 1.0
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
         self._ends: tuple[float, float] | None = None
+        self._losses: tuple[float, float, float] | None = None  # smoothed, for people
 
     def run(
         self, on_progress: Callable[[TrainProgress], None] = lambda _: None, *, until: int | None = None
@@ -115,12 +116,11 @@ class SupernetTrainer:
         step, end = self.begin(), self.schedule.steps if until is None else until
         log = TrainLog(self.directory / TRAINING_LOG, self.schedule.steps)
         started = saved = time.monotonic()
-        losses: tuple[float, float, float] | None = None
         warning = ""
         trained = 0
         while step < end:
             try:
-                losses = smoothed(losses, self.train_step(step))
+                losses = self._losses = smoothed(self._losses, self.train_step(step))
             except DivergedError as error:
                 step, warning = self._restart(error)
                 continue
@@ -140,9 +140,9 @@ class SupernetTrainer:
             warning = ""
             log.add(progress)
             if step == end or now - saved > 60 * self.config.checkpoint_minutes:
-                self.save(step)
                 if self.world.rank == 0:
-                    log.write()
+                    log.write()  # first: rows that are ahead of the checkpoint are replaced, missing ones are not
+                self.save(step)
                 saved = now
             on_progress(progress)
         return self.trained()
@@ -254,7 +254,8 @@ class SupernetTrainer:
         state = self.optimizer.state_dict()["state"]
         for index, values in state.items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in values.items()}
-        save_checkpoint(self.directory, step, tensors, {**self._identity, "lr_scale": self.lr_scale})
+        shown = {"losses": self._losses, "ends": self._ends}  # or the log of a run that was killed would differ
+        save_checkpoint(self.directory, step, tensors, {**self._identity, "lr_scale": self.lr_scale, **shown})
 
     def resume(self) -> int | None:
         """Load the newest checkpoint as `load_checkpoint` does; returns the steps done, None where there is none."""
@@ -272,6 +273,10 @@ class SupernetTrainer:
             state.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.lr_scale = checkpoint.metadata.get("lr_scale", 1.0)
+        if losses := checkpoint.metadata.get("losses"):
+            self._losses = losses[0], losses[1], losses[2]
+        if ends := checkpoint.metadata.get("ends"):
+            self._ends = ends[0], ends[1]
         return checkpoint.step
 
 

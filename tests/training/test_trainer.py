@@ -1,3 +1,5 @@
+import csv
+
 import pytest
 import torch
 from small_runs import digits, few_digits, greys, one_thread, tiny_space, trainer
@@ -237,3 +239,16 @@ def test_progress_counts_steps_epochs_and_time(tmp_path):
 def test_the_recipe_is_checked_before_training():
     with pytest.raises(ValueError, match="epochs"):
         TrainConfig(epochs=-1)
+
+
+@pytest.mark.parametrize("rule", ["sandwich", "single_path"])
+def test_a_training_that_was_killed_logs_the_losses_of_one_that_was_not(tmp_path, rule):
+    """They are smoothed over the steps, and single paths show the ends of the space as they were some steps ago."""
+
+    def logged(directory, *stops):
+        for until in (*stops, None):
+            trainer(directory, rule=rule).run(until=until)
+        with (directory / "log.csv").open(newline="") as file:
+            return [{**row, "images_per_second": ""} for row in csv.DictReader(file)]
+
+    assert logged(tmp_path / "killed", 3, 4) == logged(tmp_path / "straight")
