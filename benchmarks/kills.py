@@ -82,6 +82,7 @@ STAGES = {
         ("trust", "r", "--architectures=4", "--seeds=2", "--epochs=1", "--workers=2"), "search", RAY
     ),
 }
+REPLACED = ("train", "search with Ray")  # elsewhere the candidate that has no memory left fails (law 6)
 KILLED = ("driver", "worker", "raylet", "group")
 
 
@@ -95,10 +96,10 @@ class Blow:
 
     @classmethod
     def of(cls, number: int) -> "Blow":
-        """Stages in turn; of twelve one is stopped for a minute, one runs out of memory, the others are killed."""
+        """Stages in turn; one in twelve is stopped for a minute, some run out of memory, the others are killed."""
         rng = np.random.default_rng([number, 17])
         stage = list(STAGES)[number % len(STAGES)]
-        kind = {5: "stopped", 11: "out of memory"}.get(number % 12)
+        kind = "stopped" if number % 12 == 5 else "out of memory" if stage in REPLACED and number % 3 == 2 else ""
         victims = STAGES[stage].victims
         victim = kind or victims[int(rng.integers(len(victims)))]
         return cls(stage, victim, float(rng.uniform(0.3, 1.0)))  # before that Python imports its packages

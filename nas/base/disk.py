@@ -66,7 +66,7 @@ def writing(path: Path, num_bytes: int | None = None) -> Iterator[None]:
 def _described(error: BaseException, path: object, num_bytes: int | None = None) -> DiskError:
     number = error.errno if isinstance(error, OSError) else None
     reason = one_line((error.strerror if isinstance(error, OSError) else None) or str(error))
-    text = f"{path}: not written: {reason}" if path else f"a file cannot be written: {reason}"
+    text = f"{path}: not written: {reason}" if path else f"standard output, or a file, cannot be written: {reason}"
     facts = [] if num_bytes is None else [f"{num_bytes:,} bytes are needed"]
     if number in (errno.ENOSPC, None) and path:
         facts += _free(Path(os.fsdecode(path)) if isinstance(path, bytes) else Path(str(path)))

@@ -20,10 +20,10 @@ from nas.base import (
     disk_error,
     hidden_words,
     hide_secrets,
+    one_line,
     secrets_in,
     temporary_folder,
     visible,
-    writing,
 )
 from nas.cli.alone import alone
 from nas.cli.latency import latency
@@ -217,8 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result = app(args=[*everywhere, *rest], prog_name="search.py", standalone_mode=False)
         code = result if isinstance(result, int) else 0
-        with writing(Path("standard output")):
-            sys.stdout.flush()
+        sys.stdout.flush()  # here, where a full disk is told
     except NasError as error:
         return _told(error)
     except BrokenPipeError:  # who reads, such as `head`, has enough
@@ -227,8 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except Exception as error:
-        if full := disk_error(error):
-            return _told(full)
+        if found := disk_error(error) or _memory_error(error):
+            return _told(found)
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):
             raise
         error.message = visible(hide_secrets(str(getattr(error, "message", ""))))  # type: ignore[attr-defined]
@@ -238,6 +237,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = shlex.join(["python", "search.py", *hidden_words(arguments)])
         _say(f"\ninterrupted; what is finished is kept. Resume: {command}")
     return code
+
+
+def _memory_error(error: Exception) -> NasError | None:
+    """The line for an exception that says that memory ran out; torch has an exception of its own, or only words."""
+    words = str(error).partition("DefaultCPUAllocator: ")[2]
+    if not (isinstance(error, MemoryError) or words or type(error).__name__ == "OutOfMemoryError"):
+        return None
+    hint = "smaller batches, fewer workers or another machine; what is finished is kept, and the same command goes on"
+    return NasError(f"out of memory: {one_line(words or str(error))}".removesuffix(": "), hint=hint)
 
 
 def _told(error: NasError) -> int:

@@ -209,13 +209,14 @@ class RayWorkers:
         worker.since = time.monotonic()
 
     def _settle(self, worker: _Worker, error: Exception) -> None:
-        """Take in what a measurement raised; its worker lives on."""
+        """Take in what a measurement raised; its worker lives on, unless memory ran out."""
         _, job = worker.jobs.popleft()
         worker.since = time.monotonic()
         if isinstance(error, DiskError):
             raise error
         if isinstance(error, OutOfMemoryError):
             self._retry(job, one_line(error.message))
+            self._replace(worker)  # its process may be what has no memory left
         else:
             self._fail(job, reason_of(error))
 

@@ -211,3 +211,42 @@ def test_every_run_ends_with_a_report(finished):
     run = RunDirectory.open(finished.folder)
     assert f'"run":"{run.name}"' in run.report_path.read_text()
     assert run.figure_path().with_suffix(".pdf").is_file()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "error: out of memory\n"),
+        (
+            RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: 8 bytes"),
+            "error: out of memory: can't allocate",
+        ),
+        (
+            OSError(28, "No space left on device"),
+            "error: standard output, or a file, cannot be written: No space left on device\n",
+        ),
+    ],
+)
+def test_a_machine_without_memory_or_room_is_one_line(home, monkeypatch, error, told):
+    def read(*_):
+        raise error
+
+    monkeypatch.setattr("nas.space.read_space", read)
+    done = command("check", "tiny.yaml")
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr.startswith(told)
+    assert "the same command goes on" in done.stderr
+
+
+def test_output_that_cannot_be_written_is_one_line_and_a_reader_may_leave(home):
+    program = [sys.executable, Path(__file__).parents[2] / "search.py", "check", "tiny.yaml"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(program, cwd=home, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: standard output, or a file, cannot be written: No space left on device")
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    left = subprocess.run(
+        f"{sys.executable} {program[1]} check tiny.yaml | true", cwd=home, shell=True, capture_output=True
+    )
+    assert left.stderr == b""
