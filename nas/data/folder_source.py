@@ -92,12 +92,7 @@ def folder_source(config: DataConfig) -> Source:
     text = config.spec.partition(":")[2]
     litter: list[str] = []
     parts, notes, num_others = _parts(config.spec, text, litter)
-    test, validation = roles([split for split in parts if split != "train"])
-    if test == "validation":
-        notes.append("validation is the test split")
-    if validation and config.search_fraction is not None:
-        notes.append(f"{_titles(parts.pop('validation'))} is not used: data.search_fraction is set")
-        validation = None
+    test, validation = roles(parts, config, notes)
     files, names = _classes(config, parts, notes)
     if num_others:
         notes.append(f"{plural(num_others, 'other file')} ignored")

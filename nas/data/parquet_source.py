@@ -119,13 +119,7 @@ def parquet_source(config: DataConfig) -> Source:
         if all(table.label is None or table.labels() <= {None, -1} for table in splits[split]):
             notes.append(f"{split} has no labelled image and is not used")
             del splits[split]
-    test, validation = roles([split for split in splits if split != "train"])
-    if test == "validation":
-        notes.append("validation is the test split")
-    if validation and config.search_fraction is not None:
-        del splits["validation"]
-        notes.append("validation is not used: data.search_fraction is set")
-        validation = None
+    test, validation = roles(splits, config, notes)
     names, is_named = _class_names(spec, splits)
 
     def reader(split: str) -> Iterator[Sample]:

@@ -5,9 +5,11 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nas.base import DataError, plural
 from nas.data.samples import data_error, listed, nearby
+from nas.settings import DataConfig
 
 SPLITS = ("train", "validation", "test")
 """In the order of a spec's paths."""
@@ -203,8 +205,15 @@ def by_name(
     return {"train": files}, [f"all files are train: {f'their names say {only}' if only else 'no name says a split'}"]
 
 
-def roles(labelled: Collection[str]) -> tuple[str | None, str | None]:
-    """Which of the splits beside train tests, and which ranks candidates: validation where there is a test, too."""
-    if "test" in labelled:
-        return "test", "validation" if "validation" in labelled else None
-    return "validation" if "validation" in labelled else None, None
+def roles(splits: dict[str, Any], config: DataConfig, notes: list[str]) -> tuple[str | None, str | None]:
+    """Which of the labelled splits tests, and which ranks candidates: validation where there is a test, too.
+
+    A validation split that does neither is taken from `splits`; what is to be said is added to `notes`.
+    """
+    if "validation" in splits and "test" not in splits:
+        notes.append("validation is the test split")
+        return "validation", None
+    if "validation" in splits and config.search_fraction is not None:
+        del splits["validation"]
+        notes.append("validation is not used: data.search_fraction is set")
+    return "test" if "test" in splits else None, "validation" if "validation" in splits else None

@@ -49,7 +49,8 @@ def timm_source(config: DataConfig, prefix: str, name: str, root: str) -> Source
     unused = split_folders(spec, Path(folder)) if folder and name in ("folder", "image_folder") else {}
     if unused and unused.pop("train") != Path(train.root):
         raise DataError(f"{spec}: timm takes the folders of splits for classes", hint=f"write folder:{folder}")
-    splits, notes = [], []
+    splits: dict[str, partial[Iterator[Sample]]] = {}
+    notes: list[str] = []
     for split in ("validation",) if prefix == "torch" else ("test", "validation"):
         try:
             dataset = _create(spec, prefix, name, folder, split)
@@ -60,21 +61,18 @@ def timm_source(config: DataConfig, prefix: str, name: str, root: str) -> Source
             continue
         unused = {split: path for split, path in unused.items() if path != Path(dataset.root)}
         if any(sample.label >= 0 for sample in read(split)):
-            splits.append(split)
+            splits[split] = partial(read, split)
         else:
             notes.append(f"{split} has no labelled image and is not used")
     notes += [f"{path} is not used: timm does not know it as a split, folder: does" for path in unused.values()]
-    test, validation = roles(splits)
-    if validation and config.search_fraction is not None:
-        notes.append("validation is not used: data.search_fraction is set")
-        validation = None
+    test, validation = roles(splits, config, notes)
     names = _timm_class_names(train)
     return Source(
         f"timm {spec}",
         names or tuple(map(str, range(max((sample.label for sample in read("train")), default=-1) + 1))),
         partial(read, "train"),
-        partial(read, test) if test else None,
-        partial(read, validation) if validation else None,
+        splits[test] if test else None,
+        splits[validation] if validation else None,
         named_classes=bool(names),
         notes=tuple(notes),
     )

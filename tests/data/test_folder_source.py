@@ -33,7 +33,7 @@ def test_own_test_folder_is_the_test_split(tmp_path, present, used):
     expected = {np.asarray(Image.open(path)).transpose(2, 0, 1).tobytes() for path in (tmp_path / used).rglob("*.png")}
     assert contents(test.open()) == expected
     assert len(data.train) + len(data.search) == 30
-    assert ("val is not used" in data.summary[0]) == (len(present) == 2)
+    assert ("validation is not used" in data.summary[0]) == (len(present) == 2)
 
 
 def test_ten_digit_folders_are_not_flipped(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from nas.base.errors import DataError
 from nas.data.split_names import by_name, by_place, is_litter, natural_key, roles, spec_paths, split_of
+from nas.settings.config import DataConfig
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,17 @@ def test_files_without_a_split_are_train(tmp_path):
     )
 
 
-def test_validation_tests_where_nothing_else_does():
-    assert roles(["validation", "test"]) == ("test", "validation")
-    assert roles(["validation"]) == ("validation", None)
-    assert roles([]) == (None, None)
+@pytest.mark.parametrize(
+    ("splits", "fraction", "found", "note"),
+    [
+        ("train validation test", None, ("test", "validation"), ""),
+        ("train validation test", 0.2, ("test", None), "validation is not used: data.search_fraction is set"),
+        ("train validation", 0.2, ("validation", None), "validation is the test split"),
+        ("train test", None, ("test", None), ""),
+        ("train", None, (None, None), ""),
+    ],
+)
+def test_validation_ranks_beside_a_test_split_and_tests_without_one(splits, fraction, found, note):
+    notes: list[str] = []
+    assert roles(dict.fromkeys(splits.split()), DataConfig(search_fraction=fraction), notes) == found
+    assert notes == [note] * bool(note)
