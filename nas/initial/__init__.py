@@ -3,7 +3,8 @@
 # fmt: off
 from nas.initial.calibration import Calibration, calibrate, redundancy_rows, start_operators
 from nas.initial.ordering import order_by_importance, pair_heads
-from nas.initial.pretrained import Weights, initial_weights, plain_subnet
+from nas.initial.plain import Weights
+from nas.initial.pretrained import initial_weights, plain_subnet
 from nas.initial.redundancy import rank_supernet, rank_weights
 from nas.initial.warm_start import check_init, warm_start
 

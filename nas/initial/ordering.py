@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nas.initial.calibration import Calibration, LayerCalibration
-from nas.initial.pretrained import Weights, depth_of
+from nas.initial.plain import Weights, depth_of
 
 WRITING = ("patch_embed.proj.weight", "attn.proj.weight", "mlp.fc2.weight")
 READING = ("attn.qkv.weight", "mlp.fc1.weight", "head.weight")

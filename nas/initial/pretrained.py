@@ -1,8 +1,8 @@
 """Weights of a trained plain ViT: where they come from, and what makes them fit a backbone."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import timm
 import torch
@@ -11,13 +11,11 @@ from timm.models import adapt_input_conv, load_state_dict
 from torch import Tensor, nn
 
 from nas.arch import Architecture, Backbone, LayerChoice
-from nas.base import ConfigError
+from nas.base import ConfigError, one_line
+from nas.initial.plain import Weights, depth_of, plain_weights
 from nas.model import UNREADABLE, Subnet
 
 KINDS = ("timm", "local-dir", "file")
-LAYER_PARTS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-Weights = Mapping[str, Tensor]
-"""State dict of a plain timm ViT."""
 
 
 def initial_weights(spec: str, backbone: Backbone) -> dict[str, Tensor]:
@@ -40,15 +38,16 @@ def initial_weights(spec: str, backbone: Backbone) -> dict[str, Tensor]:
             f"--init {spec}: not understood", hint="timm:NAME, local-dir:DIR, file:PATH or a run's folder"
         )
     if kind == "file":
-        weights = _plain(spec, _read_file(spec, name), backbone.class_token)
+        weights = plain_weights(spec, _read_file(spec, name), backbone.class_token)
     else:
         weights = _from_timm(spec, name if kind == "timm" else spec, backbone)
-    rows, width = weights["blocks.0.attn.qkv.weight"].shape
-    if rows % (3 * backbone.head_dim):
-        raise ConfigError(
-            f"--init {spec}: {rows // 3} channels are not whole heads of {backbone.head_dim}",
-            hint=f"set backbone.head_dim of the search space to a divisor of {width}",
-        )
+    for i in range(depth_of(weights)):
+        rows, width = weights[f"blocks.{i}.attn.qkv.weight"].shape
+        if rows % (3 * backbone.head_dim):
+            raise ConfigError(
+                f"--init {spec}: {rows // 3} channels are not whole heads of {backbone.head_dim}",
+                hint=f"set backbone.head_dim of the search space to a divisor of {width}",
+            )
     return _fitted(weights, backbone)
 
 
@@ -73,34 +72,25 @@ def plain_subnet(weights: Weights, backbone: Backbone) -> Subnet:
     return subnet.eval()
 
 
-def depth_of(weights: Weights) -> int:
-    """How many layers the weights are of."""
-    return 1 + max((int(name.split(".")[1]) for name in weights if name.startswith("blocks.")), default=-1)
-
-
-def _read_file(spec: str, path: str) -> dict[str, Tensor]:
+def _read_file(spec: str, path: str) -> Mapping[object, object]:
+    if Path(path).exists() and not Path(path).is_file():
+        raise ConfigError(f"--init {spec}: it is not a file", hint="file:PATH; a folder is local-dir:DIR, or a run")
     try:
-        weights = dict(load_state_dict(path, weights_only=True))
+        found: Mapping[object, object] = load_state_dict(path, weights_only=True)
+        return dict(found)
     except FileNotFoundError as error:
         raise ConfigError(f"--init {spec}: no such file", hint="file:PATH, relative to the current folder") from error
-    except UNREADABLE as error:
+    except Exception as error:  # torch raises whatever a foreign file makes it stumble over
         raise ConfigError(
             f"--init {spec}: {_reason(error)}", hint="a .safetensors or .pth state dict of a plain timm ViT"
         ) from error
-    strange = [name for name, value in weights.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise ConfigError(
-            f"--init {spec}: not a state dict: {_listed(strange)} are no tensors",
-            hint="save model.state_dict(), or the same under the key model or state_dict",
-        )
-    return weights
 
 
 def _from_timm(spec: str, name: str, backbone: Backbone) -> dict[str, Tensor]:
     try:
         with torch.device("meta"):  # what it is, before anything is downloaded
             skeleton = timm.create_model(name, pretrained=False, in_chans=backbone.in_chans)
-        _plain(spec, skeleton.state_dict(), backbone.class_token)
+        plain_weights(spec, skeleton.state_dict(), backbone.class_token)
         head_dim = skeleton.blocks[0].attn.head_dim
         if head_dim != backbone.head_dim:
             raise ConfigError(
@@ -113,7 +103,7 @@ def _from_timm(spec: str, name: str, backbone: Backbone) -> dict[str, Tensor]:
             f"--init {spec}: {_reason(error)}",
             hint="timm.list_models('vit*') names them; without a network, use local-dir:DIR or file:PATH",
         ) from error
-    weights = _plain(spec, model.state_dict(), backbone.class_token)
+    weights = plain_weights(spec, model.state_dict(), backbone.class_token)
     (image_size, _), (patch_size, _) = model.patch_embed.img_size, model.patch_embed.patch_size
     own = plain_subnet(weights, replace(backbone, image_size=image_size, patch_size=patch_size))
     _check_same(spec, model, own)
@@ -133,40 +123,6 @@ def _check_same(spec: str, model: nn.Module, subnet: Subnet) -> None:
         )
 
 
-def _plain(spec: str, given: Weights, class_token: bool) -> dict[str, Tensor]:
-    """The weights under the names of a plain ViT, all of them and no others."""
-    weights = {name: value.detach().float() for name, value in given.items()}
-    if "dist_token" in weights:
-        raise ConfigError(
-            f"--init {spec}: it has a distillation token, which no network of this search has",
-            hint="use the model without one, such as deit_tiny_patch16_224",
-        )
-    depth = depth_of(weights)
-    for i in range(depth):
-        for scale, last in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
-            if (gamma := weights.pop(f"blocks.{i}.{scale}.gamma", None)) is not None:
-                weights[f"blocks.{i}.{last}.weight"] = gamma[:, None] * weights[f"blocks.{i}.{last}.weight"]
-                weights[f"blocks.{i}.{last}.bias"] = gamma * weights[f"blocks.{i}.{last}.bias"]
-    modules = ["patch_embed.proj", "norm" if class_token else "fc_norm", "head"]
-    modules += [f"blocks.{i}.{part}" for i in range(depth) for part in LAYER_PARTS]
-    expected = {"pos_embed", *(["cls_token"] if class_token else [])}
-    expected |= {f"{module}.{kind}" for module in modules for kind in ("weight", "bias")}
-    unknown = [name for name in weights if name not in expected]
-    missing = sorted(expected - set(weights) - {"head.weight", "head.bias"})
-    if unknown or missing or not depth:
-        wrong = [f"{word} {_listed(names)}" for word, names in (("has", unknown), ("lacks", missing)) if names]
-        kind = "with" if class_token else "without"
-        raise ConfigError(
-            f"--init {spec}: not a plain ViT {kind} class token: {' and '.join(wrong)}",
-            hint="backbone.class_token says which kind it must be; register tokens, rotary positions and "
-            "other extras have no place in the searched networks",
-        )
-    positions = weights["pos_embed"]
-    if class_token and positions.ndim == 3 and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
-        weights["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
-    return weights
-
-
 def _fitted(weights: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
     """Patch and position embeddings for the backbone's input channels, patch size and grid."""
     kernel, side = weights["patch_embed.proj.weight"], backbone.image_size // backbone.patch_size
@@ -180,8 +136,4 @@ def _fitted(weights: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]
 
 
 def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _listed(names: Sequence[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return one_line(str(error).splitlines()[0]) if str(error).strip() else type(error).__name__

@@ -9,7 +9,8 @@ from nas.base import CheckpointError, ConfigError
 from nas.data import ImageSet
 from nas.initial.calibration import Calibration, calibrate, start_operators
 from nas.initial.ordering import order_by_importance, pair_heads
-from nas.initial.pretrained import Weights, initial_weights, plain_subnet
+from nas.initial.plain import Weights
+from nas.initial.pretrained import initial_weights, plain_subnet
 from nas.model import Supernet
 from nas.runs import MANIFEST, RunDirectory
 from nas.space import SearchSpace
