@@ -1,5 +1,6 @@
 """The command line: parses, calls one function, prints. Imports live in the handlers: who only looks needs no torch."""
 
+import io
 import os
 import shlex
 import sys
@@ -15,6 +16,7 @@ import typer
 
 from nas.base import (
     STORAGE_VARIABLE,
+    ConfigError,
     DiskError,
     NasError,
     disk_error,
@@ -208,6 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before torch is imported: threads that spin while they wait starve each other on a busy machine (10 against
     # 71 images/s in one measurement, results/LOG.md). It changes speed, never results.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows few letters shows the others as ?
+            stream.reconfigure(errors="replace" if stream.encoding.lower() != "utf-8" else "backslashreplace")
     if arguments is None:
         _hide_storage()
         sys.excepthook = _say_bug
@@ -228,6 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if found := disk_error(error) or _memory_error(error):
             return _told(found)
+        if isinstance(error, OSError) and error.filename is not None:  # such as a name of 300 characters
+            return _told(ConfigError(f"{error.filename}: {error.strerror}", hint="give another path"))
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):
             raise
         error.message = visible(hide_secrets(str(getattr(error, "message", ""))))  # type: ignore[attr-defined]

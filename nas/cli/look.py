@@ -18,7 +18,7 @@ from nas.cli.options import (
     SetOption,
     SpaceArgument,
 )
-from nas.cli.output import fits, plain, print_result, show_front
+from nas.cli.output import fits, plain, print_result, show_front, tell_doubts
 
 look = typer.Typer()
 
@@ -42,6 +42,7 @@ def status(run: RunArgument, format_: FormatOption = None) -> None:
     from nas.runs import RunDirectory
 
     values = status_dict(RunDirectory.open(run))
+    tell_doubts(run)
     print_result(format_, values, status_table, [values])
 
 
@@ -61,6 +62,7 @@ def front(
     from nas.runs import front_of
 
     whole = found = front_of(run)
+    tell_doubts(run)
     for name, maximum in (("latency_ms", max_latency_ms), ("macs", max_macs), ("params", max_params)):
         if maximum is not None:
             found = found.within(name, maximum=maximum)
@@ -77,6 +79,7 @@ def show(run: RunArgument, pick: Annotated[str, typer.Argument(help=PICK_HELP)],
 
     backbone = space_of_run(RunDirectory.open(run)).backbone
     point = front_of(run).pick(pick)
+    tell_doubts(run)
     rows = show_rows(point, backbone)
     values = {"schema_version": 1, "digest": point.digest, "layers": rows, "architecture": point.architecture.to_dict()}
 
@@ -97,6 +100,8 @@ def compare(
     from nas.report import compare_rows, compare_runs, compare_tables
 
     found = compare_runs(first, second)
+    for run in (first, second):
+        tell_doubts(run)
     print_result(format_, found, compare_tables, compare_rows(found))
 
 
@@ -113,6 +118,7 @@ def report(
     from nas.runs import RunDirectory
 
     found = RunDirectory.open(run)
+    tell_doubts(run)
     files = write_report(found, None if random is None else RunDirectory.open(random))
     rows = [{"file": str(path), "bytes": path.stat().st_size} for path in files]
     values = {"schema_version": 1, "run": found.name, "files": rows}

@@ -57,6 +57,14 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
     print_result(format_, values, picture, front_csv(found, path))
 
 
+def tell_doubts(path: Path) -> None:
+    """Say on stderr what is missing in a run's folder, so that its numbers are of a part of it."""
+    from nas.runs import RunDirectory, doubts_of
+
+    for doubt in doubts_of(RunDirectory.open(path)):
+        reporter().line("warning", doubt)
+
+
 def print_result(
     format_: Format | None, values: Any, table: Callable[[Any], Any], rows: Sequence[Mapping[str, Any]] | str
 ) -> None:

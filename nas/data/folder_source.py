@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from nas.base import plural
+from nas.base import plural, read_bytes
 from nas.data.samples import Sample, Source, data_error, listed, missing_path
 from nas.data.split_names import SPLITS, by_place, expanded, is_litter, natural_key, roles, spec_paths, split_of
 from nas.settings import DataConfig
@@ -15,6 +15,7 @@ _IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif",
     ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
+_MOST_BYTES = 1 << 29  # of one image file
 _CONTAINERS = ({"images"}, {"image"}, {"imgs"}, {"img"})  # the one folder inside every class, as in Tiny ImageNet
 _HINT = (
     "one folder a class: DIR/train/<class>/*.jpg with DIR/val and DIR/test beside it, or DIR/<class>/*.jpg alone; "
@@ -289,6 +290,6 @@ def _read(files: Mapping[str, Sequence[Path]], class_names: tuple[str, ...]) -> 
     for label, class_name in enumerate(class_names):
         for path in files[class_name]:
             try:
-                yield Sample(str(path), label, path.read_bytes())
+                yield Sample(str(path), label, read_bytes(path, _MOST_BYTES))
             except OSError as error:
                 yield Sample(str(path), label, None, error.strerror or str(error))

@@ -18,7 +18,16 @@ from nas.data import ImageData, TestSplit, load_images, spec_at
 from nas.initial import check_init
 from nas.jobs.callbacks import Callback
 from nas.latency import check_targets_here, device_name, resolve_device, resolve_precision
-from nas.runs import ImagePlace, Manifest, RunDirectory, config_of_run, latest_unfinished, next_path, space_of_run
+from nas.runs import (
+    ImagePlace,
+    Manifest,
+    RunDirectory,
+    config_of_run,
+    doubts_of,
+    latest_unfinished,
+    next_path,
+    space_of_run,
+)
 from nas.search import check_storage
 from nas.settings import RunConfig, config_differences, read_text
 from nas.space import SearchSpace, check_memory, parse_space
@@ -222,6 +231,8 @@ def reopen_with_test(path: Path, reporter: Reporter, data: str | None = None) ->
     session = Session(
         run=run, space=space, config=config, data=images, device=device, precision=precision, reporter=reporter
     )
+    for doubt in doubts_of(run):
+        reporter.line("warning", doubt)
     return session, test
 
 

@@ -101,8 +101,11 @@ def best_within_budgets(fronts: Sequence[ParetoFront]) -> list[dict[str, Any]]:
     if not all(costs):
         return []
     low, high = max(min(values) for values in costs), max(max(values) for values in costs)
-    budgets = np.geomspace(low, max(low, high), NUM_BUDGETS) if low > 0 else np.linspace(low, high, NUM_BUDGETS)
-    budgets[[0, -1]] = low, max(low, high)
+    if not 0 <= low <= high < math.inf:
+        return []
+    budgets = np.geomspace(low, high, NUM_BUDGETS) if low > 0 else np.linspace(low, high, NUM_BUDGETS)
+    budgets = np.clip(budgets, low, high)  # which rounding may leave
+    budgets[[0, -1]] = low, high
     return [
         {"max_macs": most, "best_top1": [max(p.value(TOP1) for p in f.points if p.value(MACS) <= most) for f in fronts]}
         for most in dict.fromkeys(budgets.tolist())

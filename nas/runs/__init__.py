@@ -7,6 +7,7 @@ from nas.runs.directory import (
     space_of_run,
 )
 from nas.runs.dominance import hypervolume, non_dominated
+from nas.runs.doubts import doubts_of
 from nas.runs.front import PICKS, ParetoFront
 from nas.runs.manifest import (
     REFERENCE_MARGIN, ImagePlace, Manifest, SearchBudget, SearchIdentity, SupernetTrial, objectives_by,
@@ -31,9 +32,9 @@ __all__ = [
     "ImagePlace", "Manifest", "Measurement", "ParetoFront", "RunDirectory", "RunResults", "SearchBudget",
     "SearchIdentity", "SupernetTrial", "Timed", "Trial", "TrialState", "all_trials", "architecture_row",
     "check_counts", "check_ray_is_used", "check_supernet_trials", "config_of_run", "design_points",
-    "front_of", "group_settings", "hypervolume", "interval_key", "joint_digest", "latest_unfinished",
-    "network_row", "next_path", "non_dominated", "objectives_by", "owner", "random_search",
-    "rank_statistics", "ranked", "reference_elsewhere", "results_of", "retrained_networks",
-    "searched_runs", "space_of_run", "space_settings", "supernet_trial", "supernet_trials", "trial_key",
-    "union_points", "whole",
+    "doubts_of", "front_of", "group_settings", "hypervolume", "interval_key", "joint_digest",
+    "latest_unfinished", "network_row", "next_path", "non_dominated", "objectives_by", "owner",
+    "random_search", "rank_statistics", "ranked", "reference_elsewhere", "results_of",
+    "retrained_networks", "searched_runs", "space_of_run", "space_settings", "supernet_trial",
+    "supernet_trials", "trial_key", "union_points", "whole",
 ]

@@ -93,7 +93,8 @@ class ParetoFront:
             return cls.from_dict(final)
         manifest = run.manifest
         if manifest.search is None:
-            raise RunError(f"{path}: manifest.json does not say what is optimised: the search has not begun")
+            text = f"{path}: manifest.json does not say what is optimised: the search has not begun"
+            raise RunError(text, hint="`search.py status RUN` shows how far it is")
         front = cls.from_trials(run.trials(), manifest.search.objectives, manifest.constraints)
         return replace(front, clocks=manifest.search.reference_clocks)
 

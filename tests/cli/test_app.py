@@ -1,4 +1,6 @@
+import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import torch
 from small_runs import TINY, command, run_arguments
 
 from nas.arch.architecture import Architecture
+from nas.cli.app import main
 from nas.runs.directory import RunDirectory
 
 
@@ -250,3 +253,87 @@ def test_output_that_cannot_be_written_is_one_line_and_a_reader_may_leave(home):
         f"{sys.executable} {program[1]} check tiny.yaml | true", cwd=home, shell=True, capture_output=True
     )
     assert left.stderr == b""
+
+
+OLD_RUN = Path(__file__).resolve().parents[1] / "fixtures" / "old_run"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("arguments", [["front"], ["status"], ["show", "knee"]])
+def test_a_terminal_of_few_letters_shows_what_it_can(encoding, arguments, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    assert main([arguments[0], str(OLD_RUN), *arguments[1:], "--format", "table"]) == 0
+    sys.stdout.flush()
+    assert written.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "20", "40"])
+@pytest.mark.parametrize("arguments", [["front"], ["status"], ["show", "knee"], ["compare", str(OLD_RUN)]])
+def test_a_narrow_terminal_is_no_reason_to_fall(columns, arguments, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert command(arguments[0], OLD_RUN, *arguments[1:], "--format", "table").code == 0
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b", "f.txt/run", "loop", "\udce9"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "{}"),
+        ("status", "{}"),
+        ("front", "{}"),
+        ("train", "tiny.yaml", "--run", "{}"),
+        ("show", str(OLD_RUN), "{}"),
+    ],
+)
+def test_names_that_no_file_can_have_are_misuse(home, name, arguments):
+    (home / "f.txt").touch()
+    (home / "loop").symlink_to("loop")
+    before = sorted(home.iterdir())
+    done = command(*(word.format(name) for word in arguments), *(("--epochs=0",) if arguments[0] == "train" else ()))
+    assert done.code == 2
+    assert "Traceback" not in done.stderr
+    assert "error" in done.stderr.lower()
+    assert sorted(home.iterdir()) == before
+
+
+def in_training(folder):
+    """A run whose supernet is being trained: nothing was searched."""
+    run = shutil.copytree(OLD_RUN, folder / "run")
+    values = json.loads((run / "manifest.json").read_text())
+    searched = ("objectives", "reference_ms", "reference_digest", "further_reference_ms", "supernet_digest", "budget")
+    kept = {key: value for key, value in values.items() if key not in searched}
+    (run / "manifest.json").write_text(json.dumps({**kept, "stage": "training"}))
+    for name in ("trials.jsonl", "trials.csv", "front.json", "front.csv", "journal.log", "trust.json"):
+        (run / name).unlink()
+    shutil.rmtree(run / "retrain")
+    return run
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("front",),
+        ("report",),
+        ("show", "knee"),
+        ("compare", str(OLD_RUN)),
+        ("export", "--pick=knee", "--to=out"),
+        ("latency",),
+    ],
+)
+def test_what_a_run_in_training_cannot_show_yet_is_said(tmp_path, arguments, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = in_training(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    done = command(arguments[0], run, *arguments[1:])
+    assert done.code == 2
+    assert "search has not begun" in done.stderr
+    assert "hint: " in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_status_of_a_run_in_training_says_how_far_it_is(tmp_path):
+    done = command("status", in_training(tmp_path), "--format", "json")
+    assert done.code == 0
+    values = json.loads(done.stdout)
+    assert (values["stage"], values["front_size"], sum(values["trials"].values())) == ("training", None, 0)

@@ -256,3 +256,13 @@ def test_the_folders_of_splits_are_known_to_others(tmp_path):
     write_layout(tmp_path, "Train/a Train/b Test/a Test/b")
     assert split_folders("x", tmp_path) == {"train": tmp_path / "Train", "test": tmp_path / "Test"}
     assert split_folders("x", tmp_path / "Train") == {"train": tmp_path / "Train"}
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("no")]
+)
+def test_what_is_named_like_an_image_and_never_ends_is_unreadable_at_once(tmp_path, make, monkeypatch):
+    monkeypatch.setattr("nas.data.folder_source._MOST_BYTES", 1 << 20)
+    write_folder(tmp_path, classes=("a", "b"))
+    make(tmp_path / "a" / "pipe.png")
+    assert "pipe.png" in error_of(f"folder:{tmp_path}").message
