@@ -12,7 +12,10 @@ from nas.base.files import (
     read_json, replacing, sync_folder, to_json_text,
 )
 from nas.base.memo import cached_method
-from nas.base.privacy import STORAGE_VARIABLE, hidden_words, hide_secrets, secrets_in, visible
+from nas.base.privacy import (
+    STORAGE_VARIABLE, hidden_words, hide_secrets, secrets_in, shared, shared_command, shared_word,
+    visible,
+)
 from nas.base.progress import Reporter
 from nas.base.scratch import remove, scratch_path, sweep, temporary_folder
 from nas.base.words import duration, format_choices, plural, unit_column, unit_of, with_interval, with_spread
@@ -23,7 +26,7 @@ __all__ = [
     "NoResultError", "OutOfMemoryError", "Reporter", "RunError", "SearchSpaceError", "TrainingError",
     "atomic_write_bytes", "atomic_write_text", "cached_method", "check_schema", "disk_error", "duration",
     "format_choices", "hidden_words", "hide_secrets", "one_line", "parse_json", "plural", "read_bytes",
-    "read_json", "remove", "replacing", "scratch_path", "secrets_in", "sweep", "sync_folder",
-    "temporary_folder", "to_json_text", "unit_column", "unit_of", "visible", "with_interval",
-    "with_spread", "writing",
+    "read_json", "remove", "replacing", "scratch_path", "secrets_in", "shared", "shared_command",
+    "shared_word", "sweep", "sync_folder", "temporary_folder", "to_json_text", "unit_column", "unit_of",
+    "visible", "with_interval", "with_spread", "writing",
 ]

@@ -2,11 +2,12 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nas.arch import Architecture, Backbone
-from nas.base import plural
+from nas.base import plural, visible
 from nas.runs import interval_key
 from nas.settings import LATENCIES, LATENCY
 
@@ -105,7 +106,12 @@ def model_card(
         "Reproduce": _reproduce(provenance),
     }
     body = "\n\n".join("\n".join((f"## {title}\n", *lines)) for title, lines in sections.items())
-    return f"{FRONT_MATTER}\n# {name}\n\n{summary}\n\n{body}\n"
+    return visible(f"{FRONT_MATTER}\n# {_text(name)}\n\n{summary}\n\n{body}\n")
+
+
+def _text(words: object) -> str:
+    """Words of others as Markdown that shows them as they are: no links, no HTML, no new line."""
+    return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", " ".join(str(words).split()))
 
 
 def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
@@ -132,7 +138,7 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {LATENCIES[name].label} | {milliseconds} | {interval} | ms/batch | {place} |"
     yield ""
     if conditions:
-        yield "Measured under: " + ", ".join(f"{key} {value}" for key, value in conditions.items()) + "."
+        yield "Measured under: " + ", ".join(f"{key} {_text(value)}" for key, value in conditions.items()) + "."
 
 
 def _training(retrained: Mapping[str, Any]) -> Iterator[str]:
@@ -194,12 +200,18 @@ def _limits(table: Mapping[str, Any], backbone: Backbone) -> Iterator[str]:
         f"The input size is {backbone.in_chans} x {backbone.image_size} x {backbone.image_size}. timm takes others "
         "(`img_size=`), for which nothing was measured; the other files take no other."
     )
+    yield (
+        "From a stranger load nothing but `model.safetensors` and `model.onnx`: they are data. Loading `model.pt2` "
+        "(or any `.bin`, `.pt`, `.pth`) can run code that its maker put there."
+    )
     yield "The licence above is the code's. The terms of the data and of the initial weights hold as well."
 
 
 def _reproduce(provenance: Mapping[str, Any]) -> Iterator[str]:
     if commands := provenance.get("commands"):
-        yield "\n".join(("```sh", *commands, "```\n"))
+        text = "\n".join(commands)
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+        yield f"{fence}sh\n{text}\n{fence}\n"
     yield "Versions, seeds and data hashes are in `provenance.json`."
     if run := provenance.get("run"):
-        yield f"Run: {json.dumps(run)}."
+        yield f"Run: {_text(json.dumps(run))}."

@@ -24,6 +24,7 @@ from nas.base import (
     remove,
     replacing,
     scratch_path,
+    shared,
     temporary_folder,
     to_json_text,
     writing,
@@ -80,6 +81,7 @@ def export_bundle(
         "crop_pct": 1.0,
         "class_names": list(info.class_names),
     }
+    point, provenance = shared(point), shared(provenance)
     _check_arguments(subnet, preprocessing, point)
     model = copy.deepcopy(subnet).cpu().float().eval().requires_grad_(False)
     target = Path(directory).absolute()
@@ -104,8 +106,9 @@ def export_bundle(
         _write_json(folder / TABLE, table)
         card = model_card(target.name, model.architecture, model.backbone, table, provenance)
         (folder / CARD).write_text(card, encoding="utf-8")
+        mode = (folder / CARD).stat().st_mode  # as the user's umask has it; safetensors writes for the owner alone
         for path in folder.iterdir():
-            path.chmod(0o644)  # safetensors writes 0600, and a bundle is there to be shared
+            path.chmod(mode)
     return ExportReport(directory=target, digest=model.architecture.digest, formats=reports)
 
 

@@ -38,9 +38,9 @@ def diagnose() -> dict[str, Any]:
 
 def diagnosis_table(findings: dict[str, Any]) -> "Table":
     """`diagnose` as a table for people."""
-    from nas.report import Column, Table
+    from nas.report import Column, Markup, Table
 
-    signs = {True: "ok", False: "[bold red]WRONG[/]"}
+    signs = {True: "ok", False: Markup("[bold red]WRONG[/]")}
     checks = [(signs[check["passed"]], check["check"], check["found"]) for check in findings["checks"]]
     return Table(
         title="healthy" if findings["healthy"] else "something is wrong",

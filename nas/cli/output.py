@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.base import Reporter
+from nas.base import Reporter, visible
 from nas.cli.options import Format
 
 PIPED_WIDTH = 160  # columns of a table that is written to a file
@@ -50,7 +50,7 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
             return table
         plots = front_plots(found, results_of(run).others, whole or found)
         legend = "● front   ★ knee   · not on it, or not shown"
-        again = [Text(f"$ {command}", no_wrap=True, overflow="ignore") for command in commands]
+        again = [Text(visible(f"$ {command}"), no_wrap=True, overflow="ignore") for command in commands]
         return Group(table, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"), *again)
 
     values = {**found.to_dict(run.name), "commands": commands}
@@ -78,7 +78,8 @@ def print_result(
     elif chosen is Format.CSV:
         from nas.report import csv_text
 
-        print(rows if isinstance(rows, str) else csv_text(rows), end="")  # noqa: T201
+        text = rows if isinstance(rows, str) else csv_text(rows)
+        print(visible(text) if sys.stdout.isatty() else text, end="")  # noqa: T201
     else:
         _console().print(table(values), crop=False)  # a command longer than a line is to be copied whole
 
@@ -95,7 +96,7 @@ def plain(text: str) -> Any:
     from rich.console import Group
     from rich.text import Text
 
-    return Group(Text(text, no_wrap=True, overflow="ignore"))  # a text by itself is wrapped whatever it says
+    return Group(Text(visible(text), no_wrap=True, overflow="ignore"))  # a text by itself is wrapped whatever it says
 
 
 def _console() -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nas.arch import Architecture, Backbone, LayerChoice
 from nas.base import ConfigError, one_line
 from nas.initial.plain import Weights, depth_of, plain_weights
-from nas.model import UNREADABLE, Subnet
+from nas.model import UNREADABLE, Subnet, check_model_folder
 
 KINDS = ("timm", "local-dir", "file")
 
@@ -88,6 +88,8 @@ def _read_file(spec: str, path: str) -> Mapping[object, object]:
 
 def _from_timm(spec: str, name: str, backbone: Backbone) -> dict[str, Tensor]:
     try:
+        if spec.startswith("local-dir:"):
+            check_model_folder(Path(name.removeprefix("local-dir:")))
         with torch.device("meta"):  # what it is, before anything is downloaded
             skeleton = timm.create_model(name, pretrained=False, in_chans=backbone.in_chans)
         plain_weights(spec, skeleton.state_dict(), backbone.class_token)

@@ -1,11 +1,12 @@
 """From a point of a run's front to a bundle: measured again, tested once, and written with where it came from."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.base import DataError, ExportError, Reporter, RunError
+from nas.base import DataError, ExportError, Reporter, RunError, shared_command
 from nas.bundle import ExportReport, export_bundle
 from nas.data import ImageSet, TestSplit
 from nas.evaluation import top1_percent, wilson_interval
@@ -33,7 +34,11 @@ def export_pick(
     lacking = "so its model card would have no final accuracy", "export from"
     run, point, session, test = open_pick(path, pick, reporter, lacking, data)
     subnet = load_trained(session.run, session.space, session.device).extract(point.architecture)
-    origin = provenance(run, point.digest, f"python search.py export {run.path} --pick {pick} --to {directory}")
+    origin = provenance(
+        run,
+        point.digest,
+        shlex.join(["python", "search.py", "export", str(run.path), "--pick", pick, "--to", str(directory)]),
+    )
     origin["supernet_digest"] = weights_digest(session.run)
     return export_measured(session, subnet, test.open(), front_row(run, point.digest), directory, formats, origin)
 
@@ -113,4 +118,9 @@ def provenance(run: RunDirectory, digest: str, command: str) -> dict[str, Any]:
     manifest = run.manifest
     keys = ("versions", "device", "precision", "seed", "splits", "space_digest")
     found = {key: getattr(manifest, key) for key in keys}
-    return {"run": run.name, "digest": digest, "commands": [manifest.command, command], **found}
+    return {
+        "run": run.name,
+        "digest": digest,
+        "commands": [shared_command(manifest.command), shared_command(command)],
+        **found,
+    }

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
-from nas.arch import Architecture, Backbone
-from nas.base import SCHEMA_VERSION, Reporter, RunError, read_json
+from nas.arch import Architecture, Backbone, cost
+from nas.base import SCHEMA_VERSION, ArchitectureError, Reporter, RunError, read_json
 from nas.latency.device import default_batch, device_name
 from nas.latency.front import measure_networks
 from nas.latency.meter import LatencyMeter, Readings
@@ -25,6 +26,7 @@ from nas.settings import Target, parse_target, profile_path
 from nas.space import SearchSpace
 
 REPEATS = 0.9  # tau from which an order is taken to repeat
+MOST_OF_A_SIZE, MOST_LAYERS = 65_536, 1_024  # of a bundle that is measured
 BATCH_STEPS = 2  # times the batch is made four times as large, for an order that repeats
 
 
@@ -55,11 +57,27 @@ def models_of(source: Path) -> Models:
         table = read_json(source / "metrics.json")
         architecture = Architecture.from_json((source / "architecture.json").read_text(encoding="utf-8"))
         backbone = Backbone(**table["backbone"])
+        _check_size(backbone, architecture)
     except FileNotFoundError:
         return _models_of_run(source)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{source} is a damaged bundle: {error!r}", hint="export it again") from error
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, ArchitectureError) as error:
+        reason = error.message if isinstance(error, ArchitectureError) else repr(error)
+        raise RunError(f"{source} is a damaged bundle: {reason}", hint="export it again") from error
     return Models(backbone, (architecture,), architecture, default_batch(backbone.image_size), ())
+
+
+def _check_size(backbone: Backbone, architecture: Architecture) -> None:
+    """Raise a ValueError where a bundle, which may be a stranger's, is of a network that would only fill the memory."""
+    sizes = {name: getattr(backbone, name) for name in ("image_size", "in_chans", "num_classes", "head_dim")}
+    sizes |= {"embed_dim": architecture.embed_dim, "number of layers": architecture.depth}
+    for name, value in sizes.items():
+        if type(value) is not int or not 0 <= value <= MOST_OF_A_SIZE:
+            raise ValueError(f"{name} {value!r} is not between 0 and {MOST_OF_A_SIZE:,}")
+    if architecture.depth > MOST_LAYERS:
+        raise ValueError(f"{architecture.depth:,} layers are more than {MOST_LAYERS:,}")
+    needed, free = 4 * cost.params(architecture, backbone), psutil.virtual_memory().available
+    if not 2 * needed < free:
+        raise ValueError(f"its weights take {needed:,.0f} bytes, {free:,} are free")
 
 
 def _models_of_run(path: Path) -> Models:

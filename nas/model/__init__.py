@@ -3,6 +3,7 @@
 # fmt: off
 from nas.model.block import Block
 from nas.model.families.vit import Subnet
+from nas.model.folder import check_model_folder
 from nas.model.layers.dynamic import DynamicAttention
 from nas.model.layers.feed_forward import activation_aware_factors, svd_factors
 from nas.model.layers.maps import Guidance, Provided
@@ -12,5 +13,5 @@ from nas.model.timm_entry import UNREADABLE
 
 __all__ = [
     "UNREADABLE", "Block", "DynamicAttention", "Guidance", "Provided", "Subnet", "Supernet",
-    "activation_aware_factors", "log_mean_map", "svd_factors", "transport_map",
+    "activation_aware_factors", "check_model_folder", "log_mean_map", "svd_factors", "transport_map",
 ]

@@ -12,13 +12,13 @@ from nas.report.latency_tables import measured_rows, measured_tables, profile_ta
 from nas.report.page.file import write_report
 from nas.report.space_table import space_summary, space_table
 from nas.report.status import status_dict, status_table
-from nas.report.table import Column, Table, csv_text
+from nas.report.table import Column, Markup, Table, csv_text
 from nas.report.terminal_plot import front_plots
 
 __all__ = [
-    "Column", "Table", "compare_rows", "compare_runs", "compare_tables", "csv_text", "export_command",
-    "export_table", "forecast_table", "front_csv", "front_plots", "front_table", "measured_rows",
-    "measured_tables", "profile_table", "redundancy_table", "results_table", "retrain_table", "show_rows",
-    "show_table", "space_summary", "space_table", "status_dict", "status_table", "training_rows",
-    "trust_figure", "trust_table", "write_report",
+    "Column", "Markup", "Table", "compare_rows", "compare_runs", "compare_tables", "csv_text",
+    "export_command", "export_table", "forecast_table", "front_csv", "front_plots", "front_table",
+    "measured_rows", "measured_tables", "profile_table", "redundancy_table", "results_table",
+    "retrain_table", "show_rows", "show_table", "space_summary", "space_table", "status_dict",
+    "status_table", "training_rows", "trust_figure", "trust_table", "write_report",
 ]

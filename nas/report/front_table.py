@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.arch import LEGEND, draw_layers
-from nas.base import plural, unit_column, with_spread
+from nas.base import plural, shared_command, unit_column, with_spread
 from nas.report.table import Column, Table, csv_text
 from nas.runs import OWNER, Conditions, FrontPoint, ParetoFront, Timed
 from nas.settings import LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
@@ -99,7 +99,7 @@ def front_csv(front: ParetoFront, path: Path) -> str:
     for point in front.points:
         row = {**_csv_row(point, front.points), "knee": point.digest == knee}
         row["latency_ratio"] = front.ratio(point, LATENCY) if LATENCY.name in front.clocks else None
-        rows.append({**row, "export_command": export_command(path, point.digest)})
+        rows.append({**row, "export_command": shared_command(export_command(path, point.digest))})
     return csv_text(rows, FRONT_COLUMNS)
 
 

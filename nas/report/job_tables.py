@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.base import duration, plural, unit_of, with_interval
-from nas.report.table import Cell, Column, Table, columns_of
+from nas.report.table import Cell, Column, Markup, Table, columns_of
 from nas.runs import BASELINES, CONFIDENCE, RESAMPLES, SPLITS
 
 UNDIMMED = {"caption_style": "none"}  # captions that are half of the answer
@@ -118,7 +118,7 @@ def forecast_table(values: Mapping[str, Any]) -> Table:
     )
     files = f"checkpoints {memory('disk_checkpoints')}, trials {memory('disk_trials')}"
     rows += [
-        [f"[bold]{cell}[/]" for cell in total],
+        [Markup(f"[bold]{cell}[/]") for cell in total],
         ("memory", memory("memory"), parts),
         ("disk", memory("disk"), files),
     ]

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from nas.base import visible
+
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
@@ -23,6 +25,12 @@ def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> 
     for row in rows:
         writer.writerow({k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in row.items()})
     return text.getvalue()
+
+
+class Markup(str):
+    """A cell with styles of rich; all other texts are shown as they are, since they may come from anywhere."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +75,15 @@ class Table:
     def __rich__(self) -> "RichTable":
         """Rich's protocol: what its console prints, or measures, instead."""
         from rich import box
+        from rich.markup import escape
         from rich.table import Table as RichTable
 
+        def plain(text: str) -> str:
+            return text if isinstance(text, Markup) else escape(visible(text))
+
         table = RichTable(
-            title=self.title,
-            caption="\n".join(self.caption) or None,
+            title=plain(self.title),
+            caption=plain("\n".join(self.caption)) or None,
             box=getattr(box, self.box),
             show_header=any(column.header for column in self.columns),
             show_footer=any(column.footer for column in self.columns),
@@ -79,15 +91,15 @@ class Table:
         )
         for column in self.columns:
             table.add_column(
-                column.header,
-                column.footer,
+                plain(column.header),
+                plain(column.footer),
                 justify="right" if column.form else "left",
                 no_wrap=not column.wraps,
                 overflow="fold" if column.wraps and not column.form else "ellipsis",
             )
         for row in self.rows:
             if row:
-                table.add_row(*(c.text(cell) for c, cell in zip(self.columns, row, strict=True)))
+                table.add_row(*(plain(c.text(cell)) for c, cell in zip(self.columns, row, strict=True)))
             else:
                 table.add_section()
         return table

@@ -46,8 +46,10 @@ def save_checkpoint(directory: Path, step: int, tensors: Mapping[str, Tensor], m
         directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"step-{step:08d}.safetensors"
     with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as scratch:
+        scratch.touch()
+        mode = scratch.stat().st_mode  # as the user's umask has it; safetensors writes for the owner alone
         save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, scratch)
-        scratch.chmod(0o644)
+        scratch.chmod(mode)
         with scratch.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())

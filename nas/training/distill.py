@@ -12,9 +12,12 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.base import ConfigError, read_json
+from nas.base import ConfigError
 from nas.data import DataInfo
-from nas.model import UNREADABLE  # which registers our networks with timm: an exported one can teach, too
+from nas.model import (  # which registers our networks with timm: an exported one can teach, too
+    UNREADABLE,
+    check_model_folder,
+)
 
 
 def soft_cross_entropy(student_BK: Tensor, teacher_BK: Tensor, temperature: float) -> Tensor:
@@ -72,8 +75,12 @@ def _load(spec: str) -> Any:
         raise ConfigError(f"--teacher {spec}: not understood", hint="timm:NAME or local-dir:DIR")
     try:
         if kind == "local-dir":
-            read_json(Path(name) / "config.json")
+            check_model_folder(Path(name))
         return timm.create_model(name if kind == "timm" else spec, pretrained=True)
+    except ConfigError as error:
+        raise ConfigError(
+            f"--teacher {spec}: {error.message}", hint="a folder as timm and `export` write it"
+        ) from error
     except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(

@@ -152,3 +152,31 @@ def test_a_profile_of_another_device_warns_and_one_of_another_backbone_is_refuse
     done = command(*run_arguments(tmp_path / "other", f"--target=profile:{file}", "--trials=3"))
     assert done.code == 2
     assert "patch_size is 4 in the profile and 2 in the space" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("backbone", "architecture", "said"),
+    [
+        ({"num_classes": 10**13}, {}, "num_classes"),
+        ({"num_classes": -3}, {}, "num_classes"),
+        ({"image_size": "16"}, {}, "str"),
+        ({"os": "system"}, {}, "unexpected"),
+        ({}, {"embed_dim": 10**13}, "embed_dim"),
+        ({}, {"layers": 20_000}, "20,000 layers"),
+        ({}, {"num_heads": 10**12}, "its weights take"),
+        ({}, {"attention": "__class__"}, "__class__"),
+    ],
+)
+def test_a_strangers_bundle_that_would_fill_the_memory_is_one_message(tmp_path, backbone, architecture, said):
+    space = tiny_space()
+    values, layers = space.largest().to_dict(), space.largest().to_dict()["layers"]
+    values["layers"] = layers[:1] * architecture.get("layers", 1)
+    values["embed_dim"] = architecture.get("embed_dim", values["embed_dim"])
+    values["layers"][0] |= {k: v for k, v in architecture.items() if k in ("num_heads", "attention")}
+    table = {"schema_version": 1, "backbone": space.backbone.to_dict() | backbone}
+    (tmp_path / "metrics.json").write_text(json.dumps(table))
+    (tmp_path / "architecture.json").write_text(json.dumps(values))
+    done = command("latency", tmp_path)
+    assert (done.code, done.stdout) == (2, "")
+    assert "is a damaged bundle" in done.stderr
+    assert said in done.stderr

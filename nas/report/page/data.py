@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.arch import FEWER_TOKENS, LOOKS, REDUCERS, Architecture, LayerChoice, draw_layers, look_of
-from nas.base import RunError, unit_of
+from nas.base import RunError, shared, shared_command, shared_word, unit_of
 from nas.report.architecture_table import show_rows
 from nas.report.front_table import export_command, ratio_words, ties_within
 from nas.runs import (
@@ -58,7 +58,9 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         },
         "fewer": FEWER_TOKENS,
         "counts": dict(Counter(trial.state.value for trial in trials)),
-        "errors": Counter(trial.error.splitlines()[0] for trial in trials if trial.error).most_common(COMMON_ERRORS),
+        "errors": Counter(shared(trial.error.splitlines()[0]) for trial in trials if trial.error).most_common(
+            COMMON_ERRORS
+        ),
         "front": rows,
         "cloud": cloud,
         "baselines": [{**found.values(p), "digest": p.digest, "name": n} for n, p in design_points(found).items()],
@@ -72,12 +74,14 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
             "cloud": next((p.measurement.conditions.to_dict() for p in found.others), None),
         },
         "facts": _facts(run),
-        "config": flat_config(run.config()),
-        "command": manifest.command,
+        "config": {key: _public(value) for key, value in flat_config(run.config()).items()},
+        "command": shared_command(manifest.command),
         "trust": judged.findings().get(TRUST),
         "trust_baselines": BASELINES,
-        "trust_command": f"python search.py trust {shlex.quote(str(judged.path))}",
-        "retrain_command": f"python search.py retrain {shlex.quote(str(run.path))} --pick knee --seeds 3",
+        "trust_command": shared_command(f"python search.py trust {shlex.quote(str(judged.path))}"),
+        "retrain_command": shared_command(
+            f"python search.py retrain {shlex.quote(str(run.path))} --pick knee --seeds 3"
+        ),
     }
 
 
@@ -130,8 +134,8 @@ def _front_row(point: FrontPoint, found: RunResults) -> dict[str, Any]:
             for name, timed in point.measurement.latency.items()
             if timed.noisy is not None
         },
-        "export": export_command(found.run.path, point.digest),
-        "show": f"python search.py show {shlex.quote(str(found.run.path))} {point.digest}",
+        "export": shared_command(export_command(found.run.path, point.digest)),
+        "show": shared_command(f"python search.py show {shlex.quote(str(found.run.path))} {point.digest}"),
     }
 
 
@@ -209,7 +213,7 @@ def _supernets(found: RunResults) -> list[dict[str, Any]]:
         {
             **{name: getattr(trial, name) for name in ("number", "key", "state", "score")},
             "parameters": dict(trial.parameters),
-            "error": trial.error,
+            "error": shared(trial.error),
             "num_trials": sum(each.is_paid for each in trials.get(trial.key, ())),
             "num_on_front": owners[trial.key],
         }
@@ -229,7 +233,7 @@ def _facts(run: RunDirectory) -> list[tuple[str, str]]:
     """What the numbers rest on beside the conditions: (words, value)."""
     manifest, config = run.manifest, flat_config(run.config())
     facts: list[tuple[str, Any]] = [
-        ("data", config.get("data.spec")),
+        ("data", _public(config.get("data.spec"))),
         ("classes", len(manifest.class_names)),
         ("seed of splits, training and search", manifest.seed),
         ("sampler", config.get("search.sampler")),
@@ -241,6 +245,13 @@ def _facts(run: RunDirectory) -> list[tuple[str, str]]:
         ("weights digest", manifest.supernet_digest),
         *((f"hash of the {name} split", digest) for name, digest in manifest.splits.items()),
         *((f"version of {name}", text) for name, text in manifest.versions.items()),
-        ("started with", manifest.command),
+        ("started with", shared_command(manifest.command)),
     ]
     return [(words, str(value)) for words, value in facts if value is not None]
+
+
+def _public(value: Any) -> Any:
+    """A value of the configuration without where this machine keeps its files."""
+    if isinstance(value, list | tuple):
+        return [_public(each) for each in value]
+    return shared_word(value) if isinstance(value, str) else value
