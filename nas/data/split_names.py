@@ -150,7 +150,7 @@ def by_place(spec: str, paths: Sequence[SpecPath], names: Sequence[Collection[st
     problems = [
         f"{path.written} is in the place of {split}, but says {' and '.join(sorted(set(filter(None, some))))}"
         for path, split, some in zip(paths, splits, names, strict=True)
-        if len(set(some)) > 1 or ("train" in some and split != "train")
+        if len(set(filter(None, some))) > 1 or ("train" in some and split != "train")
     ]
     if problems:
         raise data_error(spec, problems, hint=hint)

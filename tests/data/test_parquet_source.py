@@ -162,6 +162,15 @@ def test_other_files_beside_are_counted(tmp_path):
     assert "2 other files ignored" in load(f"parquet:{tmp_path / 'it'}").summary[0]
 
 
+def test_a_folder_of_several_splits_is_no_split(tmp_path):
+    write_files(tmp_path / "a", "train", "test")
+    write_files(tmp_path / "b", "x", "y")
+    write_table(tmp_path / "c" / "z.parquet", seed=9)
+    error = error_of(f"parquet:{tmp_path / 'a'},{tmp_path / 'c'}")
+    assert "in the place of train, but says test and train" in error.message
+    assert counts(f"parquet:{tmp_path / 'b'},{tmp_path / 'c'}") == (24, 24)
+
+
 def test_configurations_that_belong_together_are_named_by_a_glob(tmp_path):
     write_files(tmp_path, "a/train-0", "b/train-0", "b/test-0")
     assert counts(f"parquet:{tmp_path}/*/*.parquet") == (24, 12)
