@@ -17,7 +17,7 @@ from nas.jobs.session import Session
 from nas.jobs.stages import evaluator_setup, training_schedule
 from nas.runs import RunDirectory
 from nas.search import Result
-from nas.training import Schedule
+from nas.training import Schedule, Teacher
 
 RECORD_VERSION = 1
 LOOK_EVERY_S = 1.0  # at the checkpoints of trainings that go on
@@ -32,7 +32,7 @@ def stand_alone_setup(session: Session, epochs: int | None, folder: Path) -> Sta
     epochs as the supernet where `epochs` is None.
 
     Raises:
-        ConfigError: The supernet had no epoch, and none is given; or the teacher cannot be had.
+        ConfigError: The supernet had no epoch, and none is given.
         TrainingError: A batch is too small for the subnets of a step.
     """
     planned, config = training_schedule(session.config, session.data.train), session.config
@@ -66,6 +66,7 @@ def trained_alone(
     at a time; 0 workers: in this process.
 
     Raises:
+        ConfigError: There is something to train, and the teacher cannot be had.
         RunError: A record is damaged, or the workers are gone.
     """
     recipe = setup.config.train
@@ -78,6 +79,8 @@ def trained_alone(
         f"{recipe.epochs} epochs each: {total} trainings, {known} done already",
     )
     missing = [(s, a) for s in setups for a in architectures if records[s.seed, a.digest] is None]
+    if missing and setup.config.teacher:
+        Teacher(setup.config.teacher, data.info)
     steps = Schedule(recipe, len(data.train)).steps
     started, looked = time.monotonic(), 0.0
     first = known + _under_way(missing, steps)
@@ -100,6 +103,12 @@ def trained_alone(
             records[setup.seed, architecture.digest] = _write(setup, architecture, result)
             show()
     return [record for record in records.values() if record is not None]
+
+
+def untrained(setup: StandAloneSetup, seeds: int, architectures: Sequence[Architecture]) -> bool:
+    """Whether `trained_alone` would have something to train; raises as it does."""
+    setups = [replace(setup, seed=setup.seed + i) for i in range(seeds)]
+    return any(_read(s, a) is None for s in setups for a in architectures)
 
 
 def _under_way(jobs: Sequence[Job], steps: int) -> float:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nas.arch import Architecture
-from nas.base import SCHEMA_VERSION, NoResultError, Reporter
+from nas.base import SCHEMA_VERSION, ConfigError, NoResultError, Reporter
 from nas.bundle import DEFAULT_FORMATS
 from nas.evaluation import top1_percent
 from nas.jobs.alone import StandAloneSetup, recipe_digest, trained_network
-from nas.jobs.alone_records import stand_alone_setup, trained_alone
+from nas.jobs.alone_records import stand_alone_setup, trained_alone, untrained
 from nas.jobs.export import export_measured, front_row, open_pick, provenance
 from nas.jobs.session import Session
 from nas.jobs.stages import evaluator_setup
@@ -21,7 +21,7 @@ from nas.model import Subnet
 from nas.runs import CONFIG, RunDirectory, network_row
 from nas.settings import check_retraining, resolve_config
 from nas.space import SearchSpace, known_designs
-from nas.training import check_policy, load_trained, weights_digest
+from nas.training import Teacher, check_policy, load_trained, weights_digest
 
 PICKED = "picked"
 
@@ -80,6 +80,7 @@ def retrain(
 ) -> dict[str, Any]:
     """Train an architecture of a run's front alone, then open the test split; writes `retrain/<digest>.json`.
 
+    Where the teacher of the run is gone, and the request names none, networks learn from the labels, and that is said.
     Every finished training is kept with its weights and never done again, whatever is asked next. No training sees
     the search split; the test split is opened when all have ended.
     With 0 workers all is done in this process; else Ray does so many trainings at a time. The network that is best on
@@ -105,6 +106,13 @@ def retrain(
         setup = _setup(session, request, run.retrain_dir / "trainings")
         chosen = _chosen(session, point.architecture, request)
         architectures = [architecture for _, architecture in chosen.values()]
+        if setup.config.teacher and request.teacher is None and untrained(setup, request.seeds, architectures):
+            try:
+                Teacher(setup.config.teacher, session.data.info)
+            except ConfigError as error:
+                text = f"{error.message}; without it, networks learn from the labels, as with --teacher ''"
+                reporter.line("warning", text)
+                setup = _setup(session, replace(request, teacher=""), run.retrain_dir / "trainings")
         evaluation, images = evaluator_setup(session, weights_digest(session.run)), session.data.search
         with_supernet = inherited_top1(evaluation, supernet, images, architectures, reporter)
         records = trained_alone(setup, request.seeds, architectures, session.data, workers, reporter)

@@ -26,7 +26,7 @@ from nas.runs import (
 )
 from nas.search import Plan, run_trials
 from nas.settings import baseline
-from nas.training import load_trained, weights_digest
+from nas.training import Teacher, load_trained, weights_digest
 
 
 def run(session: Session, budget: Budget) -> ParetoFront:
@@ -86,6 +86,8 @@ def _train(session: Session, budget: Budget) -> None:
     known = supernet_trials(folder)
     if (folder.manifest.supernet_trials_ended or 0) < budget.supernet_trials:
         folder.update_manifest(stage="training", supernet_trials=budget.supernet_trials)
+        if session.config.teacher:
+            Teacher(session.config.teacher, session.data.info)
         epochs = stages.training_schedule(session.config, session.data.train).epochs
         cores = budget.supernet_trials if budget.ray_address else len(os.sched_getaffinity(0))
         workers = min(budget.workers, budget.supernet_trials, cores)

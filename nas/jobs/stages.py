@@ -45,7 +45,6 @@ from nas.settings import LATENCY, MACS, PARAMS, TOP1, Objective, RunConfig, metr
 from nas.training import (
     Schedule,
     SupernetTrainer,
-    Teacher,
     TrainerSetup,
     TrainProgress,
     forget_processes,
@@ -160,11 +159,9 @@ def supernet_trainer(session: Session) -> SupernetTrainer:
 
 
 def training_schedule(config: RunConfig, images: ImageSet) -> Schedule:
-    """How long a training is that can begin; a ConfigError: no such teacher, a TrainingError: a batch is too small."""
+    """How long a training is that can begin; a TrainingError: a batch is too small."""
     schedule = Schedule(config.train, len(images))
     schedule.check_batch()
-    if config.teacher:
-        Teacher(config.teacher, images.info)
     return schedule
 
 

@@ -69,6 +69,25 @@ class Teacher(nn.Module):
         return logits.float()
 
 
+class LateTeacher:
+    """Answers as `Teacher` does, which is loaded when it is first asked: what is trained needs none any more.
+
+    Loading draws nothing from torch's generator, whose state belongs to the step.
+    """
+
+    def __init__(self, spec: str, info: DataInfo, device: torch.device) -> None:
+        self._spec, self._info, self._device = spec, info, device
+        self._model: Teacher | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits [B, K] of normalised images [B, 3, S, S]; raises as `Teacher` where it cannot be had."""
+        if self._model is None:
+            with torch.random.fork_rng(devices=[]):
+                self._model = Teacher(self._spec, self._info).to(self._device)
+        logits: Tensor = self._model(images)
+        return logits
+
+
 def _load(spec: str) -> Any:
     kind, _, name = spec.partition(":")
     if kind not in ("timm", "local-dir") or not name:

@@ -23,7 +23,7 @@ from nas.data import ImageSet
 from nas.model import Supernet
 from nas.settings import RunConfig
 from nas.space import SearchSpace
-from nas.training.distill import Teacher
+from nas.training.distill import LateTeacher
 from nas.training.health import TrainProgress
 from nas.training.trainer import ALONE, Start, SupernetTrainer
 from nas.training.world import World
@@ -50,7 +50,7 @@ class TrainerSetup:
     ) -> SupernetTrainer:
         """The trainer of one process, at its beginning."""
         config = self.config
-        teacher = Teacher(config.teacher, images.info).to(device) if config.teacher else None
+        teacher = LateTeacher(config.teacher, images.info, device) if config.teacher else None
         return SupernetTrainer(
             Supernet(self.space, seed=config.seed),
             images,

@@ -197,6 +197,18 @@ def test_an_exported_network_teaches_another_run(finished, tmp_path):
     taught = command(*arguments)
     assert taught.code == 0, taught.stderr
     assert json.loads(taught.stdout)["points"]
+    shutil.rmtree(tmp_path / "vit")  # it was needed while the supernet was trained
+    for again in (
+        ["search", tmp_path / "r", "--trials=3", "--workers=0"],
+        ["export", tmp_path / "r", "--pick=top1", "--to", tmp_path / "bundle", "--formats=timm"],
+        ["retrain", tmp_path / "r", "--pick=top1", "--epochs=1", "--workers=0", "--no-baseline"],
+        arguments,
+    ):
+        done = command(*again)
+        assert done.code == 0, done.stderr
+        assert ("networks learn from the labels" in done.stderr) == (again[0] == "retrain")
+    refused = command("trust", tmp_path / "r", "--workers=0", "--architectures=4", "--epochs=1")
+    assert (refused.code, "--teacher local-dir:" in refused.stderr) == (2, True)
     assert (
         json.loads((tmp_path / "r" / "manifest.json").read_text())["supernet_digest"]
         != (json.loads((finished.folder / "manifest.json").read_text())["supernet_digest"])

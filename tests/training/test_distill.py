@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from nas.base.errors import ConfigError
 from nas.data.info import DataInfo
-from nas.training.distill import Teacher, soft_cross_entropy
+from nas.training.distill import LateTeacher, Teacher, soft_cross_entropy
 
 
 def logits(seed, requires_grad=False):
@@ -72,3 +72,18 @@ def test_a_teacher_that_cannot_be_had_is_one_clear_error(spec, message):
 def test_a_teacher_of_other_classes_is_refused(saved_teacher):
     with pytest.raises(ConfigError, match="has 10 classes, the data has 7"):
         Teacher(saved_teacher[1], info(classes=7))
+
+
+def test_a_late_teacher_is_loaded_when_it_is_asked_and_draws_nothing(saved_teacher):
+    late = LateTeacher(saved_teacher[1], info(), torch.device("cpu"))
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    state = torch.get_rng_state()
+    answers = late(images)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(answers, Teacher(saved_teacher[1], info())(images))
+
+
+def test_a_late_teacher_that_is_gone_is_missed_when_it_is_asked():
+    late = LateTeacher("local-dir:/no/such", info(), torch.device("cpu"))
+    with pytest.raises(ConfigError, match="--teacher local-dir:/no/such"):
+        late(torch.zeros(1, 3, 16, 16))
