@@ -2,11 +2,15 @@
 
 import contextlib
 import json
+import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+os.environ["NAS_CACHE"] = tempfile.mkdtemp(prefix="nas-test-images-")  # not the user's own
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Commands that change nothing; but for `rank-layers` (computes) and `doctor` (tests) they import no torch."""
+"""Commands that change no run; but for `rank-layers` (computes) and `doctor` (tests) they import no torch."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -134,6 +134,20 @@ def doctor(format_: FormatOption = None) -> None:
     print_result(format_, findings, diagnosis_table, findings["checks"])
     if not findings["healthy"]:
         raise typer.Exit(1)
+
+
+@look.command()
+def cache(
+    sweep: Annotated[bool, typer.Option("--sweep", help="Delete all that no process of this machine uses.")] = False,
+    format_: FormatOption = None,
+) -> None:
+    """Decoded images that runs share: what there is, how large, when it was used; any may be deleted."""
+    from nas.cli.cache import cache_table, cached
+    from nas.data import store_folder
+
+    rows = cached(sweep=sweep)
+    values = {"schema_version": 1, "folder": str(store_folder()), "swept": sweep, "files": rows}
+    print_result(format_, values, cache_table, rows)
 
 
 @look.command("rank-layers")

@@ -11,8 +11,6 @@ from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
-from numpy.typing import NDArray
-
 from nas.base import RunError, one_line
 from nas.cluster.own_ray import own_ray
 
@@ -22,7 +20,7 @@ LOST_S = 20.0  # without them before giving up; after 60 s Ray ends this process
 CONNECT_S = 5.0  # for one TCP connection
 
 _Address = tuple[str, int]
-_Arrays = Mapping[str, NDArray[Any]]
+_Arrays = Mapping[str, Any]
 
 
 class RayConnection:

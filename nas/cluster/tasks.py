@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from numpy.typing import NDArray
-
 from nas.base import NasError, disk_error, one_line
 from nas.cluster.connection import CHECK_S, RayConnection, possible_workers
 
 Job = TypeVar("Job")
 Value = TypeVar("Value")
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, Any]
 
 ATTEMPTS = 3  # of a job that kills its process or runs out of memory
 

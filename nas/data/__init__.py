@@ -1,9 +1,12 @@
 """Images: where they come from, how they are split, decoded."""
 
 # fmt: off
-from nas.data.images import ImageData, ImageSet, TestSplit
-from nas.data.info import DataInfo
+from nas.data.images import DataInfo, ImageData, ImageSet, TestSplit
 from nas.data.loader import load_images
 from nas.data.sources import spec_at
+from nas.data.store.folder import store_folder, stored_files, sweep_store
 
-__all__ = ["DataInfo", "ImageData", "ImageSet", "TestSplit", "load_images", "spec_at"]
+__all__ = [
+    "DataInfo", "ImageData", "ImageSet", "TestSplit", "load_images", "spec_at", "store_folder",
+    "stored_files", "sweep_store",
+]

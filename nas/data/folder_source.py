@@ -1,5 +1,6 @@
 """Images in folders: which folders are splits, which are classes, and what becomes of all that lies there."""
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from nas.base import plural, read_bytes
-from nas.data.samples import Sample, Source, data_error, listed, missing_path
+from nas.data.samples import Part, Sample, Source, data_error, listed, missing_path
 from nas.data.split_names import SPLITS, by_place, expanded, is_litter, natural_key, roles, spec_paths, split_of
 from nas.settings import DataConfig
 
@@ -104,9 +105,9 @@ def folder_source(config: DataConfig) -> Source:
     return Source(
         f"folder {listed([text])}",
         names,
-        lambda: _read(files["train"], names),
-        (lambda: _read(files[test], names)) if test else None,
-        (lambda: _read(files[validation], names)) if validation else None,
+        _part(files["train"], names),
+        _part(files[test], names) if test else None,
+        _part(files[validation], names) if validation else None,
         notes=tuple(notes),
     )
 
@@ -284,6 +285,12 @@ def _class_differences(
         for one, other, names in missing
         if names
     ]
+
+
+def _part(files: Mapping[str, Sequence[Path]], class_names: tuple[str, ...]) -> Part:
+    paths = tuple(path for class_name in class_names for path in files[class_name])
+    meaning = json.dumps([(class_name, len(files[class_name])) for class_name in class_names])
+    return Part(lambda: _read(files, class_names), paths, meaning, len(paths))
 
 
 def _read(files: Mapping[str, Sequence[Path]], class_names: tuple[str, ...]) -> Iterator[Sample]:

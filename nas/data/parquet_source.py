@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.base import DataError, plural
-from nas.data.samples import Sample, Source, data_error, listed
+from nas.data.samples import Part, Sample, Source, data_error, listed
 from nas.data.split_names import (
     SPLITS,
     SpecPath,
@@ -122,18 +122,21 @@ def parquet_source(config: DataConfig) -> Source:
     test, validation = roles(splits, config, notes)
     names, is_named = _class_names(spec, splits)
 
-    def reader(split: str) -> Iterator[Sample]:
-        return (sample for table in splits[split] for sample in table.samples())
-
     return Source(
         f"parquet {listed([text])}",
         names,
-        lambda: reader("train"),
-        (lambda: reader(test)) if test else None,
-        (lambda: reader(validation)) if validation else None,
+        _part(splits["train"]),
+        _part(splits[test]) if test else None,
+        _part(splits[validation]) if validation else None,
         named_classes=is_named,
         notes=tuple(notes),
     )
+
+
+def _part(tables: Sequence[_Table]) -> Part:
+    meaning = repr([(table.image, table.label, table.numbers and list(table.numbers)) for table in tables])
+    files, count = tuple(table.path for table in tables), sum(table.num_rows for table in tables)
+    return Part(lambda: (sample for table in tables for sample in table.samples()), files, meaning, count)
 
 
 # --- which file is of which split ---

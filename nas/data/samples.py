@@ -7,7 +7,7 @@ import struct
 import unicodedata
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +69,20 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a source that is made of files: call it to read it from its beginning."""
+
+    read: Callable[[], Iterator[Sample]]
+    files: tuple[Path, ...]  # all that is read
+    meaning: str  # what else decides the samples
+    count: int  # of samples
+
+    def __call__(self) -> Iterator[Sample]:
+        """Read it."""
+        return self.read()
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """A data set that can be read any number of times, in a fixed order."""
 
@@ -80,26 +94,6 @@ class Source:
     validation: Callable[[], Iterator[Sample]] | None = None
     named_classes: bool = True  # whether the names come from the data; false where they are only numbers
     notes: tuple[str, ...] = ()  # what the user should know, such as files that were not used
-
-    def without(self, labels: Collection[int]) -> "Source":
-        """The source without some classes, the others numbered anew."""
-        kept = [label for label in range(len(self.class_names)) if label not in labels]
-        number = {label: place for place, label in enumerate(kept)}
-
-        def fewer(read: Callable[[], Iterator[Sample]]) -> Callable[[], Iterator[Sample]]:
-            return lambda: (
-                replace(sample, label=number.get(sample.label, sample.label))
-                for sample in read()
-                if sample.label not in labels
-            )
-
-        return replace(
-            self,
-            class_names=tuple(self.class_names[label] for label in kept),
-            train=fewer(self.train),
-            test=self.test and fewer(self.test),
-            validation=self.validation and fewer(self.validation),
-        )
 
 
 def data_error(spec: str, problems: Sequence[str], *, hint: str = "") -> DataError:

@@ -1,17 +1,9 @@
-"""From a source's samples to splits and pixels: list, split by content, decode."""
+"""Splits by content: what of a source is train, search and test, whatever its files are called."""
 
 import hashlib
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-
-import numpy as np
-from numpy.typing import NDArray
-
-from nas.data.samples import DamagedImageError, Sample, UnreadableImageError, decoded, fitted
-from nas.data.twins import pixel_hash, thumbnail
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,42 +33,13 @@ class Listing:
     modes: Counter[str] = field(default_factory=Counter)  # images by colour mode (Pillow's names)
     sizes: set[tuple[int, int]] = field(default_factory=set)  # width and height of every size seen, pixels
     num_turned: int = 0  # images that their EXIF orientation turns or mirrors
+    num_samples: int = 0  # all of them
 
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """The images of one split that could be decoded."""
-
-    entries: list[Entry]  # one an image
-    images: NDArray[np.uint8]  # [N, 3, S, S], uint8, read-only
-    labels: NDArray[np.int64]  # [N], int64, read-only
-
-
-def list_samples(samples: Iterable[Sample], num_classes: int) -> Listing:
-    """Fingerprints, labels and looks of all samples. Every image is decoded, none is kept."""
-    listing = Listing()
-    with _quiet_pillow():
-        for position, sample in enumerate(samples):
-            if sample.content is None or sample.problem:
-                listing.unreadable.append(f"{sample.name}: {sample.problem}")
-                continue
-            if not 0 <= sample.label < num_classes:
-                label = "no label" if sample.label == -1 else sample.label
-                listing.bad_labels.append(f"{sample.name} ({label})")
-                continue
-            entry = Entry(position, sample.fingerprint(), sample.label, sample.name)
-            try:
-                image, mode, is_turned = decoded(sample.content)
-            except UnreadableImageError as error:
-                listing.unreadable.append(f"{sample.name}: {error}")
-                if isinstance(error, DamagedImageError):
-                    listing.entries.append(entry)  # it has always counted where splits are carved
-                continue
-            listing.modes[mode] += 1
-            listing.sizes.add(image.size)
-            listing.num_turned += is_turned
-            listing.entries.append(replace(entry, pixels=pixel_hash(image), thumbnail=thumbnail(image)))
-    return listing
+    def without(self, labels: Collection[int]) -> "Listing":
+        """The listing without the entries of some classes, the others numbered anew."""
+        number = {label: label - sum(gone < label for gone in labels) for label in {e.label for e in self.entries}}
+        kept = [entry for entry in self.entries if entry.label not in labels]
+        return replace(self, entries=[replace(entry, label=number[entry.label]) for entry in kept])
 
 
 def contradicted(entries: Iterable[Entry]) -> set[bytes]:
@@ -123,40 +86,6 @@ def carve(
     return *parts, too_small
 
 
-def decode(
-    samples: Iterable[Sample], splits: Sequence[Sequence[Entry]], image_size: int
-) -> tuple[list[Decoded], list[str]]:
-    """Decode the samples of each split in one pass; returns the splits, and `name: reason` where this fails."""
-    places = {
-        entry.position: (number, row) for number, entries in enumerate(splits) for row, entry in enumerate(entries)
-    }
-    images = [np.empty((len(entries), 3, image_size, image_size), dtype=np.uint8) for entries in splits]
-    is_read = [np.zeros(len(entries), dtype=bool) for entries in splits]
-    unreadable = []
-    with _quiet_pillow():
-        for position, sample in enumerate(samples):
-            if position not in places:
-                continue
-            number, row = places[position]
-            if sample.content is None:
-                unreadable.append(f"{sample.name}: {sample.problem}")
-                continue
-            try:
-                images[number][row] = fitted(decoded(sample.content).image, image_size).transpose(2, 0, 1)
-                is_read[number][row] = True
-            except UnreadableImageError as error:
-                unreadable.append(f"{sample.name}: {error}")
-    parts = []
-    for entries, array, kept in zip(splits, images, is_read, strict=True):
-        good = [entry for entry, is_good in zip(entries, kept, strict=True) if is_good]
-        labels = np.array([entry.label for entry in good], dtype=np.int64)
-        part = Decoded(good, array if kept.all() else array[kept], labels)
-        part.images.setflags(write=False)
-        part.labels.setflags(write=False)
-        parts.append(part)
-    return parts, unreadable
-
-
 def split_hash(entries: Iterable[Entry]) -> str:
     """First 16 hex digits of the SHA-256 over the sorted fingerprints and labels of a split."""
     sha = hashlib.sha256()
@@ -171,11 +100,3 @@ def _rank(fingerprint: bytes, salt: str) -> bytes:
 
 def _share(number: int, fraction: float) -> int:
     return max(1, round(number * fraction)) if fraction else 0
-
-
-@contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    # Pillow warns of damaged metadata and of large images; neither keeps the pixels from being used.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from nas.data.info import Triple
+from nas.data.images import Triple
 from nas.data.samples import listed
 from nas.data.splits import Entry, Listing
 

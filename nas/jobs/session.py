@@ -127,7 +127,7 @@ def start(
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, space.macs_range()[1])
     check_targets_here(config, space, reporter)
-    data, _ = load_images(config.data, space.backbone.image_size, config.seed)
+    data, _ = load_images(config.data, space.backbone.image_size, config.seed, reporter)
     info = data.info
     space = _fit_classes(space, info.num_classes, space_file)
     identity = {"space_digest": space.digest, "splits": info.hashes}
@@ -214,7 +214,7 @@ def reopen_with_test(path: Path, reporter: Reporter, data: str | None = None) ->
     check_targets_here(config, space, reporter)
     where = config.data.model_copy(update={"spec": data or _found_spec(run, config)})
     try:
-        images, test = load_images(where, space.backbone.image_size, config.seed)
+        images, test = load_images(where, space.backbone.image_size, config.seed, reporter)
     except DataError as error:
         raise DataError(f"the images of {path}: {error.message}", hint=f"{error.hint}; {MOVED}".lstrip("; ")) from error
     if space.num_classes_from_data:

@@ -48,6 +48,12 @@ class DataConfig(Section):
         description="of a parquet file; a dot leads into a struct; null: label, labels, or what "
         "has class names; of several, the finest",
     )
+    stored_size: int | None = Field(
+        None,
+        ge=1,
+        description="side of the images that are kept, pixels: training crops them at random, evaluation sees their "
+        "centre; null: the space's image_size",
+    )
     skip_bad_images: bool = Field(False, description="leave unreadable images out instead of stopping")
     skip_small_classes: bool = Field(
         False, description="leave classes out that have too few images for every split, instead of stopping"

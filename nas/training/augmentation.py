@@ -28,15 +28,26 @@ class Augmentation:
     by image through Pillow before them, as timm does. All of it draws from torch's, Python's and NumPy's global
     generators.
 
+    Stored images may be larger (`stored_side`): crops are drawn from them, and without crops it is their centre that is
+    seen.
+
     Shapes: images [B, 3, S, S] uint8 and labels [B] -> images [B, 3, S, S] float32, normalised, and labels [B], or
     class shares [B, K] with Mixup or CutMix.
     """
 
-    def __init__(self, info: DataInfo, config: TrainConfig, image_size: int, device: torch.device) -> None:
-        self.device = device
+    def __init__(
+        self,
+        info: DataInfo,
+        config: TrainConfig,
+        image_size: int,
+        device: torch.device,
+        *,
+        stored_side: int | None = None,
+    ) -> None:
+        self.device, self.image_size = device, image_size
         self.mean, self.std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (info.mean, info.std))
         self.geometry = _geometry(info, config, image_size)
-        self.policy = _policy(info, config, image_size)
+        self.policy = _policy(info, config, stored_side or image_size)
         self.mixup: Any = None
         if config.mixup or config.cutmix:
             self.mixup = Mixup(
@@ -53,6 +64,8 @@ class Augmentation:
         x = images.to(self.device).float().div_(255)
         if self.geometry is not None:
             x = self.geometry(x)
+        first = (x.shape[-1] - self.image_size) // 2
+        x = x[..., first : first + self.image_size, first : first + self.image_size]  # where no crop was drawn
         x = x.sub_(self.mean).div_(self.std)
         labels = labels.to(self.device)
         if self.mixup is not None and len(x) % 2 == 0:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
 from nas.base import DiskError, NasError, RunError, atomic_write_text, disk_error, one_line, remove
 from nas.cluster import RayConnection, possible_workers
@@ -80,7 +79,7 @@ def train_distributed(
     """Train to the end in several processes, from the newest checkpoint where there is one.
 
     Where fewer than `num_workers` processes find a CPU (or GPU), it goes on with those, and with more again once they
-    do: the weights are the same but for rounding. Train images travel once to every machine; the other splits do not.
+    do: the weights are the same but for rounding. Every process opens the file of the train images itself.
 
     The trainer is that of this process, at its beginning; the setup makes the others'. Without an address, RAY_ADDRESS
     or a Ray of our own on this machine is used. `on_progress` is told about once a second. Returns the supernet with
@@ -92,7 +91,7 @@ def train_distributed(
         RunError: Ray cannot be had or is gone, processes die again and again, or do not see the checkpoints.
     """
     if trainer.begin() < trainer.schedule.steps:  # first weights are on disk before the others start
-        arrays: dict[str, NDArray[Any]] = {"images": trainer.images.images, "labels": trainer.images.labels}
+        arrays: dict[str, Any] = {"images": trainer.images.images, "labels": trainer.images.labels}
         connection = RayConnection(address, num_workers, arrays)
         try:
             _fit(connection, trainer, setup, num_workers, arrays, on_progress)

@@ -94,7 +94,9 @@ class SupernetTrainer:
             updates_per_epoch=self.schedule.steps_per_epoch,
         )
         self.ema = ModelEmaV3(supernet, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
-        self.augment = Augmentation(images.info, config, supernet.space.backbone.image_size, device)
+        self.augment = Augmentation(
+            images.info, config, supernet.space.backbone.image_size, device, stored_side=images.stored_side
+        )
         self.step = Step(supernet=supernet, config=config, precision=precision, world=world, teacher=teacher)
         self.lr_scale = 1.0
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
@@ -229,8 +231,7 @@ class SupernetTrainer:
             order = np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.images))
             self._epoch, self._order = epoch, order
         chosen = self._order[position * self.config.batch_size : (position + 1) * self.config.batch_size]
-        found = self.images.chosen(chosen)
-        return self.augment(torch.from_numpy(found.images), torch.from_numpy(found.labels))
+        return self.augment(torch.from_numpy(self.images.uncut(chosen)), torch.from_numpy(self.images.labels[chosen]))
 
     # --- checkpoints -------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "report": {"--random", "--format"},
     "export": {"--pick", "--to", "--formats", "--data", "--format"},
     "doctor": {"--format"},
+    "cache": {"--sweep", "--format"},
     "latency": set(),
     "trust": {"--architectures", "--seeds", "--epochs", "--workers", "--data", "--format"},
     "retrain": {

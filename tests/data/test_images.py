@@ -8,8 +8,7 @@ from image_files import SIZE, encoded_images, error_of, load_both, load_test, wr
 from PIL import Image
 
 from nas.base.errors import DataError
-from nas.data.images import ImageSet
-from nas.data.info import DataInfo
+from nas.data.images import DataInfo, ImageSet
 
 INFO = DataInfo(class_names=("a", "b"), mean=(0.5, 0.0, 0.25), std=(0.5, 1.0, 0.25), flip_safe=True, hashes={})
 

@@ -230,7 +230,7 @@ def test_labels_go_with_their_images(tmp_path):
     plain = [np.clip(rng.integers(0, 60, (SIZE, SIZE, 3)) + colours[text(n)], 0, 255) for n in range(24)]
     images = structs([encode(image.astype(np.uint8)) for image in plain])
     data = load(f"parquet:{write_table(tmp_path / 'a.parquet', image=images, label=text)}")
-    strongest = data.train.images.mean(axis=(2, 3)).argmax(axis=1)
+    strongest = np.asarray(data.train.images).mean(axis=(2, 3)).argmax(axis=1)
     assert [COLOURS[channel] for channel in strongest] == [data.info.class_names[label] for label in data.train.labels]
 
 

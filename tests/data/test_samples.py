@@ -7,7 +7,7 @@ from image_files import SIZE, all_contents, encode, error_of, load, load_both, w
 from odd_images import SIDE, odd_images, write_odd_images
 from PIL import Image
 
-from nas.data.samples import Sample, Source, UnreadableImageError, decoded, fitted
+from nas.data.samples import UnreadableImageError, decoded, fitted
 
 
 def test_unreadable_images_are_counted_and_the_first_ten_listed(tmp_path):
@@ -144,13 +144,3 @@ def test_turned_images_are_counted_and_damaged_ones_named(tmp_path):
     refused = [name for name, odd in ODD.items() if isinstance(odd.expected, str)]
     assert all(name in message for name in refused)
     assert load(f"folder:{tmp_path}", skip_bad_images=True).summary[1].split("; ")[1].endswith("5 unreadable")
-
-
-def test_a_source_without_some_classes_numbers_the_others_anew():
-    def read():
-        return iter([Sample(str(label), label, b"x") for label in (0, 1, 2, 3, -1, 4)])
-
-    source = Source("it", ("a", "b", "c", "d"), read, None).without({0, 2})
-    assert source.class_names == ("b", "d")
-    assert [(sample.name, sample.label) for sample in source.train()] == [("1", 0), ("3", 1), ("-1", -1), ("4", 4)]
-    assert source.test is None

@@ -71,7 +71,7 @@ def test_fashion_mnist_test_file_is_grey_and_complete():
     assert len(data.train) + len(data.search) + len(test.open()) == 5000
     assert data.info.class_names[9] == "Ankle boot"
     assert "5,000 grey" in data.summary[3]
-    assert np.array_equal(data.train.images[:, 0], data.train.images[:, 1])
+    assert np.array_equal(data.train.images[:][:, 0], data.train.images[:][:, 1])
 
 
 @needs_real

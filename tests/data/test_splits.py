@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nas.data.splits import Entry, carve, contradicted, ordered, split_hash
+from nas.data.splits import Entry, Listing, carve, contradicted, ordered, split_hash
 
 
 def entries(count: int = 120, classes: int = 3) -> list[Entry]:
@@ -88,3 +88,10 @@ def test_a_hash_depends_on_images_and_labels_alone():
     assert split_hash(entries()) == split_hash(shuffled(entries(), 3))
     relabelled = [Entry(e.position, e.fingerprint, 0) for e in entries()]
     assert len({split_hash(entries()), split_hash(relabelled), split_hash(entries(119))}) == 3
+
+
+def test_a_listing_without_some_classes_numbers_the_others_anew():
+    listing = Listing(entries=[Entry(i, bytes([i]), label) for i, label in enumerate((0, 1, 2, 3, 1))], num_samples=5)
+    left = listing.without({0, 2})
+    assert [(entry.position, entry.label) for entry in left.entries] == [(1, 0), (3, 1), (4, 0)]
+    assert left.num_samples == 5

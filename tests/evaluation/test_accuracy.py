@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from nas.base.errors import EvaluationError
-from nas.data.images import ImageSet
-from nas.data.info import DataInfo
+from nas.data.images import DataInfo, ImageSet
 from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval
 
 RAW = DataInfo(class_names=(), mean=(0.0,) * 3, std=(1.0,) * 3, flip_safe=True, hashes={})

@@ -148,7 +148,7 @@ def test_an_evaluator_over_arrays_has_the_values_of_a_direct_one(supernet, archi
 
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 def test_arrays_shared_with_other_processes_are_read_only(supernet, architectures):
-    arrays = {name: array.copy() for name, array in evaluator_arrays(supernet, digits().search).items()}
+    arrays = {name: np.array(array) for name, array in evaluator_arrays(supernet, digits().search).items()}
     before = {name: array.copy() for name, array in arrays.items()}
     for array in arrays.values():
         array.flags.writeable = False

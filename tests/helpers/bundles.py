@@ -17,7 +17,7 @@ from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
 from nas.bundle.bundle import ExportReport
 from nas.bundle.export import export_bundle
-from nas.data.info import DataInfo
+from nas.data.images import DataInfo
 from nas.model.families.vit import Subnet
 
 ROOT = Path(__file__).parents[2]

@@ -36,25 +36,12 @@ def _single_threaded():
 
 
 @pytest.fixture
-def unreadable(tmp_path, monkeypatch):
-    """A folder of images whose test images have a header and nothing after it: who decodes one is told so.
-
-    But for the one look at the start of a run that would find them.
-    """
-    listed = loader.list_samples
-    monkeypatch.setattr(loader, "list_samples", lambda *arguments: _taken_for_whole(listed(*arguments)))
+def images_folder(tmp_path):
+    """A folder of images with a test split of its own."""
     root = tmp_path / "images"
     write_folder(root / "train", per_class=30)
     write_folder(root / "test", per_class=4, seed=1)
-    for path in (root / "test").rglob("*.png"):
-        path.write_bytes(path.read_bytes()[:-30])
     return root
-
-
-def _taken_for_whole(listing):
-    listing.entries = [replace(entry, pixels=entry.shown, thumbnail=bytes(72)) for entry in listing.entries]
-    listing.unreadable.clear()
-    return listing
 
 
 def reachable(*roots):
@@ -124,24 +111,24 @@ def test_only_export_and_retrain_are_given_what_opens_the_test_split():
     assert naming("TestSplit", "reopen_with_test", "open_pick") == KEYS | HOLDERS
 
 
-def test_a_search_ends_where_who_asks_for_test_images_is_an_error(tmp_path, unreadable, monkeypatch):
-    """The reader of the test part may be listed once, when the splits are made; then it raises."""
+def test_a_search_ends_where_who_asks_for_test_images_is_an_error(tmp_path, images_folder, monkeypatch):
+    """The reader of the test part may be listed and checked once, when the splits are made; then it raises."""
 
     def opened(config):
         source, readings = open_source(config), []
 
-        def once():
-            assert not readings, "a search asked for the test images"
+        def twice():
             readings.append(1)
+            assert len(readings) <= 2, "a search asked for the test images"
             return source.test()
 
-        return replace(source, test=once)
+        return replace(source, test=twice)
 
     monkeypatch.setattr(loader, "open_source", opened)
     space_file = tmp_path / "tiny.yaml"
     space_file.write_text(TINY)
     settings = ("device=cpu", "train.epochs=1", "train.warmup_epochs=0", "evaluate.final_rounds=3")
-    config = resolve_config(settings=[*settings, f"data.spec=folder:{unreadable}", "search.objectives=[top1, macs]"])
+    config = resolve_config(settings=[*settings, f"data.spec=folder:{images_folder}", "search.objectives=[top1, macs]"])
     session = start(space_file, (), config, tmp_path / "r", Reporter(quiet=True))
     assert stages.run(session, Budget(trials=6)).points
     assert build_evaluator(
@@ -176,6 +163,7 @@ def test_no_process_of_a_search_opens_the_test_split(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path / "hook"))  # which workers get
     monkeypatch.setattr(images.TestSplit, "open", images.TestSplit.open)  # put back what the next line replaces
     exec(TELLTALE, {})
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
     write_folder(tmp_path / "images" / "train", per_class=30)
     write_folder(tmp_path / "images" / "test", per_class=4, seed=1)
     run, data = tmp_path / "r", f"--data=folder:{tmp_path / 'images'}"
@@ -186,5 +174,7 @@ def test_no_process_of_a_search_opens_the_test_split(tmp_path, monkeypatch):
     assert command("trust", one, "--architectures=4", "--seeds=1", "--epochs=1", "--workers=0").code == 0
     assert len(set((tmp_path / "watched").read_text().split())) >= 3, "this process and two workers"
     assert not (tmp_path / "opened").exists()
+    (kept,) = (tmp_path / "cache").glob("*.images")
+    assert "-train-" in kept.name  # nor are test images kept anywhere
     assert command("export", run, "--pick=top1", "--to", tmp_path / "bundle").code == 0
     assert set((tmp_path / "opened").read_text().split()) == {str(os.getpid())}

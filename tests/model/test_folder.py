@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from nas.base.errors import ConfigError
-from nas.data.info import DataInfo
+from nas.data.images import DataInfo
 from nas.model.folder import check_model_folder
 from nas.training.distill import Teacher
 

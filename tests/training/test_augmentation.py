@@ -21,7 +21,7 @@ def pictures(size=24):
 
 
 def tensors(data):
-    return [torch.from_numpy(array.copy()) for array in (data.train.images, data.train.labels)]
+    return [torch.from_numpy(np.array(array)) for array in (data.train.images, data.train.labels)]
 
 
 def augmented(data, seed=0, **recipe):

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from nas.base.errors import ConfigError
-from nas.data.info import DataInfo
+from nas.data.images import DataInfo
 from nas.training.distill import LateTeacher, Teacher, soft_cross_entropy
 
 

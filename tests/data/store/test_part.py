@@ -1,0 +1,164 @@
+"""Images are decoded once: what is found again is right, whatever has changed, been killed or been deleted."""
+
+import os
+import pickle  # noqa: TID251 - how Ray sends objects to workers
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_files import SIZE, encoded_images, load, load_both, write_folder, write_parquet
+
+from nas.base.errors import DataError
+from nas.data.store import part
+from nas.data.store.folder import sweep_store
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """How often samples were decoded."""
+    found, decode = [], part.list_samples
+    monkeypatch.setattr(part, "list_samples", lambda *arguments: found.append(1) or decode(*arguments))
+    return found
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """Files count as unchanged at once."""
+    monkeypatch.setattr(part, "SETTLED_NS", -(10**15))
+
+
+def made(root):
+    write_folder(root / "train")
+    return f"folder:{write_folder(root / 'test', per_class=2, seed=1).parent}"
+
+
+def test_images_are_decoded_once_and_not_even_read_again(tmp_path, passes, settled, monkeypatch):
+    spec = made(tmp_path / "images")
+    first = load(spec)
+    assert len(passes) == 2
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("read") if path.suffix == ".png" else read(path))
+    again = load(spec)
+    assert len(passes) == 2
+    assert (again.info, again.summary) == (first.info, first.summary)
+    assert (again.train.digest, again.search.digest) == (first.train.digest, first.search.digest)
+
+
+def test_a_changed_file_is_seen_whatever_its_size_and_time_are_set_to(tmp_path, passes, settled):
+    spec = made(tmp_path / "images")
+    before = load(spec)
+    victim = sorted((tmp_path / "images" / "train" / "cat").iterdir())[0]
+    status, content = victim.stat(), encoded_images(1, seed=9)[0]
+    victim.write_bytes(content.ljust(status.st_size, b"\0")[: max(status.st_size, len(content))])
+    os.utime(victim, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = load(spec)
+    assert len(passes) == 3
+    assert after.info.hashes != before.info.hashes
+    assert after.info.hashes["test"] == before.info.hashes["test"]
+
+
+def test_a_file_changed_just_now_is_read_and_not_trusted_by_its_time(tmp_path, passes):
+    path = write_parquet(tmp_path / "a.parquet", encoded_images(30), [i % 3 for i in range(30)])
+    one = load(f"parquet:{path}")
+    status = path.stat()
+    write_parquet(path, encoded_images(30, seed=3), [i % 3 for i in range(30)])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert load(f"parquet:{path}").info.hashes != one.info.hashes
+    assert len(passes) == 2
+
+
+def test_what_was_deleted_or_damaged_is_made_again(tmp_path, cache, passes):
+    spec = made(tmp_path / "images")
+    digest = load(spec).train.digest
+    for victims in ("*.images", "*.index", "*"):
+        for path in cache.glob(victims):
+            path.unlink()
+        assert load(spec).train.digest == digest
+    for path in cache.glob("*.index"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert load(spec).train.digest == digest
+
+
+def test_another_size_shares_the_listing(tmp_path, cache, passes):
+    spec = made(tmp_path / "images")
+    load(spec)
+    larger = load(spec, size=2 * SIZE)
+    assert larger.train.images.shape[1:] == (3, 2 * SIZE, 2 * SIZE)
+    assert len(passes) == 3  # not of the test part
+    assert len(list(cache.glob("*.images"))) == 2
+
+
+def test_pickled_images_are_opened_by_who_gets_them_and_made_anew_where_they_are_missing(tmp_path, passes):
+    data, test = load_both(made(tmp_path / "images"))
+    digest, packed = data.train.digest, pickle.dumps(data.train)
+    assert pickle.loads(packed).digest == digest
+    assert len(passes) == 2
+    del data, test
+    assert len(sweep_store()) == 1
+    assert pickle.loads(packed).digest == digest  # as on another machine
+    assert len(passes) == 3
+    sweep_store()
+    victim = sorted((tmp_path / "images" / "train" / "cat").iterdir())[0]
+    victim.write_bytes(encoded_images(1, seed=9)[0])
+    with pytest.raises(DataError, match="other images on this machine"):
+        pickle.loads(packed)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, cache, monkeypatch):
+    spec = made(tmp_path / "images")
+    usage = type("Usage", (), {"free": 100})
+    monkeypatch.setattr(part.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DataError, match=r"30 images of 8x8 need 0.0 GiB in .*, 0.0 GiB are free") as caught:
+        load(spec)
+    assert "cache --sweep" in caught.value.hint
+    assert not [path for path in cache.iterdir() if path.suffix != ".lock"]
+
+
+def test_a_larger_stored_size_is_seen_by_its_centre(tmp_path):
+    spec = made(tmp_path / "images")
+    whole = load(spec, size=12)
+    data, test = load_both(spec, size=SIZE, stored_size=12)
+    numbers = np.arange(4)
+    assert data.train.stored_side == 12
+    assert np.array_equal(data.train.uncut(numbers), whole.train.uncut(numbers))
+    assert np.array_equal(data.train.images[numbers], whole.train.images[numbers][..., 2:10, 2:10])
+    assert data.search.normalized(numbers).shape == test.open().normalized(numbers).shape == (4, 3, SIZE, SIZE)
+
+
+KILLED = """
+import sys, time
+from nas.data.store import decode
+look = decode._look
+decode._look = lambda *arguments: (time.sleep(0.05), look(*arguments))[1]
+from nas.settings import DataConfig
+from nas.data import load_images
+load_images(DataConfig(spec=sys.argv[1]), 8, 0)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_writer_leaves_nothing_and_two_at_once_are_harmless(tmp_path, cache):
+    spec = f"folder:{write_folder(tmp_path / 'images', per_class=40)}"
+    command = [sys.executable, "-c", KILLED, spec]
+    killed = subprocess.Popen(command)
+    while not list(cache.glob(".images*.tmp")):
+        time.sleep(0.02)
+    time.sleep(0.2)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not list(cache.glob("*.images"))
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert len(list(cache.glob("*.images"))) == 1
+    assert not list(cache.glob(".*.tmp"))
+    assert len(load(spec).train) == 77
