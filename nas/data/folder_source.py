@@ -78,7 +78,7 @@ def _scan(path: Path, litter: list[str], above: tuple[Path, ...] = ()) -> _Tree:
                 if found.resolve() not in above:  # a link upwards has no end
                     tree.folders.append(_scan(found, litter, above))
                     tree.num_others += tree.folders[-1].num_others
-            elif found.suffix.lower() in _IMAGE_SUFFIXES and (entry.is_file() or not found.exists()):  # no pipe
+            elif found.suffix.lower() in _IMAGE_SUFFIXES:
                 tree.images.append(found)
             else:
                 tree.num_others += 1

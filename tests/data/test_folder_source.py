@@ -185,14 +185,6 @@ def test_a_link_upwards_ends(tmp_path):
     assert counts(tmp_path)[0] == (10, 0)
 
 
-def test_pipes_are_no_images_and_broken_links_are_unreadable_ones(tmp_path):
-    write_layout(tmp_path, "a b")
-    os.mkfifo(tmp_path / "a" / "pipe.png")
-    assert "1 other file ignored" in load(f"folder:{tmp_path}").summary[0]
-    (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere")
-    assert "gone.png: No such file" in error_of(f"folder:{tmp_path}").message
-
-
 def test_names_that_would_move_a_cursor_are_escaped_and_bytes_that_are_no_text_refused(tmp_path):
     write_layout(tmp_path, "ä b")
     (tmp_path / "b").rename(tmp_path / "\x1b[31mb\n")
