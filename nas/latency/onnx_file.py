@@ -1,12 +1,22 @@
 """A subnet as an ONNX file: what an export writes, and what ONNX Runtime and OpenVINO are timed on."""
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
+from torch.nn import functional
 
+from nas.base import ConfigError
 from nas.model import Subnet
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OLDEST_OPSET = 18
+"""The oldest that torch writes; ONNX's own converter cannot take its graphs further back."""
 
 
 def trace(model: Subnet) -> ExportedProgram:
@@ -21,18 +31,98 @@ def trace(model: Subnet) -> ExportedProgram:
     return program
 
 
-def write_onnx(program: ExportedProgram, path: Path) -> None:
-    """Write a traced subnet: input `images`, output `logits`, free batch size, weights inside."""
-    torch.onnx.export(
+def check_opset(opset: int | None) -> None:
+    """Refuse an opset that cannot be written with the installed packages: a ConfigError; None is torch's own choice."""
+    from onnx.defs import onnx_opset_version
+    from torch.onnx import _constants
+
+    # torch has no public name for it; where it has none at all, what it wrote is looked at afterwards.
+    newest = min(onnx_opset_version(), getattr(_constants, "ONNX_MAX_OPSET", onnx_opset_version()))
+    if opset is not None and not OLDEST_OPSET <= opset <= newest:
+        raise ConfigError(
+            f"ONNX opset {opset} cannot be written",
+            hint=f"torch {torch.__version__} and the installed onnx write {OLDEST_OPSET} to {newest}",
+        )
+
+
+def write_onnx(
+    program: ExportedProgram, path: Path, *, opset: int | None = None, facts: Mapping[str, str] | None = None
+) -> None:
+    """Write a traced subnet: input `images`, output `logits`, free batch size, weights inside, `facts` as metadata.
+
+    No tensor in the graph has more than four axes, which GPU delegates refuse, and shapes can be inferred by the tools
+    of ONNX Runtime.
+
+    Raises:
+        ConfigError: The opset cannot be written.
+    """
+    import onnx
+
+    check_opset(opset)
+    written = torch.onnx.export(
         program,
-        f=path,
         dynamo=True,
         verbose=False,  # it prints its progress to stdout
-        external_data=False,
         input_names=["images"],
         output_names=["logits"],
+        opset_version=opset,
         dynamic_shapes=_batch_dimension(),  # again, or the axis is called s34
+        custom_translation_table=_translations(),
     )
+    assert written is not None, "what dynamo returns"
+    model = written.model_proto
+    _strip(model)
+    found = {entry.domain: entry.version for entry in model.opset_import}[""]
+    if opset not in (None, found):
+        raise ConfigError(f"ONNX opset {opset} cannot be written: torch wrote {found}", hint="choose another opset")
+    for key, value in (facts or {}).items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, path)
+
+
+def _strip(model: "ModelProto") -> None:
+    """Forget what the exporter says about every node: code, names of modules, as much as small weights."""
+    graph = model.graph
+    everything = (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output)
+    for part in everything:
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """What torch would write in a way that other tools trip over."""
+    aten = torch.ops.aten
+    return {
+        # Where the sides do not divide: gathers of six axes, which GPU delegates refuse.
+        aten.adaptive_avg_pool2d.default: _average,
+        aten._adaptive_avg_pool2d.default: _average,
+        # ReduceL2, which ONNX Runtime's shape inference does not know, so that `quant_pre_process` stops.
+        aten.linalg_vector_norm.default: _norm,
+    }
+
+
+def _average(x: Any, output_size: Sequence[int]) -> Any:
+    """Adaptive average pooling as two products: exact, as its windows do not depend on the image."""
+    from onnx.numpy_helper import from_array
+    from onnxscript import opset18 as op
+
+    rows, columns = (_windows(int(old), int(new)) for old, new in zip(x.shape[2:], output_size, strict=True))
+    of_rows = op.MatMul(op.Constant(value=from_array(rows.T.contiguous().numpy())), x)
+    return op.MatMul(of_rows, op.Constant(value=from_array(columns.numpy())))
+
+
+def _windows(before: int, after: int) -> Tensor:
+    """Shares of every old cell in the new ones, [before, after]."""
+    return functional.adaptive_avg_pool1d(torch.eye(before)[None], after)[0]
+
+
+def _norm(x: Any, order: float = 2.0, dim: Sequence[int] = (), keepdim: bool = False, dtype: Any = None) -> Any:
+    """Euclidean length along some axes."""
+    from onnxscript import opset18 as op
+
+    assert order == 2.0 and dtype is None, "the only norm there is"  # noqa: PT018
+    axes: Any = op.Constant(value_ints=list(dim))
+    return op.Sqrt(op.ReduceSum(op.Mul(x, x), axes, keepdims=int(keepdim)))
 
 
 def _batch_dimension() -> tuple[dict[int, Any]]:
