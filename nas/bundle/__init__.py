@@ -1,7 +1,7 @@
 """A network as files that other programs load, checked against the table."""
 
 # fmt: off
-from nas.bundle.bundle import DEFAULT_FORMATS, ExportReport
-from nas.bundle.export import export_bundle
+from nas.bundle.bundle import ARCHITECTURE, BundleOptions, ExportReport
+from nas.bundle.export import check_options, export_bundle
 
-__all__ = ["DEFAULT_FORMATS", "ExportReport", "export_bundle"]
+__all__ = ["ARCHITECTURE", "BundleOptions", "ExportReport", "check_options", "export_bundle"]

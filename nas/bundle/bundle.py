@@ -8,7 +8,7 @@ import copy
 import hashlib
 import importlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,16 @@ FILES: Mapping[str, tuple[str, ...]] = {
 """Files of every format, the one with the weights first."""
 
 DEFAULT_FORMATS = ("timm", "pt2", "onnx")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleOptions:
+    """What a user says of a bundle: formats (keys of `FILES`), opset of ONNX (None: torch's choice), licence."""
+
+    formats: Sequence[str] = DEFAULT_FORMATS
+    opset: int | None = None
+    license: str | None = None  # of the weights, as the Hugging Face hub spells it, such as apache-2.0; None: unsaid
+
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),

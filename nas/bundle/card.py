@@ -13,7 +13,6 @@ from nas.settings import LATENCIES, LATENCY
 
 FRONT_MATTER = """---
 library_name: timm
-license: apache-2.0
 pipeline_tag: image-classification
 tags:
 - image-classification
@@ -106,7 +105,9 @@ def model_card(
         "Reproduce": _reproduce(provenance),
     }
     body = "\n\n".join("\n".join((f"## {title}\n", *lines)) for title, lines in sections.items())
-    return visible(f"{FRONT_MATTER}\n# {_text(name)}\n\n{summary}\n\n{body}\n")
+    given = table.get("license")
+    head = FRONT_MATTER.replace("pipeline_tag", f"license: {given}\npipeline_tag") if given else FRONT_MATTER
+    return visible(f"{head}\n# {_text(name)}\n\n{summary}\n\n{body}\n")
 
 
 def _text(words: object) -> str:
@@ -194,7 +195,10 @@ def _layers(architecture: Architecture) -> Iterator[str]:
 def _limits(table: Mapping[str, Any], backbone: Backbone) -> Iterator[str]:
     if table.get("split") == "search":
         yield "Top-1 on the search split is optimistic, because that split chose this architecture."
-    yield "Latency holds for the device, batch size, threads and precision above, and for nothing else."
+    if table.get(LATENCY.name) is None:
+        yield "Latency was not measured."
+    else:
+        yield "Latency holds for the device, batch size, threads and precision above, and for nothing else."
     yield "MACs leave out softmax, norms, pooling and element-wise operations; latency contains them."
     yield (
         f"The input size is {backbone.in_chans} x {backbone.image_size} x {backbone.image_size}. timm takes others "
@@ -204,7 +208,9 @@ def _limits(table: Mapping[str, Any], backbone: Backbone) -> Iterator[str]:
         "From a stranger load nothing but `model.safetensors` and `model.onnx`: they are data. Loading `model.pt2` "
         "(or any `.bin`, `.pt`, `.pth`) can run code that its maker put there."
     )
-    yield "The licence above is the code's. The terms of the data and of the initial weights hold as well."
+    given = table.get("license")
+    said = f"The licence is {given}, as its maker says." if given else "Its maker has not said under which licence."
+    yield f"{said} The terms of the data and of the initial weights hold as well."
 
 
 def _reproduce(provenance: Mapping[str, Any]) -> Iterator[str]:

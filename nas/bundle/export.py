@@ -6,8 +6,10 @@ What was written is loaded again from disk and compared; a bundle that differs i
 import copy
 import difflib
 import io
+import json
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +38,7 @@ from nas.bundle.bundle import (
     OWN_FILES,
     PROVENANCE,
     TABLE,
+    BundleOptions,
     ExportReport,
     compare,
     file_facts,
@@ -43,7 +46,7 @@ from nas.bundle.bundle import (
 )
 from nas.bundle.card import model_card
 from nas.data import DataInfo
-from nas.latency import trace, write_onnx
+from nas.latency import check_opset, trace, write_onnx
 from nas.model import Subnet
 from nas.settings import METRICS
 
@@ -52,7 +55,7 @@ def export_bundle(
     subnet: Subnet,
     directory: str | Path,
     *,
-    formats: Sequence[str],
+    options: BundleOptions,
     info: DataInfo,
     point: Mapping[str, Any],
     provenance: Mapping[str, Any],
@@ -63,7 +66,7 @@ def export_bundle(
     The folder appears in one step and complete, or not at all. An earlier bundle there is replaced; it stays
     when this export fails. Weights are written as fp32; `subnet` is not changed.
 
-    The formats are some of `timm`, `pt2`, `onnx` and `openvino`. `point` is the row of the table, as in
+    `point` is the row of the table, as in
     `front --format json`, with digest, macs and params at least. The provenance (run, commands, versions, data hashes,
     seeds) has JSON values. `on_step` is told in a few words what begins.
 
@@ -73,7 +76,7 @@ def export_bundle(
         DiskError: It cannot be written.
         RunError: `point` or `provenance` is not JSON.
     """
-    chosen = _checked_formats(formats)
+    chosen = check_options(options)
     preprocessing = {
         "mean": list(map(float, info.mean)),
         "std": list(map(float, info.std)),
@@ -86,7 +89,7 @@ def export_bundle(
     model = copy.deepcopy(subnet).cpu().float().eval().requires_grad_(False)
     target = Path(directory).absolute()
     with _replacing(target) as folder:
-        seconds = _write_formats(model, folder, chosen, preprocessing, on_step)
+        seconds = _write_formats(model, folder, replace(options, formats=chosen), preprocessing, on_step)
         _write_json(folder / ARCHITECTURE, model.architecture.to_dict())
         _write_json(folder / PROVENANCE, provenance)
         table: dict[str, Any] = {
@@ -96,6 +99,7 @@ def export_bundle(
             "units": {**{name: metric.unit for name, metric in METRICS.items()}, "flops": "FLOPs/image"},
             "backbone": model.backbone.to_dict(),
             "preprocessing": preprocessing,
+            **({"license": options.license} if options.license else {}),
             "formats": {name: {"files": file_facts(folder, name)} for name in chosen},
         }
         _write_json(folder / TABLE, table)
@@ -112,8 +116,9 @@ def export_bundle(
     return ExportReport(directory=target, digest=model.architecture.digest, formats=reports)
 
 
-def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
-    """Put the wanted formats into the order of `FILES`, each once."""
+def check_options(options: BundleOptions) -> tuple[str, ...]:
+    """The wanted formats in the order of `FILES`, each once; a ConfigError where something cannot be written."""
+    formats = options.formats
     known = ", ".join(FILES)
     unknown = [name for name in dict.fromkeys(formats) if name not in FILES]
     if unknown:
@@ -124,6 +129,14 @@ def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
     if not formats:
         raise ConfigError("no format to export", hint=f"known formats: {known}")
     require(formats, to_write=True)
+    if options.opset is not None:
+        if not {"onnx", "openvino"} & set(formats):
+            raise ConfigError("an opset, and no format that is written from ONNX", hint="add onnx to the formats")
+        check_opset(options.opset)
+    if options.license is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", options.license):
+        raise ConfigError(
+            f"licence {options.license!r} is no identifier", hint="give one of the hub's, such as apache-2.0 or other"
+        )
     return tuple(name for name in FILES if name in formats)
 
 
@@ -172,19 +185,19 @@ def _replacing(target: Path) -> Iterator[Path]:
 def _write_formats(
     model: Subnet,
     folder: Path,
-    formats: Sequence[str],
+    options: BundleOptions,
     preprocessing: Mapping[str, Any],
     on_step: Callable[[str], None],
 ) -> dict[str, float]:
     """Write every format; returns the seconds each took."""
     seconds = {}
     program: ExportedProgram | None = None
-    for name in formats:
+    for name in options.formats:
         path = folder / FILES[name][0]
         on_step(f"{name}: write {path.name}")
         started = time.perf_counter()
         if name == "timm":
-            _write_timm(model, folder, preprocessing)
+            _write_timm(model, folder, preprocessing, options.license)
         else:
             program = program or trace(model)
             if name == "pt2":
@@ -193,30 +206,39 @@ def _write_formats(
                 torch.export.save(program, content)
                 path.write_bytes(content.getbuffer())
             elif name == "onnx":
-                write_onnx(program, path)
+                write_onnx(program, path, opset=options.opset, facts=_facts(model, preprocessing))
             else:
-                _write_openvino(program, folder / FILES[name][1])
+                _write_openvino(program, folder / FILES[name][1], options.opset)
         seconds[name] = time.perf_counter() - started
     return seconds
 
 
-def _write_openvino(program: ExportedProgram, path: Path) -> None:
+def _write_openvino(program: ExportedProgram, path: Path, opset: int | None) -> None:
     """In fp32; the weights go beside it."""
     import openvino
 
     with temporary_folder("openvino") as scratch:
-        write_onnx(program, scratch / "model.onnx")
+        write_onnx(program, scratch / "model.onnx", opset=opset)
         read = openvino.Core().read_model(scratch / "model.onnx")
         openvino.save_model(read, path, compress_to_fp16=False)
 
 
-def _write_timm(model: Subnet, folder: Path, preprocessing: Mapping[str, Any]) -> None:
+def _facts(model: Subnet, preprocessing: Mapping[str, Any]) -> dict[str, str]:
+    """What a program needs to use the ONNX file alone: lists and numbers as JSON, words as they are."""
+    backbone = model.backbone
+    size = [backbone.in_chans, backbone.image_size, backbone.image_size]
+    facts = {"architecture": model.architecture.digest, "input_size": size, **preprocessing}
+    return {key: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for key, v in facts.items()}
+
+
+def _write_timm(model: Subnet, folder: Path, preprocessing: Mapping[str, Any], license_: str | None) -> None:
     backbone = model.backbone
     input_size = (backbone.in_chans, backbone.image_size, backbone.image_size)
     described = copy.copy(model)
     described.pretrained_cfg = timm.get_pretrained_cfg("nas_vit").to_dict() | {
         "num_classes": backbone.num_classes,
         "input_size": input_size,
+        **({"license": license_} if license_ else {}),
     }
     timm.models.save_for_hf(
         described,

@@ -159,14 +159,25 @@ def export(
     pick: PickOption,
     to: Annotated[Path, typer.Option(help="Folder of the model bundle.")],
     formats: Annotated[str, typer.Option(help="Comma-separated: timm, pt2, onnx, openvino.")] = "timm,pt2,onnx",
+    opset: Annotated[
+        int | None, typer.Option(help="Of ONNX, 18 or more; default: that of the installed torch.")
+    ] = None,
+    license_: Annotated[
+        str | None, typer.Option("--license", help="Of the weights, such as apache-2.0; default: the bundle says none.")
+    ] = None,
     data: MovedDataOption = None,
     format_: FormatOption = None,
 ) -> None:
-    """Write an architecture as a model bundle, reload it, and fail if anything differs from the table."""
+    """Write an architecture as a model bundle, reload it, and fail if anything differs from the table.
+
+    Any architecture of the run's space: a point of the front, what else was measured (by its digest), or a file.
+    """
+    from nas.bundle import BundleOptions
     from nas.jobs import export_pick
     from nas.report import export_table
 
-    values = export_pick(run, pick, to, tuple(formats.split(",")), reporter(), data).to_dict()
+    options = BundleOptions(formats=tuple(formats.split(",")), opset=opset, license=license_)
+    values = export_pick(run, pick, to, options, reporter(), data).to_dict()
     print_result(format_, values, export_table, values["files"])
 
 

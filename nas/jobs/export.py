@@ -2,28 +2,30 @@
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nas.arch import Architecture, cost
 from nas.base import DataError, ExportError, Reporter, RunError, shared_command
-from nas.bundle import ExportReport, export_bundle
+from nas.bundle import ARCHITECTURE, BundleOptions, ExportReport, check_options, export_bundle
 from nas.data import ImageSet, TestSplit
 from nas.evaluation import top1_percent, wilson_interval
 from nas.jobs.session import Session, reopen_with_test
 from nas.jobs.stages import evaluator_setup
 from nas.latency import torch_threads
 from nas.model import Subnet
-from nas.runs import FrontPoint, ParetoFront, RunDirectory, owner
+from nas.runs import FrontPoint, Measurement, ParetoFront, RunDirectory, owner, picked, searched_runs
 from nas.training import load_trained, weights_digest
 
 
 def export_pick(
-    path: Path, pick: str, directory: Path, formats: Sequence[str], reporter: Reporter, data: str | None = None
+    path: Path, pick: str, directory: Path, options: BundleOptions, reporter: Reporter, data: str | None = None
 ) -> ExportReport:
-    """Write one architecture of a run's front as a model bundle, verified against the table.
+    """Write one architecture of a run's space as a model bundle, verified against the table.
 
-    `data` says where the images are now (`nas.jobs.session.reopen`).
+    `pick` may be any architecture (`nas.runs.picked`); of one that is in no table the accuracy is measured now, and
+    nothing else. `data` says where the images are now (`nas.jobs.session.reopen`).
 
     Opens the test split, which no stage before has read; its accuracy goes onto the model card.
 
@@ -31,49 +33,66 @@ def export_pick(
         DataError: There is no test split, or its images changed or are unreadable.
         ExportError: Something written differs from what was searched; nothing is left behind.
     """
+    check_options(options)
     lacking = "so its model card would have no final accuracy", "export from"
     run, point, session, test = open_pick(path, pick, reporter, lacking, data)
     subnet = load_trained(session.run, session.space, session.device).extract(point.architecture)
-    origin = provenance(
-        run,
-        point.digest,
-        shlex.join(["python", "search.py", "export", str(run.path), "--pick", pick, "--to", str(directory)]),
-    )
+    pick = ARCHITECTURE if Path(pick).is_file() else pick
+    words = ["python", "search.py", "export", str(run.path), "--pick", pick, "--to", str(directory)]
+    words += [] if options.opset is None else ["--opset", str(options.opset)]
+    words += [] if options.license is None else ["--license", options.license]
+    origin = provenance(run, point.digest, shlex.join(words))
     origin["supernet_digest"] = weights_digest(session.run)
-    return export_measured(session, subnet, test.open(), front_row(run, point.digest), directory, formats, origin)
+    return export_measured(session, subnet, test.open(), table_row(run, point), directory, options, origin)
 
 
 def open_pick(
     path: Path, pick: str, reporter: Reporter, lacking: tuple[str, str], data: str | None = None
 ) -> tuple[RunDirectory, FrontPoint, Session, TestSplit]:
-    """The point of a run's final front that a user asks for, opened for work that ends with test images.
+    """The architecture that a user asks for, of a run that has ended, opened for work that ends with test images.
 
     `lacking` says what is missing where there is no test split, and what is to be done with another run. Between the
     point and the test split is the session of the run whose supernet it has: the same, or one of several.
 
     Raises:
-        RunError: No point or more than one answers, or the search has not ended.
+        RunError: None or more than one answers, or the search has not ended.
+        ArchitectureError: The architecture is not in the run's space.
         DataError: There is no test split.
     """
     run = RunDirectory.open(path)
-    point = ParetoFront.from_run(run.path).pick(pick)
+    asked = picked(run, pick)
     if run.front() is None:
         raise RunError(
             f"{run.path}: the search has not ended, so there is no final table", hint="run it to the end first"
         )
-    session, test = reopen_with_test(owner(run, point).path, reporter, data)
+    if isinstance(asked, Architecture) and (supernets := searched_runs(run)):
+        raise RunError(
+            f"{run.path}: none of its {len(supernets)} supernets has measured {asked.digest}",
+            hint=f"say whose weights it takes: export from {run.path / next(iter(supernets))}, or another of them",
+        )
+    owning = run if isinstance(asked, Architecture) else owner(run, asked)
+    session, test = reopen_with_test(owning.path, reporter, data)
     if test is None:
         what, better = lacking
         raise DataError(
             f"{path}: its images have no test split, {what}", hint=f"{better} a run with data.test_fraction above 0"
         )
-    return run, point, session, test
+    return run, _unmeasured(asked, session) if isinstance(asked, Architecture) else asked, session, test
 
 
-def front_row(run: RunDirectory, digest: str) -> dict[str, Any]:
-    """The row of the table, as in `front --format json`."""
+def _unmeasured(architecture: Architecture, session: Session) -> FrontPoint:
+    """A point of which nothing is known but what can be calculated."""
+    backbone = session.space.backbone
+    setup = evaluator_setup(session, weights_digest(session.run))
+    conditions = setup.conditions(len(session.data.search), stage="search")
+    macs, params = cost.macs(architecture, backbone), cost.params(architecture, backbone)
+    return FrontPoint(architecture, Measurement(macs=macs, params=params, conditions=conditions, seconds=0.0))
+
+
+def table_row(run: RunDirectory, point: FrontPoint) -> dict[str, Any]:
+    """The row of the table, as in `front --format json`; of a point that is not on the front what a row would say."""
     points: list[dict[str, Any]] = ParetoFront.from_run(run.path).to_dict(run.name)["points"]
-    return next(row for row in points if row["digest"] == digest)
+    return next((row for row in points if row["digest"] == point.digest), point.to_dict())
 
 
 def export_measured(
@@ -82,17 +101,20 @@ def export_measured(
     test: ImageSet,
     row: Mapping[str, Any],
     directory: Path,
-    formats: Sequence[str],
+    options: BundleOptions,
     provenance: Mapping[str, Any],
 ) -> ExportReport:
     """Measure a network of a run again, test it, and write its bundle; an ExportError: it is not what its row says."""
     setup, conditions = evaluator_setup(session), row["conditions"]
     with torch_threads(1):
         ranked = setup.ranked(session.data.search)
-        again = top1_percent(setup.count_correct(subnet, ranked, precision=conditions["precision"]))
+        right = setup.count_correct(subnet, ranked, precision=conditions["precision"])
+        again = top1_percent(right)
         # The files compute in fp32, whatever the search was measured in.
         tested = setup.count_correct(subnet, test, precision="fp32")
-    if not math.isclose(again, row["top1"], abs_tol=1e-9):
+    if row["top1"] is None:
+        row = {**row, "top1": again, "top1_ci": list(wilson_interval(right))}
+    elif not math.isclose(again, row["top1"], abs_tol=1e-9):
         raise ExportError(
             f"{row['digest']}: top-1 on the search split is {again:.4f} % now and {row['top1']:.4f} % in the table",
             hint=f"the table was measured on {conditions['device']} with torch {conditions['torch']}",
@@ -105,7 +127,7 @@ def export_measured(
     return export_bundle(
         subnet.cpu(),
         directory,
-        formats=formats,
+        options=options,
         info=session.data.info,
         point={**row, **final},
         provenance=provenance,

@@ -8,17 +8,17 @@ from typing import Any, Literal
 
 from nas.arch import Architecture
 from nas.base import SCHEMA_VERSION, ConfigError, NoResultError, Reporter
-from nas.bundle import DEFAULT_FORMATS
+from nas.bundle import BundleOptions
 from nas.evaluation import top1_percent
 from nas.jobs.alone import StandAloneSetup, recipe_digest, trained_network
 from nas.jobs.alone_records import stand_alone_setup, trained_alone, untrained
-from nas.jobs.export import export_measured, front_row, open_pick, provenance
+from nas.jobs.export import export_measured, open_pick, provenance, table_row
 from nas.jobs.session import Session
 from nas.jobs.stages import evaluator_setup
 from nas.jobs.trust import inherited_top1
 from nas.latency import torch_threads
 from nas.model import Subnet
-from nas.runs import CONFIG, RunDirectory, network_row
+from nas.runs import CONFIG, FrontPoint, RunDirectory, network_row
 from nas.settings import check_retraining, resolve_config
 from nas.space import SearchSpace, known_designs
 from nas.training import Teacher, check_policy, load_trained, weights_digest
@@ -169,8 +169,8 @@ def retrain(
         best = max(ended, key=lambda record: (record["top1"], -record["seed"]))
         subnet = trained_network(replace(setup, seed=best["seed"]), point.architecture)
         reporter.line("export", f"seed {best['seed']}, the best on the search split, to {directory}")
-        row, origin = _described(run, best, found, request.command(run.path, point.digest, directory))
-        export_measured(session, subnet, test, row, directory, DEFAULT_FORMATS, origin)
+        row, origin = _described(run, point, best, found, request.command(run.path, point.digest, directory))
+        export_measured(session, subnet, test, row, directory, BundleOptions(), origin)
     return {"schema_version": SCHEMA_VERSION, **found}
 
 
@@ -201,10 +201,10 @@ def _chosen(session: Session, picked: Architecture, request: Request) -> dict[st
 
 
 def _described(
-    run: RunDirectory, best: Mapping[str, Any], found: Mapping[str, Any], command: str
+    run: RunDirectory, point: FrontPoint, best: Mapping[str, Any], found: Mapping[str, Any], command: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the bundle of a network says that was trained alone: its row of the table, and where it comes from."""
-    row = front_row(run, best["digest"])
+    row = table_row(run, point)
     latency = {key: value for key, value in row["conditions"].items() if key.startswith(("target", "latency"))}
     recipe = {key: found[key] for key in ("from", "num_seeds", "epochs", "recipe", "settings", "supernet")}
     recipe["seed"] = best["seed"]

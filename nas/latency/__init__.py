@@ -10,14 +10,15 @@ from nas.latency.front import (
     tighten_latency_bounds,
 )
 from nas.latency.meter import PATIENCE, LatencyMeter, measure_alone
-from nas.latency.onnx_file import trace, write_onnx
+from nas.latency.onnx_file import check_opset, trace, write_onnx
 from nas.latency.profile import PROFILE_NAME, LatencyProfile, Predictor, design
 from nas.latency.runtimes import describe, own_cores, prepare, torch_threads
 
 __all__ = [
     "PATIENCE", "PROFILE_NAME", "SHARE_ROUNDS", "SHORTEST_S", "WARM_UP", "LatencyMeter", "LatencyProfile",
-    "Predictor", "check_targets_here", "default_batch", "describe", "design", "device_name",
-    "latency_profiles", "measure_alone", "measure_front", "measure_source", "own_cores", "pack_run",
-    "prepare", "profile_space", "random_subnet", "read_results", "resolve_device", "resolve_precision",
-    "searched_latencies", "tighten_latency_bounds", "torch_threads", "trace", "write_onnx",
+    "Predictor", "check_opset", "check_targets_here", "default_batch", "describe", "design",
+    "device_name", "latency_profiles", "measure_alone", "measure_front", "measure_source", "own_cores",
+    "pack_run", "prepare", "profile_space", "random_subnet", "read_results", "resolve_device",
+    "resolve_precision", "searched_latencies", "tighten_latency_bounds", "torch_threads", "trace",
+    "write_onnx",
 ]

@@ -18,7 +18,9 @@ from nas.runs.ranking import (
     BASELINES, CONFIDENCE, LEAST_ARCHITECTURES, RESAMPLES, architecture_row, check_counts,
     rank_statistics,
 )
-from nas.runs.results import SPLITS, RunResults, design_points, network_row, results_of, retrained_networks
+from nas.runs.results import (
+    SPLITS, RunResults, design_points, network_row, picked, results_of, retrained_networks,
+)
 from nas.runs.supernets import (
     OWNER, all_trials, check_ray_is_used, check_supernet_trials, front_of, group_settings, joint_digest,
     owner, ranked, reference_elsewhere, searched_runs, space_settings, supernet_trial, supernet_trials,
@@ -33,7 +35,7 @@ __all__ = [
     "SearchIdentity", "SupernetTrial", "Timed", "Trial", "TrialState", "all_trials", "architecture_row",
     "check_counts", "check_ray_is_used", "check_supernet_trials", "config_of_run", "design_points",
     "doubts_of", "front_of", "group_settings", "hypervolume", "interval_key", "joint_digest",
-    "latest_unfinished", "network_row", "next_path", "non_dominated", "objectives_by", "owner",
+    "latest_unfinished", "network_row", "next_path", "non_dominated", "objectives_by", "owner", "picked",
     "random_search", "rank_statistics", "ranked", "reference_elsewhere", "results_of",
     "retrained_networks", "searched_runs", "space_of_run", "space_settings", "supernet_trial",
     "supernet_trials", "trial_key", "union_points", "whole",

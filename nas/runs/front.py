@@ -1,5 +1,6 @@
 """The Pareto front: which architectures are worth looking at, how good they are together, which to take."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,10 +17,31 @@ from nas.runs.dominance import hypervolume, non_dominated
 from nas.runs.manifest import REFERENCE_MARGIN, Clocks, clock_factors, objective_from_dict, objective_to_dict
 from nas.runs.point import FrontPoint, points_of
 from nas.runs.trial import Trial
-from nas.settings import LATENCIES, LATENCY, MACS, METRICS, TOP1, Metric, Objective, by_target, metric_named, read_text
+from nas.settings import (
+    LATENCIES,
+    LATENCY,
+    MACS,
+    METRICS,
+    TOP1,
+    Metric,
+    Objective,
+    by_target,
+    metric_named,
+    read_text,
+    read_yaml,
+)
 
 PICKS: Mapping[str, Metric | None] = {"knee": None, "top1": TOP1, "fastest": LATENCY, "cheapest": MACS}
 MIN_PREFIX = 6  # digits of a digest that are enough
+
+
+def read_architecture(path: Path) -> Architecture:
+    """One architecture, as JSON or YAML; an InputFileError or ArchitectureError where the file holds none."""
+    text = read_text(path)
+    try:
+        return Architecture.from_dict(json.loads(text))
+    except ValueError:
+        return Architecture.from_dict(read_yaml(path).data)
 
 
 @dataclass(frozen=True)
@@ -138,7 +160,7 @@ class ParetoFront:
         """
         self._require_points(text)
         if Path(text).is_file():
-            text = Architecture.from_json(read_text(Path(text))).digest
+            text = read_architecture(Path(text)).digest
         wanted = text.strip().lower()
         metric = PICKS.get(wanted)
         if metric is not None:

@@ -4,13 +4,14 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nas.arch import Architecture, cost
-from nas.base import RunError
+from nas.base import ArchitectureError, RunError
 from nas.runs.curve import hypervolume_curve
 from nas.runs.directory import TRUST, RunDirectory, space_of_run
-from nas.runs.front import ParetoFront
+from nas.runs.front import MIN_PREFIX, ParetoFront, read_architecture
 from nas.runs.manifest import clock_factors
 from nas.runs.point import FrontPoint, points_of
 from nas.runs.supernets import front_of, trials_by_supernet, union_points
@@ -94,6 +95,33 @@ def design_points(found: RunResults) -> dict[str, FrontPoint]:
         words[largest] = f"{words[largest]}, largest" if largest in words else "largest"
     points = found.points
     return {name: points[digest] for digest, name in words.items() if digest in points}
+
+
+def picked(run: RunDirectory, text: str) -> FrontPoint | Architecture:
+    """What a user asks for (`ParetoFront.pick`), on the front or not: all that was measured answers to its digest.
+
+    What was not measured wholly, or is in an architecture file alone, comes back as an architecture.
+
+    Raises:
+        RunError: Nothing or more than one answers, or nothing was measured yet.
+        ArchitectureError: The file holds no architecture, or one that is not in the run's space.
+    """
+    found = results_of(run)
+    if Path(text).is_file():
+        architecture = read_architecture(Path(text))
+        if reasons := [] if architecture.digest in found.points else found.space.why_not(architecture):
+            raise ArchitectureError(f"{text}: not in the space of {run.path}: " + "; ".join(reasons))
+        return found.points.get(architecture.digest, architecture)
+    try:
+        return found.front.pick(text)
+    except RunError:
+        wanted = text.strip().lower()
+        tried: dict[str, FrontPoint | Architecture] = {t.architecture.digest: t.architecture for t in found.all_trials}
+        tried |= found.points  # wholly measured; the others were beaten early, or failed
+        answers = [tried[digest] for digest in tried if digest.startswith(wanted)]
+        if len(wanted) < MIN_PREFIX or len(answers) != 1:
+            raise
+        return answers[0]
 
 
 SPLITS = {"top1": "search", "test_top1": "test"}

@@ -12,7 +12,7 @@ def test_the_model_card_states_numbers_units_and_origin(tmp_path: Path) -> None:
     export(subnet_of(EVERY_OPERATOR, CLASS_TOKEN), tmp_path / "my_vit")
     card = (tmp_path / "my_vit" / "README.md").read_text()
     front_matter = YAML(typ="safe").load(card.split("---")[1])
-    assert (front_matter["library_name"], front_matter["license"]) == ("timm", "apache-2.0")
+    assert front_matter["library_name"] == "timm"
     macs = cost.macs(EVERY_OPERATOR, CLASS_TOKEN)
     for text in (
         "# my_vit",

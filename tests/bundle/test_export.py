@@ -5,9 +5,11 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import factories
 import numpy as np
+import onnx
 import pytest
 import timm
 import torch
@@ -116,6 +118,47 @@ def test_no_file_names_a_path_of_the_machine_that_wrote_it(bundle: Path) -> None
         content = path.read_bytes()
         assert str(ROOT).encode() not in content, path.name
         assert b"site-packages" not in content, path.name
+
+
+@pytest.mark.slow
+def test_the_onnx_file_says_how_to_use_it(bundle: Path) -> None:
+    facts = {entry.key: entry.value for entry in onnx.load(bundle / "model.onnx").metadata_props}
+    assert (facts.pop("interpolation"), facts.pop("architecture")) == ("bicubic", EVERY_OPERATOR.digest)
+    assert {key: json.loads(value) for key, value in facts.items()} == {
+        "class_names": [f"class {i}" for i in range(10)],
+        "crop_pct": 1.0,
+        "input_size": [3, 32, 32],
+        "mean": list(MEAN),
+        "std": list(STD),
+    }
+
+
+@pytest.mark.parametrize("licence", [None, "cc-by-nc-4.0"])
+def test_a_licence_is_only_what_the_user_says(licence: str | None, small: Subnet, tmp_path: Path) -> None:
+    export(small, tmp_path / "b", license=licence)
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert re.findall(r"^license: (.*)$", card, flags=re.MULTILINE) == ([licence] if licence else [])
+    assert ("not said under which licence" in card) == (licence is None)
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    assert config["pretrained_cfg"].get("license") == licence
+    assert licence or "apache" not in json.dumps(config) + card
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"license": "mine\ntags: [x]"}, "is no identifier"),
+        ({"license": ""}, "is no identifier"),
+        ({"opset": 18}, "no format that is written from ONNX"),
+        ({"opset": 7, "formats": ("onnx",)}, "ONNX opset 7 cannot be written"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_written(
+    changes: dict[str, Any], message: str, small: Subnet, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        export(small, tmp_path / "b", **changes)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bundle_has_no_second_copy_beside_it(bundle: Path) -> None:

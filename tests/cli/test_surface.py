@@ -26,7 +26,7 @@ COMMANDS = {
     "show": {"--format"},
     "compare": {"--format"},
     "report": {"--random", "--format"},
-    "export": {"--pick", "--to", "--formats", "--data", "--format"},
+    "export": {"--pick", "--to", "--formats", "--opset", "--license", "--data", "--format"},
     "doctor": {"--format"},
     "cache": {"--sweep", "--format"},
     "latency": set(),

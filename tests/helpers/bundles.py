@@ -4,7 +4,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 from nas.arch import cost
 from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
-from nas.bundle.bundle import ExportReport
+from nas.bundle.bundle import BundleOptions, ExportReport
 from nas.bundle.export import export_bundle
 from nas.data.images import DataInfo
 from nas.model.families.vit import Subnet
@@ -90,7 +90,6 @@ def point_of(subnet: Subnet) -> dict[str, Any]:
 
 def export(subnet: Subnet, directory: Path, **changes: Any) -> ExportReport:
     arguments: dict[str, Any] = {
-        "formats": ("timm",),
         "point": point_of(subnet),
         "provenance": {"run": "test-1", "seed": 3, "commands": ["python search.py run tiny.yaml"]},
     }
@@ -102,7 +101,9 @@ def export(subnet: Subnet, directory: Path, **changes: Any) -> ExportReport:
         "hashes": {},
     }
     info = DataInfo(**{key: changes.pop(key, value) for key, value in of_images.items()})
-    return export_bundle(subnet, directory, info=info, **{**arguments, **changes})
+    names = [field.name for field in fields(BundleOptions)]
+    options = BundleOptions(**{"formats": ("timm",)} | {name: changes.pop(name) for name in names if name in changes})
+    return export_bundle(subnet, directory, info=info, options=options, **{**arguments, **changes})
 
 
 def images_for(backbone: Backbone, batch: int = 3) -> torch.Tensor:

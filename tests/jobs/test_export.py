@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import factories
+import numpy as np
 import pytest
 import timm
 import torch
@@ -14,6 +16,8 @@ from nas.base.progress import Reporter
 from nas.jobs.session import reopen
 from nas.runs.directory import RunDirectory, space_of_run
 from nas.runs.front import ParetoFront
+from nas.runs.results import results_of
+from nas.settings.yaml_file import dump_yaml
 
 
 def test_exported_model_is_the_one_of_the_table(finished, tmp_path):
@@ -57,4 +61,52 @@ def test_export_fails_and_leaves_nothing_where_the_table_says_something_else(fin
     done = command("export", folder, "--pick=knee", "--to", tmp_path / "vit", "--formats=timm")
     assert done.code == 1
     assert said in done.stderr
+    assert not (tmp_path / "vit").exists()
+
+
+def test_what_was_measured_and_is_not_on_the_front_is_exported_by_its_digest(finished, tmp_path):
+    found = results_of(RunDirectory.open(finished.folder))
+    point = found.others[0]
+    done = command("export", finished.folder, f"--pick={point.digest[:8]}", "--to", tmp_path / "vit", "--formats=timm")
+    assert done.code == 0, done.stderr
+    metrics = json.loads((tmp_path / "vit" / "metrics.json").read_text())
+    assert (metrics["digest"], metrics["top1"]) == (point.digest, point.measurement.top1)
+    assert metrics["latency_ms"] == point.to_dict()["latency_ms"]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_an_architecture_file_is_exported_with_the_accuracy_of_now_and_no_latency(finished, tmp_path, suffix):
+    run = RunDirectory.open(finished.folder)
+    known, space = results_of(run).points, space_of_run(run)
+    draws = (space.sample(np.random.default_rng(seed)) for seed in range(1000))
+    unknown = next(a for a in draws if a.digest not in known)
+    file = tmp_path / f"mine{suffix}"
+    file.write_text(unknown.to_json() if suffix == ".json" else dump_yaml(unknown.to_dict()))
+    done = command(
+        "export", finished.folder, f"--pick={file}", "--to", tmp_path / "vit", "--formats=timm", "--license=mit"
+    )
+    assert done.code == 0, done.stderr
+    metrics, card = (
+        json.loads((tmp_path / "vit" / "metrics.json").read_text()),
+        (tmp_path / "vit" / "README.md").read_text(),
+    )
+    assert (metrics["digest"], metrics["latency_ms"]) == (unknown.digest, None)
+    low, high = metrics["top1_ci"]
+    assert 0 <= low <= metrics["top1"] <= high <= 100
+    assert 0 <= metrics["test_top1"] <= 100
+    assert "| not measured |" in card
+    assert "Latency was not measured." in card
+    assert "\nlicense: mit\n" in card
+    assert str(tmp_path / "mine") not in (tmp_path / "vit" / "provenance.json").read_text()
+
+
+def test_an_architecture_that_the_supernet_does_not_hold_is_refused(finished, tmp_path):
+    (tmp_path / "a.yaml").write_text(dump_yaml(factories.plain(depth=1, embed_dim=8, num_heads=1).to_dict()))
+    (tmp_path / "b.yaml").write_text("embed_dim: 8\nlayers: [{no_such: 1}]\n")
+    for name, said in (("a.yaml", "not in the space"), ("b.yaml", "no_such")):
+        done = command(
+            "export", finished.folder, f"--pick={tmp_path / name}", "--to", tmp_path / "vit", "--formats=timm"
+        )
+        assert (done.code, "Traceback" in done.stderr) == (2, False)
+        assert said in done.stderr
     assert not (tmp_path / "vit").exists()
