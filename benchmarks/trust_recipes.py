@@ -19,7 +19,7 @@ from tables import write_table
 
 from nas.arch import Architecture
 from nas.base import Reporter
-from nas.jobs import Session, evaluator_setup, inherited_top1, reopen
+from nas.jobs import Session, evaluator_setup, inherited_accuracy, reopen
 from nas.runs import BASELINES, TRUST, RunDirectory, architecture_row, config_of_run, rank_statistics
 from nas.settings import flat_config
 from nas.training import Schedule, load_trained, weights_digest
@@ -35,7 +35,7 @@ def recipe_of(run: RunDirectory, first: RunDirectory) -> str:
 def inherited(session: Session, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of `trust` with the weights of a run."""
     architectures = [Architecture.from_dict(row["architecture"]) for row in asked]
-    found = inherited_top1(
+    found = inherited_accuracy(
         evaluator_setup(session, weights_digest(session.run)),
         load_trained(session.run, session.space, session.device),
         session.data.search,
@@ -43,7 +43,7 @@ def inherited(session: Session, asked: list[dict[str, Any]]) -> list[dict[str, A
         Reporter(quiet=True),
     )
     return [
-        architecture_row(a, session.space, found[a.digest], row["stand_alone_top1_by_seed"])
+        architecture_row(a, session.space, found[a.digest]["top1"], row["stand_alone_top1_by_seed"])
         for a, row in zip(architectures, asked, strict=True)
     ]
 

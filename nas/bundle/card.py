@@ -130,6 +130,13 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
         interval, count = _interval(table.get("test_top1_ci")), table.get("test_images")
         images = f", {count:,} images" if count else ""
         yield f"| top-1, test | {_number(table['test_top1'])} | {interval} | % | test split{images}, fp32 |"
+    for key, label, place in (
+        ("balanced_top1", "balanced top-1", accuracy),
+        ("test_balanced_top1", "balanced top-1, test", "test split, fp32"),
+    ):
+        if table.get(key) is not None:
+            where = f"{place}; mean over the classes"
+            yield f"| {label} | {_number(table[key])} | {_interval(table.get(f'{key}_ci'))} | % | {where} |"
     yield f"| MACs | {table['macs']:,} | | MACs/image | one image |"
     yield f"| FLOPs | {table['flops']:,} | | FLOPs/image | 2 x MACs |"
     yield f"| parameters | {table['params']:,} | | parameters | |"

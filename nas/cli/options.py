@@ -34,7 +34,7 @@ SpaceArgument = Annotated[
     Path, typer.Argument(metavar="SPACE.yaml", help="Search space; every key: search_spaces/README.md.")
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as results/digits-1.")]
-PICK_HELP = "knee | top1 | fastest | cheapest | digest | architecture file."
+PICK_HELP = "knee | top1 | balanced | fastest | cheapest | digest | architecture file."
 PickOption = Annotated[str, typer.Option(help=PICK_HELP)]
 FormatOption = Annotated[
     Format | None, typer.Option("--format", "-f", help="Output; table on a terminal, json when piped.")

@@ -7,6 +7,8 @@ from nas.data.images import Triple
 from nas.data.samples import listed
 from nas.data.splits import Entry, Listing
 
+IMBALANCED = 10  # times the smallest class
+
 
 def source_line(title: str, class_names: Sequence[str], parts: Sequence[Listing], notes: Sequence[str]) -> str:
     """What was read: how many images of which size, in which classes, and what the source says besides."""
@@ -52,13 +54,18 @@ def splits_line(
 
 
 def balance_line(splits: Mapping[str, Sequence[Entry]], num_classes: int) -> str:
-    """Images of the smallest and of the largest class, split by split."""
-    ranges = []
+    """Images of the smallest and of the largest class, split by split; and what helps where they differ by much."""
+    ranges, advice = [], ""
     for title, entries in splits.items():
         counts = Counter(entry.label for entry in entries)
         per_class = [counts[label] for label in range(num_classes)]
         ranges.append(f"{title} {min(per_class):,} to {max(per_class):,}")
-    return f"balance  images a class: {', '.join(ranges)}"
+        if title == "train" and max(per_class) > IMBALANCED * max(min(per_class), 1):
+            advice = (
+                "; imbalanced, so top-1 is mostly that of the large classes: balanced_top1 in search.objectives ranks "
+                "by the mean over classes, train.class_weights=balanced trains for it"
+            )
+    return f"balance  images a class: {', '.join(ranges)}{advice}"
 
 
 def pixels_line(parts: Sequence[Listing], image_size: int, mean: Triple, std: Triple) -> str:

@@ -1,13 +1,15 @@
 """From an architecture to a measurement."""
 
 # fmt: off
-from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval, with_answers
+from nas.evaluation.accuracy import (
+    balanced_interval, balanced_percent, count_correct, top1_percent, wilson_interval, with_answers,
+)
 from nas.evaluation.evaluator import EvaluatorSetup, SubnetEvaluator, build_evaluator, evaluator_arrays
 from nas.evaluation.protocol import Evaluator, FrontRunner, RacePlan
 from nas.evaluation.racing import FIRST, race, race_order, unpack
 
 __all__ = [
     "FIRST", "Evaluator", "EvaluatorSetup", "FrontRunner", "RacePlan", "SubnetEvaluator",
-    "build_evaluator", "count_correct", "evaluator_arrays", "race", "race_order", "top1_percent",
-    "unpack", "wilson_interval", "with_answers",
+    "balanced_interval", "balanced_percent", "build_evaluator", "count_correct", "evaluator_arrays",
+    "race", "race_order", "top1_percent", "unpack", "wilson_interval", "with_answers",
 ]

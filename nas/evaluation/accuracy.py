@@ -1,6 +1,8 @@
 """Which images a classifier gets right."""
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +42,37 @@ def top1_percent(correct: NDArray[np.bool_]) -> float:
     return 100.0 * float(correct.sum()) / len(correct)
 
 
+def balanced_percent(correct: NDArray[np.bool_], labels: NDArray[np.integer[Any]]) -> float:
+    """Mean over the classes that have images of the share of right answers, percent, from exact counts."""
+    right, images = _per_class(correct, labels)
+    return 100.0 * math.fsum(right / images) / len(images)
+
+
+def balanced_interval(correct: NDArray[np.bool_], labels: NDArray[np.integer[Any]]) -> tuple[float, float]:
+    """95 % interval of the balanced accuracy that the images stand for, percent.
+
+    The classes are strata: Wilson's interval of each is put together by how far its ends are from its share, squared
+    (MOVER, Zou and Donner 2008), so that few images of a class make it wide, also where all are right.
+    """
+    right, images = _per_class(correct, labels)
+    share, z = right / images, 1.959963984540054
+    middle = (share + z**2 / (2 * images)) / (1 + z**2 / images)
+    half = z * np.sqrt(share * (1 - share) / images + z**2 / (4 * images**2)) / (1 + z**2 / images)
+    low, high = (float(np.sqrt(((end - share) ** 2).sum())) for end in (middle - half, middle + half))
+    mean = math.fsum(share)
+    ends = (100.0 * (mean - low) / len(images), 100.0 * (mean + high) / len(images))
+    return max(ends[0], 0.0), min(ends[1], 100.0)
+
+
+def _per_class(
+    correct: NDArray[np.bool_], labels: NDArray[np.integer[Any]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Right answers and images of each class that has any."""
+    images = np.bincount(labels)
+    right = np.bincount(labels[correct], minlength=len(images))
+    return right[images > 0], images[images > 0]
+
+
 def wilson_interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
     """95 % interval of the accuracy that the images stand for, percent (Wilson's score, from scipy)."""
     from scipy.stats import binomtest  # type: ignore[import-untyped]
@@ -48,13 +81,22 @@ def wilson_interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
     return 100.0 * float(interval.low), 100.0 * float(interval.high)
 
 
-def with_answers(costs: Measurement, correct: NDArray[np.bool_], verdict: Verdict | None = None) -> Measurement:
+def with_answers(
+    costs: Measurement,
+    correct: NDArray[np.bool_],
+    verdict: Verdict | None = None,
+    labels: NDArray[np.integer[Any]] | None = None,
+) -> Measurement:
     """A measurement with what the answers to images say of top-1, all of them unless there is a verdict: it was beaten.
 
-    `costs` is all else; its conditions are those of a measurement on all images.
+    `costs` is all else; its conditions are those of a measurement on all images. With labels, which go with all of
+    them, also what the answers say of balanced accuracy.
     """
     answers = np.packbits(correct).tobytes()
     if verdict is None:
+        if labels is not None:
+            balanced, interval = balanced_percent(correct, labels), balanced_interval(correct, labels)
+            costs = replace(costs, balanced_top1=balanced, balanced_top1_interval=interval)
         return replace(costs, top1=top1_percent(correct), top1_interval=wilson_interval(correct), correct=answers)
     return replace(
         costs,

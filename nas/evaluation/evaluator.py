@@ -33,6 +33,7 @@ class EvaluatorSetup:
         latencies: Names of those that the search needs, objectives or bounded; others are measured of the front alone.
         reference_ms: Calibrated milliseconds per batch of the reference model on the targets of these, by their names.
         profiles: Answer instead of the meter during the search, by the name of the metric.
+        with_balanced: Whether the search is after balanced accuracy.
         reference: The reference model, where it is another than the largest architecture of the space.
     """
 
@@ -45,6 +46,7 @@ class EvaluatorSetup:
     latencies: tuple[str, ...] = ()
     reference_ms: Mapping[str, float] = field(default_factory=dict)
     profiles: Mapping[str, LatencyProfile] = field(default_factory=dict)
+    with_balanced: bool = False
     reference: Architecture | None = None
 
     @property
@@ -165,7 +167,8 @@ class SubnetEvaluator:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(f"out of memory with {batch_size} images at once: {error}") from error
-        return replace(with_answers(costs, correct, verdict), seconds=time.perf_counter() - started)
+        found = with_answers(costs, correct, verdict, self.images.labels if self.setup.with_balanced else None)
+        return replace(found, seconds=time.perf_counter() - started)
 
 
 def is_out_of_memory(error: Exception) -> bool:

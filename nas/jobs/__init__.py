@@ -10,10 +10,10 @@ from nas.jobs.rehearsal import WATCH_S, memory_of, size_of
 from nas.jobs.retrain import Request, retrain
 from nas.jobs.session import Budget, Session, check_budget, reopen, start
 from nas.jobs.stages import CALIBRATION_ROUNDS, evaluator_setup
-from nas.jobs.trust import inherited_top1, trust
+from nas.jobs.trust import inherited_accuracy, trust
 
 __all__ = [
     "CALIBRATION_ROUNDS", "WATCH_S", "Budget", "Request", "Session", "TensorBoard", "check_budget",
-    "check_budget_dry", "evaluator_setup", "export_pick", "forecast", "inherited_top1", "memory_of",
+    "check_budget_dry", "evaluator_setup", "export_pick", "forecast", "inherited_accuracy", "memory_of",
     "reopen", "retrain", "several", "size_of", "space_of_one", "stages", "start", "trust",
 ]

@@ -15,8 +15,9 @@ from nas.data import ImageData
 from nas.jobs.alone import StandAloneSetup, image_arrays, recipe_digest, train_alone
 from nas.jobs.session import Session
 from nas.jobs.stages import evaluator_setup, training_schedule
-from nas.runs import RunDirectory
+from nas.runs import Measurement, RunDirectory
 from nas.search import Result
+from nas.settings import BALANCED
 from nas.training import Schedule, Teacher
 
 RECORD_VERSION = 1
@@ -150,6 +151,14 @@ def _read(setup: StandAloneSetup, architecture: Architecture) -> dict[str, Any] 
     return record
 
 
+def _balanced(measurement: Measurement | None) -> dict[str, Any]:
+    """Balanced accuracy in a record, where the run is after it."""
+    if measurement is None or measurement.balanced_top1 is None:
+        return {}
+    interval = measurement.balanced_top1_interval
+    return {BALANCED.name: measurement.balanced_top1, "balanced_top1_ci": interval and list(interval)}
+
+
 def _write(setup: StandAloneSetup, architecture: Architecture, result: Result) -> dict[str, Any]:
     """Record how a training ended; its checkpoints are not needed any more."""
     measurement, path = result.measurement, setup.path(architecture, ".json")
@@ -161,6 +170,7 @@ def _write(setup: StandAloneSetup, architecture: Architecture, result: Result) -
         "epochs": setup.config.train.epochs,
         "top1": measurement and measurement.values["top1"],
         "top1_ci": measurement and list(measurement.intervals["top1"]),
+        **_balanced(measurement),
         "conditions": measurement and measurement.conditions.to_dict(),
         "seconds": measurement and measurement.seconds,
         "error": result.error,

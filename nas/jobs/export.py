@@ -10,12 +10,13 @@ from nas.arch import Architecture, cost
 from nas.base import DataError, ExportError, Reporter, RunError, shared_command
 from nas.bundle import ARCHITECTURE, BundleOptions, ExportReport, check_options, export_bundle
 from nas.data import ImageSet, TestSplit
-from nas.evaluation import top1_percent, wilson_interval
+from nas.evaluation import balanced_interval, balanced_percent, top1_percent, wilson_interval
 from nas.jobs.session import Session, reopen_with_test
 from nas.jobs.stages import evaluator_setup
 from nas.latency import torch_threads
 from nas.model import Subnet
 from nas.runs import FrontPoint, Measurement, ParetoFront, RunDirectory, owner, picked, searched_runs
+from nas.settings import BALANCED, TOP1
 from nas.training import load_trained, weights_digest
 
 
@@ -109,21 +110,29 @@ def export_measured(
     with torch_threads(1):
         ranked = setup.ranked(session.data.search)
         right = setup.count_correct(subnet, ranked, precision=conditions["precision"])
-        again = top1_percent(right)
         # The files compute in fp32, whatever the search was measured in.
         tested = setup.count_correct(subnet, test, precision="fp32")
+    again = {TOP1: top1_percent(right), BALANCED: balanced_percent(right, ranked.labels)}
     if row["top1"] is None:
-        row = {**row, "top1": again, "top1_ci": list(wilson_interval(right))}
-    elif not math.isclose(again, row["top1"], abs_tol=1e-9):
-        raise ExportError(
-            f"{row['digest']}: top-1 on the search split is {again:.4f} % now and {row['top1']:.4f} % in the table",
-            hint=f"the table was measured on {conditions['device']} with torch {conditions['torch']}",
-        )
+        row = {**row, "top1": again[TOP1], "top1_ci": list(wilson_interval(right))}
+        if setup.with_balanced:
+            interval = list(balanced_interval(right, ranked.labels))
+            row = {**row, "balanced_top1": again[BALANCED], "balanced_top1_ci": interval}
+    for metric, now in again.items():
+        before = row.get(metric.name, now)
+        if not math.isclose(now, before, abs_tol=1e-9):
+            raise ExportError(
+                f"{row['digest']}: {metric.label} on the search split is {now:.4f} % now and {before:.4f} % in the table",
+                hint=f"the table was measured on {conditions['device']} with torch {conditions['torch']}",
+            )
     final = {
         "test_top1": top1_percent(tested),
         "test_top1_ci": list(wilson_interval(tested)),
         "test_images": len(tested),
     }
+    if BALANCED.name in row:
+        final["test_balanced_top1"] = balanced_percent(tested, test.labels)
+        final["test_balanced_top1_ci"] = list(balanced_interval(tested, test.labels))
     return export_bundle(
         subnet.cpu(),
         directory,

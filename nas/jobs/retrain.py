@@ -9,17 +9,17 @@ from typing import Any, Literal
 from nas.arch import Architecture
 from nas.base import SCHEMA_VERSION, ConfigError, NoResultError, Reporter
 from nas.bundle import BundleOptions
-from nas.evaluation import top1_percent
+from nas.evaluation import balanced_percent, top1_percent
 from nas.jobs.alone import StandAloneSetup, recipe_digest, trained_network
 from nas.jobs.alone_records import stand_alone_setup, trained_alone, untrained
 from nas.jobs.export import export_measured, open_pick, provenance, table_row
 from nas.jobs.session import Session
 from nas.jobs.stages import evaluator_setup
-from nas.jobs.trust import inherited_top1
+from nas.jobs.trust import inherited_accuracy
 from nas.latency import torch_threads
 from nas.model import Subnet
 from nas.runs import CONFIG, FrontPoint, RunDirectory, network_row
-from nas.settings import check_retraining, resolve_config
+from nas.settings import accuracy_of, check_retraining, resolve_config
 from nas.space import SearchSpace, known_designs
 from nas.training import Teacher, check_policy, load_trained, weights_digest
 
@@ -114,24 +114,26 @@ def retrain(
                 reporter.line("warning", text)
                 setup = _setup(session, replace(request, teacher=""), run.retrain_dir / "trainings")
         evaluation, images = evaluator_setup(session, weights_digest(session.run)), session.data.search
-        with_supernet = inherited_top1(evaluation, supernet, images, architectures, reporter)
+        with_supernet = inherited_accuracy(evaluation, supernet, images, architectures, reporter)
         records = trained_alone(setup, request.seeds, architectures, session.data, workers, reporter)
         reporter.line("test", "opened; no training has seen it")
-        test = test_split.open()
+        test, is_balanced = test_split.open(), evaluation.with_balanced
         rows: dict[str, dict[str, Any]] = {}
 
-        def tested(subnet: Subnet) -> float:
+        def tested(subnet: Subnet) -> dict[str, float]:
             with torch_threads(1):
-                return top1_percent(evaluation.count_correct(subnet, test))
+                correct = evaluation.count_correct(subnet, test)
+            found = {"test_top1": top1_percent(correct)}
+            return found | ({"test_balanced_top1": balanced_percent(correct, test.labels)} if is_balanced else {})
 
         for key, (name, architecture) in chosen.items():
             of_supernet = tested(supernet.extract(architecture))
-            inherited = {"top1": with_supernet[architecture.digest], "test_top1": of_supernet}
+            inherited = {**with_supernet[architecture.digest], **of_supernet}
             trainings = []
             for record in records:
                 if record["digest"] == architecture.digest and record["error"] is None:
                     network = trained_network(replace(setup, seed=record["seed"]), architecture)
-                    trainings.append({**record, "test_top1": tested(network)})
+                    trainings.append({**record, **tested(network)})
             if trainings:
                 rows[key] = network_row(name, architecture, session.space, inherited, trainings)
         failed = [record for record in records if record["error"] is not None]
@@ -166,7 +168,8 @@ def retrain(
         reporter.line("report", f"python search.py report {shlex.quote(str(path))} puts it onto the page")
     if directory is not None:
         ended = [record for record in records if record["digest"] == point.digest and record["error"] is None]
-        best = max(ended, key=lambda record: (record["top1"], -record["seed"]))
+        by = accuracy_of(session.config.search.objectives).name
+        best = max(ended, key=lambda record: (record[by], -record["seed"]))
         subnet = trained_network(replace(setup, seed=best["seed"]), point.architecture)
         reporter.line("export", f"seed {best['seed']}, the best on the search split, to {directory}")
         row, origin = _described(run, point, best, found, request.command(run.path, point.digest, directory))
@@ -211,6 +214,7 @@ def _described(
     row |= {
         "top1": best["top1"],
         "top1_ci": best["top1_ci"],
+        **{key: best[key] for key in ("balanced_top1", "balanced_top1_ci") if key in best},
         "conditions": {**best["conditions"], **latency},
         "retrained": {**recipe, "picked": found[PICKED], "baseline": found["baseline"]},
     }

@@ -11,7 +11,7 @@ from nas.arch import Architecture, cost
 from nas.base import DiskError, Reporter, RunError, disk_error
 from nas.cluster import reason_of
 from nas.data import ImageSet
-from nas.evaluation import EvaluatorSetup, top1_percent
+from nas.evaluation import EvaluatorSetup, balanced_percent, top1_percent
 from nas.jobs.session import Session, reopen
 from nas.jobs.stages import evaluator_setup, supernet_trainer
 from nas.latency import torch_threads
@@ -30,7 +30,7 @@ from nas.runs import (
     supernet_trial,
     trial_key,
 )
-from nas.settings import MACS, TOP1, TRAIN, Objective, TrainConfig, TuneConfig
+from nas.settings import BALANCED, MACS, TOP1, TRAIN, Metric, Objective, TrainConfig, TuneConfig, accuracy_of
 from nas.space import SearchSpace, parse_space, sample_near
 from nas.training import TrainProgress
 
@@ -100,6 +100,7 @@ def _train(session: Session, trial: SupernetTrial, parent: RunDirectory, until: 
     most_macs = REFERENCE_MARGIN * cost.macs(whole.largest(), whole.backbone)
     run.update_manifest(stage="training")
     trainer = supernet_trainer(session)
+    by = accuracy_of(session.config.search.objectives)
     probes = probe_set(session.space, tune.probes, session.config.seed)
 
     def show(progress: TrainProgress) -> None:
@@ -111,7 +112,7 @@ def _train(session: Session, trial: SupernetTrial, parent: RunDirectory, until: 
             if epoch in trial.scores or epoch > until:
                 continue
             supernet = trainer.run(show, until=epoch * trainer.schedule.steps_per_epoch)
-            score = score_of(evaluator_setup(session), supernet, session.data.search, probes, most_macs)
+            score = score_of(evaluator_setup(session), supernet, session.data.search, probes, most_macs, by)
             trial = replace(trial, scores={**trial.scores, epoch: score})
             if epoch < trainer.schedule.epochs:
                 run.update_manifest(supernet_trial=trial)
@@ -129,15 +130,21 @@ def probe_set(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
 
 
 def score_of(
-    setup: EvaluatorSetup, supernet: Supernet, images: ImageSet, probes: Sequence[Architecture], most_macs: float
+    setup: EvaluatorSetup,
+    supernet: Supernet,
+    images: ImageSet,
+    probes: Sequence[Architecture],
+    most_macs: float,
+    by: Metric = TOP1,
 ) -> float:
-    """How good a supernet is: hypervolume of top-1 on the search split over MACs of some of its subnets.
+    """How good a supernet is: hypervolume of accuracy on the search split over MACs of some of its subnets.
 
-    It is a share of the box up to `most_macs`, the same for all supernets.
+    Top-1, or balanced accuracy, as `by` says. It is a share of the box up to `most_macs`, the same for all supernets.
     """
     ranked, backbone = setup.ranked(images), setup.space.backbone
-    rows = [
-        [top1_percent(setup.count_correct(supernet.extract(probe), ranked)), float(cost.macs(probe, backbone))]
-        for probe in probes
-    ]
+    rows = []
+    for probe in probes:
+        correct = setup.count_correct(supernet.extract(probe), ranked)
+        accuracy = balanced_percent(correct, ranked.labels) if by is BALANCED else top1_percent(correct)
+        rows.append([accuracy, float(cost.macs(probe, backbone))])
     return hypervolume(rows, (Objective(TOP1, 0.0), Objective(MACS, most_macs)))

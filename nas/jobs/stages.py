@@ -41,7 +41,7 @@ from nas.search import (
     known_measurements,
     window_of,
 )
-from nas.settings import LATENCY, MACS, PARAMS, TOP1, Objective, RunConfig, metric_named
+from nas.settings import BALANCED, LATENCY, MACS, PARAMS, TOP1, Objective, RunConfig, metric_named
 from nas.training import (
     Schedule,
     SupernetTrainer,
@@ -187,6 +187,8 @@ def search(session: Session, supernet: Supernet, budget: Budget) -> None:
         known = known_measurements(run, conditions, {*config.search.objectives, *setup.latencies})
         if known:
             session.reporter.line("known", f"{len(known)} architectures were measured by other runs")
+        if config.evaluate.racing and BALANCED.name in config.search.objectives:
+            session.reporter.line("racing", "off: balanced accuracy needs all images of every class")
         loop = Search(session.space, objectives, study, workers, run, racing=config.evaluate.racing, known=known)
         with torch_threads(1), session.reporter.bar("search") as bar:
 
@@ -307,6 +309,7 @@ def search_identity(session: Session, supernet: Supernet) -> SearchIdentity:
     largest = setup.reference or space.largest()
     worst = {
         TOP1.name: 0.0,
+        BALANCED.name: 0.0,
         MACS.name: REFERENCE_MARGIN * cost.macs(largest, space.backbone),
         PARAMS.name: REFERENCE_MARGIN * space.params_range()[1],
     }
@@ -339,6 +342,7 @@ def evaluator_setup(
         latencies=searched_latencies(session.config, session.space) if reference_ms else (),
         reference_ms=reference_ms or {},
         profiles=latency_profiles(session.config, session.space),
+        with_balanced=BALANCED.name in session.config.search.objectives,
         reference=reference_elsewhere(session.run, session.space),
     )
 

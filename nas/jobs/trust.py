@@ -17,6 +17,7 @@ from nas.latency import torch_threads
 from nas.model import Supernet
 from nas.report import trust_figure
 from nas.runs import LEAST_ARCHITECTURES, architecture_row, check_counts, rank_statistics
+from nas.settings import BALANCED, TOP1, accuracy_of
 from nas.space import SearchSpace, sample_near
 from nas.training import load_trained, weights_digest
 
@@ -83,14 +84,15 @@ def trust(
         if len(chosen) < architectures:
             reporter.line("space", f"{session.space.name} has no more than {len(chosen)} architectures")
         evaluation = evaluator_setup(session, weights_digest(session.run))
-        inherited = inherited_top1(evaluation, supernet, session.data.search, chosen, reporter)
+        inherited = inherited_accuracy(evaluation, supernet, session.data.search, chosen, reporter)
         records = trained_alone(setup, seeds, chosen, session.data, workers, reporter)
         failed = [record for record in records if record["error"] is not None]
-        rows = []
+        rows, by = [], accuracy_of(session.config.search.objectives)
         for architecture in chosen:
-            alone = [record["top1"] for record in records if record["digest"] == architecture.digest]
+            alone: list[Any] = [record.get(by.name) for record in records if record["digest"] == architecture.digest]
             if None not in alone:  # none of its trainings failed
-                rows.append(architecture_row(architecture, session.space, inherited[architecture.digest], alone))
+                with_supernet = inherited[architecture.digest][by.name]
+                rows.append(architecture_row(architecture, session.space, with_supernet, alone))
         conditions = evaluation.conditions(len(session.data.search), stage="search")
         found = {
             "run": session.run.name,
@@ -98,6 +100,7 @@ def trust(
             "num_seeds": seeds,
             "epochs": setup.config.train.epochs,
             "recipe": setup.recipe,
+            **({} if by is TOP1 else {"accuracy": by.label}),
             **{name: getattr(conditions, name) for name in NOTED},
             **rank_statistics(rows, session.config.seed),
             "failed": [{key: record[key] for key in ("digest", "seed", "error")} for record in failed],
@@ -110,18 +113,19 @@ def trust(
     return {"schema_version": RECORD_VERSION, **found}
 
 
-def inherited_top1(
+def inherited_accuracy(
     setup: EvaluatorSetup,
     supernet: Supernet,
     images: ImageSet,
     architectures: Sequence[Architecture],
     reporter: Reporter,
-) -> dict[str, float]:
-    """Top-1 in percent with the supernet's weights, measured as in the search, by digest."""
+) -> dict[str, dict[str, float]]:
+    """Accuracies in percent with the supernet's weights, measured as in the search, by digest and metric."""
     evaluator = SubnetEvaluator(setup, supernet, images)
     found = {}
     with torch_threads(1), reporter.bar("inherited") as bar:
         for i, architecture in enumerate(architectures, start=1):
-            found[architecture.digest] = evaluator.evaluate(architecture).values["top1"]
+            values = evaluator.evaluate(architecture).values
+            found[architecture.digest] = {m.name: values[m.name] for m in (TOP1, BALANCED) if m.name in values}
             bar(i, len(architectures), f"{i}/{len(architectures)} architectures")
     return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nas.base import atomic_write_bytes, plural, unit_of, with_interval
 from nas.report.front_table import conditions_lines, ratio_words
 from nas.runs import FrontPoint, ParetoFront
-from nas.settings import LATENCY, MACS, TOP1, Metric
+from nas.settings import LATENCY, MACS, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def draw_front(
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, across, colour in ((left, MACS, LATENCY), (right, LATENCY, MACS)):
         _draw_panel(axes, front, others, baselines, retrained, across, colour)
-    left.set_ylabel("top-1 (%)")
+    left.set_ylabel(f"{front.accuracy.label} (%)")
     marks = sorted(zip(*left.get_legend_handles_labels(), strict=True), key=lambda mark: "split" in mark[1])
     if marks:
         handles, names = zip(*marks, strict=True)
@@ -87,18 +87,20 @@ def _draw_panel(
     across: Metric,
     colour: Metric,
 ) -> None:
+    accuracy = front.accuracy
+
     def values(points: Iterable[FrontPoint], metric: Metric) -> list[float]:
         return [point.value(metric) / factor[metric] for point in points]
 
     def note(point: FrontPoint, text: str, aside: tuple[float, float], **style: Any) -> None:
-        spot = (values([point], across)[0], point.value(TOP1))
+        spot = (values([point], across)[0], point.value(accuracy))
         axes.annotate(text, spot, xytext=aside, textcoords="offset points", bbox=LABEL_BOX, **style)
 
     everything = [*front.points, *others, *baselines.values()]
     macs, prefix = unit_of([point.value(MACS) for point in everything])
     clock = front.clocks.get(LATENCY.name)
-    factor = {TOP1: 1.0, MACS: macs, LATENCY: clock or 1.0}
-    _draw_retrained(axes, retrained, across, factor[across])
+    factor = {accuracy: 1.0, MACS: macs, LATENCY: clock or 1.0}
+    _draw_retrained(axes, retrained, across, factor[across], accuracy)
     batches = {str(point.measurement.conditions.latency_batch_size) for point in everything}
     unit = f"ms / batch of {' or '.join(sorted(batches))}"
     latency = f"latency ({ratio_words(clock, unit) if clock else unit})"
@@ -109,12 +111,12 @@ def _draw_panel(
         same = {replace(p.measurement.conditions, latency_stage="") for p in front.points}
         strange = any(replace(p.measurement.conditions, latency_stage="") not in same for p in others)
         label = "not on the front (other conditions)" if strange else "not on the front"
-        axes.scatter(values(others, across), values(others, TOP1), s=14, c=GREY, linewidths=0, label=label)
-    points = [p for p in front.points if not math.isnan(p.value(across)) and not math.isnan(p.value(TOP1))]
+        axes.scatter(values(others, across), values(others, accuracy), s=14, c=GREY, linewidths=0, label=label)
+    points = [p for p in front.points if not math.isnan(p.value(across)) and not math.isnan(p.value(accuracy))]
     if not points:
         axes.text(0.5, 0.5, f"no {across.label} on the front", transform=axes.transAxes, ha="center")
         return
-    x, y = values(points, across), values(points, TOP1)
+    x, y = values(points, across), values(points, accuracy)
     shades = values(points, colour)
     is_shaded = not any(map(math.isnan, shades))
     shading = {"c": shades, "cmap": COLOUR_MAP} if is_shaded else {"c": "tab:blue"}
@@ -124,7 +126,7 @@ def _draw_panel(
     for name, point in baselines.items():
         (place,) = values([point], across)
         aside, edge = (-7, "right") if place > sum(axes.get_xlim()) / 2 else (7, "left")
-        axes.plot(place, point.value(TOP1), "x", c="crimson", ms=8, mew=2, zorder=4)
+        axes.plot(place, point.value(accuracy), "x", c="crimson", ms=8, mew=2, zorder=4)
         note(point, name, (aside, -13), ha=edge, fontsize=8, color="crimson", zorder=4)
     limits = axes.get_xlim()
     best_x, best_y = _staircase(x, y)
@@ -136,18 +138,20 @@ def _draw_panel(
         note(knee, f"knee {knee.digest[:8]}", (22, -30), fontsize=9, arrowprops=arrow, zorder=5)
 
 
-def _draw_retrained(axes: "Axes", retrained: Sequence[Mapping[str, Any]], across: Metric, factor: float) -> None:
+def _draw_retrained(
+    axes: "Axes", retrained: Sequence[Mapping[str, Any]], across: Metric, factor: float, by: Metric
+) -> None:
     """Trained alone: filled diamonds on the search split, hollow ones beside them on the test split."""
     from matplotlib.transforms import offset_copy
 
-    rows = [row for row in retrained if row.get(across.name) is not None]
+    rows = [row for row in retrained if row.get(across.name) is not None and by.name in row]
     if not rows:
         return
     x = [row[across.name] / factor for row in rows]
     aside = offset_copy(axes.transData, axes.get_figure(root=True), x=TEST_ASIDE, units="points")
     for key, label, place, fill in (
-        ("top1", "trained alone, search split", axes.transData, RETRAINED),
-        ("test_top1", "trained alone, TEST split", aside, "white"),
+        (by.name, "trained alone, search split", axes.transData, RETRAINED),
+        (f"test_{by.name}", "trained alone, TEST split", aside, "white"),
     ):
         top1, spread = [row[key] for row in rows], [row[f"{key}_sd"] or 0.0 for row in rows]
         before = [row[f"inherited_{key}"] for row in rows]
@@ -155,7 +159,7 @@ def _draw_retrained(axes: "Axes", retrained: Sequence[Mapping[str, Any]], across
         axes.vlines(x, before, top1, colors=RETRAINED, linewidths=0.8, linestyles=":", transform=place, zorder=3)
         mark: dict[str, Any] = {"mec": RETRAINED, "mfc": fill, "ms": 6, "zorder": 5, "transform": place}
         axes.errorbar(x, top1, yerr=spread, fmt="D", label=label, ecolor=RETRAINED, capsize=2.5, **mark)
-        if key == "test_top1":
+        if key != by.name:
             axes.plot(x, before, "^", label="inherited, TEST split", c="none", **mark)
     axes.autoscale_view()
 
@@ -199,8 +203,9 @@ def trust_figure(found: Mapping[str, Any], path: Path) -> Path:
     axes.set_ylim(*_limits(inherited))
     axes.legend(loc="upper left", fontsize=8, frameon=False)
     axes.grid(alpha=0.25, linewidth=0.6)
-    axes.set_xlabel(f"top-1 trained alone (%), mean of {plural(found['num_seeds'], 'seed')}")
-    axes.set_ylabel("top-1 inherited from the supernet (%)")
+    accuracy = found.get("accuracy", "top-1")
+    axes.set_xlabel(f"{accuracy} trained alone (%), mean of {plural(found['num_seeds'], 'seed')}")
+    axes.set_ylabel(f"{accuracy} inherited from the supernet (%)")
     tau = found["kendall_tau"]
     order = "no order" if tau is None else f"Kendall tau {with_interval(tau, found['kendall_tau_ci'])}"
     axes.set_title(f"{found['run']}: {order}", fontsize=11)

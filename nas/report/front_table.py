@@ -11,7 +11,7 @@ from nas.arch import LEGEND, draw_layers
 from nas.base import plural, shared_command, unit_column, with_spread
 from nas.report.table import Column, Table, csv_text
 from nas.runs import OWNER, Conditions, FrontPoint, ParetoFront, Timed
-from nas.settings import LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
+from nas.settings import BALANCED, LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
 
 FRONT_COLUMNS = (
     "digest", "knee", "top1", "top1_ci_low", "top1_ci_high", "macs", "flops", "params",
@@ -38,7 +38,8 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
     signs = ["★" if point.digest == knee else "" for point in points]
     digests = [point.digest[:digits] for point in points]
     layers = [draw_layers(point.architecture) for point in points]
-    columns = [*(_metric_column(points, metric) for metric in (TOP1, MACS, PARAMS)), *_latency_columns(points, whole)]
+    shown = [TOP1, *[BALANCED][: any(p.measurement.balanced_top1 is not None for p in whole.points)], MACS, PARAMS]
+    columns = [*(_metric_column(points, metric) for metric in shown), *_latency_columns(points, whole)]
     owners = [Path(point.details.get(OWNER, "")).name[:8] for point in points]
     if any(owners):
         columns.append(("supernet", owners))
@@ -118,6 +119,9 @@ def _csv_row(point: FrontPoint, points: Sequence[FrontPoint]) -> dict[str, Any]:
         if timed.noisy is not None:
             ties = " ".join(ties_within(timed.ties, points))
             row |= {f"latency_noisy{suffix}": timed.noisy, f"latency_ties{suffix}": ties}
+    if BALANCED.name in values:
+        low, high = values["balanced_top1_ci"] or (None, None)
+        row |= {BALANCED.name: values[BALANCED.name], "balanced_top1_ci_low": low, "balanced_top1_ci_high": high}
     return row | ({"supernet": point.details[OWNER]} if OWNER in point.details else {})
 
 
@@ -125,13 +129,14 @@ def _metric_column(points: Sequence[FrontPoint], metric: Metric) -> tuple[str, l
     values = [point.value(metric) for point in points]
     if metric in (MACS, PARAMS):
         return unit_column("params" if metric is PARAMS else metric.label, values)
-    decimals = 1 if metric is TOP1 else 2 + (min(filter(math.isfinite, values), default=1.0) < 0.5)
+    is_share = metric in (TOP1, BALANCED)
+    decimals = 1 if is_share else 2 + (min(filter(math.isfinite, values), default=1.0) < 0.5)
     intervals = [point.measurement.intervals.get(metric.name) for point in points]
     cells = [
         "-" if math.isnan(v) else with_spread(v, interval, f".{decimals}f")
         for v, interval in zip(values, intervals, strict=True)
     ]
-    return f"{metric.label} ({'%' if metric is TOP1 else 'ms'})", cells
+    return f"{metric.label} ({'%' if is_share else 'ms'})", cells
 
 
 def _latency_columns(points: Sequence[FrontPoint], whole: ParetoFront) -> Iterator[tuple[str, list[str]]]:

@@ -5,18 +5,18 @@ from typing import Any
 
 from nas.base import duration, plural, unit_of, with_interval
 from nas.report.table import Cell, Column, Markup, Table, columns_of
-from nas.runs import BASELINES, CONFIDENCE, RESAMPLES, SPLITS
+from nas.runs import BALANCED_SPLITS, BASELINES, CONFIDENCE, RESAMPLES, SPLITS
 
 UNDIMMED = {"caption_style": "none"}  # captions that are half of the answer
 
 
 def trust_table(found: Mapping[str, Any]) -> Table:
     """`trust.json` as a table: what ranks, and how well."""
-    keys = "kendall_tau", "spearman_rho"
+    keys, accuracy = ("kendall_tau", "spearman_rho"), found.get("accuracy", "top-1")
     lines = [
         found["verdict"],
-        f"gap: inherited is {_intervals(found, 'gap_points')[0]} points of top-1 from stand-alone, on average",
-        f"top-1: {found['num_images']} images of the {found['split']} split, {found['precision']}; "
+        f"gap: inherited is {_intervals(found, 'gap_points')[0]} points of {accuracy} from stand-alone, on average",
+        f"{accuracy}: {found['num_images']} images of the {found['split']} split, {found['precision']}; "
         f"{found['epochs']} epochs alone, weights of the supernet {found['supernet']}",
         f"intervals hold {100 * CONFIDENCE:g} % of {RESAMPLES} resamples of the architectures; "
         "differences are taken in each",
@@ -24,11 +24,11 @@ def trust_table(found: Mapping[str, Any]) -> Table:
     if found["failed"]:
         lines.append(f"{plural(len(found['failed']), 'training')} failed; their architectures are left out")
     return Table(
-        title=f"{found['run']}: order of inherited and of stand-alone top-1, "
+        title=f"{found['run']}: order of inherited and of stand-alone {accuracy}, "
         f"{found['num_architectures']} architectures, {plural(found['num_seeds'], 'seed')}",
         columns=list(map(Column, ("ranked by", "Kendall tau", "Spearman rho", "inherited is above it in tau by"))),
         rows=[
-            ("inherited top-1", *_intervals(found, *keys), ""),
+            (f"inherited {accuracy}", *_intervals(found, *keys), ""),
             (),
             *((BASELINES[name], *_intervals(found["baselines"][name], *keys, "tau_above_it")) for name in BASELINES),
             ("another seed (ceiling)", *_intervals(found, "seed_to_seed_tau"), "", ""),
@@ -51,7 +51,11 @@ def training_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row a training, for `--format csv`."""
     kept = ("name", "digest", "macs", "params", "inherited_top1", "inherited_test_top1")
     return [
-        {**{key: row[key] for key in kept}, "seed": seed, **{key: row[f"{key}_by_seed"][i] for key in SPLITS}}
+        {
+            **{key: row[key] for key in kept},
+            "seed": seed,
+            **{key: row[f"{key}_by_seed"][i] for key in SPLITS | BALANCED_SPLITS if f"{key}_by_seed" in row},
+        }
         for row in networks(found)
         for i, seed in enumerate(row["seeds"])
     ]
@@ -60,10 +64,11 @@ def training_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 def retrain_table(found: Mapping[str, Any]) -> Table:
     """What `retrain` found (`retrain/<digest>.json`): each network with the supernet's weights and trained alone."""
     factor, prefix = unit_of([row["macs"] for row in networks(found)])
+    splits = BALANCED_SPLITS if set(BALANCED_SPLITS) <= found["picked"].keys() else SPLITS
     rows = []
     for row in networks(found):
         cells: list[Cell] = [f"{row['name']} ({row['digest']})", row["macs"] / factor, row["params"]]
-        for key in SPLITS:
+        for key in splits:
             sd = row[f"{key}_sd"]
             cells += [row[f"inherited_{key}"], f"{row[key]:.2f}" + ("" if sd is None else f" ± {sd:.2f}")]
         rows.append(cells)
@@ -76,7 +81,11 @@ def retrain_table(found: Mapping[str, Any]) -> Table:
     ]
     if found["failed"]:
         lines.append(f"{len(found['failed'])} of the trainings failed and do not count")
-    ways = [f"{split} top-1 %,\n{way}" for split in SPLITS.values() for way in ("inherited", "trained alone")]
+    ways = [
+        f"{split} {'balanced ' * (key in BALANCED_SPLITS)}top-1 %,\n{way}"
+        for key, split in splits.items()
+        for way in ("inherited", "trained alone")
+    ]
     headers = {"architecture": "", f"{prefix}MACs": "{:.3g}", "parameters": "{:,}", **dict.fromkeys(ways, "{:.2f}")}
     return Table(
         title=f"{found['run']}: {found['picked']['digest']} trained alone",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nas.base import unit_of
 from nas.report.front_table import ratio_words
 from nas.runs import FrontPoint, ParetoFront
-from nas.settings import LATENCY, MACS, TOP1
+from nas.settings import LATENCY, MACS
 
 WIDTH, HEIGHT = 56, 12
 
@@ -55,7 +55,7 @@ def _cell(value: float, low: float, high: float, cells: int, *, is_log: bool = F
 
 
 def front_plots(front: ParetoFront, others: Sequence[FrontPoint], whole: ParetoFront) -> list[str]:
-    """Top-1 against MACs, and against latency: the front, all of `whole` or a part, its knee, and what is not on it.
+    """Accuracy against MACs, and against latency: the front, all of `whole` or a part, its knee, and what is not on it.
 
     `others` are by the clocks of the front (`RunResults.others`); where those are known latency is drawn as a ratio.
     """
@@ -71,8 +71,8 @@ def front_plots(front: ParetoFront, others: Sequence[FrontPoint], whole: ParetoF
         best = [point for point in front.points if point.digest == knee]
         drawn = {"·": [*others, *whole.points], "●": front.points, "★": best}
         series = [
-            Series(sign, [(point.value(metric) / factor, point.value(TOP1)) for point in points])
+            Series(sign, [(point.value(metric) / factor, point.value(whole.accuracy)) for point in points])
             for sign, points in drawn.items()
         ]
-        plots.append(scatter(series, name, "top-1 (%)"))
+        plots.append(scatter(series, name, f"{whole.accuracy.label} (%)"))
     return [plot for plot in plots if plot]

@@ -19,7 +19,8 @@ from nas.runs.ranking import (
     rank_statistics,
 )
 from nas.runs.results import (
-    SPLITS, RunResults, design_points, network_row, picked, results_of, retrained_networks,
+    BALANCED_SPLITS, SPLITS, RunResults, design_points, network_row, picked, results_of,
+    retrained_networks,
 )
 from nas.runs.supernets import (
     OWNER, all_trials, check_ray_is_used, check_supernet_trials, front_of, group_settings, joint_digest,
@@ -29,14 +30,14 @@ from nas.runs.supernets import (
 from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState, whole
 
 __all__ = [
-    "BASELINES", "CONFIDENCE", "CONFIG", "LEAST_ARCHITECTURES", "MANIFEST", "OWNER", "PICKS",
-    "REFERENCE_MARGIN", "RESAMPLES", "SPLITS", "TRAINING_LOG", "TRUST", "Conditions", "FrontPoint",
-    "ImagePlace", "Manifest", "Measurement", "ParetoFront", "RunDirectory", "RunResults", "SearchBudget",
-    "SearchIdentity", "SupernetTrial", "Timed", "Trial", "TrialState", "all_trials", "architecture_row",
-    "check_counts", "check_ray_is_used", "check_supernet_trials", "config_of_run", "design_points",
-    "doubts_of", "front_of", "group_settings", "hypervolume", "interval_key", "joint_digest",
-    "latest_unfinished", "network_row", "next_path", "non_dominated", "objectives_by", "owner", "picked",
-    "random_search", "rank_statistics", "ranked", "reference_elsewhere", "results_of",
+    "BALANCED_SPLITS", "BASELINES", "CONFIDENCE", "CONFIG", "LEAST_ARCHITECTURES", "MANIFEST", "OWNER",
+    "PICKS", "REFERENCE_MARGIN", "RESAMPLES", "SPLITS", "TRAINING_LOG", "TRUST", "Conditions",
+    "FrontPoint", "ImagePlace", "Manifest", "Measurement", "ParetoFront", "RunDirectory", "RunResults",
+    "SearchBudget", "SearchIdentity", "SupernetTrial", "Timed", "Trial", "TrialState", "all_trials",
+    "architecture_row", "check_counts", "check_ray_is_used", "check_supernet_trials", "config_of_run",
+    "design_points", "doubts_of", "front_of", "group_settings", "hypervolume", "interval_key",
+    "joint_digest", "latest_unfinished", "network_row", "next_path", "non_dominated", "objectives_by",
+    "owner", "picked", "random_search", "rank_statistics", "ranked", "reference_elsewhere", "results_of",
     "retrained_networks", "searched_runs", "space_of_run", "space_settings", "supernet_trial",
     "supernet_trials", "trial_key", "union_points", "whole",
 ]

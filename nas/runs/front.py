@@ -18,6 +18,7 @@ from nas.runs.manifest import REFERENCE_MARGIN, Clocks, clock_factors, objective
 from nas.runs.point import FrontPoint, points_of
 from nas.runs.trial import Trial
 from nas.settings import (
+    BALANCED,
     LATENCIES,
     LATENCY,
     MACS,
@@ -25,13 +26,16 @@ from nas.settings import (
     TOP1,
     Metric,
     Objective,
+    accuracy_of,
     by_target,
     metric_named,
     read_text,
     read_yaml,
 )
 
-PICKS: Mapping[str, Metric | None] = {"knee": None, "top1": TOP1, "fastest": LATENCY, "cheapest": MACS}
+PICKS: Mapping[str, Metric | None] = {
+    "knee": None, "top1": TOP1, "balanced": BALANCED, "fastest": LATENCY, "cheapest": MACS,
+}  # fmt: skip
 MIN_PREFIX = 6  # digits of a digest that are enough
 
 
@@ -132,6 +136,11 @@ class ParetoFront:
         """Latency of a point over that of the reference model; NaN where one of them is not known."""
         return point.value(metric) / self.clocks.get(metric.name, math.nan)
 
+    @property
+    def accuracy(self) -> Metric:
+        """The accuracy that the points are ranked by."""
+        return accuracy_of(objective.metric.name for objective in self.objectives)
+
     def hypervolume(self) -> float:
         """Share in [0, 1] of the box between ideal and reference that the front dominates."""
         return hypervolume(self._values(), self.objectives)
@@ -151,7 +160,7 @@ class ParetoFront:
         return min(ranked, key=lambda pair: (pair[0], pair[1].digest))[1]
 
     def pick(self, text: str) -> FrontPoint:
-        """The point a user asks for: knee, top1, fastest, cheapest, 6+ digits of a digest, an architecture file.
+        """The point a user asks for: knee, top1, balanced, fastest, cheapest, 6+ digits of a digest, a file.
 
         Equal bests are told apart by the other objectives in their order, then by the digest.
 

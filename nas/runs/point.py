@@ -7,7 +7,7 @@ from typing import Any
 
 from nas.arch import Architecture
 from nas.runs.trial import Conditions, Measurement, Timed, Trial, whole
-from nas.settings import LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
+from nas.settings import BALANCED, LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,11 @@ class FrontPoint:
         """Value in the metric's unit; NaN where it was not measured or is not finite."""
         value = self.measurement.values.get(metric.name, math.nan)
         return value if math.isfinite(value) else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        """Balanced accuracy where the search was after it, else top-1, percent; NaN where it was not measured."""
+        return self.value(TOP1 if self.measurement.balanced_top1 is None else BALANCED)
 
     def scaled(self, factors: Mapping[str, float]) -> "FrontPoint":
         """The same with milliseconds of another clock (`Measurement.scaled`)."""
@@ -57,6 +62,9 @@ class FrontPoint:
             "conditions": measurement.conditions.to_dict(),
             "architecture": self.architecture.to_dict(),
         }
+        if measurement.balanced_top1 is not None:
+            interval = _listed(measurement.balanced_top1_interval)
+            values |= {BALANCED.name: measurement.balanced_top1, interval_key(BALANCED.name): interval}
         for name, timed in measurement.latency.items():
             if timed.is_searched and name != LATENCY.name:
                 values |= {name: _finite(timed.ms), interval_key(name): _listed(timed.interval)}
@@ -88,6 +96,8 @@ class FrontPoint:
         measurement = Measurement(
             **{metric.name: values[metric.name] for metric in (TOP1, MACS, PARAMS)},
             top1_interval=_pair(values.get(interval_key(TOP1.name))),
+            balanced_top1=values.get(BALANCED.name),
+            balanced_top1_interval=_pair(values.get(interval_key(BALANCED.name))),
             latency=latency,
             conditions=Conditions(**values["conditions"]),
             seconds=values["seconds"],

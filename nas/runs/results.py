@@ -16,7 +16,7 @@ from nas.runs.manifest import clock_factors
 from nas.runs.point import FrontPoint, points_of
 from nas.runs.supernets import front_of, trials_by_supernet, union_points
 from nas.runs.trial import Trial
-from nas.settings import LATENCY, METRICS, TOP1
+from nas.settings import BALANCED, LATENCY, METRICS, TOP1
 from nas.space import SearchSpace, known_designs
 
 
@@ -65,7 +65,8 @@ class RunResults:
         found = point.measurement
         values: dict[str, Any] = dict.fromkeys(METRICS)
         values |= {name: value for name, value in found.values.items() if math.isfinite(value)}
-        for name in (TOP1.name, LATENCY.name, *found.latency):
+        balanced = [BALANCED.name] * (found.balanced_top1 is not None)
+        for name in (TOP1.name, *balanced, LATENCY.name, *found.latency):
             interval = found.intervals.get(name)
             values[f"{name}_ci"] = interval and list(interval)
         return values
@@ -127,6 +128,9 @@ def picked(run: RunDirectory, text: str) -> FrontPoint | Architecture:
 SPLITS = {"top1": "search", "test_top1": "test"}
 """Splits on which what was trained alone is measured, by the key of the top-1."""
 
+BALANCED_SPLITS = {"balanced_top1": "search", "test_balanced_top1": "test"}
+"""The same by the key of the balanced accuracy, of runs that are after it."""
+
 
 def network_row(
     name: str,
@@ -137,8 +141,8 @@ def network_row(
 ) -> dict[str, Any]:
     """What was found of one architecture, JSON values.
 
-    `inherited` has by key of `SPLITS` the top-1 in percent with the supernet's weights, `trainings` that and the `seed`
-    of each that ended well; there is at least one.
+    `inherited` has by key of `SPLITS`, and of `BALANCED_SPLITS` where it was measured, the accuracy in percent with the
+    supernet's weights, `trainings` that and the `seed` of each that ended well; there is at least one.
     """
     row: dict[str, Any] = {
         "name": name,
@@ -147,7 +151,7 @@ def network_row(
         "params": cost.params(architecture, space.backbone),
         "seeds": [training["seed"] for training in trainings],
     }
-    for key in SPLITS:
+    for key in [*SPLITS, *(key for key in BALANCED_SPLITS if key in inherited)]:
         values = [training[key] for training in trainings]
         row |= {
             f"inherited_{key}": inherited[key],

@@ -19,7 +19,7 @@ from nas.runs.front import ParetoFront
 from nas.runs.manifest import SupernetTrial, clock_factors
 from nas.runs.point import FrontPoint
 from nas.runs.trial import Trial
-from nas.settings import SPACE, TOP1, RunConfig, read_text
+from nas.settings import SPACE, RunConfig, read_text
 from nas.space import SearchSpace, parse_space
 
 OWNER = "supernet_run"
@@ -66,7 +66,7 @@ def union_points(fronts: Mapping[str, Sequence[FrontPoint]]) -> list[FrontPoint]
             details = {**point.details, OWNER: folder, "supernet": measured.conditions.supernet}
             measured = replace(measured, conditions=replace(measured.conditions, supernet=joint))
             known = found.get(point.digest)
-            if known is None or point.value(TOP1) > known.value(TOP1):
+            if known is None or point.accuracy > known.accuracy:
                 found[point.digest] = replace(point, measurement=measured, details=details)
     return list(found.values())
 

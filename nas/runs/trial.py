@@ -9,7 +9,7 @@ from typing import Any
 
 from nas.arch import Architecture
 from nas.base import RunError
-from nas.settings import LATENCIES, LATENCY, MACS, PARAMS, TOP1
+from nas.settings import BALANCED, LATENCIES, LATENCY, MACS, PARAMS, TOP1
 
 
 class TrialState(StrEnum):
@@ -89,6 +89,7 @@ class Measurement:
     Attributes:
         top1: Percent.
         top1_interval: 95 % confidence interval (low, high) of that.
+        balanced_top1: Percent, the mean over classes; `balanced_top1_interval` likewise.
         macs: Per image.
         latency: On each target where it was measured, in their order, by the name of the metric.
         conditions: Under which all of it holds.
@@ -102,6 +103,8 @@ class Measurement:
 
     top1: float | None = None
     top1_interval: tuple[float, float] | None = None
+    balanced_top1: float | None = None
+    balanced_top1_interval: tuple[float, float] | None = None
     macs: float | None = None
     params: float | None = None
     latency: Mapping[str, Timed] = field(default_factory=dict)
@@ -113,14 +116,14 @@ class Measurement:
     @property
     def values(self) -> dict[str, float]:
         """All that was measured by the name of the metric, in its unit."""
-        found = {TOP1.name: self.top1, MACS.name: self.macs, PARAMS.name: self.params}
+        found = {name: getattr(self, name) for name in (TOP1.name, BALANCED.name, MACS.name, PARAMS.name)}
         found |= {name: timed.ms for name, timed in self.latency.items()}
         return {name: value for name, value in found.items() if value is not None}
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """95 % confidence interval (low, high) by the name of the metric, where there is one."""
-        found = {TOP1.name: self.top1_interval}
+        found = {TOP1.name: self.top1_interval, BALANCED.name: self.balanced_top1_interval}
         found |= {name: timed.interval for name, timed in self.latency.items()}
         return {name: interval for name, interval in found.items() if interval is not None}
 
@@ -160,8 +163,9 @@ class Measurement:
         intervals = {name: (pair[0], pair[1]) for name, pair in values["intervals"].items()}
         latency = {name: Timed(ms=found[name], interval=intervals.get(name)) for name in LATENCIES if name in found}
         return cls(
-            **{name: found.get(name) for name in ("top1", "macs", "params")},
+            **{name: found.get(name) for name in ("top1", "balanced_top1", "macs", "params")},
             top1_interval=intervals.get(TOP1.name),
+            balanced_top1_interval=intervals.get(BALANCED.name),
             latency=latency,
             conditions=Conditions(**values["conditions"]),
             seconds=values["seconds"],
@@ -254,7 +258,8 @@ def whole(value: float) -> float | int:
 def trial_row(trial: Trial) -> dict[str, Any]:
     """A trial as a flat row of `trials.csv`, without what is not known; results/README.md explains the columns.
 
-    It has latency on a target beside the first only where the search needed it: a column behind all others.
+    It has latency on a target beside the first, and balanced accuracy, only where the search needed it: columns behind
+    all others.
     """
     kept = ("number", "error", "repeat_of", "source", "started", "finished")
     row = {name: getattr(trial, name) for name in kept}
@@ -268,7 +273,7 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         row[name] = whole(row[name])
     if MACS.name in row:
         row["flops"] = 2 * row[MACS.name]
-    for metric, column in ((TOP1, "top1_ci_{}"), (LATENCY, "latency_ci_{}_ms")):
+    for metric, column in ((TOP1, "top1_ci_{}"), (LATENCY, "latency_ci_{}_ms"), (BALANCED, "balanced_top1_ci_{}")):
         if metric.name in found.intervals:
             low, high = found.intervals[metric.name]
             row |= {column.format("low"): low, column.format("high"): high}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, Architecture, cost
 from nas.runs import non_dominated
-from nas.settings import LATENCIES, MACS, PARAMS, TOP1, Objective
+from nas.settings import BALANCED, LATENCIES, MACS, PARAMS, TOP1, Objective
 from nas.space import SearchSpace
 
 MOST_POINTS = 384  # a Gaussian process learns from: its time grows with their third power
@@ -40,6 +40,7 @@ class Observation:
     top1_error: float  # standard error of that for all images, percent
     latencies: Mapping[str, float]  # milliseconds per batch by the name of the metric; empty where none was measured
     is_whole: bool  # whether it may be on a front
+    balanced_top1: float | None = None  # percent; None where it was not measured
 
 
 def propose(
@@ -94,12 +95,15 @@ class _Model:
     ) -> None:
         self._space = space
         self._objectives = objectives
-        self._top1 = None
+        self._accuracies: dict[str, _Surrogate] = {}
         self._latencies: dict[str, _Surrogate] = {}
         names = [objective.metric.name for objective in objectives]
         if TOP1.name in names:
             points = [(o.architecture, o.top1, o.top1_error) for o in observations if o.top1 is not None]
-            self._top1 = self._fit(points, rng)
+            self._accuracies[TOP1.name] = self._fit(points, rng)
+        if BALANCED.name in names:
+            points = [(o.architecture, o.balanced_top1, 0.0) for o in observations if o.balanced_top1 is not None]
+            self._accuracies[BALANCED.name] = self._fit(points, rng)
         bounds = space.constraints.max_latency
         for name in LATENCIES:
             points = [(o.architecture, math.log(o.latencies[name]), 0.0) for o in observations if name in o.latencies]
@@ -138,12 +142,10 @@ class _Model:
         columns = []
         for objective in self._objectives:
             name = objective.metric.name
-            if name == TOP1.name:
-                assert self._top1 is not None
-                values = self._top1.predict(rows, optimism)
-                values = np.array(
-                    [v if o is None or o.top1 is None else o.top1 for o, v in zip(known, values, strict=True)]
-                )
+            if name in self._accuracies:
+                measured = [None if o is None else getattr(o, name) for o in known]
+                values = self._accuracies[name].predict(rows, optimism)
+                values = np.array([v if m is None else m for m, v in zip(measured, values, strict=True)])
             elif name in latencies:
                 values = latencies[name]
             else:

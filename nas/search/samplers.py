@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.arch import Architecture
 from nas.search import evolution, predictor
 from nas.search.predictor import Observation
-from nas.settings import LATENCIES, TOP1, Objective, SamplerName
+from nas.settings import BALANCED, LATENCIES, TOP1, Objective, SamplerName
 from nas.space import SearchSpace
 
 ATTRIBUTE = "nas"
@@ -191,7 +191,8 @@ def _observation(trial: FrozenTrial, architecture: Architecture) -> Observation:
     values: Mapping[str, float] = known["values"]
     latencies = {name: values[name] for name in LATENCIES if name in values}
     if trial.state is TrialState.COMPLETE:
-        return Observation(architecture, values.get(TOP1.name), 0.0, latencies, is_whole=True)
+        balanced = values.get(BALANCED.name)
+        return Observation(architecture, values.get(TOP1.name), 0.0, latencies, is_whole=True, balanced_top1=balanced)
     low, high = known["top1_interval"]
     return Observation(architecture, (low + high) / 2, (high - low) / 4, latencies, is_whole=False)
 

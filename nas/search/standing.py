@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nas.arch import Architecture
 from nas.evaluation import FIRST, FrontRunner, RacePlan, race_order
 from nas.runs import Measurement, Trial, non_dominated
-from nas.settings import TOP1, Objective
+from nas.settings import BALANCED, TOP1, Objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +96,12 @@ class VisibleFront:
         return [trial.architecture for trial, _ in self._members]
 
     def race_plan(self) -> RacePlan | None:
-        """What is measured next races over; None where top-1 is no objective, or too little is known yet."""
-        if TOP1 not in self._metrics or len(self._first) < FIRST:
+        """What is measured next races over; None where top-1 is no objective, or too little is known yet.
+
+        Nor where balanced accuracy is one: who is surely beaten in top-1 may still win in a rare class, of which the
+        few images of a look say too little.
+        """
+        if TOP1 not in self._metrics or BALANCED in self._metrics or len(self._first) < FIRST:
             return None
         if self._order is None:
             num_images = self._first[0].conditions.num_images

@@ -15,7 +15,9 @@ from nas.settings.yaml_file import apply_settings, read_text, scan_yaml
 
 Precision = Literal["auto", "fp32", "bf16"]
 SamplerName = Literal["predictor", "nsga2", "nsga3", "tpe", "gp", "evolution", "random"]
-MetricName = Literal["top1", "macs", "params", "latency_ms", "latency_ms_2", "latency_ms_3", "latency_ms_4"]
+MetricName = Literal[
+    "top1", "balanced_top1", "macs", "params", "latency_ms", "latency_ms_2", "latency_ms_3", "latency_ms_4"
+]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 MOST = 1_000_000_000  # of what is counted: no longer a slip of the finger, and no overflow anywhere
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -118,6 +120,11 @@ class TrainConfig(Section):
         None, description="random resized crop, share of the area; null: 0.6 to 1, and no crop below 16 px"
     )
     ema_decay: float = Field(0.998, ge=0, lt=1, description="weight averaging; 0 is off")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="what an image counts in the losses: 1; or, balanced, in inverse proportion to the images of its "
+        "class, 1 on average",
+    )
     distill_temperature: Positive = Field(1.0, description="softens teacher and student")
     static_guidance: Fraction = Field(
         0.2, description="share of the training in which dynamic maps lead the static ones; 0 is off"
@@ -181,7 +188,8 @@ class SearchConfig(Section):
     objectives: tuple[MetricName, ...] = Field(
         ("top1", "macs", "latency_ms"),
         min_length=1,
-        description="metrics to optimise; `latency_ms` is on the first target, `latency_ms_2` on the second",
+        description="metrics to optimise; `balanced_top1` is the mean over classes, for imbalanced images; "
+        "`latency_ms` is on the first target, `latency_ms_2` on the second",
     )
 
     sampler: SamplerName = Field("predictor", description="what proposes architectures")

@@ -25,6 +25,9 @@ class Metric:
 
 
 TOP1 = Metric("top1", "%", "maximize", "top-1")
+BALANCED = Metric("balanced_top1", "%", "maximize", "balanced top-1")
+"""Mean over the classes of the share of right answers: every class counts alike. Measured where it is an objective."""
+
 MACS = Metric("macs", "MACs/image", "minimize", "MACs")
 PARAMS = Metric("params", "parameters", "minimize", "parameters")
 LATENCY = Metric("latency_ms", "ms/batch", "minimize", "latency")
@@ -55,9 +58,14 @@ def by_target(values: Iterable[T]) -> dict[str, T]:
     return dict(zip(LATENCIES, values, strict=False))
 
 
+def accuracy_of(names: Iterable[str]) -> Metric:
+    """The accuracy that what is named first, among objectives, is ranked by; top-1 where there is none."""
+    return next((metric for name in names for metric in (TOP1, BALANCED) if metric.name == name), TOP1)
+
+
 def metric_named(name: str) -> Metric:
     """The metric called `name`; a ConfigError where there is none."""
-    known = METRICS | LATENCIES
+    known = {TOP1.name: TOP1, BALANCED.name: BALANCED} | METRICS | LATENCIES
     if name not in known:
         raise ConfigError(f"unknown metric {name!r}", hint=f"one of: {', '.join(known)}")
     return known[name]

@@ -45,6 +45,7 @@ class Step:
     world: World  # the processes that share the batch
     # answers for the largest subnet, and teaches it too; None: the largest teaches
     teacher: Callable[[Tensor], Tensor] | None = None
+    class_weights: Tensor | None = None  # [K], what an image of each class counts in every loss; None: 1
 
     def run(
         self, images: Tensor, targets: Tensor, architectures: Sequence[Architecture], progress: float
@@ -53,7 +54,7 @@ class Step:
 
         Images [B, C, S, S], targets (labels [B] or class shares [B, K]) and architectures are those of the whole batch,
         the same in every process; progress is steps done / steps in all. Returns the cross-entropy with the labels of
-        each architecture, nats, mean over the images that it saw.
+        each architecture, nats, (weighted) mean over the images that it saw.
         """
         mine = self.world.share(len(images))
         batch = _Batch(images[mine], targets[mine], mine.start, len(images))
@@ -107,7 +108,8 @@ class Step:
         logits = logits.float()
         loss = labelled = self._label_losses(logits, batch.targets).sum() / batch.total
         if taught is not None and self.config.distill != "none":
-            loss = soft_cross_entropy(logits, taught, self.config.distill_temperature).sum() / batch.total
+            soft = soft_cross_entropy(logits, taught, self.config.distill_temperature)
+            loss = self._weighted(soft, batch.targets).sum() / batch.total
             if leads:
                 loss = (labelled + loss) / 2
         part = len(logits) / batch.total / number
@@ -116,7 +118,15 @@ class Step:
 
     def _label_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         smoothing = self.config.label_smoothing if targets.ndim == 1 else 0.0  # Mixup has smoothed them
-        return functional.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+        losses = functional.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+        return self._weighted(losses, targets)
+
+    def _weighted(self, losses: Tensor, targets: Tensor) -> Tensor:
+        """Losses [b], each times what its image counts: of a mixture of classes, their shares of it."""
+        if self.class_weights is None:
+            return losses
+        weights = self.class_weights
+        return losses * (weights[targets] if targets.ndim == 1 else targets.to(weights.dtype) @ weights)
 
 
 @dataclass(frozen=True, slots=True)

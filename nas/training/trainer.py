@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
@@ -97,7 +98,12 @@ class SupernetTrainer:
         self.augment = Augmentation(
             images.info, config, supernet.space.backbone.image_size, device, stored_side=images.stored_side
         )
-        self.step = Step(supernet=supernet, config=config, precision=precision, world=world, teacher=teacher)
+        weights = None
+        if config.class_weights == "balanced":
+            weights = torch.from_numpy(balanced_weights(images.labels, images.info.num_classes)).to(device)
+        self.step = Step(
+            supernet=supernet, config=config, precision=precision, world=world, teacher=teacher, class_weights=weights
+        )
         self.lr_scale = 1.0
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
         self._ends: tuple[float, float] | None = None
@@ -279,6 +285,15 @@ class SupernetTrainer:
         if ends := checkpoint.metadata.get("ends"):
             self._ends = ends[0], ends[1]
         return checkpoint.step
+
+
+def balanced_weights(labels: NDArray[np.integer[Any]], num_classes: int) -> NDArray[np.float32]:
+    """What an image of each class counts, [K]: all classes the same in all, 1 on average over the images."""
+    images = np.bincount(labels, minlength=num_classes)
+    present = images > 0
+    weights = np.zeros(num_classes)
+    weights[present] = len(labels) / (present.sum() * images[present])
+    return weights.astype(np.float32)
 
 
 def _recipe(config: TrainConfig) -> dict[str, Any]:

@@ -31,6 +31,15 @@ def test_balance_is_of_the_smallest_and_the_largest_class():
     assert balance_line({"train": entries(0, 0, 1)}, 3) == "balance  images a class: train 0 to 2"
 
 
+def test_imbalance_is_said_with_what_helps():
+    plain = balance_line({"train": entries(*[0] * 10, 1)}, 2)
+    assert plain == "balance  images a class: train 1 to 10"
+    line = balance_line({"train": entries(*[0] * 11, 1), "search": entries(0, 1)}, 2)
+    assert line.startswith("balance  images a class: train 1 to 11, search 1 to 1; imbalanced")
+    assert "balanced_top1 in search.objectives" in line
+    assert "train.class_weights=balanced" in line
+
+
 def test_turned_images_are_counted():
     parts = [Listing(modes=Counter(RGB=2, L=1), num_turned=1), Listing(modes=Counter(P=1), num_turned=1)]
     line = pixels_line(parts, 8, (0.5,) * 3, (1.0,) * 3)

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from torch import nn
 
 from nas.base.errors import EvaluationError
 from nas.data.images import DataInfo, ImageSet
-from nas.evaluation.accuracy import count_correct, top1_percent, wilson_interval
+from nas.evaluation.accuracy import balanced_interval, balanced_percent, count_correct, top1_percent, wilson_interval
 
 RAW = DataInfo(class_names=(), mean=(0.0,) * 3, std=(1.0,) * 3, flip_safe=True, hashes={})
 FIXED = {"device": torch.device("cpu"), "precision": "fp32"}
@@ -73,3 +75,37 @@ def test_more_images_make_the_interval_narrower():
     low, high = wilson_interval(torch.arange(1000) < 800)
     wide_low, wide_high = wilson_interval(torch.arange(10) < 8)
     assert high - low < wide_high - wide_low
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_balanced_accuracy_is_the_mean_over_the_classes_that_have_images(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([0, 1, 2, 5], size=200, p=[0.9, 0.06, 0.03, 0.01])
+    correct = rng.random(200) < 0.8 - 0.1 * labels
+    recalls = [Fraction(int(correct[labels == c].sum()), int((labels == c).sum())) for c in np.unique(labels)]
+    assert balanced_percent(correct, labels) == pytest.approx(float(100 * sum(recalls) / len(recalls)), abs=1e-12)
+    low, high = balanced_interval(correct, labels)
+    assert 0 <= low < balanced_percent(correct, labels) < high <= 100
+
+
+def test_who_says_the_large_class_always_has_half_of_two_and_balanced_images_have_their_top1():
+    labels = np.array([0] * 99 + [1])
+    assert top1_percent(labels == 0) == 99
+    assert balanced_percent(labels == 0, labels) == 50
+    labels = np.arange(40) % 4
+    correct = np.random.default_rng(0).random(40) < 0.7
+    assert balanced_percent(correct, labels) == pytest.approx(top1_percent(correct))
+
+
+def test_the_interval_of_balanced_accuracy_holds_the_truth_and_is_wide_where_a_class_is_small():
+    rng, truth = np.random.default_rng(0), np.array([0.95, 0.6, 0.8])
+    labels, held = np.repeat([0, 1, 2], [300, 20, 40]), 0
+    for _ in range(400):
+        low, high = balanced_interval(rng.random(len(labels)) < truth[labels], labels)
+        held += low <= 100 * truth.mean() <= high
+    assert 0.92 <= held / 400 <= 0.99
+    few, many = (balanced_interval(np.ones(len(y), bool), y) for y in (np.repeat([0, 1], [99, 1]), np.arange(100) % 2))
+    assert few[0] < 65 < 94 < many[0]
+    assert wilson_interval(np.array([True, False] * 50)) == pytest.approx(
+        balanced_interval(np.array([True, False] * 50), np.zeros(100, int))
+    )

@@ -1,21 +1,26 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from small_runs import begin, one_thread
 
 from nas.arch import cost
 from nas.base.errors import ConfigError, NoResultError, RunError
 from nas.base.progress import Reporter
+from nas.evaluation.accuracy import balanced_percent
 from nas.jobs import stages
 from nas.jobs.session import Budget, reopen
 from nas.latency.meter import Clock, LatencyMeter, Timing
 from nas.report.compare import compare_runs
+from nas.report.front_table import front_table
 from nas.report.page.data import report_data
 from nas.report.status import status_dict
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.results import results_of
+from nas.runs.trial import TrialState
+from nas.settings.metrics import BALANCED
 from nas.training.trained import load_trained
 
 
@@ -208,3 +213,31 @@ def test_front_json_and_csv_hold_the_same_points(tmp_path):
     rows = session.run.front_csv.read_text().splitlines()
     assert len(rows) == 1 + len(front.points)
     assert RunDirectory.open(session.run.path).figure_path().stat().st_size > 0
+
+
+def test_a_search_for_balanced_accuracy_measures_it_and_races_nothing(tmp_path):
+    heard = []
+
+    class Told(Reporter):
+        def line(self, label, text):
+            heard.append(f"{label} {text}")
+
+    session = begin(
+        tmp_path, "search.objectives=[balanced_top1, macs]", "train.class_weights=balanced", reporter=Told(quiet=True)
+    )
+    front = stages.run(session, Budget(trials=24))
+    assert "racing off: balanced accuracy needs all images of every class" in heard
+    images, trials = session.data.search.labels[:40], [t for t in session.run.trials() if t.measurement]
+    assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.REPEATED}
+    for trial in trials:
+        found = trial.measurement
+        correct = np.unpackbits(np.frombuffer(found.correct, dtype=np.uint8), count=40).astype(bool)
+        assert found.balanced_top1 == balanced_percent(correct, images)
+        low, high = found.balanced_top1_interval
+        assert low <= found.balanced_top1 <= high
+    assert front.accuracy is BALANCED
+    assert ParetoFront.from_run(session.run.path).to_dict("r") == front.to_dict("r")
+    best = max(t.measurement.balanced_top1 for t in trials)
+    assert front.pick("balanced").measurement.balanced_top1 == best
+    assert report_data(results_of(session.run))["accuracy"] == "balanced_top1"
+    assert "balanced top-1 (%)" in [str(column.header) for column in front_table(front).columns]

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from dataclasses import replace
 
 import factories
 import pytest
@@ -133,3 +134,11 @@ def test_latencies_are_compared_as_ratios_on_the_same_target_alone(tmp_path):
     )
     with pytest.raises(RunError, match="latency_ms cannot be compared: the reference model is"):
         compare_runs(one.path, two.path)
+
+
+def test_fronts_of_one_point_are_compared(tmp_path):
+    for macs in (8640.0, 8752.0, 153_904.0):
+        trial = made_trials(1)[0]
+        trial = replace(trial, measurement=replace(trial.measurement, macs=macs))
+        run = make_run(tmp_path / str(macs), [trial])
+        assert [budget["max_macs"] for budget in compare_runs(run.path, run.path)["budgets"]] == [macs]

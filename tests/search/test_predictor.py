@@ -8,7 +8,7 @@ from search_fakes import AnalyticEvaluator, digits
 
 from nas.runs.dominance import hypervolume
 from nas.search.predictor import Observation, _most_hypervolume, features, propose
-from nas.settings.metrics import LATENCY, MACS, PARAMS, TOP1, Objective
+from nas.settings.metrics import BALANCED, LATENCY, MACS, PARAMS, TOP1, Objective
 from nas.space.constraints import Constraints
 
 TABLE = small_table()
@@ -18,7 +18,12 @@ OBJECTIVES = (Objective(TOP1, 10.0), Objective(MACS, 1.1 * float(TABLE.macs.max(
 def observe(architecture, evaluator, *, is_whole=True):
     values = evaluator.evaluate(architecture).values
     return Observation(
-        architecture, values["top1"], 0.0 if is_whole else 5.0, {"latency_ms": values["latency_ms"]}, is_whole
+        architecture,
+        values["top1"],
+        0.0 if is_whole else 5.0,
+        {"latency_ms": values["latency_ms"]},
+        is_whole,
+        balanced_top1=values["top1"] / 2,
     )
 
 
@@ -27,10 +32,12 @@ def observations(space, count, seed=0):
     return [observe(space.sample(rng), evaluator, is_whole=i % 4 > 0) for i in range(count)]
 
 
-@pytest.mark.parametrize("names", [(TOP1, MACS), (TOP1, MACS, LATENCY), (TOP1, PARAMS), (MACS, LATENCY)])
+@pytest.mark.parametrize(
+    "names", [(TOP1, MACS), (TOP1, MACS, LATENCY), (TOP1, PARAMS), (MACS, LATENCY), (BALANCED, MACS)]
+)
 def test_a_batch_is_new_legal_and_the_same_for_the_same_seed(names):
     space = digits()
-    references = {"top1": 0.0, "macs": 4e6, "latency_ms": 20.0, "params": 1e6}
+    references = {"top1": 0.0, "macs": 4e6, "latency_ms": 20.0, "params": 1e6, "balanced_top1": 0.0}
     objectives = [Objective(metric, references[metric.name]) for metric in names]
     known, pending = observations(space, 20), [space.largest(), space.smallest()]
     seen = {o.architecture.digest for o in known} | {architecture.digest for architecture in pending}

@@ -3,7 +3,18 @@
 import pytest
 
 from nas.base.errors import ConfigError
-from nas.settings.metrics import LATENCIES, LATENCY, MACS, METRICS, TOP1, Objective, by_target, metric_named
+from nas.settings.metrics import (
+    BALANCED,
+    LATENCIES,
+    LATENCY,
+    MACS,
+    METRICS,
+    TOP1,
+    Objective,
+    accuracy_of,
+    by_target,
+    metric_named,
+)
 
 
 def test_better_is_higher_for_top1_and_lower_for_costs():
@@ -26,6 +37,11 @@ def test_targets_are_numbered_from_the_second_on():
 @pytest.mark.parametrize("name", [*METRICS, *LATENCIES])
 def test_a_metric_is_found_by_its_name(name):
     assert metric_named(name).name == name
+
+
+def test_what_is_named_first_ranks():
+    assert accuracy_of(["macs", "balanced_top1", "top1"]) is BALANCED is metric_named("balanced_top1")
+    assert accuracy_of(["top1", "balanced_top1"]) is TOP1 is accuracy_of(["macs"])
 
 
 def test_an_unknown_metric_is_refused_with_those_there_are():

@@ -119,3 +119,41 @@ def test_an_outside_teacher_teaches_the_largest_beside_the_labels_and_the_others
         return (smoothed_loss(largest, labels) + taught) / 2 + soft_cross_entropy(smallest, answers, 1.0).mean()
 
     assert_same(after_step(chosen, teacher=lambda _: answers, **NO_AIDS)[1], by_hand(chosen, loss))
+
+
+@pytest.mark.parametrize("rule", ["single_path", "sandwich"])
+def test_class_weights_make_an_image_count_as_often_as_its_weight_says(rule):
+    """Weights of 0 and 2 on halves of a batch are a batch of the second half; weights of 1 change no bit."""
+    chosen = architectures(tiny_space(), count=1)[:1] if rule == "single_path" else architectures(tiny_space(), 0)
+    images, labels = batch()
+    weights = torch.tensor([2.0] * 5 + [0.0] * 5)
+    kept = labels < 5
+
+    def gradients_of(images, labels, class_weights):
+        supernet = Supernet(tiny_space())
+        config = TrainConfig(rule=rule, **NO_AIDS)
+        step = Step(supernet=supernet, config=config, precision="fp32", world=World(), class_weights=class_weights)
+        step.run(images, labels, chosen, 1.0)
+        return gradients(supernet)
+
+    plain = gradients_of(images, labels, None)
+    weighted = gradients_of(images, labels, weights)
+    some = gradients_of(images[kept], labels[kept], None)
+    scale = 2 * int(kept.sum()) / len(labels)
+    for name, value in gradients_of(images, labels, torch.ones(10)).items():
+        assert torch.equal(value, plain[name])
+    if rule == "single_path":
+        for name, value in some.items():
+            torch.testing.assert_close(weighted[name], scale * value, rtol=1e-3, atol=1e-6)
+    else:
+        assert not torch.allclose(weighted["head.weight"], plain["head.weight"])
+
+
+def test_of_a_mixture_the_shares_of_its_classes_count():
+    weights = torch.tensor([3.0, 1.0, 0.5])
+    step = Step(
+        supernet=Supernet(tiny_space()), config=TrainConfig(), precision="fp32", world=World(), class_weights=weights
+    )
+    shares = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    assert step._weighted(torch.ones(2), shares).tolist() == [2.0, 0.5]
+    assert step._weighted(torch.ones(2), torch.tensor([0, 1])).tolist() == [3.0, 1.0]

@@ -1,5 +1,6 @@
 import csv
 
+import numpy as np
 import pytest
 import torch
 from small_runs import digits, few_digits, greys, one_thread, tiny_space, trainer
@@ -8,7 +9,7 @@ from nas.base.errors import CheckpointError, TrainingError
 from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.model.supernet import Supernet
 from nas.settings.config import TrainConfig
-from nas.training.trainer import SupernetTrainer
+from nas.training.trainer import SupernetTrainer, balanced_weights
 
 
 @pytest.fixture(autouse=True)
@@ -252,3 +253,15 @@ def test_a_training_that_was_killed_logs_the_losses_of_one_that_was_not(tmp_path
             return [{**row, "images_per_second": ""} for row in csv.DictReader(file)]
 
     assert logged(tmp_path / "killed", 3, 4) == logged(tmp_path / "straight")
+
+
+def test_balanced_weights_are_one_on_average_and_the_same_in_all_for_every_class(tmp_path):
+    labels = np.repeat([0, 1, 3], [90, 9, 1])
+    weights = balanced_weights(labels, 4)
+    assert weights[labels].mean() == pytest.approx(1)
+    assert weights[2] == 0
+    assert [weights[c] * (labels == c).sum() for c in (0, 1, 3)] == pytest.approx([100 / 3] * 3)
+    found = trainer(tmp_path / "a", class_weights="balanced")
+    counts = np.bincount(few_digits().train.labels)
+    assert (found.step.class_weights.numpy() * counts).tolist() == pytest.approx([12.8] * 10)
+    assert trainer(tmp_path / "b").step.class_weights is None

@@ -7,24 +7,24 @@ const byCost = FRONT.map((_, i) => i).sort((a, b) => FRONT[a].macs - FRONT[b].ma
 function describe(row) {
   const supernet = known(row.supernet) ? `supernet ${row.supernet} · ` : "", number = known(row.number) ? `trial ${row.number} · ` : "";
   const latencies = COSTS.slice(2).map((metric) => `${named(metric, row[metric])}${LATENCIES.length > 1 ? `, ${targetOf(metric).target}` : ""}${doubtsOf(row, metric).noisy ? " (noisy)" : ""}`);
-  return `${supernet}${number}${row.digest.slice(0, 8)}\n${named("top1", row.top1)} · ${named("macs", row.macs)}\n` +
+  return `${supernet}${number}${row.digest.slice(0, 8)}\n${ACCURACIES.map((metric) => `${ACCURACIES.length > 1 ? `${unit(metric).label} ` : ""}${named(metric, row[metric])}`).join(" · ")} · ${named("macs", row.macs)}\n` +
     `${named("params", row.params)} · ${latencies.join("\n")}\n${row.drawn}`;
 }
 const targetOf = (metric) => DATA.targets.find((target) => target.metric === metric);
 const cloudRow = (i) => Object.fromEntries(Object.entries(DATA.cloud).map(([name, column]) => [name, column[i]]));
 
-// Best top-1 at or below each cost: the corners of a two-dimensional front.
+// Best accuracy at or below each cost: the corners of a two-dimensional front.
 function staircase(rows, metric) {
   const corners = [];
-  const sorted = rows.filter((row) => known(row[metric]) && known(row.top1))
-    .sort((a, b) => a[metric] - b[metric] || b.top1 - a.top1);
-  for (const row of sorted) if (!corners.length || row.top1 > corners.at(-1).top1) corners.push(row);
+  const sorted = rows.filter((row) => known(row[metric]) && known(row[ACC]))
+    .sort((a, b) => a[metric] - b[metric] || b[ACC] - a[ACC]);
+  for (const row of sorted) if (!corners.length || row[ACC] > corners.at(-1)[ACC]) corners.push(row);
   return corners;
 }
 function stairs(rows, metric, x, y, right) {
   const corners = staircase(rows, metric);
   let path = "";
-  corners.forEach((row, i) => { path += i ? `H${x(row[metric])}V${y(row.top1)}` : `M${x(row[metric])},${y(row.top1)}`; });
+  corners.forEach((row, i) => { path += i ? `H${x(row[metric])}V${y(row[ACC])}` : `M${x(row[metric])},${y(row[ACC])}`; });
   return corners.length ? `${path}H${right}` : "";
 }
 
@@ -38,20 +38,20 @@ function scatter(host, metric, colour, view) {
   const hasColour = isMeasured(colour) && FRONT.some((row) => known(row[colour]));
   const box = [52, 46, width - 14, height - 46];
   const others = view.zoom ? [] : [DATA.cloud, columnsOf(DATA.baselines), ...(view.alone ? [retrainedColumns(metric)] : [])];
-  const rows = FRONT.filter((row) => known(row[metric]) && known(row.top1));
+  const rows = FRONT.filter((row) => known(row[metric]) && known(row[ACC]));
   const spans = (name) => rows.flatMap((row) => (view.bars && row[`${name}_ci`]) || [row[name]]);
   const xs = extent([...spans(metric), ...others.flatMap((columns) => columns[metric] || [])]);
-  const ys = extent([...spans("top1"), ...others.flatMap((columns) => columns.top1)]);
+  const ys = extent([...spans(ACC), ...others.flatMap((columns) => columns[ACC])]);
   const isLog = view.log && xs[0] > 0;
   const xRange = widened(xs, 0.04, isLog), yRange = widened(ys, 0.04);
   const x = scale(xRange, [box[0], box[2]], isLog), y = scale(yRange, [box[3], box[1]]);
   const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group",
-    "aria-label": `top-1 against ${title(metric)}: ${rows.length} architectures on the front; arrow keys select` });
+    "aria-label": `${unit(ACC).label} against ${title(metric)}: ${rows.length} architectures on the front; arrow keys select` });
   const { factor } = axisOf(metric);
   const shown = xRange.map((value) => value / factor);
   axes(svg, box,
     { to: (value) => x(value * factor), ticks: ticks(shown, Math.max(3, width / 110), isLog), say: short, name: axisTitle(metric) },
-    { to: y, ticks: ticks(yRange, 6), say: short, name: "top-1 (%)" });
+    { to: y, ticks: ticks(yRange, 6), say: short, name: title(ACC) });
   const canvas = node("canvas", { "aria-hidden": "true" });
   const dots = [], paint = () => paintCloud(canvas, dots, width, height, metric, x, y, box);
   paint();
@@ -70,7 +70,7 @@ function scatter(host, metric, colour, view) {
     const row = FRONT[i];
     if (!known(row[metric])) continue;
     inside.append(shape("circle", { class: doubtsOf(row, metric).noisy ? "point noisy" : "point", "data-digest": row.digest, "data-index": i, r: RADIUS, role: "button",
-      cx: x(row[metric]), cy: y(row.top1), tabindex: -1, "aria-label": describe(row).replaceAll("\n", ", "),
+      cx: x(row[metric]), cy: y(row[ACC]), tabindex: -1, "aria-label": describe(row).replaceAll("\n", ", "),
       fill: hasColour && known(row[colour]) ? rgb(viridis(shareOf(row[colour], shades, isLogColour))) : css("--accent") }));
   }
   const label = labeller(svg, box);
@@ -84,25 +84,25 @@ function scatter(host, metric, colour, view) {
   return { metric, svg, paint, place(row) {
     cross.replaceChildren();
     ties.replaceChildren();
-    const isThere = row && known(row[metric]) && x(row[metric]) >= box[0] - 1 && y(row.top1) <= box[3] + 1;
+    const isThere = row && known(row[metric]) && x(row[metric]) >= box[0] - 1 && y(row[ACC]) <= box[3] + 1;
     ring.setAttribute("visibility", isThere ? "visible" : "hidden");
     if (!isThere) return;
-    ring.setAttribute("cx", x(row[metric])); ring.setAttribute("cy", y(row.top1));
+    ring.setAttribute("cx", x(row[metric])); ring.setAttribute("cy", y(row[ACC]));
     if (view.bars) cross.append(...intervals(row, metric, x, y, "selected-interval"));
     const tied = new Set(doubtsOf(row, metric).ties);
-    for (const other of rows) if (tied.has(other.digest)) ties.append(shape("circle", { class: "tie", r: RADIUS + 4, cx: x(other[metric]), cy: y(other.top1) }));
+    for (const other of rows) if (tied.has(other.digest)) ties.append(shape("circle", { class: "tie", r: RADIUS + 4, cx: x(other[metric]), cy: y(other[ACC]) }));
   }, bound(value) {
     const isThere = known(value) && x(value) >= box[0] && x(value) <= box[2];
     limit.setAttribute("visibility", isThere ? "visible" : "hidden");
     if (isThere) { limit.setAttribute("x1", x(value)); limit.setAttribute("x2", x(value)); }
   } };
 }
-const columnsOf = (rows) => Object.fromEntries(["top1", ...COSTS].map((name) => [name, rows.map((row) => row[name])]));
+const columnsOf = (rows) => Object.fromEntries([ACC, ...COSTS].map((name) => [name, rows.map((row) => row[name])]));
 
 function intervals(row, metric, x, y, kind) {
-  const marks = [], [sideways, upright] = [row[`${metric}_ci`], row.top1_ci];
+  const marks = [], [sideways, upright] = [row[`${metric}_ci`], row[`${ACC}_ci`]];
   if (upright) marks.push(shape("line", { class: kind, "data-digest": row.digest, x1: x(row[metric]), x2: x(row[metric]), y1: y(upright[0]), y2: y(upright[1]) }));
-  if (sideways) marks.push(shape("line", { class: kind, "data-digest": row.digest, x1: x(sideways[0]), x2: x(sideways[1]), y1: y(row.top1), y2: y(row.top1) }));
+  if (sideways) marks.push(shape("line", { class: kind, "data-digest": row.digest, x1: x(sideways[0]), x2: x(sideways[1]), y1: y(row[ACC]), y2: y(row[ACC]) }));
   return marks;
 }
 
@@ -117,7 +117,7 @@ function paintCloud(canvas, dots, width, height, metric, x, y, [left, top, right
   pen.fillStyle = css("--cloud");
   pen.globalAlpha = DATA.cloud.digest.length > 1500 ? 0.35 : 0.7;
   (DATA.cloud[metric] || []).forEach((value, i) => {
-    const top1 = DATA.cloud.top1[i];
+    const top1 = DATA.cloud[ACC][i];
     if (!known(value) || !known(top1) || !isCloudWithin(i)) return;
     const [across, up] = [x(value), y(top1)];
     if (across < left || across > right || up < top || up > bottom) return;
@@ -143,7 +143,7 @@ function colourBar(svg, metric, [low, high], right, width, isLog) {
 function baselineMarks(svg, metric, x, y, [left, top, right, bottom], label) {
   for (const baseline of DATA.baselines) {
     if (!known(baseline[metric])) continue;
-    const [at, up] = [x(baseline[metric]), y(baseline.top1)];
+    const [at, up] = [x(baseline[metric]), y(baseline[ACC])];
     if (at < left || at > right || up < top || up > bottom) continue;
     svg.append(shape("path", { class: "mark", d: `M${at - 5},${up - 5}l10,10m0,-10l-10,10` }));
     label(at, up, baseline.name, "marked");

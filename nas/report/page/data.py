@@ -27,7 +27,7 @@ from nas.runs import (
     supernet_trials,
     whole,
 )
-from nas.settings import LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1, flat_config
+from nas.settings import BALANCED, LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1, flat_config
 
 COMMON_ERRORS = 5
 GREY = (150, 158, 168)
@@ -45,6 +45,7 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         "space": found.space.name,
         "is_final": run.front() is not None,
         "objectives": [objective.metric.name for objective in front.objectives],
+        "accuracy": front.accuracy.name,
         "hypervolume": front.hypervolume(),
         "references": {o.metric.name: o.reference for o in front.objectives},
         "picks": _picks(front),
@@ -143,7 +144,8 @@ def _cloud(found: RunResults, origin: Callable[[FrontPoint], dict[str, int | Non
     """Measured but not on the front, a column a quantity: thousands of them have to be small."""
     points = found.others
     values = [found.values(point) | genes(point.architecture) | origin(point) for point in points]
-    names = dict.fromkeys([*METRICS, *(n for n in LATENCIES if any(n in row for row in values)), *GENES])
+    further = (n for n in (BALANCED.name, *LATENCIES) if any(n in row for row in values))
+    names = dict.fromkeys([*METRICS, *further, *GENES])
     return {
         **{name: [_rounded(row.get(name)) for row in values] for name in names},
         "digest": [point.digest for point in points],
@@ -169,15 +171,15 @@ def _units(
     batch = found.front.points[0].measurement.conditions.latency_batch_size
     batches = {name: row["batch"] for name, row in found.front.targets.items()}
     units: dict[str, dict[str, Any]] = {}
-    for metric in (METRICS | LATENCIES).values():
+    for metric in (*METRICS.values(), BALANCED, *list(LATENCIES.values())[1:]):
         known = [row[metric.name] for row in rows if row.get(metric.name) is not None]
         known += [value for value in cloud.get(metric.name, ()) if value is not None]
         if metric.name not in METRICS and not known:
             continue
         factor, prefix = unit_of(known) if metric in (MACS, PARAMS) else (1.0, "")
-        words = {TOP1: "%", MACS: f"{prefix}MACs/image", PARAMS: f"{prefix} parameters".strip()}
+        words = {TOP1: "%", BALANCED: "%", MACS: f"{prefix}MACs/image", PARAMS: f"{prefix} parameters".strip()}
         least = min((value / factor for value in known if value > 0), default=1.0)
-        decimals = 1 if metric is TOP1 else min(max(1 - math.floor(math.log10(least)), 0), 3)
+        decimals = 1 if metric in (TOP1, BALANCED) else min(max(1 - math.floor(math.log10(least)), 0), 3)
         units[metric.name] = {
             "factor": factor,
             "unit": words.setdefault(metric, f"ms per batch of {batches.get(metric.name, batch)}"),

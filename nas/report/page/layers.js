@@ -27,7 +27,7 @@ function heatMap(host, quantity) {
     const row = FRONT[index], y = top + line * tall;
     const group = shape("g", { class: "row", role: "row", "data-digest": row.digest, onclick: () => select(index), onpointerleave: hideTip });
     if (tall >= 13) group.append(shape("text", { x: 2, y: y + tall * 0.72 }, `${row.digest.slice(0, 8)}  ${bare("macs", row.macs)}`),
-      shape("text", { class: "soft", x: left - 8, y: y + tall * 0.72, "text-anchor": "end" }, `${bare("top1", row.top1)} %`));
+      shape("text", { class: "soft", x: left - 8, y: y + tall * 0.72, "text-anchor": "end" }, `${bare(ACC, row[ACC])} %`));
     layersOf(row).forEach((part, i) => {
       const value = quantity.of(part);
       if (!known(value)) return;
@@ -89,7 +89,7 @@ function facts(pairs) {
   return node("dl", {}, ...pairs.flatMap(([words, value]) => [node("dt", {}, words), node("dd", {}, value)]));
 }
 function valuesOf(row) {
-  return facts([["top-1", withInterval("top1", row)], ["MACs", `${named("macs", row.macs, 1)} = ${flops(row.macs)}`],
+  return facts([...ACCURACIES.map((metric) => [unit(metric).label, withInterval(metric, row)]), ["MACs", `${named("macs", row.macs, 1)} = ${flops(row.macs)}`],
     ["parameters", `${row.params.toLocaleString("en")}`], ...COSTS.slice(2).map((metric) => [unit(metric).label, withInterval(metric, row) + doubtWords(metric, row)])]);
 }
 
@@ -122,7 +122,7 @@ function cloudDetail(host, row) {
 }
 
 function frontTable(host) {
-  const metrics = ["top1", ...COSTS], hasSupernets = DATA.supernets.length > 0;
+  const metrics = [...ACCURACIES, ...COSTS], hasSupernets = DATA.supernets.length > 0;
   const heads = [["", "left"], ["digest", "left"], ...metrics.map((metric) => [title(metric), "wrap"]), ...(hasSupernets ? [["supernet"]] : []), ["layers", "left"]];
   const cell = (metric, row) => {
     const pair = row[`${metric}_ci`], { noisy, ties } = doubtsOf(row, metric);

@@ -4,10 +4,10 @@ const view = { log: false, zoom: false, bars: true, alone: true, target: COSTS[2
 const MANY_BARS = 60; // points whose intervals would hide one another; the switch shows them
 let plots = [], chosen = null, showRanges = () => {};
 
-// The best top-1 within a bound and the ranges. FRONT is in the order by which `pick top1` tells equal ones apart: the first counts.
+// The best accuracy within a bound and the ranges. FRONT is in the order by which `pick top1` tells equal ones apart: the first counts.
 function bestWithin(metric, limit) {
   const inside = FRONT.filter((row) => known(row[metric]) && row[metric] <= limit && isWithin(row));
-  return inside.reduce((best, row) => (best === null || row.top1 > best.top1 ? row : best), null);
+  return inside.reduce((best, row) => (best === null || row[ACC] > best[ACC] ? row : best), null);
 }
 
 function select(index) {
@@ -67,7 +67,7 @@ function applyBudget(selects = true) {
     $("answer-commands").replaceChildren();
     return;
   }
-  $("answer").replaceChildren(node("strong", {}, best.digest.slice(0, 8)), ` is the best of ${inside.length} with ${words}: top-1 ${named("top1", best.top1)}, ` +
+  $("answer").replaceChildren(node("strong", {}, best.digest.slice(0, 8)), ` is the best of ${inside.length} with ${words}: ${unit(ACC).label} ${named(ACC, best[ACC])}, ` +
     `${named("macs", best.macs)}, ${named("params", best.params)}, ${COSTS.slice(2).map((cost) => named(cost, best[cost])).join(", ")}.`);
   $("answer-commands").replaceChildren(command("export", best.export));
   if (selects) select(FRONT.indexOf(best));

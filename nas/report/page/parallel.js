@@ -3,7 +3,7 @@
 const ranges = new Map(); // axis -> [lowest, highest] in the axis' own values
 const AXES = [
   ...Object.entries(DATA.genes).map(([id, [name, words]]) => ({ id, name, unit: words, say: (value) => short(+value.toPrecision(3)) })),
-  ...[...COSTS, "top1"].filter((metric) => isMeasured(metric) && FRONT.some((row) => known(row[metric]))).map((id) => ({ id,
+  ...[...COSTS, ...ACCURACIES].filter((metric) => isMeasured(metric) && FRONT.some((row) => known(row[metric]))).map((id) => ({ id,
     name: LATENCIES.length > 1 && LATENCIES.includes(id) ? `latency ${LATENCIES.indexOf(id) + 1}` : id === "params" ? "params" : unit(id).label,
     unit: unit(id).unit.replace(/\/image| parameters| per batch.*/, ""), say: (value) => bare(id, value) })),
 ];
@@ -21,11 +21,11 @@ function parallel(host, onChange) {
       "left and right arrow keys go from handle to handle, up and down move one, Escape clears all. The same values are in the table of the front." });
   const spans = AXES.map((axis) => extent(FRONT.map((row) => row[axis.id])));
   const to = (j, value) => bottom - shareOf(value, spans[j]) * (bottom - top);
-  const shades = extent(FRONT.map((row) => row.top1));
+  const shades = extent(FRONT.map((row) => row[ACC]));
   FRONT.forEach((row, i) => {
     const there = AXES.map((axis, j) => [x(j), row[axis.id], j]).filter(([, value]) => known(value));
     const path = there.map(([at, value, j], k) => `${k ? "L" : "M"}${at.toFixed(1)},${to(j, value).toFixed(1)}`).join("");
-    svg.append(shape("path", { class: "line", d: path, "data-digest": row.digest, stroke: rgb(viridis(shareOf(row.top1, shades))), onclick: () => select(i),
+    svg.append(shape("path", { class: "line", d: path, "data-digest": row.digest, stroke: rgb(viridis(shareOf(row[ACC], shades))), onclick: () => select(i),
       onpointermove: (event) => showTip(event, describe(row)), onpointerleave: hideTip }));
   });
   svg.append(shape("path", { class: "chosen" }));

@@ -12,9 +12,9 @@ function describeRetrained(row) {
 
 // What the axes have to make room for.
 function retrainedColumns(metric) {
-  const rows = DATA.retrained.filter((row) => known(row[metric]));
-  const tops = (row) => ["top1", "test_top1"].flatMap((key) => [row[`inherited_${key}`], row[key] - (row[`${key}_sd`] || 0), row[key] + (row[`${key}_sd`] || 0)]);
-  return { [metric]: rows.map((row) => row[metric]), top1: rows.flatMap(tops) };
+  const rows = DATA.retrained.filter((row) => known(row[metric]) && known(row[ACC]));
+  const tops = (row) => [ACC, `test_${ACC}`].flatMap((key) => [row[`inherited_${key}`], row[key] - (row[`${key}_sd`] || 0), row[key] + (row[`${key}_sd`] || 0)]);
+  return { [metric]: rows.map((row) => row[metric]), [ACC]: rows.flatMap(tops) };
 }
 
 const diamond = (x, y, r = 6) => `M${x},${y - r}L${x + r},${y}L${x},${y + r}L${x - r},${y}Z`;
@@ -23,10 +23,10 @@ const triangle = (x, y, r = 5.5) => `M${x},${y - r}L${x + r},${y + r * 0.8}L${x 
 // Filled on the search split, hollow and set aside on the test split; a triangle before, a diamond after the training.
 function retrainedMarks(svg, metric, x, y, [left, top, right, bottom], label) {
   DATA.retrained.forEach((row, i) => {
-    if (!known(row[metric])) return;
+    if (!known(row[metric]) || !known(row[ACC])) return;
     const at = x(row[metric]), group = shape("g", { class: "alone", "data-alone": i });
     if (at < left || at > right) return;
-    for (const [key, across, split] of [["top1", at, "search"], ["test_top1", at + ASIDE, "test"]]) {
+    for (const [key, across, split] of [[ACC, at, "search"], [`test_${ACC}`, at + ASIDE, "test"]]) {
       const [before, after] = [y(row[`inherited_${key}`]), y(row[key])], sd = row[`${key}_sd`];
       if (Math.min(before, after) < top || Math.max(before, after) > bottom) continue;
       group.append(shape("path", { class: "way", d: `M${across},${before}V${after}` }));
@@ -36,7 +36,7 @@ function retrainedMarks(svg, metric, x, y, [left, top, right, bottom], label) {
     }
     if (!group.childElementCount) return;
     svg.append(group);
-    label(at + ASIDE, y(row.top1), `${row.name}, alone`, "alone-name", ASIDE);
+    label(at + ASIDE, y(row[ACC]), `${row.name}, alone`, "alone-name", ASIDE);
   });
 }
 

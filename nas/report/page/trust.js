@@ -11,7 +11,7 @@ function trustSection(host) {
       command("measure", DATA.trust_command));
     return;
   }
-  const rows = [["inherited top-1", withRange(found, "kendall_tau"), withRange(found, "spearman_rho"), ""],
+  const rows = [[`inherited ${found.accuracy || "top-1"}`, withRange(found, "kendall_tau"), withRange(found, "spearman_rho"), ""],
     ...Object.entries(DATA.trust_baselines).map(([key, words]) => [words, ...["kendall_tau", "spearman_rho", "tau_above_it"].map((name) => withRange(found.baselines[key], name))]),
     ["another seed (ceiling)", withRange(found, "seed_to_seed_tau"), "", ""]];
   const heads = [["ranked by", "left"], ["Kendall tau"], ["Spearman rho"], ["inherited is above it in tau by", "wrap"]];
@@ -21,16 +21,16 @@ function trustSection(host) {
       `Order of ${found.num_architectures} architectures, each trained alone ${count(found.num_seeds, "time")} for ${count(found.epochs, "epoch")}. Inherited top-1 is ${withRange(found, "gap_points")} points from stand-alone top-1, on average. ` +
       `${found.num_images} images of the ${found.split} split, ${found.precision}, weights of the supernet ${found.supernet}. Brackets hold 95 % of resamples of the architectures.` +
       `${found.failed.length ? ` ${count(found.failed.length, "training")} failed; their architectures are left out.` : ""}`)),
-    node("div", { class: "scroll" }, inheritedPlot(found.architectures))));
+    node("div", { class: "scroll" }, inheritedPlot(found.architectures, found.accuracy || "top-1"))));
 }
 
 // Inherited against stand-alone top-1; bars reach from the worst seed to the best, the dotted line is equality.
-function inheritedPlot(pairs) {
+function inheritedPlot(pairs, accuracy) {
   const width = 440, height = 320, box = [52, 46, width - 14, height - 46];
   const xRange = widened(extent(pairs.flatMap((one) => one.stand_alone_top1_by_seed)), 0.06), yRange = widened(extent(pairs.map((one) => one.inherited_top1)), 0.06);
   const x = scale(xRange, [box[0], box[2]]), y = scale(yRange, [box[3], box[1]]), shades = extent(pairs.map((one) => one.macs));
   const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Inherited against stand-alone top-1 of ${pairs.length} architectures` });
-  axes(svg, box, { to: x, ticks: ticks(xRange, 5), say: short, name: "top-1 trained alone (%)" }, { to: y, ticks: ticks(yRange, 5), say: short, name: "inherited top-1 (%)" });
+  axes(svg, box, { to: x, ticks: ticks(xRange, 5), say: short, name: `${accuracy} trained alone (%)` }, { to: y, ticks: ticks(yRange, 5), say: short, name: `inherited ${accuracy} (%)` });
   const [low, high] = [Math.max(xRange[0], yRange[0]), Math.min(xRange[1], yRange[1])];
   if (low < high) svg.append(shape("path", { class: "equal", d: `M${x(low)},${y(low)}L${x(high)},${y(high)}` }), shape("text", { class: "soft halo", x: x(high) - 6, y: y(high) + 16, "text-anchor": "end" }, "equal"));
   colourBar(svg, "macs", shades, box[2], width, false);
