@@ -122,7 +122,7 @@ def export_measured(
         before = row.get(metric.name, now)
         if not math.isclose(now, before, abs_tol=1e-9):
             raise ExportError(
-                f"{row['digest']}: {metric.label} on the search split is {now:.4f} % now and {before:.4f} % in the table",
+                f"{row['digest']}: {metric.label} on the search split is {now:.4f} % now, {before:.4f} % in the table",
                 hint=f"the table was measured on {conditions['device']} with torch {conditions['torch']}",
             )
     final = {
