@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +35,8 @@ class RayConnection:
     """
 
     ray: Any
+    folder: Path | None = None
+    """Of a Ray of our own, for files that nobody else may see; None: a cluster."""
 
     def __init__(self, address: str | None, num_workers: int, arrays: _Arrays) -> None:
         self._cleanup = ExitStack()
@@ -67,7 +70,7 @@ class RayConnection:
                 else:
                     size = max(MIN_OBJECT_STORE_BYTES, size)
                     own = own_ray(ray, num_cpus=num_workers, object_store_memory=size, **quiet)
-                    self._cleanup.enter_context(own)
+                    self.folder = self._cleanup.enter_context(own)
         except Exception as error:  # where one of its processes dies, Ray raises an `Exception`
             self._cleanup.close()
             if isinstance(error, RunError):

@@ -26,8 +26,8 @@ _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 @contextmanager
-def own_ray(ray: ModuleType, **options: Any) -> Iterator[None]:
-    """Start a Ray on this machine for the duration of a `with` block; `options` are more arguments of `ray.init`.
+def own_ray(ray: ModuleType, **options: Any) -> Iterator[Path]:
+    """Start a Ray on this machine for a `with` block, and lend its folder; `options` are more arguments of `ray.init`.
 
     Raises:
         RunError: It can be reached from other machines, so it was stopped.
@@ -43,7 +43,7 @@ def own_ray(ray: ModuleType, **options: Any) -> Iterator[None]:
             try:
                 ray.init(address="local", include_dashboard=False, _temp_dir=str(folder / "r"), **options)
                 _check_private(ray)
-                yield
+                yield folder
             finally:
                 ray.shutdown()
     finally:

@@ -100,6 +100,10 @@ def _from_timm(spec: str, name: str, backbone: Backbone) -> dict[str, Tensor]:
                 hint=f"set backbone.head_dim of the search space to {head_dim}",
             )
         model = timm.create_model(name, pretrained=True, in_chans=backbone.in_chans).eval()
+    except ConfigError as error:
+        if error.message.startswith("--init"):
+            raise
+        raise ConfigError(f"--init {spec}: {error.message}", hint=error.hint) from error
     except UNREADABLE as error:
         raise ConfigError(
             f"--init {spec}: {_reason(error)}",

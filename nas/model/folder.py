@@ -12,6 +12,7 @@ from nas.model.timm_entry import UNREADABLE
 
 MOST = 65_536  # channels, classes or pixels; a mistake or an attack beyond
 MOST_LAYERS = 1_024
+HINT = "a folder that timm or `export` wrote"
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.pth.tar")
 
 
@@ -27,19 +28,21 @@ def check_model_folder(folder: Path) -> None:
     """
     config = read_json(folder / "config.json")
     if not isinstance(config, Mapping):
-        raise ConfigError(f"{folder}/config.json: must hold a group of keys")
+        raise ConfigError(f"{folder}/config.json: must hold a group of keys", hint=HINT)
     name, arguments = config.get("architecture"), config.get("model_args", {})
     if not (isinstance(name, str) and timm.is_model(name)):
-        raise ConfigError(f"{folder}/config.json: timm has no architecture {name!r}")
+        raise ConfigError(f"{folder}/config.json: timm has no architecture {name!r}", hint=HINT)
     groups = {key: config.get(key, {}) for key in ("model_args", "pretrained_cfg")}
     problems = [f"{key} must be a group of keys" for key, group in groups.items() if not isinstance(group, Mapping)]
     problems += [f"{key} {value} is too large" for key, value, most in _sizes("model_args", arguments) if value > most]
     if problems:
-        raise ConfigError(f"{folder}/config.json: {'; '.join(problems[:5])}")
+        raise ConfigError(f"{folder}/config.json: {'; '.join(problems[:5])}", hint=HINT)
     spec = f"local-dir:{folder}"
     needed, there = _parameters(spec), max((path.stat().st_size for path in _weights(folder)), default=0)
     if there < needed:  # a byte each, though floats have two at least
-        raise ConfigError(f"{folder}: its config.json is of {needed:,} parameters, its weights have {there:,} bytes")
+        raise ConfigError(
+            f"{folder}: its config.json is of {needed:,} parameters, its weights have {there:,} bytes", hint=HINT
+        )
 
 
 def _sizes(key: str, value: Any) -> Iterator[tuple[str, int, int]]:

@@ -7,6 +7,7 @@ process dies, all start again from the newest one.
 
 import json
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -120,6 +121,9 @@ def _fit(
     from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    backend = "nccl" if trainer.device.type == "cuda" else "gloo"
+    meeting = TorchConfig(backend=backend) if connection.folder is None else _private(backend, connection.folder)
+
     forget_processes(trainer.directory)
     scratch, report = trainer.directory / SCRATCH, trainer.directory / PROGRESS
     uses_gpu = trainer.device.type == "cuda"
@@ -127,7 +131,7 @@ def _fit(
     group = TorchTrainer(
         _train,
         train_loop_config={"setup": setup, "arrays": kept, "info": trainer.images.info, "report": report.absolute()},
-        torch_config=TorchConfig(backend="nccl" if uses_gpu else "gloo"),
+        torch_config=meeting,
         scaling_config=train.ScalingConfig(num_workers=(1, num_workers), use_gpu=uses_gpu),
         run_config=train.RunConfig(
             name="run", storage_path=str(scratch.absolute()), failure_config=train.FailureConfig(max_failures=FAILURES)
@@ -169,6 +173,32 @@ def _fit(
             f"training in several processes failed: {_cause(problem)}",
             hint="the newest checkpoint is kept: the same command goes on; --workers 0 trains in one process",
         ) from problem
+
+
+def _private(backend: str, folder: Path) -> Any:
+    """How the processes of this machine meet: over a file in a folder of ours.
+
+    The meeting place that torch opens by itself listens on all interfaces, and believes whoever comes.
+    """
+    import ray
+    from ray.train.torch import TorchConfig
+    from ray.train.torch.config import _setup_torch_process_group, _TorchBackend
+
+    class Backend(_TorchBackend):  # type: ignore[misc]
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            place: dict[str, Any] = {"backend": backend, "init_method": f"file://{folder}/{secrets.token_hex(8)}"}
+            place |= {"world_size": len(worker_group), "timeout_s": backend_config.timeout_s}
+            ray.get(
+                [
+                    worker_group.execute_single_async(rank, _setup_torch_process_group, world_rank=rank, **place)
+                    for rank in range(len(worker_group))
+                ]
+            )
+
+    class Config(TorchConfig):  # type: ignore[misc]
+        backend_cls = property(lambda _: Backend)
+
+    return Config(backend=backend)
 
 
 def _cause(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """A bundle that differs from the searched network or its row of the table is refused."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from bundles import export, point_of, small_subnet
 
+import nas
 from nas.base.errors import ExportError
 from nas.bundle.bundle import compare
 from nas.model.families.vit import Subnet
@@ -107,3 +109,13 @@ def test_a_damaged_bundle_is_refused(damage: Callable[[Path], None], small: Subn
     damage(two_formats)
     with pytest.raises(ExportError, match="no bundle, or a damaged one"):
         compare(two_formats, small, lambda _: None)
+
+
+def test_nothing_is_unpickled_and_a_pt2_is_loaded_only_where_it_was_just_written():
+    sources = {path: path.read_text() for path in Path(nas.__file__).parent.rglob("*.py")}
+    loads = [path.name for path, text in sources.items() if "torch.export.load" in text and path.name != "card.py"]
+    assert loads == ["bundle.py"]
+    compared = [path.name for path, text in sources.items() if re.search(r"[^_.\w]compare\(folder", text)]
+    assert sorted(compared) == ["bundle.py", "export.py"]  # where it is written, and where it was written
+    for path, text in sources.items():
+        assert not re.search(r"import pickle|torch\.load\(|allow_pickle=True|weights_only=False|np\.load\(", text), path

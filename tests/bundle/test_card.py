@@ -6,6 +6,7 @@ from bundles import CLASS_TOKEN, EVERY_OPERATOR, export, point_of, small_subnet,
 from ruamel.yaml import YAML
 
 from nas.arch import cost
+from nas.bundle.card import model_card
 
 
 def test_the_model_card_states_numbers_units_and_origin(tmp_path: Path) -> None:
@@ -34,3 +35,23 @@ def test_a_test_result_is_on_the_card(tmp_path: Path) -> None:
     export(small, tmp_path / "b", point=point)
     card = (tmp_path / "b" / "README.md").read_text()
     assert "| top-1, test | 88.5 | 85 to 91 | % | test split, 359 images, fp32 |" in card
+
+
+def test_names_and_commands_cannot_write_into_the_card(tmp_path: Path) -> None:
+    small = small_subnet()
+    table = {
+        **point_of(small),
+        "flops": 2,
+        "preprocessing": {"mean": [0.5], "std": [0.5], "interpolation": "bicubic"},
+        "formats": {},
+        "conditions": {"device": "<script>alert(1)</script> | [a](b)\n# x"},
+    }
+    commands = ["python search.py run '```\n# not a command\n<b>'\x1b[31m"]
+    name = "a</h1><script>\n# b\u202e"
+    card = model_card(name, small.architecture, small.backbone, table, {"commands": commands, "run": "<b>"})
+    text, fenced = card.split("## Reproduce")
+    assert "# a\\</h1\\>\\<script\\> # b\\u202e" in text
+    assert r"device \<script\>alert(1)\</script\> \| \[a\](b) # x" in text
+    assert fenced.count("\n````") == 2  # a longer fence than what is in it
+    assert "\x1b" not in card
+    assert 'Run: "\\<b\\>".' in fenced

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from report_runs import row_with, text_of
 
-from nas.report.table import Column, Table, csv_text
+from nas.report.table import Column, Markup, Table, csv_text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,3 +59,13 @@ def test_looking_at_results_imports_nothing_heavy():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_what_others_wrote_is_shown_as_it_is_and_neither_obeyed_nor_styled():
+    hostile = "\x1b[31m[bold]x[/] [/nothing] \x9b2J\u202e"
+    shown = r"\x1b[31m[bold]x[/] [/nothing] \x9b2J\u202e"
+    table = Table(title=hostile, columns=(Column(hostile),), rows=[(hostile,)], caption=[hostile])
+    text = text_of(table, width=200)
+    assert text.count(shown) == 4
+    assert "\x1b" not in text
+    assert "[bold]" not in text_of(Table(title="", rows=[(Markup("[bold]total[/]"), "1")]))

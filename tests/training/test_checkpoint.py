@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -111,3 +113,13 @@ def test_a_checkpoint_of_an_earlier_version_means_the_default_by_a_key_that_it_l
             load_checkpoint(
                 tmp_path, expected={**expected, "recipe": {**expected["recipe"], **other}}, defaults=defaults
             )
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_files_have_the_permissions_that_the_users_umask_says(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        save(tmp_path / "c", 7)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "c").iterdir()} == {mode}

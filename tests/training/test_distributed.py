@@ -138,15 +138,23 @@ def test_training_through_ray_survives_a_killed_process_and_ends_with_the_weight
     made = setup(tmp_path / "ray", **long)
     killed: list[int] = []
     steps: list[int] = []
+    listening: set[str] = set()
 
     def kill_one(progress):
         steps.append(progress.step)
+        listening.update(
+            each.laddr.ip.removeprefix("::ffff:")
+            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
+            for each in process.net_connections("tcp")
+            if each.status == psutil.CONN_LISTEN
+        )
         if not killed and progress.step < progress.steps:
             max(training_processes(), key=lambda process: process.pid).kill()
             killed.append(progress.step)
 
     found = train_distributed(made.trainer(few_digits().train, CPU), made, 2, None, kill_one).state_dict()
     assert killed
+    assert listening == {"127.0.0.1"}  # gloo, and the place where processes meet, included
     assert steps[-1] == 60
     assert_close(found, setup(tmp_path / "one", **long).trainer(few_digits().train, CPU).run().state_dict())
     left = {path.name for path in (tmp_path / "ray").iterdir() if not path.name.startswith("step-")}
