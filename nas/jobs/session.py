@@ -90,7 +90,7 @@ class Budget:
 
 def check_budget(budget: Budget) -> None:
     """Find out what would stop a search, before hours of training: a RunError: no such storage, or no such cluster."""
-    if budget.workers or budget.train_workers > 1:
+    if budget.ray_address or budget.workers or budget.train_workers > 1:
         check_cluster(budget.ray_address)
     if budget.storage:
         check_storage(budget.storage)
