@@ -120,7 +120,7 @@ def test_a_command_is_shared_word_by_word():
 
 
 def test_numbers_units_and_glyphs_are_no_paths():
-    for text in ("MACs/image", "ms/batch", "1/2", "█▇/▆", "a / b", "https://example.org/a/b", "C/C++"):
+    for text in ("MACs/image", "ms/batch", "1/2", "█▇/▆", "a / b", "</script>", "https://example.org/a/b", "C/C++"):
         assert shared(text) == text
 
 

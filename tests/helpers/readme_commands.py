@@ -30,7 +30,18 @@ ROOT = Path(__file__).resolve().parents[2]
 README = "README.md"
 PAGES = tuple(
     f"docs/{name}.md"
-    for name in ("tutorial", "spaces", "operators", "deploy", "python", "faq", "latency", "cluster", "training")
+    for name in (
+        "tutorial",
+        "spaces",
+        "operators",
+        "deploy",
+        "python",
+        "faq",
+        "latency",
+        "cluster",
+        "training",
+        "security",
+    )
 )
 CLONE = ("nas", "search.py", "search_spaces", "examples", "docs", "tests", "pyproject.toml")
 """What a page finds in its folder: links, so that what it writes stays in that folder."""

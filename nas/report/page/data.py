@@ -1,6 +1,7 @@
 """What the page of a run shows, as JSON values; costs and accuracies are in the units of their metrics."""
 
 import math
+import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +80,7 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         "command": shared_command(manifest.command),
         "trust": judged.findings().get(TRUST),
         "trust_baselines": BASELINES,
-        "trust_command": shared_command(f"python search.py trust {shlex.quote(str(judged.path))}"),
+        "trust_command": f"python search.py trust {shlex.quote(_judged_folder(run, judged))}",
         "retrain_command": shared_command(
             f"python search.py retrain {shlex.quote(str(run.path))} --pick knee --seeds 3"
         ),
@@ -257,3 +258,8 @@ def _public(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_public(each) for each in value]
     return shared_word(value) if isinstance(value, str) else value
+
+
+def _judged_folder(run: RunDirectory, judged: RunDirectory) -> str:
+    """A supernet's run within its run's folder, wherever that lies."""
+    return str(Path(shared_word(str(run.path)), os.path.relpath(judged.path, run.path)))
