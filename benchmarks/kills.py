@@ -164,7 +164,7 @@ def end_state(folder: Path, *, measures: bool) -> dict[str, Any]:
 
     Pages, pictures and cards show latencies, so where the command `measures` them it only counts that they are there.
     """
-    return {name: _content(folder / name, measures) for name in sorted(files_of(folder))}
+    return {name: _content(folder, folder / name, measures) for name in sorted(files_of(folder))}
 
 
 def files_of(folder: Path) -> set[str]:
@@ -179,7 +179,7 @@ def files_of(folder: Path) -> set[str]:
     return {str(path) for path in found - old if path.parts[0] != "tmp"}
 
 
-def _content(path: Path, measures: bool) -> Any:
+def _content(folder: Path, path: Path, measures: bool) -> Any:
     if path.name == "journal.log":
         return "a cache of the trials"
     if path.name == "trials.jsonl":
@@ -188,7 +188,7 @@ def _content(path: Path, measures: bool) -> Any:
             for t in RunDirectory(path.parent).trials()
         ]
     if path.suffix == ".json" and path.name != "config.json":
-        return _timeless(json.loads(path.read_text()))
+        return _timeless(json.loads(path.read_text().replace(str(folder), "here")))  # a run knows where it is
     if path.suffix == ".csv":
         return [_timeless(row) for row in csv.DictReader(path.read_text().splitlines())]
     if measures and path.suffix in (".html", ".png", ".pdf"):
@@ -290,7 +290,14 @@ def difference(folder: Path, calm: Path, *, measures: bool) -> str:
     mine, theirs = (end_state(path, measures=measures) for path in (folder, calm))
     if missing := sorted(set(theirs) - set(mine)):
         return f"{missing[0]} is missing"
-    return next((f"{name} differs" for name in theirs if mine[name] != theirs[name]), "")
+    return next((f"{n} differs{_key(mine[n], theirs[n])}" for n in theirs if mine[n] != theirs[n]), "")
+
+
+def _key(mine: Any, theirs: Any) -> str:
+    """The first key that differs, if both are mappings."""
+    if not (isinstance(mine, Mapping) and isinstance(theirs, Mapping)):
+        return ""
+    return next((f" in {key}" for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)), "")
 
 
 def strike(process: "subprocess.Popen[bytes]", blow: Blow, folder: Path) -> bool:

@@ -28,26 +28,28 @@ SHARED = ("device", "system", "runtime", "batch", "threads", "reference_ms", "lo
 
 
 def pack_run(run: Path, folder: Path, batch: int | None, reporter: Reporter) -> dict[str, Any]:
-    """Write the front's networks as ONNX, with random weights, and the script that times them.
+    """Write the front's networks as ONNX, with random weights, and the script that times them; all or nothing.
 
     The front is that of a run, or the one network of a bundle; the batch is that of the run where none is given.
 
     Raises:
         RunError: The front is empty, or the folder is not.
+        DiskError: It cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is there already", hint="choose a new folder")
     models = models_of(run)
     size = models.backbone.image_size
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder) as scratch:
+        scratch.mkdir()
         wanted = {"reference.onnx": models.reference, **{f"{a.digest}.onnx": a for a in models.architectures}}
         with reporter.bar("pack") as bar:
             for i, (file, architecture) in enumerate(wanted.items()):
                 bar(i, len(wanted), file)
-                with replacing(folder / file) as scratch:
-                    write_onnx(trace(random_subnet(models.backbone, architecture)), scratch)
-        shutil.copy(SOURCE, folder / SCRIPT)
+                write_onnx(trace(random_subnet(models.backbone, architecture)), scratch / file)
+        shutil.copy(SOURCE, scratch / SCRIPT)
         listed = {
             "schema_version": SCHEMA_VERSION,
             "run": run.resolve().name,
@@ -56,7 +58,7 @@ def pack_run(run: Path, folder: Path, batch: int | None, reporter: Reporter) -> 
             "reference": {"digest": models.reference.digest, "file": "reference.onnx"},
             "models": [{"digest": a.digest, "file": f"{a.digest}.onnx"} for a in models.architectures],
         }
-        atomic_write_bytes(folder / MODELS, (json.dumps(listed, indent=1) + "\n").encode())
+        atomic_write_bytes(scratch / MODELS, (json.dumps(listed, indent=1) + "\n").encode())
     return listed
 
 
