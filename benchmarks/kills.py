@@ -47,6 +47,7 @@ RECIPE = (
     "--epochs=2", "--device=cpu", "--set=train.batch_size=256", "--set=train.warmup_epochs=0", "--set=train.lr=0.01",
     "--set=train.checkpoint_minutes=0.0001", "--set=evaluate.final_rounds=3", "--set=search.objectives=[top1, macs]",
 )  # fmt: skip
+WHOLE = ("--set=tune.grace=2",)  # what is stopped early goes by who reports first, killed or not
 MARK = "NAS_KILLS_CASE"
 GRACE_S = 20.0  # for processes to notice that their driver is dead
 STOP_S = 60.0
@@ -71,7 +72,10 @@ STAGES = {
     "search with Ray": Stage(("search", "r", "--trials=40", "--workers=2"), "train", RAY, measures=True),
     "run": Stage(("run", "tiny.yaml", "--run=r", "--trials=12", "--workers=0", *RECIPE), measures=True),
     "supernet trials": Stage(
-        ("run", "tiny.yaml", "--run=r", "--trials=8", "--workers=2", "--supernet-trials=3", *RECIPE), "", RAY, True
+        ("run", "tiny.yaml", "--run=r", "--trials=8", "--workers=2", "--supernet-trials=3", *RECIPE, *WHOLE),
+        "",
+        RAY,
+        True,
     ),
     "latency": Stage(("latency", "pack", "r", "--to=pack"), "search"),
     "report": Stage(("report", "r"), "search"),

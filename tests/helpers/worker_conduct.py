@@ -3,6 +3,7 @@
 import numpy as np
 from search_fakes import AnalyticEvaluator, digits
 
+from nas.base.errors import OutOfMemoryError
 from nas.search.workers import InlineWorkers, Task
 
 SPACE = digits()
@@ -13,6 +14,22 @@ BAD = {
 }
 CONDUCT = {architecture.digest: name for name, architecture in BAD.items() if name != "die once"}
 QUARANTINED = "quarantined: out of memory: a batch of 2 after 3 attempts"
+
+
+class Exhausted(AnalyticEvaluator):
+    """Its process has memory for one architecture."""
+
+    measured = 0
+
+    def evaluate(self, architecture, plan=None, *, attempt=0):  # noqa: ARG002
+        type(self).measured += 1
+        if type(self).measured > 1:
+            raise OutOfMemoryError("out of memory")
+        return super().evaluate(architecture, plan, attempt=0)
+
+
+def build_exhausted(backbone, arrays):
+    return Exhausted(backbone)
 
 
 def values(result):

@@ -12,7 +12,7 @@ from small_runs import QUICK, command
 from small_spaces import TINY
 
 DISK_BYTES = 8_000_000
-ROOMS = (0, 10, 40, 90, 180, 300, 600)  # KiB that are free, until the command ends
+ROOMS = (0, 40, 180, 600)  # KiB that are free, until the command ends
 
 
 @pytest.fixture
@@ -66,13 +66,15 @@ COMMANDS = {
     "run": ("run", "tiny.yaml", "--run=r", "--workers=0", "--trials=6", *QUICK),
     "search": ("search", "r", "--workers=0", "--trials=30"),
     "report": ("report", "r"),
-    "export": ("export", "r", "--pick=knee", "--to=bundle", "--formats=timm,pt2,onnx,openvino"),
+    "export": ("export", "r", "--pick=knee", "--to=bundle"),
+    "openvino": ("export", "r", "--pick=knee", "--to=bundle", "--formats=openvino"),
     "retrain": ("retrain", "r", "--pick=cheapest", "--epochs=1", "--no-baseline", "--workers=0", "--to=bundle"),
     "trust": ("trust", "r", "--architectures=4", "--seeds=1", "--epochs=1", "--workers=0"),
     "pack": ("latency", "pack", "r", "--to=pack"),
     "profile": ("latency", "profile", "tiny.yaml", "--architectures=12", "--rounds=3", "--to=p.json"),
 }
-MEASURES = {"run", "search", "profile"}
+MEASURES = {"run", "search"}
+UNLIKE = {"profile", "openvino"}  # no two are the same
 
 
 def begin(name, folder, finished):
@@ -92,21 +94,21 @@ def test_a_full_disk_is_told_and_the_same_command_ends_as_undisturbed(
         begin(name, folder, finished)
     monkeypatch.chdir(calm)
     done = command(*COMMANDS[name])
-    assert done.code == (1 if name == "profile" else 0), done.stderr  # of few networks no profile is usable
+    assert done.code in ((0, 1) if name == "profile" else (0,)), done.stderr  # 1: the profile is of no use
     monkeypatch.chdir(small_disk)
     refused = 0
     for kibibytes in ROOMS:
         with room(small_disk, kibibytes):
             again = command(*COMMANDS[name])
-        if again.code == done.code:
+        if again.code != 2:
             break
         assert_told(again, "No space left on device", small_disk)
         refused += 1
     assert refused
-    assert again.code == done.code or command(*COMMANDS[name]).code == done.code
-    if name != "profile":
-        measures = name in MEASURES
-        assert not difference(small_disk, calm, measures=measures)
+    last = command(*COMMANDS[name]) if again.code == 2 else again
+    assert last.code == done.code or name == "profile"
+    if name not in UNLIKE:
+        assert not difference(small_disk, calm, measures=name in MEASURES)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from search_fakes import AnalyticEvaluator, Weigher, build_analytic, outline, search
-from worker_conduct import BAD, CONDUCT, GOOD, PLAIN, QUARANTINED, SPACE, results_of, values
+from worker_conduct import BAD, CONDUCT, GOOD, PLAIN, QUARANTINED, SPACE, build_exhausted, results_of, values
 
 from nas.base.errors import ConfigError, RunError
 from nas.search.actors import RayWorkers
@@ -138,3 +138,12 @@ def test_an_evaluator_that_cannot_be_built_ends_the_search_with_its_reason(ray_w
     ray_workers.submit(Task(0, BAD["die"]))
     with pytest.raises(RunError, match="a worker cannot build its evaluator: FileExistsError: broken"):
         ray_workers.next_result()
+
+
+@pytest.mark.ray
+def test_a_worker_that_has_no_memory_left_is_replaced_and_its_candidates_are_not_blamed():
+    workers = RayWorkers(partial(build_exhausted, SPACE.backbone), ARRAYS, 1, None, 60.0)
+    try:
+        assert [result.error for result in results_of(workers, GOOD[:3])] == [None] * 3
+    finally:
+        workers.close()
