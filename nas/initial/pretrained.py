@@ -78,6 +78,11 @@ def _read_file(spec: str, path: str) -> Mapping[object, object]:
     try:
         found: Mapping[object, object] = load_state_dict(path, weights_only=True)
         return dict(found)
+    except AttributeError as error:
+        text = f"--init {spec}: it holds something else than tensors by name"
+        raise ConfigError(
+            text, hint="save model.state_dict(), or the same under the key model or state_dict"
+        ) from error
     except FileNotFoundError as error:
         raise ConfigError(f"--init {spec}: no such file", hint="file:PATH, relative to the current folder") from error
     except Exception as error:  # torch raises whatever a foreign file makes it stumble over

@@ -19,6 +19,7 @@ from nas.initial import check_init
 from nas.jobs.callbacks import Callback
 from nas.latency import check_targets_here, device_name, resolve_device, resolve_precision
 from nas.runs import (
+    MANIFEST,
     ImagePlace,
     Manifest,
     RunDirectory,
@@ -149,6 +150,7 @@ def start(
         if config.teacher:
             Teacher(config.teacher, info)
         path, verb = path or next_path(RESULTS, space.name), "new"
+        _check_place(path)
         if scratch is not None:
             _check_creatable(path)
         run = RunDirectory.create(
@@ -180,6 +182,15 @@ def start(
         advice = f"would be {verb}; nothing is written"
     reporter.line("run", f"{path} ({advice})")
     return session
+
+
+def _check_place(path: Path) -> None:
+    """Require that a new run does not lie within another one, and that its name can be printed."""
+    outer = next((folder for folder in path.absolute().parents if (folder / MANIFEST).is_file()), None)
+    if outer is not None:
+        raise RunError(f"{path}: lies within the run {outer}", hint="choose another --run DIR")
+    if not str(path).isprintable():
+        raise RunError(f"{str(path)!r}: the name of a run must be printable text", hint="choose another --run DIR")
 
 
 def _check_creatable(path: Path) -> None:

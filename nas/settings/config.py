@@ -19,6 +19,7 @@ MetricName = Literal[
     "top1", "balanced_top1", "macs", "params", "latency_ms", "latency_ms_2", "latency_ms_3", "latency_ms_4"
 ]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
+LEAST_ALPHA = 1e-3
 MOST = 1_000_000_000  # of what is counted: no longer a slip of the finger, and no overflow anywhere
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -133,6 +134,13 @@ class TrainConfig(Section):
         True, description="masked softmax branch beside linear attention, gone after 80 % of the training"
     )
     checkpoint_minutes: Positive = Field(1.0, description="minutes between checkpoints")
+
+    @field_validator("mixup", "cutmix")
+    @classmethod
+    def _is_an_alpha(cls, value: float) -> float:
+        if 0 < value < LEAST_ALPHA:
+            raise ValueError(f"must be 0, or at least {LEAST_ALPHA:g} for NumPy to draw by, got {shown(value)}")
+        return value
 
     @field_validator("crop_scale")
     @classmethod

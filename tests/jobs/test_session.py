@@ -272,3 +272,32 @@ def test_a_session_cannot_be_changed(space_file, tmp_path):
     with pytest.raises(dataclasses.FrozenInstanceError):
         session.precision = "bf16"
     assert RunDirectory.open(tmp_path / "r").path == session.run.path
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mb", "\udce9", "a\u202eb"])
+def test_a_run_whose_name_cannot_be_printed_is_refused(space_file, tmp_path, name):
+    with pytest.raises(RunError, match="printable"):
+        begin(space_file, tmp_path / name)
+    assert sorted(tmp_path.iterdir()) == [space_file]
+
+
+@pytest.mark.parametrize("inside", ["inner", "supernet/a/b", "supernets/x"])
+def test_a_run_within_another_is_refused(space_file, tmp_path, inside):
+    outer = begin(space_file, tmp_path / "r").run.path
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError, match="lies within the run"):
+        begin(space_file, outer / inside)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("policy", ["train.auto_augment=abc", "tune.parameters.train.auto_augment=[rand-m5-n1, abc]"])
+def test_an_augmentation_that_timm_cannot_use_stops_a_run_before_anything_is_written(space_file, tmp_path, policy):
+    with pytest.raises(ConfigError, match=r"train\.auto_augment: timm cannot use 'abc'"):
+        begin(space_file, tmp_path / "r", [policy])
+    assert sorted(tmp_path.iterdir()) == [space_file]
+
+
+def test_a_network_that_no_memory_holds_stops_a_run_before_anything_is_written(space_file, tmp_path):
+    with pytest.raises(SearchSpaceError, match="GB of memory"):
+        begin(space_file, tmp_path / "r", space_settings=["embed_dim=65536", "layers.mlp_ratio=1024"])
+    assert sorted(tmp_path.iterdir()) == [space_file]
