@@ -38,7 +38,7 @@ OUTCOMES = ("ok", "refused", "wrote", "answer", "traceback", "hang", "crash")
 exception that no user should see; too long; killed by a signal."""
 BAD = ("wrote", "traceback", "hang", "crash")
 SHARES = {
-    "settings": 0.08, "config": 0.04, "flags": 0.07, "run": 0.06, "weights": 0.05, "images": 0.05, "parquet": 0.04,
+    "settings": 0.04, "config": 0.03, "flags": 0.03, "run": 0.035, "weights": 0.05, "images": 0.025, "parquet": 0.02,
     "train": 0.025, "terminal": 0.01,
 }  # fmt: skip
 """Of all inputs, for kinds that take seconds; the others share the rest."""
