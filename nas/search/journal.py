@@ -65,7 +65,7 @@ class SearchJournal(BaseJournalBackend):
         yield from self._new
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write records; a DiskError where the disk is full or failing, and the file is as before."""
+        """Write records; a DiskError where the disk is full or failing (an OSError), and the file is as before."""
         # Read back from text: this process then sees exactly what a later one will.
         lines = [json.dumps(log, separators=(",", ":")) for log in logs]
         text = "".join(f"{line}\n" for line in lines).encode()
