@@ -9,9 +9,11 @@ from report_runs import made_trials, make_run
 from small_runs import ROOT, command, python
 
 from nas.arch.architecture import Architecture
+from nas.data.loader import load_images
 from nas.report.compare import compare_runs
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
+from nas.settings.config import DataConfig
 
 
 def rows(text):
@@ -162,3 +164,14 @@ def test_bounds_that_leave_nothing_show_an_empty_front(finished):
 def test_the_bundled_space_is_found_from_the_repository(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert json.loads(command("check").stdout)["name"] == "digits"
+
+
+def test_cache_lists_the_images_that_runs_share_and_sweeps_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path))
+    found = json.loads(command("cache", "--format=json").stdout)
+    assert found == {"schema_version": 1, "folder": str(tmp_path), "swept": False, "files": []}
+    load_images(DataConfig(), 8, 0)
+    assert "1,797" in command("cache", "--format=table").stdout
+    (row,) = json.loads(command("cache", "--sweep", "--format=json").stdout)["files"]
+    assert (row["images"], row["side"], row["in_use"]) == (1797, 8, False)
+    assert not list(tmp_path.iterdir())

@@ -1,20 +1,25 @@
 """Images are decoded once: what is found again is right, whatever has changed, been killed or been deleted."""
 
+import json
 import os
 import pickle  # noqa: TID251 - how Ray sends objects to workers
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from image_files import SIZE, encoded_images, load, load_both, write_folder, write_parquet
+from small_runs import one_thread, trainer
 
 from nas.base.errors import DataError
 from nas.data.store import part
 from nas.data.store.folder import sweep_store
+from nas.training.trained import state_digest
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +138,39 @@ def test_a_larger_stored_size_is_seen_by_its_centre(tmp_path):
     assert np.array_equal(data.train.uncut(numbers), whole.train.uncut(numbers))
     assert np.array_equal(data.train.images[numbers], whole.train.images[numbers][..., 2:10, 2:10])
     assert data.search.normalized(numbers).shape == test.open().normalized(numbers).shape == (4, 3, SIZE, SIZE)
+
+
+def test_results_are_those_of_images_in_memory_bit_for_bit(tmp_path):
+    data, _ = load_both(made(tmp_path / "images"))
+    whole = [replace(images, images=np.array(images.images)) for images in (data.train, data.search)]
+    numbers = np.array([3, 1, 1])
+    for stored, held in zip((data.train, data.search), whole, strict=True):
+        assert stored.digest == held.digest
+        assert torch.equal(stored.normalized(numbers), held.normalized(numbers))
+        assert torch.equal(stored.part(2, 5).normalized(slice(None)), held.part(2, 5).normalized(slice(None)))
+        assert np.array_equal(stored.chosen(numbers).images, held.chosen(numbers).images)
+    with one_thread():
+        digests = {
+            state_digest(trainer(tmp_path / name, split=images, batch_size=8).run().state_dict())
+            for name, images in (("stored", data.train), ("held", whole[0]))
+        }
+    assert len(digests) == 1
+
+
+@pytest.mark.slow
+def test_images_three_times_as_large_as_the_memory_of_the_process_are_trained_and_measured_on(tmp_path, cache):
+    """The limit is RLIMIT_DATA; that it holds is shown by an array as large as the images, which has no room."""
+    number = 9000
+    path = write_parquet(tmp_path / "a.parquet", encoded_images(number), [i % 3 for i in range(number)])
+    driver = Path(__file__).parents[2] / "helpers" / "memory_driver.py"
+    command = [sys.executable, str(driver), f"parquet:{path}", "256", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["stored"] > 3 * found["limit"]
+    assert found["is_limited"]
+    assert found["measured"] == [640, 640]
 
 
 KILLED = """
