@@ -53,6 +53,9 @@ def test_the_file_is_the_weights_and_little_else(written: tuple[str, Path]) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    onnxruntime.__version__.startswith("1.21."), reason="its shape inference stops at a Concat that torch 2.8 writes"
+)
 def test_onnx_runtime_can_prepare_every_operator_for_quantisation(written: tuple[str, Path], tmp_path: Path) -> None:
     name, path = written
     quant_pre_process(path, tmp_path / "prepared.onnx")
