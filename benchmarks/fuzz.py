@@ -38,7 +38,7 @@ OUTCOMES = ("ok", "refused", "wrote", "answer", "traceback", "hang", "crash")
 exception that no user should see; too long; killed by a signal."""
 BAD = ("wrote", "traceback", "hang", "crash")
 SHARES = {
-    "settings": 0.04, "config": 0.03, "flags": 0.03, "run": 0.035, "weights": 0.05, "images": 0.025, "parquet": 0.02,
+    "settings": 0.025, "config": 0.024, "flags": 0.02, "run": 0.024, "weights": 0.05, "images": 0.016, "parquet": 0.012,
     "train": 0.025, "terminal": 0.01,
 }  # fmt: skip
 """Of all inputs, for kinds that take seconds; the others share the rest."""
