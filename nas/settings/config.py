@@ -18,7 +18,7 @@ SamplerName = Literal["predictor", "nsga2", "nsga3", "tpe", "gp", "evolution", "
 MetricName = Literal[
     "top1", "balanced_top1", "macs", "params", "latency_ms", "latency_ms_2", "latency_ms_3", "latency_ms_4"
 ]
-Positive = Annotated[float, Field(gt=0, le=1e9)]
+Positive = Annotated[float, Field(gt=0, le=1e30)]
 LEAST_ALPHA = 1e-3
 MOST = 1_000_000_000  # of what is counted: no longer a slip of the finger, and no overflow anywhere
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -180,7 +180,7 @@ class EvaluateConfig(Section):
         description="interleaved rounds of the exclusive stage after the search; up to three times as many "
         "for what is not known within 2 %",
     )
-    timeout_s: Positive = Field(600.0, description="a candidate that takes longer is recorded as failed")
+    timeout_s: Positive = Field(600.0, le=1e9, description="a candidate that takes longer is recorded as failed")
 
     @field_validator("targets")
     @classmethod

@@ -92,7 +92,7 @@ class TestRefusing:
             ("train.lr=.nan", "train.lr: must be a finite number, got nan"),
             ("train.cutmix=5e-324", "train.cutmix: must be 0, or at least 0.001 for NumPy to draw by, got 5e-324"),
             ("train.epochs=1e12", "train.epochs: must be at most 1e+06, got 1000000000000.0"),
-            ("train.lr=1e300", "train.lr: must be at most 1e+09, got 1e+300"),
+            ("train.lr=1e300", "train.lr: must be at most 1e+30, got 1e+300"),
             ("seed=4294967296", "seed: must be less than 4.29497e+09, got 4294967296"),
             ("train.crop_scale=[1, 0.5]", "train.crop_scale: must be [least, most], got [1.0, 0.5]"),
             ("train.crop_scale=[0.5, 2]", "train.crop_scale[1]: must be at most 1, got 2"),
