@@ -200,6 +200,17 @@ def test_averaged_weights_are_those_returned_and_none_are_kept_where_it_is_off(t
     assert not plain.supernet.training
 
 
+def test_averaging_begins_at_the_weights_that_a_start_gives(tmp_path):
+    def start(supernet):
+        for parameter in supernet.parameters():
+            parameter.data.fill_(0.5)
+
+    started = trainer(tmp_path)
+    started.start = start
+    started.begin()
+    assert all(bool((parameter == 0.5).all()) for parameter in started.trained().parameters())
+
+
 def test_mixup_mixes_labels_and_changes_what_is_learnt(straight, tmp_path):
     mixing = trainer(tmp_path, mixup=1.0)
     _, targets = mixing._batch(0)
