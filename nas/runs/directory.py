@@ -209,9 +209,7 @@ class RunDirectory:
                 continue  # a power cut came before the line was on disk, so its trial was in flight
             try:
                 record = parse_json(line)
-                number, ended = record["number"], record["state"] != TrialState.RUNNING
-                if type(number) is not int or number < 0:
-                    raise ValueError(f"its number is {number!r}")
+                number, ended = _number_of(record), record["state"] != TrialState.RUNNING
                 if ended or records.get(number, record)["state"] == TrialState.RUNNING:  # whatever the order of lines
                     records[number] = record
             except (ValueError, KeyError, TypeError) as error:
@@ -301,6 +299,13 @@ def _numbered(root: Path, space_name: str) -> list[tuple[int, Path]]:
     pattern = re.compile(re.escape(space_name) + r"-(\d+)")
     matches = [(pattern.fullmatch(p.name), p) for p in root.iterdir()] if root.is_dir() else []
     return [(int(match[1]), p) for match, p in matches if match]
+
+
+def _number_of(record: dict[str, Any]) -> int:
+    number = record["number"]
+    if type(number) is not int or number < 0:
+        raise ValueError(f"its number is {number!r}")
+    return number
 
 
 def _end_of_whole_lines(descriptor: int) -> int:

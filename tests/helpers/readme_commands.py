@@ -33,6 +33,7 @@ PAGES = tuple(
     for name in (
         "tutorial",
         "spaces",
+        "data",
         "operators",
         "deploy",
         "python",
@@ -50,6 +51,9 @@ SHORT_RUN = (
     f"python search.py run search_spaces/digits.yaml --run {DIGITS_RUN} --epochs 3 --trials 24 --workers 0 "
     "--set evaluate.final_rounds=3"
 )
+
+IMAGES = TemporaryDirectory(prefix="nas-docs-images-")
+"""Of all pages, and not the user's own, as one of them empties it."""
 
 MAKING_SHORT_RUN = Lock()
 PAGES_AT_A_TIME = 2
@@ -111,7 +115,11 @@ def run(step: Step, folder: Path, page: str) -> bool:
         [sys.executable, "-c", step.text] if step.kind == "python" else step.text,
         shell=step.kind == "bash",
         cwd=folder,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "NAS_CACHE": IMAGES.name,
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
