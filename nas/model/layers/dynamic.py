@@ -97,10 +97,13 @@ class DynamicAttention(Part):
         self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         logits = self._logits(q, k)
-        every = logits if self.hallucinate is None else self.hallucinate(logits)
-        maps = (every if mask is None else every + mask).softmax(dim=-1)
+        maps = self._maps(logits, mask)  # apart, or logits of all heads would live as long as the maps
         out = mix_values(maps, v)
         return out, maps if self.exports_maps else None, logits if self.exports_logits else None
+
+    def _maps(self, logits: Tensor, mask: Tensor | None) -> Tensor:
+        every = logits if self.hallucinate is None else self.hallucinate(logits)
+        return (every if mask is None else every + mask).softmax(dim=-1)
 
     def _logits(self, q: Tensor, k: Tensor) -> Tensor:
         logits: Tensor = (q * self.head_dim**-0.5) @ k.transpose(2, 3)

@@ -59,9 +59,12 @@ class SharedAttention(Part):
         return self.proj(cast(Tensor, out).flatten(2)), provided
 
     def _attend_anew(self, logits: Tensor, v: Tensor, *, mask: Tensor | None) -> tuple[Tensor]:
+        return (mix_values(self._maps(logits, mask), v),)  # apart, or logits of all heads would live as long
+
+    def _maps(self, logits: Tensor, mask: Tensor | None) -> Tensor:
         assert self.hallucinate is not None, "plain sharing has maps already"
-        every = self.hallucinate(logits)
-        return (mix_values((every if mask is None else every + mask).softmax(dim=-1), v),)
+        every: Tensor = self.hallucinate(logits)
+        return (every if mask is None else every + mask).softmax(dim=-1)
 
 
 build = SharedAttention
