@@ -25,7 +25,9 @@ ADVICE = {
 TORCH_WORDS = re.compile(
     "PytorchStreamWriter failed writing|unexpected pos|iostream error"
 )  # all that it says of a write
-RUST_WORDS = re.compile(r"os error (\d+)")  # in a SafetensorError, which base does not import
+RUST_WORDS = re.compile(
+    r"(?:os error|Os \{ code:) (\d+)"
+)  # in a SafetensorError, new or old, which base does not import
 
 
 class DiskError(NasError):

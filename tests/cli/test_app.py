@@ -287,7 +287,7 @@ def test_a_narrow_terminal_is_no_reason_to_fall(columns, arguments, monkeypatch)
     assert command(arguments[0], OLD_RUN, *arguments[1:], "--format", "table").code == 0
 
 
-@pytest.mark.parametrize("name", ["a" * 300, "a\0b", "f.txt/run", "loop", "\udce9"])
+@pytest.mark.parametrize("name", ["a" * 300, "f.txt/run", "loop", "\udce9"])  # NUL is in no command line
 @pytest.mark.parametrize(
     "arguments",
     [
