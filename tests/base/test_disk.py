@@ -14,7 +14,14 @@ from nas.base.errors import RunError
 from nas.base.files import atomic_write_bytes
 
 
-@pytest.mark.parametrize("number", sorted(ADVICE))
+STOPS = [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO]
+
+
+def test_every_number_that_stops_a_write_has_its_advice():
+    assert sorted(ADVICE) == sorted(STOPS)
+
+
+@pytest.mark.parametrize("number", STOPS)
 def test_the_line_names_the_file_the_reason_and_a_way_on(tmp_path, number):
     with pytest.raises(DiskError) as caught, writing(tmp_path / "weights"):
         raise OSError(number, os.strerror(number))
