@@ -13,7 +13,6 @@ from nas.base.disk import ADVICE, DiskError, disk_error, writing
 from nas.base.errors import RunError
 from nas.base.files import atomic_write_bytes
 
-
 STOPS = [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO]
 
 
