@@ -24,20 +24,11 @@ from torch.nn import functional
 from nas.arch import ATTENTION, Architecture, Backbone, LayerChoice, Rules, cost
 from nas.data import ImageSet, load_images
 from nas.evaluation import count_correct, top1_percent
-from nas.initial import (
-    Calibration,
-    Weights,
-    calibrate,
-    initial_weights,
-    order_by_importance,
-    pair_heads,
-    plain_subnet,
-    redundancy_rows,
-    start_operators,
-)
+from nas.initial import Weights, initial_weights, order_by_importance, pair_heads, plain_subnet
 from nas.model import Supernet, svd_factors
 from nas.settings import DataConfig
 from nas.space import LayerDomain, SearchSpace
+from nas.training import Calibration, calibrate, redundancy_rows, start_operators
 
 DEPTH, HEADS, RATIO = 6, 4, 4.0
 SMALL = Backbone(image_size=8, patch_size=2, num_classes=10, head_dim=12)

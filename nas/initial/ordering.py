@@ -12,8 +12,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from nas.initial.calibration import Calibration, LayerCalibration
 from nas.initial.plain import Weights, depth_of
+from nas.training import Calibration, LayerCalibration
 
 WRITING = ("patch_embed.proj.weight", "attn.proj.weight", "mlp.fc2.weight")
 READING = ("attn.qkv.weight", "mlp.fc1.weight", "head.weight")

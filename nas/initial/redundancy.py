@@ -7,13 +7,13 @@ import torch
 
 from nas.base import ConfigError
 from nas.data import ImageSet, load_images
-from nas.initial.calibration import Calibration, redundancy_rows
 from nas.initial.pretrained import initial_weights
 from nas.initial.warm_start import watch
 from nas.latency import resolve_device
 from nas.model import Supernet
 from nas.settings import DataConfig
 from nas.space import read_space
+from nas.training import Calibration, redundancy_rows
 
 
 def rank_supernet(supernet: Supernet, data: ImageSet, device: torch.device, images: int, source: str) -> dict[str, Any]:

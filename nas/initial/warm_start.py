@@ -7,17 +7,13 @@ import torch
 from nas.arch import hallucinated_heads
 from nas.base import CheckpointError, ConfigError
 from nas.data import ImageSet
-from nas.initial.calibration import Calibration, calibrate, start_operators
 from nas.initial.ordering import order_by_importance, pair_heads
 from nas.initial.plain import Weights
 from nas.initial.pretrained import initial_weights, plain_subnet
 from nas.model import Supernet
 from nas.runs import MANIFEST, RunDirectory
 from nas.space import SearchSpace
-from nas.training import trained_weights
-
-CALIBRATION_IMAGES = 1000
-BATCH = 32
+from nas.training import CALIBRATION_IMAGES, Calibration, calibrate, first_batches, start_operators, trained_weights
 
 
 def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool, device: torch.device) -> list[str]:
@@ -87,10 +83,7 @@ def watch(
     weights: Weights, space: SearchSpace, images: ImageSet, device: torch.device, most: int = CALIBRATION_IMAGES
 ) -> Calibration:
     """Run the plain ViT of these weights over the first images."""
-    count = min(most, len(images))
-    slices = (slice(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
-    batches = (images.normalized(numbers).to(device) for numbers in slices)
-    return calibrate(plain_subnet(weights, space.backbone).to(device), batches)
+    return calibrate(plain_subnet(weights, space.backbone).to(device), first_batches(images, device, most))
 
 
 def _num_real(space: SearchSpace, num_heads: int) -> int | None:

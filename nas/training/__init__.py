@@ -6,6 +6,10 @@ from nas.training.checkpoint import KEPT
 from nas.training.distill import Teacher
 from nas.training.distributed import TrainerSetup, forget_processes, possible_processes, train_distributed
 from nas.training.health import TrainProgress
+from nas.training.operators.calibration import (
+    CALIBRATION_IMAGES, Calibration, LayerCalibration, calibrate, first_batches, redundancy_rows,
+    start_operators,
+)
 from nas.training.sampling import drawn
 from nas.training.schedule import Schedule
 from nas.training.step import autocast
@@ -14,7 +18,8 @@ from nas.training.trainer import SupernetTrainer
 from nas.training.world import World
 
 __all__ = [
-    "KEPT", "Schedule", "SupernetTrainer", "Teacher", "TrainProgress", "TrainerSetup", "World",
-    "autocast", "check_policy", "drawn", "forget_processes", "load_trained", "possible_processes",
-    "train_distributed", "trained_weights", "weights_digest",
+    "CALIBRATION_IMAGES", "KEPT", "Calibration", "LayerCalibration", "Schedule", "SupernetTrainer",
+    "Teacher", "TrainProgress", "TrainerSetup", "World", "autocast", "calibrate", "check_policy", "drawn",
+    "first_batches", "forget_processes", "load_trained", "possible_processes", "redundancy_rows",
+    "start_operators", "train_distributed", "trained_weights", "weights_digest",
 ]

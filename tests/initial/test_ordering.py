@@ -10,11 +10,11 @@ from plain_vits import images, vit_weights
 from small_spaces import space
 
 from nas.arch.architecture import Architecture, LayerChoice
-from nas.initial.calibration import calibrate
 from nas.initial.ordering import order_by_importance, pair_heads
 from nas.initial.pretrained import plain_subnet
 from nas.model.supernet import Supernet
 from nas.space.domain import LayerDomain
+from nas.training.operators.calibration import calibrate
 
 
 def logits(weights, fixed=None) -> torch.Tensor:

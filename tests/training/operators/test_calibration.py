@@ -12,11 +12,11 @@ from torch import nn
 
 from nas.arch.architecture import Architecture, LayerChoice
 from nas.base.errors import DataError
-from nas.initial import calibration as module
-from nas.initial.calibration import calibrate, redundancy_rows, start_operators
 from nas.initial.pretrained import plain_subnet
 from nas.model.families.vit import Subnet
 from nas.model.supernet import Supernet
+from nas.training.operators import calibration as module
+from nas.training.operators.calibration import calibrate, redundancy_rows, start_operators
 
 HEADS, DIM = 3, plain_vits.HEAD_DIM
 

@@ -8,7 +8,7 @@ Shape letters: B batch, T tokens, D channels, F hidden channels, H heads, d chan
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -20,13 +20,23 @@ from torch.nn import functional
 
 from nas.arch import Backbone, is_square
 from nas.base import DataError
+from nas.data import ImageSet
 from nas.model import Block, DynamicAttention, Provided, Subnet, activation_aware_factors, log_mean_map, transport_map
 
+CALIBRATION_IMAGES = 1000
+BATCH = 32
 CLOSER_IMAGES = 64
 """First images that are looked at closer, for the effective rank and for what one static layer changes: both take
 longer than the network itself."""
 RANK_ENERGY = 0.99
 """Share of a map's squared singular values that its effective rank holds (METHODS 2.3)."""
+
+
+def first_batches(images: ImageSet, device: torch.device, most: int = CALIBRATION_IMAGES) -> Iterator[Tensor]:
+    """The first images without augmentation, `most` at most, normalised, in batches [B, C, S, S] on the device."""
+    count = min(most, len(images))
+    for start in range(0, count, BATCH):
+        yield images.normalized(slice(start, min(start + BATCH, count))).to(device)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
