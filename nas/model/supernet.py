@@ -19,6 +19,7 @@ from nas.arch import ATTENTION, REDUCERS, Architecture, Backbone, LayerChoice, L
 from nas.base import ArchitectureError, CheckpointError
 from nas.model.block import Block
 from nas.model.families.vit import Subnet
+from nas.model.layers.hallucination import OF_REAL_HEADS
 from nas.model.layers.maps import Guidance
 from nas.model.layers.part import OwnWeight, Part
 from nas.space import AttentionChoice, LayerDomain, SearchSpace, attention_choices, feed_forwards
@@ -34,7 +35,8 @@ class Supernet(nn.Module):
 
     Weights are entangled as in AutoFormer (arXiv 2107.00651): a subnet's channels are the first ones, its heads the
     first whole heads. What the operators add (static maps and GLAD queries, one per token count, hallucination weights,
-    low-rank factors, ...) has keys of its own. The seed is that of the initial weights.
+    one set per number of real heads, low-rank factors, ...) has keys of its own. The seed is that of the initial
+    weights. State dicts of earlier versions, which had one set of hallucination weights for all, can be loaded.
 
     Shapes: images [B, C, S, S] -> logits [B, K].
 
@@ -59,6 +61,7 @@ class Supernet(nn.Module):
                     weights[name] = nn.Parameter(own.first_value(torch.empty(own.shape)))
                     if not own.decays:
                         self._undecayed.add(name)
+        self.register_load_state_dict_pre_hook(_rename_old)
         self._owners = {name: _register(self, name, parameter) for name, parameter in weights.items()}
         self._skeletons: OrderedDict[Hashable, _Skeleton] = OrderedDict()
         self._blocks: OrderedDict[Hashable, Block] = OrderedDict()
@@ -286,6 +289,18 @@ def _own_weights(
                 shape = tuple(max(pair) for pair in zip(known, own.shape, strict=True))
                 found[name] = own._replace(name=name, shape=shape)
     return tuple(found.values())
+
+
+def _rename_old(supernet: nn.Module, state: dict[str, Tensor], *_: object) -> None:
+    """Give every set of hallucination weights its part of the one that earlier versions had for all of them."""
+    old: set[str] = set()
+    for name, parameter in supernet.named_parameters():
+        former = OF_REAL_HEADS.sub("hallucinate.", name)
+        if former != name and former in state:
+            state[name] = state[former][tuple(map(slice, parameter.shape))].clone()
+            old.add(former)
+    for former in old:
+        del state[former]
 
 
 def _register(root: nn.Module, name: str, parameter: nn.Parameter) -> tuple[nn.Module, str]:

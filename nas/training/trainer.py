@@ -242,6 +242,12 @@ class SupernetTrainer:
     # --- checkpoints -------------------------------------------------------------------------------------
 
     @property
+    def _optimized(self) -> list[str]:
+        """Names of the parameters, in the order in which the optimiser numbers them."""
+        names = {parameter: name for name, parameter in self.supernet.named_parameters()}
+        return [names[parameter] for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    @property
     def _identity(self) -> dict[str, Any]:
         return {
             "space": self.supernet.space.digest,
@@ -259,8 +265,8 @@ class SupernetTrainer:
         if self.ema is not None:
             tensors |= {f"ema.{k}": v for k, v in self.ema.module.state_dict().items()}
         state = self.optimizer.state_dict()["state"]
-        for index, values in state.items():
-            tensors |= {f"optimizer.{index}.{k}": v for k, v in values.items()}
+        for index, name in enumerate(self._optimized):
+            tensors |= {f"optimizer.{name}.{k}": v for k, v in state.get(index, {}).items()}
         shown = {"losses": self._losses, "ends": self._ends}  # or the log of a run that was killed would differ
         save_checkpoint(self.directory, step, tensors, {**self._identity, "lr_scale": self.lr_scale, **shown})
 
@@ -275,9 +281,11 @@ class SupernetTrainer:
         if self.ema is not None:
             self.ema.module.load_state_dict(checkpoint.group("ema"))
         state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in checkpoint.group("optimizer").items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = tensor
+        indices = {name: index for index, name in enumerate(self._optimized)}
+        for full_name, tensor in checkpoint.group("optimizer").items():
+            name, _, key = full_name.rpartition(".")
+            if name in indices:  # earlier versions numbered them by an order of their own: averages start anew
+                state.setdefault(indices[name], {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.lr_scale = checkpoint.metadata.get("lr_scale", 1.0)
         if losses := checkpoint.metadata.get("losses"):

@@ -13,12 +13,15 @@ import pytest
 import torch
 from small_runs import command
 
+from nas.initial.warm_start import copy_supernet
 from nas.jobs.session import _differences
 from nas.latency.device import device_name
-from nas.runs.directory import RunDirectory
+from nas.model.supernet import Supernet
+from nas.runs.directory import RunDirectory, space_of_run
 from nas.runs.dominance import hypervolume
 from nas.settings.config import RunConfig
 from nas.settings.metrics import LATENCY, MACS, TOP1, Objective
+from nas.training.trained import trained_weights
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 RUNS = {"run": "old_run", "several": "old_supernets"}
@@ -97,6 +100,15 @@ def test_a_network_of_an_old_run_is_exported_and_kept_trainings_count(home, tmp_
     kept = sorted(path.name for path in (tmp_path / "old/run/retrain/trainings").iterdir())
     ask(tmp_path, "retrain", "old/run", "--pick", "knee", "--epochs", "1", "--workers", "0")
     assert sorted(path.name for path in (tmp_path / "old/run/retrain/trainings").iterdir()) == kept
+
+
+@pytest.mark.parametrize("folder", ["old_run", "old_supernets/supernets/6020a1a2dfc2"])
+def test_a_supernet_starts_from_an_old_run(folder):
+    run = RunDirectory.open(FIXTURES / folder)
+    supernet = Supernet(space_of_run(run))
+    copy_supernet(supernet, FIXTURES / folder)
+    theirs = trained_weights(run)
+    assert all(torch.equal(value, theirs[name]) for name, value in supernet.state_dict().items())
 
 
 def test_a_run_with_an_option_that_was_removed_is_shown_and_no_more(home, tmp_path):

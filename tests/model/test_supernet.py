@@ -244,8 +244,28 @@ def test_slices_are_the_first_channels_and_whole_heads(supernet):
     v = stored["blocks.2.attn.qkv.weight"].split(24)[2]
     assert torch.equal(sliced["blocks.2.attn.v.weight"], v[:16, :16])
     assert torch.equal(sliced["blocks.2.attn.static_map"], stored["blocks.2.attn.static_map_16"][:2])
-    assert torch.equal(sliced["blocks.1.attn.hallucinate.mix"], stored["blocks.1.attn.hallucinate.mix"][:1, :2])
+    assert torch.equal(sliced["blocks.1.attn.hallucinate.mix"], stored["blocks.1.attn.hallucinate_2.mix"][:1])
     assert sliced["pos_embed"].untyped_storage().data_ptr() == stored["pos_embed"].untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("attention", ["dynamic", "shared"])
+def test_what_derives_heads_is_kept_apart_by_the_number_of_real_heads(attention):
+    """Derived head j is head R + j: another head, with other values, for every R."""
+    numbers = numbered(SPACE)
+    layer = LayerChoice(num_tokens=16, num_heads=3, mlp_ratio=2.0)
+
+    def used(derived: int, heads: int, variant: str) -> dict[str, torch.Tensor]:
+        mixed = replace(layer, num_heads=heads, hallucination_ratio=derived / heads, hallucination=variant)
+        second = replace(mixed, attention=attention)
+        masks = used_elements(numbers, Architecture(embed_dim=16, layers=(mixed, second)))
+        return {name: mask for name, mask in masks.items() if name.startswith("blocks.1.attn.hall") and mask.any()}
+
+    for variant in HALLUCINATION:
+        one, two, both = used(2, 3, variant), used(1, 3, variant), used(1, 2, variant)
+        assert one
+        assert one.keys().isdisjoint(two)
+        assert one.keys() == both.keys()  # of a single real head
+        assert all((one[name] >= both[name]).all() for name in one)
 
 
 def test_static_maps_are_kept_apart_by_token_count(supernet):

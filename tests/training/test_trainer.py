@@ -9,6 +9,7 @@ from nas.base.errors import CheckpointError, TrainingError
 from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.model.supernet import Supernet
 from nas.settings.config import TrainConfig
+from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.trainer import SupernetTrainer, balanced_weights
 
 
@@ -143,6 +144,19 @@ def test_a_checkpoint_of_another_space_is_refused(tmp_path):
     )
     with pytest.raises(CheckpointError, match="space: "):
         other.run()
+
+
+def test_a_checkpoint_that_numbers_the_optimisers_averages_goes_on_with_new_ones(tmp_path):
+    """As earlier versions wrote them: numbers go by an order that another version need not have."""
+    trainer(tmp_path).run(until=3)
+    checkpoint = load_checkpoint(tmp_path, expected={})
+    kept = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("optimizer.")}
+    kept["optimizer.0.exp_avg"] = torch.zeros(1)
+    save_checkpoint(tmp_path, 3, kept, checkpoint.metadata)
+    resumed = trainer(tmp_path)
+    assert resumed.resume() == 3
+    assert not resumed.optimizer.state_dict()["state"]
+    resumed.run()
 
 
 def test_minutes_between_checkpoints_are_no_part_of_the_recipe(straight, tmp_path):

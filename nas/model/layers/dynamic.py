@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.arch import HALLUCINATION, Backbone, LayerChoice, LayerContext
-from nas.model.layers.hallucination import INITIAL, build_hallucinate, eager_cpu_inference, images_at_once
+from nas.model.layers.hallucination import INITIAL, build_hallucinate, eager_cpu_inference, images_at_once, stored_name
 from nas.model.layers.maps import Guidance, Provided, in_chunks, mix_values, slice_qkv, to_heads
 from nas.model.layers.part import Frame, Part, Stored
 
@@ -47,6 +47,10 @@ class DynamicAttention(Part):
         self.proj = nn.Linear(self.heads * self.head_dim, embed_dim)
         self.hallucinate = build_hallucinate(layer, backbone)
         self.mixes = layer.hallucination is not None and HALLUCINATION[layer.hallucination].mixes
+
+    def stored_name(self, name: str) -> str:
+        """What derives heads fits one number of real heads."""
+        return stored_name(name, self.hallucinate)
 
     def slice_from(self, stored: Stored) -> dict[str, Tensor]:
         """Whole heads, the first ones."""

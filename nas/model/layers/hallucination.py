@@ -3,6 +3,8 @@
 Shape letters: B batch, T tokens, P prefix tokens, N = T - P patch tokens, R real heads, E derived heads.
 """
 
+import re
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,6 +20,9 @@ INITIAL: dict[str, FirstValue] = {
 }
 """First values, by the names within an attention module: derived heads start as copies of their parents."""
 
+OF_REAL_HEADS = re.compile(r"\bhallucinate_\d+\.")
+"""What `stored_name` makes of `hallucinate.`."""
+
 
 class Hallucinate(nn.Module):
     """Logits of all heads from those of the real ones.
@@ -31,13 +36,16 @@ class Hallucinate(nn.Module):
 
     Shapes: logits [B, R, T, T] -> [B, R + E, T, T], the real heads first and unchanged; E may be more than R.
 
+    In a supernet there is a set of these weights for every number of real heads, as derived head j is head R + j of the
+    layer, whose values are those of another head for every R: see `stored_name`.
+
     Source: hMHSA (arXiv 2306.10875), of which the abstract fixes only that half of the maps are made from the others by
     cheap operations; the operators and their place before the softmax are METHODS 1.2.
     """
 
     def __init__(self, real: int, derived: int, variant: str, num_prefix_tokens: int) -> None:
         super().__init__()
-        self.derived, self.prefix = derived, num_prefix_tokens
+        self.real, self.derived, self.prefix = real, derived, num_prefix_tokens
         self.gain: nn.Parameter | None = None
         self.mix: nn.Parameter | None = None
         self.conv: nn.Conv2d | None = None
@@ -91,6 +99,11 @@ def build_hallucinate(layer: LayerChoice, backbone: Backbone) -> Hallucinate | N
         return None
     heads = layer.num_real, layer.num_hallucinated
     return Hallucinate(*heads, layer.hallucination, backbone.num_prefix_tokens)
+
+
+def stored_name(name: str, hallucinate: Hallucinate | None) -> str:
+    """The store's name for a weight of an attention that derives heads: one set for every number of real heads."""
+    return name if hallucinate is None else name.replace("hallucinate.", f"hallucinate_{hallucinate.real}.", 1)
 
 
 def images_at_once(v_BHTd: Tensor, hallucinate: Hallucinate | None = None) -> int:

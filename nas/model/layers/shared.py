@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from nas.arch import Backbone, LayerChoice, LayerContext
-from nas.model.layers.hallucination import INITIAL, build_hallucinate, images_at_once
+from nas.model.layers.hallucination import INITIAL, build_hallucinate, images_at_once, stored_name
 from nas.model.layers.maps import Guidance, Provided, in_chunks, mix_values, slice_values, to_heads
 from nas.model.layers.part import Frame, Part, Stored
 
@@ -35,6 +35,10 @@ class SharedAttention(Part):
         self.v = nn.Linear(embed_dim, layer.num_heads * self.head_dim)
         self.proj = nn.Linear(layer.num_heads * self.head_dim, embed_dim)
         self.hallucinate = build_hallucinate(layer, backbone)
+
+    def stored_name(self, name: str) -> str:
+        """What derives heads fits one number of real heads."""
+        return stored_name(name, self.hallucinate)
 
     def slice_from(self, stored: Stored) -> dict[str, Tensor]:
         """Whole heads, the first ones."""

@@ -154,9 +154,9 @@ def test_slices_are_the_first_heads_of_what_is_stored(kind):
         "qkv.bias": torch.randn(3 * most),
         "proj.weight": torch.randn(most, most),
         "proj.bias": torch.randn(most),
-        "hallucinate.gain": torch.randn(4),
-        "hallucinate.mix": torch.randn(4, 3),
-        "hallucinate.conv.weight": torch.randn(4, 1, 3, 3),
+        **{f"hallucinate_{real}.gain": torch.randn(4) for real in (1, 2)},
+        **{f"hallucinate_{real}.mix": torch.randn(4, real) for real in (1, 2)},
+        **{f"hallucinate_{real}.conv.weight": torch.randn(4, 1, 3, 3) for real in (1, 2)},
     }
     sliced = attention.slice_from(stored)
     assert {n: v.shape for n, v in sliced.items()} == {n: p.shape for n, p in attention.named_parameters()}
@@ -167,7 +167,8 @@ def test_slices_are_the_first_heads_of_what_is_stored(kind):
     else:
         assert torch.equal(sliced["qkv.weight"], torch.cat([q[:real], k[:real], v[:DIM]]))
     for name in (name for name in sliced if name.startswith("hallucinate.")):
-        assert torch.equal(sliced[name], stored[name][tuple(map(slice, sliced[name].shape))])
+        kept = stored[name.replace("hallucinate", f"hallucinate_{choice.num_real}")]
+        assert torch.equal(sliced[name], kept[tuple(map(slice, sliced[name].shape))])
 
 
 def home_of(attention):
