@@ -61,7 +61,7 @@ class Supernet(nn.Module):
                     weights[name] = nn.Parameter(own.first_value(torch.empty(own.shape)))
                     if not own.decays:
                         self._undecayed.add(name)
-        self.register_load_state_dict_pre_hook(_rename_old)
+        self.register_load_state_dict_pre_hook(_rename_old)  # type: ignore[no-untyped-call]
         self._owners = {name: _register(self, name, parameter) for name, parameter in weights.items()}
         self._skeletons: OrderedDict[Hashable, _Skeleton] = OrderedDict()
         self._blocks: OrderedDict[Hashable, Block] = OrderedDict()
