@@ -28,7 +28,7 @@ from nas.initial import Weights, initial_weights, order_by_importance, pair_head
 from nas.model import Supernet, svd_factors
 from nas.settings import DataConfig
 from nas.space import LayerDomain, SearchSpace
-from nas.training import Calibration, calibrate, redundancy_rows, start_operators
+from nas.training import Calibration, calibrate, fit_operators, redundancy_rows, start_operators
 
 DEPTH, HEADS, RATIO = 6, 4, 4.0
 SMALL = Backbone(image_size=8, patch_size=2, num_classes=10, head_dim=12)
@@ -124,6 +124,7 @@ class Starts:
         supernet.load_timm(weights)
         if calibration is not None:
             start_operators(dict(supernet.named_parameters()), calibration, self.space.backbone)
+            fit_operators(supernet, self.images.split(BATCH))
         return supernet
 
 

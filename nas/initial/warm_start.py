@@ -13,7 +13,15 @@ from nas.initial.pretrained import initial_weights, plain_subnet
 from nas.model import Supernet
 from nas.runs import MANIFEST, RunDirectory
 from nas.space import SearchSpace
-from nas.training import CALIBRATION_IMAGES, Calibration, calibrate, first_batches, start_operators, trained_weights
+from nas.training import (
+    CALIBRATION_IMAGES,
+    Calibration,
+    calibrate,
+    first_batches,
+    fit_operators,
+    start_operators,
+    trained_weights,
+)
 
 
 def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool, device: torch.device) -> list[str]:
@@ -21,10 +29,10 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
 
     The supernet of a run's folder is copied. A plain ViT's weights (`timm:NAME`, `local-dir:DIR`, `file:PATH`) go where
     they belong (law 2). Then it is watched on the first training images without augmentation: static maps become its
-    mean maps, low-rank factors the truncated decomposition of its matrices, the gain of linear attention the length of
-    its outputs; where the space hallucinates, similar heads are put where a derived head starts as a copy of its
-    parent. `ordered`: channels, heads and hidden neurons are put in the order of their importance, so that narrow
-    subnets keep the best ones.
+    mean maps, low-rank factors the truncated decomposition of its matrices, and the rest is what `fit_operators` gives;
+    where the space hallucinates, similar heads are put where a derived head starts as a copy of its parent. `ordered`:
+    channels, heads and hidden neurons are put in the order of their importance, so that narrow subnets keep the best
+    ones.
 
     Raises:
         ConfigError: The weights cannot be had or are no plain ViT.
@@ -47,8 +55,9 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
             weights = pair_heads(weights, space.backbone.head_dim, calibration, num_real)
         supernet.load_timm(weights)
         calibration = watch(weights, space, images, device)
-    stored = dict(supernet.named_parameters())
-    return sorted(missing - set(start_operators(stored, calibration, space.backbone)))
+    given = start_operators(dict(supernet.named_parameters()), calibration, space.backbone)
+    given += fit_operators(supernet, first_batches(images, device))
+    return sorted(missing.difference(given))
 
 
 def check_init(space: SearchSpace, spec: str) -> None:

@@ -27,6 +27,8 @@ from nas.settings import TrainConfig
 from nas.training.augmentation import Augmentation
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.health import MAX_RESTARTS, RESTART_LR, DivergedError, TrainLog, TrainProgress, smoothed
+from nas.training.operators.calibration import first_batches
+from nas.training.operators.first_values import FIRST_IMAGES, fit_operators
 from nas.training.sampling import drawn
 from nas.training.schedule import Schedule
 from nas.training.step import Step
@@ -36,7 +38,7 @@ from nas.training.world import World
 LOOK_STEPS = 50  # at most, between measurements of the ends of the space where no step trains both
 ALONE = World()
 Start = Callable[[Supernet], None] | None
-"""Gives a supernet its first weights in place; None: they are random."""
+"""Gives a supernet its first weights in place; None: they are random, those of `fit_operators` fitted to them."""
 
 
 class SupernetTrainer:
@@ -161,8 +163,10 @@ class SupernetTrainer:
         if done is None:
             if self.start is not None:
                 self.start(self.supernet)
-                if self.ema is not None:
-                    self.ema.set(self.supernet)
+            else:
+                fit_operators(self.supernet, first_batches(self.images, self.device, FIRST_IMAGES))
+            if self.ema is not None:
+                self.ema.set(self.supernet)
             self.save(0)
         return done or 0
 

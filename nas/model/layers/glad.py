@@ -36,6 +36,7 @@ class GlobalAggregation(Part):
         "norm.weight": nn.init.ones_,
         "norm.bias": nn.init.zeros_,
     }
+    NO_DECAY = frozenset({"queries"})
 
     def __init__(self, embed_dim: int, num_tokens: int, num_prefix_tokens: int) -> None:
         super().__init__()

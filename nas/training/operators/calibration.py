@@ -1,6 +1,6 @@
 """What a trained plain ViT does on images: mean maps, moments, similarities, and how redundant each layer is.
 
-The supernet's operators take their first values from it (METHODS 1.2, 1.3, 2.2, 5.9), and `rank-layers` shows
+The supernet's operators take their first values from it (METHODS 1.2, 1.3, 2.2), and `rank-layers` shows
 its redundancy figures.
 
 Shape letters: B batch, T tokens, D channels, F hidden channels, H heads, d channels per head, r rank.
@@ -54,7 +54,6 @@ class LayerCalibration:
     # KL(p || q) of the network's predictions p and those q with the mean maps in this layer, mean over the first
     # `CLOSER_IMAGES` images, nats; None without a classifier
     static_change: float | None
-    value_norm: Tensor  # ||A_h V_h|| of a token, [H]
     output_norm: Tensor  # ||A_h V_h W_o,h|| of a token, [H]
     # ||(A_g - A_h) V_h W_o,h||^2 of a token, [H, H] with g the row: what the layer's output loses if head h takes the
     # map of head g
@@ -198,7 +197,7 @@ class _LayerWatch:
         self.unit_maps = unit
 
     def _add_outputs(self, maps: Tensor, values_BHTd: Tensor) -> None:
-        """Add the sizes of what the heads gather, of what they add to the stream, and of errors of copied maps."""
+        """Add the sizes of what the heads add to the stream, and of errors of copied maps."""
         weight_HDd = torch.unflatten(self.attention.proj.weight, 1, (self.attention.heads, -1)).transpose(0, 1)
         gram_Hdd = weight_HDd.mT @ weight_HDd
 
@@ -207,7 +206,6 @@ class _LayerWatch:
             return ((gathered_BHTd @ gram_Hdd) * gathered_BHTd).sum(dim=3).clamp_min(0)
 
         own_BHTd = maps @ values_BHTd
-        self._add("value_norm", own_BHTd.norm(dim=3).mean(dim=2))
         self._add("output_norm", squares(own_BHTd).sqrt().mean(dim=2))
         errors = [squares(one @ values_BHTd - own_BHTd).mean(dim=2) for one in torch.split(maps, 1, dim=1)]
         self._add("copy_error", torch.stack(errors, dim=1))
@@ -267,7 +265,6 @@ def start_operators(stored: Mapping[str, Tensor], calibration: Calibration, back
 
     - `attn.static_map_<N>`: log of the mean maps, transported to the coarser grid where N is not all patches
       (METHODS 2.2, 2.5). Counts that are not a square grid keep their values.
-    - `attn.linear_gain`: E||A_h V_h||, as linear attention's heads are unit vectors (METHODS 5.9).
     - `mlp.down.weight`, `mlp.up.weight`: the factors of the stored `mlp.fc2.weight` that change its outputs least,
       at the greatest stored rank (METHODS 1.3).
 
@@ -296,8 +293,6 @@ def _first_values(
                 sides = math.isqrt(patches), math.isqrt(tokens)
                 mean = transport_map(mean, *sides, backbone.num_prefix_tokens)
             values[name] = log_mean_map(mean)
-        elif name == "attn.linear_gain":
-            values[name] = layer.value_norm
     if "mlp.down.weight" in block:
         weight = block["mlp.fc2.weight"][:embed_dim, : len(layer.second_moment)]
         rank = min(len(block["mlp.down.weight"]), embed_dim)

@@ -74,7 +74,6 @@ def test_every_figure_is_its_definition(class_token):
         rank = 1 + (squares.cumsum(2) < 0.99 * squares.sum(2, keepdim=True)).sum(2).double().mean()
         assert close(layer.effective_rank, rank)
         gathered = by_hand["gathered"]
-        assert close(layer.value_norm, gathered.norm(dim=3).mean(dim=(0, 2)))
         output = model.blocks[number].attn.proj.weight.detach().double().unflatten(1, (HEADS, DIM))
         for head in range(HEADS):
             added = gathered[:, head] @ output[:, head].T
@@ -207,14 +206,6 @@ def test_static_maps_are_the_mean_maps_and_those_of_coarser_grids_are_theirs_poo
             assert close(maps.sum(dim=2), torch.ones(()))
             assert close(maps[:, 0, 0], layer.mean_map[:, 0, 0])  # the class token pools with no other
         assert close(stored[f"blocks.{i}.attn.static_map_16"].softmax(dim=2).detach(), layer.mean_map)
-
-
-def test_linear_attention_starts_at_the_scale_of_the_heads_it_replaces():
-    supernet, filled, calibration = started()
-    for i, layer in enumerate(calibration.layers):
-        assert f"blocks.{i}.attn.linear_gain" in filled
-        gain = supernet.get_parameter(f"blocks.{i}.attn.linear_gain")
-        assert close(gain.detach().flatten(), layer.value_norm)
 
 
 def test_factors_lose_no_more_than_the_discarded_energy():
