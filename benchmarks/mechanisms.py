@@ -525,11 +525,12 @@ def tables(out: Path) -> None:
     write_table(
         "mechanisms",
         rows,
-        f"{network}; {told('supernet', 'images')} training images, batch 64, {told('supernet', 'precision')}; subnets: "
-        f"{SUBNETS} drawn ones with the mechanism in a supernet (epochs: {told('supernet', 'epochs')}) against the same "
-        f"without, mean on {SEARCH_IMAGES} search images; arm: the plain ViT with the mechanism wherever it may stand, in "
-        f"the same supernet; alone: that network trained alone (epochs: {told('alone', 'epochs')}); gains in points with "
-        "95 % intervals over seeds, paired; macs and time (CPU, fp32, one thread, interleaved): with over without",
+        f"{network}; {told('supernet', 'images')} training images, batch 64, {told('supernet', 'precision')}. subnets: "
+        f"{SUBNETS} drawn ones with the mechanism in a supernet (epochs: {told('supernet', 'epochs')}) against the "
+        f"same without, mean on {SEARCH_IMAGES} search images; arm: the plain ViT with the mechanism wherever it may "
+        f"stand, in the same supernet; alone: that network trained alone (epochs: {told('alone', 'epochs')}). Gains in "
+        "points with 95 % intervals over seeds, paired; macs and time (CPU, fp32, one thread, interleaved): with over "
+        "without",
     )
     if recipes := recipe_rows([line for line in lines if line["label"] != BEFORE]):
         write_table(
