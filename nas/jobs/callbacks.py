@@ -53,7 +53,7 @@ class TensorBoard:
         self._writers: dict[Path, SummaryWriter] = {}
 
     def on_train(self, run: RunDirectory, progress: TrainProgress) -> None:
-        """Losses, the gap between them, learning rate and speed, about a thousand times in a training."""
+        """Losses, the gap between them, learning rate and speed, about a thousand times; operators some 20 times."""
         writer = self._writer(run, "train", progress.step)
         if progress.step % max(progress.steps // LOGGED, 1) == 0 or progress.step == progress.steps:
             for name, loss in zip(("largest", "smallest", "random"), progress.losses, strict=True):
@@ -61,6 +61,8 @@ class TensorBoard:
             writer.add_scalar("loss_nats/gap", progress.gap, progress.step)
             writer.add_scalar("train/lr", progress.lr, progress.step)
             writer.add_scalar("train/images_per_s", progress.images_per_second, progress.step)
+        for name, value in progress.diagnostics.items():
+            writer.add_scalar(f"operators/{name}", value, progress.step)
         if progress.step == progress.steps:
             writer.flush()
 

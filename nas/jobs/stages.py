@@ -28,6 +28,7 @@ from nas.runs import (
     RunDirectory,
     SearchBudget,
     SearchIdentity,
+    course_of,
     objectives_by,
     reference_elsewhere,
 )
@@ -122,6 +123,10 @@ def train(session: Session, workers: int = 0, ray_address: str | None = None) ->
             trained = trainer.run(show)
     if last is not None:
         session.run.log(f"supernet trained to step {last.step}, {last.images_per_second:.0f} images/s")
+        course = course_of(session.run)
+        for line in [] if course is None else course.dead:
+            session.reporter.line("warning", line)
+            session.run.log(f"training: {line}")
     session.run.update_manifest(supernet_digest=trainer.digest())
     return trained
 

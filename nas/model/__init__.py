@@ -4,6 +4,7 @@
 from nas.model.block import Block
 from nas.model.families.vit import Subnet
 from nas.model.folder import check_model_folder
+from nas.model.instruments import Instruments, watched_networks
 from nas.model.layers.dynamic import DynamicAttention
 from nas.model.layers.feed_forward import activation_aware_factors, svd_factors
 from nas.model.layers.glad import average_tokens
@@ -13,7 +14,7 @@ from nas.model.supernet import Supernet
 from nas.model.timm_entry import UNREADABLE
 
 __all__ = [
-    "UNREADABLE", "Block", "DynamicAttention", "Guidance", "Provided", "Subnet", "Supernet",
-    "activation_aware_factors", "average_tokens", "check_model_folder", "log_mean_map", "svd_factors",
-    "transport_map",
+    "UNREADABLE", "Block", "DynamicAttention", "Guidance", "Instruments", "Provided", "Subnet",
+    "Supernet", "activation_aware_factors", "average_tokens", "check_model_folder", "log_mean_map",
+    "svd_factors", "transport_map", "watched_networks",
 ]

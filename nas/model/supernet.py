@@ -104,6 +104,10 @@ class Supernet(nn.Module):
         self._check(architecture)
         return self._owning(architecture)
 
+    def weights_of(self, subnet: Subnet) -> dict[str, Tensor]:
+        """What a subnet would be extracted with, by its own names, as views of the store where they are slices."""
+        return self._sliced(_Skeleton(subnet))
+
     def _owning(self, architecture: Architecture) -> Subnet:
         with torch.device("meta"):
             skeleton = _Skeleton(Subnet(self.space.backbone, architecture))

@@ -1,6 +1,5 @@
 """How a run stands."""
 
-import csv
 import itertools
 import statistics
 import time
@@ -9,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.report.table import Table
-from nas.runs import RunDirectory, SearchBudget, TrialState, all_trials, front_of, supernet_trials
+from nas.runs import RunDirectory, SearchBudget, TrialState, all_trials, course_of, front_of, supernet_trials
 
 RECENT_TRIALS = 50
 PAUSE_FACTOR = 20  # a gap this many times the median one is a pause between sessions, not work
@@ -27,6 +26,7 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
     measured = sum(trial.is_paid for trial in trials)
     per_minute = _throughput([trial.finished for trial in trials if trial.is_paid and trial.finished])
     front = front_of(run.path) if manifest.search is not None else None
+    course = course_of(run)
     supernets = Counter(trial.state for trial in supernet_trials(run))
     left: list[float] = []
     if budget.num_trials is not None and per_minute:
@@ -38,7 +38,9 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
         "run": run.name,
         "state": stage if is_live or stage in ("created", "finished") else "interrupted",
         "stage": stage,
-        "training": _last_of_training(run),
+        "training": None if course is None else course.last,
+        "diagnostics": {} if course is None else course.diagnostics,
+        "dead_operators": [] if course is None else course.dead,
         "trials": counts,
         "num_trials": budget.num_trials,
         "front_size": None if front is None else len(front.points),
@@ -47,15 +49,6 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
         "minutes_left": 0.0 if stage == "finished" else min(left, default=None),
         **({"supernets": dict(supernets)} if supernets else {}),
     }
-
-
-def _last_of_training(run: RunDirectory) -> dict[str, float] | None:
-    """The last row of the training's log."""
-    if not run.training_log.exists():
-        return None
-    with run.training_log.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: float(value) for name, value in rows[-1].items()} if rows else None
 
 
 def status_table(status: Mapping[str, Any]) -> Table:
@@ -73,6 +66,7 @@ def status_table(status: Mapping[str, Any]) -> Table:
             "random {loss_random:.2f} nats, {images_per_second:.0f} images/s"
         )
         rows.append(("supernet", text.format_map(training)))
+    rows += [("warning", line) for line in status["dead_operators"]]
     if "supernets" in status:
         rows.append(("supernets", ", ".join(f"{n} {state}" for state, n in status["supernets"].items())))
     rows.append(("trials complete", f"{status['trials']['complete']}{asked}"))

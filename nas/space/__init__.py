@@ -3,7 +3,7 @@
 # fmt: off
 from nas.space import sampling
 from nas.space.constraints import Constraints
-from nas.space.designs import known_designs
+from nas.space.designs import DESIGNS, known_designs
 from nas.space.domain import GENES, LayerDomain
 from nas.space.reasons import check_memory, notes
 from nas.space.sampling import sample_near
@@ -11,7 +11,7 @@ from nas.space.space import SearchSpace, parse_space, read_space
 from nas.space.walk import AttentionChoice, State, attention_choices, feed_forwards, with_feed_forward
 
 __all__ = [
-    "GENES", "AttentionChoice", "Constraints", "LayerDomain", "SearchSpace", "State", "attention_choices",
-    "check_memory", "feed_forwards", "known_designs", "notes", "parse_space", "read_space", "sample_near",
-    "sampling", "with_feed_forward",
+    "DESIGNS", "GENES", "AttentionChoice", "Constraints", "LayerDomain", "SearchSpace", "State",
+    "attention_choices", "check_memory", "feed_forwards", "known_designs", "notes", "parse_space",
+    "read_space", "sample_near", "sampling", "with_feed_forward",
 ]

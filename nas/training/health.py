@@ -2,12 +2,16 @@
 
 import csv
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from nas.arch import DIAGNOSTICS
 from nas.base import atomic_write_text
 
 LOGGED = 200  # rows of a whole training
+DIAGNOSED = 20  # of them also say how the operators do
+LEAST_BETWEEN = 100  # steps: a look at the operators takes about as long as one
 SMOOTHING = 0.95  # of the losses shown: a step's own are noise
 MAX_RESTARTS = 3
 RESTART_LR = 0.5  # of the learning rate before
@@ -36,6 +40,8 @@ class TrainProgress:
     images_per_second: float  # training images per second since the start of this process
     eta_s: float  # seconds left at that rate
     warning: str = ""  # what went wrong since the last report; empty where nothing did
+    # what the operators do, by the names of `nas.arch.DIAGNOSTICS`; empty at most steps
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def gap(self) -> float:
@@ -55,16 +61,23 @@ class TrainLog:
     """The course of a training of so many steps as a table beside its checkpoints.
 
     A training that was killed, or diverged, goes on from a checkpoint; rows of steps that it does again are replaced.
+    Cells of what was not measured at a step are empty.
     """
 
-    COLUMNS = ("step", "steps", "epoch", "loss_largest", "loss_smallest", "loss_random", "lr", "images_per_second")
+    MEASURED = ("step", "steps", "epoch", "loss_largest", "loss_smallest", "loss_random", "lr", "images_per_second")
+    COLUMNS = (*MEASURED, *(diagnostic.name for diagnostic in DIAGNOSTICS))
 
     def __init__(self, path: Path, steps: int) -> None:
-        self.path, self.every = path, max(steps // LOGGED, 1)
+        self.path, self.steps, self.every = path, steps, max(steps // LOGGED, 1)
         self.rows: list[dict[str, str]] = []
         if path.exists():
             with path.open(newline="") as file:
                 self.rows = list(csv.DictReader(file))
+
+    def diagnoses(self, step: int) -> bool:
+        """Whether the row after so many steps says how the operators do: the first, the last, some 20 between."""
+        rows = max(LOGGED // DIAGNOSED, -(-LEAST_BETWEEN // self.every))
+        return step in (self.every, self.steps) or step % (rows * self.every) == 0
 
     def add(self, progress: TrainProgress) -> None:
         """Take note of a step, if it is one of those that are written down."""
@@ -74,7 +87,8 @@ class TrainLog:
             return
         p = progress
         values = (p.step, p.steps, p.epoch, *p.losses, p.lr, p.images_per_second)
-        self.rows.append({name: f"{value:.7g}" for name, value in zip(self.COLUMNS, values, strict=True)})
+        row = dict(zip(self.MEASURED, values, strict=True)) | dict(p.diagnostics)
+        self.rows.append({name: f"{value:.7g}" for name, value in row.items()})
 
     def write(self) -> None:
         """Replace the file."""

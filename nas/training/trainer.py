@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nas.base import TrainingError
 from nas.data import ImageSet
-from nas.model import Supernet
+from nas.model import Instruments, Supernet, watched_networks
 from nas.runs import TRAINING_LOG
 from nas.settings import TrainConfig
 from nas.training.augmentation import Augmentation
@@ -35,6 +35,7 @@ from nas.training.step import Step
 from nas.training.trained import state_digest
 from nas.training.world import World
 
+WATCHED_IMAGES = 8  # for what the operators do: thousands of rows of their maps
 LOOK_STEPS = 50  # at most, between measurements of the ends of the space where no step trains both
 ALONE = World()
 Start = Callable[[Supernet], None] | None
@@ -110,6 +111,8 @@ class SupernetTrainer:
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
         self._ends: tuple[float, float] | None = None
         self._losses: tuple[float, float, float] | None = None  # smoothed, for people
+        self._instruments: Instruments | None = None
+        self._watched_images = torch.empty(0)
 
     def run(
         self, on_progress: Callable[[TrainProgress], None] = lambda _: None, *, until: int | None = None
@@ -136,6 +139,7 @@ class SupernetTrainer:
                 continue
             step, trained, now = step + 1, trained + 1, time.monotonic()
             rate = trained * self.config.batch_size / max(now - started, 1e-9)
+            looks = self.world.rank == 0 and log.diagnoses(step)
             progress = TrainProgress(
                 step=step,
                 steps=self.schedule.steps,
@@ -146,6 +150,7 @@ class SupernetTrainer:
                 images_per_second=rate,
                 eta_s=(self.schedule.steps - step) * self.config.batch_size / rate,
                 warning=warning,
+                diagnostics=self.diagnose() if looks else {},
             )
             warning = ""
             log.add(progress)
@@ -196,6 +201,15 @@ class SupernetTrainer:
     def digest(self) -> str:
         """First 12 hex digits of the SHA-256 of the weights that are evaluated."""
         return state_digest(self.trained().state_dict())
+
+    def diagnose(self) -> dict[str, float]:
+        """How the operators of the supernet that is evaluated do, by the names of `nas.arch.DIAGNOSTICS`."""
+        if self._instruments is None:
+            supernet = self.supernet if self.ema is None else self.ema.module
+            numbers = np.linspace(0, len(self.images) - 1, WATCHED_IMAGES).astype(np.int64)
+            self._instruments = Instruments(supernet, watched_networks(supernet.space))
+            self._watched_images = self.images.normalized(numbers)
+        return self._instruments.read(self._watched_images)
 
     def train_step(self, step: int) -> tuple[float, float, float]:
         """One optimiser step. Returns cross-entropies with the labels, nats: largest, smallest, mean of random subnets.

@@ -146,6 +146,18 @@ def test_training_is_not_done_again(tmp_path):
     assert not load_trained(session.run, session.space, session.device).training
 
 
+def test_a_training_ends_with_a_line_for_every_operator_that_is_dead_and_status_repeats_it(tmp_path, capsys):
+    session = begin(tmp_path, "train.static_guidance=0", reporter=Reporter())
+    stages.train(session)
+    lines = [line for line in capsys.readouterr().err.splitlines() if " is dead: " in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("warning   static attention is dead: its maps average all tokens (static_entropy 1, ")
+    assert status_dict(session.run)["dead_operators"] == [lines[0].removeprefix("warning   ")]
+    assert session.run.log_path.read_text().count(" is dead: ") == 1
+    stages.train(session)
+    assert " is dead: " not in capsys.readouterr().err  # it was trained before
+
+
 def test_a_supernet_that_is_not_trained_cannot_be_searched(tmp_path):
     session = begin(tmp_path)
     with pytest.raises(RunError, match="the supernet is not trained yet") as caught:

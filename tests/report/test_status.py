@@ -84,3 +84,37 @@ def test_every_key_of_status_and_manifest_is_explained_in_the_readme(tmp_path):
     explained = set(re.findall(r"`([\w.]+)`", (ROOT / "results" / "README.md").read_text()))
     keys = {*status_dict(make_run(tmp_path)), *factories.manifest().to_dict(), "budget"}
     assert keys - explained == set()
+
+
+def log_of(run, *rows):
+    """A training's log with the columns of the rows."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = [",".join(columns), *(",".join(str(row.get(name, "")) for name in columns) for row in rows)]
+    run.supernet_dir.mkdir(exist_ok=True)
+    run.training_log.write_text("\n".join(text) + "\n")
+
+
+LOSSES = {"epoch": 1, "loss_largest": 1, "loss_smallest": 2, "loss_random": 1.5, "lr": 0.1, "images_per_second": 9}
+
+
+def test_status_says_which_operator_is_dead_by_the_last_row_that_tells(tmp_path):
+    run = make_run(tmp_path, stage="training")
+    early = {"step": 10, "steps": 100, **LOSSES, "glad_share": 0.0, "linear_scale": 1.1}
+    log_of(run, early)
+    assert status_dict(run)["dead_operators"] == []
+    later = {**early, "step": 60, "linear_scale": 0.9}
+    log_of(run, early, later, {"step": 70, "steps": 100, **LOSSES})
+    status = status_dict(run)
+    assert status["training"] == {"step": 70, "steps": 100, **LOSSES}
+    assert status["diagnostics"] == {"glad_share": 0.0, "linear_scale": 0.9}
+    assert len(status["dead_operators"]) == 1
+    assert "glad is dead" in row_with(text_of(status_table(status), 400), "warning")
+
+
+def test_status_of_a_log_of_an_earlier_version_tells_of_no_operator(tmp_path):
+    run = make_run(tmp_path, stage="training")
+    log_of(run, {"step": 99, "steps": 100, **LOSSES})
+    status = status_dict(run)
+    assert (status["diagnostics"], status["dead_operators"]) == ({}, [])
+    assert status["training"]["step"] == 99
+    assert "warning" not in text_of(status_table(status))

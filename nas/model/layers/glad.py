@@ -68,9 +68,13 @@ class GlobalAggregation(Part):
         z_BPD = self.norm(x)[:, self.num_prefix_tokens :]
         # Two products, not the fused kernel: 0.95-1.05 of its time in fp32 on a CPU (196 tokens to 49 and 98,
         # 192 and 384 channels, batch 1 and 64), 0.44-0.96 in bf16, and no limit on D, which is the head here.
-        weights_BMP = ((queries_MD * self.scale) @ z_BPD.transpose(1, 2)).softmax(dim=-1)
-        gathered: Tensor = weights_BMP @ z_BPD
+        gathered: Tensor = self.weights(z_BPD, queries_MD) @ z_BPD
         return gathered
+
+    def weights(self, z_BPD: Tensor, queries_MD: Tensor) -> Tensor:
+        """What each query takes of each normalised patch token, [B, M, P]; rows sum to 1."""
+        weights_BMP: Tensor = ((queries_MD * self.scale) @ z_BPD.transpose(1, 2)).softmax(dim=-1)
+        return weights_BMP
 
 
 def build(embed_dim: int, layer: LayerChoice, backbone: Backbone) -> Part:

@@ -1,0 +1,68 @@
+"""When an operator is called dead."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nas.arch.diagnostics import DIAGNOSTICS, dead_operators
+
+ROOT = Path(__file__).resolve().parents[2]
+LIVING = {
+    "glad_entropy": 0.6,
+    "glad_share": 0.2,
+    "conv_pool_change": 0.1,
+    "static_entropy": 0.8,
+    "static_kl": 0.4,
+    "linear_scale": 1.2,
+    "linear_density": 0.01,
+    "copy_change": 0.0,
+    "mix_change": 0.1,
+    "shared_cosine": 0.9,
+    "ffn_scale": 0.9,
+}
+
+
+def test_nothing_is_said_of_operators_that_live():
+    assert LIVING.keys() == {diagnostic.name for diagnostic in DIAGNOSTICS}
+    assert dead_operators(LIVING, LIVING, 1.0) == []
+    assert dead_operators({}, {}, 1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("glad_entropy", 0.9997, "glad is dead: its queries gather from all tokens alike (glad_entropy 1, at most 0."),
+        ("glad_share", 0.01, "glad is dead: it adds nothing to the average (glad_share 0.01, at least 0."),
+        ("static_entropy", 0.9995, "static attention is dead: its maps average all tokens (static_entropy 1, at most"),
+        ("linear_scale", 5.6, "linear attention is dead: "),
+        ("linear_scale", 0.05, "linear attention is dead: "),
+        ("mix_change", 0.0, "hallucination is dead: "),
+        ("ffn_scale", 0.001, "factorised feed-forward is dead: "),
+        ("conv_pool_change", 0.0, "conv_pool is dead: "),
+    ],
+)
+def test_a_dead_operator_is_said_in_one_line_with_its_number_and_what_to_do(name, value, words):
+    (line,) = dead_operators(LIVING, {**LIVING, name: value}, 1.0)
+    assert line.startswith(words)
+    assert f"{name} {value:.3g}" in line
+    assert "leave " in line
+
+
+def test_nobody_is_judged_before_half_of_the_training():
+    dead = {**LIVING, "glad_share": 0.0}
+    assert [len(dead_operators(dead, dead, progress)) for progress in (0.0, 0.49, 0.5, 1.0)] == [0, 0, 1, 1]
+    assert dead_operators(dead, LIVING, 1.0) == []
+
+
+def test_loudness_is_judged_from_the_start_and_said_once():
+    loud = {**LIVING, "linear_scale": 4.2}
+    for first, last, progress in ((loud, LIVING, 0.01), (loud, LIVING, 1.0), (loud, loud, 1.0)):
+        (line,) = dead_operators(first, last, progress)
+        assert "linear_scale 4.2 at the " in line
+        assert "0.4 to 2.5 where it lives" in line
+
+
+def test_every_number_is_explained_in_the_readme():
+    explained = set(re.findall(r"`([\w.]+)`", (ROOT / "results" / "README.md").read_text()))
+    assert {diagnostic.name for diagnostic in DIAGNOSTICS} <= explained
