@@ -27,11 +27,10 @@ from replay_evaluator import ReplayEvaluator, ReplayTable
 from victims import named, processes_of
 
 from nas.arch import Architecture
-from nas.base import NasError, OutOfMemoryError
+from nas.base import MACS, TOP1, NasError, Objective, OutOfMemoryError
 from nas.evaluation import RacePlan
 from nas.runs import Measurement, ParetoFront, RunDirectory, Trial, TrialState
 from nas.search import ArchitectureStudy, InlineWorkers, RayWorkers, Search, Workers
-from nas.settings import MACS, TOP1, Objective
 
 TABLE = Path(__file__).resolve().parent / "replay" / "digits.npz"
 KINDS = ("driver", "worker", "raylet", "storage")

@@ -27,9 +27,10 @@ from search_overhead import CONDITIONS
 from tables import write_table
 
 from nas.arch import cost
+from nas.base import MACS, TOP1, Objective
 from nas.runs import Measurement, RunDirectory
 from nas.search import AHEAD, WINDOW, ArchitectureStudy, Progress, Result, Search, Task
-from nas.settings import MACS, TOP1, Objective, SamplerName
+from nas.settings import SamplerName
 from nas.space import SearchSpace
 
 SPACE = "search_spaces/joint_tiny.yaml"

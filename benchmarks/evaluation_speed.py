@@ -11,9 +11,10 @@ import torch
 from tables import write_table
 from train_speed import synthetic
 
+from nas.base import LATENCY
 from nas.evaluation import EvaluatorSetup, SubnetEvaluator
 from nas.model import Supernet
-from nas.settings import LATENCY, EvaluateConfig
+from nas.settings import EvaluateConfig
 from nas.space import SearchSpace
 
 NUM_IMAGES = 1000

@@ -16,11 +16,10 @@ import torch
 from tables import write_table
 
 from nas.arch import cost
-from nas.base import Reporter
+from nas.base import MACS, TOP1, Objective, Reporter
 from nas.evaluation import count_correct, top1_percent
 from nas.jobs import reopen
 from nas.runs import RunDirectory, TrialState, hypervolume, space_of_run
-from nas.settings import MACS, TOP1, Objective
 from nas.training import load_trained
 
 Values = list[tuple[float, float]]

@@ -27,12 +27,13 @@ from scipy.stats import kendalltau
 from tables import write_table
 
 from nas.arch import Architecture, cost
+from nas.base import MACS, TOP1, Objective
 from nas.data import ImageData, load_images
 from nas.evaluation import count_correct, top1_percent
 from nas.jobs import space_of_one
 from nas.model import Supernet
 from nas.runs import hypervolume
-from nas.settings import MACS, TOP1, DataConfig, Objective, TrainConfig
+from nas.settings import DataConfig, TrainConfig
 from nas.space import SearchSpace, sample_near
 from nas.training import Schedule, SupernetTrainer
 

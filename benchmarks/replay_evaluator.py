@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.arch import Architecture, LayerChoice
-from nas.base import EvaluationError, RunError
+from nas.base import LATENCY, EvaluationError, RunError
 from nas.evaluation import RacePlan, race, unpack, with_answers
 from nas.runs import Conditions, Measurement, Timed
-from nas.settings import LATENCY
 from nas.space import SearchSpace, State, parse_space, with_feed_forward
 
 

@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 from replay_evaluator import ReplayEvaluator, ReplayTable
 from tables import REFERENCE, write_table
 
-from nas.base import atomic_write_text
+from nas.base import MACS, TOP1, Objective, atomic_write_text
 from nas.runs import RunDirectory, TrialState, hypervolume, non_dominated
 from nas.search import ArchitectureStudy, InlineWorkers, Search
-from nas.settings import MACS, TOP1, Objective
 
 TABLES = Path(__file__).resolve().parent / "replay"
 KEPT = REFERENCE.parent / "replay_search"

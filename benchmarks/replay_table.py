@@ -19,11 +19,10 @@ import numpy as np
 import torch
 from replay_evaluator import ReplayTable, all_architectures
 
-from nas.base import Reporter, duration
+from nas.base import LATENCY, Reporter, duration
 from nas.evaluation import SubnetEvaluator
 from nas.jobs import CALIBRATION_ROUNDS, evaluator_setup, reopen
 from nas.runs import RunDirectory
-from nas.settings import LATENCY
 from nas.space import SearchSpace
 from nas.training import load_trained, weights_digest
 

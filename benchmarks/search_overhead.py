@@ -17,10 +17,10 @@ import torch
 from tables import write_table
 
 from nas.arch import Architecture, cost
+from nas.base import LATENCY, MACS, TOP1, Objective
 from nas.model import Supernet
 from nas.runs import Conditions, Measurement, RunDirectory, Timed
 from nas.search import ArchitectureStudy, InlineWorkers, Search
-from nas.settings import LATENCY, MACS, TOP1, Objective
 from nas.space import SearchSpace
 
 CONDITIONS = Conditions(

@@ -1,4 +1,4 @@
-"""What every package stands on: errors, files that are never half-written, words, progress."""
+"""What every package stands on: errors, files that are never half-written, words, progress, metrics."""
 
 # fmt: off
 from nas.base.disk import DiskError, disk_error, writing
@@ -12,6 +12,10 @@ from nas.base.files import (
     read_json, replacing, sync_folder, to_json_text,
 )
 from nas.base.memo import cached_method
+from nas.base.metrics import (
+    BALANCED, LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1, Direction, Metric, Objective, accuracy_of,
+    by_target, metric_named,
+)
 from nas.base.privacy import (
     STORAGE_VARIABLE, hidden_words, hide_secrets, secrets_in, shared, shared_command, shared_word,
     visible,
@@ -21,12 +25,14 @@ from nas.base.scratch import remove, scratch_path, sweep, temporary_folder
 from nas.base.words import duration, format_choices, plural, unit_column, unit_of, with_interval, with_spread
 
 __all__ = [
-    "SCHEMA_VERSION", "STORAGE_VARIABLE", "ArchitectureError", "CheckpointError", "ConfigError",
-    "DataError", "DiskError", "EvaluationError", "ExportError", "InputFileError", "NasError",
-    "NoResultError", "OutOfMemoryError", "Reporter", "RunError", "SearchSpaceError", "TrainingError",
-    "atomic_write_bytes", "atomic_write_text", "cached_method", "check_schema", "disk_error", "duration",
-    "format_choices", "hidden_words", "hide_secrets", "one_line", "parse_json", "plural", "read_bytes",
-    "read_json", "remove", "replacing", "scratch_path", "secrets_in", "shared", "shared_command",
-    "shared_word", "sweep", "sync_folder", "temporary_folder", "to_json_text", "unit_column", "unit_of",
-    "visible", "with_interval", "with_spread", "writing",
+    "BALANCED", "LATENCIES", "LATENCY", "MACS", "METRICS", "PARAMS", "SCHEMA_VERSION", "STORAGE_VARIABLE",
+    "TOP1", "ArchitectureError", "CheckpointError", "ConfigError", "DataError", "Direction", "DiskError",
+    "EvaluationError", "ExportError", "InputFileError", "Metric", "NasError", "NoResultError",
+    "Objective", "OutOfMemoryError", "Reporter", "RunError", "SearchSpaceError", "TrainingError",
+    "accuracy_of", "atomic_write_bytes", "atomic_write_text", "by_target", "cached_method",
+    "check_schema", "disk_error", "duration", "format_choices", "hidden_words", "hide_secrets",
+    "metric_named", "one_line", "parse_json", "plural", "read_bytes", "read_json", "remove", "replacing",
+    "scratch_path", "secrets_in", "shared", "shared_command", "shared_word", "sweep", "sync_folder",
+    "temporary_folder", "to_json_text", "unit_column", "unit_of", "visible", "with_interval",
+    "with_spread", "writing",
 ]

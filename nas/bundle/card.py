@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nas.arch import Architecture, Backbone
-from nas.base import plural, visible
+from nas.base import LATENCIES, LATENCY, plural, visible
 from nas.runs import interval_key
-from nas.settings import LATENCIES, LATENCY
 
 FRONT_MATTER = """---
 library_name: timm

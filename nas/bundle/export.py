@@ -20,6 +20,7 @@ import torch
 from torch.export import ExportedProgram
 
 from nas.base import (
+    METRICS,
     SCHEMA_VERSION,
     ConfigError,
     ExportError,
@@ -48,7 +49,6 @@ from nas.bundle.card import model_card
 from nas.data import DataInfo
 from nas.latency import check_opset, trace, write_onnx
 from nas.model import Subnet
-from nas.settings import METRICS
 
 
 def export_bundle(

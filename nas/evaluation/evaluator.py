@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from nas.arch import Architecture, cost
-from nas.base import OutOfMemoryError
+from nas.base import LATENCY, OutOfMemoryError, by_target
 from nas.data import DataInfo, ImageSet
 from nas.evaluation.accuracy import count_correct, with_answers
 from nas.evaluation.protocol import RacePlan
@@ -18,7 +18,7 @@ from nas.evaluation.racing import race
 from nas.latency import LatencyMeter, LatencyProfile, Predictor, default_batch, describe, device_name
 from nas.model import Subnet, Supernet
 from nas.runs import Conditions, Measurement, Timed
-from nas.settings import LATENCY, EvaluateConfig, Target, by_target, parse_target
+from nas.settings import EvaluateConfig, Target, parse_target
 from nas.space import SearchSpace
 
 

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from nas.arch import Architecture
-from nas.base import ConfigError, Reporter, RunError, atomic_write_text, duration, plural, read_json, to_json_text
+from nas.base import (
+    BALANCED,
+    ConfigError,
+    Reporter,
+    RunError,
+    atomic_write_text,
+    duration,
+    plural,
+    read_json,
+    to_json_text,
+)
 from nas.cluster import run_tasks
 from nas.data import ImageData
 from nas.jobs.alone import StandAloneSetup, image_arrays, recipe_digest, train_alone
@@ -17,7 +27,6 @@ from nas.jobs.session import Session
 from nas.jobs.stages import evaluator_setup, training_schedule
 from nas.runs import Measurement, RunDirectory
 from nas.search import Result
-from nas.settings import BALANCED
 from nas.training import Schedule, Teacher
 
 RECORD_VERSION = 1

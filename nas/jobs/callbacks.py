@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from nas.base import RunError
+from nas.base import LATENCY, MACS, TOP1, RunError
 from nas.runs import ParetoFront, RunDirectory
 from nas.search import Progress
-from nas.settings import LATENCY, MACS, TOP1
 from nas.training import TrainProgress
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.arch import Architecture, cost
-from nas.base import DataError, ExportError, Reporter, RunError, shared_command
+from nas.base import BALANCED, TOP1, DataError, ExportError, Reporter, RunError, shared_command
 from nas.bundle import ARCHITECTURE, BundleOptions, ExportReport, check_options, export_bundle
 from nas.data import ImageSet, TestSplit
 from nas.evaluation import balanced_interval, balanced_percent, top1_percent, wilson_interval
@@ -16,7 +16,6 @@ from nas.jobs.stages import evaluator_setup
 from nas.latency import torch_threads
 from nas.model import Subnet
 from nas.runs import FrontPoint, Measurement, ParetoFront, RunDirectory, owner, picked, searched_runs
-from nas.settings import BALANCED, TOP1
 from nas.training import load_trained, weights_digest
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nas.arch import Architecture
-from nas.base import SCHEMA_VERSION, ConfigError, NoResultError, Reporter
+from nas.base import SCHEMA_VERSION, ConfigError, NoResultError, Reporter, accuracy_of
 from nas.bundle import BundleOptions
 from nas.evaluation import balanced_percent, top1_percent
 from nas.jobs.alone import StandAloneSetup, recipe_digest, trained_network
@@ -19,7 +19,7 @@ from nas.jobs.trust import inherited_accuracy
 from nas.latency import torch_threads
 from nas.model import Subnet
 from nas.runs import CONFIG, FrontPoint, RunDirectory, network_row
-from nas.settings import accuracy_of, check_retraining, resolve_config
+from nas.settings import check_retraining, resolve_config
 from nas.space import SearchSpace, known_designs
 from nas.training import Teacher, check_policy, load_trained, weights_digest
 

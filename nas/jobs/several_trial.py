@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nas.arch import Architecture, cost
-from nas.base import DiskError, Reporter, RunError, disk_error
+from nas.base import BALANCED, MACS, TOP1, DiskError, Metric, Objective, Reporter, RunError, accuracy_of, disk_error
 from nas.cluster import reason_of
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, balanced_percent, top1_percent
@@ -30,7 +30,7 @@ from nas.runs import (
     supernet_trial,
     trial_key,
 )
-from nas.settings import BALANCED, MACS, TOP1, TRAIN, Metric, Objective, TrainConfig, TuneConfig, accuracy_of
+from nas.settings import TRAIN, TrainConfig, TuneConfig
 from nas.space import SearchSpace, parse_space, sample_near
 from nas.training import TrainProgress
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from functools import partial
 
 from nas.arch import Architecture, cost
-from nas.base import NoResultError, duration
+from nas.base import BALANCED, LATENCY, MACS, PARAMS, TOP1, NoResultError, Objective, duration, metric_named
 from nas.cluster import Arrays
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, build_evaluator, evaluator_arrays
@@ -42,7 +42,7 @@ from nas.search import (
     known_measurements,
     window_of,
 )
-from nas.settings import BALANCED, LATENCY, MACS, PARAMS, TOP1, Objective, RunConfig, metric_named
+from nas.settings import RunConfig
 from nas.training import (
     Schedule,
     SupernetTrainer,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nas.arch import Architecture
-from nas.base import ConfigError, Reporter
+from nas.base import BALANCED, TOP1, ConfigError, Reporter, accuracy_of
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, SubnetEvaluator
 from nas.jobs.alone_records import RECORD_VERSION, stand_alone_setup, trained_alone
@@ -17,7 +17,6 @@ from nas.latency import torch_threads
 from nas.model import Supernet
 from nas.report import trust_figure
 from nas.runs import LEAST_ARCHITECTURES, architecture_row, check_counts, rank_statistics
-from nas.settings import BALANCED, TOP1, accuracy_of
 from nas.space import SearchSpace, sample_near
 from nas.training import load_trained, weights_digest
 

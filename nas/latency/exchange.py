@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.base import (
+    LATENCY,
     SCHEMA_VERSION,
     NasError,
     Reporter,
@@ -20,7 +21,6 @@ from nas.latency.command import models_of, random_subnet
 from nas.latency.meter import Timing, rank_tau, repeat_tau
 from nas.latency.onnx_file import trace, write_onnx
 from nas.runs import ParetoFront
-from nas.settings import LATENCY
 
 MODELS, RESULTS, SCRIPT = "models.json", "results.json", "measure.py"
 SOURCE = Path(__file__).with_name("device_measure.py")

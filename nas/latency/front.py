@@ -4,14 +4,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nas.base import ConfigError, Reporter
+from nas.base import LATENCIES, LATENCY, ConfigError, Reporter, by_target
 from nas.latency.device import device_name
 from nas.latency.meter import LatencyMeter, Readings, measure_alone
 from nas.latency.profile import LatencyProfile, mismatches, read_profile
 from nas.latency.runtimes import check_available
 from nas.model import Subnet
 from nas.runs import Conditions, FrontPoint, Timed
-from nas.settings import LATENCIES, LATENCY, RunConfig, by_target, parse_target, profile_path
+from nas.settings import RunConfig, parse_target, profile_path
 from nas.space import SearchSpace
 
 SHARE_ROUNDS = 9

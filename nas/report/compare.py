@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.base import RunError, unit_of
+from nas.base import LATENCIES, LATENCY, MACS, TOP1, Metric, Objective, RunError, unit_of
 from nas.report.table import Column, Table, columns_of
 from nas.report.terminal_plot import Series, scatter
 from nas.runs import FrontPoint, ParetoFront, RunDirectory, config_of_run, front_of
-from nas.settings import LATENCIES, LATENCY, MACS, TOP1, Metric, Objective, flat_config
+from nas.settings import flat_config
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.base import atomic_write_bytes, plural, unit_of, with_interval
+from nas.base import LATENCY, MACS, Metric, atomic_write_bytes, plural, unit_of, with_interval
 from nas.report.front_table import conditions_lines, ratio_words
 from nas.runs import FrontPoint, ParetoFront
-from nas.settings import LATENCY, MACS, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

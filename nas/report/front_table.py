@@ -8,10 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from nas.arch import LEGEND, draw_layers
-from nas.base import plural, shared_command, unit_column, with_spread
+from nas.base import (
+    BALANCED,
+    LATENCIES,
+    LATENCY,
+    MACS,
+    PARAMS,
+    TOP1,
+    Metric,
+    plural,
+    shared_command,
+    unit_column,
+    with_spread,
+)
 from nas.report.table import Column, Table, csv_text
 from nas.runs import OWNER, Conditions, FrontPoint, ParetoFront, Timed
-from nas.settings import BALANCED, LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
 
 FRONT_COLUMNS = (
     "digest", "knee", "top1", "top1_ci_low", "top1_ci_high", "macs", "flops", "params",

@@ -4,10 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nas.base import unit_of
+from nas.base import LATENCY, MACS, unit_of
 from nas.report.front_table import ratio_words
 from nas.runs import FrontPoint, ParetoFront
-from nas.settings import LATENCY, MACS
 
 WIDTH, HEIGHT = 56, 12
 

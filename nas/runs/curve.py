@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nas.base import RunError
+from nas.base import Objective, RunError
 from nas.runs.directory import RunDirectory
 from nas.runs.dominance import hypervolume
 from nas.runs.front import ParetoFront
 from nas.runs.manifest import SearchIdentity, clock_factors
 from nas.runs.trial import Trial
-from nas.settings import Objective, flat_config
+from nas.settings import flat_config
 
 CURVE_POINTS = 200
 

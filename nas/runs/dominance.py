@@ -7,8 +7,7 @@ import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nas.base import ConfigError
-from nas.settings import Direction, Objective
+from nas.base import ConfigError, Direction, Objective
 
 
 def non_dominated(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.bool_]:

@@ -11,27 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.arch import Architecture
-from nas.base import SCHEMA_VERSION, ConfigError, RunError, check_schema
-from nas.runs.directory import RunDirectory
-from nas.runs.dominance import hypervolume, non_dominated
-from nas.runs.manifest import REFERENCE_MARGIN, Clocks, clock_factors, objective_from_dict, objective_to_dict
-from nas.runs.point import FrontPoint, points_of
-from nas.runs.trial import Trial
-from nas.settings import (
+from nas.base import (
     BALANCED,
     LATENCIES,
     LATENCY,
     MACS,
     METRICS,
+    SCHEMA_VERSION,
     TOP1,
+    ConfigError,
     Metric,
     Objective,
+    RunError,
     accuracy_of,
     by_target,
+    check_schema,
     metric_named,
-    read_text,
-    read_yaml,
 )
+from nas.runs.directory import RunDirectory
+from nas.runs.dominance import hypervolume, non_dominated
+from nas.runs.manifest import REFERENCE_MARGIN, Clocks, clock_factors, objective_from_dict, objective_to_dict
+from nas.runs.point import FrontPoint, points_of
+from nas.runs.trial import Trial
+from nas.settings import read_text, read_yaml
 
 PICKS: Mapping[str, Metric | None] = {
     "knee": None, "top1": TOP1, "balanced": BALANCED, "fastest": LATENCY, "cheapest": MACS,

@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
-from nas.base import SCHEMA_VERSION, ConfigError, RunError
-from nas.settings import LATENCY, Objective, metric_named
+from nas.base import LATENCY, SCHEMA_VERSION, ConfigError, Objective, RunError, metric_named
 
 Stage = Literal["created", "training", "searching", "measuring", "finished"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nas.arch import Architecture
+from nas.base import BALANCED, LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
 from nas.runs.trial import Conditions, Measurement, Timed, Trial, whole
-from nas.settings import BALANCED, LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
 
 
 @dataclass(frozen=True, slots=True)

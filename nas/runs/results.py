@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.arch import Architecture, cost
-from nas.base import ArchitectureError, RunError
+from nas.base import BALANCED, LATENCY, METRICS, TOP1, ArchitectureError, RunError
 from nas.runs.curve import hypervolume_curve
 from nas.runs.directory import TRUST, RunDirectory, space_of_run
 from nas.runs.front import MIN_PREFIX, ParetoFront, read_architecture
@@ -16,7 +16,6 @@ from nas.runs.manifest import clock_factors
 from nas.runs.point import FrontPoint, points_of
 from nas.runs.supernets import front_of, trials_by_supernet, union_points
 from nas.runs.trial import Trial
-from nas.settings import BALANCED, LATENCY, METRICS, TOP1
 from nas.space import SearchSpace, known_designs
 
 

@@ -8,8 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from nas.arch import Architecture
-from nas.base import RunError
-from nas.settings import BALANCED, LATENCIES, LATENCY, MACS, PARAMS, TOP1
+from nas.base import BALANCED, LATENCIES, LATENCY, MACS, PARAMS, TOP1, RunError
 
 
 class TrialState(StrEnum):

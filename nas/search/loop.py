@@ -16,12 +16,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from nas.arch import Architecture
-from nas.base import ConfigError, RunError
+from nas.base import ConfigError, Objective, RunError
 from nas.runs import Measurement, RunDirectory, Trial, TrialState, hypervolume, non_dominated
 from nas.search.standing import Clock, Progress, VisibleFront
 from nas.search.study import STORAGE_ERRORS, ArchitectureStudy
 from nas.search.workers import Result, Task, Workers
-from nas.settings import Objective
 from nas.space import SearchSpace
 
 PATIENCE = 20  # repeats in a row before an architecture that was not seen yet is proposed

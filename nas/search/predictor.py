@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, Architecture, cost
+from nas.base import BALANCED, LATENCIES, MACS, PARAMS, TOP1, Objective
 from nas.runs import non_dominated
-from nas.settings import BALANCED, LATENCIES, MACS, PARAMS, TOP1, Objective
 from nas.space import SearchSpace
 
 MOST_POINTS = 384  # a Gaussian process learns from: its time grows with their third power

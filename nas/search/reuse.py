@@ -4,11 +4,10 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from nas.base import NasError
+from nas.base import LATENCY, NasError
 from nas.latency import PROFILE_NAME
 from nas.runs import MANIFEST, Conditions, Manifest, RunDirectory, TrialState
 from nas.search.loop import ReusedMeasurement
-from nas.settings import LATENCY
 
 
 def known_measurements(

@@ -20,9 +20,10 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.arch import Architecture
+from nas.base import BALANCED, LATENCIES, TOP1, Objective
 from nas.search import evolution, predictor
 from nas.search.predictor import Observation
-from nas.settings import BALANCED, LATENCIES, TOP1, Objective, SamplerName
+from nas.settings import SamplerName
 from nas.space import SearchSpace
 
 ATTRIBUTE = "nas"

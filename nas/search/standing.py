@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.arch import Architecture
+from nas.base import BALANCED, TOP1, Objective
 from nas.evaluation import FIRST, FrontRunner, RacePlan, race_order
 from nas.runs import Measurement, Trial, non_dominated
-from nas.settings import BALANCED, TOP1, Objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,11 +17,11 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from nas.arch import Architecture
-from nas.base import RunError, hidden_words, hide_secrets
+from nas.base import TOP1, Objective, RunError, hidden_words, hide_secrets
 from nas.runs import Trial
 from nas.search.journal import SearchJournal
 from nas.search.samplers import ATTRIBUTE, NumberedSampler, View, seed_words
-from nas.settings import TOP1, Objective, SamplerName
+from nas.settings import SamplerName
 from nas.space import SearchSpace, known_designs
 
 WINDOW = 8

@@ -6,20 +6,14 @@ from nas.settings.config import (
     config_differences, flat_config, resolve_config, split_settings,
 )
 from nas.settings.document import Document, KeyPath, Problem, Section, check, in_order, shown, suggestion
-from nas.settings.metrics import (
-    BALANCED, LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1, Direction, Metric, Objective, accuracy_of,
-    by_target, metric_named,
-)
 from nas.settings.target import OURS, Target, parse_target, profile_path
 from nas.settings.tune import SPACE, TRAIN, TuneConfig, baseline, is_whole
 from nas.settings.yaml_file import apply_settings, dump_yaml, read_text, read_yaml, scan_yaml
 
 __all__ = [
-    "BALANCED", "LATENCIES", "LATENCY", "MACS", "METRICS", "OURS", "PARAMS", "SPACE", "TOP1", "TRAIN",
-    "DataConfig", "Direction", "Document", "EvaluateConfig", "KeyPath", "Metric", "Objective",
-    "Precision", "Problem", "RunConfig", "SamplerName", "Section", "Target", "TrainConfig", "TuneConfig",
-    "accuracy_of", "apply_settings", "baseline", "by_target", "check", "check_retraining",
-    "config_differences", "dump_yaml", "flat_config", "in_order", "is_whole", "metric_named",
-    "parse_target", "profile_path", "read_text", "read_yaml", "resolve_config", "scan_yaml", "shown",
-    "split_settings", "suggestion",
+    "OURS", "SPACE", "TRAIN", "DataConfig", "Document", "EvaluateConfig", "KeyPath", "Precision",
+    "Problem", "RunConfig", "SamplerName", "Section", "Target", "TrainConfig", "TuneConfig",
+    "apply_settings", "baseline", "check", "check_retraining", "config_differences", "dump_yaml",
+    "flat_config", "in_order", "is_whole", "parse_target", "profile_path", "read_text", "read_yaml",
+    "resolve_config", "scan_yaml", "shown", "split_settings", "suggestion",
 ]

@@ -6,9 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from nas.base import ConfigError, InputFileError, plural
+from nas.base import LATENCIES, ConfigError, InputFileError, plural
 from nas.settings.document import Document, Problem, Section, check, in_order, shown
-from nas.settings.metrics import LATENCIES
 from nas.settings.target import target_problems
 from nas.settings.tune import TuneConfig, candidate_problems
 from nas.settings.yaml_file import apply_settings, read_text, scan_yaml

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from nas.base import ConfigError
-from nas.settings.metrics import LATENCIES
+from nas.base import LATENCIES, ConfigError
 
 Runtime = Literal[
     "torch-cpu",

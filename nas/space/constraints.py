@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nas.arch import Architecture, Backbone, cost, memory
-from nas.settings import LATENCIES
+from nas.base import LATENCIES
 
 Bound = Literal["max_macs", "max_params", "max_memory"]
 FIRST_BOUNDS = ("max_macs", "max_params", "max_latency_ms")

@@ -12,11 +12,9 @@ import numpy as np
 
 from nas.arch import Architecture, Rules, cost
 from nas.base import SearchSpaceError, cached_method
-from nas.settings import read_text
 from nas.space import sampling
 from nas.space.designs import DESIGNS
 from nas.space.domain import GENES
-from nas.space.file import build_space
 from nas.space.genome import Genome
 
 
@@ -104,9 +102,13 @@ def read_space(path: str | Path, settings: Sequence[str] = ()) -> SearchSpace:
     Raises:
         SearchSpaceError: Lists every problem with its line.
     """
+    from nas.settings import read_text  # pydantic and YAML, without which a space is built in half the time
+
     return parse_space(read_text(path, SearchSpaceError), str(path), settings)
 
 
 def parse_space(text: str, source: str, settings: Sequence[str] = ()) -> SearchSpace:
     """A search space from YAML text; `source` is the file's name in the error, which is as of `read_space`."""
+    from nas.space.file import build_space  # as above
+
     return build_space(text, source, settings, SearchSpace)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from small_runs import command
 
+from nas.base.metrics import LATENCY, MACS, TOP1, Objective
 from nas.initial.warm_start import copy_supernet
 from nas.jobs.session import _differences
 from nas.latency.device import device_name
@@ -20,7 +21,6 @@ from nas.model.supernet import Supernet
 from nas.runs.directory import RunDirectory, space_of_run
 from nas.runs.dominance import hypervolume
 from nas.settings.config import RunConfig
-from nas.settings.metrics import LATENCY, MACS, TOP1, Objective
 from nas.training.trained import trained_weights
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

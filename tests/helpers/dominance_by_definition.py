@@ -2,7 +2,7 @@
 
 import math
 
-from nas.settings.metrics import LATENCY, TOP1, Objective
+from nas.base.metrics import LATENCY, TOP1, Objective
 
 MIN, MAX = "minimize", "maximize"
 PLANE = (Objective(TOP1, 0.0), Objective(LATENCY, 10.0))

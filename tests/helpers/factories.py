@@ -7,10 +7,10 @@ import numpy as np
 
 from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
+from nas.base.metrics import LATENCY, MACS, TOP1, Objective
 from nas.runs.manifest import Manifest, SearchIdentity
 from nas.runs.point import FrontPoint
 from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState
-from nas.settings.metrics import LATENCY, MACS, TOP1, Objective
 
 OBJECTIVES = (Objective(TOP1, 0.0), Objective(MACS, 10e6), Objective(LATENCY, 20.0))
 

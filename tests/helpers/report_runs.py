@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from nas.arch import cost
+from nas.base.metrics import by_target
 from nas.report.page.data import report_data
 from nas.report.page.file import write_report
 from nas.runs.directory import RunDirectory
@@ -22,7 +23,6 @@ from nas.runs.ranking import architecture_row, rank_statistics
 from nas.runs.results import network_row, results_of
 from nas.runs.supernets import union_points
 from nas.runs.trial import Trial, TrialState
-from nas.settings.metrics import by_target
 from nas.space.designs import known_designs
 from nas.space.space import parse_space
 

@@ -18,13 +18,13 @@ from nas.arch import cost
 from nas.arch.architecture import Architecture
 from nas.arch.backbone import Backbone
 from nas.base.errors import EvaluationError, OutOfMemoryError
+from nas.base.metrics import LATENCY, MACS, TOP1, Objective
 from nas.runs.directory import RunDirectory
 from nas.runs.trial import Measurement, Timed, Trial
 from nas.search.loop import Search
 from nas.search.study import ArchitectureStudy
 from nas.search.workers import InlineWorkers, Result, Task, Workers
 from nas.settings.config import SamplerName
-from nas.settings.metrics import LATENCY, MACS, TOP1, Objective
 from nas.space.constraints import Constraints
 from nas.space.domain import LayerDomain
 from nas.space.space import SearchSpace

@@ -7,6 +7,7 @@ from small_runs import begin, one_thread
 
 from nas.arch import cost
 from nas.base.errors import ConfigError, NoResultError, RunError
+from nas.base.metrics import BALANCED
 from nas.base.progress import Reporter
 from nas.evaluation.accuracy import balanced_percent
 from nas.jobs import stages
@@ -20,7 +21,6 @@ from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.results import results_of
 from nas.runs.trial import TrialState
-from nas.settings.metrics import BALANCED
 from nas.training.trained import load_trained
 
 

@@ -11,11 +11,11 @@ from report_runs import made_trials, make_run
 from rich.console import Console
 
 from nas.base.errors import RunError
+from nas.base.metrics import LATENCY, MACS, TOP1, Objective
 from nas.report.compare import compare_rows, compare_runs, compare_tables
 from nas.runs.dominance import hypervolume
 from nas.runs.front import ParetoFront
 from nas.runs.manifest import objective_to_dict
-from nas.settings.metrics import LATENCY, MACS, TOP1, Objective
 
 
 def text_of(found):

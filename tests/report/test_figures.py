@@ -10,11 +10,11 @@ from factories import OBJECTIVES
 from matplotlib.container import ErrorbarContainer
 from report_runs import made_trials, make_run, retrained, trust_found
 
+from nas.base.metrics import TOP1
 from nas.report.figures import _staircase, draw_front, front_figure, trust_figure
 from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint
 from nas.runs.results import results_of, retrained_networks
-from nas.settings.metrics import TOP1
 
 UP = [60.0, 70.0, 75.0, 80.0, 90.0, 95.0]
 VALUES = [(95, 1_800_000, 9.0), (90, 2_000_000, 8.0), (80, 1_000_000, 8.5), (70, 3_000_000, 9.5)]

@@ -10,12 +10,12 @@ import factories
 from factories import OBJECTIVES, point
 from report_runs import LATENCY_ROWS, row_with, supernets_run, text_of
 
+from nas.base.metrics import by_target
 from nas.report.front_table import FRONT_COLUMNS, front_csv, front_table
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint
 from nas.runs.trial import TRIAL_COLUMNS, Timed
-from nas.settings.metrics import by_target
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = Path("results/digits 1")

@@ -7,10 +7,10 @@ import factories
 import pytest
 from report_runs import made_trials
 
+from nas.base.metrics import LATENCY, MACS, TOP1
 from nas.report.terminal_plot import Series, front_plots, scatter
 from nas.runs.front import ParetoFront
 from nas.runs.point import points_of
-from nas.settings.metrics import LATENCY, MACS, TOP1
 
 
 def grid(text):

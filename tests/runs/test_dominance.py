@@ -8,8 +8,8 @@ import pytest
 from dominance_by_definition import MAX, MIN, PLANE, brute_force
 
 from nas.base.errors import ConfigError
+from nas.base.metrics import LATENCY, MACS, TOP1, Objective
 from nas.runs.dominance import hypervolume, non_dominated
-from nas.settings.metrics import LATENCY, MACS, TOP1, Objective
 
 BOX = (Objective(TOP1, 0.0), Objective(LATENCY, 10.0), Objective(MACS, 100.0))
 

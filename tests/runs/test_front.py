@@ -12,11 +12,11 @@ from dominance_by_definition import MAX, MIN, PLANE, brute_force
 from factories import OBJECTIVES, point
 
 from nas.base.errors import ConfigError, RunError
+from nas.base.metrics import LATENCY, MACS, PARAMS, TOP1, Objective
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint
 from nas.runs.trial import Measurement, Timed, TrialState
-from nas.settings.metrics import LATENCY, MACS, PARAMS, TOP1, Objective
 
 
 def test_front_of_trials_does_not_depend_on_their_order():

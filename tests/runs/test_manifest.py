@@ -9,9 +9,9 @@ import factories
 import pytest
 
 from nas.base.errors import RunError
+from nas.base.metrics import LATENCY, MACS, TOP1
 from nas.runs.directory import RunDirectory
 from nas.runs.manifest import Manifest, SearchBudget, SupernetTrial
-from nas.settings.metrics import LATENCY, MACS, TOP1
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 OLD = sorted(path for path in FIXTURES.rglob("manifest.json"))

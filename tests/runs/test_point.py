@@ -6,10 +6,10 @@ from dataclasses import replace
 import factories
 import pytest
 
+from nas.base.metrics import LATENCIES, by_target
 from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint, interval_key
 from nas.runs.trial import Timed
-from nas.settings.metrics import LATENCIES, by_target
 
 TARGETS = by_target(
     {"target": text, "reference_ms": 2.0} for text in ("torch-cpu:batch=64", "zebra", "onnxruntime-cpu")

@@ -6,9 +6,9 @@ from replay_evaluator import all_architectures
 from replay_tables import small_table
 from search_fakes import AnalyticEvaluator, digits
 
+from nas.base.metrics import BALANCED, LATENCY, MACS, PARAMS, TOP1, Objective
 from nas.runs.dominance import hypervolume
 from nas.search.predictor import Observation, _most_hypervolume, features, propose
-from nas.settings.metrics import BALANCED, LATENCY, MACS, PARAMS, TOP1, Objective
 from nas.space.constraints import Constraints
 
 TABLE = small_table()

@@ -10,9 +10,9 @@ from search_fakes import AnalyticEvaluator, digits, make_study, tiny_space
 from study_steps import proposals, tell
 
 from nas.base.errors import RunError
+from nas.base.metrics import MACS, TOP1, Objective
 from nas.runs.trial import Timed
 from nas.search.study import ArchitectureStudy
-from nas.settings.metrics import MACS, TOP1, Objective
 from nas.space.designs import known_designs
 
 

@@ -4,7 +4,7 @@ import pytest
 from factories import backbone, plain, varied
 
 from nas.arch import cost, memory
-from nas.settings.metrics import LATENCIES
+from nas.base.metrics import LATENCIES
 from nas.space.constraints import FIRST_BOUNDS, UNITS, USED, Constraints
 
 

@@ -9,7 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from nas.arch import FEWER_TOKENS, LOOKS, REDUCERS, Architecture, LayerChoice, draw_layers, look_of
-from nas.base import RunError, shared, shared_command, shared_word, unit_of
+from nas.base import (
+    BALANCED,
+    LATENCIES,
+    LATENCY,
+    MACS,
+    METRICS,
+    PARAMS,
+    TOP1,
+    RunError,
+    shared,
+    shared_command,
+    shared_word,
+    unit_of,
+)
 from nas.report.architecture_table import show_rows
 from nas.report.front_table import export_command, ratio_words, ties_within
 from nas.runs import (
@@ -28,7 +41,7 @@ from nas.runs import (
     supernet_trials,
     whole,
 )
-from nas.settings import BALANCED, LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1, flat_config
+from nas.settings import flat_config
 
 COMMON_ERRORS = 5
 GREY = (150, 158, 168)

@@ -3,7 +3,7 @@
 import pytest
 
 from nas.base.errors import ConfigError
-from nas.settings.metrics import (
+from nas.base.metrics import (
     BALANCED,
     LATENCIES,
     LATENCY,

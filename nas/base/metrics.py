@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from nas.base import ConfigError
+from nas.base.errors import ConfigError
 
 Direction = Literal["maximize", "minimize"]
 T = TypeVar("T")
