@@ -22,6 +22,7 @@ def space_summary(space: SearchSpace) -> dict[str, Any]:
         "macs": list(space.macs_range()),
         "params": list(space.params_range()),
         "memory": list(space.memory_range()),
+        "memory_is_exact": space.knows_memory,
         "layers": [min(space.depth), max(space.depth)],
         "num_classes": space.backbone.num_classes,
         "num_classes_from_data": space.num_classes_from_data,
@@ -52,6 +53,12 @@ def space_table(summary: Mapping[str, Any]) -> Table:
         factor, prefix = unit_of(summary[key])
         return f"{summary[key][0] / factor:.3g} to {summary[key][1] / factor:.3g} {prefix}"
 
+    # Of a space that is too large to look for it, what is known from its extremes.
+    memory = (
+        span("memory")
+        if summary["memory_is_exact"]
+        else f"less than {span('memory').replace(' to ', ' to more than ')}"
+    )
     assumed = " (assumed; taken from the data in a run)" if summary["num_classes_from_data"] else ""
     rows = [
         ("architectures", f"{summary['architectures']:,} (before hard constraints)"),
@@ -59,7 +66,7 @@ def space_table(summary: Mapping[str, Any]) -> Table:
         ("layers", " to ".join(str(n) for n in dict.fromkeys(summary["layers"]))),
         ("compute", f"{span('macs')}MACs per image (1 MAC = 2 FLOPs)"),
         ("parameters", span("params").rstrip()),
-        ("memory", f"{span('memory')}B for one image (fp32, parameters and activations)"),
+        ("memory", f"{memory}B for one image (fp32, parameters and activations)"),
         ("classes", f"{summary['num_classes']}{assumed}"),
     ]
     rows += [(name, f"{b:,.10g}") for name, b in summary["constraints"].items() if b is not None]

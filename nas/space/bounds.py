@@ -24,11 +24,14 @@ from typing import Literal, NamedTuple
 from nas.arch import VALUE_BYTES, LayerChoice, memory
 from nas.base import cached_method
 from nas.space.constraints import UNITS, Bound, Constraints
-from nas.space.paths import Cheapest, CostedNetwork, Edge, Graph, Node, most_values
+from nas.space.paths import Cheapest, CostedNetwork, Edge, Graph, Node
 from nas.space.walk import LegalSequences
 
 # Of a bound on memory, for activations, when much is looked for; four of them missed more than a tenth in small spaces.
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
+MOST_STATES = (
+    3_000  # of a space, for its range of memory to be found: 4,000 took 10 s, all of search_spaces/ are below 400
+)
 NOT_EMPTY = "that some architecture is within the bounds is checked at construction"
 
 
@@ -63,8 +66,11 @@ class Extremes:
         assert most is not None, NOT_EMPTY
         return fewest.params, most.params
 
-    def memory_range(self) -> tuple[int, int]:
-        """Fewest and most bytes to run a network (`memory.bytes_to_run`)."""
+    @cached_method
+    def memory_range(self) -> tuple[int, int] | None:
+        """Fewest and most bytes to run a network (`memory.bytes_to_run`); None where that would take too long."""
+        if self._walk.has_more_states(MOST_STATES):
+            return None
         fewest = self.least("max_memory", Constraints())
         assert fewest is not None, NOT_EMPTY
         most = max(most_values(graph) for graph in self._with_memory(True))
@@ -265,6 +271,37 @@ def _network(label: _Label, graph: Graph) -> CostedNetwork:
         return network
     peak = memory.peak_activation_bytes(network.architecture, graph.backbone) // VALUE_BYTES
     return network._replace(peak=peak)
+
+
+def most_values(graph: Graph) -> int:
+    """The most that parameters and the peak of activations come to, together, exactly.
+
+    The peak is that of one layer, or of what is before or after all layers. So a path takes the most parameters
+    everywhere but in the layer that makes the peak, whose choice weighs both; each node tries its own layer for it.
+    """
+    params = Cheapest(graph, 0, -1, math.inf)
+    found: dict[Node, float] = {}
+
+    def with_peak(node: Node) -> float:
+        """Most parameters still to come and the peak from here on, which is that of one layer."""
+        if node not in found:
+            end, held = graph.end(node), graph.held(node.state) + node.provided
+            ways: list[float] = [] if end is None else [end]
+            for group in (group for groups in graph.groups(node) for group in groups):
+                if params.rest(behind := group.behind(node.state)) is None:
+                    continue
+                feed_forwards = graph.feed_forwards(node.state.layer, group.tokens)
+                widest = max(own for _, own, _, _ in feed_forwards)
+                rest = held - params.value(behind)
+                fullest = group.exported + max(own + values for _, own, values, _ in feed_forwards)
+                most, together = group.most
+                ways.append(most + max(widest + with_peak(behind), rest + fullest))
+                ways.append(widest + together + rest)
+            found[node] = max(ways, default=-math.inf)
+        return found[node]
+
+    before = graph.before - params.value(graph.start)
+    return graph.params + int(max(with_peak(graph.start), before))
 
 
 def why_infeasible(extremes: Extremes, constraints: Constraints) -> str:

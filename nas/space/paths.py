@@ -7,13 +7,15 @@ Each node is solved once and kept (`Cheapest`); a space of 10^40 networks has so
 memory does not add up, it is the greatest of the layers', so it is no part of the sum but a limit: edges whose layer
 needs more are left out. Which weights and limits to ask for, `nas.space.bounds` finds out.
 
-Three things make a node more than a `State` of the walk, and its edges less than the choices of a layer:
+Four things make a node more than a `State` of the walk, and its edges less than the choices of a layer:
 
 - What is shared costs memory: maps, logits or both stay alive from their provider to their last consumer, and how
   much depends on what the consumers take. So the provider guesses what it will hand on (one edge for each guess),
   pays for it, and the path *owes* it until some layer has taken it; no path ends in debt. A guess that comes true
   costs exactly what the network does, one that does not is no path.
 - Behind a layer whose guess is that nobody shares, the state forgets that somebody could (`without_sharing`).
+- Layers with the same choices have the same edges, and are listed once (`LegalSequences.alike`). What has many ways
+  to be shared is solved only where a lower bound for all of them (`_at_least`) does not say that it is not the best.
 - The feed-forward depends on nothing but its layer's tokens, so it is chosen apart, the best one within the room
   that is left; what remains of a layer, its structures, is grouped by the node it leads to (`Group`), so that what is
   behind is looked up once a group.
@@ -42,11 +44,6 @@ class Node(NamedTuple):
     provided: int = 0  # values alive for it
 
 
-def without_sharing(state: State) -> State:
-    """The same state, where nobody will share what could be."""
-    return State(*state[:3], 0, 0, 0, state.reductions_left)  # `_replace` takes twice as long
-
-
 class Group(NamedTuple):
     """The structures of a layer that lead to the same node."""
 
@@ -55,6 +52,12 @@ class Group(NamedTuple):
     exported: int  # values that it hands on
     # (MACs, parameters, most values beside what is held and provided, structure).
     structures: list[tuple[int, int, int, LayerChoice]]
+    most: tuple[int, int] = (0, 0)  # parameters of a structure, and parameters and values together
+
+    def behind(self, state: State) -> Node:
+        """The node that they lead to from a state, which may be of another layer with the same choices."""
+        following, layer = self.following, state.layer + 1
+        return following if following.state.layer == layer else Node(following.state.at(layer), *following[1:])
 
 
 class CostedNetwork(NamedTuple):
@@ -110,17 +113,21 @@ class Graph:
         """The choices for the next layer: those that do not share, then those that do."""
         if node.state.layer < max(self.depths):
             if not node.owed:
-                yield self.free(without_sharing(node.state))
+                yield self.free(node.state.without_sharing())
             if node.taken:
                 yield self._sharing(node)
 
     @cached_method
     def free(self, state: State) -> list[Group]:
         """The choices that do not share, in a state `without_sharing`."""
+        if (first := self.walk.alike(state)) != state:
+            return self.free(first)
         return self._grouped(self._not_shared(state))
 
     @cached_method
     def _sharing(self, node: Node) -> list[Group]:
+        if (first := self.walk.alike(node.state)) != node.state:
+            return self._sharing(Node(first, *node[1:]))
         return self._grouped(self._shared(node))
 
     @cached_method
@@ -154,12 +161,10 @@ class Graph:
                     for more, more_params, hidden, pair in self.feed_forwards(node.state.layer, group.tokens):
                         if hidden + group.exported <= room:
                             choice = with_feed_forward(structure, *pair)
-                            yield Edge(macs + more, params + more_params, group.following, choice)
+                            yield Edge(macs + more, params + more_params, group.behind(node.state), choice)
 
     def _shared(self, node: Node) -> Iterator[tuple[Node, LayerChoice, LayerContext]]:
-        for choice, state in self.walk.options(node.state):
-            if not choice.kind.shares:
-                continue
+        for choice, state in self.walk.sharing(node.state):
             takes = LOGITS if choice.num_hallucinated else MAPS
             if takes & node.taken:
                 owed = node.owed & ~takes if self.with_memory else 0
@@ -169,14 +174,12 @@ class Graph:
                     yield Node(state, taken, owed, node.provided), choice, context
 
     def _not_shared(self, before: State) -> Iterator[tuple[Node, LayerChoice, LayerContext]]:
-        for choice, state in self.walk.options(before):
-            if choice.kind.shares:
-                continue
+        for choice, state in self.walk.unshared(before):
             for exports in self._exports(choice) if state.shares_left else (0,):
                 exported = {"exports_maps": bool(exports & MAPS), "exports_logits": bool(exports & LOGITS)}
                 context = LayerContext(tokens_before=before.arriving, on_grid=state.on_grid, **exported)
                 provided = memory.exported_values(choice, context, self.backbone) if self.with_memory else 0
-                yield (Node(state if exports else without_sharing(state), exports, exports, provided), choice, context)
+                yield (Node(state if exports else state.without_sharing(), exports, exports, provided), choice, context)
 
     def _exports(self, choice: LayerChoice) -> tuple[int, ...]:
         if not self.with_memory:
@@ -194,7 +197,18 @@ class Graph:
             key = (following, choice.num_tokens, exported)
             group = grouped.setdefault(key, Group(*key, []))
             group.structures.append((macs, params, values, choice))
-        return list(grouped.values())
+        most = [
+            (max(n for _, n, _, _ in group.structures), max(n + values for _, n, values, _ in group.structures))
+            for group in grouped.values()
+        ]
+        return [group._replace(most=pair) for group, pair in zip(grouped.values(), most, strict=True)]
+
+    @cached_method
+    def sharing_costs(self, layer: int, tokens: int, on_grid: bool) -> frozenset[tuple[int, int]]:
+        """(MACs, parameters) of all that could share in a layer, behind whatever provider."""
+        context, domain = LayerContext(tokens_before=tokens, on_grid=on_grid), self.walk.layers[layer]
+        shared = self.walk.could_share(layer, tokens) if tokens in domain.num_tokens else ()
+        return frozenset(cost.token_macs_params(choice, context, self.embed_dim, self.backbone) for choice in shared)
 
 
 class _Rest(NamedTuple):
@@ -218,6 +232,14 @@ class _FeedForward(NamedTuple):
     pair: tuple[float, float]
 
 
+class _Bundle(NamedTuple):
+    """Groups that leave the same to later layers, but for what may be shared."""
+
+    behind: State  # without heads
+    tokens: int  # of the layer
+    groups: list[tuple[int, int, Group]]  # the least weighted sum of a structure, and the group's number
+
+
 class Cheapest:
     """The least weighted sums of MACs and parameters from every node to the end, exactly (dynamic programming).
 
@@ -229,6 +251,8 @@ class Cheapest:
         self.graph, self.limit = graph, limit
         self.macs_weight, self.params_weight = macs_weight, params_weight
         self._free: dict[tuple[State, float], _Rest | None] = {}
+        self._bundled: dict[int, list[_Bundle]] = {}  # by the identity of lists that the graph keeps
+        self._kept: dict[int, list[tuple[int, int, int, int, LayerChoice]]] = {}
 
     def network(self) -> CostedNetwork | None:
         """The best network; None where no network keeps the limit."""
@@ -265,38 +289,90 @@ class Cheapest:
 
         Room for more than the neediest choice is no more room, so most nodes of a state ask the same.
         """
-        state = without_sharing(state)
+        state = state.without_sharing()
         key = (state, min(self.limit - held, self.graph.most(state)))
         if key not in self._free:
             self._free[key] = self._best(self.graph.free(state), state, held)
         return self._free[key]
 
     def _best(self, groups: Sequence[Group], state: State, held: int) -> _Rest | None:
-        """The best next layer; its `peak` is that of this layer, beside what is held."""
-        room, best, order = self.limit - held, None, (math.inf, math.inf)
-        macs_weight, params_weight = self.macs_weight, self.params_weight
-        for group in groups:
-            rest = self.rest(group.following)
-            if rest is None:
-                continue
-            hidden = self._feed_forward(state.layer, group.tokens, room - group.exported)
-            if hidden is None:
-                continue
-            behind, inner = rest.value + hidden.value, group.exported + hidden.peak
-            for macs, params, values, structure in group.structures:
-                value = behind + macs_weight * macs + params_weight * params
-                if values > room or value > order[0]:
+        """The best next layer; its `peak` is that of this layer, beside what is held.
+
+        Groups come in bundles, and the most promising first, by lower bounds: what cannot be the best is not solved.
+        """
+        room, best, order = self.limit - held, None, (math.inf, math.inf, 0)
+        bundles = []
+        for bundle in self._bundles(groups):
+            hidden = self._feed_forward(state.layer, bundle.tokens, math.inf)
+            least = self._at_least(bundle.behind.at(state.layer + 1)) + (hidden.value if hidden else math.inf)
+            bundles.append((least + bundle.groups[0][0], least, bundle))
+        bundles.sort(key=lambda one: one[0])
+        for _, least, bundle in bundles:
+            for own, number, group in bundle.groups:
+                if least + own > order[0] or least == math.inf:
+                    break
+                rest = self.rest(group.behind(state))
+                hidden = self._feed_forward(state.layer, group.tokens, room - group.exported)
+                if rest is None or hidden is None:
                     continue
-                local = max(values, inner)
-                if (value, max(held + local, rest.peak)) < order:
-                    order = (value, max(held + local, rest.peak))
-                    best = (rest, hidden, macs, params, local, structure)
+                behind, inner = rest.value + hidden.value, group.exported + hidden.peak
+                for weighted, macs, params, values, structure in self._unbeaten(group):
+                    if values > room:
+                        continue
+                    if behind + weighted > order[0]:
+                        break
+                    local = max(values, inner)
+                    found = (behind + weighted, max(held + local, rest.peak), number)
+                    if found < order:
+                        order, best = found, (rest, hidden, macs, params, local, structure)
         if best is None:
             return None
         rest, hidden, macs, params, local, structure = best
         choice = with_feed_forward(structure, *hidden.pair)
         macs, params = macs + hidden.macs + rest.macs, params + hidden.params + rest.params
         return _Rest(order[0], macs, params, local, choice, rest)
+
+    def _bundles(self, groups: Sequence[Group]) -> list[_Bundle]:
+        """Groups by what they leave but for the heads that can be shared; in each the cheapest first, by number."""
+        if (key := id(groups)) not in self._bundled:
+            bundles: dict[tuple[State, int], _Bundle] = {}
+            for number, group in enumerate(groups):
+                state = group.following.state
+                behind = State(*state[:3], 0, 0, state.shares_left if group.following.taken else 0, state[-1])
+                bundle = bundles.setdefault((behind, group.tokens), _Bundle(behind, group.tokens, []))
+                bundle.groups.append((self._unbeaten(group)[0][0], number, group))
+            for bundle in bundles.values():
+                bundle.groups.sort(key=lambda one: one[:2])
+            self._bundled[key] = list(bundles.values())
+        return self._bundled[key]
+
+    def _unbeaten(self, group: Group) -> list[tuple[int, int, int, int, LayerChoice]]:
+        """Structures and their weighted sums, the least first; what needs no less memory than a better one is left out."""
+        if (key := id(group.structures)) not in self._kept:
+            macs_weight, params_weight = self.macs_weight, self.params_weight
+            rows = [(macs_weight * one[0] + params_weight * one[1], *one) for one in group.structures]
+            kept: list[tuple[int, int, int, int, LayerChoice]] = []
+            lowest = math.inf
+            for row in sorted(rows, key=lambda row: row[0]):
+                if row[3] < lowest:
+                    lowest = row[3]
+                    kept.append(row)
+            self._kept[key] = kept
+        return self._kept[key]
+
+    @cached_method
+    def _at_least(self, state: State) -> float:
+        """A lower bound of `value` behind any provider; the state has none, but says how many layers may share."""
+        least = self.value(Node(state.without_sharing()))
+        layer, shares = state.layer, state.shares_left
+        if not shares or layer == max(self.graph.depths):
+            return least
+        costs = self.graph.sharing_costs(layer, state.arriving, state.on_grid)
+        hidden = self._feed_forward(layer, state.arriving, math.inf)
+        if not costs or hidden is None:
+            return least
+        own = min(self.macs_weight * macs + self.params_weight * params for macs, params in costs)
+        return min(least, own + hidden.value + self._at_least(self.graph.walk.behind_sharing(state)))
 
     @cached_method
     def _feed_forward(self, layer: int, tokens: int, room: float) -> _FeedForward | None:
@@ -306,34 +382,3 @@ class Cheapest:
             if values <= room
         )
         return min(fitting, default=None)
-
-
-def most_values(graph: Graph) -> int:
-    """The most that parameters and the peak of activations come to, together, exactly.
-
-    The peak is that of one layer, or of what is before or after all layers. So a path takes the most parameters
-    everywhere but in the layer that makes the peak, whose choice weighs both; each node tries its own layer for it.
-    """
-    params = Cheapest(graph, 0, -1, math.inf)
-    found: dict[Node, float] = {}
-
-    def with_peak(node: Node) -> float:
-        """Most parameters still to come and the peak from here on, which is that of one layer."""
-        if node not in found:
-            end, held = graph.end(node), graph.held(node.state) + node.provided
-            ways: list[float] = [] if end is None else [end]
-            for group in (group for groups in graph.groups(node) for group in groups):
-                if params.rest(group.following) is None:
-                    continue
-                feed_forwards = graph.feed_forwards(node.state.layer, group.tokens)
-                widest = max(own for _, own, _, _ in feed_forwards)
-                later = widest + with_peak(group.following)
-                rest = held - params.value(group.following)
-                fullest = group.exported + max(own + values for _, own, values, _ in feed_forwards)
-                for _, own, values, _ in group.structures:
-                    ways.append(own + max(later, rest + max(widest + values, fullest)))
-            found[node] = max(ways, default=-math.inf)
-        return found[node]
-
-    before = graph.before - params.value(graph.start)
-    return graph.params + int(max(with_peak(graph.start), before))

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
-from nas.arch import ATTENTION, VALUE_BYTES, LayerChoice, bytes_to_run
+from nas.arch import ATTENTION, VALUE_BYTES, bytes_to_run
 from nas.base import SearchSpaceError, unit_of
 from nas.space.genome import Genome
 from nas.space.space import SearchSpace
-from nas.space.walk import LegalSequences, why_empty
+from nas.space.walk import LegalSequences, State, genes_of, why_empty
 
 FEW_TOKENS = 16  # fewer carry little of an image (C11)
 COPIES = 4  # of every weight while the largest network is trained: itself, its gradient, and AdamW's two averages
@@ -29,39 +30,59 @@ def check_memory(space: SearchSpace) -> None:
 
 def notes(space: Genome) -> list[str]:
     """What a space leaves open that priors would close (C11, C12, C13), and choices that no network has."""
-    possible: list[set[LayerChoice]] = [set() for _ in space.layers]
-    last: set[LayerChoice] = set()
-    for depth in space.depth:
-        for i, choices in enumerate(_possible(space.walk, depth)):
-            possible[i] |= choices
-            if i == depth - 1:
-                last |= choices
-    few = {i for i, choices in enumerate(possible) if any(c.num_tokens < FEW_TOKENS for c in choices)}
-    early = {i for i, choices in enumerate(possible[:2]) if any(c.reducer for c in choices)}
-    unread = {c.attention for c in last if not c.kind.own_maps}
+    possible, last, empty = _possible(space.walk, frozenset(space.depth))
+    few = {i for i, choices in enumerate(possible) if any(tokens < FEW_TOKENS for tokens, *_ in choices)}
+    early = {i for i, choices in enumerate(possible[:2]) if any(reducer for _, reducer, *_ in choices)}
+    unread = {kind for _, _, kind, _ in last if not ATTENTION[kind].own_maps}
     found = [
         (few, f"fewer than {FEW_TOKENS} tokens in {_layers(few)} (prior C11)"),
         (early, f"tokens may fall in {_layers(early)}, before layer 2 (prior C12)"),
-        ({c for c in last if c.reducer}, "tokens may fall in the last layer (prior C12)"),
+        ({reducer for _, reducer, *_ in last if reducer}, "tokens may fall in the last layer (prior C12)"),
         (unread, f"the last layer may be {' or '.join(sorted(unread))} (prior C13)"),
     ]
     return [
-        *(f"no network has {n} layers: {text}" for n in space.depth if (text := why_empty(space.walk, n))),
+        *(
+            f"no network has {n} layers: {text}"
+            for n in space.depth
+            if n in empty and (text := why_empty(space.walk, n))
+        ),
         *(text for concerned, text in found if concerned),
         *_dead(space, possible),
     ]
 
 
-def _possible(walk: LegalSequences, depth: int) -> Iterator[set[LayerChoice]]:
-    """The choices of each layer that some network of so many layers has."""
-    states = {walk.start}
-    for _ in range(depth):
-        options = {option for state in states for option in walk.alive(state, depth)}
-        yield {choice for choice, _ in options}
-        states = {following for _, following in options}
+OF_A_CHOICE = ("num_tokens", "reducer", "attention", "num_heads")
+Genes = tuple[int, str | None, str, int]
+"""Tokens, reducer, attention and heads of a choice."""
 
 
-def _dead(space: Genome, possible: list[set[LayerChoice]]) -> Iterator[str]:
+def _possible(walk: LegalSequences, depths: frozenset[int]) -> tuple[list[set[Genes]], set[Genes], set[int]]:
+    """The choices of each layer that some network has; those of last layers; the depths that no network has.
+
+    What does not share is the same behind whatever provider, so it is looked at once for all of them.
+    """
+    possible: list[set[Genes]] = []
+    last, empty, states = set[Genes](), set(depths), {walk.start}
+    for layer in range(max(depths)):
+        had, following = set[Genes](), set[State]()
+        options = ((behind, (genes_of(choice),)) for state in states for choice, behind in walk.sharing(state))
+        free = (
+            option for state in {s.without_sharing() for s in states} for option in walk.unshared_genes(state).items()
+        )
+        for behind, genes in chain(options, free):
+            following.add(behind)
+            if walk.total(behind, depths):
+                had.update(genes)
+            if layer + 1 in depths:
+                last.update(genes)
+        if following:
+            empty.discard(layer + 1)
+        possible.append(had)
+        states = following
+    return possible, last, empty
+
+
+def _dead(space: Genome, possible: list[set[Genes]]) -> Iterator[str]:
     """The values of genes that are listed, but are in no network."""
     for gene in ("num_tokens", "reducer", "attention", "num_heads", "ffn_rank"):
         listed, had = dict[Any, None](), set[Any]()
@@ -71,7 +92,7 @@ def _dead(space: Genome, possible: list[set[LayerChoice]]) -> Iterator[str]:
             if gene == "ffn_rank":
                 had |= {rank for _, rank in space.walk.feed_forwards(i)} | {1.0}
             else:
-                had |= {getattr(choice, gene) for choice in possible[i]}
+                had |= {choice[OF_A_CHOICE.index(gene)] for choice in possible[i]}
         for value in listed:
             if value not in had:
                 rule = ATTENTION[value].rule if gene == "attention" else RULE_OF[gene]

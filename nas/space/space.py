@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.arch import Architecture, Rules, cost
+from nas.arch import Architecture, Rules, bytes_to_run, cost
 from nas.base import SearchSpaceError, cached_method
 from nas.space import sampling
 from nas.space.designs import DESIGNS
@@ -64,7 +64,7 @@ class SearchSpace(Genome):
 
     def size(self) -> int:
         """Number of distinct architectures, before the hard constraints."""
-        return len(self.embed_dim) * sum(self.walk.count(self.walk.start, depth) for depth in self.depth)
+        return len(self.embed_dim) * self.walk.total(self.walk.start, frozenset(self.depth))
 
     @cached_method
     def largest(self) -> Architecture:
@@ -80,8 +80,23 @@ class SearchSpace(Genome):
         return self._extremes.params_range()
 
     def memory_range(self) -> tuple[int, int]:
-        """Fewest and most bytes that a subnet needs to run one image in fp32, before the hard constraints."""
-        return self._extremes.memory_range()
+        """Fewest and most bytes that a subnet needs to run one image in fp32, before the hard constraints.
+
+        Exact where `knows_memory`; elsewhere those of the extremes of MACs and parameters; others may need less than
+        the first, or more than the second.
+        """
+        if (found := self._extremes.memory_range()) is not None:
+            return found
+        extremes = {self.smallest(), self.largest()} | {
+            network.architecture for sign in (1, -1) if (network := self._extremes.weighted(0, sign))
+        }
+        needed = [bytes_to_run(architecture, self.backbone) for architecture in extremes]
+        return min(needed), max(needed)
+
+    @property
+    def knows_memory(self) -> bool:
+        """Whether `memory_range` is exact: the space is not too large to look for it."""
+        return self._extremes.memory_range() is not None
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Draw uniformly from the space (under constraints: at most 32 draws, then the last one repaired)."""

@@ -8,6 +8,7 @@ are what they say.
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -33,6 +34,14 @@ class State(NamedTuple):
     shares_left: int  # layers that may still share these maps
     reductions_left: int  # layers that may still reduce
 
+    def without_sharing(self) -> "State":
+        """The same state, where nobody will share what could be."""
+        return State(*self[:3], 0, 0, 0, self.reductions_left)  # `_replace` takes twice as long
+
+    def at(self, layer: int) -> "State":
+        """The same state before another layer."""
+        return State(layer, *self[1:])
+
 
 MOST_REASONS = 3  # for which a message says that a space is empty
 
@@ -51,18 +60,68 @@ class LegalSequences:
         self._counts_from = [sorted({n for domain in rest for n in domain.num_tokens}) for rest in later]
         patches = backbone.num_patches
         self.start = State(0, patches, True, 0, 0, 0, self._reductions(0, patches, rules.max_reductions))
+        alike = [(layers[i], self._shares[i + 1], tuple(self._counts_from[i + 1])) for i in range(len(layers))]
+        self._first_alike = [alike.index(one) for one in alike]
 
     @cached_method
     def options(self, state: State) -> tuple[Option, ...]:
         """Legal structures in a state, distinct and canonical. Some may lead nowhere."""
-        return tuple(self._enumerate(state))
+        return tuple(self._enumerate(self.layers[state.layer], state))
+
+    def alike(self, state: State) -> State:
+        """The same state before the first layer with the same options: a space of many equal layers is listed once."""
+        return state if (first := self._first_alike[state.layer]) == state.layer else State(first, *state[1:])
+
+    def unshared(self, state: State) -> Iterator[Option]:
+        """The options that do not share."""
+        return (option for option in self._enumerate(self.layers[state.layer], state) if not option[0].kind.shares)
+
+    @cached_method
+    def _unshared_counts(self, state: State) -> dict[State, int]:
+        """How many options do not share, by the state behind them, of a state `without_sharing`."""
+        if (first := self.alike(state)) != state:
+            return {behind.at(state.layer + 1): n for behind, n in self._unshared_counts(first).items()}
+        return Counter(behind for _, behind in self.unshared(state))
+
+    @cached_method
+    def sharing(self, state: State) -> tuple[Option, ...]:
+        """The options that share what a state provides."""
+        domain = self.layers[state.layer]
+        kinds = tuple(kind for kind in domain.attention if ATTENTION[kind].shares)
+        if not (
+            state.shares_left and kinds and state.heads in domain.num_heads and state.arriving in domain.num_tokens
+        ):
+            return ()
+        if (first := self.alike(state)) != state:
+            return tuple((structure, behind.at(state.layer + 1)) for structure, behind in self.sharing(first))
+        return tuple(
+            self._enumerate(
+                replace(domain, attention=kinds, num_heads=(state.heads,), num_tokens=(state.arriving,)), state
+            )
+        )
 
     def feed_forwards(self, layer: int) -> tuple[tuple[float, float], ...]:
         """The distinct (mlp_ratio, ffn_rank) of a layer."""
         return feed_forwards(self.layers[layer])
 
-    def _enumerate(self, state: State) -> Iterator[Option]:
-        domain = self.layers[state.layer]
+    def could_share(self, layer: int, tokens: int) -> Iterator[LayerChoice]:
+        """All that shares in a layer of so many tokens, legal or not, behind whatever provider."""
+        domain = self.layers[layer]
+        ratios = {ratio for each in self.layers for ratio in each.hallucination_ratio} | {0.0}
+        for kind, heads, ratio in product(domain.attention, domain.num_heads, ratios):
+            derived = hallucinated_heads(heads, ratio)
+            for variant in domain.hallucination if derived else (None,):
+                if ATTENTION[kind].shares:
+                    yield _structure(tokens, None, kind, heads, derived / heads, variant)
+
+    def behind_sharing(self, state: State) -> State:
+        """The state behind a layer that shares."""
+        following, tokens = state.layer + 1, state.arriving
+        left = state.shares_left - 1 if self._shares[following] else 0
+        reductions = self._reductions(following, tokens, state.reductions_left)
+        return State(following, tokens, state.on_grid, state.heads, state.hallucinated, left, reductions)
+
+    def _enumerate(self, domain: LayerDomain, state: State) -> Iterator[Option]:
         attention = {c: hallucinated_heads(c[1], c[2]) for c in attention_choices(domain, state.hallucinated)}
         for tokens in domain.num_tokens:
             legal: dict[bool, list[AttentionChoice]] = {}
@@ -114,10 +173,44 @@ class LegalSequences:
     @cached_method
     def count(self, state: State, depth: int) -> int:
         """Sequences from a state to the end of `depth` layers."""
-        if state.layer == depth:
-            return 1
-        behind = sum(self.count(following, depth) for _, following in self.options(state))
-        return behind * len(self.feed_forwards(state.layer))
+        return self.total(state, frozenset((depth,)))
+
+    @cached_method
+    def total(self, state: State, depths: frozenset[int]) -> int:
+        """Sequences from a state to the end of any of these numbers of layers."""
+        ends = int(state.layer in depths)
+        if state.layer == max(depths):
+            return ends
+        ways = sum(self.total(following, depths) for _, following in self.sharing(state))
+        ways *= len(self.feed_forwards(state.layer))
+        if state.heads:
+            return ways + self.total(state.without_sharing(), depths)
+        behind = sum(n * self.total(following, depths) for following, n in self._unshared_counts(state).items())
+        return ends + behind * len(self.feed_forwards(state.layer))
+
+    @cached_method
+    def has_more_states(self, most: int) -> bool:
+        """Whether there are more states than so many: the work of what looks at each."""
+        count, states = 0, {self.start}
+        for _ in self.layers:
+            count += len(states)
+            if count > most:
+                return True
+            free = {
+                behind for state in {s.without_sharing() for s in states} for behind in self._unshared_counts(state)
+            }
+            states = free | {behind for state in states for _, behind in self.sharing(state)}
+        return count + len(states) > most
+
+    @cached_method
+    def unshared_genes(self, state: State) -> dict[State, frozenset[tuple[int, str | None, str, int]]]:
+        """(tokens, reducer, attention, heads) of the options that do not share, by the state behind them."""
+        if (first := self.alike(state)) != state:
+            return {behind.at(state.layer + 1): genes for behind, genes in self.unshared_genes(first).items()}
+        found: dict[State, set[tuple[int, str | None, str, int]]] = {}
+        for choice, behind in self.unshared(state):
+            found.setdefault(behind, set()).add(genes_of(choice))
+        return {behind: frozenset(genes) for behind, genes in found.items()}
 
     @cached_method
     def alive(self, state: State, depth: int) -> tuple[Option, ...]:
@@ -155,6 +248,11 @@ class LegalSequences:
         wanted = dict(zip(GENES, genes, strict=True))
         structure, following = _nearest(self.alive(state, depth), wanted)
         return with_feed_forward(structure, wanted["mlp_ratio"], wanted["ffn_rank"]), following
+
+
+def genes_of(choice: LayerChoice) -> tuple[int, str | None, str, int]:
+    """(tokens, reducer, attention, heads) of a choice."""
+    return choice.num_tokens, choice.reducer, choice.attention, choice.num_heads
 
 
 AttentionChoice = tuple[str, int, float, str | None]
@@ -252,6 +350,8 @@ def broken_rule(walk: LegalSequences, state: State, layer: LayerChoice) -> str:
 
 def why_empty(walk: LegalSequences, depth: int) -> str:
     """Why no sequence of so many layers is legal: the first layer that cannot be had, and what forbids it."""
+    if walk.count(walk.start, depth):
+        return ""
     states = {walk.start}
     for layer in range(depth):
         following = {after for state in states for _, after in walk.options(state)}

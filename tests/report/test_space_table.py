@@ -1,5 +1,6 @@
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -107,3 +108,16 @@ def test_what_keeps_to_the_priors_has_no_notes():
     text = io.StringIO()
     Console(file=text, width=160).print(space_table(space_summary(plain)))
     assert "note" not in text.getvalue()
+
+
+def test_a_space_too_large_to_look_for_its_memory_says_so(monkeypatch):
+    monkeypatch.setattr("nas.space.bounds.MOST_STATES", 1)
+    many = parse_space(TINY.replace("name: tiny", "name: many").replace("patch_size: 2", "patch_size: 1"), "many.yaml")
+    summary = space_summary(many)
+    assert summary["memory_is_exact"] is False
+    ends = [summary[name]["memory"] for name in ("smallest", "largest")]
+    assert summary["memory"][0] <= min(ends)
+    assert summary["memory"][1] >= max(ends)
+    text = io.StringIO()
+    Console(file=text, width=160).print(space_table(summary))
+    assert re.search(r"memory .*less than [\d.]+ to more than [\d.]+ .?B", text.getvalue())

@@ -260,3 +260,12 @@ def test_parameters_with_one_choice_may_be_left_out():
 def test_encode_refuses_what_is_not_of_the_space():
     with pytest.raises(ArchitectureError, match="embed_dim 32 is not one of"):
         SPACE.encode(Architecture(embed_dim=32, layers=SPACE.largest().layers))
+
+
+@pytest.mark.parametrize(("bound", "words"), [({}, "more than 5 states"), ({"max_memory": 1e9}, "more than 4 states")])
+def test_a_space_that_nobody_could_look_through_is_refused_at_once(monkeypatch, bound, words):
+    monkeypatch.setattr("nas.space.genome.MOST_STATES", 5)
+    monkeypatch.setattr("nas.space.genome.MOST_WITH_MEMORY", 4)
+    with pytest.raises(SearchSpaceError, match=words) as caught:
+        space(constraints=Constraints(**bound))
+    assert "max_shared" in caught.value.hint

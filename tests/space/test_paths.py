@@ -11,7 +11,8 @@ from small_spaces import chains, listed, only_half, tiny
 
 from nas.arch import cost, memory
 from nas.arch.architecture import Architecture
-from nas.space.paths import Cheapest, Graph, most_values, without_sharing
+from nas.space.bounds import most_values
+from nas.space.paths import Cheapest, Graph
 from nas.space.space import SearchSpace
 from nas.space.walk import State
 
@@ -80,4 +81,4 @@ def test_no_network_ends_where_the_space_has_no_such_depth(with_memory):
 
 def test_without_sharing_only_what_could_be_shared_is_forgotten():
     state = State(1, 16, True, 2, 1, 3, 1)
-    assert without_sharing(state) == State(1, 16, True, 0, 0, 0, 1)
+    assert state.without_sharing() == State(1, 16, True, 0, 0, 0, 1)

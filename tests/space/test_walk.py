@@ -229,3 +229,60 @@ def test_feed_forwards_are_distinct_and_canonical():
     assert pairs == ((0.5, 0.25), (0.5, 1.0), (2.0, 0.25), (2.0, 0.5), (2.0, 1.0))
     layer = LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=3.0)
     assert with_feed_forward(layer, 2.0, 0.5) == replace(layer, mlp_ratio=2.0, ffn_rank=0.5)
+
+
+def _many_layers(count: int, **genes: object) -> LegalSequences:
+    domain = LayerDomain(
+        **{
+            "num_tokens": (16, 9, 4), "attention": ("dynamic", "shared", "linear"), "num_heads": (1, 2, 3),
+            "hallucination_ratio": (0.0, 0.5), **genes,
+        }
+    )  # fmt: skip
+    first = replace(domain, attention=("dynamic",))
+    return LegalSequences(backbone(), (first, *[domain] * (count - 1)), Rules())
+
+
+def test_a_hundred_equal_layers_are_listed_as_often_as_ten(monkeypatch):
+    listed = []
+
+    def work(count: int) -> int:
+        listed.clear()
+        walk = _many_layers(count)
+        assert walk.total(walk.start, frozenset((count,)))
+        return len(listed)
+
+    enumerate_ = LegalSequences._enumerate
+
+    def counted(self, domain, state):
+        for option in enumerate_(self, domain, state):
+            listed.append(option)
+            yield option
+
+    monkeypatch.setattr(LegalSequences, "_enumerate", counted)
+    assert work(10) == work(100)
+
+
+def test_counts_split_by_sharing_are_those_of_all_options():
+    walk = _many_layers(4)
+
+    def listing(state, depth):
+        if state.layer == depth:
+            return 1
+        pairs = len(walk.feed_forwards(state.layer))
+        return pairs * sum(listing(behind, depth) for _, behind in walk.options(state))
+
+    for depth in (1, 2, 3, 4):
+        assert walk.count(walk.start, depth) == listing(walk.start, depth)
+    assert walk.total(walk.start, frozenset((2, 4))) == listing(walk.start, 2) + listing(walk.start, 4)
+
+
+def test_states_are_counted_up_to_a_limit():
+    walk = _many_layers(3)
+    states = {walk.start}
+    count = 0
+    for _ in range(3):
+        count += len(states)
+        states = {behind for state in states for _, behind in walk.options(state)}
+    count += len(states)
+    assert walk.has_more_states(count - 1)
+    assert not walk.has_more_states(count)
