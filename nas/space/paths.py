@@ -347,7 +347,7 @@ class Cheapest:
         return self._bundled[key]
 
     def _unbeaten(self, group: Group) -> list[tuple[int, int, int, int, LayerChoice]]:
-        """Structures and their weighted sums, the least first; what needs no less memory than a better one is left out."""
+        """Structures and their weighted sums, the least first, and none that needs as much memory as a better one."""
         if (key := id(group.structures)) not in self._kept:
             macs_weight, params_weight = self.macs_weight, self.params_weight
             rows = [(macs_weight * one[0] + params_weight * one[1], *one) for one in group.structures]
