@@ -18,7 +18,7 @@ class Diagnostic:
     operator: str  # whose, as a message begins with it
     low: float = float("-inf")  # from this on the operator lives
     high: float = float("inf")  # up to this
-    dead: str = ""  # what it means where it does not
+    dead: str = ""  # what is said of the operator where it does not
     advice: str = ""  # what to do then
     from_start: bool = False  # whether it must be so at the start already, since training does not make up for it
 
@@ -29,15 +29,15 @@ DIAGNOSTICS = (
         words="entropy of what a query of `glad` gathers from, over that of all tokens alike, 0 to 1",
         operator="glad",
         high=0.95,
-        dead="its queries gather from all tokens alike",
+        dead="is dead: its queries gather from all tokens alike",
         advice="leave glad out of `reducer`: pool gives the same for less",
     ),
     Diagnostic(
         name="glad_share",
         words="norm of the gathered part over that of the average",
         operator="glad",
-        low=0.02,
-        dead="it adds nothing to the average",
+        low=0.03,
+        dead="is dead: it adds nothing to the average",
         advice="leave glad out of `reducer`: pool gives the same for less",
     ),
     Diagnostic(
@@ -45,15 +45,15 @@ DIAGNOSTICS = (
         words="norm of what `conv_pool` changes over that of the average",
         operator="conv_pool",
         low=0.02,
-        dead="its convolution does nothing",
+        dead="is dead: its convolution does nothing",
         advice="leave conv_pool out of `reducer`: pool gives the same for less",
     ),
     Diagnostic(
         name="static_entropy",
         words="entropy of a row of a static map over that of all tokens alike, 0 to 1",
         operator="static attention",
-        high=0.99,
-        dead="its maps average all tokens",
+        high=0.997,
+        dead="is dead: its maps average all tokens",
         advice="train for longer, or from --init; or leave static out of `attention`",
     ),
     Diagnostic(
@@ -68,7 +68,7 @@ DIAGNOSTICS = (
         operator="linear attention",
         low=0.4,
         high=2.5,
-        dead="it is not about as loud as the attention that it stands for",
+        dead="is out of scale: not as loud as the attention that it stands for",
         advice="leave linear out of `attention`, or start from --init",
         from_start=True,
     ),
@@ -88,7 +88,7 @@ DIAGNOSTICS = (
         "the mean of their row",
         operator="hallucination",
         low=0.02,
-        dead="mixed heads are copies of their parents",
+        dead="is dead: mixed heads are copies of their parents",
         advice="leave mix and mix_conv out of `hallucination`: copy gives the same for less",
     ),
     Diagnostic(
@@ -101,7 +101,7 @@ DIAGNOSTICS = (
         words="norm of the output of a factorised feed-forward over that of the whole one at the same input",
         operator="factorised feed-forward",
         low=0.1,
-        dead="its factors give next to nothing",
+        dead="is dead: its factors give next to nothing",
         advice="leave what is below 1 out of `ffn_rank`",
     ),
 )
@@ -113,24 +113,21 @@ def dead_operators(first: Mapping[str, float], last: Mapping[str, float], progre
 
     Before half of the training (progress 0.5) only for what should have been right from its start.
     """
-    lines = []
+    lines: dict[str, str] = {}
     for diagnostic in DIAGNOSTICS:
         judged = [("at the end", last)] if progress >= JUDGED_FROM else []
         judged += [("at the start", first)] if diagnostic.from_start else []
         for when, values in judged:
             value = values.get(diagnostic.name)
             if value is not None and not diagnostic.low <= value <= diagnostic.high:
-                when = f" {when}" * diagnostic.from_start
-                lines.append(
-                    f"{diagnostic.operator} is dead: {diagnostic.dead} ({diagnostic.name} {value:.3g}{when}, "
-                    f"{_lives(diagnostic)} where it lives); {diagnostic.advice}"
-                )
-                break
-    return lines
+                number = f"{diagnostic.name} {value:.4g}" + f" {when}" * diagnostic.from_start
+                line = f"{diagnostic.operator} {diagnostic.dead} ({number}, {_lives(diagnostic)} where it lives)"
+                lines.setdefault(diagnostic.operator, f"{line}; {diagnostic.advice}")
+    return list(lines.values())
 
 
 def _lives(diagnostic: Diagnostic) -> str:
-    low, high = f"{diagnostic.low:.2g}", f"{diagnostic.high:.2g}"
+    low, high = f"{diagnostic.low:.3g}", f"{diagnostic.high:.3g}"
     if diagnostic.low == float("-inf"):
         return f"at most {high}"
     return f"at least {low}" if diagnostic.high == float("inf") else f"{low} to {high}"

@@ -32,11 +32,19 @@ def test_nothing_is_said_of_operators_that_live():
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("glad_entropy", 0.9997, "glad is dead: its queries gather from all tokens alike (glad_entropy 1, at most 0."),
+        (
+            "glad_entropy",
+            0.9997,
+            "glad is dead: its queries gather from all tokens alike (glad_entropy 0.9997, at most 0.",
+        ),
         ("glad_share", 0.01, "glad is dead: it adds nothing to the average (glad_share 0.01, at least 0."),
-        ("static_entropy", 0.9995, "static attention is dead: its maps average all tokens (static_entropy 1, at most"),
-        ("linear_scale", 5.6, "linear attention is dead: "),
-        ("linear_scale", 0.05, "linear attention is dead: "),
+        (
+            "static_entropy",
+            0.9995,
+            "static attention is dead: its maps average all tokens (static_entropy 0.9995, at most",
+        ),
+        ("linear_scale", 5.6, "linear attention is out of scale: "),
+        ("linear_scale", 0.05, "linear attention is out of scale: "),
         ("mix_change", 0.0, "hallucination is dead: "),
         ("ffn_scale", 0.001, "factorised feed-forward is dead: "),
         ("conv_pool_change", 0.0, "conv_pool is dead: "),
@@ -45,7 +53,7 @@ def test_nothing_is_said_of_operators_that_live():
 def test_a_dead_operator_is_said_in_one_line_with_its_number_and_what_to_do(name, value, words):
     (line,) = dead_operators(LIVING, {**LIVING, name: value}, 1.0)
     assert line.startswith(words)
-    assert f"{name} {value:.3g}" in line
+    assert f"{name} {value:.4g}" in line
     assert "leave " in line
 
 
@@ -53,6 +61,12 @@ def test_nobody_is_judged_before_half_of_the_training():
     dead = {**LIVING, "glad_share": 0.0}
     assert [len(dead_operators(dead, dead, progress)) for progress in (0.0, 0.49, 0.5, 1.0)] == [0, 0, 1, 1]
     assert dead_operators(dead, LIVING, 1.0) == []
+
+
+def test_an_operator_that_is_dead_twice_over_has_one_line():
+    dead = {**LIVING, "glad_share": 0.0, "glad_entropy": 1.0, "mix_change": 0.0}
+    lines = dead_operators(dead, dead, 1.0)
+    assert [line.partition(" ")[0] for line in lines] == ["glad", "hallucination"]
 
 
 def test_loudness_is_judged_from_the_start_and_said_once():
