@@ -72,35 +72,18 @@ class DynamicAttention(Part):
             if self.exports_maps or self.exports_logits:
                 exported = Provided(maps, logits)
         elif self.hallucinate is not None:
-            real_BTRd = self._attend(q, k, v[:, : self.real], mask)
+            real_BTRd = attend(q, k, v[:, : self.real], mask, training=self.training)
             keys, values = self.hallucinate.parents(k), v[:, self.real :]
-            out = torch.cat([real_BTRd, self._attend(self.hallucinate.scaled(q), keys, values, mask)], dim=2)
+            derived = attend(self.hallucinate.scaled(q), keys, values, mask, training=self.training)
+            out = torch.cat([real_BTRd, derived], dim=2)
         else:
-            out = self._attend(q, k, v, mask)
+            out = attend(q, k, v, mask, training=self.training)
         return self.proj(cast(Tensor, out).flatten(2)), exported
-
-    def _attend(self, q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, T, H, d] of heads with queries and keys of their own."""
-        if mask is None and self._is_explicit_faster(q_BHTd):
-            (out,) = in_chunks(self._attend_explicitly, images_at_once(v_BHTd), q_BHTd, k_BHTd, v_BHTd)
-            return cast(Tensor, out)
-        return functional.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd, mask).transpose(1, 2)
-
-    def _is_explicit_faster(self, q_BHTd: Tensor) -> bool:
-        if q_BHTd.dtype is not torch.bfloat16 or q_BHTd.device.type != "cpu":
-            return False
-        B, H, T, _ = q_BHTd.shape
-        # The fused kernel's backward takes 59 % of a bf16 step on a CPU; explicit, the step takes 0.57 of the
-        # time (results/LOG.md, same MACs). In fp32 the fused kernel wins.
-        return self.training or (eager_cpu_inference(q_BHTd) and B * H * T * T >= MIN_EXPLICIT_ENTRIES)
-
-    def _attend_explicitly(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor]:
-        return (mix_values(self._logits(q, k).softmax(dim=-1), v),)
 
     def _attend_by_maps(
         self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        logits = self._logits(q, k)
+        logits = _logits(q, k)
         maps = self._maps(logits, mask)  # apart, or logits of all heads would live as long as the maps
         out = mix_values(maps, v)
         return out, maps if self.exports_maps else None, logits if self.exports_logits else None
@@ -109,9 +92,31 @@ class DynamicAttention(Part):
         every = logits if self.hallucinate is None else self.hallucinate(logits)
         return (every if mask is None else every + mask).softmax(dim=-1)
 
-    def _logits(self, q: Tensor, k: Tensor) -> Tensor:
-        logits: Tensor = (q * self.head_dim**-0.5) @ k.transpose(2, 3)
-        return logits
-
 
 build = DynamicAttention
+
+
+def attend(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, mask: Tensor | None = None, *, training: bool) -> Tensor:
+    """[B, T, H, d] of heads with queries, keys and values of their own."""
+    if mask is None and _is_explicit_faster(q_BHTd, training):
+        (out,) = in_chunks(_attend_explicitly, images_at_once(v_BHTd), q_BHTd, k_BHTd, v_BHTd)
+        return cast(Tensor, out)
+    return functional.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd, mask).transpose(1, 2)
+
+
+def _is_explicit_faster(q_BHTd: Tensor, training: bool) -> bool:
+    if q_BHTd.dtype is not torch.bfloat16 or q_BHTd.device.type != "cpu":
+        return False
+    B, H, T, _ = q_BHTd.shape
+    # The fused kernel's backward takes 59 % of a bf16 step on a CPU; explicit, the step takes 0.57 of the
+    # time (results/LOG.md, same MACs). In fp32 the fused kernel wins.
+    return training or (eager_cpu_inference(q_BHTd) and B * H * T * T >= MIN_EXPLICIT_ENTRIES)
+
+
+def _attend_explicitly(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor]:
+    return (mix_values(_logits(q, k).softmax(dim=-1), v),)
+
+
+def _logits(q: Tensor, k: Tensor) -> Tensor:
+    logits: Tensor = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+    return logits

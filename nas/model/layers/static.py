@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.arch import Backbone, LayerChoice, LayerContext
+from nas.model.layers.dynamic import attend
 from nas.model.layers.maps import Guidance, Provided, mix_values, slice_qkv, slice_values, to_heads
 from nas.model.layers.part import FirstValue, Frame, Part, Sides, Stored
 
@@ -36,9 +37,9 @@ class StaticAttention(Part):
     (through `.data` or NumPy) are noticed only after the next `train()`.
 
     Guided training: a module built with `guided` has the queries and keys of the dynamic attention that it replaces.
-    With `guidance.static` = lambda > 0 it applies lambda * dynamic maps + (1 - lambda) * static maps, and adds the
-    divergence KL(dynamic || static), mean over images, heads and queries, in nats, to `guidance.losses`; gradients of
-    that loss reach the static maps only.
+    With `guidance.static` = lambda = 1 it is that dynamic attention, and the static maps have no part. Between 1 and 0
+    it applies lambda * dynamic maps + (1 - lambda) * static maps, and adds the divergence KL(dynamic || static), mean
+    over images, heads and queries, in nats, to `guidance.losses`; gradients of that loss reach the static maps only.
 
     Shapes: x [B, T, D] -> ([B, T, D], None).
 
@@ -138,12 +139,16 @@ class StaticAttention(Part):
     def _attend_guided(self, x: Tensor, guidance: Guidance) -> Tensor:
         B, T, _ = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        y: Tensor
+        if guidance.static >= 1:
+            y = self.proj(attend(q, k, v, training=self.training).flatten(2))
+            return y
         dynamic_BHTT = (q * self.head_dim**-0.5 @ k.transpose(2, 3)).softmax(dim=-1)
         log_static_HTT = self.static_map.log_softmax(dim=-1)
         guidance.losses.append(_mean_kl(dynamic_BHTT.detach().to(log_static_HTT.dtype), log_static_HTT))
         static_HTT = log_static_HTT.exp().to(dynamic_BHTT.dtype)
         maps_BHTT = torch.lerp(static_HTT, dynamic_BHTT, guidance.static).to(v.dtype)
-        y: Tensor = self.proj((maps_BHTT @ v).transpose(1, 2).flatten(2))
+        y = self.proj((maps_BHTT @ v).transpose(1, 2).flatten(2))
         return y
 
 
