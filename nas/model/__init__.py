@@ -7,14 +7,15 @@ from nas.model.folder import check_model_folder
 from nas.model.instruments import Instruments, watched_networks
 from nas.model.layers.dynamic import DynamicAttention
 from nas.model.layers.feed_forward import activation_aware_factors, svd_factors
-from nas.model.layers.glad import average_tokens
+from nas.model.layers.glad import average_tokens, reduced_sides
 from nas.model.layers.maps import Guidance, Provided
-from nas.model.layers.static import log_mean_map, transport_map
+from nas.model.layers.static import log_mean_map
+from nas.model.layers.transport import transport_map
 from nas.model.supernet import Supernet
 from nas.model.timm_entry import UNREADABLE
 
 __all__ = [
     "UNREADABLE", "Block", "DynamicAttention", "Guidance", "Instruments", "Provided", "Subnet",
     "Supernet", "activation_aware_factors", "average_tokens", "check_model_folder", "log_mean_map",
-    "svd_factors", "transport_map", "watched_networks",
+    "reduced_sides", "svd_factors", "transport_map", "watched_networks",
 ]

@@ -83,11 +83,15 @@ class Step:
         return values.tolist()
 
     @torch.no_grad()
-    def measure(self, images: Tensor, targets: Tensor, architectures: Sequence[Architecture]) -> list[float]:
-        """Cross-entropy with the labels of each architecture on these images, nats, without a gradient."""
+    def measure(
+        self, images: Tensor, targets: Tensor, architectures: Sequence[Architecture], progress: float
+    ) -> list[float]:
+        """Cross-entropy with the labels of each architecture, nats, as it is trained at this progress; no gradient."""
         self.supernet.eval()
+        guidance = guidance_at(progress, self.config)
         with autocast(images.device, self.precision):
-            losses = [self._label_losses(self.supernet(images, a).float(), targets).mean() for a in architectures]
+            logits = [self.supernet(images, a, guidance=guidance).float() for a in architectures]
+            losses = [self._label_losses(every, targets).mean() for every in logits]
         return torch.stack(losses).tolist()
 
     def _backward(

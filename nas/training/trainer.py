@@ -29,6 +29,7 @@ from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.health import MAX_RESTARTS, RESTART_LR, DivergedError, TrainLog, TrainProgress, smoothed
 from nas.training.operators.calibration import first_batches
 from nas.training.operators.first_values import FIRST_IMAGES, fit_operators
+from nas.training.operators.static_maps import mean_maps, set_static_maps
 from nas.training.sampling import drawn
 from nas.training.schedule import Schedule
 from nas.training.step import Step
@@ -220,12 +221,14 @@ class SupernetTrainer:
         Raises:
             DivergedError: A loss or the gradient is not finite; the weights are as before.
         """
+        if step == self.schedule.static_step:
+            self._set_static_maps()
         seed_everything(self.seed, step)
         images, targets = self._batch(step)
         progress = step / self.schedule.steps
         architectures = drawn(self.supernet.space, self.config, seed=self.seed, step=step, progress=progress)
         if self.config.rule == "single_path" and (self._ends is None or step % self._look_steps == 0):
-            self._look_at_ends(images, targets)
+            self._look_at_ends(images, targets, progress)
         losses = self.step.run(images, targets, architectures, progress)
         norm = float(torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_grad))
         if not all(map(math.isfinite, [*losses, norm])):
@@ -242,11 +245,17 @@ class SupernetTrainer:
         random = losses[2:] or losses[-1:]
         return losses[0], losses[min(1, len(losses) - 1)], sum(random) / len(random)
 
-    def _look_at_ends(self, images: Tensor, targets: Tensor) -> None:
+    def _set_static_maps(self) -> None:
+        """Set static maps, and their averages, to the mean of the dynamic maps that layers have used so far."""
+        means = mean_maps(self.supernet, self.images, self.world)
+        for supernet in [self.supernet] if self.ema is None else [self.supernet, self.ema.module]:
+            set_static_maps(dict(supernet.named_parameters()), means, supernet.space.backbone)
+
+    def _look_at_ends(self, images: Tensor, targets: Tensor, progress: float) -> None:
         """Measure the largest and the smallest subnet before a step; nothing in a space of one architecture."""
         largest, smallest = self.supernet.space.largest(), self.supernet.space.smallest()
         if largest != smallest:
-            first, second = self.step.measure(images, targets, (largest, smallest))
+            first, second = self.step.measure(images, targets, (largest, smallest), progress)
             self._ends = first, second
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:

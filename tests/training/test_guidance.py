@@ -1,11 +1,13 @@
+import math
+
 import pytest
 import torch
 from small_runs import few_digits, one_thread, tiny_space
 
+from nas.model.layers.maps import Guidance
 from nas.model.supernet import Supernet
 from nas.settings.config import TrainConfig
 from nas.space.space import parse_space
-from nas.training.schedule import guidance_at
 from nas.training.trainer import SupernetTrainer
 
 AIDED = """
@@ -47,24 +49,64 @@ def test_each_aid_changes_what_is_learnt(tmp_path):
         assert any(not torch.equal(both[key], without[key]) for key in both)
 
 
-def test_static_maps_are_led_down_the_gradient_of_their_distance_to_the_dynamic_ones(tmp_path):
-    name, recipe = "blocks.0.attn.static_map_16", {"rule": "sandwich", "ema_decay": 0.0}
-    beginning = aided(tmp_path / "beginning", **recipe).supernet.train()
-    space, images = beginning.space, few_digits().train.normalized(slice(0, 64))
-    static = space.decode({**space.encode(space.largest()), "layers.00.attention": "static"})
-    guidance = guidance_at(0.0, TrainConfig(linear_aux=False))
-    maps = []
+def maps_of(supernet):
+    return {name: p.detach().clone() for name, p in supernet.named_parameters() if "static_map" in name}
+
+
+def in_steps(trainer, *, until):
+    """What the static maps are after each step."""
+    trainer.supernet.train()
+    found = []
+    for step in range(until):
+        trainer.train_step(step)
+        found.append(maps_of(trainer.supernet))
+    return found
+
+
+SET = 2  # the step before which the maps of `aided` are set: 8 steps, of which 60 % are guided
+
+
+def test_static_maps_rest_then_are_set_then_learn(tmp_path):
     with one_thread():
-        beginning(images, static, guidance=guidance)
-        sum(guidance.losses).backward()
-        for share in (0.99, 0.0):
-            trainer = aided(tmp_path / str(share), static_guidance=share, **recipe)
-            trainer.supernet.train()
-            for step in range(4):
-                trainer.train_step(step)
-            maps.append(trainer.supernet.get_parameter(name).detach())
-    led, gradient = maps[0] - maps[1], beginning.get_parameter(name).grad
-    assert torch.cosine_similarity(led.flatten(), gradient.flatten(), dim=0) < -0.2
+        trainer = aided(tmp_path, static_guidance=0.6, rule="sandwich")
+        assert trainer.schedule.static_step == SET
+        first = maps_of(trainer.supernet)
+        found = in_steps(trainer, until=SET + 4)
+    for name, value in first.items():
+        assert all(torch.equal(maps[name], value) for maps in found[:SET])
+        assert not torch.allclose(found[SET][name], value, atol=0.5)  # no part in this step: it is as it was set
+        assert not torch.equal(found[SET + 3][name], found[SET][name])
+
+
+def test_maps_are_set_to_the_mean_of_sharp_dynamic_ones_and_guidance_then_acts(tmp_path):
+    with one_thread():
+        trainer = aided(tmp_path, static_guidance=0.6)
+        maps = in_steps(trainer, until=SET + 1)[-1]
+        space, data = trainer.supernet.space, few_digits().train
+        static = space.decode({**space.encode(space.largest()), "layers.00.attention": "static"})
+        guidance = Guidance(static=0.9)
+        trainer.supernet(data.normalized(slice(0, 64)), static, guidance=guidance)
+    for value in maps.values():
+        assert torch.special.entr(value.softmax(dim=2)).sum(dim=2).mean() < 0.95 * math.log(value.shape[2])
+    assert float(guidance.losses[0].detach()) > 0.05
+
+
+def test_the_averaged_maps_are_set_too(tmp_path):
+    with one_thread():
+        trainer = aided(tmp_path, static_guidance=0.6)
+        in_steps(trainer, until=SET + 1)
+    now, averaged = maps_of(trainer.supernet), maps_of(trainer.ema.module)
+    assert all(torch.equal(now[name], averaged[name]) for name in now)
+
+
+@pytest.mark.parametrize("step", [SET - 1, SET, SET + 1, SET + 3])
+def test_resuming_is_exact_before_while_and_after_maps_are_set(tmp_path, step):
+    recipe = {"static_guidance": 0.6, "checkpoint_minutes": 1e-9}
+    whole = trained(tmp_path / "whole", **recipe)
+    with one_thread():
+        aided(tmp_path / "parts", **recipe).run(until=step)
+    parts = trained(tmp_path / "parts", **recipe)
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
 
 
 @pytest.mark.parametrize("rule", ["sandwich", "single_path"])

@@ -40,12 +40,27 @@ def shares_of(aid, **recipe):
     return [0.0 if guidance is None else getattr(guidance, aid) for guidance in found]
 
 
-def test_the_share_of_dynamic_maps_falls_linearly_to_nothing():
-    shares = shares_of("static", static_guidance=0.2)
-    assert shares[0] == 1.0
-    assert shares[10] == pytest.approx(0.5)
-    assert shares[20:] == [0.0] * 81
+def test_static_layers_are_dynamic_until_their_maps_are_set_and_then_less_and_less():
+    shares = shares_of("static", static_guidance=0.4)
+    assert shares[:21] == [1.0] * 21
+    assert shares[30] == pytest.approx(0.5)
+    assert shares == sorted(shares, reverse=True)
+    assert shares[40:] == [0.0] * 61
     assert shares_of("static", static_guidance=0.0) == [0.0] * 101
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.99])
+def test_static_maps_are_set_once_before_the_first_step_that_they_have_a_part_in(epochs, share):
+    config = TrainConfig(batch_size=100, epochs=epochs, static_guidance=share)
+    schedule = Schedule(config, 100)
+    assert schedule.static_step is not None
+    for step in range(schedule.steps):
+        guidance = guidance_at(step / schedule.steps, config)
+        is_dynamic = guidance is not None and guidance.static == 1
+        assert is_dynamic == (step <= schedule.static_step)
+    assert schedule.static_step < schedule.steps
+    assert Schedule(TrainConfig(static_guidance=0.0), 100).static_step is None
 
 
 def test_the_masked_softmax_holds_then_falls_and_is_gone_for_the_last_fifth():

@@ -13,7 +13,7 @@ from torch import Tensor
 from nas.arch import Architecture, Backbone
 from nas.model.layers.glad import grid_sides, resample_queries
 from nas.model.layers.part import Frame, Sides
-from nas.model.layers.static import resize_map
+from nas.model.layers.transport import resize_map
 
 
 def searched_grid(backbone: Backbone) -> Sides:

@@ -94,10 +94,16 @@ def average_tokens(x_BPD: Tensor, num_tokens: int) -> Tensor:
 
     Shapes: x [B, P, D] -> [B, M, D], M = num_tokens.
     """
-    old, new = grid_sides(x_BPD.shape[1]), grid_sides(num_tokens)
-    if old is None or new is None or new[0] > old[0] or new[1] > old[1]:
-        old, new = (x_BPD.shape[1], 1), (num_tokens, 1)
+    old, new = reduced_sides(x_BPD.shape[1], num_tokens)
     return average_grid(to_grid(x_BPD, old), new)
+
+
+def reduced_sides(before: int, after: int) -> tuple[Sides, Sides]:
+    """Rows and columns of the two grids between which `average_tokens` averages; of a raster, one column."""
+    old, new = grid_sides(before), grid_sides(after)
+    if old is None or new is None or new[0] > old[0] or new[1] > old[1]:
+        return (before, 1), (after, 1)
+    return old, new
 
 
 def resample_queries(queries_MD: Tensor, held: Sides, wanted: Sides) -> Tensor:

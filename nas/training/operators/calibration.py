@@ -7,7 +7,6 @@ Shape letters: B batch, T tokens, D channels, F hidden channels, H heads, d chan
 """
 
 import copy
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +17,11 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.arch import Backbone, is_square
+from nas.arch import Backbone
 from nas.base import DataError
 from nas.data import ImageSet
-from nas.model import Block, DynamicAttention, Provided, Subnet, activation_aware_factors, log_mean_map, transport_map
+from nas.model import Block, DynamicAttention, Provided, Subnet, activation_aware_factors
+from nas.training.operators.static_maps import set_static_maps
 
 CALIBRATION_IMAGES = 1000
 BATCH = 32
@@ -263,36 +263,25 @@ def redundancy_rows(calibration: Calibration) -> list[dict[str, float | int | No
 def start_operators(stored: Mapping[str, Tensor], calibration: Calibration, backbone: Backbone) -> list[str]:
     """Give weights that a plain ViT does not have values that change its function least, in place; returns their names.
 
-    - `attn.static_map_<N>`: log of the mean maps, transported to the coarser grid where N is not all patches
-      (METHODS 2.2, 2.5). Counts that are not a square grid keep their values.
+    - `attn.static_map_<N>`: the mean maps (`set_static_maps`).
     - `mlp.down.weight`, `mlp.up.weight`: the factors of the stored `mlp.fc2.weight` that change its outputs least,
       at the greatest stored rank (METHODS 1.3).
 
     `stored` are a supernet's `named_parameters()`, the calibrated network's already among them; where that is smaller,
     the first heads and channels are filled.
     """
-    filled: list[str] = []
+    filled = set_static_maps(stored, {i: layer.mean_map for i, layer in enumerate(calibration.layers)}, backbone)
     for i, layer in enumerate(calibration.layers):
         prefix = f"blocks.{i}."
         block = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
-        for name, value in _first_values(block, layer, calibration.embed_dim, backbone).items():
+        for name, value in _first_values(block, layer, calibration.embed_dim).items():
             block[name][tuple(map(slice, value.shape))].copy_(value)
             filled.append(prefix + name)
     return filled
 
 
-def _first_values(
-    block: Mapping[str, Tensor], layer: LayerCalibration, embed_dim: int, backbone: Backbone
-) -> dict[str, Tensor]:
+def _first_values(block: Mapping[str, Tensor], layer: LayerCalibration, embed_dim: int) -> dict[str, Tensor]:
     values: dict[str, Tensor] = {}
-    patches = backbone.num_patches
-    for name in block:
-        if name.startswith("attn.static_map_") and is_square(tokens := int(name.rpartition("_")[2])):
-            mean = layer.mean_map
-            if tokens != patches:
-                sides = math.isqrt(patches), math.isqrt(tokens)
-                mean = transport_map(mean, *sides, backbone.num_prefix_tokens)
-            values[name] = log_mean_map(mean)
     if "mlp.down.weight" in block:
         weight = block["mlp.fc2.weight"][:embed_dim, : len(layer.second_moment)]
         rank = min(len(block["mlp.down.weight"]), embed_dim)

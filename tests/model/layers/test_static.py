@@ -8,12 +8,12 @@ from factories import backbone
 from small_spaces import randomise
 from torch import nn
 from torch.func import functional_call
-from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.arch.architecture import LayerChoice, LayerContext
+from nas.model.layers.dynamic import DynamicAttention
 from nas.model.layers.maps import Guidance
-from nas.model.layers.static import StaticAttention, log_mean_map, resize_map, transport_map
+from nas.model.layers.static import StaticAttention, log_mean_map
 
 DIM, TOKENS, HEAD = 24, 16, 8
 T = TOKENS + 1
@@ -263,7 +263,19 @@ def parts_of(guided, x):
     return (q @ k.transpose(2, 3) / HEAD**0.5).softmax(-1), guided.static_map.softmax(-1), v
 
 
-@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_before_its_maps_are_set_a_guided_layer_is_the_dynamic_one():
+    guided, guidance, x = built(guided=True).train(), Guidance(static=1.0), images()
+    layer = LayerChoice(num_tokens=TOKENS, num_heads=3, mlp_ratio=2)
+    dynamic = DynamicAttention(DIM, layer, LayerContext(tokens_before=TOKENS), backbone()).train()
+    dynamic.load_state_dict({name: value for name, value in guided.state_dict().items() if name != "static_map"})
+    y = guided(x, None, guidance)[0]
+    assert torch.equal(y, dynamic(x, None)[0])
+    assert guidance.losses == []
+    y.sum().backward()
+    assert guided.static_map.grad is None
+
+
+@pytest.mark.parametrize("share", [0.25, 0.99])
 def test_guided_maps_are_the_mixture_and_the_loss_is_their_divergence(share):
     guided = built(guided=True).double().train()
     x, guidance = images().double(), Guidance(static=share)
@@ -316,87 +328,3 @@ def test_log_of_the_mean_map_reproduces_it():
     assert torch.allclose(reproduced.sum(dim=-1), torch.ones(3, T, dtype=torch.double))
     certain = torch.eye(T)[None]
     assert torch.allclose(log_mean_map(certain).softmax(dim=-1), certain, atol=1e-4)
-
-
-SIDES = [(4, 2), (4, 3), (7, 3), (5, 1), (14, 10), (4, 4), ((6, 6), (6, 3)), ((9, 4), (5, 3)), ((16, 1), (7, 1))]
-
-
-@pytest.mark.parametrize(("side_from", "side_to"), SIDES)
-@pytest.mark.parametrize("prefix", [0, 1])
-def test_transported_rows_sum_to_one(side_from, side_to, prefix):
-    many, few = (prefix + (side**2 if isinstance(side, int) else side[0] * side[1]) for side in (side_from, side_to))
-    moved = transport_map(some_maps(2, many, many), side_from, side_to, prefix)
-    assert moved.shape == (2, few, few)
-    assert torch.allclose(moved.sum(dim=-1), torch.ones(2, few, dtype=torch.double), atol=1e-12)
-    assert (moved > 0).all()
-
-
-def test_a_side_is_that_of_a_square():
-    maps = some_maps(2, 50, 50)
-    assert torch.equal(transport_map(maps, 7, 3, 1), transport_map(maps, (7, 7), (3, 3), 1))
-
-
-def test_transport_to_the_same_grid_changes_nothing():
-    maps = some_maps(2, T, T)
-    assert torch.allclose(transport_map(maps, 4, 4, 1), maps)
-
-
-def test_transport_averages_queries_and_adds_keys_window_by_window():
-    maps = some_maps(1, T, T)
-    moved = transport_map(maps, 4, 2, 1)[0]
-    windows = [[0], [1, 2, 5, 6], [3, 4, 7, 8], [9, 10, 13, 14], [11, 12, 15, 16]]
-    for i, queries in enumerate(windows):
-        for j, keys in enumerate(windows):
-            assert torch.allclose(moved[i, j], maps[0, queries][:, keys].sum(dim=1).mean())
-
-
-def test_transport_of_every_token_to_itself_is_the_same_on_the_coarser_grid():
-    assert torch.allclose(transport_map(torch.eye(17)[None], 4, 2, 1), torch.eye(5)[None])
-
-
-@pytest.mark.parametrize("grid", [(3, 3), (7, 4)])
-def test_transport_averages_queries_as_pooling_does(grid):
-    # Patches look at the class token and at the first patch, in shares that differ by query.
-    share = torch.linspace(0.1, 0.9, 49, dtype=torch.double)
-    maps = torch.zeros(1, 50, 50, dtype=torch.double)
-    maps[0, :, 0] = 1
-    maps[0, 1:, 0] -= share
-    maps[0, 1:, 1] = share
-    pooled = functional.adaptive_avg_pool2d(share.view(1, 7, 7), grid).flatten()
-    assert torch.allclose(transport_map(maps, (7, 7), grid, 1)[0, 1:, 0], 1 - pooled)
-
-
-GRIDS = ((4, 4), (6, 6), (3, 3), (2, 5), (8, 8), (1, 1), (7, 1))
-
-
-@pytest.mark.parametrize("wanted", GRIDS)
-@pytest.mark.parametrize("prefix", [0, 1])
-def test_a_resized_map_has_the_new_grid_rows_that_sum_to_1_and_no_negative_entry(wanted, prefix):
-    resized = resize_map(some_maps(2, 16 + prefix, 16 + prefix), (4, 4), wanted, prefix)
-    tokens = wanted[0] * wanted[1] + prefix
-    assert resized.shape == (2, tokens, tokens)
-    assert torch.allclose(resized.sum(dim=2), torch.ones(2, tokens, dtype=torch.double))
-    assert resized.min() >= 0
-
-
-def test_a_map_of_the_same_grid_is_the_same_bit_for_bit():
-    maps = some_maps(3, 17, 17)
-    assert torch.equal(resize_map(maps, (4, 4), (4, 4), 1), maps)
-
-
-def test_a_map_resized_up_and_down_again_is_back():
-    maps = some_maps(3, 17, 17)
-    larger = resize_map(maps, (4, 4), (8, 12), 1)  # whole cells in a cell, so that nothing is blurred
-    assert torch.allclose(resize_map(larger, (8, 12), (4, 4), 1), maps, atol=1e-6)
-
-
-def test_a_resized_map_weighs_by_area():
-    """Two cells to three: the middle one lies half in either, and has a third of the weight of each."""
-    looks_left = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
-    assert torch.allclose(
-        resize_map(looks_left, (2, 1), (3, 1), 0),
-        torch.tensor([[[2, 1, 0], [1, 1, 1], [0, 1, 2]]]) / torch.tensor([3, 3, 3]),
-    )
-    assert torch.allclose(
-        resize_map(torch.eye(3)[None], (3, 1), (2, 1), 0), torch.tensor([[[5 / 6, 1 / 6], [1 / 6, 5 / 6]]])
-    )

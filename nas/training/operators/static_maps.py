@@ -1,0 +1,69 @@
+"""Static maps become the mean of the dynamic maps that they replace, once these have learnt where to look.
+
+Shape letters: H heads, T tokens, N patch tokens.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from nas.arch import Backbone
+from nas.data import ImageSet
+from nas.model import DynamicAttention, Provided, Supernet, log_mean_map, reduced_sides, transport_map
+from nas.training.world import World
+
+IMAGES = 512  # XXX
+BATCH = 64
+_STORED = ".attn.static_map_"
+
+
+@torch.no_grad()
+def mean_maps(supernet: Supernet, images: ImageSet, world: World) -> dict[int, Tensor]:
+    """E[A] of the plain ViT of every greatest size, [H, T, T], by layer, of those where the space has static maps.
+
+    Over the first train images, without augmentation. Each process looks at its share of them, and all get the same
+    maps, to the last bit.
+    """
+    network = supernet.dense()
+    device, tokens = network.pos_embed.device, network.pos_embed.shape[1]
+    sums: dict[int, Tensor] = {}
+
+    def see(layer: int, _: nn.Module, __: Any, output: tuple[Tensor, Provided]) -> None:
+        maps = output[1].maps
+        assert maps is not None, "exports_maps is on"
+        sums[layer] += maps.sum(dim=0, dtype=torch.float64)
+
+    for layer in sorted({_layer(name) for name, _ in supernet.named_parameters() if _STORED in name}):
+        attention = cast(DynamicAttention, network.blocks[layer].attn)
+        attention.exports_maps = True
+        sums[layer] = torch.zeros(attention.heads, tokens, tokens, dtype=torch.float64, device=device)
+        attention.register_forward_hook(partial(see, layer))
+    count = min(IMAGES, len(images)) if sums else 0
+    mine = world.share(count)
+    for start in range(mine.start, mine.stop, BATCH):
+        network(images.normalized(slice(start, min(start + BATCH, mine.stop))).to(device))
+    world.add_up(list(sums.values()))
+    return {layer: total / count for layer, total in sums.items()}
+
+
+@torch.no_grad()
+def set_static_maps(stored: Mapping[str, Tensor], means: Mapping[int, Tensor], backbone: Backbone) -> list[str]:
+    """Set the static maps among a supernet's named parameters to their layers' mean maps, in place.
+
+    For fewer tokens, a mean map is transported as the reducers average tokens. Where it has fewer heads than are
+    stored, the first are set (METHODS 2.2, 2.5). Returns the names.
+    """
+    names = [name for name in stored if _STORED in name and _layer(name) in means]
+    for name in names:
+        mean, tokens = means[_layer(name)], int(name.rpartition("_")[2])
+        if tokens != backbone.num_patches:
+            mean = transport_map(mean, *reduced_sides(backbone.num_patches, tokens), backbone.num_prefix_tokens)
+        stored[name][: len(mean)].copy_(log_mean_map(mean))
+    return names
+
+
+def _layer(name: str) -> int:
+    return int(name.split(".")[1])
