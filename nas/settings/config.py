@@ -127,7 +127,9 @@ class TrainConfig(Section):
     )
     distill_temperature: Positive = Field(1.0, description="softens teacher and student")
     static_guidance: Fraction = Field(
-        0.2, description="share of the training in which dynamic maps lead the static ones; 0 is off"
+        0.6,
+        description="share of the training in which dynamic maps lead: half of it static layers are dynamic, then "
+        "their maps are set to the mean of the dynamic ones and take over; 0 is off",
     )
     linear_aux: bool = Field(
         True, description="masked softmax branch beside linear attention, gone after 80 % of the training"

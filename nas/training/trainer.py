@@ -121,7 +121,7 @@ class SupernetTrainer:
         """Train from the newest checkpoint, where there is one, to the end, and leave a checkpoint there.
 
         Returns the supernet with averaged weights, in evaluation mode. `on_progress` is called after each step; after
-        `until` steps it stops, as if killed.
+        `until` steps it stops, as if killed; a supernet whose static maps are not set then is returned with such maps.
 
         Raises:
             TrainingError: The loss is not finite, even with a lower learning rate.
@@ -161,7 +161,13 @@ class SupernetTrainer:
                 self.save(step)
                 saved = now
             on_progress(progress)
-        return self.trained()
+        found = self.trained()
+        if end < self.schedule.steps and end <= (self.schedule.static_step or 0):
+            weights = found.state_dict()
+            found = Supernet(found.space).to(self.device).eval()
+            found.load_state_dict(weights)
+            self._set_static_maps(found)
+        return found
 
     def begin(self) -> int:
         """Load the newest checkpoint as `resume` does, or write the first weights as one; returns the steps done."""
@@ -222,7 +228,7 @@ class SupernetTrainer:
             DivergedError: A loss or the gradient is not finite; the weights are as before.
         """
         if step == self.schedule.static_step:
-            self._set_static_maps()
+            self._set_static_maps(self.supernet, *([] if self.ema is None else [self.ema.module]))
         seed_everything(self.seed, step)
         images, targets = self._batch(step)
         progress = step / self.schedule.steps
@@ -245,10 +251,10 @@ class SupernetTrainer:
         random = losses[2:] or losses[-1:]
         return losses[0], losses[min(1, len(losses) - 1)], sum(random) / len(random)
 
-    def _set_static_maps(self) -> None:
-        """Set static maps, and their averages, to the mean of the dynamic maps that layers have used so far."""
-        means = mean_maps(self.supernet, self.images, self.world)
-        for supernet in [self.supernet] if self.ema is None else [self.supernet, self.ema.module]:
+    def _set_static_maps(self, *supernets: Supernet) -> None:
+        """Set static maps to the mean of the dynamic maps that layers have used so far, those of the first supernet."""
+        means = mean_maps(supernets[0], self.images, self.world)
+        for supernet in supernets:
             set_static_maps(dict(supernet.named_parameters()), means, supernet.space.backbone)
 
     def _look_at_ends(self, images: Tensor, targets: Tensor, progress: float) -> None:

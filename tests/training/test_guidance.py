@@ -99,6 +99,15 @@ def test_the_averaged_maps_are_set_too(tmp_path):
     assert all(torch.equal(now[name], averaged[name]) for name in now)
 
 
+def test_a_supernet_that_is_looked_at_before_has_such_maps_too(tmp_path):
+    with one_thread():
+        trainer = aided(tmp_path, static_guidance=0.6)
+        first = maps_of(trainer.supernet)
+        looked_at = maps_of(trainer.run(until=SET))
+    assert all(torch.equal(maps_of(trainer.supernet)[name], value) for name, value in first.items())
+    assert not any(torch.allclose(looked_at[name], value, atol=0.5) for name, value in first.items())
+
+
 @pytest.mark.parametrize("step", [SET - 1, SET, SET + 1, SET + 3])
 def test_resuming_is_exact_before_while_and_after_maps_are_set(tmp_path, step):
     recipe = {"static_guidance": 0.6, "checkpoint_minutes": 1e-9}
