@@ -1,5 +1,6 @@
 """Training in several processes: two of torch's own, and through Ray Train."""
 
+import csv
 from pathlib import Path
 
 import psutil
@@ -86,6 +87,18 @@ def test_processes_stay_equal_to_the_last_bit(name, pair):
     first, second = pair[0][name]
     assert first.keys() == second.keys()  # with the gradients: both used the same weights
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.slow
+def test_the_first_process_logs_how_the_operators_do(pair, tmp_path):
+    def found(directory):
+        with (directory / "log.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [bool(row["static_entropy"]) for row in rows] == [True] + [False] * (len(rows) - 2) + [True]
+        return [float(row[name]) for row in (rows[0], rows[-1]) for name in ("static_entropy", "static_kl")]
+
+    trained(setup(tmp_path), World())
+    assert found(pair[1] / "default") == pytest.approx(found(tmp_path), abs=1e-5)
 
 
 @pytest.mark.slow
