@@ -20,7 +20,7 @@ from nas.latency.front import measure_networks
 from nas.latency.meter import LatencyMeter, Readings
 from nas.latency.profile import LatencyProfile, design, with_scores
 from nas.latency.runtimes import check_available, describe
-from nas.model import Subnet
+from nas.model import Subnet, check_inside
 from nas.runs import ParetoFront, RunDirectory, config_of_run, space_of_run
 from nas.settings import Target, parse_target, profile_path
 from nas.space import SearchSpace
@@ -54,6 +54,7 @@ class Models:
 def models_of(source: Path) -> Models:
     """The front of a run, or the one network of a bundle; a RunError: it is neither, or the front is empty."""
     try:
+        check_inside(source, source / "metrics.json", source / "architecture.json")
         table = read_json(source / "metrics.json")
         architecture = Architecture.from_json((source / "architecture.json").read_text(encoding="utf-8"))
         backbone = Backbone(**table["backbone"])

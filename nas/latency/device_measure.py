@@ -27,6 +27,8 @@ STILL_FALLING = 0.95  # of the fastest pass so far: a pass below this says that 
 SHORTEST_S = 0.005  # a timing shorter than this is repeated within one sample
 TOLERANCE = 0.02  # a median is known where its interval reaches no further than this share of it
 
+EXTERNAL = b"\n\x08location"  # the key of a tensor in another file, as ONNX stores it
+
 
 def warm_timer(forward: Callable[[int], float]) -> Callable[[], float]:
     """Warm up, and return a function that times one forward pass, seconds.
@@ -69,6 +71,16 @@ def runner(path: Path, images: Any, threads: int, provider: str) -> Callable[[],
     return warm_timer(forward)
 
 
+def model_path(folder: Path, name: str) -> Path:
+    """The file of a model; a pack may be a stranger's, so ends the program where it would be read from elsewhere."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        sys.exit(f"error: {name}: outside of the pack")
+    if EXTERNAL in path.read_bytes():
+        sys.exit(f"error: {name}: its weights are in another file; a pack's models are whole")
+    return path
+
+
 def interval(samples: Sequence[float]) -> tuple[float, float]:
     """95 % confidence interval of the median by order statistics; the range of fewer than 6 samples."""
     ordered, n = sorted(samples), len(samples)
@@ -106,9 +118,9 @@ def measure(folder: Path, threads: int, rounds: int, most_rounds: int, provider:
     shape = [listed["batch"], *listed["image_shape"]]
     images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     before = load_average()
-    reference = runner(folder / listed["reference"]["file"], images, threads, provider)
+    reference = runner(model_path(folder, listed["reference"]["file"]), images, threads, provider)
     models = listed["models"]
-    runners = [runner(folder / model["file"], images, threads, provider) for model in models]
+    runners = [runner(model_path(folder, model["file"]), images, threads, provider) for model in models]
     ratios: list[list[float]] = [[] for _ in models]
     references: list[float] = []
     for done in range(max(rounds, most_rounds)):

@@ -180,3 +180,14 @@ def test_a_strangers_bundle_that_would_fill_the_memory_is_one_message(tmp_path, 
     assert (done.code, done.stdout) == (2, "")
     assert "is a damaged bundle" in done.stderr
     assert said in done.stderr
+
+
+def test_a_bundle_with_links_to_elsewhere_is_not_read(tmp_path):
+    bundle, elsewhere = tmp_path / "bundle", tmp_path / "elsewhere"
+    bundle.mkdir()
+    elsewhere.write_text("{}")
+    for name in ("metrics.json", "architecture.json"):
+        (bundle / name).symlink_to(elsewhere)
+    done = command("latency", bundle)
+    assert (done.code, done.stdout) == (2, "")
+    assert "a link to a file outside of its folder" in done.stderr

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nas.latency.device_measure import TOLERANCE, interval, is_noisy, load_average, processor
+from nas.latency.device_measure import TOLERANCE, interval, is_noisy, load_average, model_path, processor
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -31,3 +31,26 @@ def test_what_is_known_within_the_tolerance_is_not_noisy():
 def test_the_machine_has_a_name_and_a_load():
     assert processor()
     assert load_average() is None or load_average() >= 0
+
+
+def test_a_pack_reads_nothing_outside_of_its_folder(tmp_path):
+    pack = tmp_path / "pack"
+    pack.mkdir()
+    (pack / "model.onnx").write_bytes(b"whole")
+    assert model_path(pack, "model.onnx") == (pack / "model.onnx").resolve()
+    (tmp_path / "other.onnx").write_bytes(b"whole")
+    (pack / "link.onnx").symlink_to(tmp_path / "other.onnx")
+    for name in ("../other.onnx", str(tmp_path / "other.onnx"), "link.onnx"):
+        with pytest.raises(SystemExit, match="outside of the pack"):
+            model_path(pack, name)
+
+
+def test_a_model_whose_weights_are_elsewhere_is_not_loaded(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    tensor = onnx.TensorProto(name="w", dims=[1], data_type=1, data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    (tmp_path / "model.onnx").write_bytes(
+        onnx.ModelProto(graph=onnx.GraphProto(initializer=[tensor])).SerializeToString()
+    )
+    with pytest.raises(SystemExit, match="in another file"):
+        model_path(tmp_path, "model.onnx")

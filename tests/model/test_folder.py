@@ -1,13 +1,14 @@
 """A hostile model folder is refused before anything is built, or is harmless."""
 
 import json
+import math
 import pickle  # noqa: TID251 - what a stranger would send
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from nas.base.errors import ConfigError
 from nas.data.images import DataInfo
@@ -73,7 +74,7 @@ HOSTILE = {
 def test_a_hostile_configuration_is_one_message(folder, name):
     changes, said = HOSTILE[name]
     change(folder, **changes)
-    with pytest.raises(ConfigError, match="--teacher local-dir:") as caught:
+    with pytest.raises(ConfigError, match=r"--teacher local-dir:") as caught:
         Teacher(f"local-dir:{folder}", INFO)
     assert said in caught.value.message
     assert caught.value.hint
@@ -82,7 +83,7 @@ def test_a_hostile_configuration_is_one_message(folder, name):
 @pytest.mark.parametrize("text", ["[]", "", "{", "\x00", '{"architecture": NaN}', "[" * 100_000])
 def test_a_configuration_that_is_none_is_one_message(folder, text):
     (folder / "config.json").write_text(text)
-    with pytest.raises(ConfigError, match="--teacher local-dir:"):
+    with pytest.raises(ConfigError, match=r"--teacher local-dir:"):
         Teacher(f"local-dir:{folder}", INFO)
 
 
@@ -125,11 +126,66 @@ def test_a_pickle_runs_nothing(folder, name):
 def test_a_hostile_safetensors_header_is_one_message(folder, header):
     for size in (len(header), 2**63, 0):
         (folder / "model.safetensors").write_bytes(size.to_bytes(8, "little") + header + b"\0" * 10_000)
-        with pytest.raises(ConfigError, match="--teacher local-dir:"):
+        with pytest.raises(ConfigError, match=r"--teacher local-dir:"):
             Teacher(f"local-dir:{folder}", INFO)
 
 
 def test_weights_of_another_network_are_one_message(folder):
     save_file({"x": torch.zeros(10_000)}, folder / "model.safetensors")
-    with pytest.raises(ConfigError, match="--teacher local-dir:"):
+    with pytest.raises(ConfigError, match=r"--teacher local-dir:"):
+        Teacher(f"local-dir:{folder}", INFO)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_link_out_of_the_folder_is_not_followed(folder, tmp_path_factory, name):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / name
+    (folder / name).rename(elsewhere)
+    (folder / name).symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="outside of its folder"):
+        check_model_folder(folder)
+    with pytest.raises(ConfigError, match=r"--teacher local-dir:.*outside of its folder"):
+        Teacher(f"local-dir:{folder}", INFO)
+
+
+def test_links_within_the_folder_and_those_of_the_hubs_cache_are_fine(folder, tmp_path_factory):
+    (folder / "weights").mkdir()
+    (folder / "model.safetensors").rename(folder / "weights" / "w")
+    (folder / "model.safetensors").symlink_to("weights/w")
+    check_model_folder(folder)
+    cache = tmp_path_factory.mktemp("hub")
+    (cache / "blobs").mkdir()
+    (cache / "snapshots" / "0123").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).resolve().rename(cache / "blobs" / name)
+        (cache / "snapshots" / "0123" / name).symlink_to(cache / "blobs" / name)
+    check_model_folder(cache / "snapshots" / "0123")
+    link = cache / "link"
+    link.symlink_to(cache / "snapshots" / "0123")
+    check_model_folder(link)
+
+
+def test_what_cannot_be_built_without_memory_is_bounded_by_its_weights(folder, monkeypatch):
+    create, sizes = timm.create_model, []
+
+    def stubborn(spec, **arguments):
+        sizes.append(torch.empty(0).device.type)
+        if sizes[-1] == "meta":
+            raise NotImplementedError("Tensor.item() cannot be called on meta tensors")
+        return create(spec, **arguments)
+
+    monkeypatch.setattr("nas.model.folder.timm.create_model", stubborn)
+    monkeypatch.setattr("nas.model.folder.BESIDE", 1_000)
+    check_model_folder(folder)
+    assert sizes == ["meta", "cpu"]
+    change(folder, model_args={"embed_dim": 8192, "depth": 1_000})  # three terabytes
+    with pytest.raises(ConfigError, match=r"--teacher local-dir:.*larger network than its weights"):
+        Teacher(f"local-dir:{folder}", INFO)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_teach_nobody(folder, value):
+    weights = load_file(folder / "model.safetensors")
+    weights["norm.bias"][1] = value
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"--teacher local-dir:.*: NaN or infinity in norm.bias"):
         Teacher(f"local-dir:{folder}", INFO)
