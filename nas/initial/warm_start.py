@@ -10,7 +10,7 @@ from nas.data import ImageSet
 from nas.initial.ordering import order_by_importance, pair_heads
 from nas.initial.plain import Weights
 from nas.initial.pretrained import initial_weights, plain_subnet
-from nas.model import Supernet
+from nas.model import Supernet, check_finite
 from nas.runs import MANIFEST, RunDirectory
 from nas.space import SearchSpace
 from nas.training import (
@@ -72,12 +72,13 @@ def copy_supernet(supernet: Supernet, path: Path) -> None:
     """Fill a supernet with the trained weights of a run whose space has the same genes.
 
     Raises:
-        ConfigError: The run's supernet is not trained to its end.
+        ConfigError: The run's supernet is not trained to its end, or holds NaN.
         CheckpointError: Its weights have other names or shapes.
     """
     weights = trained_weights(RunDirectory.open(path))
     if weights is None:
         raise ConfigError(f"--init {path}: its supernet is not trained to the end", hint="let that run go on first")
+    check_finite(weights, f"--init {path}")
     try:
         supernet.load_state_dict(weights)
     except RuntimeError as error:

@@ -16,11 +16,7 @@ from nas.model.timm_entry import UNREADABLE
 
 __all__ = [
     "UNREADABLE", "Block", "DynamicAttention", "Guidance", "Instruments", "Provided", "Subnet",
-<<<<<<< HEAD
-    "Supernet", "activation_aware_factors", "average_tokens", "check_model_folder", "log_mean_map",
-    "reduced_sides", "svd_factors", "transport_map", "watched_networks",
-=======
     "Supernet", "activation_aware_factors", "average_tokens", "check_finite", "check_inside",
-    "check_model_folder", "log_mean_map", "svd_factors", "transport_map", "watched_networks",
->>>>>>> 084db2e (Links out of a stranger's folder, packs and bundles included, are refused; what timm cannot build on meta is bounded by its weights)
+    "check_model_folder", "log_mean_map", "reduced_sides", "svd_factors", "transport_map",
+    "watched_networks",
 ]

@@ -16,6 +16,7 @@ from nas.base import ConfigError
 from nas.data import DataInfo
 from nas.model import (  # which registers our networks with timm: an exported one can teach, too
     UNREADABLE,
+    check_finite,
     check_model_folder,
 )
 
@@ -39,12 +40,13 @@ class Teacher(nn.Module):
     `timm:NAME` or `local-dir:DIR`; `info` says how the images that it will get are normalised.
 
     Raises:
-        ConfigError: The model cannot be had, or is not of so many classes.
+        ConfigError: The model cannot be had, holds NaN, or is not of so many classes.
     """
 
     def __init__(self, spec: str, info: DataInfo) -> None:
         super().__init__()
         self.model = _load(spec)
+        check_finite(self.model.state_dict(), f"--teacher {spec}")
         config = resolve_data_config({}, model=self.model)
         self.size = config["input_size"][-2:]
         found = getattr(self.model, "num_classes", None)

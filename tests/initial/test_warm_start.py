@@ -1,11 +1,15 @@
 """A supernet that starts from a trained plain ViT, and the table of how redundant that ViT is."""
 
+from pathlib import Path
+
 import pytest
+import timm
 import torch
 from small_runs import command, digits, one_thread
 from warm_space import SPACE
 
-from nas.initial.warm_start import warm_start
+from nas.base.errors import ConfigError
+from nas.initial.warm_start import copy_supernet, warm_start
 from nas.model.supernet import Supernet
 from nas.space.space import parse_space
 
@@ -78,3 +82,25 @@ def test_weights_that_do_not_fit_are_misuse_and_leave_nothing(spec, tmp_path):
     assert done.code == 2
     assert "does not fit into" in done.stderr
     assert not run.exists()
+
+
+def test_a_timm_folder_whose_weights_are_no_numbers_is_refused_before_anything_is_written(tmp_path):
+    space_file, folder = tmp_path / "warm.yaml", tmp_path / "vit"
+    space_file.write_text(SPACE)
+    shape = {"img_size": 8, "patch_size": 2, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2}
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=10, **shape)
+    model.blocks[0].mlp.fc1.bias.data[0] = torch.nan
+    timm.models.save_for_hf(model, str(folder), model_args=shape, safe_serialization=True)
+    refused = command("train", space_file, "--run", tmp_path / "new", f"--init=local-dir:{folder}")
+    assert refused.code == 2
+    assert f"--init local-dir:{folder}: " in refused.stderr
+    assert "blocks.0.mlp.fc1.bias holds NaN or infinity" in refused.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_whose_weights_are_no_numbers_starts_nothing(monkeypatch):
+    weights = {"norm.weight": torch.tensor([1.0, torch.inf]), "steps": torch.tensor([1])}
+    monkeypatch.setattr("nas.initial.warm_start.trained_weights", lambda _: weights)
+    monkeypatch.setattr("nas.initial.warm_start.RunDirectory.open", lambda path: path)
+    with pytest.raises(ConfigError, match=r"--init run: NaN or infinity in norm.weight"):
+        copy_supernet(Supernet(space()), Path("run"))
