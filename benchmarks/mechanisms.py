@@ -35,13 +35,14 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from scipy.stats import t as student
+from torch import Tensor
 
 from nas.arch import Architecture, Backbone, LayerChoice, Rules, cost
 from nas.base import ArchitectureError
-from nas.data import ImageData, load_images
-from nas.evaluation import count_correct, top1_percent
+from nas.data import ImageData, ImageSet, load_images
 from nas.jobs import space_of_one
 from nas.latency import LatencyMeter
 from nas.model import Subnet, Supernet
@@ -54,8 +55,9 @@ BACKBONE = Backbone(image_size=32, patch_size=4, num_classes=10, head_dim=24)
 WIDTH, DEPTH, TOKENS = 96, 6, 64
 PLAIN = LayerChoice(num_tokens=TOKENS, num_heads=4, mlp_ratio=4)
 SUBNETS = 20
+SURE_STEPS = 200  # after which it is known how long a training takes
 SEARCH_IMAGES = 2_000  # for subnets; what is trained alone is measured on the whole search split
-BEFORE = "before"  # label of the version that others are compared with: no verdict is of it
+BEFORE = "before"  # label of the version that others are compared with; no verdict is of it
 VERDICTS = Path(__file__).with_suffix(".txt")
 
 MECHANISMS: dict[str, tuple[str, str, str, str]] = {
@@ -75,23 +77,21 @@ MECHANISMS: dict[str, tuple[str, str, str, str]] = {
 
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
-    "lr 1e-3": {"lr": 1e-3},
     "lr 4e-3": {"lr": 4e-3},
-    "warm-up 5": {"warmup_epochs": 5.0},
-    "RandAugment m5": {"auto_augment": "rand-m5-n1"},
-    "CutMix": {"cutmix": 1.0},
-    "Mixup and CutMix": {"mixup": 0.2, "cutmix": 1.0},
-    "no EMA": {"ema_decay": 0.0},
-    "EMA 0.9995": {"ema_decay": 0.9995},
-    "drop path 0.1": {"drop_path": 0.1},
-    "weight decay 0.2": {"weight_decay": 0.2},
-    "no crops": {"crop_scale": (1.0, 1.0)},
+    "lr 1e-3": {"lr": 1e-3},
     "epochs x 2": {"epochs": 2.0},
-    "epochs x 2, CutMix, drop path 0.1": {"epochs": 2.0, "cutmix": 1.0, "drop_path": 0.1},
-    "epochs x 2, CutMix, weight decay 0.2": {"epochs": 2.0, "cutmix": 1.0, "weight_decay": 0.2},
+    "CutMix": {"cutmix": 1.0},
+    "drop path 0.1": {"drop_path": 0.1},
+    "EMA 0.9995": {"ema_decay": 0.9995},
+    "no EMA": {"ema_decay": 0.0},
+    "weight decay 0.2": {"weight_decay": 0.2},
+    "warm-up 5": {"warmup_epochs": 5.0},
+    "crops from 0.35": {"crop_scale": (0.35, 1.0)},
+    "epochs x 2, CutMix": {"epochs": 2.0, "cutmix": 1.0},
+    "RandAugment m5": {"auto_augment": "rand-m5-n1"},
 }
 """Changes of the default recipe; `epochs` is a factor."""
-RECIPE_NETWORKS = ("plain", "pooled", "joint")
+RECIPE_NETWORKS = ("plain", "joint", "pooled")
 
 
 class OutOfTimeError(Exception):
@@ -108,7 +108,7 @@ class Job:
     data: str  # spec, folders left out
     label: str
     images: int
-    epochs: int | None
+    epochs: int
     precision: str
 
     def key(self) -> dict[str, Any]:
@@ -124,6 +124,7 @@ class Machine:
     device: str
     deadline: float  # time.time(); infinite: none
     subnets: int
+    epochs: tuple[int, ...]  # of supernets: the first that ends in time
 
 
 def arms() -> dict[str, Architecture]:
@@ -241,17 +242,45 @@ def images_of(spec: str, count: int) -> ImageData:
     return ImageData(train=data.train.part(0, count), search=data.search)
 
 
+class Epochs:
+    """The batches of a training, augmented an epoch at a time: as many random crops and flips, only of other draws.
+
+    On a card, a step of a small network takes as long as its kernels take to launch, and of these a third to a half are
+    the augmentation's. Mixup and CutMix stay with the batch.
+    """
+
+    def __init__(self, trainer: SupernetTrainer, train: ImageSet) -> None:
+        self.trainer, self.train, self.epoch = trainer, train, -1
+        self.mixup, trainer.augment.mixup = trainer.augment.mixup, None
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images and targets of a step."""
+        size, count = self.trainer.config.batch_size, len(self.train)
+        epoch, position = divmod(step, max(count // size, 1))
+        if epoch != self.epoch:
+            order = np.random.default_rng([self.trainer.seed, epoch, 1]).permutation(count)
+            images, labels = torch.from_numpy(self.train.uncut(order)), torch.as_tensor(self.train.labels[order])
+            self.epoch, (self.images, self.labels) = epoch, self.trainer.augment(images, labels)
+        part = slice(position * size, (position + 1) * size)
+        batch: tuple[Tensor, Tensor] = self.images[part], self.labels[part]
+        return batch if self.mixup is None else self.mixup(*batch)
+
+
 def trainer_of(job: Job, machine: Machine, space: SearchSpace, folder: str, **recipe: Any) -> SupernetTrainer:
     """A training from random weights."""
-    return SupernetTrainer(
+    train = images_of(machine.spec, job.images).train
+    trainer = SupernetTrainer(
         Supernet(space, seed=job.seed),
-        images_of(machine.spec, job.images).train,
+        train,
         TrainConfig(epochs=job.epochs, checkpoint_minutes=1e6, **recipe),
         seed=job.seed,
         device=torch.device(machine.device),
         precision=job.precision,
         directory=Path(folder),
     )
+    if machine.device != "cpu":
+        vars(trainer)["_batch"] = Epochs(trainer, train)
+    return trainer
 
 
 def trained(job: Job, machine: Machine, space: SearchSpace, **recipe: Any) -> tuple[Supernet, dict[str, Any]]:
@@ -259,7 +288,7 @@ def trained(job: Job, machine: Machine, space: SearchSpace, **recipe: Any) -> tu
     began = time.time()
 
     def watch(progress: TrainProgress) -> None:
-        if progress.step >= 100 and time.time() + 0.95 * progress.eta_s > machine.deadline:
+        if progress.step >= SURE_STEPS and time.time() + progress.eta_s > machine.deadline:
             raise OutOfTimeError
 
     with tempfile.TemporaryDirectory() as folder:
@@ -269,23 +298,31 @@ def trained(job: Job, machine: Machine, space: SearchSpace, **recipe: Any) -> tu
             log = list(csv.DictReader(file))
     # the last measurement of each number of the log: some stand in few rows
     vitals = {key: value for row in log for key, value in row.items() if key and value}
-    return supernet, {"seconds": round(time.time() - began, 1), "log": vitals}
+    where = torch.cuda.get_device_name() if machine.device == "cuda" else machine.device
+    return supernet, {"seconds": round(time.time() - began, 1), "trained_on": where, "log": vitals}
 
 
-def top1_of(supernet: Supernet, architectures: Iterable[Architecture], job: Job, machine: Machine, images: int) -> Any:
-    """Top-1 of each, percent."""
-    search = images_of(machine.spec, job.images).search
+@cache
+def search_batches(spec: str, count: int, images: int, device: str) -> list[tuple[Tensor, Tensor]]:
+    """The first images of the search split, normalised, and their labels, on the device."""
+    search = images_of(spec, count).search
     search = search.part(0, min(images, len(search)))
-    device = torch.device(machine.device)
-    return [
-        round(
-            top1_percent(
-                count_correct(supernet.extract(a), search, batch_size=500, device=device, precision=job.precision)
-            ),
-            3,
-        )
-        for a in architectures
-    ]
+    parts = [slice(start, start + 500) for start in range(0, len(search), 500)]
+    return [(search.normalized(part).to(device), torch.as_tensor(search.labels[part]).to(device)) for part in parts]
+
+
+def top1_of(
+    supernet: Supernet, architectures: Iterable[Architecture], job: Job, machine: Machine, images: int = 10**6
+) -> list[float]:
+    """Top-1 of each on so many images of the search split, percent."""
+    batches = search_batches(machine.spec, job.images, images, machine.device)
+    total, found = sum(len(labels) for _, labels in batches), []
+    for architecture in architectures:
+        subnet = supernet.extract(architecture)
+        with torch.inference_mode(), torch.autocast(machine.device, torch.bfloat16, enabled=job.precision == "bf16"):
+            right = sum((subnet(pixels).argmax(dim=1) == labels).sum() for pixels, labels in batches)
+        found.append(round(100 * int(right) / total, 3))
+    return found
 
 
 def work(job: Job, machine: Machine) -> dict[str, Any]:
@@ -301,14 +338,21 @@ def work(job: Job, machine: Machine) -> dict[str, Any]:
 
 def run_supernet(job: Job, machine: Machine) -> dict[str, Any]:
     """Train the supernet; measure pairs and arms."""
-    supernet, found = trained(job, machine, whole_space())
+    longest, *shorter = machine.epochs
+    try:
+        before_measuring = replace(machine, deadline=machine.deadline - 2.5 * machine.subnets)
+        supernet, found = trained(replace(job, epochs=longest), before_measuring, whole_space())
+    except OutOfTimeError:
+        if not shorter:
+            raise
+        return run_supernet(job, replace(machine, epochs=tuple(shorter)))
 
     def means(architectures: Iterable[Architecture]) -> float:
         return mean(top1_of(supernet, architectures, job, machine, SEARCH_IMAGES))
 
     drawn = {name: list(zip(*pairs(name, machine.subnets), strict=True)) for name in MECHANISMS}
     found["pairs"] = {name: [means(one), means(other)] for name, (one, other) in drawn.items()}
-    found["arms"] = dict(zip(arms(), top1_of(supernet, arms().values(), job, machine, 10**6), strict=True))
+    found["arms"] = dict(zip(arms(), top1_of(supernet, arms().values(), job, machine), strict=True))
     return found
 
 
@@ -316,14 +360,13 @@ def run_alone(job: Job, machine: Machine, **recipe: Any) -> dict[str, Any]:
     """Train an arm alone."""
     architecture = arms()[job.name.rpartition("/")[2]]
     supernet, found = trained(job, machine, space_of_one(whole_space(), architecture), **recipe)
-    return {**found, "top1": top1_of(supernet, [architecture], job, machine, 10**6)[0]}
+    return {**found, "top1": top1_of(supernet, [architecture], job, machine)[0]}
 
 
 def run_recipe(job: Job, machine: Machine) -> dict[str, Any]:
     """Train an arm alone by a recipe."""
     recipe = dict(RECIPES[job.name.rpartition("/")[0]])
     factor = recipe.pop("epochs", 1.0)
-    assert job.epochs is not None, "recipes have so many epochs"
     return run_alone(replace(job, epochs=round(job.epochs * factor)), machine, **recipe)
 
 
@@ -519,14 +562,17 @@ def tables(out: Path) -> None:
         rows += mechanism_rows([line for line in lines if line["label"] == label], times, label)
 
     def told(part: str, key: str) -> str:
-        return ", ".join(str(value) for value in dict.fromkeys(x[key] or "default" for x in lines if x["part"] == part))
+        return ", ".join(
+            str(value) for value in dict.fromkeys(x["log"].get(key) or x[key] for x in lines if x["part"] == part)
+        )
 
     network = f"CIFAR-10 32 px, patch 4, width {WIDTH}, {DEPTH} layers, 4 heads of 24"
     write_table(
         "mechanisms",
         rows,
-        f"{network}; {told('supernet', 'images')} training images, batch 64, {told('supernet', 'precision')}. subnets: "
-        f"{SUBNETS} drawn ones with the mechanism in a supernet (epochs: {told('supernet', 'epochs')}) against the "
+        f"{network}; {told('supernet', 'images')} training images, batch 64, {told('supernet', 'precision')}, on "
+        f"{told('supernet', 'trained_on')}. subnets: "
+        f"{SUBNETS} drawn ones with the mechanism in a supernet (epochs: {told('supernet', 'epoch')}) against the "
         f"same without, mean on {SEARCH_IMAGES} search images; arm: the plain ViT with the mechanism wherever it may "
         f"stand, in the same supernet; alone: that network trained alone (epochs: {told('alone', 'epochs')}). Gains in "
         "points with 95 % intervals over seeds, paired; macs and time (CPU, fp32, one thread, interleaved): with over "
@@ -544,21 +590,23 @@ def tables(out: Path) -> None:
 
 def jobs_of(asked: argparse.Namespace) -> list[tuple[Job, Machine]]:
     """All trainings in the order in which they begin: part by part, and in each all of a seed first."""
-    deadline = time.time() + asked.seconds
+    deadline = psutil.Process().create_time() + asked.seconds
     found: list[tuple[Job, Machine]] = []
     for part in asked.part:
         specs = asked.data if part == "recipes" else asked.data[:1]
         names = {
             "supernet": ["all"],
             "alone": asked.arms or list(arms()),
-            "recipes": [f"{recipe}/{network}" for recipe in asked.recipes or RECIPES for network in RECIPE_NETWORKS],
+            "recipes": [f"{recipe}/{network}" for network in RECIPE_NETWORKS for recipe in asked.recipes or RECIPES],
         }.get(part, [])
-        epochs = {"supernet": asked.epochs, "alone": asked.alone_epochs, "recipes": asked.recipe_epochs}.get(part)
+        epochs = {"supernet": asked.epochs[0], "alone": asked.alone_epochs, "recipes": asked.recipe_epochs}.get(part)
         seeds = asked.recipe_seeds if part == "recipes" else asked.seeds
         for seed in range(seeds):
             for spec in specs:
                 data = Path(spec.partition(":")[2].partition(",")[0] or spec).stem
-                machine = Machine(spec=spec, device=asked.device, deadline=deadline, subnets=asked.subnets)
+                machine = Machine(
+                    spec=spec, device=asked.device, deadline=deadline, subnets=asked.subnets, epochs=tuple(asked.epochs)
+                )  # fmt: skip
                 for name in names:
                     job = Job(
                         part=part, name=name, seed=seed, data=data, label=asked.label, images=asked.images,
@@ -577,7 +625,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recipe-seeds", type=int, default=2)
     parser.add_argument("--images", type=int, default=8_000)
-    parser.add_argument("--epochs", type=int, help="of supernets; not given: the default recipe's")
+    parser.add_argument("--epochs", type=int, nargs="+", default=[60], help="of supernets; of several, as time allows")
     parser.add_argument("--alone-epochs", type=int, default=30)
     parser.add_argument("--recipe-epochs", type=int, default=20)
     parser.add_argument("--arms", nargs="+", choices=list(arms()), help="of `alone`; not given: all")
@@ -586,7 +634,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="end after so many")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end so many after the start")
     parser.add_argument("--rounds", type=int, default=15, help="of `latency`")
     parser.add_argument("--out", type=Path, default=Path("results/mechanisms"))
     asked = parser.parse_args()
