@@ -1,8 +1,10 @@
 """A run and a browser that several modules look at and with."""
 
 import contextlib
+import gc
 import json
 import os
+import resource
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -11,6 +13,11 @@ from pathlib import Path
 import pytest
 
 os.environ["NAS_CACHE"] = tempfile.mkdtemp(prefix="nas-test-images-")  # not the user's own
+gc.set_threshold(10_000, 20, 20)  # an eighth of the inner loop was the collector's, looking at what was imported
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["NAS_CACHE"], ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,15 @@ def finished(tmp_path_factory):
     assert done.code == 0, done.stderr
     beside = {path.name for path in home.iterdir()}  # other modules' runs come later, in any order
     return Finished(home / "r", arguments, done.stdout, done.stderr, beside)
+
+
+@pytest.fixture
+def small_files():
+    """No file may grow beyond 1,000 bytes, as with `ulimit -f`."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="session")

@@ -89,6 +89,13 @@ def test_maps_that_are_shared_stay_alive_until_the_layer_behind_their_last_consu
     assert last[0] - plain_last[0] == maps
 
 
+def test_a_norm_keeps_two_numbers_a_token_beside_its_input_and_result():
+    """Never the peak, which is all that storages are compared with."""
+    tokens, images = 2 * 17, 2 * 16**2
+    live = {name: n for i, name, n in memory.live_values(plain(), backbone(), 2) if i in (0, None)}
+    assert live["norm1"] == live["norm"] == images + 2 * 24 * tokens + 2 * tokens
+
+
 def test_peak_activation_memory_follows_precision_and_batch():
     one = memory.peak_activation_bytes(plain(), backbone())
     assert memory.peak_activation_bytes(plain(), backbone(), bytes_per_value=2) * 2 == one

@@ -42,8 +42,8 @@ def test_samples_are_members_and_reproducible():
 @pytest.mark.parametrize("searched", [SPACE, BOUNDED, JOINT], ids=["free", "bounded", "joint"])
 def test_stratified_samples_cover_the_range_of_macs_evenly(searched):
     rng = np.random.default_rng(0)
-    drawn = [cost.macs(searched.sample_stratified(rng), searched.backbone) for _ in range(100)]
-    share = np.histogram(drawn, bins=5, range=searched.macs_range())[0] / 100
+    drawn = [cost.macs(searched.sample_stratified(rng), searched.backbone) for _ in range(60)]
+    share = np.histogram(drawn, bins=5, range=searched.macs_range())[0] / 60
     assert min(share) >= 0.1, share
 
 

@@ -3,6 +3,7 @@ import os
 import pytest
 import torch
 
+from nas.base.disk import DiskError, writing
 from nas.base.errors import CheckpointError
 from nas.training.checkpoint import KEPT, load_checkpoint, save_checkpoint
 
@@ -123,3 +124,10 @@ def test_files_have_the_permissions_that_the_users_umask_says(tmp_path, umask, m
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "c").iterdir()} == {mode}
+
+
+def test_a_limit_on_the_size_of_files_is_told_of_torchs_own_archives(tmp_path, request):
+    torch.save(torch.zeros(1), tmp_path / "whole")  # imports what it needs: bytecode would be cut off, too
+    request.getfixturevalue("small_files")
+    with pytest.raises(DiskError, match=r"graph: not written: "), writing(tmp_path / "graph"):
+        torch.save(torch.zeros(1000), tmp_path / "scratch")

@@ -262,6 +262,16 @@ def test_progress_counts_steps_epochs_and_time(tmp_path):
     assert all(len(progress.losses) == 3 for progress in seen)
 
 
+def test_the_learning_rate_rises_from_a_hundredth_and_falls_towards_it(tmp_path):
+    trained = trainer(tmp_path, epochs=3, warmup_epochs=1, lr=0.01)
+    rates = [trained.optimizer.param_groups[0]["lr"]]
+    trained.run(lambda _: rates.append(trained.optimizer.param_groups[0]["lr"]))
+    assert rates[0] == pytest.approx(0.0001)
+    assert np.diff(rates[1:5]) == pytest.approx(0.0099 / 4)  # four steps an epoch
+    assert max(np.diff(rates[5:])) < 0
+    assert rates[-1] >= 0.0001
+
+
 def test_the_recipe_is_checked_before_training():
     with pytest.raises(ValueError, match="epochs"):
         TrainConfig(epochs=-1)

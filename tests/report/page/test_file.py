@@ -51,5 +51,5 @@ def test_the_files_of_a_report_are_a_page_and_its_figures(tmp_path):
 
 
 def test_thousands_of_trials_stay_a_small_file(tmp_path):
-    run = make_run(tmp_path / "r", made_trials(3_000))
-    assert len(report_html(page_data(run)).encode()) < 2_000_000
+    run = make_run(tmp_path / "r", made_trials(2_000))
+    assert len(report_html(page_data(run)).encode()) < 1_350_000
