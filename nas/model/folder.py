@@ -105,11 +105,11 @@ def _parameters(spec: str, most: int) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-class _Bounded(TorchDispatchMode):
+class _Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Tensors made within it have so many values together, or there is a ValueError before one is made."""
 
     def __init__(self, most: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.left = most
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

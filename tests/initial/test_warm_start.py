@@ -1,5 +1,6 @@
 """A supernet that starts from a trained plain ViT, and the table of how redundant that ViT is."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,8 @@ def test_a_timm_folder_whose_weights_are_no_numbers_is_refused_before_anything_i
 
 def test_a_run_whose_weights_are_no_numbers_starts_nothing(monkeypatch):
     weights = {"norm.weight": torch.tensor([1.0, torch.inf]), "steps": torch.tensor([1])}
-    monkeypatch.setattr("nas.initial.warm_start.trained_weights", lambda _: weights)
-    monkeypatch.setattr("nas.initial.warm_start.RunDirectory.open", lambda path: path)
+    module = sys.modules["nas.initial.warm_start"]  # its package has a function of this name
+    monkeypatch.setattr(module, "trained_weights", lambda _: weights)
+    monkeypatch.setattr(module.RunDirectory, "open", lambda path: path)
     with pytest.raises(ConfigError, match=r"--init run: NaN or infinity in norm.weight"):
         copy_supernet(Supernet(space()), Path("run"))
