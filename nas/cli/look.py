@@ -143,10 +143,10 @@ def cache(
 ) -> None:
     """Decoded images that runs share: what there is, how large, when it was used; any may be deleted."""
     from nas.cli.cache import cache_table, cached
-    from nas.data import store_folder
+    from nas.data import cache_folder
 
     rows = cached(sweep=sweep)
-    values = {"schema_version": 1, "folder": str(store_folder()), "swept": sweep, "files": rows}
+    values = {"schema_version": 1, "folder": str(cache_folder()), "swept": sweep, "files": rows}
     print_result(format_, values, cache_table, rows)
 
 

@@ -4,9 +4,9 @@
 from nas.data.images import DataInfo, ImageData, ImageSet, TestSplit
 from nas.data.loader import load_images
 from nas.data.sources import spec_at
-from nas.data.store.folder import store_folder, stored_files, sweep_store
+from nas.data.store.folder import cache_folder, stored_files, sweep_store
 
 __all__ = [
-    "DataInfo", "ImageData", "ImageSet", "TestSplit", "load_images", "spec_at", "store_folder",
+    "DataInfo", "ImageData", "ImageSet", "TestSplit", "cache_folder", "load_images", "spec_at",
     "stored_files", "sweep_store",
 ]

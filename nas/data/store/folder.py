@@ -1,16 +1,45 @@
 """Where decoded images are kept, what is there, and how it is swept."""
 
+import atexit
 import errno
 import fcntl
 import os
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.base import DataError, sweep, writing
+from nas.base import DataError, NasError, Reporter, remove, sweep, writing
 
 
-def store_folder() -> Path:
+def store_folder(reporter: Reporter | None = None) -> Path:
+    """`cache_folder`; where that cannot be, one that is gone with this process, whose children find it in NAS_CACHE.
+
+    The reporter, if any, is told so.
+
+    Raises:
+        DiskError: There is no temporary folder either.
+    """
+    try:
+        return cache_folder()
+    except (NasError, OSError) as error:
+        reason = error.message if isinstance(error, NasError) else str(error)
+    root = Path(tempfile.gettempdir())
+    with writing(root):
+        folder = Path(tempfile.mkdtemp(prefix=f"nas-images-{os.getpid()}-", dir=root))
+    os.environ["NAS_CACHE"] = str(folder)
+    atexit.register(_forget, folder, os.getpid())
+    if reporter is not None:
+        reporter.line("warning", f"no cache, images are decoded anew by every command: {reason}")
+    return folder
+
+
+def _forget(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # a forked child leaves it alone
+        remove(folder)
+
+
+def cache_folder() -> Path:
     """Where decoded images are kept, made where it is missing: NAS_CACHE, else `vit-front/images` in the user's cache.
 
     Raises:
@@ -46,7 +75,7 @@ class StoredFile:
 def stored_files() -> list[StoredFile]:
     """All stored images, the last used first."""
     found = []
-    for path in store_folder().glob("*.images"):
+    for path in cache_folder().glob("*.images"):
         match = re.fullmatch(r"(.+)-(\d+)x(\d+)-[0-9a-f]{32}\.images", path.name)
         if match:
             status = path.stat()
@@ -70,7 +99,7 @@ def sweep_store() -> list[StoredFile]:
     Raises:
         DiskError: A file cannot be deleted.
     """
-    folder, gone = store_folder(), [file for file in stored_files() if not file.in_use]
+    folder, gone = cache_folder(), [file for file in stored_files() if not file.in_use]
     with writing(folder):
         for path in (file.path for file in gone):
             path.unlink(missing_ok=True)

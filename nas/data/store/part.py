@@ -147,7 +147,7 @@ def read_part(
         DataError: The images have no room on the disk.
         DiskError: A file cannot be written.
     """
-    folder = store_folder()
+    folder = store_folder(reporter)
     with warnings.catch_warnings():
         # Pillow warns of damaged metadata and of large images; neither keeps the pixels from being used.
         warnings.filterwarnings("ignore", module=r"PIL\.")

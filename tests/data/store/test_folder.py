@@ -9,7 +9,7 @@ from image_files import SIZE, load_both, write_folder
 
 from nas.base.disk import DiskError
 from nas.base.scratch import scratch_path
-from nas.data.store.folder import store_folder, stored_files, sweep_store
+from nas.data.store.folder import cache_folder, store_folder, stored_files, sweep_store
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,27 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("NAS_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises((DiskError, NotADirectoryError)):
-        store_folder()
+        cache_folder()
+
+
+@pytest.mark.parametrize("variable", ["NAS_CACHE", "XDG_CACHE_HOME", "HOME"])
+def test_without_a_folder_to_write_into_images_are_decoded_for_one_command(tmp_path, monkeypatch, variable):
+    (tmp_path / "file").touch()
+    (tmp_path / "tmp").mkdir()
+    for name in ("NAS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    environment = {**os.environ, variable: str(tmp_path / "file" / "x"), "TMPDIR": str(tmp_path / "tmp")}
+    code = (
+        "import os; from nas.base import Reporter; from nas.data.store.folder import store_folder\n"
+        "first = store_folder(Reporter())\n"
+        "assert str(store_folder()) == str(first) == os.environ['NAS_CACHE']\n"
+        "(first / 'x').touch(); os.fork() or exit(); os.wait(); assert first.is_dir(); print(first)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("no cache, images are decoded anew") == 1
+    assert str(tmp_path / "tmp" / "nas-images-") in done.stdout
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_what_is_in_use_stays_and_what_was_killed_goes(tmp_path, cache):
