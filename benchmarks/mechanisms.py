@@ -381,6 +381,8 @@ def run_all(jobs: Sequence[Job], machines: Sequence[Machine], processes: int, ou
     for job, machine in zip(jobs, machines, strict=True):
         if job.key() not in done:
             waiting[pool.submit(work, job, machine)] = job
+    for machine in machines:  # the workers train meanwhile
+        images_of(machine.spec, jobs[0].images)
     total, number = len(waiting), 0
     deadline = machines[0].deadline if machines else 0.0
     try:
@@ -642,7 +644,7 @@ def main() -> None:
     found = jobs_of(asked)
     if (found or "throughput" in asked.part) and not asked.data:
         parser.error("--data is needed to train")
-    for spec in asked.data:
+    for spec in asked.data[:1]:
         images_of(spec, asked.images)  # decoded once, before there are many processes
     if "throughput" in asked.part:
         job, machine = jobs_of(argparse.Namespace(**{**vars(asked), "part": ["supernet"]}))[0]
