@@ -21,9 +21,6 @@ from nas.model.layers.part import FirstValue, Frame, Part, Sides, Stored
 EPS = 1e-6
 """Least norm of a query or a key; an output, which is a multiple of its query's norm, may be EPS times that."""
 
-SPARSITY = 1e-4
-"""Weight of the mean of the masked map among the losses (METHODS 3.3)."""
-
 
 class LinearAttention(Part):
     """Multi-head attention whose similarity is the linear part of the angle between query and key.
@@ -36,14 +33,14 @@ class LinearAttention(Part):
     The convolution has one filter a head, and exists where the patch tokens lie on their grid. The class token is no
     part of it, neither as its input nor as its output.
 
-    Guided training: with `guidance.linear` = mu > 0 the softmax map is added where its entries exceed 4 / T, and
-    `SPARSITY` times its mean goes to `guidance.losses`.
+    Guided training: with `guidance.linear` = mu > 0 the softmax map is added where its entries exceed 4 / T.
 
     Shapes: x [B, T, D] -> ([B, T, D], None).
 
     Source: Castling-ViT (arXiv 2211.10526), linear-angular attention; METHODS 3.2. Differs: the convolution is 3x3 on
     the grid, where the released one has 9 taps along the tokens; the threshold follows the number of tokens (C9); a
-    gain per head sets the length of the outputs (METHODS 5.9).
+    gain per head sets the length of the outputs (METHODS 5.9); masks are faded out by mu, not regularised to zeros,
+    because dynamic attention shares queries and keys in a supernet and needs them sharp.
     """
 
     INITIAL: ClassVar[Mapping[str, FirstValue]] = {"linear_gain": nn.init.ones_, "linear_conv.weight": nn.init.zeros_}
@@ -111,7 +108,7 @@ class LinearAttention(Part):
         products_Gdd = torch.bmm(k.transpose(1, 2), v / _norm(k, EPS))
         y_GTd = torch.baddbmm(v * q_norm, q, products_Gdd, alpha=2 / math.pi * share)
         if guidance is not None:
-            y_GTd = y_GTd + 2 * guidance.linear * q_norm * (_masked_softmax(q, k, guidance) @ v)
+            y_GTd = y_GTd + 2 * guidance.linear * q_norm * (_masked_softmax(q, k) @ v)
         return y_GTd.view(H, B, T, d).transpose(0, 1)
 
     def _convolve(self, values_BNHd: Tensor, sides: Sides, weight_H133: Tensor) -> Tensor:
@@ -130,12 +127,11 @@ def _norm(x: Tensor, least: float) -> Tensor:
     return norm.clamp_min(least).to(x.dtype)  # autocast on CUDA takes norms in fp32
 
 
-def _masked_softmax(q_GTd: Tensor, k_GTd: Tensor, guidance: Guidance) -> Tensor:
-    """The softmax map where its entries exceed 4 / T; its mean, weighted, is added to the losses."""
+def _masked_softmax(q_GTd: Tensor, k_GTd: Tensor) -> Tensor:
+    """The softmax map where its entries exceed 4 / T."""
     _, T, d = q_GTd.shape
     maps_GTT = (q_GTd * d**-0.5 @ k_GTd.transpose(1, 2)).softmax(dim=-1)
     masked_GTT: Tensor = maps_GTT * (maps_GTT > 4 / T)
-    guidance.losses.append(SPARSITY * masked_GTT.mean())
     return masked_GTT
 
 
