@@ -62,6 +62,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
                 "front_size": len(front.points),
                 "hypervolume": ParetoFront(tuple(objectives), front.points).hypervolume(),
                 "best_top1": max(point.value(TOP1) for point in front.points),
+                **_best_balanced(front),
                 "knee": front.knee().digest,
                 "points": [{metric.name: _finite(point, metric) for metric in (TOP1, MACS)} for point in front.points],
             }
@@ -128,10 +129,16 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
     names = [run["run"] for run in runs]
     reference = ", ".join(f"{o['name']} {o['reference']:.4g} {o['unit']}" for o in found["objectives"])
     headers = {"run": "", "front": "{}", "hypervolume": "{:.4f}", "best top-1 (%)": "{:.1f}", "knee": "{}"}
+    balanced = [r.get("best_balanced_top1") for r in runs]
+    if any(value is not None for value in balanced):
+        headers["best balanced top-1 (%)"] = "{:.1f}"
     table = Table(
         title=f"{' and '.join(names)}: {found['shared_architectures']} architectures on both fronts",
         columns=columns_of(headers, wraps=True),
-        rows=[(r["run"], r["front_size"], r["hypervolume"], r["best_top1"], r["knee"][:8]) for r in runs],
+        rows=[
+            (r["run"], r["front_size"], r["hypervolume"], r["best_top1"], r["knee"][:8], value)[: len(headers)]
+            for r, value in zip(runs, balanced, strict=True)
+        ],
         caption=[
             f"hypervolume with one reference: {reference}",
             *(f"{row['name']} is left out of it: {row['reason']}" for row in found["left_out"]),
@@ -165,7 +172,11 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
 def compare_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`compare_runs` as rows of CSV, one a run; the budgets are columns."""
     return [
-        {name: run[name] for name in ("run", "front_size", "hypervolume", "best_top1", "knee")}
+        {
+            name: run[name]
+            for name in ("run", "front_size", "hypervolume", "best_top1", "best_balanced_top1", "knee")
+            if name in run
+        }
         | {f"best_top1_within_{b['max_macs']:.0f}_macs": b["best_top1"][i] for b in found["budgets"]}
         for i, run in enumerate(found["runs"])
     ]
@@ -190,6 +201,12 @@ def _identity(run: RunDirectory) -> dict[str, Any]:
     about = {name: getattr(manifest, name) for name in IDENTITY}  # `device` is resolved there
     about["trials"] = manifest.budget and manifest.budget.num_trials
     return {**config_of_run(run).model_dump(mode="json"), **about}
+
+
+def _best_balanced(front: ParetoFront) -> dict[str, float]:
+    """`best_balanced_top1` of a front that has measured it."""
+    found = [value for p in front.points if (value := p.measurement.balanced_top1) is not None]
+    return {"best_balanced_top1": max(found)} if found else {}
 
 
 def _finite(point: FrontPoint, metric: Metric) -> float | None:

@@ -142,3 +142,20 @@ def test_fronts_of_one_point_are_compared(tmp_path):
         trial = replace(trial, measurement=replace(trial.measurement, macs=macs))
         run = make_run(tmp_path / str(macs), [trial])
         assert [budget["max_macs"] for budget in compare_runs(run.path, run.path)["budgets"]] == [macs]
+
+
+def test_balanced_accuracy_stands_beside_top1_where_it_was_measured(tmp_path):
+    def balanced(trial):
+        found = trial.measurement
+        return trial if found is None else replace(trial, measurement=replace(found, balanced_top1=found.top1 - 5))
+
+    first = make_run(tmp_path / "a", [balanced(trial) for trial in made_trials(30)], seed=0)
+    second = make_run(tmp_path / "b", made_trials(30, seed=1), seed=1)
+    found = compare_runs(first.path, second.path)
+    best = max(p.measurement.balanced_top1 for p in ParetoFront.from_run(first.path).points)
+    assert found["runs"][0]["best_balanced_top1"] == best
+    assert "best_balanced_top1" not in found["runs"][1]
+    assert "best balanced" in text_of(found)
+    assert compare_rows(found)[0]["best_balanced_top1"] == best
+    both = compare_runs(second.path, second.path)
+    assert "best balanced" not in text_of(both)
