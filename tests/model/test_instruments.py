@@ -227,7 +227,8 @@ def test_a_number_that_is_not_finite_is_left_out():
     assert diagnose(supernet, (architecture,), IMAGES).keys() == {"linear_density"}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_reads_the_same():
     supernet = random_supernet()
     networks = watched_networks(supernet.space)
