@@ -29,7 +29,7 @@ from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.health import MAX_RESTARTS, RESTART_LR, DivergedError, TrainLog, TrainProgress, smoothed
 from nas.training.operators.calibration import first_batches
 from nas.training.operators.first_values import FIRST_IMAGES, fit_operators
-from nas.training.operators.static_maps import mean_maps, set_static_maps
+from nas.training.operators.static_maps import mean_maps, quicken_static_maps, set_static_maps
 from nas.training.sampling import drawn
 from nas.training.schedule import Schedule
 from nas.training.step import Step
@@ -88,6 +88,7 @@ class SupernetTrainer:
             layer_decay=config.layer_decay if config.layer_decay < 1 else None,
             fused=True,
         )
+        quicken_static_maps(self.optimizer, supernet)
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer,
             sched="cosine",
@@ -147,7 +148,7 @@ class SupernetTrainer:
                 epoch=step / self.schedule.steps_per_epoch,
                 epochs=self.schedule.epochs,
                 losses=losses,
-                lr=max(group["lr"] for group in self.optimizer.param_groups),
+                lr=max(group["lr"] / group.get("lr_scale", 1.0) for group in self.optimizer.param_groups),
                 images_per_second=rate,
                 eta_s=(self.schedule.steps - step) * self.config.batch_size / rate,
                 warning=warning,

@@ -4,10 +4,11 @@ import pytest
 import torch
 from small_runs import few_digits, one_thread, tiny_space
 
-from nas.model.layers.maps import Guidance
 from nas.model.supernet import Supernet
 from nas.settings.config import TrainConfig
 from nas.space.space import parse_space
+from nas.training.operators.calibration import calibrate
+from nas.training.operators.static_maps import FASTER
 from nas.training.trainer import SupernetTrainer
 
 AIDED = """
@@ -78,17 +79,14 @@ def test_static_maps_rest_then_are_set_then_learn(tmp_path):
         assert not torch.equal(found[SET + 3][name], found[SET][name])
 
 
-def test_maps_are_set_to_the_mean_of_sharp_dynamic_ones_and_guidance_then_acts(tmp_path):
+def test_maps_are_set_when_dynamic_ones_are_sharp_and_differ_from_image_to_image(tmp_path):
     with one_thread():
         trainer = aided(tmp_path, static_guidance=0.6)
         maps = in_steps(trainer, until=SET + 1)[-1]
-        space, data = trainer.supernet.space, few_digits().train
-        static = space.decode({**space.encode(space.largest()), "layers.00.attention": "static"})
-        guidance = Guidance(static=0.9)
-        trainer.supernet(data.normalized(slice(0, 64)), static, guidance=guidance)
+        calibration = calibrate(trainer.supernet.dense(), [few_digits().train.normalized(slice(0, 64))])
     for value in maps.values():
         assert torch.special.entr(value.softmax(dim=2)).sum(dim=2).mean() < 0.95 * math.log(value.shape[2])
-    assert float(guidance.losses[0].detach()) > 0.05
+    assert all(layer.dispersion > 0.05 for layer in calibration.layers)  # KL(dynamic || its mean), nats
 
 
 def test_the_averaged_maps_are_set_too(tmp_path):
@@ -106,6 +104,18 @@ def test_a_supernet_that_is_looked_at_before_has_such_maps_too(tmp_path):
         looked_at = maps_of(trainer.run(until=SET))
     assert all(torch.equal(maps_of(trainer.supernet)[name], value) for name, value in first.items())
     assert not any(torch.allclose(looked_at[name], value, atol=0.5) for name, value in first.items())
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_static_maps_learn_faster_by_as_much_whatever_the_layer(tmp_path, layer_decay):
+    trainer = aided(tmp_path, layer_decay=layer_decay)
+    trainer.train_step(0)
+    names = {parameter: name for name, parameter in trainer.supernet.named_parameters()}
+    rates = {names[p]: group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert rates.keys() == set(names.values())
+    for layer in range(2):
+        prefix = f"blocks.{layer}.attn"
+        assert rates[f"{prefix}.static_map_16"] == pytest.approx(FASTER * rates[f"{prefix}.qkv.weight"])
 
 
 @pytest.mark.parametrize("step", [SET - 1, SET, SET + 1, SET + 3])

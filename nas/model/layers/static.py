@@ -39,13 +39,13 @@ class StaticAttention(Part):
 
     Guided training: a module built with `guided` has the queries and keys of the dynamic attention that it replaces.
     With `guidance.static` = lambda = 1 it is that dynamic attention, and the static maps have no part. Between 1 and 0
-    it applies lambda * dynamic maps + (1 - lambda) * static maps, and adds the divergence KL(dynamic || static), mean
-    over images, heads and queries, in nats, to `guidance.losses`; gradients of that loss reach the static maps only.
+    it applies lambda * dynamic maps + (1 - lambda) * static maps.
 
     Shapes: x [B, T, D] -> ([B, T, D], None).
 
     Source: DGSSA (arXiv 2310.07664). Differs: the paper leaves the parametrisation and the guidance open; they are
-    those of METHODS 2.2.
+    those of METHODS 2.2, without its divergence from the dynamic maps: it held static maps at the mean of the dynamic
+    ones, which is where they start, and networks were not better for it (docs/decisions.md).
     """
 
     INITIAL: ClassVar[Mapping[str, FirstValue]] = {"static_map": partial(nn.init.trunc_normal_, std=0.02)}
@@ -145,23 +145,13 @@ class StaticAttention(Part):
             y = self.proj(attend(q, k, v, training=self.training).flatten(2))
             return y
         dynamic_BHTT = (q * self.head_dim**-0.5 @ k.transpose(2, 3)).softmax(dim=-1)
-        log_static_HTT = self.static_map.log_softmax(dim=-1)
-        guidance.losses.append(_mean_kl(dynamic_BHTT.detach().to(log_static_HTT.dtype), log_static_HTT))
-        static_HTT = log_static_HTT.exp().to(dynamic_BHTT.dtype)
+        static_HTT = self.static_map.softmax(dim=-1).to(dynamic_BHTT.dtype)
         maps_BHTT = torch.lerp(static_HTT, dynamic_BHTT, guidance.static).to(v.dtype)
         y = self.proj((maps_BHTT @ v).transpose(1, 2).flatten(2))
         return y
 
 
 build = StaticAttention
-
-
-def _mean_kl(maps_BHTT: Tensor, log_static_HTT: Tensor) -> Tensor:
-    """KL(maps || static), mean over images, heads and rows; linear in the maps but for their entropy."""
-    rows_HT = log_static_HTT.shape[0] * log_static_HTT.shape[1]
-    entropy: Tensor = torch.special.entr(maps_BHTT).sum() / (len(maps_BHTT) * rows_HT)
-    cross_entropy = -(maps_BHTT.mean(dim=0) * log_static_HTT).sum() / rows_HT
-    return cross_entropy - entropy
 
 
 def log_mean_map(mean: Tensor) -> Tensor:

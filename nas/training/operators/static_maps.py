@@ -15,8 +15,11 @@ from nas.data import ImageSet
 from nas.model import DynamicAttention, Provided, Supernet, log_mean_map, reduced_sides, transport_map
 from nas.training.world import World
 
-IMAGES = 512  # XXX
+IMAGES = 512
 BATCH = 64
+FASTER = 30.0
+"""Learning rate of static maps over that of other weights. They are logits, and AdamW's steps are as long as the rate:
+at that of the others none moves by more than 1 in 900 steps, whatever the task asks for."""
 _STORED = ".attn.static_map_"
 
 
@@ -63,6 +66,16 @@ def set_static_maps(stored: Mapping[str, Tensor], means: Mapping[int, Tensor], b
             mean = transport_map(mean, *reduced_sides(backbone.num_patches, tokens), backbone.num_prefix_tokens)
         stored[name][: len(mean)].copy_(log_mean_map(mean))
     return names
+
+
+def quicken_static_maps(optimizer: torch.optim.Optimizer, supernet: Supernet) -> None:
+    """Give static maps groups of their own in an optimiser that timm made, with `FASTER` times the learning rate."""
+    maps = {parameter for name, parameter in supernet.named_parameters() if _STORED in name}
+    for group in list(optimizer.param_groups):
+        if mine := [parameter for parameter in group["params"] if parameter in maps]:
+            group["params"] = [parameter for parameter in group["params"] if parameter not in maps]
+            faster = FASTER * group.get("lr_scale", 1.0)
+            optimizer.add_param_group({**group, "params": mine, "lr_scale": faster})  # timm's scheduler applies it
 
 
 def _layer(name: str) -> int:

@@ -1,6 +1,5 @@
 import copy
 import io
-from collections import Counter
 
 import pytest
 import torch
@@ -276,7 +275,7 @@ def test_before_its_maps_are_set_a_guided_layer_is_the_dynamic_one():
 
 
 @pytest.mark.parametrize("share", [0.25, 0.99])
-def test_guided_maps_are_the_mixture_and_the_loss_is_their_divergence(share):
+def test_guided_maps_are_the_mixture(share):
     guided = built(guided=True).double().train()
     x, guidance = images().double(), Guidance(static=share)
     y, exported = guided(x, None, guidance)
@@ -284,40 +283,17 @@ def test_guided_maps_are_the_mixture_and_the_loss_is_their_divergence(share):
     expected = guided.proj(((share * dynamic + (1 - share) * static) @ v).transpose(1, 2).flatten(2))
     assert exported is None
     assert torch.allclose(y, expected, atol=1e-10)
-    (loss,) = guidance.losses
-    divergence = (dynamic * (dynamic / static).log()).sum(dim=-1).mean()
-    assert divergence > 0.1
-    assert torch.allclose(loss, divergence)
-
-
-def test_the_divergence_moves_the_static_map_only_and_the_mean_map_is_its_minimum():
-    guided = built(guided=True).double().train()
-    x, guidance = images().double(), Guidance(static=0.5)
-    guided(x, None, guidance)
-    guidance.losses[0].backward()
-    moved = Counter(name for name, p in guided.named_parameters() if p.grad is not None)
-    assert set(moved) == {"static_map"}
-    assert guided.static_map.grad.abs().max() > 1e-3
-    with torch.no_grad():
-        guided.static_map.copy_(log_mean_map(parts_of(guided, x)[0].mean(dim=0)))
-    guided.zero_grad()
-    at_mean = Guidance(static=0.5)
-    guided(x, None, at_mean)
-    at_mean.losses[0].backward()
-    assert at_mean.losses[0] < guidance.losses[0]
-    assert guided.static_map.grad.abs().max() < 1e-6
+    assert guidance.losses == []
 
 
 def test_guidance_works_under_autocast():
     guided, _ = guided_and_plain()
-    exact, cast = Guidance(static=0.5), Guidance(static=0.5)
-    y = guided(images(), None, exact)[0]
+    y = guided(images(), None, Guidance(static=0.5))[0]
     with torch.autocast("cpu", torch.bfloat16):
-        z = guided(images(), None, cast)[0]
+        z = guided(images(), None, Guidance(static=0.5))[0]
     assert z.dtype is torch.bfloat16
     assert (z - y).norm() < 0.02 * y.norm()
-    assert torch.allclose(cast.losses[0], exact.losses[0], rtol=0.02)
-    (z.float().sum() + cast.losses[0]).backward()
+    z.float().square().sum().backward()
     assert all(p.grad.abs().max() > 0 for p in guided.parameters())
 
 
