@@ -60,6 +60,7 @@ class TrainerSetup:
             precision=self.precision,
             directory=self.directory,
             start=start,
+            is_started=bool(config.init),
             teacher=teacher,
             world=world,
         )
