@@ -7,7 +7,6 @@ There is no active subnet and no second forward pass: a weightless `Subnet` skel
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from typing import Any, TypeVar
 
@@ -72,8 +71,7 @@ class Supernet(nn.Module):
     ) -> Tensor:
         """Logits of one architecture; drop path and guidance are for training."""
         guided = guidance is not None and guidance.static > 0
-        full_rank = guidance is not None and guidance.full_rank
-        skeleton = self._skeleton(architecture, drop_path, guided, full_rank)
+        skeleton = self._skeleton(architecture, drop_path, guided)
         module = skeleton.module.train(self.training)
         return functional_call(module, self._sliced(skeleton), (images,), {"guidance": guidance})  # type: ignore[no-any-return]
 
@@ -174,19 +172,16 @@ class Supernet(nn.Module):
                 f"architecture {architecture.digest} is not in space {self.space.name}: " + "; ".join(reasons)
             )
 
-    def _skeleton(
-        self, architecture: Architecture, drop_path: float, guided: bool, full_rank: bool = False
-    ) -> "_Skeleton":
+    def _skeleton(self, architecture: Architecture, drop_path: float, guided: bool) -> "_Skeleton":
         def build() -> _Skeleton:
             self._check(architecture)
-            built = _with_full_rank(architecture) if full_rank else architecture
             block = partial(self._block, Counter[Hashable]())
             with torch.device("meta"):
                 return _Skeleton(
-                    Subnet(self.space.backbone, built, drop_path=drop_path, guided=guided, build_block=block)
+                    Subnet(self.space.backbone, architecture, drop_path=drop_path, guided=guided, build_block=block)
                 )
 
-        return _cached(self._skeletons, (architecture, drop_path, guided, full_rank), build, CACHED_SKELETONS)
+        return _cached(self._skeletons, (architecture, drop_path, guided), build, CACHED_SKELETONS)
 
     def _block(self, used: Counter[Hashable], *args: Hashable, **options: Hashable) -> Block:
         """A layer of a skeleton. Skeletons share them, but none has one twice: its layers have weights of their own.
@@ -234,11 +229,6 @@ def _plain_largest(space: SearchSpace) -> Architecture:
         for domain in space.layers
     )
     return Architecture(embed_dim=max(space.embed_dim), layers=layers)
-
-
-def _with_full_rank(architecture: Architecture) -> Architecture:
-    """The same network, in the space or not, without compact feed-forwards."""
-    return replace(architecture, layers=tuple(replace(layer, ffn_rank=1.0) for layer in architecture.layers))
 
 
 def _fits(name: str, shape: Sequence[int], stored: Sequence[int]) -> bool:

@@ -134,11 +134,6 @@ class TrainConfig(Section):
     linear_aux: bool = Field(
         True, description="masked softmax branch beside linear attention, gone after 80 % of the training"
     )
-    full_rank: Fraction = Field(
-        0.0,
-        description="share of a training from random weights in which low-rank feed-forwards are full ones, before "
-        "they are factorised; 0 is off",
-    )
     checkpoint_minutes: Positive = Field(1.0, description="minutes between checkpoints")
 
     @field_validator("mixup", "cutmix")

@@ -60,7 +60,6 @@ class TrainerSetup:
             precision=self.precision,
             directory=self.directory,
             start=start,
-            is_started=bool(config.init),
             teacher=teacher,
             world=world,
         )

@@ -40,12 +40,6 @@ class Schedule:
         share = self.config.static_guidance
         return int(STATIC_HOLDS * share * self.steps) if share else None
 
-    @property
-    def factor_step(self) -> int | None:
-        """The step before which low-rank factors are set: the last with full matrices; None where there is none."""
-        share = self.config.full_rank
-        return int(share * self.steps) if share else None
-
     def check_batch(self, processes: int = 1) -> None:
         """Require that a batch can be shared out among processes and subnets of a step; else a TrainingError."""
         least = processes * (self.config.num_random + 1)
@@ -70,15 +64,10 @@ def guidance_at(progress: float, config: TrainConfig) -> Guidance | None:
       to nothing.
     - Linear layers (Castling-ViT, arXiv 2211.10526, METHODS 3.3): a masked softmax branch, whole for the
       first 40 % of the steps, then falling linearly to nothing at 80 %.
-    - Low-rank feed-forwards (cFFN, arXiv 2306.10875): full ones over the first `train.full_rank` of the steps. Then
-      their factors are set (`Schedule.factor_step`).
     """
-    full_rank = progress < config.full_rank
     static = linear = 0.0
     if config.static_guidance:
         static = min(1.0, max(0.0, (1 - progress / config.static_guidance) / (1 - STATIC_HOLDS)))
     if config.linear_aux:
         linear = min(1.0, max(0.0, (LINEAR_ENDS - progress) / (LINEAR_ENDS - LINEAR_HOLDS)))
-    if not (static or linear or full_rank):
-        return None
-    return Guidance(static=static, linear=linear, full_rank=full_rank)
+    return Guidance(static=static, linear=linear) if static or linear else None

@@ -28,7 +28,6 @@ from nas.training.augmentation import Augmentation
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.health import MAX_RESTARTS, RESTART_LR, DivergedError, TrainLog, TrainProgress, smoothed
 from nas.training.operators.calibration import first_batches
-from nas.training.operators.factors import set_factors
 from nas.training.operators.first_values import FIRST_IMAGES, fit_operators
 from nas.training.operators.static_maps import mean_maps, quicken_static_maps, set_static_maps
 from nas.training.sampling import drawn
@@ -50,7 +49,6 @@ class SupernetTrainer:
     A step draws subnets (`sampling.drawn`), computes their gradients (`step.Step`) and takes one optimiser step. In a
     space of one architecture there is nothing to distil: it is trained like any network. `start` gives the supernet its
     first weights in place, where they are not random; a run that finds checkpoints in its directory goes on from these.
-    `is_started` says that they were not random in a process that does not give them.
     The teacher makes logits of normalised images; None: the largest subnet teaches. `seed` is that of order,
     augmentation and sampled architectures.
 
@@ -73,15 +71,11 @@ class SupernetTrainer:
         precision: str,
         directory: Path,
         start: Start = None,
-        is_started: bool = False,
         teacher: Callable[[Tensor], Tensor] | None = None,
         world: World = ALONE,
     ) -> None:
         self.start, self.world = start, world
-        aided = config
-        if start is not None or is_started:  # low-rank factors have values that are worth keeping
-            aided = config.model_copy(update={"full_rank": 0.0})
-        self.schedule = Schedule(aided, len(images))
+        self.schedule = Schedule(config, len(images))
         self.schedule.check_batch(world.size)
         self.supernet, self.images, self.config = supernet.to(device), images, config
         self.seed, self.device, self.precision, self.directory = seed, device, precision, directory
@@ -113,7 +107,7 @@ class SupernetTrainer:
         if config.class_weights == "balanced":
             weights = torch.from_numpy(balanced_weights(images.labels, images.info.num_classes)).to(device)
         self.step = Step(
-            supernet=supernet, config=aided, precision=precision, world=world, teacher=teacher, class_weights=weights
+            supernet=supernet, config=config, precision=precision, world=world, teacher=teacher, class_weights=weights
         )
         self.lr_scale = 1.0
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
@@ -174,8 +168,6 @@ class SupernetTrainer:
             found = Supernet(found.space).to(self.device).eval()
             found.load_state_dict(weights)
             self._set_static_maps(found)
-        if self.schedule.factor_step is not None and step <= self.schedule.factor_step:
-            set_factors(dict(found.named_parameters()), self.world)  # they are set anew before they are trained
         return found
 
     def begin(self) -> int:
@@ -238,8 +230,6 @@ class SupernetTrainer:
         """
         if step == self.schedule.static_step:
             self._set_static_maps(self.supernet, *([] if self.ema is None else [self.ema.module]))
-        if step == self.schedule.factor_step:
-            self._set_factors()
         seed_everything(self.seed, step)
         images, targets = self._batch(step)
         progress = step / self.schedule.steps
@@ -267,14 +257,6 @@ class SupernetTrainer:
         means = mean_maps(supernets[0], self.images, self.world)
         for supernet in supernets:
             set_static_maps(dict(supernet.named_parameters()), means, supernet.space.backbone)
-
-    def _set_factors(self) -> None:
-        """Set low-rank factors, and their averages, to those of the full matrices."""
-        stored = dict(self.supernet.named_parameters())
-        averaged = {} if self.ema is None else dict(self.ema.module.named_parameters())
-        for name in set_factors(stored, self.world):
-            if name in averaged:
-                averaged[name].detach().copy_(stored[name])  # a decomposition of its own might be another basis
 
     def _look_at_ends(self, images: Tensor, targets: Tensor, progress: float) -> None:
         """Measure the largest and the smallest subnet before a step; nothing in a space of one architecture."""

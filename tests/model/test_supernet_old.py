@@ -1,4 +1,4 @@
-"""Weights of supernets of version 0.1.0 at commit eb85a5c, which had one set of hallucination weights in a layer."""
+"""Weights of supernets of version 0.1.0 at commit fcac30b, which had one set of hallucination weights in a layer."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -72,22 +72,6 @@ def test_the_masked_softmax_holds_then_falls_and_is_gone_for_the_last_fifth():
     assert shares_of("linear", linear_aux=False) == [0.0] * 101
 
 
-@pytest.mark.parametrize("steps", [1, 7, 100, 2006])
-@pytest.mark.parametrize("share", [0.01, 0.07, 0.3, 0.57, 0.99])
-def test_factors_are_set_before_the_first_step_that_uses_them(share, steps):
-    schedule = Schedule(TrainConfig(full_rank=share, epochs=steps, batch_size=8), 8)
-    full = [bool(g and g.full_rank) for g in (guidance_at(step / steps, schedule.config) for step in range(steps))]
-    assert full == sorted(full, reverse=True)
-    assert 0 <= schedule.factor_step < steps
-    assert full[: schedule.factor_step] == [True] * schedule.factor_step
-    assert not any(full[schedule.factor_step + 1 :])
-
-
-def test_no_factors_are_set_where_they_are_used_at_once():
-    assert Schedule(TrainConfig(full_rank=0.0), 100).factor_step is None
-    assert not any(shares_of("full_rank", full_rank=0.0))
-
-
 def test_there_is_no_guidance_where_nothing_is_left_of_it():
     assert guidance_at(0.9, TrainConfig()) is None
-    assert guidance_at(0.0, TrainConfig(static_guidance=0.0, linear_aux=False, full_rank=0.0)) is None
+    assert guidance_at(0.0, TrainConfig(static_guidance=0.0, linear_aux=False)) is None

@@ -11,7 +11,7 @@ from nas.training.schedule import guidance_at
 from nas.training.step import Step
 from nas.training.world import World
 
-NO_AIDS = {"static_guidance": 0.0, "linear_aux": False, "full_rank": 0.0}
+NO_AIDS = {"static_guidance": 0.0, "linear_aux": False}
 
 
 @pytest.fixture(autouse=True)

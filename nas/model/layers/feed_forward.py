@@ -26,12 +26,9 @@ class CompactMlp(Part):
     Nothing lies between `down` and `up`, and they stay two products: theirs would be the full matrix again. Per image
     D F + F r + r D multiply-accumulates a token, so r < D F / (D + F) saves.
 
-    A training may begin with the full matrix, the store's `fc2.weight` (`train.full_rank`, `Guidance.full_rank`). Then
-    the factors are set to its truncated decomposition, and learn alone.
-
-    Source: after cFFN (arXiv 2306.10875), which fixes that this matrix is factorised, and re-parameterised while
-    training; rank and bias are METHODS 1.3. Differs: no parallel branches, which are one with a greater learning rate,
-    and with BatchNorm were 4 points worse (results/reference/ablation.csv).
+    Source: cFFN (arXiv 2306.10875) fixes that this matrix is factorised; rank and bias are METHODS 1.3. Differs: not
+    re-parameterised while training. Parallel branches are one with a greater learning rate, and with BatchNorm they
+    were 4 points worse (results/reference/ablation.csv).
     """
 
     INITIAL: ClassVar[Mapping[str, FirstValue]] = {

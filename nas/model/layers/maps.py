@@ -26,7 +26,6 @@ class Guidance:
 
     static: float = 0.0  # share of the dynamic map in the mixture that a static layer applies (lambda of METHODS 2.2)
     linear: float = 0.0  # weight of the masked softmax branch of linear-angular attention (mu of METHODS 3.3)
-    full_rank: bool = False  # compact feed-forwards have the full matrix that they will factorise
     # what the layers add while they run, each a scalar tensor in nats
     losses: list[Tensor] = field(default_factory=list)
 
