@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas.arch import Architecture
-from nas.model import Guidance, Supernet
+from nas.model import Supernet
 from nas.settings import TrainConfig
 from nas.training.distill import soft_cross_entropy
 from nas.training.schedule import guidance_at
@@ -31,8 +31,8 @@ class Step:
 
     The first subnet of a sandwich, the largest, learns the labels on the whole batch. The others, or all of a
     single-path step, are its students: they share the batch out among themselves. Each loss is a mean over the images
-    of the whole batch that the subnet sees, whichever process has them, plus those of the training aids of its pass
-    (`guidance_at`); the students' are averaged. Drop path is for the largest, or for all of a single-path step.
+    of the whole batch that the subnet sees, whichever process has them; the students' are averaged. Drop path is for
+    the largest, or for all of a single-path step.
 
     Source: sandwich rule, arXiv 1903.05134. Differs: the students' losses are averaged, not summed, and each sees a
     part of the batch: with all of it a step takes 1.14 times as long and nothing is better
@@ -116,8 +116,7 @@ class Step:
             loss = self._weighted(soft, batch.targets).sum() / batch.total
             if leads:
                 loss = (labelled + loss) / 2
-        part = len(logits) / batch.total / number
-        _with_aids(loss / number, guidance, part).backward()  # type: ignore[no-untyped-call]
+        (loss / number).backward()  # type: ignore[no-untyped-call]
         return logits.detach(), labelled.detach()
 
     def _label_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -146,8 +145,3 @@ class _Batch:
         """Of `count` students, the images of one: every `count`-th of the batch; and how many of B these are."""
         first = (number - self.start) % count
         return slice(first, None, count), len(range(number, self.total, count))
-
-
-def _with_aids(loss: Tensor, guidance: Guidance | None, part: float) -> Tensor:
-    """A loss plus what the training aids of its forward pass added, which are means over this process's images."""
-    return loss + part * sum(guidance.losses) if guidance is not None and guidance.losses else loss

@@ -5,12 +5,13 @@ import math
 from dataclasses import replace
 
 import factories
-from hypothesis import given
+from hypothesis import given, settings
 from latency_values import bounds, latencies, of
 
 from nas.runs.trial import Measurement, Timed, Trial
 
 
+@settings(deadline=None, derandomize=True)
 @given(latencies(), bounds)
 def test_a_bound_is_kept_by_what_was_measured_and_cannot_be_above_it(latency, bounds):
     kept = all(
@@ -28,6 +29,7 @@ def test_what_is_no_number_keeps_no_bound():
     assert not of({}).keeps({"latency_ms": math.inf})
 
 
+@settings(deadline=None, derandomize=True)
 @given(latencies())
 def test_a_trial_comes_back_from_its_line(latency):
     measurement = replace(of(latency), top1_interval=(80.0, 95.0), correct=b"\x05", beaten_by=3)

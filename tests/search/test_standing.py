@@ -4,7 +4,7 @@ import factories
 import numpy as np
 import pytest
 from factories import OBJECTIVES, trial, trials_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from latency_values import bounds, latencies, of
 
@@ -59,6 +59,7 @@ def test_what_breaks_a_bound_is_not_visible_and_nothing_is_raced_before_enough_i
     assert visible.race_plan() is None
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.lists(latencies(), min_size=1, max_size=6), bounds)
 def test_the_search_its_curve_and_the_front_agree_on_what_keeps_the_bounds(found, bounds):
     architectures = factories.distinct_architectures(len(found))

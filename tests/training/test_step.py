@@ -7,7 +7,6 @@ from torch.nn import functional
 from nas.model.supernet import Supernet
 from nas.settings.config import TrainConfig
 from nas.training.distill import soft_cross_entropy
-from nas.training.schedule import guidance_at
 from nas.training.step import Step
 from nas.training.world import World
 
@@ -95,19 +94,6 @@ def test_a_single_path_learns_the_labels():
     supernet = Supernet(tiny_space()).train()
     images, labels = batch()
     assert losses[0] == pytest.approx(smoothed_loss(supernet(images, chosen[0]), labels).item(), rel=1e-4)
-
-
-def test_what_aids_add_is_a_mean_over_the_images_like_the_loss():
-    chosen = [a for a in architectures(tiny_space(), count=8) if any(la.attention == "static" for la in a.layers)][:1]
-    aids = {"static_guidance": 0.5, "linear_aux": False}
-
-    def loss(supernet, images, labels, chosen):
-        guidance = guidance_at(0.0, TrainConfig(**aids))
-        logits = supernet(images, chosen[0], guidance=guidance)
-        assert guidance.losses
-        return smoothed_loss(logits, labels) + sum(guidance.losses)
-
-    assert_same(after_step(chosen, progress=0.0, rule="single_path", **aids)[1], by_hand(chosen, loss))
 
 
 def test_drop_path_acts_on_single_paths_and_of_a_sandwich_on_the_largest_alone():

@@ -4,7 +4,7 @@ Shape letters: B batch, T tokens, D channels, d channels per head, H heads, R re
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -20,14 +20,12 @@ class Provided(NamedTuple):
     logits: Tensor | None  # of the real heads, before the softmax, [B, R, T, T]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Guidance:
     """Training aids of one forward pass; inference has none."""
 
     static: float = 0.0  # share of the dynamic map in the mixture that a static layer applies (lambda of METHODS 2.2)
     linear: float = 0.0  # weight of the masked softmax branch of linear-angular attention (mu of METHODS 3.3)
-    # what the layers add while they run, each a scalar tensor in nats
-    losses: list[Tensor] = field(default_factory=list)
 
 
 def slice_qkv(stored: Stored, real: int, all_heads: int, columns: int) -> dict[str, Tensor]:

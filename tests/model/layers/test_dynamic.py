@@ -281,4 +281,3 @@ def test_guidance_is_for_others(kind):
     guidance = Guidance(static=0.5, linear=0.5)
     guided, unguided = attention(tokens(), given, guidance)[0], attention(tokens(), given)[0]
     assert torch.equal(guided, unguided)
-    assert guidance.losses == []

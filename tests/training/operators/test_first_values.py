@@ -107,7 +107,7 @@ def test_only_operators_are_fitted_and_all_of_a_kind():
     fresh = Supernet(space())
     before = {name: value.clone() for name, value in fresh.state_dict().items()}
     fitted = fit_operators(fresh, [images(8)])
-    assert {name.rpartition(".")[2] for name in fitted} == {"linear_gain", "queries_9", "gamma"}
+    assert {name.rpartition(".")[2] for name in fitted} == {"linear_scale", "queries_9", "gamma"}
     moved = {name for name, value in fresh.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == set(fitted)
 
