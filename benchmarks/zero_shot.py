@@ -124,7 +124,7 @@ class Starts:
         supernet.load_timm(weights)
         if calibration is not None:
             start_operators(dict(supernet.named_parameters()), calibration, self.space.backbone)
-            fit_operators(supernet, self.images.split(BATCH))
+            fit_operators(supernet, self.images.split(BATCH), gains=True)
         return supernet
 
 

@@ -20,7 +20,6 @@ class Diagnostic:
     high: float = float("inf")  # up to this
     dead: str = ""  # what is said of the operator where it does not
     advice: str = ""  # what to do then
-    from_start: bool = False  # whether it must be so at the start already, since training does not make up for it
 
 
 DIAGNOSTICS = (
@@ -70,7 +69,6 @@ DIAGNOSTICS = (
         high=2.5,
         dead="is out of scale: not as loud as the attention that it stands for",
         advice="leave linear out of `attention`, or start from --init",
-        from_start=True,
     ),
     Diagnostic(
         name="linear_density",
@@ -108,21 +106,15 @@ DIAGNOSTICS = (
 """In the order of the columns."""
 
 
-def dead_operators(first: Mapping[str, float], last: Mapping[str, float], progress: float) -> list[str]:
-    """A line for every operator that is dead, by the first and the last numbers of a training.
-
-    Before half of the training (progress 0.5) only for what should have been right from its start.
-    """
+def dead_operators(last: Mapping[str, float], progress: float) -> list[str]:
+    """A line for every operator that is dead, by the last numbers of a training; none before half of it."""
     lines: dict[str, str] = {}
-    for diagnostic in DIAGNOSTICS:
-        judged = [("at the end", last)] if progress >= JUDGED_FROM else []
-        judged += [("at the start", first)] if diagnostic.from_start else []
-        for when, values in judged:
-            value = values.get(diagnostic.name)
-            if value is not None and not diagnostic.low <= value <= diagnostic.high:
-                number = f"{diagnostic.name} {value:.4g}" + f" {when}" * diagnostic.from_start
-                line = f"{diagnostic.operator} {diagnostic.dead} ({number}, {_lives(diagnostic)} where it lives)"
-                lines.setdefault(diagnostic.operator, f"{line}; {diagnostic.advice}")
+    for diagnostic in DIAGNOSTICS if progress >= JUDGED_FROM else ():
+        value = last.get(diagnostic.name)
+        if value is not None and not diagnostic.low <= value <= diagnostic.high:
+            number = f"{diagnostic.name} {value:.4g}, {_lives(diagnostic)} where it lives"
+            line = f"{diagnostic.operator} {diagnostic.dead} ({number}); {diagnostic.advice}"
+            lines.setdefault(diagnostic.operator, line)
     return list(lines.values())
 
 

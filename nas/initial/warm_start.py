@@ -56,7 +56,7 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
         supernet.load_timm(weights)
         calibration = watch(weights, space, images, device)
     given = start_operators(dict(supernet.named_parameters()), calibration, space.backbone)
-    given += fit_operators(supernet, first_batches(images, device))
+    given += fit_operators(supernet, first_batches(images, device), gains=True)
     return sorted(missing.difference(given))
 
 

@@ -22,7 +22,7 @@ from nas.data import ImageData, ImageSet
 from nas.evaluation import EvaluatorSetup, RacePlan, SubnetEvaluator
 from nas.initial import warm_start
 from nas.latency import torch_threads
-from nas.model import Subnet, Supernet, value_loudness
+from nas.model import Subnet, Supernet
 from nas.runs import Measurement, RunDirectory
 from nas.search import InlineWorkers, Result, Task
 from nas.settings import RunConfig
@@ -139,11 +139,6 @@ def copy_slice(whole: Supernet, part: Supernet) -> None:
             rows = (3, -1) if ".attn.qkv." in name else (1, -1)
             into, source = torch.unflatten(weight, 0, rows), torch.unflatten(stored[name], 0, rows)
             into.copy_(source[tuple(map(slice, into.shape))])
-        scales = {name: weight for name, weight in part.named_parameters() if name.endswith(".attn.linear_scale")}
-        for name, scale in scales.items():  # over the loudness of all channels, which are fewer here
-            values, head_dim = name.replace("linear_scale", "qkv.weight"), part.space.backbone.head_dim
-            loud = (value_loudness(of, head_dim)[: len(scale)] for of in (stored[values], part.get_parameter(values)))
-            scale.mul_(next(loud) / next(loud))
 
 
 def recipe_digest(config: RunConfig, hashes: Mapping[str, str], precision: str) -> str:

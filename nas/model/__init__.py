@@ -8,7 +8,6 @@ from nas.model.instruments import Instruments, watched_networks
 from nas.model.layers.dynamic import DynamicAttention
 from nas.model.layers.feed_forward import activation_aware_factors, svd_factors
 from nas.model.layers.glad import average_tokens, reduced_sides
-from nas.model.layers.linear import value_loudness
 from nas.model.layers.maps import Guidance, Provided
 from nas.model.layers.static import log_mean_map
 from nas.model.layers.transport import transport_map
@@ -19,5 +18,5 @@ __all__ = [
     "UNREADABLE", "Block", "DynamicAttention", "Guidance", "Instruments", "Provided", "Subnet",
     "Supernet", "activation_aware_factors", "average_tokens", "check_finite", "check_inside",
     "check_model_folder", "log_mean_map", "reduced_sides", "svd_factors", "transport_map",
-    "value_loudness", "watched_networks",
+    "watched_networks",
 ]

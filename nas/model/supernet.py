@@ -20,7 +20,6 @@ from nas.base import ArchitectureError, CheckpointError
 from nas.model.block import Block
 from nas.model.families.vit import Subnet
 from nas.model.layers.hallucination import OF_REAL_HEADS
-from nas.model.layers.linear import value_loudness
 from nas.model.layers.maps import Guidance
 from nas.model.layers.part import OwnWeight, Part
 from nas.space import AttentionChoice, LayerDomain, SearchSpace, attention_choices, feed_forwards
@@ -297,17 +296,12 @@ def _own_weights(
 
 
 def _rename_old(supernet: nn.Module, state: dict[str, Tensor], *_: object) -> None:
-    """Give every set of hallucination weights its part of the one that earlier versions had, and gains their scale."""
-    assert isinstance(supernet, Supernet), "its own hook"
+    """Give every set of hallucination weights its part of the one that earlier versions had for all of them."""
     old: set[str] = set()
     for name, parameter in supernet.named_parameters():
         former = OF_REAL_HEADS.sub("hallucinate.", name)
         if former != name and former in state:
             state[name] = state[former][tuple(map(slice, parameter.shape))].clone()
-            old.add(former)
-        if name.endswith(".attn.linear_scale") and (former := name.replace("_scale", "_gain")) in state:
-            weight = state[name.replace("linear_scale", "qkv.weight")]
-            state[name] = state[former] / value_loudness(weight, supernet.space.backbone.head_dim)[: len(parameter)]
             old.add(former)
     for former in old:
         del state[former]

@@ -11,13 +11,12 @@ class Course(NamedTuple):
     """The newest numbers of a training's log."""
 
     last: dict[str, float]  # the last row, by its columns, without what the operators do
-    first_diagnostics: dict[str, float]  # what they did first, by the names of `nas.arch.DIAGNOSTICS`
-    diagnostics: dict[str, float]  # what they did last; empty in older logs
+    diagnostics: dict[str, float]  # what they did last, by the names of `nas.arch.DIAGNOSTICS`; empty in older logs
 
     @property
     def dead(self) -> list[str]:
         """A line for every operator that is dead, once that can be said."""
-        return dead_operators(self.first_diagnostics, self.diagnostics, self.last["step"] / self.last["steps"])
+        return dead_operators(self.diagnostics, self.last["step"] / self.last["steps"])
 
 
 def course_of(run: RunDirectory) -> Course | None:
@@ -31,4 +30,4 @@ def course_of(run: RunDirectory) -> Course | None:
     names = [diagnostic.name for diagnostic in DIAGNOSTICS]
     diagnosed = [found for row in rows if (found := {name: row[name] for name in names if name in row})]
     last = {name: value for name, value in rows[-1].items() if name not in names}
-    return Course(last, *((diagnosed[0], diagnosed[-1]) if diagnosed else ({}, {})))
+    return Course(last, diagnosed[-1] if diagnosed else {})

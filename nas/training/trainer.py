@@ -177,7 +177,7 @@ class SupernetTrainer:
             if self.start is not None:
                 self.start(self.supernet)
             else:
-                fit_operators(self.supernet, first_batches(self.images, self.device, FIRST_IMAGES))
+                fit_operators(self.supernet, first_batches(self.images, self.device, FIRST_IMAGES), gains=False)
             if self.ema is not None:
                 self.ema.set(self.supernet)
             self.save(0)

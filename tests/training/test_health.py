@@ -204,7 +204,7 @@ def test_an_operator_that_learns_nothing_is_called_dead_after_a_training_and_one
     training.run()
     found = {name: float(value) for name, value in logged(tmp_path)[-1].items() if value}
     assert found.keys() >= {"conv_pool_change"}
-    lines = dead_operators(found, found, 1.0)
+    lines = dead_operators(found, 1.0)
     assert bool(lines) == dead, found
     assert all("conv_pool is dead" in line and "leave conv_pool out" in line for line in lines)
 

@@ -22,10 +22,6 @@ EPS = 1e-6
 """Least norm of a query or a key; an output, which is a multiple of its query's norm, may be EPS times that."""
 
 
-VALUE_STD = 0.02
-"""Of the weights of values before they are trained, as timm draws them."""
-
-
 class LinearAttention(Part):
     """Multi-head attention whose similarity is the linear part of the angle between query and key.
 
@@ -63,17 +59,9 @@ class LinearAttention(Part):
             self.INITIAL["linear_conv.weight"](self.linear_conv.weight)
 
     def slice_from(self, stored: Stored) -> dict[str, Tensor]:
-        """Whole heads, the first ones; the gain is the stored scale times the loudness of the values."""
+        """Whole heads, the first ones."""
         channels = self.proj.in_features
-        sliced = self.prefixes(stored, but="qkv.") | slice_qkv(stored, channels, channels, self.qkv.in_features)
-        # As loud as all stored channels say, so that it is one gain for every width; gradients go to the own ones.
-        loud, own = (value_loudness(weights["qkv.weight"], self.head_dim)[: self.heads] for weights in (stored, sliced))
-        sliced["linear_gain"] = sliced["linear_gain"] * loud.detach() * (own / own.detach())
-        return sliced
-
-    def stored_name(self, name: str) -> str:
-        """The store has the gain over the loudness of the values, which grow while they are trained."""
-        return "linear_scale" if name == "linear_gain" else name
+        return self.prefixes(stored, but="qkv.") | slice_qkv(stored, channels, channels, self.qkv.in_features)
 
     def forward(
         self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None, frame: Frame | None = None
@@ -132,12 +120,6 @@ class LinearAttention(Part):
         local_BCSS = functional.conv2d(grid_BCSS, weight_C133, padding=1, groups=H * d)
         local_BNHd = local_BCSS.permute(0, 2, 3, 1).reshape(B, N, H, d)
         return functional.pad(local_BNHd, (0, 0, 0, 0, self.prefix, 0))
-
-
-def value_loudness(weight: Tensor, head_dim: int) -> Tensor:
-    """Root mean square of every head's value weights in a projection [3 C, D], over `VALUE_STD`: [H]."""
-    heads_HdD = torch.unflatten(torch.unflatten(weight, 0, (3, -1))[2], 0, (-1, head_dim))
-    return heads_HdD.square().mean(dim=(1, 2)).clamp_min(EPS**2).sqrt() / VALUE_STD
 
 
 def _norm(x: Tensor, least: float) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.model import DynamicAttention, Subnet, Supernet, average_tokens, value_loudness
+from nas.model import DynamicAttention, Subnet, Supernet, average_tokens
 
 FIRST_IMAGES = 256
 SHARPNESS = 0.5
@@ -24,11 +24,13 @@ CLOSER_IMAGES = 16
 
 
 @torch.no_grad()
-def fit_operators(supernet: Supernet, batches: Iterable[Tensor]) -> list[str]:
+def fit_operators(supernet: Supernet, batches: Iterable[Tensor], *, gains: bool) -> list[str]:
     """Fit what a plain ViT does not have to the tokens of the supernet's plain ViT, in place; returns the names.
 
-    - `attn.linear_scale`: the gain is E||A_h V_h||, as linear attention's heads are unit vectors (METHODS 5.9). Else
-      its outputs are 3.5 to 5.6 times as long as those of dynamic attention, and they share their projection.
+    - `attn.linear_gain`, with `gains`: E||A_h V_h||, as linear attention's heads are unit vectors (METHODS 5.9), so
+      that it is as loud as the dynamic attention of a trained start. Random weights keep gains of 1: linear attention
+      is 3.5 to 5.6 times as loud then, the other soon follows, and networks alone end 1 to 5 points better
+      (results/LOG.md, 2026-11-29).
     - `reducer.queries_<M>`: near and different places. A query is what sets the tokens of its window apart from others,
       (C + tr C / D)^-1 (E[z | window] - E[z]) for tokens z and their covariance C, as long as its weights over the
       tokens have half the entropy of uniform ones.
@@ -39,7 +41,7 @@ def fit_operators(supernet: Supernet, batches: Iterable[Tensor]) -> list[str]:
     operators, nothing is computed.
     """
     stored = dict(supernet.named_parameters())
-    fitted = [name for name in stored if _is_fitted(name)]
+    fitted = [name for name in stored if _is_fitted(name, gains)]
     if not fitted:
         return []
     watches = _watch(supernet.dense(), batches)
@@ -51,8 +53,9 @@ def fit_operators(supernet: Supernet, batches: Iterable[Tensor]) -> list[str]:
     return fitted
 
 
-def _is_fitted(name: str) -> bool:
-    return name.endswith((".attn.linear_scale", ".reducer.gamma")) or ".reducer.queries_" in name
+def _is_fitted(name: str, gains: bool) -> bool:
+    is_gain = gains and name.endswith(".attn.linear_gain")
+    return is_gain or name.endswith(".reducer.gamma") or ".reducer.queries_" in name
 
 
 def _watch(model: Subnet, batches: Iterable[Tensor]) -> "list[_LayerWatch]":
@@ -69,7 +72,8 @@ class _LayerWatch:
         self.prefix, self.images, self.num_tokens = prefix, 0, 0
         self.tokens_PD = self.moments_DD = self.norms_H = torch.zeros((), dtype=torch.float64)
         self.first_BPD: list[Tensor] = []
-        self.attention = attention = cast(DynamicAttention, block.get_submodule("attn"))
+        attention = block.get_submodule("attn")
+        self.head_dim = cast(DynamicAttention, attention).head_dim
         block.register_forward_pre_hook(self._see_tokens)
         attention.get_submodule("proj").register_forward_pre_hook(self._see_heads)
 
@@ -84,15 +88,14 @@ class _LayerWatch:
         self.moments_DD = self.moments_DD + (rows.T @ rows).double().cpu()
 
     def _see_heads(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        heads_BTHd = torch.unflatten(inputs[0], 2, (-1, self.attention.head_dim))
+        heads_BTHd = torch.unflatten(inputs[0], 2, (-1, self.head_dim))
         self.norms_H = self.norms_H + heads_BTHd.norm(dim=3).mean(dim=1).sum(dim=0).double().cpu()
 
     def first_values(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Those of these stored weights of the block."""
         values: dict[str, Tensor] = {}
-        if "attn.linear_scale" in own:
-            loud = value_loudness(self.attention.qkv.weight, self.attention.head_dim)
-            values["attn.linear_scale"] = self.norms_H / self.images / loud.cpu()
+        if "attn.linear_gain" in own:
+            values["attn.linear_gain"] = self.norms_H / self.images
         gammas = []
         for name in own:
             if name.startswith("reducer.queries_"):

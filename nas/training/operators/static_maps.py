@@ -17,7 +17,7 @@ from nas.training.world import World
 
 IMAGES = 512
 BATCH = 64
-FASTER = 100.0
+FASTER = 10.0
 """Learning rate of static maps over that of other weights. They are logits, and AdamW's steps are as long as the rate:
 at that of the others none moves by more than 1 in 900 steps, whatever the task asks for."""
 _STORED = ".attn.static_map_"

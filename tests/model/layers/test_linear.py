@@ -234,12 +234,9 @@ def test_bf16_autocast_stays_close(training):
 def test_a_skeleton_without_weights_runs_on_slices_of_a_wider_layer():
     wide, narrow = built(heads=3), built(heads=2, seed=5)
     stored = dict(wide.named_parameters())
-    scale = torch.tensor([0.5, 2.0, 3.0])
-    sliced = narrow.slice_from({**stored, "linear_scale": scale})
+    sliced = narrow.slice_from(stored)
     assert set(sliced) == {name for name, _ in narrow.named_parameters()}
     narrow.load_state_dict(sliced)
-    rms = stored["qkv.weight"][2 * DIM :].unflatten(0, (3, HEAD)).square().mean(dim=(1, 2)).sqrt()
-    assert torch.allclose(narrow.linear_gain, (scale * rms / 0.02)[:2])  # louder values, louder outputs
     q, k, v = wide.qkv.weight.unflatten(0, (3, -1))
     assert torch.equal(narrow.qkv.weight, torch.cat([q[:16], k[:16], v[:16]]))
     skeleton = built(heads=2).to("meta")

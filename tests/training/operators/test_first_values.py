@@ -58,13 +58,21 @@ def head_outputs(model, number, given):
 
 
 @pytest.mark.parametrize("number", LAYERS)
-def test_linear_attention_is_as_loud_as_the_dynamic_one_under_the_same_projection(supernet, number):
+def test_fitted_linear_attention_is_as_loud_as_the_dynamic_one_under_the_same_projection(number):
+    supernet = Supernet(space())
+    fit_operators(supernet, [images(64)], gains=True)
     plain, linear = space().largest(), changed(**{f"layers__0{number}__attention": "linear"})
     assert plain != linear
     loud, other = (
         head_outputs(supernet.extract(a), number, images()).norm(dim=3).mean(dim=(0, 1)) for a in (linear, plain)
     )
     assert ((loud / other).log().abs() < math.log(1.5)).all()
+
+
+def test_random_weights_begin_with_gains_of_one(supernet):
+    gains = [value for name, value in supernet.named_parameters() if name.endswith("linear_gain")]
+    assert gains
+    assert all((gain == 1).all() for gain in gains)
 
 
 def weights_of_queries(reducer, x):
@@ -106,8 +114,8 @@ def test_first_values_are_those_of_the_first_checkpoint_and_the_same_again(super
 def test_only_operators_are_fitted_and_all_of_a_kind():
     fresh = Supernet(space())
     before = {name: value.clone() for name, value in fresh.state_dict().items()}
-    fitted = fit_operators(fresh, [images(8)])
-    assert {name.rpartition(".")[2] for name in fitted} == {"linear_scale", "queries_9", "gamma"}
+    fitted = fit_operators(fresh, [images(8)], gains=True)
+    assert {name.rpartition(".")[2] for name in fitted} == {"linear_gain", "queries_9", "gamma"}
     moved = {name for name, value in fresh.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == set(fitted)
 
@@ -117,14 +125,14 @@ def test_a_space_without_them_is_not_looked_at():
         raise AssertionError("no images are needed")
         yield
 
-    assert fit_operators(Supernet(tiny_space()), unseen()) == []
+    assert fit_operators(Supernet(tiny_space()), unseen(), gains=True) == []
 
 
 def test_images_that_are_all_alike_give_finite_values():
     alike = images(1).expand(4, -1, -1, -1)
     for given in (alike, torch.zeros_like(alike)):
         fresh = Supernet(space())
-        fit_operators(fresh, [given])
+        fit_operators(fresh, [given], gains=True)
         assert all(torch.isfinite(value).all() for value in fresh.state_dict().values())
 
 
@@ -133,5 +141,5 @@ def test_the_optimiser_does_not_decay_what_was_fitted(tmp_path):
     undecayed = {
         id(p) for group in training.optimizer.param_groups if not group["weight_decay"] for p in group["params"]
     }
-    names = fit_operators(training.supernet, [images(8)])
+    names = fit_operators(training.supernet, [images(8)], gains=True)
     assert all(id(training.supernet.get_parameter(name)) in undecayed for name in names)
