@@ -74,8 +74,9 @@ class DynamicAttention(Part):
         elif self.hallucinate is not None:
             real_BTRd = attend(q, k, v[:, : self.real], mask, training=self.training)
             keys, values = self.hallucinate.parents(k), v[:, self.real :]
-            derived = attend(self.hallucinate.scaled(q), keys, values, mask, training=self.training)
-            out = torch.cat([real_BTRd, derived], dim=2)
+            derive = partial(attend, training=self.training)
+            # Neither has a name: it would live as long as the output of the layer.
+            out = torch.cat([real_BTRd, derive(self.hallucinate.scaled(q), keys, values, mask)], dim=2)
         else:
             out = attend(q, k, v, mask, training=self.training)
         return self.proj(cast(Tensor, out).flatten(2)), exported
