@@ -1,7 +1,7 @@
 """What every package stands on: errors, files that are never half-written, words, progress, metrics."""
 
 # fmt: off
-from nas.base.disk import DiskError, disk_error, writing
+from nas.base.disk import DiskError, check_writable, disk_error, writing
 from nas.base.errors import (
     ArchitectureError, CheckpointError, ConfigError, DataError, EvaluationError, ExportError,
     InputFileError, NasError, NoResultError, OutOfMemoryError, RunError, SearchSpaceError, TrainingError,
@@ -30,9 +30,9 @@ __all__ = [
     "EvaluationError", "ExportError", "InputFileError", "Metric", "NasError", "NoResultError",
     "Objective", "OutOfMemoryError", "Reporter", "RunError", "SearchSpaceError", "TrainingError",
     "accuracy_of", "atomic_write_bytes", "atomic_write_text", "by_target", "cached_method",
-    "check_schema", "disk_error", "duration", "format_choices", "hidden_words", "hide_secrets",
-    "metric_named", "one_line", "parse_json", "plural", "read_bytes", "read_json", "remove", "replacing",
-    "scratch_path", "secrets_in", "shared", "shared_command", "shared_word", "sweep", "sync_folder",
-    "temporary_folder", "to_json_text", "unit_column", "unit_of", "visible", "with_interval",
-    "with_spread", "writing",
+    "check_schema", "check_writable", "disk_error", "duration", "format_choices", "hidden_words",
+    "hide_secrets", "metric_named", "one_line", "parse_json", "plural", "read_bytes", "read_json",
+    "remove", "replacing", "scratch_path", "secrets_in", "shared", "shared_command", "shared_word",
+    "sweep", "sync_folder", "temporary_folder", "to_json_text", "unit_column", "unit_of", "visible",
+    "with_interval", "with_spread", "writing",
 ]

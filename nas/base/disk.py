@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,17 @@ def writing(path: Path, num_bytes: int | None = None) -> Iterator[None]:
         if cause is None:
             raise
         raise _described(cause, path, num_bytes) from error
+
+
+def check_writable(path: Path) -> None:
+    """Find out, before long work for it, whether a file or folder can be written: the nearest folder takes a file.
+
+    Raises:
+        DiskError: It cannot.
+    """
+    above = ([path] if path.is_dir() else []) + list(path.absolute().parents)
+    with writing(path), tempfile.TemporaryFile(dir=next(folder for folder in above if folder.exists())):
+        pass
 
 
 def _described(error: BaseException, path: object, num_bytes: int | None = None) -> DiskError:

@@ -2,6 +2,6 @@
 
 # fmt: off
 from nas.bundle.bundle import ARCHITECTURE, BundleOptions, ExportReport
-from nas.bundle.export import check_options, export_bundle
+from nas.bundle.export import check_options, check_place, export_bundle
 
-__all__ = ["ARCHITECTURE", "BundleOptions", "ExportReport", "check_options", "export_bundle"]
+__all__ = ["ARCHITECTURE", "BundleOptions", "ExportReport", "check_options", "check_place", "export_bundle"]

@@ -23,7 +23,7 @@ from nas.base import (
     METRICS,
     SCHEMA_VERSION,
     ConfigError,
-    ExportError,
+    check_writable,
     remove,
     replacing,
     scratch_path,
@@ -71,8 +71,9 @@ def export_bundle(
     seeds) has JSON values. `on_step` is told in a few words what begins.
 
     Raises:
-        ConfigError: An unknown format, a missing package, or arguments that do not fit the network.
-        ExportError: The folder holds something else, or what was written differs; says where.
+        ConfigError: An unknown format, a missing package, arguments that do not fit the network, or something else in
+            the folder.
+        ExportError: What was written differs; says where.
         DiskError: It cannot be written.
         RunError: `point` or `provenance` is not JSON.
     """
@@ -157,16 +158,33 @@ def _check_arguments(subnet: Subnet, preprocessing: Mapping[str, Any], point: Ma
         raise ConfigError("nothing was exported: " + "; ".join(problems))
 
 
+def check_place(target: Path) -> None:
+    """Find out, before long work for it, whether a bundle can be written here.
+
+    Raises:
+        ConfigError: Something else is there.
+        DiskError: It cannot be written.
+    """
+    _bundle_at(target)
+    check_writable(target)
+
+
+def _bundle_at(target: Path) -> set[str]:
+    """Names in a folder that is a bundle, or none where it is missing or empty; a ConfigError: something else."""
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"{target} is a file", hint="choose a folder")
+    names = {path.name for path in target.iterdir()} if target.exists() else set()
+    if names and not ({ARCHITECTURE, TABLE} <= names <= OWN_FILES):
+        foreign = ", ".join(sorted(names - OWN_FILES)[:5]) or "an incomplete bundle"
+        raise ConfigError(f"{target} holds something else: {foreign}", hint="choose a new folder")
+    return names
+
+
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
     """Lend a scratch folder that takes the target's place when the block ends well, and vanishes when not."""
-    if target.exists() and not target.is_dir():
-        raise ExportError(f"{target} is a file", hint="choose a folder")
     with writing(target):
-        names = {path.name for path in target.iterdir()} if target.exists() else set()
-        if names and not ({ARCHITECTURE, TABLE} <= names <= OWN_FILES):
-            foreign = ", ".join(sorted(names - OWN_FILES)[:5]) or "an incomplete bundle"
-            raise ExportError(f"{target} holds something else: {foreign}", hint="choose a new folder")
+        names = _bundle_at(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         old = scratch_path(target)
         try:

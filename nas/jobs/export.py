@@ -8,7 +8,7 @@ from typing import Any
 
 from nas.arch import Architecture, cost
 from nas.base import BALANCED, TOP1, DataError, ExportError, Reporter, RunError, shared_command
-from nas.bundle import ARCHITECTURE, BundleOptions, ExportReport, check_options, export_bundle
+from nas.bundle import ARCHITECTURE, BundleOptions, ExportReport, check_options, check_place, export_bundle
 from nas.data import ImageSet, TestSplit
 from nas.evaluation import balanced_interval, balanced_percent, top1_percent, wilson_interval
 from nas.jobs.session import Session, reopen_with_test
@@ -34,6 +34,7 @@ def export_pick(
         ExportError: Something written differs from what was searched; nothing is left behind.
     """
     check_options(options)
+    check_place(directory)
     lacking = "so its model card would have no final accuracy", "export from"
     run, point, session, test = open_pick(path, pick, reporter, lacking, data)
     subnet = load_trained(session.run, session.space, session.device).extract(point.architecture)

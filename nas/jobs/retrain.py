@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from nas.arch import Architecture
 from nas.base import SCHEMA_VERSION, ConfigError, NoResultError, Reporter, accuracy_of
-from nas.bundle import BundleOptions
+from nas.bundle import BundleOptions, check_place
 from nas.evaluation import balanced_percent, top1_percent
 from nas.jobs.alone import StandAloneSetup, recipe_digest, trained_network
 from nas.jobs.alone_records import stand_alone_setup, trained_alone, untrained
@@ -91,7 +91,7 @@ def retrain(
         What the file holds: JSON values, explained in results/README.md.
 
     Raises:
-        ConfigError: The recipe is wrong, or its teacher cannot be had.
+        ConfigError: The recipe is wrong, its teacher cannot be had, or something else is where the bundle belongs.
         DataError: There is no test split.
         RunError: The search has not ended, or another process writes into the run.
         NoResultError: Every training of the architecture failed.
@@ -99,6 +99,8 @@ def retrain(
         KeyboardInterrupt: Ctrl-C; the same command goes on.
     """
     check_retraining(request.seeds, request.settings)
+    if directory is not None:
+        check_place(directory)
     lacking = "so nothing can be said of what it trains", "retrain"
     run, point, session, test_split = open_pick(path, request.pick, reporter, lacking, data)
     with run.lock():

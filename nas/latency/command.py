@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from nas.arch import Architecture, Backbone, cost
-from nas.base import SCHEMA_VERSION, ArchitectureError, Reporter, RunError, read_json
+from nas.base import SCHEMA_VERSION, ArchitectureError, Reporter, RunError, check_writable, read_json
 from nas.latency.device import default_batch, device_name
 from nas.latency.front import measure_networks
 from nas.latency.meter import LatencyMeter, Readings
@@ -158,6 +158,7 @@ def profile_space(
 ) -> dict[str, Any]:
     """Measure architectures of a space on a target, fit, judge, write: JSON of `latency profile --format json`."""
     check_available(target)
+    check_writable(file)
     architectures = tuple(design(space, count, seed))
     batch = target.batch or default_batch(space.backbone.image_size)
     models = Models(space.backbone, architectures, space.largest(), batch, ())

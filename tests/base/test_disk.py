@@ -3,12 +3,13 @@
 import copyreg
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from nas.base.disk import ADVICE, DiskError, disk_error, writing
+from nas.base.disk import ADVICE, DiskError, check_writable, disk_error, writing
 from nas.base.errors import RunError
 from nas.base.files import atomic_write_bytes
 
@@ -67,3 +68,15 @@ def test_a_limit_on_the_size_of_files_is_told_and_leaves_nothing(tmp_path):
     with pytest.raises(DiskError, match=r"weights: not written: "), writing(tmp_path / "weights"):
         save_file({"a": np.zeros(1000)}, tmp_path / "scratch")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_place_that_takes_no_file_is_found_out_before_the_work_for_it(tmp_path):
+    (tmp_path / "file").write_text("here")
+    check_writable(tmp_path / "new" / "bundle")
+    check_writable(tmp_path / "file")  # to be replaced
+    check_writable(tmp_path)
+    with pytest.raises(DiskError, match="file/bundle: not written: Not a directory"):
+        check_writable(tmp_path / "file" / "bundle")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(DiskError, match=r"/proc/bundle: not written: "):
+        check_writable(Path("/proc/bundle"))

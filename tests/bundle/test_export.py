@@ -276,10 +276,10 @@ def test_an_earlier_bundle_is_replaced_and_survives_a_failure(small: Subnet, two
 
 def test_a_folder_with_anything_else_is_refused(small: Subnet, two_formats: Path, tmp_path: Path) -> None:
     (two_formats / "notes.txt").write_text("mine")
-    with pytest.raises(ExportError, match=r"holds something else: notes\.txt"):
+    with pytest.raises(ConfigError, match=r"holds something else: notes\.txt"):
         export(small, two_formats)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match="is a file"):
+    with pytest.raises(ConfigError, match="is a file"):
         export(small, tmp_path / "file")
     with pytest.raises(DiskError, match="below: not written"):
         export(small, tmp_path / "file" / "below")

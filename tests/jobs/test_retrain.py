@@ -322,6 +322,20 @@ def test_what_cannot_be_done_is_said_before_anything_is_trained(arguments, words
     assert trainings(copy) == before
 
 
+def test_a_folder_that_takes_no_bundle_is_said_before_anything_is_trained(copy, tmp_path):
+    before = trainings(copy)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes").write_text("")
+    for job in (("retrain", copy, *CHEAP, "--seeds=2"), ("export", copy, "--pick=knee")):
+        for to, words in (("file/my_vit", "my_vit: not written: "), ("other", "holds something else: notes")):
+            done = command(*job, "--to", tmp_path / to)
+            assert done.code == 2, done.stderr
+            assert words in done.stderr
+            assert "opened" not in done.stderr
+    assert trainings(copy) == before
+
+
 def test_options_are_checked_before_torch_is_imported(tmp_path):
     done = python(
         "import sys\nfrom nas.cli import main\n"
