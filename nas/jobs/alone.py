@@ -144,12 +144,19 @@ def copy_slice(whole: Supernet, part: Supernet) -> None:
 def recipe_digest(config: RunConfig, hashes: Mapping[str, str], precision: str) -> str:
     """First 8 hex digits of the SHA-256 of what decides a stand-alone accuracy, but for architecture and seed.
 
-    Keys at their default are left out, so that a key which a later version adds changes no digest.
+    Keys at their default are left out, or at what was their default when they came: a key that a later version adds
+    changes no digest, and another default changes those of new runs alone.
     """
+    train = config.train
+    by_default = {
+        **type(train)().model_dump(mode="json"),
+        **train.former,
+        "checkpoint_minutes": train.checkpoint_minutes,
+    }
     elsewhere = {"seed", "device", "precision", "data", "search", "evaluate", "tune"}
     content = {
         **config.model_dump(mode="json", exclude_defaults=True, exclude=elsewhere),
-        "train": config.train.model_dump(mode="json", exclude_defaults=True, exclude={"checkpoint_minutes"}),
+        "train": {key: value for key, value in train.model_dump(mode="json").items() if value != by_default[key]},
         "max_images": config.evaluate.max_images,
         "splits": [hashes["train"], hashes["search"]],
         "precision": precision,

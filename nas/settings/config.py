@@ -71,6 +71,7 @@ class TrainConfig(Section):
     """How the supernet is trained, through timm's parts."""
 
     removed: ClassVar = {"conflict_free": False, "ffn_branches": 1, "images": "split", "relatives": False}
+    former: ClassVar = {"static_guidance": 0.2}  # defaults once, which the names of recipes still leave out
 
     epochs: int | None = Field(
         None,
