@@ -31,67 +31,36 @@ from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
-from scipy.stats import t as student
+from mechanism_networks import (
+    BACKBONE,
+    MECHANISMS,
+    RECIPE_NETWORKS,
+    RECIPES,
+    SEARCH_IMAGES,
+    SUBNETS,
+    arms,
+    pairs,
+    whole_space,
+)
+from mechanism_tables import latency, lines_of, tables
 from torch import Tensor
 
-from nas.arch import Architecture, Backbone, LayerChoice, Rules, cost
-from nas.base import ArchitectureError
+from nas.arch import Architecture
 from nas.data import ImageData, ImageSet, load_images
 from nas.jobs import space_of_one
-from nas.latency import LatencyMeter
-from nas.model import Subnet, Supernet
+from nas.model import Supernet
 from nas.runs import TRAINING_LOG
 from nas.settings import DataConfig, TrainConfig
-from nas.space import LayerDomain, SearchSpace
+from nas.space import SearchSpace
 from nas.training import SupernetTrainer, TrainProgress
 
-BACKBONE = Backbone(image_size=32, patch_size=4, num_classes=10, head_dim=24)
-WIDTH, DEPTH, TOKENS = 96, 6, 64
-PLAIN = LayerChoice(num_tokens=TOKENS, num_heads=4, mlp_ratio=4)
-SUBNETS = 20
 SURE_STEPS = 200  # after which it is known how long a training takes
-SEARCH_IMAGES = 2_000  # for subnets; what is trained alone is measured on the whole search split
-BEFORE = "before"  # label of the version that others are compared with; no verdict is of it
-VERDICTS = Path(__file__).with_suffix(".txt")
-
-MECHANISMS: dict[str, tuple[str, str, str, str]] = {
-    "pooling": ("reducer", "pool", "all tokens", "plain"),
-    "pooling, conv_pool": ("reducer", "conv_pool", "pool", "pooling"),
-    "GLAD": ("reducer", "glad", "pool", "pooling"),
-    "GLAD, all tokens": ("reducer", "glad", "all tokens", "plain"),
-    "sharing": ("attention", "shared", "dynamic", "plain"),
-    "hallucination, copy": ("hallucination", "copy", "real heads", "plain"),
-    "hallucination, mix": ("hallucination", "mix", "real heads", "plain"),
-    "hallucination, mix_conv": ("hallucination", "mix_conv", "real heads", "plain"),
-    "static": ("attention", "static", "dynamic", "plain"),
-    "linear": ("attention", "linear", "dynamic", "plain"),
-    "compact ffn": ("ffn_rank", "0.5", "full rank", "plain"),
-}
-"""Of each row: gene and value that make the mechanism, what stands there instead, and the arm that has this."""
-
-RECIPES: dict[str, dict[str, Any]] = {
-    "default": {},
-    "lr 4e-3": {"lr": 4e-3},
-    "lr 1e-3": {"lr": 1e-3},
-    "epochs x 2": {"epochs": 2.0},
-    "CutMix": {"cutmix": 1.0},
-    "drop path 0.1": {"drop_path": 0.1},
-    "EMA 0.9995": {"ema_decay": 0.9995},
-    "no EMA": {"ema_decay": 0.0},
-    "weight decay 0.2": {"weight_decay": 0.2},
-    "warm-up 5": {"warmup_epochs": 5.0},
-    "crops from 0.35": {"crop_scale": (0.35, 1.0)},
-    "epochs x 2, CutMix": {"epochs": 2.0, "cutmix": 1.0},
-    "RandAugment m5": {"auto_augment": "rand-m5-n1"},
-}
-"""Changes of the default recipe; `epochs` is a factor."""
-RECIPE_NETWORKS = ("plain", "joint", "pooled")
 
 
 class OutOfTimeError(Exception):
@@ -125,111 +94,6 @@ class Machine:
     deadline: float  # time.time(); infinite: none
     subnets: int
     epochs: tuple[int, ...]  # of supernets: the first that ends in time
-
-
-def arms() -> dict[str, Architecture]:
-    """What is trained alone: the plain ViT with one mechanism each, and two networks of several."""
-    every, pyramid = range(DEPTH), {**dict.fromkeys((2, 3), 36), **dict.fromkeys((4, 5), 16)}
-
-    def of(**genes: dict[int, Any]) -> Architecture:
-        layers = [
-            replace(PLAIN, **{gene: values[i] for gene, values in genes.items() if i in values}) for i in range(DEPTH)
-        ]
-        return Architecture(embed_dim=WIDTH, layers=tuple(layers))
-
-    def reduced(reducer: str, **genes: Any) -> Architecture:
-        return of(num_tokens=pyramid, reducer={2: reducer, 4: reducer}, **genes)
-
-    half = dict.fromkeys(every, 0.5)
-    return {
-        "plain": of(),
-        "pooling": reduced("pool"),
-        "GLAD": reduced("glad"),
-        "sharing": of(attention=dict.fromkeys(range(1, DEPTH, 2), "shared")),
-        "static": of(attention=dict.fromkeys(range(3), "static")),
-        "linear": of(attention=dict.fromkeys(every, "linear")),
-        "compact ffn": of(ffn_rank=half),
-        "hallucination, copy": of(hallucination_ratio=half, hallucination=dict.fromkeys(every, "copy")),
-        "hallucination, mix": of(hallucination_ratio=half, hallucination=dict.fromkeys(every, "mix")),
-        "hallucination, mix_conv": of(hallucination_ratio=half, hallucination=dict.fromkeys(every, "mix_conv")),
-        "pooling, conv_pool": reduced("conv_pool"),
-        "pooled": reduced("pool", attention={1: "shared", 3: "shared"}, ffn_rank=half),
-        "joint": reduced(
-            "glad",
-            attention={0: "static", 1: "linear", 3: "shared"},
-            ffn_rank=half,
-            hallucination_ratio={2: 0.5, 3: 0.5, 4: 0.5},
-            hallucination=dict.fromkeys(range(2, DEPTH), "copy"),
-        ),
-    }
-
-
-@cache
-def whole_space() -> SearchSpace:
-    """Every mechanism, and every arm."""
-    genes: dict[str, Any] = {
-        "num_tokens": (64, 36, 16),
-        "reducer": ("pool", "conv_pool", "glad"),
-        "attention": ("dynamic", "static", "shared", "linear"),
-        "hallucination_ratio": (0.0, 0.5),
-        "hallucination": ("copy", "mix", "mix_conv"),
-        "num_heads": (2, 4),
-        "ffn_rank": (0.5, 1.0),
-        "mlp_ratio": (2.0, 4.0),
-    }
-    early = {**genes, "num_tokens": (TOKENS,)}
-    layers = [
-        LayerDomain(**{**early, "attention": ("dynamic", "static", "linear")}),
-        LayerDomain(**early),
-        *(LayerDomain(**genes) for _ in range(DEPTH - 3)),
-        LayerDomain(**{**genes, "attention": ("dynamic", "shared", "linear")}),
-    ]
-    return SearchSpace(
-        name="mechanisms",
-        backbone=BACKBONE,
-        embed_dim=(72, WIDTH),
-        depth=(DEPTH,),
-        layers=tuple(layers),
-        rules=Rules(max_shared=2, max_reductions=2),
-    )
-
-
-def without(architecture: Architecture, mechanism: str) -> Architecture | None:
-    """The same with the plain operator wherever the mechanism stands; None where it does not, or that is no network."""
-    gene, value, plain, _ = MECHANISMS[mechanism]
-    using = [str(getattr(layer, gene)) == value for layer in architecture.layers]
-    if not any(using):
-        return None
-    changes: dict[str, Any] = {
-        "reducer": {"reducer": "pool"},
-        "attention": {"attention": "dynamic"},
-        "hallucination": {"hallucination_ratio": 0.0, "hallucination": None},
-        "ffn_rank": {"ffn_rank": 1.0},
-    }[gene]
-    if plain == "all tokens":
-        if any(layer.reducer is not None and layer.reducer != value for layer in architecture.layers):
-            return None
-        using, changes = [True] * len(using), {"reducer": None, "num_tokens": TOKENS}
-    try:
-        layers = [
-            replace(layer, **changes) if used else layer for layer, used in zip(architecture.layers, using, strict=True)
-        ]
-        return Architecture(embed_dim=architecture.embed_dim, layers=tuple(layers))
-    except ArchitectureError:
-        return None
-
-
-@cache
-def pairs(mechanism: str, count: int) -> tuple[tuple[Architecture, Architecture], ...]:
-    """Subnets that use a mechanism, each beside the same without it."""
-    space, rng = whole_space(), np.random.default_rng(1)
-    found: list[tuple[Architecture, Architecture]] = []
-    while len(found) < count:
-        one = space.sample(rng)
-        other = without(one, mechanism)
-        if other is not None and not space.why_not(other):
-            found.append((one, other))
-    return tuple(found)
 
 
 # --- trainings, each in a process of its own -----------------------------------------------------------------
@@ -407,13 +271,6 @@ def stop(pool: ProcessPoolExecutor) -> None:
     pool.shutdown(wait=False, cancel_futures=True)
 
 
-def lines_of(out: Path) -> list[dict[str, Any]]:
-    """Lines of the trainings that ended, the last of each key."""
-    path = out / "runs.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [line for line in lines if "error" not in line]
-
-
 # --- throughput ----------------------------------------------------------------------------------------------
 
 _barrier: Barrier | None = None
@@ -468,126 +325,6 @@ def throughput(job: Job, machine: Machine, processes: int, seconds: float, out: 
                 file.write(json.dumps(line) + "\n")
     finally:
         stop(pool)
-
-
-# --- latency and tables --------------------------------------------------------------------------------------
-
-
-def latency(rounds: int, out: Path) -> None:
-    """Time of every arm over the plain ViT's, fp32, one thread, by batch size."""
-    torch.set_num_threads(1)
-    subnets = {name: Subnet(BACKBONE, architecture) for name, architecture in arms().items()}
-    for subnet in subnets.values():
-        subnet.init_weights()
-        subnet.eval()
-    found: dict[str, dict[str, float]] = {name: {} for name in subnets}
-    for batch in (1, 64):
-        meter = LatencyMeter(subnets["plain"], (3, 32, 32), batch)
-        timings, clock = meter.interleaved(list(subnets.values()), rounds)
-        for name, timing in zip(subnets, timings, strict=True):
-            found[name][f"b{batch}"] = round(timing.median_ms / clock.median_ms, 3)
-    (out / "latency.json").write_text(json.dumps(found))
-
-
-def interval(name: str, values: Sequence[float]) -> dict[str, Any]:
-    """Mean over seeds and its 95 % interval, as columns."""
-    low: float | str = ""
-    high: float | str = ""
-    if len(values) > 1:
-        half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-        low, high = round(mean(values) - half, 2), round(mean(values) + half, 2)
-    return {name: round(mean(values), 2) if values else "", f"{name}_low": low, f"{name}_high": high}
-
-
-def verdicts() -> dict[str, str]:
-    """Sentences by mechanism, as a person wrote them: `name: sentence` a line."""
-    text = VERDICTS.read_text() if VERDICTS.exists() else ""
-    return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
-
-
-def mechanism_rows(lines: list[dict[str, Any]], times: dict[str, dict[str, float]], label: str) -> list[dict[str, Any]]:
-    """A row for each mechanism of one version."""
-    networks, said = arms(), verdicts()
-    supernets = [line for line in lines if line["part"] == "supernet"]
-    alone = {(line["name"], line["seed"]): line["top1"] for line in lines if line["part"] == "alone"}
-    rows = []
-    for name, (_, _, plain, against) in MECHANISMS.items():
-        arm = name if name in networks else name.partition(",")[0]
-        one, other = networks[arm], networks[against]
-        seeds = [seed for found, seed in alone if found == arm and (against, seed) in alone]
-        row: dict[str, Any] = {"version": label, "mechanism": name, "instead": plain}
-        columns = {
-            "subnets": [line["pairs"][name] for line in supernets],
-            "arm": [(line["arms"][arm], line["arms"][against]) for line in supernets],
-            "alone": [(alone[arm, seed], alone[against, seed]) for seed in seeds],
-        }
-        for column, both in columns.items():
-            row[f"{column}_top1"] = round(mean(used for used, _ in both), 2) if both else ""
-            row |= interval(f"{column}_gain", [used - unused for used, unused in both])
-            row[f"{column}_seeds"] = len(both)
-        ratios = [cost.macs(a, BACKBONE) / cost.macs(b, BACKBONE) for a, b in pairs(name, SUBNETS)]
-        row["subnets_macs"] = round(median(ratios), 3)
-        row["arm_macs"] = round(cost.macs(one, BACKBONE) / cost.macs(other, BACKBONE), 3)
-        for batch in ("b1", "b64"):
-            row[f"arm_time_{batch}"] = round(times[arm][batch] / times[against][batch], 3) if times else ""
-        rows.append({**row, "verdict": "" if label == BEFORE else said.get(name, "")})
-    return rows
-
-
-def recipe_rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each recipe, network and data."""
-    found = {(x["data"], *x["name"].split("/"), x["seed"]): x["top1"] for x in lines if x["part"] == "recipes"}
-    rows = []
-    for data in dict.fromkeys(key[0] for key in found):
-        for network in RECIPE_NETWORKS:
-            for recipe in RECIPES:
-                seeds = [s for d, r, n, s in found if (d, r, n) == (data, recipe, network)]
-                both = [s for s in seeds if (data, "default", network, s) in found]
-                if not seeds:
-                    continue
-                gains = [found[data, recipe, network, s] - found[data, "default", network, s] for s in both]
-                row = {"data": data, "network": network, "recipe": recipe, "seeds": len(seeds)}
-                row["top1"] = round(mean(found[data, recipe, network, s] for s in seeds), 2)
-                rows.append(row | interval("gain", gains))
-    return rows
-
-
-def tables(out: Path) -> None:
-    """Write what there is."""
-    from tables import write_table
-
-    lines = lines_of(out)
-    path = out / "latency.json"
-    times = json.loads(path.read_text()) if path.exists() else {}
-    rows: list[dict[str, Any]] = []
-    for label in dict.fromkeys(line["label"] for line in lines):
-        rows += mechanism_rows([line for line in lines if line["label"] == label], times, label)
-
-    def told(part: str, key: str) -> str:
-        return ", ".join(
-            str(value) for value in dict.fromkeys(x["log"].get(key) or x[key] for x in lines if x["part"] == part)
-        )
-
-    network = f"CIFAR-10 32 px, patch 4, width {WIDTH}, {DEPTH} layers, 4 heads of 24"
-    write_table(
-        "mechanisms",
-        rows,
-        f"{network}; {told('supernet', 'images')} training images, batch 64, {told('supernet', 'precision')}, on "
-        f"{told('supernet', 'trained_on')}. subnets: "
-        f"{SUBNETS} drawn ones with the mechanism in a supernet (epochs: {told('supernet', 'epoch')}) against the "
-        f"same without, mean on {SEARCH_IMAGES} search images; arm: the plain ViT with the mechanism wherever it may "
-        f"stand, in the same supernet; alone: that network trained alone (epochs: {told('alone', 'epochs')}). Gains in "
-        "points with 95 % intervals over seeds, paired; macs and time (CPU, fp32, one thread, interleaved): with over "
-        "without",
-    )
-    if recipes := recipe_rows([line for line in lines if line["label"] != BEFORE]):
-        write_table(
-            "mechanisms_recipes",
-            recipes,
-            f"{network} and two cheaper networks, {told('recipes', 'images')} training images, "
-            f"{told('recipes', 'epochs')} epochs where none are named, each trained alone; top-1 on the search split, "
-            "gain over the default recipe in points with 95 % intervals over seeds, paired",
-        )
 
 
 def jobs_of(asked: argparse.Namespace) -> list[tuple[Job, Machine]]:

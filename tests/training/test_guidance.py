@@ -113,6 +113,7 @@ def test_static_maps_learn_faster_by_as_much_whatever_the_layer(tmp_path, layer_
     names = {parameter: name for name, parameter in trainer.supernet.named_parameters()}
     rates = {names[p]: group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
     assert rates.keys() == set(names.values())
+    assert FASTER >= 3  # at the rate of other weights maps stay at their mean
     for layer in range(2):
         prefix = f"blocks.{layer}.attn"
         assert rates[f"{prefix}.static_map_16"] == pytest.approx(FASTER * rates[f"{prefix}.qkv.weight"])

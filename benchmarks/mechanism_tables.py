@@ -1,0 +1,153 @@
+"""Tables of `mechanisms.py`: what its finished trainings and the latencies of its networks say."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+import torch
+from mechanism_networks import (
+    BACKBONE,
+    DEPTH,
+    MECHANISMS,
+    RECIPE_NETWORKS,
+    RECIPES,
+    SEARCH_IMAGES,
+    SUBNETS,
+    WIDTH,
+    arms,
+    pairs,
+)
+from scipy.stats import t as student
+
+from nas.arch import cost
+from nas.latency import LatencyMeter
+from nas.model import Subnet
+
+BEFORE = "before"  # label of the version that others are compared with; no verdict is of it
+VERDICTS = Path(__file__).with_name("mechanisms.txt")
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    """Lines of the trainings that ended, the last of each key."""
+    path = out / "runs.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line for line in lines if "error" not in line]
+
+
+def latency(rounds: int, out: Path) -> None:
+    """Time of every arm over the plain ViT's, fp32, one thread, by batch size."""
+    torch.set_num_threads(1)
+    subnets = {name: Subnet(BACKBONE, architecture) for name, architecture in arms().items()}
+    for subnet in subnets.values():
+        subnet.init_weights()
+        subnet.eval()
+    found: dict[str, dict[str, float]] = {name: {} for name in subnets}
+    for batch in (1, 64):
+        meter = LatencyMeter(subnets["plain"], (3, 32, 32), batch)
+        timings, clock = meter.interleaved(list(subnets.values()), rounds)
+        for name, timing in zip(subnets, timings, strict=True):
+            found[name][f"b{batch}"] = round(timing.median_ms / clock.median_ms, 3)
+    (out / "latency.json").write_text(json.dumps(found))
+
+
+def interval(name: str, values: Sequence[float]) -> dict[str, Any]:
+    """Mean over seeds and its 95 % interval, as columns."""
+    low: float | str = ""
+    high: float | str = ""
+    if len(values) > 1:
+        half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+        low, high = round(mean(values) - half, 2), round(mean(values) + half, 2)
+    return {name: round(mean(values), 2) if values else "", f"{name}_low": low, f"{name}_high": high}
+
+
+def verdicts() -> dict[str, str]:
+    """Sentences by mechanism, as a person wrote them: `name: sentence` a line."""
+    text = VERDICTS.read_text() if VERDICTS.exists() else ""
+    return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+
+
+def mechanism_rows(lines: list[dict[str, Any]], times: dict[str, dict[str, float]], label: str) -> list[dict[str, Any]]:
+    """A row for each mechanism of one version."""
+    networks, said = arms(), verdicts()
+    supernets = [line for line in lines if line["part"] == "supernet"]
+    alone = {(line["name"], line["seed"]): line["top1"] for line in lines if line["part"] == "alone"}
+    rows = []
+    for name, (_, _, plain, against) in MECHANISMS.items():
+        arm = name if name in networks else name.partition(",")[0]
+        one, other = networks[arm], networks[against]
+        seeds = [seed for found, seed in alone if found == arm and (against, seed) in alone]
+        row: dict[str, Any] = {"version": label, "mechanism": name, "instead": plain}
+        columns = {
+            "subnets": [line["pairs"][name] for line in supernets],
+            "arm": [(line["arms"][arm], line["arms"][against]) for line in supernets],
+            "alone": [(alone[arm, seed], alone[against, seed]) for seed in seeds],
+        }
+        for column, both in columns.items():
+            row[f"{column}_top1"] = round(mean(used for used, _ in both), 2) if both else ""
+            row |= interval(f"{column}_gain", [used - unused for used, unused in both])
+            row[f"{column}_seeds"] = len(both)
+        ratios = [cost.macs(a, BACKBONE) / cost.macs(b, BACKBONE) for a, b in pairs(name, SUBNETS)]
+        row["subnets_macs"] = round(median(ratios), 3)
+        row["arm_macs"] = round(cost.macs(one, BACKBONE) / cost.macs(other, BACKBONE), 3)
+        for batch in ("b1", "b64"):
+            row[f"arm_time_{batch}"] = round(times[arm][batch] / times[against][batch], 3) if times else ""
+        rows.append({**row, "verdict": "" if label == BEFORE else said.get(name, "")})
+    return rows
+
+
+def recipe_rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each recipe, network and data."""
+    found = {(x["data"], *x["name"].split("/"), x["seed"]): x["top1"] for x in lines if x["part"] == "recipes"}
+    rows = []
+    for data in dict.fromkeys(key[0] for key in found):
+        for network in RECIPE_NETWORKS:
+            for recipe in RECIPES:
+                seeds = [s for d, r, n, s in found if (d, r, n) == (data, recipe, network)]
+                both = [s for s in seeds if (data, "default", network, s) in found]
+                if not seeds:
+                    continue
+                gains = [found[data, recipe, network, s] - found[data, "default", network, s] for s in both]
+                row = {"data": data, "network": network, "recipe": recipe, "seeds": len(seeds)}
+                row["top1"] = round(mean(found[data, recipe, network, s] for s in seeds), 2)
+                rows.append(row | interval("gain", gains))
+    return rows
+
+
+def tables(out: Path) -> None:
+    """Write what there is."""
+    from tables import write_table
+
+    lines = lines_of(out)
+    path = out / "latency.json"
+    times = json.loads(path.read_text()) if path.exists() else {}
+    rows: list[dict[str, Any]] = []
+    for label in dict.fromkeys(line["label"] for line in lines):
+        rows += mechanism_rows([line for line in lines if line["label"] == label], times, label)
+
+    def told(part: str, key: str) -> str:
+        return ", ".join(
+            str(value) for value in dict.fromkeys(x["log"].get(key) or x[key] for x in lines if x["part"] == part)
+        )
+
+    network = f"CIFAR-10 32 px, patch 4, width {WIDTH}, {DEPTH} layers, 4 heads of 24"
+    write_table(
+        "mechanisms",
+        rows,
+        f"{network}; {told('supernet', 'images')} training images, batch 64, {told('supernet', 'precision')}, on "
+        f"{told('supernet', 'trained_on')}. subnets: "
+        f"{SUBNETS} drawn ones with the mechanism in a supernet (epochs: {told('supernet', 'epoch')}) against the "
+        f"same without, mean on {SEARCH_IMAGES} search images; arm: the plain ViT with the mechanism wherever it may "
+        f"stand, in the same supernet; alone: that network trained alone (epochs: {told('alone', 'epochs')}). Gains in "
+        "points with 95 % intervals over seeds, paired; macs and time (CPU, fp32, one thread, interleaved): with over "
+        "without",
+    )
+    if recipes := recipe_rows([line for line in lines if line["label"] != BEFORE]):
+        write_table(
+            "mechanisms_recipes",
+            recipes,
+            f"{network} and two cheaper networks, {told('recipes', 'images')} training images, "
+            f"{told('recipes', 'epochs')} epochs where none are named, each trained alone; top-1 on the search split, "
+            "gain over the default recipe in points with 95 % intervals over seeds, paired",
+        )
