@@ -102,10 +102,11 @@ def test_queries_look_at_different_and_near_places(supernet, number):
 
 
 def test_first_values_are_those_of_the_first_checkpoint_and_the_same_again(supernet, tmp_path):
-    first = begun(tmp_path)
-    first.begin()
-    resumed = begun(tmp_path)
-    assert resumed.resume() == 0
+    with one_thread():
+        first = begun(tmp_path)
+        first.begin()
+        resumed = begun(tmp_path)
+        assert resumed.resume() == 0
     for name, value in supernet.state_dict().items():
         assert torch.equal(value, resumed.supernet.state_dict()[name]), name
         assert torch.equal(value, resumed.ema.module.state_dict()[name]), name
