@@ -25,7 +25,7 @@ from nas.data import ImageData
 from nas.jobs.alone import StandAloneSetup, image_arrays, recipe_digest, train_alone
 from nas.jobs.session import Session
 from nas.jobs.stages import evaluator_setup, training_schedule
-from nas.runs import Measurement, RunDirectory
+from nas.runs import Measurement, RunDirectory, course_of
 from nas.search import Result
 from nas.training import Schedule, Teacher
 
@@ -112,7 +112,13 @@ def trained_alone(
         for (setup, architecture), result in _train_all(missing, data, workers, show):
             records[setup.seed, architecture.digest] = _write(setup, architecture, result)
             show()
-    return [record for record in records.values() if record is not None]
+    found = [record for record in records.values() if record is not None]
+    # records of before operators were looked at have none
+    dead = [(record["digest"], line) for record in found for line in record.get("dead_operators", ())[:1]]
+    if dead:
+        digest, line = dead[0]
+        reporter.line("warning", f"operators are dead in {len(dead)} of {total} trainings, as in {digest}: {line}")
+    return found
 
 
 def untrained(setup: StandAloneSetup, seeds: int, architectures: Sequence[Architecture]) -> bool:
@@ -171,6 +177,7 @@ def _balanced(measurement: Measurement | None) -> dict[str, Any]:
 def _write(setup: StandAloneSetup, architecture: Architecture, result: Result) -> dict[str, Any]:
     """Record how a training ended; its checkpoints are not needed any more."""
     measurement, path = result.measurement, setup.path(architecture, ".json")
+    course = course_of(RunDirectory(setup.path(architecture)))
     record = {
         "schema_version": RECORD_VERSION,
         "digest": architecture.digest,
@@ -183,6 +190,7 @@ def _write(setup: StandAloneSetup, architecture: Architecture, result: Result) -
         "conditions": measurement and measurement.conditions.to_dict(),
         "seconds": measurement and measurement.seconds,
         "error": result.error,
+        "dead_operators": [] if course is None else course.dead,
         "architecture": architecture.to_dict(),
     }
     setup.folder.mkdir(parents=True, exist_ok=True)

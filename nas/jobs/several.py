@@ -74,6 +74,7 @@ def run(session: Session, budget: Budget) -> ParetoFront:
                 if folder.manifest.search is None:
                     folder.update_manifest(search=identity)  # one reference for all
                 own = replace(session, run=folder, space=space_of_run(folder), config=config_of_run(folder))
+                stages.say_dead_operators(own)
                 stages.run(own, share)
             except NoResultError as error:
                 session.reporter.line("supernet", f"{trial.key} adds nothing: {error.message}")

@@ -123,12 +123,17 @@ def train(session: Session, workers: int = 0, ray_address: str | None = None) ->
             trained = trainer.run(show)
     if last is not None:
         session.run.log(f"supernet trained to step {last.step}, {last.images_per_second:.0f} images/s")
-        course = course_of(session.run)
-        for line in [] if course is None else course.dead:
-            session.reporter.line("warning", line)
-            session.run.log(f"training: {line}")
+        say_dead_operators(session)
     session.run.update_manifest(supernet_digest=trainer.digest())
     return trained
+
+
+def say_dead_operators(session: Session) -> None:
+    """Warn of every operator that did nothing in the training of the session's supernet; the run's log says it too."""
+    course = course_of(session.run)
+    for line in [] if course is None else course.dead:
+        session.reporter.line("warning", line)
+        session.run.log(f"training: {line}")
 
 
 def _train_processes(session: Session, workers: int, ray_address: str | None) -> int:

@@ -7,6 +7,8 @@ import pytest
 from small_runs import command, search_process
 from trust_records import CHEAP, outline, trainings
 
+from nas.runs.training_log import Course
+
 PATIENCE_S = 150
 
 # --- the command ---
@@ -62,6 +64,28 @@ def test_a_damaged_record_is_named_and_not_replaced(trusted_run, tmp_path):
     assert done.code == 2
     assert f"{victim}: not the record of a training" in done.stderr
     assert victim.read_text() == '{"top1": '
+
+
+def test_dead_operators_of_networks_alone_are_recorded_and_said(trusted_run, tmp_path, monkeypatch):
+    folder = tmp_path / "r"
+    shutil.copytree(trusted_run[0], folder)
+    paths = sorted((folder / "trust").glob("*.json"))
+    for path in paths:  # as before operators were looked at
+        record = json.loads(path.read_text())
+        del record["dead_operators"]
+        path.write_text(json.dumps(record))
+    assert "are dead" not in command("trust", folder, *CHEAP).stderr
+    paths[0].unlink()
+    flat = Course({"step": 9.0, "steps": 9.0}, {"glad_entropy": 0.99})
+    monkeypatch.setattr(
+        "nas.jobs.alone_records.course_of", lambda run: flat if paths[0].stem == run.path.name else None
+    )
+    done = command("trust", folder, *CHEAP)
+    assert done.code == 0
+    record = json.loads(paths[0].read_text())
+    assert record["dead_operators"] == flat.dead
+    said = " ".join(done.stderr.split())
+    assert f"operators are dead in 1 of 10 trainings, as in {record['digest']}: glad is dead" in said
 
 
 @pytest.mark.ray

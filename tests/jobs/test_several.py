@@ -16,6 +16,7 @@ from nas.jobs.several import _shares
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.supernets import owner, ranked, searched_runs, supernet_trials
+from nas.runs.training_log import course_of
 
 COUNT = 4
 
@@ -109,6 +110,9 @@ def test_a_supernet_is_an_ordinary_run_trained_with_its_parameters(resumed):
         assert sorted(trial.scores) == [1, 3]
         widths = trial.parameters["space.embed_dim"]
         assert f"embed_dim={json.dumps(widths)}" in folder.manifest.space_settings
+        said = " ".join(resumed.done.stderr.split())
+        for line in course_of(folder).dead:
+            assert " ".join(line.split()) in said
 
 
 @real
