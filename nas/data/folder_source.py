@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,8 @@ _IMAGE_SUFFIXES = (
     ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
 _MOST_BYTES = 1 << 29  # of one image file
-_CONTAINERS = ({"images"}, {"image"}, {"imgs"}, {"img"})  # the one folder inside every class, as in Tiny ImageNet
+# What folders full of images are called: inside every class of Tiny ImageNet, or beside masks and annotations.
+_CONTAINERS = {"images", "image", "imgs", "img", "jpegimages"}
 _HINT = (
     "one folder a class: DIR/train/<class>/*.jpg with DIR/val and DIR/test beside it, or DIR/<class>/*.jpg alone; "
     "of other names: folder:TRAIN,TEST or folder:TRAIN,VALIDATION,TEST"
@@ -31,7 +33,7 @@ class _Tree:
     path: Path
     folders: list["_Tree"] = field(default_factory=list)
     images: list[Path] = field(default_factory=list)
-    num_others: int = 0  # files of other kinds, here and below
+    others: Counter[str] = field(default_factory=Counter)  # files of other kinds by suffix, here and below
 
     @cached_property
     def all_images(self) -> list[Path]:
@@ -42,7 +44,7 @@ class _Tree:
     def classes(self) -> list["_Tree"]:
         """The folders in it that hold images, however deep, but for one that is called `images`."""
         found = [folder for folder in self.folders if folder.all_images]
-        is_flat = len(found) == 1 and {found[0].path.name.lower()} in _CONTAINERS and not found[0].classes
+        is_flat = len(found) == 1 and found[0].path.name.lower() in _CONTAINERS and not found[0].classes
         return [] if is_flat else found
 
     @property
@@ -53,6 +55,13 @@ class _Tree:
             if (split := split_of(folder.path.name)) is not None:
                 found.setdefault(split, []).append(folder.undoubled())
         return found
+
+    @property
+    def innermost(self) -> "_Tree":
+        """Down to where there is a choice: what somebody means who names a folder too far up."""
+        found = self.classes
+        goes_on = len(found) == 1 and found[0].classes and split_of(found[0].path.name) is None
+        return found[0].innermost if goes_on else self
 
     def undoubled(self) -> "_Tree":
         """The folder inside, where an archive was unpacked into a folder of its own name: `seg_train/seg_train`."""
@@ -77,11 +86,11 @@ def _scan(path: Path, litter: list[str], above: tuple[Path, ...] = ()) -> _Tree:
             elif entry.is_dir():
                 if found.resolve() not in above:  # a link upwards has no end
                     tree.folders.append(_scan(found, litter, above))
-                    tree.num_others += tree.folders[-1].num_others
+                    tree.others += tree.folders[-1].others
             elif found.suffix.lower() in _IMAGE_SUFFIXES:
                 tree.images.append(found)
             else:
-                tree.num_others += 1
+                tree.others[found.suffix.lower()] += 1
     return tree
 
 
@@ -93,11 +102,12 @@ def folder_source(config: DataConfig) -> Source:
     """
     text = config.spec.partition(":")[2]
     litter: list[str] = []
-    parts, notes, num_others = _parts(config.spec, text, litter)
+    parts, notes, others = _parts(config.spec, text, litter)
     test, validation = roles(parts, config, notes)
     files, names = _classes(config, parts, notes)
-    if num_others:
-        notes.append(f"{plural(num_others, 'other file')} ignored")
+    if others:
+        kinds = listed([f"{kind or 'no suffix'} {count:,}" for kind, count in others.most_common()], 5)
+        notes.append(f"{plural(others.total(), 'other file')} ignored ({kinds})")
     if litter:
         number = plural(len(litter), "system file or folder", "system files and folders")
         notes.append(f"{number} left out: {listed(sorted(set(litter)))}")
@@ -128,8 +138,8 @@ def split_folders(spec: str, root: Path) -> dict[str, Path]:
 # --- which folders are splits ---
 
 
-def _parts(spec: str, text: str, litter: list[str]) -> tuple[dict[str, list[_Tree]], list[str], int]:
-    """The folders of class folders by split, what is to be said of them, and how many other files there are."""
+def _parts(spec: str, text: str, litter: list[str]) -> tuple[dict[str, list[_Tree]], list[str], Counter[str]]:
+    """The folders of class folders by split, what is to be said of them, and other files by suffix."""
     if "," not in text and not any(mark in text for mark in "*?[") and not expanded(text).is_dir():
         raise missing_path(spec, expanded(text), "folder")
     paths = spec_paths(spec, text, "folder")
@@ -137,9 +147,9 @@ def _parts(spec: str, text: str, litter: list[str]) -> tuple[dict[str, list[_Tre
         if not any(found.is_dir() for found in path.found):
             raise missing_path(spec, path.found[0], "folder")
     trees = [[_scan(found, litter) for found in path.found if found.is_dir()] for path in paths]
-    num_others = sum(tree.num_others for one in trees for tree in one)
+    others = sum((tree.others for one in trees for tree in one), Counter[str]())
     if len(paths) == 1 and not paths[0].is_glob:
-        return *_found_parts(spec, trees[0][0]), num_others
+        return *_found_parts(spec, trees[0][0]), others
     trees = [[tree.undoubled() for tree in one] for one in trees]
     names = [[split_of(found.name) for found in path.found if found.is_dir()] for path in paths]
     if len(paths) > 1:
@@ -153,7 +163,7 @@ def _parts(spec: str, text: str, litter: list[str]) -> tuple[dict[str, list[_Tre
     parts: dict[str, list[_Tree]] = {}
     for split, roots in zip(splits, trees, strict=True):
         parts.setdefault(split, []).extend(roots)
-    return parts, [f"{split}: {_titles(roots)}" for split, roots in parts.items()], num_others
+    return parts, [f"{split}: {_titles(roots)}" for split, roots in parts.items()], others
 
 
 def _found_parts(spec: str, top: _Tree) -> tuple[dict[str, list[_Tree]], list[str]]:
@@ -214,7 +224,7 @@ def _classes(
 ) -> tuple[dict[str, dict[str, list[Path]]], tuple[str, ...]]:
     """Images by split and class, and the names of the classes in order; adds to what is to be said."""
     files: dict[str, dict[str, list[Path]]] = {}
-    empty: set[str] = set()
+    empty, inside = set[str](), list[str]()
     problems, hint = [], _HINT
     for split, roots in parts.items():
         of_class = files.setdefault(split, {})
@@ -226,6 +236,7 @@ def _classes(
             empty |= {folder.path.name for folder in root.folders if not folder.all_images}
             for folder in root.classes:
                 of_class.setdefault(folder.path.name, []).extend(folder.all_images)
+                inside += [f"{folder.path.name}/{inner.path.name}" for inner in folder.classes]
     known = set[str]().union(*files.values())
     everywhere = known.intersection(*files.values())
     if small := known - everywhere:
@@ -245,11 +256,14 @@ def _classes(
         roots = parts["train"]
         problems.append(f"at least 2 class folders are needed in {_titles(roots)}, found {len(known)}")
         nested = [folder for root in roots for folder in root.classes if folder.classes]
-        hint = f'did you mean "folder:{nested[0].path}"?' if nested else _HINT
+        hint = f'did you mean "folder:{nested[0].innermost.path}"?' if nested else _HINT
         if any(next(root.path.rglob("*.parquet"), None) for root in roots):
             hint = f'did you mean "parquet:{roots[0].path}"?'
     if problems:
         raise data_error(config.spec, problems, hint=hint)
+    if inside := list(dict.fromkeys(inside)):
+        number = plural(len(inside), "folder")
+        notes.append(f"images of {number} inside class folders are of these classes: {listed(inside, 5)}")
     if gone := sorted(empty - known):
         notes.append(f"{plural(len(gone), 'class folder')} without images left out: {listed(gone)}")
     return files, tuple(sorted(known, key=natural_key))
@@ -262,16 +276,22 @@ def _misplaced(root: _Tree, *, is_split: bool) -> list[str]:
         number = plural(len(root.images), "image")
         problems.append(f"{root.path} has {number} in no class folder: {listed([image.name for image in root.images])}")
     inside = [{folder.path.name for folder in one.classes} for one in root.classes]
-    same = len(inside) > 1 and inside[0] and all(names == inside[0] for names in inside[1:])
-    if same and inside[0] not in _CONTAINERS and not all(one.images for one in root.classes):
-        problems.append(
-            f"the folders of {root.path} ({_names(root.classes)}) all hold the same folders "
-            f"({listed(sorted(inside[0]))}): which are the classes?"
-        )
-    elif sum(any(map(split_of, names)) for names in inside) > 1:
+    owners = Counter(name for names in inside for name in names if name.lower() not in _CONTAINERS)
+    shared = sorted(name for name, count in owners.items() if count > 1)
+    said = [set(filter(None, map(split_of, names))) for names in inside]
+    if sum(map(bool, said)) > 1 or max(map(len, said), default=0) > 1:
         problems.append(
             f"the class folders of {root.path} hold folders of splits: the splits have to be the outer folders"
         )
+    elif 2 * sum(owners[name] for name in shared) >= owners.total() > 0 and not all(one.images for one in root.classes):
+        # splits of unknown names lack a class here and there
+        problems.append(
+            f"the folders of {root.path} ({_names(root.classes)}) hold the same folders ({listed(shared)}): "
+            "which are the classes?"
+        )
+    if containers := [one for one in root.classes if one.path.name.lower() in _CONTAINERS and len(root.classes) > 1]:
+        others = [one for one in root.classes if one not in containers]
+        problems.append(f"{root.path} has {_names(containers)} beside {_names(others)}: these are no classes")
     return problems
 
 

@@ -27,7 +27,7 @@ _LABEL_NAMES = ("label", "labels")
 # What else may hold labels, where nothing is called `label` and no column has class names of its own.
 _OTHER_LABEL_NAMES = (
     "fine_label", "coarse_label", "class", "classes", "class_name", "class_label", "class_id", "category", "target",
-    "y",
+    "y", "cls",
 )  # fmt: skip
 _HINT = "data.image_column and data.label_column name the columns; a dot leads into a struct"
 _BATCH_ROWS = 256
@@ -121,7 +121,6 @@ def parquet_source(config: DataConfig) -> Source:
             del splits[split]
     test, validation = roles(splits, config, notes)
     names, is_named = _class_names(spec, splits)
-
     return Source(
         f"parquet {listed([text])}",
         names,
@@ -231,12 +230,23 @@ def _choose_columns(config: DataConfig, splits: Mapping[str, Sequence[_Table]], 
             if table.image is None:
                 problems.append(f"{table.path}: {reason or _absent(image.path[0], table)}")
             if table.label is None:
-                named = [name for name in (*_LABEL_NAMES, *_OTHER_LABEL_NAMES) if name in table.schema.names]
+                named = _called((*_LABEL_NAMES, *_OTHER_LABEL_NAMES), table.schema.names)
                 if split == "train" or named:  # else the split has no labels
                     problems.append(f"{table.path}: {_absent(label.name, table)}")
             elif reason := _no_label(table.label):
                 problems.append(f"{table.path}: {reason}")
     return problems
+
+
+def _called(wanted: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Those names that are wanted, in any case, in the order in which they are wanted."""
+    return sorted((name for name in names if name.lower() in wanted), key=lambda name: wanted.index(name.lower()))
+
+
+def _one_of(wanted: Sequence[str], names: Sequence[str]) -> str | None:
+    """The first wanted name that is there as written; else in another case, where one name alone is."""
+    found = _called(wanted, names)
+    return next((name for name in found if name in wanted), found[0] if len(found) == 1 else None)
 
 
 def _absent(name: str, table: _Table) -> str:
@@ -257,15 +267,12 @@ def _find(fields: Any, name: str, above: tuple[str, ...] = ()) -> _Column | None
 
 
 def _image_column(wanted: str | None, table: _Table) -> tuple[_Column | None, str]:
-    columns = [column for name in table.schema.names if (column := _find(table.schema, name))]
-    name = wanted or next((name for name in _IMAGE_NAMES if name in table.schema.names), None)
-    if name is not None:
+    if name := wanted or _one_of(_IMAGE_NAMES, table.schema.names):
         column = _find(table.schema, name)
         return _encoded(column) if column else (None, _absent(name, table))
+    columns = [column for name in table.schema.names if (column := _find(table.schema, name))]
     found = [encoded for column in columns if (encoded := _encoded(column)[0])]
-    if len(found) == 1:
-        return found[0], ""
-    return None, _absent("image", table)
+    return (found[0], "") if len(found) == 1 else (None, _absent("image", table))
 
 
 def _encoded(column: _Column) -> tuple[_Column | None, str]:
@@ -293,15 +300,15 @@ def _encoded(column: _Column) -> tuple[_Column | None, str]:
 
 
 def _label_column(wanted: str | None, train: Sequence[_Table], notes: list[str]) -> tuple[_Column | None, str]:
-    table = train[0]
-    names = table.schema.names
-    name = wanted or next((name for name in _LABEL_NAMES if name in names), None)
-    if name is not None:
+    table, names = train[0], train[0].schema.names
+    if name := wanted or _one_of(_LABEL_NAMES, names):
+        if not wanted and name not in _LABEL_NAMES:
+            notes.append(f"labels in column {name}")
         column = _find(table.schema, name)
         return (column, _no_label(column)) if column else (None, _absent(name, table))
     with_names = [name for name in names if _names_of_classes(table.schema, (name,))]
-    found = with_names or [name for name in _OTHER_LABEL_NAMES if name in names]
-    columns = [column for name in found if (column := _find(table.schema, name)) and not _no_label(column)]
+    likely = with_names or _called(_OTHER_LABEL_NAMES, names)
+    columns = [column for name in likely if (column := _find(table.schema, name)) and not _no_label(column)]
     if not columns:
         return None, _absent("label", table)
     finest = columns[0] if len(columns) == 1 else _finest(columns, train)

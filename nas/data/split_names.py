@@ -166,11 +166,12 @@ def by_name(
     said of that. `is_chosen`: a glob named the files, so that which belong together was said.
 
     Raises:
-        DataError: Some names say a split and others none, or several; or folders beside each other hold the same
-            splits, or no one says which belong together.
+        DataError: Some names say a split and others none, or several; or names of one split, or of none, differ by more
+            than numbers; or folders beside each other hold the same splits, or no one says which belong together.
     """  # noqa: DOC501 - `data_error` is a DataError
     splits: dict[str, list[Path]] = {}
     owners: dict[str, set[str]] = {}
+    kinds: dict[str, dict[str, str]] = {}  # of each split the names that differ by more than numbers, once each
     contradictory, unclear = [], []
     for path in paths:
         parts = path.relative_to(base).with_suffix("").parts
@@ -184,10 +185,20 @@ def by_name(
         splits.setdefault(split, []).append(path)
         place = next((i for i, one in enumerate(said) if one), len(parts) - 1)
         owners.setdefault("/".join(parts[:place]), set()).add(split)
+        kinds.setdefault(split, {}).setdefault(_without_numbers(parts[place]), parts[place])
     problems = [f"names that say several splits: {listed(contradictory)}"] * bool(contradictory)
     if unclear and len(splits) > 1:
         problems.append(f"some names say a split, but these do not: {listed(unclear)}")
     hint = f"name the files of each split: {spec.partition(':')[0]}:TRAIN,TEST or TRAIN,VALIDATION,TEST"
+    several = {
+        split: list(names.values()) for split, names in kinds.items() if len(names) > 1 and (split or len(splits) == 1)
+    }
+    if several and len(owners) == 1 and not is_chosen:
+        problems += [
+            f"{listed(names)} {f'claim one split, {split}' if split else 'say no split: parts of one, or splits?'}"
+            for split, names in several.items()
+        ]
+        hint += f", or what belongs together by a glob, such as {base}/*.parquet"
     if len(owners) > 1 and not is_chosen:
         names = sorted(name or "(no folder)" for name in owners)
         problems.append(f"{plural(len(owners), 'configuration')} beside each other: {listed(names)}")
@@ -203,6 +214,12 @@ def by_name(
     if only == "train":
         return splits, []
     return {"train": files}, [f"all files are train: {f'their names say {only}' if only else 'no name says a split'}"]
+
+
+def _without_numbers(name: str) -> str:
+    """What is the same for the shards of one table: a name without its numbers, and hexadecimal ones."""
+    words = re.split(r"[\W_]+", name.lower())
+    return " ".join(re.sub(r"\d+", "", word) for word in words if not re.fullmatch(r"[0-9a-f]*\d[0-9a-f]*", word))
 
 
 def roles(splits: dict[str, Any], config: DataConfig, notes: list[str]) -> tuple[str | None, str | None]:

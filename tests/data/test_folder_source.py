@@ -155,6 +155,28 @@ def test_litter_is_left_out_and_counted(tmp_path):
     assert "1 other file ignored" in data.summary[0]
 
 
+def test_other_files_are_counted_by_kind(tmp_path):
+    write_layout(tmp_path, "a b a/1.heic a/2.HEIC b/meta.csv")
+    assert "3 other files ignored (.heic 2, .csv 1)" in load(f"folder:{tmp_path}").summary[0]
+
+
+def test_folders_inside_class_folders_are_said_for_others_take_these_for_the_classes(tmp_path):
+    """timm's and `datasets`' image folders label by the innermost folder, torchvision's by the outermost."""
+    write_layout(tmp_path, "train/animal/cat train/animal/dog train/vehicle/car test/animal/cat test/vehicle/car")
+    data = load(f"folder:{tmp_path}")
+    assert data.info.class_names == ("animal", "vehicle")
+    inside = "images of 3 folders inside class folders are of these classes: animal/cat, animal/dog, vehicle/car"
+    assert inside in data.summary[0]
+
+
+def test_the_folder_meant_is_suggested_however_deep(tmp_path):
+    write_layout(tmp_path, "ILSVRC/Data/CLS-LOC/train/a ILSVRC/Data/CLS-LOC/train/b")
+    write_layout(tmp_path, "ILSVRC/Data/CLS-LOC/val/a ILSVRC/Data/CLS-LOC/val/b", seed=1)
+    meant = tmp_path / "ILSVRC" / "Data" / "CLS-LOC"
+    assert error_of(f"folder:{tmp_path}").hint == f'did you mean "folder:{meant}"?'
+    assert counts(meant) == ((12, 12), ("a", "b"))
+
+
 def test_a_test_folder_without_class_folders_has_no_labels(tmp_path):
     write_layout(tmp_path, "train/a train/b test")
     assert counts(tmp_path)[0] == (10, 0)  # a test split is carved
@@ -199,10 +221,16 @@ def test_names_that_would_move_a_cursor_are_escaped_and_bytes_that_are_no_text_r
 @pytest.mark.parametrize(
     ("layout", "words"),
     [
-        ("foo/a foo/b bar/a bar/b", ["the folders of", "(bar, foo) all hold the same folders (a, b)"]),
-        ("fold1/a fold1/b fold2/a fold2/b fold3/a fold3/b", ["all hold the same folders"]),
-        ("cat/train cat/test dog/train dog/test", ["all hold the same folders (test, train)"]),
+        ("foo/a foo/b bar/a bar/b", ["the folders of", "(bar, foo) hold the same folders (a, b)"]),
+        ("fold1/a fold1/b fold2/a fold2/b fold3/a fold3/b", ["hold the same folders (a, b)"]),
+        ("cat/train cat/test dog/train dog/test", ["the splits have to be the outer folders"]),
         ("cat/train cat/test dog/train", ["the splits have to be the outer folders"]),
+        ("cat/train cat/test dog", ["the splits have to be the outer folders"]),
+        ("entrenamiento/a entrenamiento/b entrenamiento/c prueba/a prueba/b", ["hold the same folders (a, b)"]),
+        ("tr/a tr/b va/a va/c te/a te/b", ["(te, tr, va) hold the same folders (a, b): which are the classes?"]),
+        ("images masks", ["has images beside masks: these are no classes"]),
+        ("JPEGImages SegmentationClass Annotations/1.xml", ["has JPEGImages beside SegmentationClass"]),
+        ("train/images train/labels test/images test/labels", ["has images beside labels: these are no classes"]),
         ("train/a train/b test/a test/b eval/a eval/b", ["eval", "test claim one split, test"]),
         ("train/a train/b Train/a Train/b", ["claim one split, train"]),
         ("val/a val/b test/a test/b", ["has test, val, but no train/"]),
@@ -238,7 +266,7 @@ def test_a_class_that_a_split_lacks_can_be_left_out(tmp_path):
 
 def test_folders_of_a_list_are_checked_as_any(tmp_path):
     write_layout(tmp_path, "one/train/a one/train/b one/test/a one/test/b two/a two/b train/a train/b")
-    assert "all hold the same folders" in error_of(f"folder:{tmp_path / 'one'},{tmp_path / 'two'}").message
+    assert "hold the same folders (a, b)" in error_of(f"folder:{tmp_path / 'one'},{tmp_path / 'two'}").message
     assert "but says train" in error_of(f"folder:{tmp_path / 'two'},{tmp_path / 'train'}").message
     assert "no such folder" in error_of(f"folder:{tmp_path / 'two'},{tmp_path / 'three'}").message
     assert "all names that match have to say a split" in error_of(f"folder:{tmp_path}/t*").message

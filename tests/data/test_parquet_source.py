@@ -116,6 +116,14 @@ def test_files_of_a_folder_are_split_by_name(tmp_path, files, found):
         ("data-0 test", ["some names say a split, but these do not: data-0", "of test, but none of train"]),
         ("val test", ["files of test and validation, but none of train"]),
         ("train/test-0 train/train-0", ["names that say several splits: train/test-0.parquet"]),
+        (
+            "train-0 validation_matched-0 validation_mismatched-0",
+            ["validation_matched-0, validation_mismatched-0 claim one split, validation"],
+        ),
+        ("train eval test", ["eval, test claim one split, test"]),
+        ("train/0 test-a/0 test-b/0", ["test-a, test-b claim one split, test"]),
+        ("entrenamiento prueba", ["entrenamiento, prueba say no split: parts of one, or splits?"]),
+        ("tr-0 tr-1 te-0", ["te-0, tr-0 say no split: parts of one, or splits?"]),
     ],
 )
 def test_files_that_are_half_understood_are_an_error(tmp_path, files, words):
@@ -127,7 +135,14 @@ def test_files_that_are_half_understood_are_an_error(tmp_path, files, words):
 
 @pytest.mark.parametrize(
     ("files", "note"),
-    [("a b", "no name says a split"), ("test-0 test-1", "their names say test"), ("train-0 train-1", "")],
+    [
+        ("part-0001-9f3e part-0002-ab10", "no name says a split"),
+        ("fold1 fold2", "no name says a split"),
+        ("train/cats train/dogs", ""),
+        ("train-00000-of-00002-0c1f5c09d1 train-00001-of-00002-99ffeea", ""),
+        ("test-0 test-1", "their names say test"),
+        ("train-0 train-1", ""),
+    ],
 )
 def test_files_of_one_kind_are_train(tmp_path, files, note):
     data = load(f"parquet:{write_files(tmp_path / 'it', *files.split())}")
@@ -174,6 +189,8 @@ def test_a_folder_of_several_splits_is_no_split(tmp_path):
 def test_configurations_that_belong_together_are_named_by_a_glob(tmp_path):
     write_files(tmp_path, "a/train-0", "b/train-0", "b/test-0")
     assert counts(f"parquet:{tmp_path}/*/*.parquet") == (24, 12)
+    write_files(tmp_path / "c", "train", "val_matched", "val_mismatched")
+    assert counts(f"parquet:{tmp_path}/c/*.parquet") == (12, 24)
 
 
 def test_an_unlabelled_test_split_is_none(tmp_path):
@@ -296,6 +313,10 @@ IMAGES = encoded_images(24)
         ({}, {"image": pa.array(IMAGES).dictionary_encode()}),
         ({}, {"image": None, "img": structs(IMAGES)}),
         ({}, {"image": None, "picture": IMAGES}),
+        ({}, {"image": None, "Image": structs(IMAGES), "label": None, "LABEL": lambda n: n % 3}),
+        ({}, {"label": None, "Target": lambda n: n % 3}),
+        ({}, {"label": None, "cls": lambda n: n % 3}),
+        ({}, {"Label": lambda _: 0, "IMAGE": encoded_images(24, seed=7)}),  # as written comes first
         ({"image_column": "right"}, {"image": None, "left": encoded_images(24, seed=7), "right": IMAGES}),
         ({"image_column": "a.b"}, {"image": None, "a.b": IMAGES}),
         ({"image_column": "it.image"}, {"image": None, "it": [{"image": {"bytes": i, "path": ""}} for i in IMAGES]}),
@@ -318,6 +339,7 @@ def test_columns_by_name_and_type(tmp_path, options, columns):
         ({}, {"image": [list(image) for image in IMAGES]}, "one encoded image a row is needed, not a list"),
         ({}, {"image": lambda n: f"{n}.png"}, "images as paths, addresses or base64 are not read"),
         ({}, {"image": [{"path": "x"}] * 24}, "must have a field bytes, has: path"),
+        ({}, {"label": None, "Label": lambda n: n % 3, "LABEL": lambda n: n % 2}, "columns: image, Label, LABEL"),
         ({"image_column": "img"}, {}, "no column img; columns: image, label"),
         ({"label_column": "lable"}, {}, "no column lable; columns: image, label"),
         ({"label_column": "image"}, {}, "column image is a struct"),
