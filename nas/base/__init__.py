@@ -8,7 +8,7 @@ from nas.base.errors import (
     one_line,
 )
 from nas.base.files import (
-    SCHEMA_VERSION, atomic_write_bytes, atomic_write_text, check_schema, parse_json, read_bytes,
+    SCHEMA_VERSION, atomic_write_bytes, atomic_write_text, check_schema, expanded, parse_json, read_bytes,
     read_json, replacing, sync_folder, to_json_text,
 )
 from nas.base.memo import cached_method
@@ -30,9 +30,9 @@ __all__ = [
     "EvaluationError", "ExportError", "InputFileError", "Metric", "NasError", "NoResultError",
     "Objective", "OutOfMemoryError", "Reporter", "RunError", "SearchSpaceError", "TrainingError",
     "accuracy_of", "atomic_write_bytes", "atomic_write_text", "by_target", "cached_method",
-    "check_schema", "check_writable", "disk_error", "duration", "format_choices", "hidden_words",
-    "hide_secrets", "metric_named", "one_line", "parse_json", "plural", "read_bytes", "read_json",
-    "remove", "replacing", "scratch_path", "secrets_in", "shared", "shared_command", "shared_word",
-    "sweep", "sync_folder", "temporary_folder", "to_json_text", "unit_column", "unit_of", "visible",
-    "with_interval", "with_spread", "writing",
+    "check_schema", "check_writable", "disk_error", "duration", "expanded", "format_choices",
+    "hidden_words", "hide_secrets", "metric_named", "one_line", "parse_json", "plural", "read_bytes",
+    "read_json", "remove", "replacing", "scratch_path", "secrets_in", "shared", "shared_command",
+    "shared_word", "sweep", "sync_folder", "temporary_folder", "to_json_text", "unit_column", "unit_of",
+    "visible", "with_interval", "with_spread", "writing",
 ]

@@ -64,6 +64,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def expanded(written: str) -> Path:
+    """A path whose `~` is a home, where there is such a user."""
+    try:
+        return Path(written).expanduser()
+    except RuntimeError:
+        return Path(written)
+
+
 def to_json_text(values: Any) -> str:
     """JSON as it is written into a run: sorted, indented; a RunError where a number is not finite."""
     try:

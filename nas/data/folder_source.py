@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from nas.base import plural, read_bytes
+from nas.base import expanded, plural, read_bytes
 from nas.data.samples import Part, Sample, Source, data_error, listed, missing_path
-from nas.data.split_names import SPLITS, by_place, expanded, is_litter, natural_key, roles, spec_paths, split_of
+from nas.data.split_names import SPLITS, by_place, is_litter, natural_key, roles, spec_paths, split_of
 from nas.settings import DataConfig
 
 _IMAGE_SUFFIXES = (

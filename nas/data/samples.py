@@ -5,6 +5,7 @@ import hashlib
 import io
 import struct
 import unicodedata
+import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ _DECODER_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError,
     RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
+
+# Pillow knows sixty more, some of which start other programs (of an EPS file, Ghostscript runs what is in it).
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata, and images of more than 90 million pixels
 
 # By EXIF orientation, what makes the image upright; 1 is upright.
 _TURNS = {
@@ -180,9 +185,11 @@ def _opened(content: bytes | Image.Image) -> Image.Image:
     if not isinstance(content, Image.Image) and not content:
         raise UnreadableImageError("the file is empty")
     try:
-        image = content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content))
+        Image.init()
+        known = [name for name in _FORMATS if name in Image.OPEN]  # an older Pillow has no AVIF
+        image = content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content), formats=known)
     except UnidentifiedImageError as error:
-        raise UnreadableImageError("not an image that Pillow can read") from error
+        raise UnreadableImageError("not an image of a known form") from error
     except _DECODER_ERRORS as error:
         raise UnreadableImageError(_reason(error)) from error
     # 16-bit grey and floats have no fixed white level: Pillow would cut everything above 255 to white.

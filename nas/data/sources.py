@@ -6,11 +6,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from nas.base import DataError
+from nas.base import DataError, expanded
 from nas.data.folder_source import folder_source
 from nas.data.parquet_source import parquet_source
 from nas.data.samples import Sample, Source
-from nas.data.split_names import expanded, is_there
+from nas.data.split_names import is_there
 from nas.data.timm_source import PACKAGES, timm_source
 from nas.settings import DataConfig
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.base import DataError, plural
+from nas.base import DataError, expanded, plural
 from nas.data.samples import data_error, listed, nearby
 from nas.settings import DataConfig
 
@@ -94,14 +94,6 @@ def spec_paths(spec: str, text: str, what: str) -> list[SpecPath]:
     if problems:
         raise data_error(spec, problems, hint=f"relative paths start at {Path.cwd()}; a * stands for any characters")
     return paths
-
-
-def expanded(written: str) -> Path:
-    """A path whose `~` is a home, where there is such a user."""
-    try:
-        return Path(written).expanduser()
-    except RuntimeError:
-        return Path(written)
 
 
 def is_there(written: str) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 
 from PIL import Image
 
-from nas.base import DataError
+from nas.base import DataError, expanded
 from nas.data.folder_source import split_folders
 from nas.data.samples import Sample, Source, missing_path
-from nas.data.split_names import expanded, roles
+from nas.data.split_names import roles
 from nas.settings import DataConfig
 
 PACKAGES = {

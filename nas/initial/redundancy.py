@@ -11,7 +11,7 @@ from nas.initial.pretrained import initial_weights
 from nas.initial.warm_start import watch
 from nas.latency import resolve_device
 from nas.model import Supernet
-from nas.settings import DataConfig
+from nas.settings import DataConfig, located_path
 from nas.space import read_space
 from nas.training import Calibration, redundancy_rows
 
@@ -40,7 +40,7 @@ def rank_weights(
     if init is None:
         raise ConfigError("rank-layers of a space needs --init", hint="or give the folder of a trained run")
     space = read_space(space_file, settings)
-    weights = initial_weights(init, space.backbone)
+    weights = initial_weights(located_path(init, [Path.cwd()]), space.backbone)
     config = DataConfig(spec=data) if data is not None else DataConfig()
     loaded, _ = load_images(config, space.backbone.image_size, seed or 0)
     return _summary(watch(weights, space, loaded.train, resolve_device(device or "auto"), images), init)

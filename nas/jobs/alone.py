@@ -36,7 +36,7 @@ class StandAloneSetup:
 
     Attributes:
         evaluation: How the run measures accuracy, and in which space; the trainings name their own weights.
-        config: Of the run; its seed is that of the images and of the supernet.
+        config: Of the run, with paths that lead from anywhere; its seed is that of the images and of the supernet.
         seed: Of the trainings.
         recipe: Names what else decides the results (`recipe_digest`).
         folder: Where trainings keep their checkpoints.

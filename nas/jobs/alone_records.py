@@ -27,6 +27,7 @@ from nas.jobs.session import Session
 from nas.jobs.stages import evaluator_setup, training_schedule
 from nas.runs import Measurement, RunDirectory, course_of
 from nas.search import Result
+from nas.settings import located
 from nas.training import Schedule, Teacher
 
 RECORD_VERSION = 1
@@ -55,7 +56,7 @@ def stand_alone_setup(session: Session, epochs: int | None, folder: Path) -> Sta
     config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
     return StandAloneSetup(
         evaluation=evaluator_setup(session),
-        config=config,
+        config=located(config, session.folders),
         seed=config.seed,
         recipe=recipe_digest(config, session.data.info.hashes, session.precision),
         folder=folder.absolute(),

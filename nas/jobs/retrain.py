@@ -114,7 +114,8 @@ def retrain(
             except ConfigError as error:
                 text = f"{error.message}; without it, networks learn from the labels, as with --teacher ''"
                 reporter.line("warning", text)
-                setup = _setup(session, replace(request, teacher=""), run.retrain_dir / "trainings")
+                request = replace(request, teacher="")
+                setup = _setup(session, request, run.retrain_dir / "trainings")
         evaluation, images = evaluator_setup(session, weights_digest(session.run)), session.data.search
         with_supernet = inherited_accuracy(evaluation, supernet, images, architectures, reporter)
         records = trained_alone(setup, request.seeds, architectures, session.data, workers, reporter)
@@ -146,6 +147,7 @@ def retrain(
                 f"{path}: every training of {point.digest} failed: {failed[0]['error']}",
                 hint=f"change the recipe with --set; to train again the same way, delete {setup.folder}",
             )
+        teacher = session.config.teacher if request.teacher is None else request.teacher
         config, conditions = setup.config, evaluation.conditions(len(images), stage="search")
         found = {
             "run": run.name,
@@ -164,7 +166,7 @@ def retrain(
             "device": conditions.device,
             "torch": conditions.torch,
             "recipe": setup.recipe,
-            "settings": {"teacher": config.teacher, "train": config.train.model_dump(mode="json")},
+            "settings": {"teacher": teacher, "train": config.train.model_dump(mode="json")},
         }
         run.write_retrain(point.digest, found)
         reporter.line("report", f"python search.py report {shlex.quote(str(path))} puts it onto the page")
@@ -186,9 +188,10 @@ def _setup(session: Session, request: Request, folder: Path) -> StandAloneSetup:
     check_policy(config.train.auto_augment)
     weights = {"scratch": "", "inherited": str(path.absolute())}
     config = config.model_copy(update={"init": weights[request.start], "init_ordered": False})
-    setup = stand_alone_setup(replace(session, config=config), request.epochs, folder)
+    folders = session.folders if request.teacher is None else (Path.cwd(), *session.folders)  # it was typed now
+    setup = stand_alone_setup(replace(session, config=config, folders=folders), request.epochs, folder)
     if request.start == "inherited":  # a run that is moved elsewhere has the same weights
-        named = setup.config.model_copy(update={"init": weights_digest(session.run)})
+        named = setup.config.model_copy(update={"init": weights_digest(session.run), "teacher": config.teacher})
         setup = replace(setup, recipe=recipe_digest(named, session.data.info.hashes, session.precision))
     return replace(setup, keeps_weights=True)
 

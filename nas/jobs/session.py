@@ -4,6 +4,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +23,7 @@ from nas.runs import (
     MANIFEST,
     ImagePlace,
     Manifest,
+    ParetoFront,
     RunDirectory,
     config_of_run,
     doubts_of,
@@ -30,7 +32,7 @@ from nas.runs import (
     space_of_run,
 )
 from nas.search import check_storage
-from nas.settings import RunConfig, config_differences, read_text
+from nas.settings import RunConfig, config_differences, flat_config, located, read_text, same_places
 from nas.space import SearchSpace, check_memory, parse_space
 from nas.training import Teacher, check_policy
 
@@ -48,17 +50,24 @@ class Session:
         space: With the number of classes of the data.
         data: What a search may see of the images.
         precision: `fp32` or `bf16`.
+        folders: From which relative paths of the configuration start, best first.
         callbacks: Told how the run goes on.
     """
 
     run: RunDirectory
     space: SearchSpace
     config: RunConfig
+    folders: tuple[Path, ...]
     data: ImageData
     device: torch.device
     precision: str
     reporter: Reporter
     callbacks: tuple[Callback, ...] = ()
+
+    @property
+    def located(self) -> RunConfig:
+        """The configuration with paths that lead from anywhere: what is worked by, where `config` is what was asked."""
+        return located(self.config, self.folders)
 
     @property
     def threads(self) -> int:
@@ -127,8 +136,14 @@ def start(
         check_policy(policy)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, space.macs_range()[1])
-    check_targets_here(config, space, reporter)
-    data, _ = load_images(config.data, space.backbone.image_size, config.seed, reporter)
+    before = RunDirectory.open(path) if path is not None and _is_taken(path) else None
+    folders = (Path.cwd(), *(() if before is None else _folders(before)))
+    here = located(config, folders)
+    check_targets_here(here, space, reporter)
+    where = config.data
+    if before is not None and spec_at(where.spec, Path.cwd()) is None and where.spec == config_of_run(before).data.spec:
+        where = where.model_copy(update={"spec": _found_spec(before, config)})
+    data, _ = load_images(where, space.backbone.image_size, config.seed, reporter)
     info = data.info
     space = _fit_classes(space, info.num_classes, space_file)
     identity = {"space_digest": space.digest, "splits": info.hashes}
@@ -137,7 +152,7 @@ def start(
         unfinished = latest_unfinished(RESULTS, space.name)
         if unfinished is not None and not _differences(RunDirectory.open(unfinished), config, identity):
             path = unfinished
-    if path is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path is not None and _is_taken(path):
         run, verb = RunDirectory.open(path), "resumed"
         if differences := _differences(run, config, identity):
             raise RunError(
@@ -146,9 +161,11 @@ def start(
             )
     else:
         if config.init:
-            check_init(space, config.init)
+            check_init(space, here.init)
         if config.teacher:
-            Teacher(config.teacher, info)
+            Teacher(here.teacher, info)
+        for seeds in here.search.seed_runs:
+            ParetoFront.from_run(seeds)
         path, verb = path or next_path(RESULTS, space.name), "new"
         _check_place(path)
         if scratch is not None:
@@ -163,6 +180,7 @@ def start(
                 versions=_versions(),
                 threads=_train_threads(space),
                 images=_place(config.data.spec, path),
+                folders=_typed_in(path),
                 constraints=space.constraints.max_latency,
                 mean=info.mean,
                 std=info.std,
@@ -173,7 +191,14 @@ def start(
             config=config.model_dump(mode="json"),
         )
     session = Session(
-        run=run, space=space, config=config, data=data, device=device, precision=precision, reporter=reporter
+        run=run,
+        space=space,
+        config=config,
+        folders=folders,
+        data=data,
+        device=device,
+        precision=precision,
+        reporter=reporter,
     )
     _describe(session)
     if scratch is None:
@@ -222,7 +247,8 @@ def reopen_with_test(path: Path, reporter: Reporter, data: str | None = None) ->
     config, space = config_of_run(run), space_of_run(run)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, space.macs_range()[1])
-    check_targets_here(config, space, reporter)
+    folders = _folders(run)
+    check_targets_here(located(config, folders), space, reporter)
     where = config.data.model_copy(update={"spec": data or _found_spec(run, config)})
     try:
         images, test = load_images(where, space.backbone.image_size, config.seed, reporter)
@@ -238,9 +264,16 @@ def reopen_with_test(path: Path, reporter: Reporter, data: str | None = None) ->
         )
     if data is not None and not run.is_locked():
         with suppress(NasError, OSError):  # of a folder that cannot be written into it is told again
-            _owner_of_images(run).update_manifest(images=_place(data, _owner_of_images(run).path))
+            _owner(run).update_manifest(images=_place(data, _owner(run).path))
     session = Session(
-        run=run, space=space, config=config, data=images, device=device, precision=precision, reporter=reporter
+        run=run,
+        space=space,
+        config=config,
+        folders=folders,
+        data=images,
+        device=device,
+        precision=precision,
+        reporter=reporter,
     )
     for doubt in doubts_of(run):
         reporter.line("warning", doubt)
@@ -249,12 +282,32 @@ def reopen_with_test(path: Path, reporter: Reporter, data: str | None = None) ->
 
 def _place(spec: str, path: Path) -> ImagePlace:
     """Where the images of a run in `path` are, told in the folder of now."""
+    return ImagePlace(spec=spec, folders=_typed_in(path))
+
+
+def _typed_in(path: Path) -> tuple[str, str]:
+    """The folder of now, from which relative paths start: seen from a run in `path`, and absolute."""
     here = Path.cwd()
-    return ImagePlace(spec=spec, folders=(os.path.relpath(here, path.resolve()), str(here)))
+    return os.path.relpath(here, path.resolve()), str(here)
 
 
-def _owner_of_images(run: RunDirectory) -> RunDirectory:
-    """The run that knows where the images are: of a supernet trial the one that it belongs to, if it is there."""
+def _is_taken(path: Path) -> bool:
+    """Whether something is there, but for an empty folder."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+def _folders(run: RunDirectory) -> tuple[Path, ...]:
+    """From where relative paths of a run's configuration start, best first.
+
+    Of a run of the first versions, which does not say it, the folder of now and those above the run.
+    """
+    run = _owner(run)
+    here, kept = run.path.resolve(), run.manifest.folders
+    return (Path.cwd(), *here.parents) if kept is None else tuple(here / folder for folder in kept)
+
+
+def _owner(run: RunDirectory) -> RunDirectory:
+    """The run that knows where paths lead: of a supernet trial the one that it belongs to, if it is there."""
     if run.manifest.supernet_trial is not None:
         with suppress(RunError):
             return RunDirectory.open(run.path.resolve().parent.parent)
@@ -267,10 +320,11 @@ def _found_spec(run: RunDirectory, config: RunConfig) -> str:
     The run's own folders come first; of a run of the first versions, which has none, the folder of now and those above
     the run. Another's images are seen by the hashes of their splits.
     """
-    run = _owner_of_images(run)
-    place = run.manifest.images
-    here, spec = run.path.resolve(), config.data.spec if place is None else place.spec
-    folders = (Path.cwd(), *here.parents) if place is None else [here / folder for folder in place.folders]
+    run = _owner(run)
+    place, spec = run.manifest.images, config.data.spec
+    folders: Sequence[Path] = _folders(run)
+    if place is not None:
+        folders, spec = [run.path.resolve() / folder for folder in place.folders], place.spec
     return next((found for folder in folders if (found := spec_at(spec, folder)) is not None), spec)
 
 
@@ -291,7 +345,12 @@ def _differences(run: RunDirectory, config: RunConfig, identity: dict[str, Any])
         before = config_of_run(run)
     except ConfigError as error:
         return [error.message]
-    found = config_differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
+    places = _folders(run)
+    ours, asked = (
+        flat_config(one.model_dump(mode="json"))
+        for one in (located(before, places), located(config, (Path.cwd(), *places)))
+    )
+    found = config_differences(ours, same_places(ours, asked))
     if before.data.carved_search == config.data.carved_search:
         # null says as much as its number, and what was made of either is in the hashes below
         found = [line for line in found if not line.startswith("data.search_fraction:")]

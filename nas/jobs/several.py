@@ -88,7 +88,7 @@ def _train(session: Session, budget: Budget) -> None:
     if (folder.manifest.supernet_trials_ended or 0) < budget.supernet_trials:
         folder.update_manifest(stage="training", supernet_trials=budget.supernet_trials)
         if session.config.teacher:
-            Teacher(session.config.teacher, session.data.info)
+            Teacher(session.located.teacher, session.data.info)
         epochs = stages.training_schedule(session.config, session.data.train).epochs
         cores = budget.supernet_trials if budget.ray_address else len(os.sched_getaffinity(0))
         workers = min(budget.workers, budget.supernet_trials, cores)

@@ -151,7 +151,7 @@ def trainer_setup(session: Session) -> TrainerSetup:
     """What makes the trainer of a run, in this process and in others."""
     return TrainerSetup(
         space=session.space,
-        config=session.config,
+        config=session.located,
         precision=session.precision,
         directory=session.run.supernet_dir.absolute(),
     )
@@ -162,7 +162,7 @@ def supernet_trainer(session: Session) -> SupernetTrainer:
     config, images = session.config, session.data.train
 
     def start(fresh: Supernet) -> None:
-        random = warm_start(fresh, config.init, images, ordered=config.init_ordered, device=session.device)
+        random = warm_start(fresh, session.located.init, images, ordered=config.init_ordered, device=session.device)
         session.reporter.line("init", f"{config.init}: {len(random)} weights of the operators start at random")
 
     return trainer_setup(session).trainer(images, session.device, start=start if config.init else None)
@@ -227,8 +227,8 @@ def _start_workers(session: Session, budget: Budget, setup: EvaluatorSetup, arra
 def _seeds(session: Session) -> list[Architecture]:
     """The architectures on the fronts of earlier runs that are in the space."""
     found: list[Architecture] = []
-    for path in session.config.search.seed_runs:
-        front = ParetoFront.from_run(path).points
+    for path, place in zip(session.config.search.seed_runs, session.located.search.seed_runs, strict=True):
+        front = ParetoFront.from_run(place).points
         fitting = [point.architecture for point in front if point.architecture in session.space]
         session.reporter.line("seeds", f"{len(fitting)} of {len(front)} on the front of {path}")
         found += fitting
@@ -351,7 +351,7 @@ def evaluator_setup(
         supernet_digest=supernet_digest,
         latencies=searched_latencies(session.config, session.space) if reference_ms else (),
         reference_ms=reference_ms or {},
-        profiles=latency_profiles(session.config, session.space),
+        profiles=latency_profiles(session.located, session.space),
         with_balanced=BALANCED.name in session.config.search.objectives,
         reference=reference_elsewhere(session.run, session.space),
     )

@@ -151,6 +151,8 @@ class Manifest(BaseModel):
         splits: Hash by name of the split.
         device: Name of the processor, such as `cpu: Intel(R) Xeon(R)`.
         threads: Of the training.
+        folders: From which relative paths of the configuration start: that in which the run was started, seen from the
+            run's folder, and absolute; None in what the first versions left.
         images: Where they are; None: as the configuration says, as the first versions left it.
         constraints: Metric name -> highest latency that the front may have, milliseconds per batch.
         stage: What it does, or did when it was interrupted.
@@ -178,6 +180,7 @@ class Manifest(BaseModel):
     precision: str
     device: str
     threads: int
+    folders: tuple[str, ...] | None = None
     images: ImagePlace | None = None
     constraints: Mapping[str, float] = {}
     stage: Stage = "created"

@@ -19,6 +19,7 @@ MetricName = Literal[
 ]
 Positive = Annotated[float, Field(gt=0, le=1e30)]
 LEAST_ALPHA = 1e-3
+MOST_SHOWN = 1000  # characters of a value that differs: paths often differ at their ends
 MOST = 1_000_000_000  # of what is counted: no longer a slip of the finger, and no overflow anywhere
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -308,7 +309,7 @@ def config_differences(run: Mapping[str, Any], asked: Mapping[str, Any]) -> list
     """Where two configurations (plain values) differ, such as `train.epochs: 30 in the run, 10 asked`."""
 
     def said(flat: Mapping[str, Any], key: str) -> str:
-        return "absent" if key not in flat else "null" if flat[key] is None else shown(flat[key])
+        return "absent" if key not in flat else "null" if flat[key] is None else shown(flat[key], MOST_SHOWN)
 
     one, other = flat_config(run), flat_config(asked)
     return [

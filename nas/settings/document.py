@@ -120,8 +120,8 @@ def dotted(path: KeyPath) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
-def shown(value: Any) -> str:
-    """A value as it looks in YAML, shortened."""
+def shown(value: Any, most: int = MAX_SHOWN) -> str:
+    """A value as it looks in YAML, shortened to so many characters."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -129,10 +129,10 @@ def shown(value: Any) -> str:
     if isinstance(value, dict):
         return "a group of keys"
     if isinstance(value, list | tuple):
-        text = f"[{', '.join(shown(item) for item in value[:MAX_SHOWN])}]"
+        text = f"[{', '.join(shown(item, most) for item in value[:MAX_SHOWN])}]"
     else:
         text = repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

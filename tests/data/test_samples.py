@@ -143,4 +143,4 @@ def test_turned_images_are_counted_and_damaged_ones_named(tmp_path):
     message = error_of(f"folder:{tmp_path}").message
     refused = [name for name, odd in ODD.items() if isinstance(odd.expected, str)]
     assert all(name in message for name in refused)
-    assert load(f"folder:{tmp_path}", skip_bad_images=True).summary[1].split("; ")[1].endswith("5 unreadable")
+    assert load(f"folder:{tmp_path}", skip_bad_images=True).summary[1].split("; ")[1].endswith("6 unreadable")

@@ -99,6 +99,9 @@ def odd_images() -> dict[str, Odd]:
         "floating_point.tiff": Odd(encoded(grey.astype(np.float32), "TIFF"), "floating point"),
         "empty.png": Odd(b"", "the file is empty"),
         "page.jpg": Odd(b"<html>404</html>", "not an image"),
+        "program.png": Odd(
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", "not an image of a known form"
+        ),
         "half.png": Odd(encoded(image, "PNG")[:-30], "truncated"),
     }
     odd["animated.gif"] = odd["animated.gif"]._replace(expected=np.asarray(palette.convert("RGB")))

@@ -301,3 +301,64 @@ def test_a_network_that_no_memory_holds_stops_a_run_before_anything_is_written(s
     with pytest.raises(SearchSpaceError, match="GB of memory"):
         begin(space_file, tmp_path / "r", space_settings=["embed_dim=65536", "layers.mlp_ratio=1024"])
     assert sorted(tmp_path.iterdir()) == [space_file]
+
+
+SEEDS = Path(__file__).resolve().parents[1] / "fixtures" / "old_run"
+
+
+def seeded(home, space_file, monkeypatch, run="runs/r"):
+    """A run that was started in `home` with a relative path to an earlier one."""
+    home.mkdir(exist_ok=True)
+    if not (home / "earlier").exists():
+        shutil.copytree(SEEDS, home / "earlier")
+    monkeypatch.chdir(home)
+    return begin(space_file, Path(run), ["search.seed_runs=[earlier]"])
+
+
+@pytest.mark.parametrize("moves", ["nothing", "together", "the run", "a run of an old version"])
+def test_relative_paths_of_a_run_lead_to_the_same_from_any_folder(space_file, tmp_path, monkeypatch, moves):
+    home, there, away = tmp_path / "home", tmp_path / "there", tmp_path / "away"
+    away.mkdir()
+    seeded(home, space_file, monkeypatch)
+    monkeypatch.chdir(away)
+    run = home / "runs" / "r"
+    if moves == "together":
+        home, run = home.rename(there), there / "runs" / "r"
+    elif moves == "the run":
+        run = run.rename(away / "r")
+    elif moves == "a run of an old version":
+        manifest = json.loads((run / "manifest.json").read_text())
+        del manifest["folders"]
+        (run / "manifest.json").write_text(json.dumps(manifest))
+    (found,) = reopen(run, Reporter(quiet=True)).located.search.seed_runs
+    assert Path(found).resolve() == home / "earlier"
+    assert RunDirectory.open(run).config()["search"]["seed_runs"] == ["earlier"], "as it was written"
+
+
+def test_a_run_is_resumed_from_another_folder_by_any_path_to_the_same(space_file, tmp_path, monkeypatch):
+    home, away = tmp_path / "home", tmp_path / "away"
+    seeded(home, space_file, monkeypatch)
+    away.mkdir()
+    monkeypatch.chdir(away)
+    run = home / "runs" / "r"
+    for written in ("../home/earlier", "earlier", str(home / "earlier")):
+        session = begin(space_file, run, [f"search.seed_runs=[{written}]"])
+        assert Path(session.located.search.seed_runs[0]).resolve() == home / "earlier"
+    shutil.copytree(SEEDS, away / "earlier")
+    with pytest.raises(RunError, match="holds another run") as caught:
+        begin(space_file, run, ["search.seed_runs=[earlier]"])
+    assert f"{away / 'earlier'}" in caught.value.message
+
+
+def test_a_run_with_its_images_in_a_relative_path_is_resumed_from_another_folder(space_file, tmp_path, monkeypatch):
+    home, away = tmp_path / "home", tmp_path / "away"
+    hashes = moved_run(space_file, home, monkeypatch)
+    away.mkdir()
+    monkeypatch.chdir(away)
+    assert begin(space_file, home / "runs" / "r", ["data.spec=folder:images"]).data.info.hashes == hashes
+
+
+def test_a_missing_seed_run_is_found_out_before_there_is_a_run(space_file, tmp_path):
+    with pytest.raises(RunError, match="gone does not exist"):
+        begin(space_file, tmp_path / "r", ["search.seed_runs=[gone]"])
+    assert not (tmp_path / "r").exists()
