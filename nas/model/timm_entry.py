@@ -1,5 +1,6 @@
 """How timm builds an exported model."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from safetensors import SafetensorError
 from timm.layers import resample_patch_embed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._input import get_pretrained_grid_size
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from nas.arch import Architecture, Backbone
@@ -42,8 +44,8 @@ TAKEN = frozenset({
 })  # fmt: skip
 """Arguments of timm's ViT that a `Subnet` has too, beside those of `_create`."""
 
-REFUSED = {"attn_drop_rate": 0.0, "patch_drop_rate": 0.0, "drop_block_rate": 0.0, "weight_init": ""}
-"""Those that are taken only where they change nothing."""
+REFUSED = {name: given.default for name, given in inspect.signature(VisionTransformer).parameters.items()}
+"""Those that are taken only where they change nothing: at timm's own default, or at what the network has."""
 
 
 def _create(
@@ -60,14 +62,22 @@ def _create(
     **others: Any,
 ) -> Subnet:
     fixed = Backbone(**backbone)
-    fixed = replace(fixed, num_classes=num_classes, in_chans=in_chans or fixed.in_chans)
+    fixed = replace(fixed, num_classes=max(num_classes, 0), in_chans=in_chans)
+    found = Architecture.from_dict(architecture)
     taken = {name: others.pop(name) for name in TAKEN & set(others)}
-    if unused := {name: value for name, value in others.items() if REFUSED.get(name, ...) != value}:
+    has: dict[str, Any] = {
+        "embed_dim": found.embed_dim,
+        "depth": found.depth,
+        "class_token": fixed.class_token,
+        "drop_block_rate": 0.0,
+    }
+    for name in ("num_heads", "mlp_ratio"):
+        values = {getattr(layer, name) for layer in found.layers}
+        has[name] = values.pop() if len(values) == 1 else ...
+    if unused := {name: value for name, value in others.items() if (REFUSED | has).get(name, ...) != value}:
         given = ", ".join(f"{name}={value!r}" for name, value in sorted(unused.items()))
         raise TypeError(f"nas_vit cannot take {given}: it is defined by architecture and backbone")
-    subnet = Subnet(
-        fixed, Architecture.from_dict(architecture), drop_path=drop_path_rate, global_pool=global_pool, **taken
-    )
+    subnet = Subnet(fixed, found, drop_path=drop_path_rate, global_pool=global_pool, **taken)
     subnet.init_weights()
     subnet.set_input_size(img_size, patch_size)
     return subnet.to(device=device, dtype=dtype)
@@ -114,8 +124,8 @@ def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
     # timm would fill these in from its default configuration: 1000 classes, 224 pixels.
     fixed = Backbone(**kwargs["backbone"])
     kwargs = {"num_classes": fixed.num_classes, "in_chans": fixed.in_chans, "img_size": fixed.image_size} | kwargs
-    if kwargs.get("feature_cls", "getter") != "getter":
-        raise TypeError(f"nas_vit cannot take feature_cls={kwargs['feature_cls']!r}: its layers give more than tokens")
+    if kwargs.get("feature_cls", "getter") not in ("getter", "fx"):
+        raise TypeError(f"nas_vit cannot take feature_cls={kwargs['feature_cls']!r}: take getter or fx")
     features: dict[str, Any] = {"feature_cls": "getter"}
     if kwargs.get("features_only"):
         features["out_indices"] = layers_on_grid(Architecture.from_dict(kwargs["architecture"]), fixed)

@@ -91,6 +91,8 @@ ARGUMENTS: tuple[dict[str, Any], ...] = (
     {"attn_drop_rate": 0.0, "patch_drop_rate": 0.0, "drop_block_rate": None, "bn_momentum": None, "scriptable": False},
     {"num_classes": 4},
     {"num_classes": 0},
+    {"num_classes": -1},
+    {"reg_tokens": 0, "no_embed_class": False, "qkv_bias": True, "pos_embed": "learn"},
     {"in_chans": 1},
     {"global_pool": ""},
     {"global_pool": "avg"},
@@ -121,7 +123,7 @@ def test_create_model_takes_the_arguments_of_timms_vit(name: str, arguments: dic
         else:
             assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
     assert (model.num_classes, model.in_chans, model.global_pool) == (
-        reference.num_classes, reference.in_chans, reference.global_pool,
+        max(reference.num_classes, 0), reference.in_chans, reference.global_pool,
     )  # fmt: skip
     assert model.patch_embed.grid_size == reference.patch_embed.grid_size
     assert model.dynamic_img_size == reference.dynamic_img_size
@@ -157,7 +159,27 @@ def test_a_pooling_that_cannot_be_is_refused(pool: str, folder: Path) -> None:
         ours(folder, "every mean").reset_classifier(3, pool)
 
 
-RESETS: tuple[tuple[Any, ...], ...] = ((0, ""), (0,), (4,), (4, ""), (4, "avg"), (0, "max"), (5, "avgmax"))
+def test_what_says_again_what_the_network_is_changes_nothing_and_anything_else_is_refused(folder: Path) -> None:
+    same_again = {"embed_dim": 16, "depth": 3, "num_heads": 2, "mlp_ratio": 2.0, "class_token": True, "qk_norm": False}
+    same(ours(folder, "plain", **same_again)(images()), ours(folder, "plain")(images()))
+    for name, value in {"embed_dim": 24, "depth": 2, "num_heads": 1, "class_token": False, "qk_norm": True}.items():
+        with pytest.raises(TypeError, match=f"nas_vit cannot take {name}={value}"):
+            ours(folder, "plain", **{name: value})
+    with pytest.raises(TypeError, match="num_heads=2"):
+        ours(folder, "every", num_heads=2)
+
+
+@pytest.mark.parametrize("size", [0, -4, (0, 8), (8,), (8, 8, 8), "48", 48.0, (48, None)], ids=str)
+def test_what_is_no_size_is_refused_in_words(size: Any, folder: Path) -> None:
+    with pytest.raises(ArchitectureError, match="a size is a positive whole number of pixels"):
+        ours(folder, "plain", img_size=size)
+    with pytest.raises(ArchitectureError, match="a size is a positive whole number of pixels"):
+        ours(folder, "every").set_input_size(size)
+    with pytest.raises(ArchitectureError, match="in_chans must be at least 1, got 0"):
+        ours(folder, "plain", in_chans=0)
+
+
+RESETS: tuple[tuple[Any, ...], ...] = ((0, ""), (0,), (-1,), (4,), (4, ""), (4, "avg"), (0, "max"), (5, "avgmax"))
 
 
 @pytest.mark.parametrize("reset", RESETS, ids=str)
@@ -179,7 +201,7 @@ def test_the_classifier_is_reset_as_in_timm(name: str, reset: tuple[Any, ...], f
             assert (model(x).shape, pooled.shape) == (reference(x).shape, expected.shape)
         else:
             assert (model(x).shape[2], pooled.shape[1]) == (reference(x).shape[2], tokens.shape[1])
-    assert (model.num_classes, model.global_pool) == (reference.num_classes, reference.global_pool)
+    assert (model.num_classes, model.global_pool) == (max(reference.num_classes, 0), reference.global_pool)
     assert type(model.get_classifier()) is type(reference.get_classifier())
     assert tuple(model.head_hidden_size for _ in "a") == (reference.head_hidden_size,)
 
@@ -234,6 +256,8 @@ def test_a_mask_is_applied_by_every_operator_that_has_maps_and_refused_by_name_e
     with torch.no_grad():
         same(model(x, everything), model(x))
         same(model(x, attn_mask=torch.zeros(1, 1, 65, 65)), model(x))
+        with pytest.raises(ArchitectureError, match="attn_mask and is_causal together"):
+            model(x, everything, True)
         same(model(x, None, True), model(x, torch.ones(65, 65, dtype=torch.bool).tril()))
         changed = x.clone()
         changed[:, :, 16:] += 1  # what no token sees but those below

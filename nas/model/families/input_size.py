@@ -49,11 +49,20 @@ def _whole(value: float, most: int) -> int:
 
 
 def frames(
-    architecture: Architecture, backbone: Backbone, held: Sides, grid: Sides, mask: Tensor | None = None
+    architecture: Architecture,
+    backbone: Backbone,
+    held: Sides,
+    grid: Sides,
+    mask: Tensor | None = None,
+    *,
+    always: bool = False,
 ) -> Sequence[Frame | None]:
-    """What every layer is told for patches on `grid`, with weights for those on `held`; None: run as searched."""
+    """What every layer is told for patches on `grid`, with weights for those on `held`.
+
+    None, unless `always`: run as searched.
+    """
     searched = searched_grid(backbone)
-    if held == grid == searched and mask is None:
+    if held == grid == searched and mask is None and not always:
         return (None,) * architecture.depth
     now, own, then = (layer_sides(architecture, backbone, sides) for sides in (grid, held, searched))
     found, before = [], grid

@@ -9,6 +9,7 @@ Shape letters: B batch, C input channels, S image side, T tokens, D channels, K 
 """
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -18,7 +19,7 @@ from timm.layers import PatchEmbed, global_pool_nlc, resample_abs_pos_embed
 from timm.models import checkpoint
 from timm.models._input import update_model_args, update_model_input_size
 from timm.models.vision_transformer import init_weights_vit_timm
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from nas.arch import Architecture, Backbone
 from nas.base import ArchitectureError
@@ -26,10 +27,18 @@ from nas.model.block import Block, LayerNorm
 from nas.model.families.features import Intermediates
 from nas.model.families.input_size import frames, layer_sides, resized_weights
 from nas.model.layers.maps import Guidance, Provided
-from nas.model.layers.part import Frame, Part, Sides
+from nas.model.layers.part import Frame, Part, Sides, is_symbolic
 
 POOLS = ("", "avg", "avgmax", "max", "token")
 """Ways to pool the tokens before the classifier; none, with the first: all tokens are given out."""
+
+
+@fx.wrap
+def _images_alone(images: Tensor, attn_mask: Tensor | None, is_causal: bool, guidance: Guidance | None) -> Tensor:
+    """What a graph of `torch.fx` takes, whose arguments are unknown when it is made: an ArchitectureError for more."""
+    if attn_mask is not None or is_causal or guidance is not None:
+        raise ArchitectureError("a graph made by torch.fx takes images alone", hint="call the network itself")
+    return images
 
 
 class Subnet(Intermediates):
@@ -114,7 +123,7 @@ class Subnet(Intermediates):
 
     def _feature_info(self) -> list[dict[str, Any]]:
         sides = layer_sides(self.architecture, self.backbone, self.patch_embed.grid_size)
-        pixels = math.prod(self.patch_embed.img_size)
+        pixels = math.prod(self.patch_embed.grid_size) * math.prod(self.patch_embed.patch_size)
         return [
             {"module": f"blocks.{i}", "num_chs": self.embed_dim, "reduction": _whole(math.sqrt(pixels / math.prod(of)))}
             for i, (of, _) in enumerate(sides)
@@ -150,6 +159,13 @@ class Subnet(Intermediates):
         Raises:
             ArchitectureError: A mask, and a layer that has no maps or fewer tokens.
         """
+        if is_symbolic(images):
+            images, attn_mask, is_causal, guidance = (
+                _images_alone(images, attn_mask, is_causal, guidance),
+                None,
+                False,
+                None,
+            )
         x, found = self._embedded(images, attn_mask, is_causal)
         provided: Provided | None = None
         for block, frame in zip(self.blocks, found, strict=False):
@@ -180,7 +196,8 @@ class Subnet(Intermediates):
             positions = resample_abs_pos_embed(positions, grid, held, num_prefix_tokens=self.num_prefix_tokens)
         mask = self._mask(attn_mask, is_causal, x)
         x = self.norm_pre(self.patch_drop(self.pos_drop(x + positions)))
-        return x, frames(self.architecture, self.backbone, held, grid, mask)
+        # torch.fx knows no numbers of tokens: frames say them.
+        return x, frames(self.architecture, self.backbone, held, grid, mask, always=is_symbolic(x))
 
     def _grid(self, images: Tensor) -> Sides:
         """Rows and columns of the patches."""
@@ -199,7 +216,9 @@ class Subnet(Intermediates):
                 f"no attention mask for this network: layers {layers_unable} reduce tokens or have no maps",
                 hint="leave attn_mask and is_causal out",
             )
-        if is_causal:  # as in timm, before any mask
+        if is_causal and attn_mask is not None:
+            raise ArchitectureError("attn_mask and is_causal together", hint="put what is causal into the mask")
+        if is_causal:
             return x.new_full((x.shape[1], x.shape[1]), -math.inf).triu(1)
         assert attn_mask is not None, "asked above"
         if attn_mask.dtype is torch.bool:
@@ -233,17 +252,17 @@ class Subnet(Intermediates):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a fresh one for `num_classes`; 0 removes it (timm's interface).
+        """Replace the classifier by a fresh one for `num_classes`; 0 or less removes it (timm's interface).
 
         The last norm stays where it is, whatever the pooling; with `global_pool` "" all tokens are given out.
         """
         if global_pool is not None:
             self.global_pool = _checked_pool(global_pool, self.has_class_token)
             update_model_args(self, fc_norm=not isinstance(self.fc_norm, nn.Identity))
-        self.num_classes = num_classes
-        self.backbone = replace(self.backbone, num_classes=num_classes)
+        self.num_classes = max(num_classes, 0)
+        self.backbone = replace(self.backbone, num_classes=self.num_classes)
         like = self.pos_embed
-        head = nn.Linear(self.embed_dim, num_classes, device=like.device, dtype=like.dtype) if num_classes else None
+        head = nn.Linear(self.embed_dim, num_classes, device=like.device, dtype=like.dtype) if num_classes > 0 else None
         self.head = (head or nn.Identity()).train(self.training)
 
     def set_input_size(
@@ -252,11 +271,11 @@ class Subnet(Intermediates):
         """Take images of another size from now on, with weights made for it (timm's interface).
 
         Raises:
-            ArchitectureError: An image smaller than a patch.
+            ArchitectureError: A size that is none, or an image smaller than a patch.
         """
         size, patch = (None if of is None else _pair(of) for of in (img_size, patch_size))
         wanted = size or self.patch_embed.img_size
-        if any(a < b or b < 1 for a, b in zip(wanted, patch or self.patch_embed.patch_size, strict=True)):
+        if any(a < b for a, b in zip(wanted, patch or self.patch_embed.patch_size, strict=True)):
             raise ArchitectureError(
                 f"images of {wanted} pixels hold no patch of {patch or self.patch_embed.patch_size}"
             )
@@ -300,8 +319,13 @@ def _checked_pool(kind: str, has_class_token: bool) -> str:
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    rows, columns = (size, size) if isinstance(size, int) else size
-    return rows, columns
+    try:
+        pair = tuple(map(operator.index, size if isinstance(size, Sequence) else (size, size)))
+    except TypeError:
+        pair = ()
+    if len(pair) != 2 or min(pair) < 1:
+        raise ArchitectureError(f"a size is a positive whole number of pixels, or (rows, columns): not {size!r}")
+    return pair
 
 
 def _whole(value: float) -> float | int:

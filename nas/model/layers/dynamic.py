@@ -63,7 +63,8 @@ class DynamicAttention(Part):
         """Attend; returns maps and logits where they are exported."""
         del provided, guidance
         widths = [self.real * self.head_dim, self.real * self.head_dim, self.heads * self.head_dim]
-        q, k, v = (to_heads(part, self.head_dim) for part in self.qkv(x).split(widths, dim=2))
+        q, k, v = self.qkv(x).split(widths, dim=2)
+        q, k, v = to_heads(q, self.head_dim), to_heads(k, self.head_dim), to_heads(v, self.head_dim)
         mask = None if frame is None else frame.mask
         exported: Provided | None = None
         if self.exports_maps or self.exports_logits or self.mixes:

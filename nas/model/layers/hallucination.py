@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from nas.arch import HALLUCINATION, Backbone, LayerChoice
 from nas.arch import tiling as chunks
-from nas.model.layers.part import FirstValue
+from nas.model.layers.part import FirstValue, is_recorded
 
 INITIAL: dict[str, FirstValue] = {
     "hallucinate.gain": nn.init.ones_,
@@ -68,18 +68,15 @@ class Hallucinate(nn.Module):
 
     def parents(self, x: Tensor, dim: int = 1) -> Tensor:
         """Along a dimension of R entries, the parent's of every derived head: E entries."""
-        real = x.shape[dim]
-        if self.derived > real:
-            repeats = [1] * x.ndim
-            repeats[dim] = -(-self.derived // real)
-            x = x.repeat(repeats)
+        if self.derived > self.real:
+            x = torch.cat([x] * -(-self.derived // self.real), dim)
         return x.narrow(dim, 0, self.derived)
 
     def _derive(self, logits_BRTT: Tensor) -> Tensor:
         if self.mix is None:
             return self.scaled(logits_BRTT)
-        B, R, T, _ = logits_BRTT.shape
-        identity_RR = torch.eye(R, dtype=self.mix.dtype, device=self.mix.device)
+        B, _, T, _ = logits_BRTT.shape
+        identity_RR = torch.eye(self.real, dtype=self.mix.dtype, device=self.mix.device)
         weights_ER = (self.parents(identity_RR, dim=0) + self.mix).to(logits_BRTT.dtype)
         mixed_BES = torch.bmm(weights_ER.expand(B, -1, -1), logits_BRTT.flatten(2))
         derived_BETT: Tensor = torch.unflatten(mixed_BES, 2, (T, T))
@@ -106,18 +103,18 @@ def stored_name(name: str, hallucinate: Hallucinate | None) -> str:
     return name if hallucinate is None else name.replace("hallucinate.", f"hallucinate_{hallucinate.real}.", 1)
 
 
-def images_at_once(v_BHTd: Tensor, hallucinate: Hallucinate | None = None) -> int:
-    """Images whose maps are made together: those of `CHUNK_BYTES` where a CPU only infers, elsewhere all."""
-    B, H, T, _ = v_BHTd.shape
+def images_at_once(v_BHTd: Tensor, hallucinate: Hallucinate | None = None) -> int | None:
+    """Images whose maps are made together: those of `CHUNK_BYTES` where a CPU only infers; None: all."""
     if not eager_cpu_inference(v_BHTd):
-        return B
+        return None
+    _, H, T, _ = v_BHTd.shape
     convolved = 0 if hallucinate is None or hallucinate.conv is None else hallucinate.derived
     return chunks.images_of_maps(H, T, v_BHTd.element_size(), convolved)
 
 
 def eager_cpu_inference(x: Tensor) -> bool:
     """Whether nothing is recorded or traced and a CPU computes, so that an order kind to its caches pays."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return not torch.is_grad_enabled() and not is_recorded(x) and x.device.type == "cpu"
 
 
 def _depthwise(x_BENN: Tensor, weight_E133: Tensor) -> Tensor:

@@ -70,8 +70,10 @@ class LinearAttention(Part):
         del provided
         if guidance is not None and guidance.linear > 0:
             return self._attend(x, frame, guidance), None
+        if not eager_cpu_inference(x):
+            return self._attend(x, frame), None
         images = chunks.images_of_tokens(x.shape[1], x.shape[2], x.element_size())
-        if not eager_cpu_inference(x) or len(x) <= images:
+        if len(x) <= images:
             return self._attend(x, frame), None
         return torch.cat([self._attend(part, frame) for part in torch.split(x, images)]), None
 

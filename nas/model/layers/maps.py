@@ -57,12 +57,12 @@ def mix_values(maps_BHTT: Tensor, v_BHTd: Tensor) -> Tensor:
 
 
 def in_chunks(
-    compute: Callable[..., tuple[Tensor | None, ...]], size: int, *inputs: Tensor
+    compute: Callable[..., tuple[Tensor | None, ...]], size: int | None, *inputs: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """`compute(*inputs)`, on `size` images at a time."""
-    B = inputs[0].shape[0]
-    if size >= B:
+    """`compute(*inputs)`, on `size` images at a time; None: on all."""
+    if size is None or size >= inputs[0].shape[0]:
         return compute(*inputs)
+    B = inputs[0].shape[0]
     whole: list[Tensor | None] = []
     for start in range(0, B, size):
         parts = compute(*(x[start : start + size] for x in inputs))

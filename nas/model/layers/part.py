@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, fx, nn
 
 Stored = Mapping[str, Tensor]
 """Weights of one part at maximal size, by the name within the part that the store has for them."""
@@ -13,6 +14,16 @@ Sides = tuple[int, int]
 
 FirstValue = Callable[[Tensor], Tensor]
 """Fills a tensor of any size with what a weight starts from, and returns it."""
+
+
+def is_recorded(x: Tensor) -> bool:
+    """Whether a graph for other images is made of what is computed: by `torch.compile`, `torch.jit` or `torch.fx`."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or is_symbolic(x)  # type: ignore[attr-defined, no-untyped-call]
+
+
+def is_symbolic(x: object) -> bool:
+    """Whether it stands for a tensor of which nothing is known while `torch.fx` makes a graph."""
+    return isinstance(x, fx.Proxy)
 
 
 class OwnWeight(NamedTuple):

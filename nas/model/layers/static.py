@@ -15,7 +15,7 @@ from torch.nn import functional
 from nas.arch import Backbone, LayerChoice, LayerContext
 from nas.model.layers.dynamic import attend
 from nas.model.layers.maps import Guidance, Provided, mix_values, slice_qkv, slice_values, to_heads
-from nas.model.layers.part import FirstValue, Frame, Part, Stored
+from nas.model.layers.part import FirstValue, Frame, Part, Stored, is_recorded
 from nas.model.layers.transport import resize_map
 
 FLOOR = 1e-6
@@ -102,11 +102,11 @@ class StaticAttention(Part):
         B, T, _ = x.shape
         H, d = self.heads, self.head_dim
         if frame is not None and frame.mask is not None:
-            masked_BHTT = (self._maps(x.dtype, frame).log() + frame.mask).softmax(dim=-1)
+            masked_BHTT = (self._maps(x, frame).log() + frame.mask).softmax(dim=-1)
             attended: Tensor = self.proj(mix_values(masked_BHTT, to_heads(self._values(x), d)).flatten(2))
             return attended
         mixed_HTE = self._values(x).view(B, T, H, d).permute(2, 1, 0, 3).reshape(H, T, B * d)
-        mixed_HTE = torch.bmm(self._maps(mixed_HTE.dtype, frame), mixed_HTE)
+        mixed_HTE = torch.bmm(self._maps(mixed_HTE, frame), mixed_HTE)
         y: Tensor = self.proj(mixed_HTE.view(H, T, B, d).permute(2, 1, 0, 3).contiguous().view(B, T, H * d))
         return y
 
@@ -117,13 +117,16 @@ class StaticAttention(Part):
         skipped = 2 * self.proj.in_features
         return functional.linear(x, self.qkv.weight[skipped:], self.qkv.bias[skipped:])
 
-    def _maps(self, dtype: torch.dtype, frame: Frame | None) -> Tensor:
-        """The softmaxed maps; from the cache only of a parameter of its own: skeletons of a supernet have none."""
-        weight = self.static_map
+    def _maps(self, like: Tensor, frame: Frame | None) -> Tensor:
+        """The softmaxed maps, in another tensor's precision.
+
+        From the cache only of a parameter of its own: skeletons of a supernet have none.
+        """
+        weight, dtype = self.static_map, like.dtype
         if frame is not None and frame.held != frame.after:
             return resize_map(weight.softmax(dim=-1), frame.held, frame.after, self.prefix).to(dtype)
         if (
-            torch.compiler.is_compiling()
+            is_recorded(like)
             or self.training
             or torch.is_grad_enabled()
             or not isinstance(weight, nn.Parameter)
