@@ -12,6 +12,7 @@ from nas.base.files import (
     read_json, replacing, sync_folder, to_json_text,
 )
 from nas.base.memo import cached_method
+from nas.base.memory import is_out_of_memory, memory_error
 from nas.base.metrics import (
     BALANCED, LATENCIES, LATENCY, MACS, METRICS, PARAMS, TOP1, Direction, Metric, Objective, accuracy_of,
     by_target, metric_named,
@@ -31,8 +32,8 @@ __all__ = [
     "Objective", "OutOfMemoryError", "Reporter", "RunError", "SearchSpaceError", "TrainingError",
     "accuracy_of", "atomic_write_bytes", "atomic_write_text", "by_target", "cached_method",
     "check_schema", "check_writable", "disk_error", "duration", "expanded", "format_choices",
-    "hidden_words", "hide_secrets", "metric_named", "one_line", "parse_json", "plural", "read_bytes",
-    "read_json", "remove", "replacing", "scratch_path", "secrets_in", "shared", "shared_command",
-    "shared_word", "sweep", "sync_folder", "temporary_folder", "to_json_text", "unit_column", "unit_of",
-    "visible", "with_interval", "with_spread", "writing",
+    "hidden_words", "hide_secrets", "is_out_of_memory", "memory_error", "metric_named", "one_line",
+    "parse_json", "plural", "read_bytes", "read_json", "remove", "replacing", "scratch_path",
+    "secrets_in", "shared", "shared_command", "shared_word", "sweep", "sync_folder", "temporary_folder",
+    "to_json_text", "unit_column", "unit_of", "visible", "with_interval", "with_spread", "writing",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from nas.arch import Architecture, Backbone
 from nas.base import LATENCIES, LATENCY, plural, visible
-from nas.runs import interval_key
+from nas.runs import Conditions, interval_key
 
 FRONT_MATTER = """---
 library_name: timm
@@ -145,7 +145,9 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {LATENCIES[name].label} | {milliseconds} | {interval} | ms/batch | {place} |"
     yield ""
     if conditions:
-        yield "Measured under: " + ", ".join(f"{key} {_text(value)}" for key, value in conditions.items()) + "."
+        # In one order: conditions come from a measurement, or from a record of it, which has its keys sorted.
+        shown = [name for name in dict.fromkeys([*Conditions.__slots__, *conditions]) if name in conditions]
+        yield "Measured under: " + ", ".join(f"{name} {_text(conditions[name])}" for name in shown) + "."
 
 
 def _training(retrained: Mapping[str, Any]) -> Iterator[str]:

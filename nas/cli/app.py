@@ -22,7 +22,7 @@ from nas.base import (
     disk_error,
     hidden_words,
     hide_secrets,
-    one_line,
+    memory_error,
     secrets_in,
     temporary_folder,
     visible,
@@ -242,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except Exception as error:
-        if found := disk_error(error) or _memory_error(error):
+        if found := disk_error(error) or memory_error(error):
             return _told(found)
         if isinstance(error, OSError) and error.filename is not None:  # such as a name of 300 characters
             return _told(ConfigError(f"{error.filename}: {error.strerror}", hint="give another path"))
@@ -255,15 +255,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = shlex.join(["python", "search.py", *hidden_words(arguments)])
         _say(f"\ninterrupted; what is finished is kept. Resume: {command}")
     return code
-
-
-def _memory_error(error: Exception) -> NasError | None:
-    """The line for an exception that says that memory ran out; torch has an exception of its own, or only words."""
-    words = str(error).partition("DefaultCPUAllocator: ")[2]
-    if not (isinstance(error, MemoryError) or words or type(error).__name__ == "OutOfMemoryError"):
-        return None
-    hint = "smaller batches, fewer workers or another machine; what is finished is kept, and the same command goes on"
-    return NasError(f"out of memory: {one_line(words or str(error))}".removesuffix(": "), hint=hint)
 
 
 def _told(error: NasError) -> int:

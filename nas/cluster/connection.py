@@ -1,5 +1,6 @@
 """Ray: started on this machine or found at an address, whether it is still there, and what is undone at the end."""
 
+import errno
 import importlib.util
 import logging
 import os
@@ -52,6 +53,9 @@ class RayConnection:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         # Actors without a GPU of their own see all of them, as the evaluator's --device decides.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Where the node's daemon is gone, Ray's C++ ends a process whose parent has died (nohup, a container) with exit
+        # code 1 and no word, unless it takes a living process for that daemon: then it raises.
+        os.environ.setdefault("RAY_RAYLET_PID", str(os.getpid()))
         _check_installed()
         import ray
 
@@ -75,22 +79,26 @@ class RayConnection:
             self._cleanup.close()
             if isinstance(error, RunError):
                 raise
-            raise RunError(f"{where}: {one_line(str(error))}", hint="--workers 0 does without Ray") from error
+            raise RunError(
+                f"{where}: {one_line(str(error))}", hint="the same command goes on; --workers 0 does without Ray"
+            ) from error
 
     def check(self, *, at_once: bool = False) -> None:
-        """Look whether Ray's head and this machine's node answer: a RunError after `LOST_S` without, or `at_once`."""
+        """Look whether Ray's head and this machine's node answer; what refuses on this machine is not waited for.
+
+        Raises:
+            RunError: One does not for `LOST_S`, or now if `at_once`, or has died.
+        """
         now = time.monotonic()
         if not at_once and now - self._checked < CHECK_S:
             return
         self._checked = now
-        lost = [
-            name
-            for name, place in (("its head", self._head), ("the node of this machine", self._own_node))
-            if not _answers(place)
-        ]
+        head, node = _problem(self._head), _problem(self._own_node)
+        lost = [name for name, problem in (("its head", head), ("the node of this machine", node)) if problem]
+        here = (node, head) if self.folder else (node,)
         if not lost:
             self._seen = now
-        elif at_once or now - self._seen > LOST_S:
+        elif at_once or now - self._seen > LOST_S or any(isinstance(one, ConnectionRefusedError) for one in here):
             raise RunError(
                 f"Ray is gone: {' and '.join(lost)} cannot be reached",
                 hint="nothing that was finished is lost: the same command goes on",
@@ -98,7 +106,7 @@ class RayConnection:
 
     def is_alive(self, node: str) -> bool:
         """Whether a node answers now; Ray itself takes 13 s to notice that one has died."""
-        return _answers(self._raylet(node))
+        return _problem(self._raylet(node)) is None
 
     def _raylet(self, node: str) -> _Address | None:
         """Where a living node's daemon listens."""
@@ -158,14 +166,15 @@ def _check_installed() -> None:
         raise RunError("Ray is not installed", hint="--workers 0 does without; or pip install 'ray[tune]'")
 
 
-def _answers(place: _Address | None) -> bool:
+def _problem(place: _Address | None) -> OSError | None:
+    """Why nothing answers there; None: something does."""
     if place is None:
-        return False
+        return OSError(errno.EADDRNOTAVAIL, "there is none")
     try:
         socket.create_connection(place, timeout=CONNECT_S).close()
-    except OSError:
-        return False
-    return True
+    except OSError as error:
+        return error
+    return None
 
 
 @contextmanager

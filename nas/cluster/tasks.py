@@ -65,12 +65,13 @@ def run_tasks(
             done, _ = ray.wait(list(pending), num_returns=1, timeout=CHECK_S)
             on_wait()
             for reference in done:
-                yield pending.pop(reference), _outcome(ray, reference)
+                yield pending.pop(reference), _outcome(connection, reference)
     finally:
         connection.close()
 
 
-def _outcome(ray: Any, reference: Any) -> Outcome[Any]:
+def _outcome(connection: RayConnection, reference: Any) -> Outcome[Any]:
+    ray = connection.ray
     try:
         return Outcome(ray.get(reference), None)
     except ray.exceptions.RayTaskError as error:
@@ -78,6 +79,7 @@ def _outcome(ray: Any, reference: Any) -> Outcome[Any]:
             raise full from error  # not the job's fault, and the next ones would fail, too
         return Outcome(None, reason_of(error.cause))
     except ray.exceptions.RayError as error:
+        connection.check(at_once=True)  # a job dies with Ray, too, and that is not its fault
         return Outcome(None, quarantined(one_line(f"its process died: {error}")))
 
 

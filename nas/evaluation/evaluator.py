@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from nas.arch import Architecture, cost
-from nas.base import LATENCY, OutOfMemoryError, by_target
+from nas.base import LATENCY, OutOfMemoryError, by_target, is_out_of_memory
 from nas.data import DataInfo, ImageSet
 from nas.evaluation.accuracy import count_correct, with_answers
 from nas.evaluation.protocol import RacePlan
@@ -169,12 +169,6 @@ class SubnetEvaluator:
             raise OutOfMemoryError(f"out of memory with {batch_size} images at once: {error}") from error
         found = with_answers(costs, correct, verdict, self.images.labels if self.setup.with_balanced else None)
         return replace(found, seconds=time.perf_counter() - started)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out: CUDA and Python have an exception for it, torch on a CPU only words."""
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def build_evaluator(setup: EvaluatorSetup, arrays: Mapping[str, NDArray[Any]]) -> SubnetEvaluator:

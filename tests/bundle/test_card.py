@@ -29,6 +29,16 @@ def test_the_model_card_states_numbers_units_and_origin(tmp_path: Path) -> None:
         assert text in card, text
 
 
+def test_conditions_read_from_a_record_are_told_as_those_just_measured(tmp_path: Path) -> None:
+    small = small_subnet()
+    measured = point_of(small)
+    recorded = measured | {"conditions": dict(sorted(measured["conditions"].items()))}
+    assert list(recorded["conditions"]) != list(measured["conditions"])
+    for name, point in (("a", measured), ("b", recorded)):
+        export(small, tmp_path / name / "vit", point=point)
+    assert (tmp_path / "a/vit/README.md").read_text() == (tmp_path / "b/vit/README.md").read_text()
+
+
 def test_a_test_result_is_on_the_card(tmp_path: Path) -> None:
     small = small_subnet()
     point = point_of(small) | {"test_top1": 88.5, "test_top1_ci": [85.0, 91.0], "test_images": 359}

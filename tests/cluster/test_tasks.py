@@ -1,6 +1,9 @@
 """Ray tasks: each job ends with its value or its reason, whatever becomes of its process."""
 
 import os
+import subprocess
+import sys
+import time
 from collections import deque
 from pathlib import Path
 
@@ -45,3 +48,48 @@ def test_every_job_ends_with_its_value_or_its_reason_and_a_dead_process_is_tried
     assert outcomes["die"].error.startswith("quarantined: its process died")
     tried = Path(log).read_text().split("\n")
     assert [tried.count(conduct) for conduct in (*conducts, "appended")] == [1, 1, ATTEMPTS, 2, 1]
+
+
+RAYLET_DIES = """
+import time
+from collections import deque
+
+import numpy as np
+import psutil
+
+from nas.base import RunError
+from nas.cluster.tasks import run_tasks
+
+def work(seconds, arrays):
+    time.sleep(seconds)
+    return float(arrays["numbers"].sum())
+
+try:
+    for job, outcome in run_tasks(work, deque([0.0, *SECONDS]), {"numbers": np.ones(1_000_000)}, 2):
+        print("job", outcome.value, outcome.error, flush=True)
+        for process in psutil.Process().children():
+            if "raylet/raylet" in " ".join(process.cmdline()):
+                process.kill()
+except RunError as error:
+    print(error.message, error.hint)
+print("end")
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", ["[90.0, 90.0]", "[0.2] * 100"])
+def test_a_raylet_that_dies_ends_the_tasks_with_one_line_and_blames_no_job(seconds, tmp_path):
+    """Also where the parent of the process has died, as with nohup or in a container: there Ray ends it at once."""
+    out = tmp_path / "out"
+    out.touch()
+    script = tmp_path / "script.py"
+    script.write_text(RAYLET_DIES.replace("SECONDS", seconds))
+    subprocess.run(["/bin/sh", "-c", f'"{sys.executable}" "{script}" >"{out}" 2>&1 & echo $!'], check=True)
+    deadline = time.monotonic() + 120
+    while "end\n" not in out.read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    jobs = [line for line in out.read_text().splitlines() if line.startswith("job ")]
+    assert "Ray is gone: the node of this machine" in out.read_text(), out.read_text()
+    assert "the same command goes on" in out.read_text()
+    assert set(jobs) == {"job 1000000.0 None"}
