@@ -38,8 +38,8 @@ OUTCOMES = ("ok", "refused", "wrote", "answer", "traceback", "hang", "crash")
 exception that no user should see; too long; killed by a signal."""
 BAD = ("wrote", "traceback", "hang", "crash")
 SHARES = {
-    "settings": 0.025, "config": 0.024, "flags": 0.02, "run": 0.024, "weights": 0.05, "images": 0.016, "parquet": 0.012,
-    "train": 0.025, "terminal": 0.01,
+    "settings": 0.06, "config": 0.03, "flags": 0.04, "run": 0.05, "weights": 0.05, "images": 0.12, "parquet": 0.12,
+    "train": 0.04, "terminal": 0.01,
 }  # fmt: skip
 """Of all inputs, for kinds that take seconds; the others share the rest."""
 
@@ -166,6 +166,7 @@ def session(
     wanted.sort(key=lambda key: (key[0] in SHARES, key[1] / most[key[0]]))  # all kinds side by side
     shown = set(show)
     with tempfile.TemporaryDirectory(prefix="nas-fuzz-") as home, log.open("a") as file:
+        os.environ["NAS_CACHE"] = f"{home}/cache"
         for kind, number in wanted:
             if (kind, number) in known:
                 continue
@@ -179,6 +180,7 @@ def session(
             if keep is not None and tried.outcome in BAD:
                 shutil.copytree(folder, keep / folder.name, dirs_exist_ok=True, symlinks=True)
             shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(f"{home}/cache", ignore_errors=True)
             file.write(json.dumps(tried.__dict__) + "\n")
             file.flush()
             if tried.outcome in BAD or tried.outcome in shown:

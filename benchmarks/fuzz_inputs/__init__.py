@@ -6,9 +6,10 @@ from pathlib import Path
 
 from fuzz_inputs.case import Case
 from fuzz_inputs.commands import flags, terminal
-from fuzz_inputs.data import image_folder, parquet
+from fuzz_inputs.data import image_folder
 from fuzz_inputs.documents import config, document, settings, space
 from fuzz_inputs.runs import damaged_run
+from fuzz_inputs.tables import parquet
 from fuzz_inputs.training import train, weights
 
 KINDS: dict[str, Callable[[random.Random, Path], Case]] = {

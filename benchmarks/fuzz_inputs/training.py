@@ -115,6 +115,8 @@ def train(rng: random.Random, folder: Path) -> Case:
         "rule": ("sandwich", "single_path"),
         "draw": ("uniform", "stratified"),
         "distill": ("soft", "none"),
+        "class_weights": ("none", "balanced"),
+        "static_guidance": ("0", "0.999", "1e-9", "5e-324", "0.5"),
         "crop_scale": ("[0.1, 0.2]", "[1, 1]", "[5e-324, 1e-300]", "[1e-9, 1]"),
     }
     wrong = []
@@ -123,6 +125,12 @@ def train(rng: random.Random, folder: Path) -> Case:
         whole, numbers = ("0", "1", "2", "3", "7", "1000"), ("0", "1e-6", "0.3", "0.999", "1", "30", "5e-324", "1e9")
         values = words.get(key) or (whole if isinstance(recipe[key], int) or key == "epochs" else numbers)
         wrong.append(f"--set=train.{key}={rng.choice(values)}")
+    if rng.random() < 0.3:
+        wrong.append(
+            rng.choice(
+                ("--set=data.stored_size=9", "--set=data.stored_size=100", "--set=search.objectives=[balanced_top1]")
+            )
+        )
     return Case(
         arguments=("train", "tiny.yaml", "--run=r", *QUICK, *digits(folder, rng), *wrong), may_write=("r",), works=True
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.base import DataError, plural
+from nas.base import DataError, one_line, plural
 from nas.data.samples import Part, Sample, Source, data_error, listed
 from nas.data.split_names import (
     SPLITS,
@@ -92,8 +92,8 @@ class _Table:
                             array = pc.struct_field(array, name)
                         values.append(array.to_pylist())
                     yield from zip(*values, strict=True)
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{self.path} cannot be read: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # such as a UnicodeDecodeError of text that is none
+            raise DataError(f"{self.path} cannot be read: {one_line(str(error))}") from error
 
 
 def _plain(value: Any) -> Any:
@@ -191,7 +191,6 @@ def _said(path: SpecPath, files: Sequence[Path]) -> set[str | None]:
 
 
 def _open(files: Mapping[str, Sequence[Path]]) -> tuple[dict[str, list[_Table]], list[str]]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     splits: dict[str, list[_Table]] = {}
@@ -201,9 +200,10 @@ def _open(files: Mapping[str, Sequence[Path]]) -> tuple[dict[str, list[_Table]],
         for path in paths:
             try:
                 with pq.ParquetFile(path) as file:
+                    str(file.schema_arrow)  # reads all names, which may be no UTF-8
                     tables.append(_Table(path, file.schema_arrow, file.metadata.num_rows))
-            except (OSError, pa.ArrowException) as error:
-                problems.append(f"{path} is not a readable parquet file: {str(error).splitlines()[0]}")
+            except Exception as error:  # noqa: BLE001 - a foreign file makes Arrow stumble over whatever is in it
+                problems.append(f"{path} is not a readable parquet file: {one_line(str(error))}")
     return splits, problems
 
 

@@ -5,7 +5,6 @@ import hashlib
 import io
 import struct
 import unicodedata
-import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ _DECODER_ERRORS = (
 
 # Pillow knows sixty more, some of which start other programs (of an EPS file, Ghostscript runs what is in it).
 _FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata, and images of more than 90 million pixels
 
 # By EXIF orientation, what makes the image upright; 1 is upright.
 _TURNS = {

@@ -60,6 +60,16 @@ def test_damaged_parquet_is_one_clear_error(tmp_path):
     assert str(path) in error_of(f"parquet:{path}").message
 
 
+def test_text_that_is_no_utf8_is_one_clear_error(tmp_path):
+    images, path = pa.array(encoded_images(30)), tmp_path / "pets.parquet"
+    labels = pa.array([b"\xff" if number % 3 else b"a" for number in range(30)]).view(pa.string())
+    pq.write_table(pa.table({"image": images, "label": labels}), path)
+    assert "pets.parquet cannot be read: 'utf-8' codec can't decode byte 0xff" in error_of(f"parquet:{path}").message
+    pq.write_table(pa.table({"image": images, "labelx": pa.array([1] * 30)}), path)
+    path.write_bytes(path.read_bytes().replace(b"labelx", b"label\xff"))
+    assert "pets.parquet" in error_of(f"parquet:{path}").message
+
+
 def test_bad_rows_and_labels_are_named_by_row(tmp_path):
     images, labels = encoded_images(30), [number % 3 for number in range(30)]
     images[4], images[7], labels[9], labels[10] = b"junk", None, 3, None

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from nas.base import DataError, NasError, Reporter, remove, sweep, writing
 
+_OURS = re.compile(r"[0-9a-f]{32}\.index|\.[0-9a-f]{32}\.lock")
+
 
 def store_folder(reporter: Reporter | None = None) -> Path:
     """`cache_folder`; where that cannot be, one that is gone with this process, whose children find it in NAS_CACHE.
@@ -103,8 +105,9 @@ def sweep_store() -> list[StoredFile]:
     with writing(folder):
         for path in (file.path for file in gone):
             path.unlink(missing_ok=True)
-        for path in (*folder.glob("*.index"), *folder.glob(".*.lock")):
-            path.unlink(missing_ok=True)
+        for path in folder.iterdir():
+            if _OURS.fullmatch(path.name):  # others' files are none of ours, wherever NAS_CACHE is
+                path.unlink(missing_ok=True)
         sweep(folder.glob(".*.tmp"))
     return gone
 

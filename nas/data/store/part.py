@@ -216,11 +216,14 @@ def _key(listing: Listing, side: int) -> str:
 
 
 def _find(origin: Origin, key: str) -> Stored | None:
-    for path in store_folder().glob(f"*x{origin.side}-{key}.images"):
+    ending = f"x{origin.side}-{key}.images"
+    for path in store_folder().glob(f"*{ending}"):
         try:
-            return Stored(origin, key, path)
+            stored = Stored(origin, key, path)
         except FileNotFoundError:  # swept just now
             continue
+        if path.name.removesuffix(ending).endswith(f"-{len(stored.rows)}"):  # or it was cut off, and is made anew
+            return stored
     return None
 
 

@@ -92,6 +92,10 @@ def test_what_was_deleted_or_damaged_is_made_again(tmp_path, cache, passes):
     for path in cache.glob("*.index"):
         path.write_bytes(path.read_bytes()[:100])
     assert load(spec).train.digest == digest
+    for length in (0, 100, -1):
+        for path in cache.glob("*.images"):
+            path.write_bytes(path.read_bytes()[:length])
+        assert load(spec).train.digest == digest
 
 
 def test_another_size_shares_the_listing(tmp_path, cache, passes):
