@@ -11,6 +11,7 @@ results/fuzz/, so that the same command goes on where it was interrupted. Writes
 import argparse
 import contextlib
 import csv
+import gc
 import importlib
 import json
 import os
@@ -171,9 +172,9 @@ def session(
             if (kind, number) in known:
                 continue
             if kind in SHARES and "nas.jobs" not in sys.modules:
-                importlib.import_module(
-                    "nas.jobs"
-                )  # once; the kinds before look only, and a slender process forks fast
+                for name in ("nas.jobs", "pyarrow.parquet", "sklearn.datasets"):  # once: a slender process forks fast
+                    importlib.import_module(name)
+                gc.freeze()  # pages that children share
             folder = Path(home) / f"{kind}-{number}"
             folder.mkdir()
             known[kind, number] = tried = attempt(kind, number, seed, folder)

@@ -1,5 +1,6 @@
 """Pictures that are odd: whole containers of which the inside is damaged, and rare ones that are as they should be."""
 
+import functools
 import io
 import random
 import struct
@@ -26,6 +27,12 @@ FORMS = {
     "ppm": "PPM",
     "pgm": "PPM",
 }
+
+
+@functools.cache
+def zeros(count: int) -> bytes:
+    """So many, compressed."""
+    return zlib.compress(bytes(count))
 
 
 def noise(rng: random.Random, width: int, height: int) -> Image.Image:
@@ -157,14 +164,14 @@ def _png(rng: random.Random, _: str) -> bytes:
     if rng.random() < 0.3:
         data = spoiled(data, rng)
     if rng.random() < 0.05:
-        data = zlib.compress(bytes(50_000_000))
+        data = zeros(50_000_000)
     extra = [
         (b"PLTE", rng.randbytes(rng.choice((0, 3, 48, 768, 770)))),
         (b"tRNS", rng.randbytes(rng.choice((0, 1, 6, 300)))),
-        (b"iCCP", b"x\0\0" + zlib.compress(bytes(rng.choice((10, 100_000_000))))),
+        (b"iCCP", b"x\0\0" + zeros(rng.choice((10, 100_000_000)))),
         (b"gAMA", b"\0"),
         (b"cHRM", b""),
-        (b"zTXt", b"a\0\0" + zlib.compress(bytes(rng.choice((10, 100_000_000))))),
+        (b"zTXt", b"a\0\0" + zeros(rng.choice((10, 100_000_000)))),
         (b"iTXt", b"a\0\1\0\0\0" + rng.randbytes(9)),
         (b"tEXt", b"a" * 1000),
         (b"eXIf", exif(rng)[6:]),
@@ -190,9 +197,7 @@ def _png(rng: random.Random, _: str) -> bytes:
 def _bomb(rng: random.Random, _: str) -> bytes:
     """Small files of many pixels."""
     side = rng.choice((1_000, 9_000, 12_000, 20_000))
-    rows = zlib.compressobj()
-    line = bytes(1 + side // 8)
-    data = b"".join(rows.compress(line) for _ in range(side)) + rows.flush()
+    data = zeros(side * (1 + side // 8))
     png = (
         SIGNATURE
         + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))

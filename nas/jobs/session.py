@@ -18,7 +18,14 @@ from nas.cluster import check_cluster
 from nas.data import ImageData, TestSplit, load_images, spec_at
 from nas.initial import check_init
 from nas.jobs.callbacks import Callback
-from nas.latency import check_targets_here, device_name, resolve_device, resolve_precision
+from nas.latency import (
+    check_targets_here,
+    device_name,
+    keep_profiles,
+    resolve_device,
+    resolve_precision,
+    with_kept_profiles,
+)
 from nas.runs import (
     MANIFEST,
     ImagePlace,
@@ -30,6 +37,7 @@ from nas.runs import (
     latest_unfinished,
     next_path,
     space_of_run,
+    typed_in,
 )
 from nas.search import check_storage
 from nas.settings import RunConfig, config_differences, flat_config, located, read_text, same_places
@@ -67,7 +75,7 @@ class Session:
     @property
     def located(self) -> RunConfig:
         """The configuration with paths that lead from anywhere: what is worked by, where `config` is what was asked."""
-        return located(self.config, self.folders)
+        return with_kept_profiles(_owner(self.run), located(self.config, self.folders))
 
     @property
     def threads(self) -> int:
@@ -139,6 +147,8 @@ def start(
     before = RunDirectory.open(path) if path is not None and _is_taken(path) else None
     folders = (Path.cwd(), *(() if before is None else _folders(before)))
     here = located(config, folders)
+    if before is not None:
+        here = with_kept_profiles(_owner(before), here, only_missing=True)
     check_targets_here(here, space, reporter)
     where = config.data
     if before is not None and spec_at(where.spec, Path.cwd()) is None and where.spec == config_of_run(before).data.spec:
@@ -179,8 +189,8 @@ def start(
                 seed=config.seed,
                 versions=_versions(),
                 threads=_train_threads(space),
-                images=_place(config.data.spec, path),
-                folders=_typed_in(path),
+                images=ImagePlace(spec=config.data.spec, folders=typed_in(path)),
+                folders=typed_in(path),
                 constraints=space.constraints.max_latency,
                 mean=info.mean,
                 std=info.std,
@@ -190,6 +200,7 @@ def start(
             space_text=text,
             config=config.model_dump(mode="json"),
         )
+        keep_profiles(run, here)
     session = Session(
         run=run,
         space=space,
@@ -248,7 +259,7 @@ def reopen_with_test(path: Path, reporter: Reporter, data: str | None = None) ->
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, space.macs_range()[1])
     folders = _folders(run)
-    check_targets_here(located(config, folders), space, reporter)
+    check_targets_here(with_kept_profiles(_owner(run), located(config, folders)), space, reporter)
     where = config.data.model_copy(update={"spec": data or _found_spec(run, config)})
     try:
         images, test = load_images(where, space.backbone.image_size, config.seed, reporter)
@@ -257,14 +268,15 @@ def reopen_with_test(path: Path, reporter: Reporter, data: str | None = None) ->
     if space.num_classes_from_data:
         space = space.with_num_classes(images.info.num_classes)
     identity = {"space_digest": space.digest, "splits": images.info.hashes}
-    if differences := _differences(run, config, identity):
+    if differences := _differences(run, None, identity):
         raise RunError(
             f"{path} was made from other data than {where.spec}:\n" + "\n".join(f"  {line}" for line in differences),
             hint=f"restore the images it was started with; {MOVED}",
         )
     if data is not None and not run.is_locked():
         with suppress(NasError, OSError):  # of a folder that cannot be written into it is told again
-            _owner(run).update_manifest(images=_place(data, _owner(run).path))
+            told = _owner(run)
+            told.update_manifest(images=ImagePlace(spec=data, folders=typed_in(told.path)))
     session = Session(
         run=run,
         space=space,
@@ -278,17 +290,6 @@ def reopen_with_test(path: Path, reporter: Reporter, data: str | None = None) ->
     for doubt in doubts_of(run):
         reporter.line("warning", doubt)
     return session, test
-
-
-def _place(spec: str, path: Path) -> ImagePlace:
-    """Where the images of a run in `path` are, told in the folder of now."""
-    return ImagePlace(spec=spec, folders=_typed_in(path))
-
-
-def _typed_in(path: Path) -> tuple[str, str]:
-    """The folder of now, from which relative paths start: seen from a run in `path`, and absolute."""
-    here = Path.cwd()
-    return os.path.relpath(here, path.resolve()), str(here)
 
 
 def _is_taken(path: Path) -> bool:
@@ -339,22 +340,13 @@ def _fit_classes(space: SearchSpace, num_classes: int, source: Path) -> SearchSp
     return space
 
 
-def _differences(run: RunDirectory, config: RunConfig, identity: dict[str, Any]) -> list[str]:
+def _differences(run: RunDirectory, asked: RunConfig | None, identity: dict[str, Any]) -> list[str]:
+    """Where a run is not what is asked; without a configuration, what it is of alone counts."""
     manifest = run.manifest
     try:
-        before = config_of_run(run)
+        found = [] if asked is None else _config_differences(run, config_of_run(run), asked)
     except ConfigError as error:
         return [error.message]
-    places = _folders(run)
-    ours, asked = (
-        flat_config(one.model_dump(mode="json"))
-        for one in (located(before, places), located(config, (Path.cwd(), *places)))
-    )
-    found = config_differences(ours, same_places(ours, asked))
-    if before.data.carved_search == config.data.carved_search:
-        # null says as much as its number, and what was made of either is in the hashes below
-        found = [line for line in found if not line.startswith("data.search_fraction:")]
-    found = [line for line in found if not line.startswith("data.spec:")]  # the hashes say whether it is the same
     for key, value in identity.items():
         kept = getattr(manifest, key)
         if key == "splits":
@@ -363,6 +355,21 @@ def _differences(run: RunDirectory, config: RunConfig, identity: dict[str, Any])
         elif kept != value:
             found.append(f"{key}: {kept} in the run, {value} now")
     return found
+
+
+def _config_differences(run: RunDirectory, before: RunConfig, asked: RunConfig) -> list[str]:
+    folders, owner = _folders(run), _owner(run)
+    located_here = located(asked, (Path.cwd(), *folders))
+    both = (
+        with_kept_profiles(owner, located(before, folders)),
+        with_kept_profiles(owner, located_here, only_missing=True),
+    )
+    ours, other = (flat_config(each.model_dump(mode="json")) for each in both)
+    found = config_differences(ours, same_places(ours, other))
+    if before.data.carved_search == asked.data.carved_search:
+        # null says as much as its number, and what was made of either is in the hashes below
+        found = [line for line in found if not line.startswith("data.search_fraction:")]
+    return [line for line in found if not line.startswith("data.spec:")]  # the hashes say whether it is the same
 
 
 def _describe(session: Session) -> None:

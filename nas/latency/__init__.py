@@ -6,8 +6,8 @@ from nas.latency.device import default_batch, device_name, resolve_device, resol
 from nas.latency.device_measure import SHORTEST_S, WARM_UP
 from nas.latency.exchange import pack_run, read_results
 from nas.latency.front import (
-    SHARE_ROUNDS, check_targets_here, latency_profiles, measure_front, searched_latencies,
-    tighten_latency_bounds,
+    SHARE_ROUNDS, check_targets_here, keep_profiles, latency_profiles, measure_front, searched_latencies,
+    tighten_latency_bounds, with_kept_profiles,
 )
 from nas.latency.meter import PATIENCE, LatencyMeter, measure_alone
 from nas.latency.onnx_file import check_opset, trace, write_onnx
@@ -17,8 +17,8 @@ from nas.latency.runtimes import describe, own_cores, prepare, torch_threads
 __all__ = [
     "PATIENCE", "PROFILE_NAME", "SHARE_ROUNDS", "SHORTEST_S", "WARM_UP", "LatencyMeter", "LatencyProfile",
     "Predictor", "check_opset", "check_targets_here", "default_batch", "describe", "design",
-    "device_name", "latency_profiles", "measure_alone", "measure_front", "measure_source", "own_cores",
-    "pack_run", "prepare", "profile_space", "random_subnet", "read_results", "resolve_device",
-    "resolve_precision", "searched_latencies", "tighten_latency_bounds", "torch_threads", "trace",
-    "write_onnx",
+    "device_name", "keep_profiles", "latency_profiles", "measure_alone", "measure_front",
+    "measure_source", "own_cores", "pack_run", "prepare", "profile_space", "random_subnet",
+    "read_results", "resolve_device", "resolve_precision", "searched_latencies", "tighten_latency_bounds",
+    "torch_threads", "trace", "with_kept_profiles", "write_onnx",
 ]

@@ -4,14 +4,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nas.base import LATENCIES, LATENCY, ConfigError, Reporter, by_target
+from nas.base import LATENCIES, LATENCY, ConfigError, Reporter, atomic_write_bytes, by_target, read_bytes, writing
 from nas.latency.device import device_name
 from nas.latency.meter import LatencyMeter, Readings, measure_alone
 from nas.latency.profile import LatencyProfile, mismatches, read_profile
 from nas.latency.runtimes import check_available
 from nas.model import Subnet
-from nas.runs import Conditions, FrontPoint, Timed
-from nas.settings import RunConfig, parse_target, profile_path
+from nas.runs import Conditions, FrontPoint, RunDirectory, Timed
+from nas.settings import PROFILE, RunConfig, parse_target, profile_path
 from nas.space import SearchSpace
 
 SHARE_ROUNDS = 9
@@ -118,6 +118,31 @@ def latency_profiles(config: RunConfig, space: SearchSpace) -> dict[str, Latency
                 hint="python search.py latency profile SPACE.yaml makes one for this space",
             )
     return found
+
+
+def keep_profiles(run: RunDirectory, config: RunConfig) -> None:
+    """Copy the latency profiles of a located configuration into its run, which then goes on whatever becomes of them.
+
+    Raises:
+        DiskError: They cannot be written.
+    """
+    for name, text in by_target(config.evaluate.targets).items():
+        if (path := profile_path(text)) is not None:
+            kept = run.profile_path(name)
+            with writing(kept):
+                kept.parent.mkdir(exist_ok=True)
+            atomic_write_bytes(kept, read_bytes(path))
+
+
+def with_kept_profiles(run: RunDirectory, config: RunConfig, *, only_missing: bool = False) -> RunConfig:
+    """A located configuration with the copies that its run keeps, for all profiles or for those that are not there."""
+
+    def kept(name: str, text: str) -> str:
+        path, own = profile_path(text), run.profile_path(name)
+        return f"{PROFILE}{own}" if path and own.is_file() and not (only_missing and path.is_file()) else text
+
+    targets = tuple(kept(name, text) for name, text in by_target(config.evaluate.targets).items())
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"targets": targets})})
 
 
 def searched_latencies(config: RunConfig, space: SearchSpace) -> tuple[str, ...]:

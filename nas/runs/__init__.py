@@ -11,7 +11,7 @@ from nas.runs.doubts import doubts_of
 from nas.runs.front import PICKS, ParetoFront
 from nas.runs.manifest import (
     REFERENCE_MARGIN, ImagePlace, Manifest, SearchBudget, SearchIdentity, SupernetTrial, objectives_by,
-    trial_key,
+    trial_key, typed_in,
 )
 from nas.runs.point import FrontPoint, interval_key
 from nas.runs.ranking import (
@@ -40,5 +40,6 @@ __all__ = [
     "interval_key", "joint_digest", "latest_unfinished", "network_row", "next_path", "non_dominated",
     "objectives_by", "owner", "picked", "random_search", "rank_statistics", "ranked",
     "reference_elsewhere", "results_of", "retrained_networks", "searched_runs", "space_of_run",
-    "space_settings", "supernet_trial", "supernet_trials", "trial_key", "union_points", "whole",
+    "space_settings", "supernet_trial", "supernet_trials", "trial_key", "typed_in", "union_points",
+    "whole",
 ]

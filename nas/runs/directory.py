@@ -266,6 +266,10 @@ class RunDirectory:
         paths = [*self.path.glob(TRUST), *sorted(self.retrain_dir.glob("*.json"))]
         return {name: self._read_json(name) for name in (str(path.relative_to(self.path)) for path in paths)}
 
+    def profile_path(self, latency: str) -> Path:
+        """Copy of the profile that answers for a latency, by the metric's name."""
+        return self.path / "profiles" / f"{latency}.json"
+
     def figure_path(self, name: str = "front") -> Path:
         """PNG file of a figure."""
         return self.path / "figures" / f"{name}.png"

@@ -5,9 +5,11 @@ The images are described key by key and not as a `DataInfo`: the file does not s
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
@@ -134,6 +136,12 @@ class ImagePlace:
 
     spec: str
     folders: tuple[str, ...]
+
+
+def typed_in(path: Path) -> tuple[str, str]:
+    """The folder of now, from which relative paths start: seen from a run in `path`, and absolute."""
+    here = Path.cwd()
+    return os.path.relpath(here, path.resolve()), str(here)
 
 
 class Manifest(BaseModel):

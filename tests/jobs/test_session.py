@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from latency_profiles import packed_profile
 from PIL import Image
 from small_runs import TINY
 
@@ -362,3 +363,24 @@ def test_a_missing_seed_run_is_found_out_before_there_is_a_run(space_file, tmp_p
     with pytest.raises(RunError, match="gone does not exist"):
         begin(space_file, tmp_path / "r", ["search.seed_runs=[gone]"])
     assert not (tmp_path / "r").exists()
+
+
+def test_a_run_keeps_its_latency_profile_whatever_becomes_of_the_file(space_file, tmp_path, monkeypatch):
+    profile, run = tmp_path / "p.json", tmp_path / "r"
+    packed_profile().write(profile)
+    settings = ["evaluate.targets=['profile:p.json']"]
+    session = begin(space_file, run, settings)
+    kept = (f"profile:{run / 'profiles' / 'latency_ms.json'}",)
+    assert session.located.evaluate.targets == kept
+    assert RunDirectory.open(run).config()["evaluate"]["targets"] == ["profile:p.json"], "as it was written"
+    profile.rename(tmp_path / "copy.json")
+    for same in (settings, ["evaluate.targets=['profile:copy.json']"]):
+        assert begin(space_file, run, same).located.evaluate.targets == kept
+    packed_profile(cores=3).write(profile)
+    assert reopen(run, Reporter(quiet=True)).located.evaluate.targets == kept
+    with pytest.raises(RunError, match=r"holds another run:\n  evaluate.targets"):
+        begin(space_file, run, settings)
+    (tmp_path / "elsewhere").mkdir()
+    moved = run.rename(tmp_path / "elsewhere" / "r")
+    profile.unlink()
+    assert Path(reopen(moved, Reporter(quiet=True)).located.evaluate.targets[0].removeprefix("profile:")).exists()
