@@ -89,8 +89,10 @@ def model_card(
         f"Architecture `{architecture.digest}`, in `architecture.json`."
     )
     prepared = table["preprocessing"]
+    side = math.floor(S / prepared["crop_pct"])
+    resized = prepared["interpolation"] + (f", the shorter side to {side} px" if side > S else "")
     normalised = (
-        f"Images are resized ({prepared['interpolation']}) and cropped to {S}x{S}, scaled to 0..1 and "
+        f"Images are resized ({resized}) and cropped to {S}x{S}, scaled to 0..1 and "
         f"normalised by mean {_triple(prepared['mean'])} and standard deviation {_triple(prepared['std'])}. "
         "These and the class names are under `preprocessing` in `metrics.json`."
     )

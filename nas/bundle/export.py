@@ -82,7 +82,7 @@ def export_bundle(
         "mean": list(map(float, info.mean)),
         "std": list(map(float, info.std)),
         "interpolation": "bicubic",
-        "crop_pct": 1.0,
+        "crop_pct": info.crop_pct,
         "class_names": list(info.class_names),
     }
     point, provenance = shared(point), shared(provenance)

@@ -32,6 +32,8 @@ class DataInfo:
     # of the splits `train`, `search` and `test`, 16 hex digits over the stored images (encoded bytes where the source
     # has them) and labels: the same in every process and for every file order
     hashes: Mapping[str, str]
+    # timm's: the side that is seen over that to which the shorter side is resized, below 1 with `data.stored_size`
+    crop_pct: float = 1.0
 
     @property
     def num_classes(self) -> int:

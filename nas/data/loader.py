@@ -45,7 +45,10 @@ def load_images(
 def _load(
     config: DataConfig, source: Source, image_size: int, seed: int, reporter: Reporter
 ) -> tuple[ImageData, TestSplit | None]:
-    side = max(image_size, config.stored_size or 0)
+    side = config.stored_size or image_size
+    if side < image_size:
+        problem = f"images are kept at {side} px (data.stored_size), and the space's image_size is {image_size}"
+        raise DataError(f"{config.spec}: {problem}", hint="leave data.stored_size out, or make it larger")
     origin = Origin(config, "train", len(source.class_names), side)
     listing, stored = read_part(source.train, origin, reporter)
     own_search, stored_search = Listing(), stored
@@ -122,6 +125,7 @@ def _split(
         std=std,
         flip_safe=not (source.named_classes and _are_digits(names)),
         hashes={title: split_hash(split) for title, split in used.items()},
+        crop_pct=_crop_pct(image_size, stored[0].origin.side),
     )
     origins = {"test": "the data's own" if source.test else f"carved, seed {seed}"}
     if source.validation:
@@ -130,7 +134,7 @@ def _split(
         source_line(source.title, names, listings, source.notes),
         splits_line(used, origins, len(unreadable), num_leaked, [entry.name for entry in clashes], num_alike),
         balance_line(used, len(names)),
-        pixels_line(listings, image_size, mean, std),
+        pixels_line(listings, stored[0].origin.side, image_size, mean, std),
     )
     sets = (image_set(where, part, image_size, info) for where, part in zip(stored, (train, search), strict=True))
     data = ImageData(train=next(sets), search=next(sets), summary=summary)
@@ -174,6 +178,14 @@ def _check_classes(spec: str, splits: Mapping[str, Sequence[Entry]], names: Sequ
 
 def _named(labels: Iterable[int], names: Sequence[str]) -> str:
     return listed([names[label] for label in sorted(labels)])
+
+
+def _crop_pct(image_size: int, side: int) -> float:
+    """The share of which timm's transform, which rounds down, makes exactly this side."""
+    share = image_size / side
+    while math.floor(image_size / share) < side:
+        share = math.nextafter(share, 0)
+    return share
 
 
 def _are_digits(names: Sequence[str]) -> bool:

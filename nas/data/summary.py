@@ -68,7 +68,7 @@ def balance_line(splits: Mapping[str, Sequence[Entry]], num_classes: int) -> str
     return f"balance  images a class: {', '.join(ranges)}{advice}"
 
 
-def pixels_line(parts: Sequence[Listing], image_size: int, mean: Triple, std: Triple) -> str:
+def pixels_line(parts: Sequence[Listing], side: int, image_size: int, mean: Triple, std: Triple) -> str:
     """Which kinds of images there were, and what they have become."""
     modes = sum((part.modes for part in parts), Counter[str]())
     grey = sum(count for mode, count in modes.items() if mode in ("1", "L", "LA"))
@@ -76,7 +76,7 @@ def pixels_line(parts: Sequence[Listing], image_size: int, mean: Triple, std: Tr
     kinds = {"RGB": modes["RGB"], "grey": grey, "other": other}
     found = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
     means, stds = (" ".join(f"{value:.3f}" for value in values) for values in (mean, std))
-    size = f"{image_size}x{image_size}"
+    size = f"{side}x{side}" + (f", evaluated by the centre of {image_size}x{image_size}" if side > image_size else "")
     num_turned = sum(part.num_turned for part in parts)
     turned = f", {num_turned:,} turned as EXIF says" if num_turned else ""
     return f"pixels   {found}, all as RGB {size}{turned}; normalised by mean {means}, deviation {stds}"

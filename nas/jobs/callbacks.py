@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from nas.base import LATENCY, MACS, TOP1, RunError
+from nas.base import BALANCED, LATENCY, MACS, TOP1, RunError
 from nas.runs import ParetoFront, RunDirectory
 from nas.search import Progress
 from nas.training import TrainProgress
@@ -71,15 +71,16 @@ class TensorBoard:
         writer = self._writer(run, "search", None)  # trials end in any order: nothing is told twice
         writer.add_scalar("search/hypervolume", progress.hypervolume, number)
         writer.add_scalar("search/front_size", progress.front_size, number)
-        for metric in (TOP1, MACS, LATENCY):
+        for metric in (TOP1, BALANCED, MACS, LATENCY):
             if measurement is not None and metric.name in measurement.values:
                 writer.add_scalar(f"trials/{metric.name}", measurement.values[metric.name], number)
 
     def on_front(self, run: RunDirectory, front: ParetoFront) -> None:
-        """The front as points: top-1 in percent over thousands of MACs."""
+        """The front as points: the accuracy that ranks them, percent, over thousands of MACs."""
         writer = self._writer(run, "front", 0)
+        by = front.accuracy
         for point in front.points:
-            writer.add_scalar("front/top1_over_kMACs", point.value(TOP1), round(point.value(MACS) / 1000))
+            writer.add_scalar(f"front/{by.name}_over_kMACs", point.value(by), round(point.value(MACS) / 1000))
         self.close()
 
     def close(self) -> None:

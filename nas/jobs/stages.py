@@ -359,11 +359,11 @@ def evaluator_setup(
 
 def _search_line(p: Progress) -> tuple[int, int | None, str]:
     total = "" if p.total is None else f"/{p.total}"
-    best = "-" if p.best_top1 is None else f"{p.best_top1:.1f} %"
+    best = "-" if p.best_accuracy is None else f"{p.best_accuracy:.1f} %"
     left = "" if p.eta_s is None else f"  left {duration(p.eta_s)}"
     paid = p.complete + p.failed + p.pruned
     text = (
-        f"trial {paid}{total}  best top-1 {best}  front {p.front_size}  hypervolume {p.hypervolume:.3f}  "
+        f"trial {paid}{total}  best {p.accuracy.label} {best}  front {p.front_size}  hypervolume {p.hypervolume:.3f}  "
         f"beaten early {p.pruned}  failed {p.failed}  repeats saved {p.repeated}{left}"
     )
     return paid, p.total, text

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.base import LATENCIES, LATENCY, MACS, TOP1, Metric, Objective, RunError, unit_of
+from nas.base import BALANCED, LATENCIES, LATENCY, MACS, TOP1, Metric, Objective, RunError, metric_named, unit_of
 from nas.report.table import Column, Table, columns_of
 from nas.report.terminal_plot import Series, scatter
 from nas.runs import FrontPoint, ParetoFront, RunDirectory, config_of_run, front_of
@@ -37,7 +37,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
             raise RunError(f"{run.path}: nothing was measured yet", hint="search.py status shows how far it is")
     left_out = latencies_apart(runs, fronts)
     fronts = [front.by_clocks(dict.fromkeys(front.clocks, 1.0)) for front in fronts]
-    objectives = _common_objectives(fronts, left_out)
+    objectives, by = _common_objectives(fronts, left_out), shared_accuracy(fronts)
     names = [run.name for run in runs]
     if names[0] == names[1]:
         names = [str(run.path) for run in runs]
@@ -64,11 +64,12 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
                 "best_top1": max(point.value(TOP1) for point in front.points),
                 **_best_balanced(front),
                 "knee": front.knee().digest,
-                "points": [{metric.name: _finite(point, metric) for metric in (TOP1, MACS)} for point in front.points],
+                "points": [{metric.name: _finite(point, metric) for metric in (by, MACS)} for point in front.points],
             }
             for name, front in zip(names, fronts, strict=True)
         ],
         "shared_architectures": len(shared),
+        "accuracy": by.name,
         "budgets": best_within_budgets(fronts),
         "other_conditions": differences(*conditions),
         "differences": differences(*(_identity(run) for run in runs)),
@@ -96,8 +97,14 @@ def latencies_apart(runs: Sequence[RunDirectory], fronts: Sequence[ParetoFront])
     return found
 
 
+def shared_accuracy(fronts: Sequence[ParetoFront]) -> Metric:
+    """The accuracy that both runs rank by, else top-1, which all have."""
+    return BALANCED if all(front.accuracy is BALANCED for front in fronts) else TOP1
+
+
 def best_within_budgets(fronts: Sequence[ParetoFront]) -> list[dict[str, Any]]:
-    """Best top-1 of each front within some budgets of MACs, from the least that all can keep to the most of any."""
+    """Best accuracy of each front within some budgets of MACs, from the least that all can keep to the most of any."""
+    by = shared_accuracy(fronts)
     costs = [[p.value(MACS) for p in front.points if math.isfinite(p.value(MACS))] for front in fronts]
     if not all(costs):
         return []
@@ -108,7 +115,10 @@ def best_within_budgets(fronts: Sequence[ParetoFront]) -> list[dict[str, Any]]:
     budgets = np.clip(budgets, low, high)  # which rounding may leave
     budgets[[0, -1]] = low, high
     return [
-        {"max_macs": most, "best_top1": [max(p.value(TOP1) for p in f.points if p.value(MACS) <= most) for f in fronts]}
+        {
+            "max_macs": most,
+            f"best_{by.name}": [max(p.value(by) for p in f.points if p.value(MACS) <= most) for f in fronts],
+        }
         for most in dict.fromkeys(budgets.tolist())
     ]
 
@@ -145,18 +155,19 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
         ],
     )
     parts: list[Any] = [table]
+    by = metric_named(found["accuracy"])
     factor, prefix = unit_of(budget["max_macs"] for budget in found["budgets"])
     if found["budgets"]:
         forms = [(f"{prefix}MACs", "{:.3g}"), *((name, "{:.1f}") for name in names), ("difference", "{:+.1f}")]
-        best = [(budget["max_macs"] / factor, *budget["best_top1"]) for budget in found["budgets"]]
+        best = [(budget["max_macs"] / factor, *budget[f"best_{by.name}"]) for budget in found["budgets"]]
         rows = [(macs, one, other, other - one) for macs, one, other in best]
-        title = "best top-1 (%) within a budget of MACs per image"
+        title = f"best {by.label} (%) within a budget of MACs per image"
         parts.append(Table(title=title, columns=[Column(*form, wraps=True) for form in forms], rows=rows))
     series = [
-        Series(sign, [(p["macs"] / factor, p["top1"]) for p in run["points"] if None not in p.values()])
+        Series(sign, [(p["macs"] / factor, p[by.name]) for p in run["points"] if None not in p.values()])
         for sign, run in zip("●○", runs, strict=True)
     ]
-    parts.append(Text(scatter(series, f"{prefix}MACs per image", "top-1 (%)")))
+    parts.append(Text(scatter(series, f"{prefix}MACs per image", f"{by.label} (%)")))
     parts.append(Text(f"● {names[0]}   ○ {names[1]}", "dim"))
     for key, title in (
         ("other_conditions", "measured under other conditions: their numbers must not be compared"),
@@ -171,13 +182,14 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
 
 def compare_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`compare_runs` as rows of CSV, one a run; the budgets are columns."""
+    best = f"best_{found['accuracy']}"
     return [
         {
             name: run[name]
             for name in ("run", "front_size", "hypervolume", "best_top1", "best_balanced_top1", "knee")
             if name in run
         }
-        | {f"best_top1_within_{b['max_macs']:.0f}_macs": b["best_top1"][i] for b in found["budgets"]}
+        | {f"{best}_within_{b['max_macs']:.0f}_macs": b[best][i] for b in found["budgets"]}
         for i, run in enumerate(found["runs"])
     ]
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from nas.arch import Architecture
-from nas.base import ConfigError, Objective, RunError
+from nas.base import ConfigError, Objective, RunError, accuracy_of
 from nas.runs import Measurement, RunDirectory, Trial, TrialState, hypervolume, non_dominated
 from nas.search.standing import Clock, Progress, VisibleFront
 from nas.search.study import STORAGE_ERRORS, ArchitectureStudy
@@ -60,6 +60,7 @@ class Search:
     ) -> None:
         self.space = space
         self.objectives = tuple(objectives)
+        self._accuracy = accuracy_of(objective.metric.name for objective in objectives)
         self._study = study
         self._workers = workers
         self._run = run
@@ -74,7 +75,7 @@ class Search:
         self._in_flight: dict[int, Trial] = {}
         self._repeats: dict[int, list[Trial]] = {}  # of a trial in flight
         self._counts = Counter[str]()  # of ended trials, by their field in `Progress`
-        self._best_top1: float | None = None
+        self._best_accuracy: float | None = None
         self._front = np.empty((0, len(self.objectives)))
         self._visible = VisibleFront(self.objectives, self.space.constraints.max_latency)
         self._num_free = 0  # architectures that were taken over
@@ -259,8 +260,9 @@ class Search:
     # --- progress ------------------------------------------------------------------------------------------
 
     def _extend_front(self, measurement: Measurement) -> None:
-        if measurement.top1 is not None:
-            self._best_top1 = max(self._best_top1 or 0.0, measurement.top1)
+        found = measurement.values.get(self._accuracy.name)
+        if found is not None:
+            self._best_accuracy = max(self._best_accuracy or 0.0, found)
         if not measurement.keeps(self.space.constraints.max_latency):
             return
         row = [measurement.values[objective.metric.name] for objective in self.objectives]
@@ -280,7 +282,8 @@ class Search:
             eta_s=clock.left(self._num_paid),
             hypervolume=hypervolume(self._front, self.objectives),
             front_size=len(self._front),
-            best_top1=self._best_top1,
+            accuracy=self._accuracy,
+            best_accuracy=self._best_accuracy,
             trial=trial,
         )
 

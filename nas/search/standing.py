@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.arch import Architecture
-from nas.base import BALANCED, TOP1, Objective
+from nas.base import BALANCED, TOP1, Metric, Objective
 from nas.evaluation import FIRST, FrontRunner, RacePlan, race_order
 from nas.runs import Measurement, Trial, non_dominated
 
@@ -26,7 +26,8 @@ class Progress:
     eta_s: float | None  # seconds left; None while unknown
     hypervolume: float  # share of the box between ideal and reference
     front_size: int  # architectures that no other dominates
-    best_top1: float | None  # percent; None before the first
+    accuracy: Metric  # that architectures are ranked by
+    best_accuracy: float | None  # percent; None before the first
     trial: Trial  # the architecture that was measured last
 
 

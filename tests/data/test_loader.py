@@ -1,5 +1,6 @@
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from image_files import (
     write_parquet,
 )
 from PIL import Image
+
+from nas.data.loader import _crop_pct
 
 
 @pytest.fixture(scope="module")
@@ -312,3 +315,12 @@ def test_no_test_fraction_means_no_test_split():
     assert len(data.train) + len(data.search) == 1797
     assert "test 0 (test: none)" in data.summary[1]
     assert test is None
+
+
+def test_the_share_that_is_cropped_makes_the_stored_side_in_timms_arithmetic():
+    for size in (1, 7, 8, 32, 96, 160, 224, 384):
+        assert _crop_pct(size, size) == 1
+        for side in range(size, 2 * size + 60):
+            share = _crop_pct(size, side)
+            assert math.floor(size / share) == side
+            assert share == pytest.approx(size / side, rel=1e-12)

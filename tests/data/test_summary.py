@@ -42,5 +42,10 @@ def test_imbalance_is_said_with_what_helps():
 
 def test_turned_images_are_counted():
     parts = [Listing(modes=Counter(RGB=2, L=1), num_turned=1), Listing(modes=Counter(P=1), num_turned=1)]
-    line = pixels_line(parts, 8, (0.5,) * 3, (1.0,) * 3)
+    line = pixels_line(parts, 8, 8, (0.5,) * 3, (1.0,) * 3)
     assert line.startswith("pixels   2 RGB, 1 grey, 1 other, all as RGB 8x8, 2 turned as EXIF says; ")
+
+
+def test_a_larger_stored_side_is_said_with_what_is_evaluated():
+    line = pixels_line([Listing(modes=Counter(RGB=2))], 12, 8, (0.5,) * 3, (1.0,) * 3)
+    assert "all as RGB 12x12, evaluated by the centre of 8x8; normalised" in line

@@ -11,7 +11,7 @@ from report_runs import made_trials, make_run
 from rich.console import Console
 
 from nas.base.errors import RunError
-from nas.base.metrics import LATENCY, MACS, TOP1, Objective
+from nas.base.metrics import BALANCED, LATENCY, MACS, TOP1, Objective
 from nas.report.compare import compare_rows, compare_runs, compare_tables
 from nas.runs.dominance import hypervolume
 from nas.runs.front import ParetoFront
@@ -159,3 +159,41 @@ def test_balanced_accuracy_stands_beside_top1_where_it_was_measured(tmp_path):
     assert compare_rows(found)[0]["best_balanced_top1"] == best
     both = compare_runs(second.path, second.path)
     assert "best balanced" not in text_of(both)
+
+
+def test_runs_after_balanced_accuracy_are_compared_by_it_throughout(tmp_path):
+    """Who is best in top-1 is not who is best: its classes are unlike."""
+
+    def balanced(trial):
+        found = trial.measurement
+        if found is None:
+            return trial
+        return replace(trial, measurement=replace(found, balanced_top1=found.top1 - 3 * (trial.number % 5)))
+
+    objectives = (Objective(BALANCED, 0.0), Objective(MACS, 20e6))
+    pair = [
+        make_run(tmp_path / name, [balanced(t) for t in made_trials(30, seed=seed)], objectives=objectives, seed=seed)
+        for seed, name in enumerate("ab")
+    ]
+    found = compare_runs(*(run.path for run in pair))
+    fronts = [ParetoFront.from_run(run.path) for run in pair]
+    assert found["accuracy"] == "balanced_top1"
+    for budget in found["budgets"]:
+        assert "best_top1" not in budget
+        for front, best in zip(fronts, budget["best_balanced_top1"], strict=True):
+            assert best == max(p.value(BALANCED) for p in front.points if p.value(MACS) <= budget["max_macs"])
+    for run, front in zip(found["runs"], fronts, strict=True):
+        assert [point["balanced_top1"] for point in run["points"]] == [p.value(BALANCED) for p in front.points]
+    shown = " ".join(text_of(found).split())
+    assert "best balanced top-1 (%) within a budget of MACs" in shown
+    assert "best top-1 (%) within" not in shown
+    row = compare_rows(found)[1]
+    most = found["budgets"][-1]["max_macs"]
+    assert (
+        row[f"best_balanced_top1_within_{most:.0f}_macs"]
+        == row["best_balanced_top1"]
+        == fronts[1].pick("balanced").value(BALANCED)
+    )
+    mixed = compare_runs(pair[0].path, make_run(tmp_path / "c", made_trials(30), seed=2).path)
+    assert mixed["accuracy"] == "top1"
+    assert "best_top1" in mixed["budgets"][0]

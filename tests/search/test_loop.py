@@ -12,6 +12,7 @@ from search_fakes import AnalyticEvaluator, ShuffledWorkers, digits, new_run, ou
 
 from nas.arch import cost
 from nas.base.errors import ConfigError, RunError
+from nas.base.metrics import TOP1
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.trial import Timed, TrialState
@@ -76,7 +77,8 @@ def test_progress_agrees_with_the_trials(tmp_path):
     front = ParetoFront.from_trials(trials, search_fakes.OBJECTIVES)
     assert last.hypervolume == pytest.approx(front.hypervolume(), rel=1e-12)
     assert last.front_size == len(front.points)
-    assert last.best_top1 == max(point.measurement.values["top1"] for point in front.points)
+    assert last.accuracy is TOP1
+    assert last.best_accuracy == max(point.measurement.values["top1"] for point in front.points)
     assert last.eta_s == 0
     assert seen[0].eta_s > 0
     assert [p.hypervolume for p in seen] == sorted(p.hypervolume for p in seen)

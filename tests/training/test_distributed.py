@@ -6,9 +6,10 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from small_runs import few_digits, one_thread, tiny_space
+from small_runs import digits, few_digits, one_thread, tiny_space
 
 from nas.base.errors import CheckpointError, RunError, TrainingError
+from nas.data.store.part import Pixels
 from nas.settings.config import RunConfig
 from nas.training import distributed
 from nas.training.distributed import TrainerSetup, train_distributed
@@ -22,6 +23,7 @@ RECIPES = {
     "sandwich": {"rule": "sandwich"},
     "decay": {"layer_decay": 0.8},
 }
+STORED = "stored"  # the default recipe, images from their file
 UNEVEN = 35  # images a step: 17 for one process, 18 for the other
 
 
@@ -38,9 +40,13 @@ def setup(directory: Path, **recipe) -> TrainerSetup:
     return TrainerSetup(space=tiny_space(), config=config, precision="fp32", directory=directory)
 
 
-def trained(made: TrainerSetup, world: World) -> dict[str, torch.Tensor]:
+def trained(made: TrainerSetup, world: World, *, is_stored: bool = False) -> dict[str, torch.Tensor]:
     """Weights after training, with the losses and the gradients of one more step, by name."""
-    trainer = made.trainer(few_digits().train, CPU, world=world)
+    train = few_digits().train
+    if is_stored:
+        train = digits().train.part(0, len(train))
+        assert isinstance(train.images, Pixels)
+    trainer = made.trainer(train, CPU, world=world)
     found = dict(trainer.run().state_dict())
     architectures = drawn(made.space, made.config.train, seed=0, step=0, progress=0.5)
     losses = trainer.step.run(*trainer._batch(0), architectures, 0.5)
@@ -55,6 +61,7 @@ def process(rank: int, folder: Path) -> None:
     for name, recipe in RECIPES.items():
         found = trained(setup(folder / name, **recipe), World(rank, 2))
         torch.save(found, folder / f"{name}-{rank}.pt")
+    torch.save(trained(setup(folder / STORED), World(rank, 2), is_stored=True), folder / f"{STORED}-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -63,7 +70,8 @@ def pair(tmp_path_factory):
     """What each of two processes has at the end."""
     folder = tmp_path_factory.mktemp("pair")
     torch.multiprocessing.spawn(process, (folder,), nprocs=2)
-    return {name: [torch.load(folder / f"{name}-{rank}.pt") for rank in range(2)] for name in RECIPES}, folder
+    names = (*RECIPES, STORED)
+    return {name: [torch.load(folder / f"{name}-{rank}.pt") for rank in range(2)] for name in names}, folder
 
 
 def assert_close(one, other):
@@ -87,6 +95,15 @@ def test_processes_stay_equal_to_the_last_bit(name, pair):
     first, second = pair[0][name]
     assert first.keys() == second.keys()  # with the gradients: both used the same weights
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.slow
+def test_images_from_a_file_train_in_two_processes_what_images_in_memory_do(pair, tmp_path):
+    held, stored = pair[0]["default"], pair[0][STORED]
+    for rank in range(2):
+        assert held[rank].keys() == stored[rank].keys()
+        assert all(torch.equal(held[rank][key], stored[rank][key]) for key in held[rank])
+    assert_close(stored[0], trained(setup(tmp_path), World(), is_stored=True))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Images are decoded once: what is found again is right, whatever has changed, been killed or been deleted."""
 
+import copy
 import json
 import os
 import pickle  # noqa: TID251 - how Ray sends objects to workers
@@ -14,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 from image_files import SIZE, encoded_images, load, load_both, write_folder, write_parquet
+from PIL import Image
 from small_runs import one_thread, trainer
+from timm.data import create_transform
 
 from nas.base.errors import DataError
 from nas.data.store import part
 from nas.data.store.folder import stored_files, sweep_store
+from nas.data.store.part import Pixels
 from nas.training.trained import state_digest
 
 
@@ -144,6 +148,89 @@ def test_a_larger_stored_size_is_seen_by_its_centre(tmp_path):
     assert data.search.normalized(numbers).shape == test.open().normalized(numbers).shape == (4, 3, SIZE, SIZE)
 
 
+@pytest.mark.parametrize(("size", "stored"), [(8, 12), (6, 14), (12, 16), (5, 13), (9, 13), (8, 8)])
+def test_what_is_evaluated_of_a_larger_stored_size_is_what_timm_makes_of_the_file(tmp_path, size, stored):
+    """By the bundle's own `crop_pct`. With other differences a centre between two pixels may be the other one's."""
+    root = tmp_path / "images"
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        shape = [(20, 28), (28, 20), (24, 24), (40, 24)][number % 4]
+        path = root / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(path)
+    data, test = load_both(f"folder:{root}", size=size, stored_size=stored)
+    info = data.info
+    transform = create_transform(
+        (3, size, size), crop_pct=info.crop_pct, interpolation="bicubic", mean=info.mean, std=info.std
+    )
+    made = torch.stack([transform(Image.open(path)) for path in sorted(root.rglob("*.png"))])
+    for split in (data.train, data.search, test.open()):
+        seen = split.normalized(slice(None))
+        apart = (seen[:, None] - made[None]).abs().amax(dim=(2, 3, 4)).min(dim=1).values
+        assert apart.max() < 1e-5
+
+
+def test_crops_of_training_are_cut_from_the_larger_side_and_evaluation_sees_its_centre(tmp_path):
+    """Black centres of 8 px in white frames of 16: only who sees the frame sees white."""
+    pixels = np.full((16, 16, 3), 255, dtype=np.uint8)
+    pixels[4:12, 4:12] = 0
+    for number in range(30):
+        pixels[7, 7] = number  # or all would be one image
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    data, test = load_both(f"folder:{tmp_path / 'images'}", stored_size=16)
+    for images in (data.train, data.search, test.open()):
+        assert np.asarray(images.images).max() < 30
+        assert images.uncut(np.arange(len(images))).max() == 255
+    white = (1 - np.array(data.info.mean)) / np.array(data.info.std)
+
+    def most(crop_scale):
+        images = trainer(tmp_path / str(crop_scale), split=data.train, batch_size=8, crop_scale=crop_scale)._batch(0)[0]
+        assert images.shape == (8, 3, SIZE, SIZE)
+        return images.amax(dim=(0, 2, 3)).numpy()
+
+    assert most((0.9, 1.0)) == pytest.approx(white, abs=1e-3)
+    assert (most((1.0, 1.0)) < white - 0.5).all()
+
+
+def test_a_stored_size_below_the_networks_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"kept at 6 px \(data.stored_size\), and the space's image_size is 8"):
+        load(made(tmp_path / "images"), stored_size=6)
+
+
+def in_memory(images):
+    """The same images, whose pixels are not read from a file: all that is stored of them, also around the centre."""
+    stored = copy.copy(images.images._stored)
+    stored.rows = np.array(stored.rows)
+    assert not isinstance(stored.rows.base, np.memmap)
+    return replace(images, images=Pixels(stored, images.images._positions, images.images._side))
+
+
+@pytest.mark.parametrize("recipe", [{}, {"auto_augment": "rand-m5-n1", "hflip": 0.5}, {"rule": "sandwich"}])
+def test_a_larger_stored_size_trains_the_same_from_memory_from_the_file_and_resumed(tmp_path, cache, recipe):
+    options = {"size": SIZE, "stored_size": 12}
+    spec = made(tmp_path / "images")
+    train = load(spec, **options).train
+
+    def weights(name, split, until=None):
+        return state_digest(
+            trainer(tmp_path / name, split=split, batch_size=8, crop_scale=(0.5, 1.0), **recipe)
+            .run(until=until)
+            .state_dict()
+        )
+
+    with one_thread():
+        straight = weights("file", train)
+        assert weights("memory", in_memory(train)) == straight
+        weights("stopped", train, until=3)
+        del train
+        for path in cache.iterdir():  # the next process decodes anew
+            path.unlink()
+        assert weights("stopped", load(spec, **options).train) == straight
+        assert weights("whole", load(spec, size=SIZE).train) != straight
+
+
 def test_results_are_those_of_images_in_memory_bit_for_bit(tmp_path):
     data, _ = load_both(made(tmp_path / "images"))
     whole = [replace(images, images=np.array(images.images)) for images in (data.train, data.search)]
@@ -176,6 +263,38 @@ def test_images_three_times_as_large_as_the_memory_of_the_process_are_trained_an
     assert found["stored"] > 4 * found["room"]
     assert found["is_limited"]
     assert found["measured"] == [640, 640]
+
+
+TRAINED = """
+import sys, time
+from pathlib import Path
+from image_files import load
+from small_runs import one_thread, trainer
+with one_thread():
+    train = load(sys.argv[1], stored_size=12).train
+    trainer(Path(sys.argv[2]), split=train, batch_size=4, crop_scale=(0.5, 1.0)).run(lambda _: time.sleep(0.1))
+"""
+
+
+@pytest.mark.slow
+def test_a_training_from_the_file_that_was_killed_ends_as_one_that_was_not(tmp_path):
+    spec, folder = made(tmp_path / "images"), tmp_path / "killed"
+    helpers = str(Path(__file__).parents[2] / "helpers")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([helpers, *sys.path])}
+    process = subprocess.Popen([sys.executable, "-c", TRAINED, spec, str(folder)], env=environment)
+    while not list(folder.glob("step-00000003.json")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(folder.glob("step-00000012.json"))
+    train = load(spec, stored_size=12).train
+    with one_thread():
+        ended = [
+            state_digest(trainer(place, split=train, batch_size=4, crop_scale=(0.5, 1.0)).run().state_dict())
+            for place in (folder, tmp_path / "undisturbed")
+        ]
+    assert ended[0] == ended[1]
 
 
 KILLED = """
