@@ -176,10 +176,10 @@ class Architecture:
                 heads, derived = provided if kind.provides else (0, 0)
             arriving = tokens
             hidden, rank = self.embed_dim * layer.mlp_ratio, self.embed_dim * layer.ffn_rank
-            if abs(hidden - round(hidden)) > 1e-6:
-                yield i, f"mlp_ratio {layer.mlp_ratio} x embed_dim {self.embed_dim} is not whole"
-            if abs(rank - round(rank)) > 1e-6:
-                yield i, f"ffn_rank {layer.ffn_rank} x embed_dim {self.embed_dim} is not whole"
+            if abs(hidden - round(hidden)) > 1e-6 or round(hidden) < 1:
+                yield i, f"mlp_ratio {layer.mlp_ratio} x embed_dim {self.embed_dim} is not whole and positive"
+            if abs(rank - round(rank)) > 1e-6 or round(rank) < 1:
+                yield i, f"ffn_rank {layer.ffn_rank} x embed_dim {self.embed_dim} is not whole and positive"
 
     @property
     def depth(self) -> int:

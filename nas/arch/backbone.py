@@ -20,11 +20,15 @@ class Backbone:
     class_token: bool = True  # whether a class token is classified; otherwise the mean of the patch tokens
 
     def __post_init__(self) -> None:
+        least = {"image_size": 1, "patch_size": 1, "in_chans": 1, "num_classes": 0, "head_dim": 1}
+        given = {name: getattr(self, name) for name in least}
         wrong = [
-            f"{name} must be at least 1, got {getattr(self, name)}"
-            for name in ("image_size", "patch_size", "in_chans", "head_dim")
-            if getattr(self, name) < 1
+            f"{name} must be {'at least ' + str(least[name]) if type(n) is int else 'a whole number'}, got {n!r}"
+            for name, n in given.items()
+            if type(n) is not int or n < least[name]
         ]
+        if type(class_token := getattr(self, "class_token")) is not bool:  # noqa: B009 - it may come from a file
+            wrong.append(f"class_token must be true or false, got {class_token!r}")
         if wrong:
             raise ArchitectureError("backbone: " + "; ".join(wrong))
         if self.image_size % self.patch_size:

@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 from safetensors import SafetensorError
@@ -13,13 +14,15 @@ from timm.models._input import get_pretrained_grid_size
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from nas.arch import Architecture, Backbone
+from nas.arch import Architecture, Backbone, cost
+from nas.base import ArchitectureError, ConfigError
 from nas.model.families.features import layers_on_grid
 from nas.model.families.input_size import resized_weights
 from nas.model.families.vit import Subnet
 
 UNREADABLE = (
-    RuntimeError, OSError, ValueError, AssertionError, KeyError, TypeError, AttributeError, EOFError, SafetensorError,
+    RuntimeError, OSError, ValueError, AssertionError, LookupError, TypeError, AttributeError, EOFError,
+    ArithmeticError, SafetensorError, ArchitectureError,
 )  # fmt: skip
 """What timm, torch and safetensors raise for names they do not know and files that are not weights."""
 
@@ -103,6 +106,20 @@ def _adapted(weights: Mapping[str, Tensor], model: Subnet) -> dict[str, Tensor]:
     return found
 
 
+def _check_size(folder: Any, architecture: Architecture, backbone: Backbone) -> None:
+    """Refuse a folder whose config.json is of a larger network than its weights, before memory is taken for it.
+
+    Raises:
+        ConfigError: Says both sizes.
+    """
+    there = max((path.stat().st_size for path in Path(folder).iterdir() if path.is_file()), default=0)
+    if there < (needed := cost.params(architecture, backbone)):  # a byte each, though floats have two at least
+        raise ConfigError(
+            f"{folder}: its config.json is of {needed:,} parameters, its weights have {there:,} bytes",
+            hint="a folder that timm or `export` wrote",
+        )
+
+
 @register_model  # type: ignore[untyped-decorator]
 def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
     """A searched Vision Transformer; `architecture` and `backbone` come from the bundle's config.json.
@@ -116,19 +133,23 @@ def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
     Raises:
         TypeError: `architecture` or `backbone` is missing, or an argument would change the network.
         ArchitectureError: An argument has a value that this network cannot have.
+        ConfigError: The folder that it comes from holds weights of a smaller network.
     """
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
     for name in ("architecture", "backbone"):
         if not isinstance(kwargs.get(name), Mapping):
             raise TypeError(f"nas_vit needs {name}=..., a mapping; load an exported model with local-dir:DIR")
     # timm would fill these in from its default configuration: 1000 classes, 224 pixels.
-    fixed = Backbone(**kwargs["backbone"])
+    fixed, found = Backbone(**kwargs["backbone"]), Architecture.from_dict(kwargs["architecture"])
+    source = kwargs.get("pretrained_cfg") or {}
+    if isinstance(source, Mapping) and source.get("source") == "local-dir":
+        _check_size(source["file"], found, fixed)
     kwargs = {"num_classes": fixed.num_classes, "in_chans": fixed.in_chans, "img_size": fixed.image_size} | kwargs
     if kwargs.get("feature_cls", "getter") not in ("getter", "fx"):
         raise TypeError(f"nas_vit cannot take feature_cls={kwargs['feature_cls']!r}: take getter or fx")
     features: dict[str, Any] = {"feature_cls": "getter"}
     if kwargs.get("features_only"):
-        features["out_indices"] = layers_on_grid(Architecture.from_dict(kwargs["architecture"]), fixed)
+        features["out_indices"] = layers_on_grid(found, fixed)
     return cast(
         Subnet,
         build_model_with_cfg(

@@ -82,6 +82,8 @@ ILLEGAL_SEQUENCES = {
     "layer 2: a reducer is present exactly where num_tokens falls": (layer(), layer(), layer(reducer="pool")),
     "layer 0: mlp_ratio 0.3 x embed_dim 24 is not whole": (layer(mlp_ratio=0.3),),
     "layer 0: ffn_rank 0.3 x embed_dim 24 is not whole": (layer(ffn_rank=0.3),),
+    "layer 0: ffn_rank 1e-09 x embed_dim 24 is not whole and positive": (layer(ffn_rank=1e-9),),
+    "layer 0: mlp_ratio 1e-12 x embed_dim 24 is not whole and positive": (layer(mlp_ratio=1e-12),),
     "needs at least one layer": (),
 }
 
@@ -284,3 +286,9 @@ def test_impossible_backbone_is_refused():
         backbone(image_size=30)
     with pytest.raises(ArchitectureError, match="patch_size must be at least 1, got 0; head_dim must be"):
         backbone(patch_size=0, head_dim=-1)
+    with pytest.raises(
+        ArchitectureError, match="image_size must be a whole number, got '16'; num_classes must be at least 0"
+    ):
+        backbone(image_size="16", num_classes=-1)
+    with pytest.raises(ArchitectureError, match="class_token must be true or false, got 'no'"):
+        backbone(class_token="no")

@@ -63,6 +63,19 @@ HOSTILE = {
     "no arguments": ({"model_args": [1]}, "model_args must be a group"),
     "no configuration": ({"pretrained_cfg": 3}, "pretrained_cfg must be a group"),
     "an export's network": ({"architecture": "nas_vit"}, "nas_vit needs"),
+    "a rank of nothing": (
+        {
+            "architecture": "nas_vit",
+            "model_args": {
+                "architecture": {
+                    "embed_dim": 8,
+                    "layers": [{"num_tokens": 4, "num_heads": 1, "mlp_ratio": 1, "ffn_rank": 1e-9}],
+                },
+                "backbone": {"image_size": 16, "patch_size": 8, "head_dim": 8},
+            },
+        },
+        "",
+    ),
     "a broken export": (
         {"architecture": "nas_vit", "model_args": {"architecture": {"embed_dim": 1}, "backbone": {"x": 1}}},
         "",

@@ -5,6 +5,7 @@ import timm
 import torch
 from factories import backbone, plain, varied
 
+from nas.base.errors import ConfigError
 from nas.model.families.vit import Subnet
 
 GIVEN = {"architecture": varied().to_dict(), "backbone": backbone().to_dict()}
@@ -46,3 +47,28 @@ def test_features_are_a_map_a_layer_on_the_grid():
     given = {"architecture": plain(depth=3).to_dict(), "backbone": backbone().to_dict()}
     maps = create(**given, features_only=True)(torch.zeros(2, 1, 16, 16))
     assert [tuple(x.shape) for x in maps] == [(2, 24, 4, 4)] * 3
+
+
+LARGER = {
+    "wide": ({"embed_dim": 65_536}, {}),
+    "wider than numbers of torch": ({"embed_dim": 10**30}, {}),
+    "deep": ({"layers": plain(depth=1).to_dict()["layers"] * 900}, {}),
+    "large images": ({}, {"image_size": 4 * 10**8}),
+    "many classes": ({}, {"num_classes": 10**12}),
+}
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_a_folder_that_is_of_more_than_its_weights_takes_no_memory(name, tmp_path):
+    """Through `local-dir:` itself, which a stranger's bundle is opened with."""
+    architecture, fixed = LARGER[name]
+    model = create(architecture=plain().to_dict())
+    arguments = {"architecture": plain().to_dict() | architecture, "backbone": backbone().to_dict() | fixed}
+    if "image_size" in fixed:
+        layers = [layer | {"num_tokens": 10**16} for layer in plain().to_dict()["layers"]]
+        arguments["architecture"]["layers"] = layers
+    timm.models.save_for_hf(model, str(tmp_path), model_args=arguments, safe_serialization=True)
+    with pytest.raises(
+        ConfigError, match=r"its config\.json is of [\d,]{8,} parameters, its weights have [\d,]+ bytes"
+    ):
+        timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
