@@ -13,6 +13,7 @@ results/reference/kills.csv is the memory: the same command goes on where it end
 import argparse
 import csv
 import hashlib
+import importlib
 import json
 import os
 import resource
@@ -31,8 +32,9 @@ from typing import Any
 import numpy as np
 import psutil
 from tables import REFERENCE, write_table
-from victims import named, processes_of
+from victims import Fork, named, of_session, processes_of
 
+from nas.cli import main as main_of_nas
 from nas.runs import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +53,15 @@ WHOLE = ("--set=tune.grace=2",)  # what is stopped early goes by who reports fir
 MARK = "NAS_KILLS_CASE"
 GRACE_S = 20.0  # for processes to notice that their driver is dead
 STOP_S = 60.0
+IMPORTED = (
+    "sklearn.datasets",
+    "matplotlib.pyplot",
+    "onnx",
+    "onnxruntime",
+    "torch.onnx",
+    "torch.export",
+    "pandas",
+)  # by stages
 PATIENCE_S = 1200.0  # for one start on a busy machine
 STARTS = 6
 
@@ -109,17 +120,36 @@ class Blow:
         return cls(stage, victim, float(rng.uniform(0.3, 1.0)))  # before that Python imports its packages
 
 
-def start(stage: str, folder: Path) -> "subprocess.Popen[bytes]":
-    """The stage's command in a folder, its processes marked so that they are found when their parents are gone."""
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", MARK: str(folder), "TMPDIR": str(folder / "tmp"),
-    }  # fmt: skip
+def start(stage: str, folder: Path) -> "subprocess.Popen[bytes] | Fork":
+    """The stage's command in a folder, in a session of its own.
+
+    With Ray it is started as users do, and its processes are marked, so that they are found when their parents are
+    gone. Elsewhere it is a fork of this process: most of the CPU time would go into importing torch.
+    """
     (folder / "tmp").mkdir(exist_ok=True)
+    here = {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp")}
+    words = [str(ROOT / "search.py"), *STAGES[stage].arguments]
+    if "raylet" not in STAGES[stage].victims:
+
+        def run() -> int:
+            os.chdir(folder)
+            os.environ.update(here)
+            tempfile.tempdir = None
+            sys.argv[:] = words
+            return main_of_nas()
+
+        return Fork(run, folder / "stderr")
     with (folder / "stderr").open("ab") as stderr:
         return subprocess.Popen(
-            [sys.executable, str(ROOT / "search.py"), *STAGES[stage].arguments],
-            cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
+            [sys.executable, *words], cwd=folder,
+            env={**os.environ, **here, "PYTHONPATH": str(ROOT), MARK: str(folder)},
+            stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
         )  # fmt: skip
+
+
+def family_of(process: "subprocess.Popen[bytes] | Fork", folder: Path) -> list[psutil.Process]:
+    """A command's processes that live."""
+    return of_session(process.pid) if isinstance(process, Fork) else processes_of(MARK, str(folder))
 
 
 def cpu_seconds(process: psutil.Process) -> float:
@@ -260,7 +290,7 @@ def endure(blow: Blow, folder: Path, home: Path) -> dict[str, Any]:
             problem = "hang"
             process.kill()
         code = process.wait()
-        orphans += outlived(folder)
+        orphans += outlived(process, folder)
         if problem or code not in (0, 2, -signal.SIGKILL):
             problem = problem or f"exit code {code}"
             break
@@ -304,9 +334,9 @@ def _key(mine: Any, theirs: Any) -> str:
     return next((f" in {key}" for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)), "")
 
 
-def strike(process: "subprocess.Popen[bytes]", blow: Blow, folder: Path) -> bool:
+def strike(process: "subprocess.Popen[bytes] | Fork", blow: Blow, folder: Path) -> bool:
     """Strike the victim; False where there is none yet."""
-    family = processes_of(MARK, str(folder))
+    family = family_of(process, folder)
     workers = [one for one in family if named(one, "ray::") and not named(one, "ray::IDLE")]
     raylets = [one for one in family if named(one, "raylet/raylet")]
     driver = [one for one in family if one.pid == process.pid]
@@ -331,10 +361,10 @@ def strike(process: "subprocess.Popen[bytes]", blow: Blow, folder: Path) -> bool
     return bool(chosen)
 
 
-def outlived(folder: Path) -> int:
+def outlived(process: "subprocess.Popen[bytes] | Fork", folder: Path) -> int:
     """How many processes of a driver that has ended live on; they are killed."""
     deadline = time.monotonic() + GRACE_S
-    while (left := processes_of(MARK, str(folder))) and time.monotonic() < deadline:
+    while (left := family_of(process, folder)) and time.monotonic() < deadline:
         time.sleep(0.2)
     for one in left:
         with suppress(psutil.NoSuchProcess):
@@ -362,7 +392,9 @@ def main() -> None:
     began, table = time.monotonic(), REFERENCE / "kills.csv"
     lines = [line for line in table.read_text().splitlines() if line[0] != "#"] if table.exists() else []
     rows: list[dict[str, Any]] = list(csv.DictReader(lines))
-    sources = b"".join(path.read_bytes() for path in sorted((ROOT / "nas").rglob("*.py")))
+    for name in IMPORTED:
+        importlib.import_module(name)
+    sources = b"".join(path.read_bytes() for path in [Path(__file__), *sorted((ROOT / "nas").rglob("*.py"))])
     home = Path(tempfile.gettempdir()) / f"kills-{os.getuid()}-{hashlib.sha256(sources).hexdigest()[:8]}"
     home.mkdir(mode=0o700, exist_ok=True)
     for number in rows_left(rows, arguments.kills):

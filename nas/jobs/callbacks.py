@@ -1,9 +1,10 @@
 """What other code may see of a run while it goes on, and TensorBoard's files as the first that does."""
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from nas.base import BALANCED, LATENCY, MACS, TOP1, RunError
+from nas.base import BALANCED, LATENCY, MACS, TOP1, RunError, disk_error, writing
 from nas.runs import ParetoFront, RunDirectory
 from nas.search import Progress
 from nas.training import TrainProgress
@@ -50,38 +51,42 @@ class TensorBoard:
                 "--tensorboard: the package tensorboard is not installed", hint="pip install tensorboard"
             ) from error
         self._writers: dict[Path, SummaryWriter] = {}
+        threading.excepthook = _say_what_is_not_told
 
     def on_train(self, run: RunDirectory, progress: TrainProgress) -> None:
         """Losses, the gap between them, learning rate and speed, about a thousand times; operators some 20 times."""
-        writer = self._writer(run, "train", progress.step)
-        if progress.step % max(progress.steps // LOGGED, 1) == 0 or progress.step == progress.steps:
-            for name, loss in zip(("largest", "smallest", "random"), progress.losses, strict=True):
-                writer.add_scalar(f"loss_nats/{name}", loss, progress.step)
-            writer.add_scalar("loss_nats/gap", progress.gap, progress.step)
-            writer.add_scalar("train/lr", progress.lr, progress.step)
-            writer.add_scalar("train/images_per_s", progress.images_per_second, progress.step)
-        for name, value in progress.diagnostics.items():
-            writer.add_scalar(f"operators/{name}", value, progress.step)
-        if progress.step == progress.steps:
-            writer.flush()
+        with writing(run.tensorboard_dir):
+            writer = self._writer(run, "train", progress.step)
+            if progress.step % max(progress.steps // LOGGED, 1) == 0 or progress.step == progress.steps:
+                for name, loss in zip(("largest", "smallest", "random"), progress.losses, strict=True):
+                    writer.add_scalar(f"loss_nats/{name}", loss, progress.step)
+                writer.add_scalar("loss_nats/gap", progress.gap, progress.step)
+                writer.add_scalar("train/lr", progress.lr, progress.step)
+                writer.add_scalar("train/images_per_s", progress.images_per_second, progress.step)
+            for name, value in progress.diagnostics.items():
+                writer.add_scalar(f"operators/{name}", value, progress.step)
+            if progress.step == progress.steps:
+                writer.flush()
 
     def on_trial(self, run: RunDirectory, progress: Progress) -> None:
         """What was measured, and how good the front is."""
-        number, measurement = progress.trial.number, progress.trial.measurement
-        writer = self._writer(run, "search", None)  # trials end in any order: nothing is told twice
-        writer.add_scalar("search/hypervolume", progress.hypervolume, number)
-        writer.add_scalar("search/front_size", progress.front_size, number)
-        for metric in (TOP1, BALANCED, MACS, LATENCY):
-            if measurement is not None and metric.name in measurement.values:
-                writer.add_scalar(f"trials/{metric.name}", measurement.values[metric.name], number)
+        with writing(run.tensorboard_dir):
+            number, measurement = progress.trial.number, progress.trial.measurement
+            writer = self._writer(run, "search", None)  # trials end in any order: nothing is told twice
+            writer.add_scalar("search/hypervolume", progress.hypervolume, number)
+            writer.add_scalar("search/front_size", progress.front_size, number)
+            for metric in (TOP1, BALANCED, MACS, LATENCY):
+                if measurement is not None and metric.name in measurement.values:
+                    writer.add_scalar(f"trials/{metric.name}", measurement.values[metric.name], number)
 
     def on_front(self, run: RunDirectory, front: ParetoFront) -> None:
         """The front as points: the accuracy that ranks them, percent, over thousands of MACs."""
-        writer = self._writer(run, "front", 0)
-        by = front.accuracy
-        for point in front.points:
-            writer.add_scalar(f"front/{by.name}_over_kMACs", point.value(by), round(point.value(MACS) / 1000))
-        self.close()
+        with writing(run.tensorboard_dir):
+            writer = self._writer(run, "front", 0)
+            by = front.accuracy
+            for point in front.points:
+                writer.add_scalar(f"front/{by.name}_over_kMACs", point.value(by), round(point.value(MACS) / 1000))
+            self.close()
 
     def close(self) -> None:
         """Write what is not written yet; only needed where the process goes on to something else."""
@@ -97,3 +102,9 @@ class TensorBoard:
         if folder not in self._writers:
             self._writers[folder] = SummaryWriter(folder, purge_step=step, flush_secs=FLUSH_S)
         return self._writers[folder]
+
+
+def _say_what_is_not_told(raised: threading.ExceptHookArgs) -> None:
+    """Say what a thread raised, unless it is a disk: TensorBoard's thread writes, and its next call raises it again."""
+    if raised.exc_value is None or disk_error(raised.exc_value) is None:
+        threading.__excepthook__(raised)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from nas.base import ConfigError, DataError, NasError, Reporter, RunError, hidden_words, plural
+from nas.base import ConfigError, DataError, NasError, Reporter, RunError, check_writable, hidden_words, plural
 from nas.cluster import check_cluster
 from nas.data import ImageData, TestSplit, load_images, spec_at
 from nas.initial import check_init
@@ -130,6 +130,7 @@ def start(
     there instead, and its own folder left alone.
 
     Raises:
+        DiskError: There is no writing there.
         RunError: `path` holds another space, configuration or data; says where they differ.
         ConfigError: There are no weights and no epochs, or the device cannot be used.
         NasError: Space or data cannot be used.
@@ -150,6 +151,8 @@ def start(
     if before is not None:
         here = with_kept_profiles(_owner(before), here, only_missing=True)
     check_targets_here(here, space, reporter)
+    if before is None:
+        check_writable(path or RESULTS / space.name)
     where = config.data
     if before is not None and spec_at(where.spec, Path.cwd()) is None and where.spec == config_of_run(before).data.spec:
         where = where.model_copy(update={"spec": _found_spec(before, config)})
@@ -178,8 +181,6 @@ def start(
             ParetoFront.from_run(seeds)
         path, verb = path or next_path(RESULTS, space.name), "new"
         _check_place(path)
-        if scratch is not None:
-            _check_creatable(path)
         run = RunDirectory.create(
             scratch or path,
             manifest=Manifest(
@@ -227,12 +228,6 @@ def _check_place(path: Path) -> None:
         raise RunError(f"{path}: lies within the run {outer}", hint="choose another --run DIR")
     if not str(path).isprintable():
         raise RunError(f"{str(path)!r}: the name of a run must be printable text", hint="choose another --run DIR")
-
-
-def _check_creatable(path: Path) -> None:
-    parent = next(folder for folder in path.absolute().parents if folder.exists())
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise RunError(f"{path}: cannot create: no writing into {parent}", hint="choose another --run DIR")
 
 
 def reopen(path: Path, reporter: Reporter, data: str | None = None) -> Session:

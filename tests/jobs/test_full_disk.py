@@ -4,12 +4,18 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from contextlib import contextmanager
 
 import pytest
 from kills import difference
 from small_runs import QUICK, command
 from small_spaces import TINY
+
+from nas.base.disk import DiskError
+from nas.jobs.callbacks import TensorBoard
+from nas.runs.directory import RunDirectory
+from nas.training.health import TrainProgress
 
 DISK_BYTES = 8_000_000
 ROOMS = (0, 40, 180, 600)  # KiB that are free, until the command ends
@@ -71,20 +77,29 @@ COMMANDS = {
     "retrain": ("retrain", "r", "--pick=cheapest", "--epochs=1", "--no-baseline", "--workers=0", "--to=bundle"),
     "trust": ("trust", "r", "--architectures=4", "--seeds=1", "--epochs=1", "--workers=0"),
     "pack": ("latency", "pack", "r", "--to=pack"),
+    "tensorboard": ("train", "tiny.yaml", "--run=r", "--tensorboard", *QUICK),
     "profile": ("latency", "profile", "tiny.yaml", "--architectures=12", "--rounds=3", "--to=p.json"),
 }
-MEASURES = {"run", "search"}
-UNLIKE = {"profile", "openvino"}  # no two are the same
+ON_RAY = {
+    "search on Ray": ("search", "r", "--workers=2", "--trials=30"),
+    "trust on Ray": ("trust", "r", "--architectures=4", "--seeds=1", "--epochs=1", "--workers=2"),
+    "supernet trials": (
+        "run", "tiny.yaml", "--run=r", "--workers=2", "--trials=6", "--supernet-trials=2", "--set=tune.grace=2", *QUICK
+    ),
+}  # fmt: skip
+EVERYWHERE = {**COMMANDS, **ON_RAY}
+MEASURES = {"run", "search", "search on Ray", "supernet trials"}
+UNLIKE = {"profile", "openvino", "tensorboard"}  # no two are the same
 
 
 def begin(name, folder, finished):
     (folder / "tiny.yaml").write_text(TINY)
-    if name not in ("run", "profile"):
+    if "tiny.yaml" not in EVERYWHERE[name]:
         shutil.copytree(finished.folder, folder / "r")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, *(pytest.param(name, marks=pytest.mark.ray) for name in ON_RAY)])
 def test_a_full_disk_is_told_and_the_same_command_ends_as_undisturbed(
     name, small_disk, finished, tmp_path, monkeypatch
 ):
@@ -93,19 +108,19 @@ def test_a_full_disk_is_told_and_the_same_command_ends_as_undisturbed(
     for folder in (calm, small_disk):
         begin(name, folder, finished)
     monkeypatch.chdir(calm)
-    done = command(*COMMANDS[name])
+    done = command(*EVERYWHERE[name])
     assert done.code in ((0, 1) if name == "profile" else (0,)), done.stderr  # 1: the profile is of no use
     monkeypatch.chdir(small_disk)
     refused = 0
     for kibibytes in ROOMS:
         with room(small_disk, kibibytes):
-            again = command(*COMMANDS[name])
+            again = command(*EVERYWHERE[name])
         if again.code != 2:
             break
         assert_told(again, "No space left on device", small_disk)
         refused += 1
     assert refused
-    last = command(*COMMANDS[name]) if again.code == 2 else again
+    last = command(*EVERYWHERE[name]) if again.code == 2 else again
     assert last.code == done.code or name == "profile"
     if name not in UNLIKE:
         assert not difference(small_disk, calm, measures=name in MEASURES)
@@ -126,3 +141,50 @@ def test_looking_at_a_run_writes_nothing(arguments, small_disk, finished, monkey
     monkeypatch.chdir(small_disk)
     with read_only(small_disk):
         assert command(*arguments).code == 0
+
+
+def test_tensorboard_files_that_find_no_room_are_told_once_and_go_on(small_disk, capfd):
+    run = RunDirectory(small_disk / "r")
+    with room(small_disk, 8), pytest.raises(DiskError, match="r/tensorboard: not written: No space left on device"):
+        log_steps(TensorBoard(), run, range(1, 1001))
+    log_steps(TensorBoard(), run, [1000])
+    assert capfd.readouterr().err == ""
+
+
+def log_steps(board, run, steps):
+    for step in steps:
+        values = {"losses": (1.0, 1.0, 1.0), "lr": 0.1, "images_per_second": 1.0, "eta_s": 0.0}
+        board.on_train(run, TrainProgress(step=step, steps=1000, epoch=1.0, epochs=1, **values))
+        time.sleep(0.001)  # for its thread
+
+
+NEW = {
+    "run": ("run", "tiny.yaml", "--run"),
+    "train": ("train", "tiny.yaml", "--run"),
+    "dry run": ("run", "tiny.yaml", "--dry-run", "--run"),
+    "export": ("export", "r", "--pick=knee", "--to"),
+    "retrain": ("retrain", "r", "--pick=knee", "--epochs=1", "--workers=0", "--to"),
+    "pack": ("latency", "pack", "r", "--to"),
+    "profile": ("latency", "profile", "tiny.yaml", "--architectures=12", "--to"),
+}
+NO_PLACES = {"proc": "/proc", "file": "tiny.yaml", "below a file": "tiny.yaml/a/b", "read-only": "disk"}
+
+
+@pytest.mark.parametrize("place", NO_PLACES)
+@pytest.mark.parametrize("name", NEW)
+def test_a_place_that_takes_nothing_new_is_told_before_the_work_for_it(name, place, small_disk, finished, monkeypatch):
+    """The parent of what is to be written is no folder, or cannot be written, which root, too, has to obey."""
+    here = small_disk.parent
+    monkeypatch.chdir(here)
+    (here / "tiny.yaml").write_text(TINY)
+    (here / "r").symlink_to(finished.folder)
+    before = sorted(here.rglob("*"))
+    target = f"{NO_PLACES[place]}/new"
+    with read_only(small_disk):
+        done = command(*NEW[name], target)
+    assert (done.code, done.stdout) == (2, ""), done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert re.match(rf"error: {target}: not written: \w", line)
+    assert "hint: " in done.stderr
+    assert done.stderr.startswith("error: ")  # nothing was begun
+    assert sorted(here.rglob("*")) == before
