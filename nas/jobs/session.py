@@ -1,6 +1,5 @@
 """One run, opened for work: its space, configuration, images and device, the same on every resume."""
 
-import os
 import platform
 import shlex
 import sys
