@@ -52,7 +52,7 @@ def test_names_and_commands_cannot_write_into_the_card(tmp_path: Path) -> None:
     table = {
         **point_of(small),
         "flops": 2,
-        "preprocessing": {"mean": [0.5], "std": [0.5], "interpolation": "bicubic"},
+        "preprocessing": {"mean": [0.5], "std": [0.5], "interpolation": "bicubic", "crop_pct": 1.0},
         "formats": {},
         "conditions": {"device": "<script>alert(1)</script> | [a](b)\n# x"},
     }

@@ -174,6 +174,16 @@ def test_timm_finds_preprocessing_and_class_names(bundle: Path) -> None:
     assert model.pretrained_cfg["label_names"] == [f"class {i}" for i in range(10)]
 
 
+def test_a_bundle_of_images_stored_larger_says_how_they_were_cropped(small: Subnet, tmp_path: Path) -> None:
+    size = small.backbone.image_size
+    export(small, tmp_path / "b", crop_pct=size / (size + 8))
+    config = timm.data.resolve_model_data_config(timm.create_model(f"local-dir:{tmp_path / 'b'}", pretrained=True))
+    assert config["crop_pct"] == size / (size + 8)
+    assert json.loads((tmp_path / "b" / "metrics.json").read_text())["preprocessing"]["crop_pct"] == size / (size + 8)
+    card = " ".join((tmp_path / "b" / "README.md").read_text().split())
+    assert f"resized (bicubic, the shorter side to {size + 8} px) and cropped to {size}x{size}" in card
+
+
 def test_another_number_of_classes_keeps_the_features(bundle: Path) -> None:
     ten = timm.create_model(f"local-dir:{bundle}", pretrained=True).eval()
     five = timm.create_model(f"local-dir:{bundle}", pretrained=True, num_classes=5).eval()

@@ -99,6 +99,7 @@ def export(subnet: Subnet, directory: Path, **changes: Any) -> ExportReport:
         "class_names": [f"class {i}" for i in range(subnet.num_classes)],
         "flip_safe": True,
         "hashes": {},
+        "crop_pct": 1.0,
     }
     info = DataInfo(**{key: changes.pop(key, value) for key, value in of_images.items()})
     names = [field.name for field in fields(BundleOptions)]
