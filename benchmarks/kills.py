@@ -254,7 +254,8 @@ def finished(folder: Path) -> set[str]:
                 found |= {f"{path}: {line}" for line in lines if json.loads(line)["state"] != "running"}
             if path.suffix == ".json" and path.parent.name in ("trust", "trainings"):
                 found.add(f"{path}: {path.stat().st_mtime_ns}")
-            if path.name == "log.csv":  # rows of a checkpoint's training are kept, and hold times of that moment
+            alone = {"trust", "trainings"} & {*path.relative_to(folder).parts}  # its log goes when its record comes
+            if path.name == "log.csv" and not alone:  # rows of a checkpoint are kept, and hold times of that moment
                 newest = max((int(p.stem[5:]) for p in path.parent.glob("step-*.json")), default=0)
                 rows = csv.DictReader(path.read_text().splitlines())
                 found |= {f"{path}: {sorted(row.items())}" for row in rows if int(row["step"]) <= newest}

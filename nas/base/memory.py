@@ -21,10 +21,12 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    if isinstance(error, SystemError):  # Python's own, where even the exception found no room
-        held, limit = _held()
-        return limit is not None and held > limit - LITTLE_BYTES
-    return WORDS.search(str(error)) is not None
+    if WORDS.search(str(error)):
+        return True
+    # Of libraries that do not say why (oneDNN: "could not create a primitive"), and Python's own without an exception.
+    held, limit = _held()
+    at_limit = limit is not None and held > limit - LITTLE_BYTES
+    return at_limit and isinstance(error, SystemError | RuntimeError | ImportError)
 
 
 def memory_error(error: BaseException) -> NasError | None:

@@ -50,11 +50,14 @@ def test_memory_that_torch_cannot_allocate_is_recognised():
     assert is_out_of_memory(caught.value)
 
 
-def test_an_exception_of_pythons_own_counts_where_the_limit_is_reached(monkeypatch):
-    error = SystemError("error return without exception set")
+@pytest.mark.parametrize(
+    "error", [SystemError("error return without exception set"), RuntimeError("could not create a primitive")]
+)
+def test_what_does_not_say_why_counts_where_the_limit_is_reached(error, monkeypatch):
     assert memory_error(error) is None
     monkeypatch.setattr(memory, "_held", lambda: (990_000_000, 1_000_000_000))
     assert "this process held 990 MB and may hold 1,000 MB (`ulimit -v`)" in memory_error(error).message
+    assert memory_error(KeyError("x")) is None
 
 
 def test_a_command_that_cannot_even_load_its_packages_says_so_in_one_line(tmp_path):

@@ -41,3 +41,9 @@ def test_what_is_done_a_second_time_has_another_name(tmp_path):
     assert not before - finished(tmp_path)
     trials.write_text('{"number": 0, "state": "complete", "finished": 2}\n')
     assert len(before - finished(tmp_path)) == 1
+    for supernet in (tmp_path / "supernet", tmp_path / "trust" / "a-seed0" / "supernet"):
+        supernet.mkdir(parents=True)
+        (supernet / "step-3.json").write_text("{}")
+        (supernet / "log.csv").write_text("step,seconds\n3,1.5\n4,2.0\n")
+    names = [name for name in finished(tmp_path) if "log.csv" in name]
+    assert names == [f"{tmp_path}/supernet/log.csv: [('seconds', '1.5'), ('step', '3')]"]
