@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 OLDEST_OPSET = 18
 """The oldest that torch writes; ONNX's own converter cannot take its graphs further back."""
+
+
+ATTENTION_OPSET = 23
+"""The first that has attention as one operator."""
 
 
 def trace(model: Subnet) -> ExportedProgram:
@@ -67,7 +72,7 @@ def write_onnx(
         output_names=["logits"],
         opset_version=opset,
         dynamic_shapes=_batch_dimension(),  # again, or the axis is called s34
-        custom_translation_table=_translations(),
+        custom_translation_table=_translations(opset),
     )
     assert written is not None, "what dynamo returns"
     model = written.model_proto
@@ -89,10 +94,15 @@ def _strip(model: "ModelProto") -> None:
         part.ClearField("doc_string")
 
 
-def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+def _translations(opset: int | None) -> dict[Callable[..., Any], Callable[..., Any]]:
     """What torch would write in a way that other tools trip over."""
+    from torch.onnx import _constants
+
     aten = torch.ops.aten
-    return {
+    written = opset or getattr(_constants, "ONNX_DEFAULT_OPSET", None) or OLDEST_OPSET
+    # From this opset on an operator of ONNX, which ONNX Runtime's shape inference takes for its own of the same name.
+    attention = {aten.scaled_dot_product_attention.default: _attention} if written >= ATTENTION_OPSET else {}
+    return attention | {
         # Where the sides do not divide: gathers of six axes, which GPU delegates refuse.
         aten.adaptive_avg_pool2d.default: _average,
         aten._adaptive_avg_pool2d.default: _average,
@@ -109,6 +119,17 @@ def _average(x: Any, output_size: Sequence[int]) -> Any:
     rows, columns = (_windows(int(old), int(new)) for old, new in zip(x.shape[2:], output_size, strict=True))
     of_rows = op.MatMul(op.Constant(value=from_array(rows.T.contiguous().numpy())), x)
     return op.MatMul(of_rows, op.Constant(value=from_array(columns.numpy())))
+
+
+def _attention(q: Any, k: Any, v: Any, mask: Any = None, dropout: float = 0.0, causal: bool = False, **_: Any) -> Any:
+    """Dynamic attention as two products."""
+    from onnx.numpy_helper import from_array
+    from onnxscript import opset18 as op
+
+    assert mask is None and not dropout and not causal, "the only attention there is"  # noqa: PT018
+    scale = op.Constant(value=from_array(np.array(q.shape[-1] ** -0.5, np.float32)))
+    logits = op.MatMul(op.Mul(q, scale), op.Transpose(k, perm=[0, 1, 3, 2]))
+    return op.MatMul(op.Softmax(logits, axis=-1), v)
 
 
 def _windows(before: int, after: int) -> Tensor:

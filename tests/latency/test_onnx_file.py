@@ -13,7 +13,7 @@ from onnx import ModelProto
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from nas.base.errors import ConfigError
-from nas.latency.onnx_file import OLDEST_OPSET, check_opset, trace, write_onnx
+from nas.latency.onnx_file import ATTENTION_OPSET, OLDEST_OPSET, check_opset, trace, write_onnx
 
 NETWORKS = {"every": (EVERY_OPERATOR, CLASS_TOKEN), "mean": (OPERATORS_MEAN_POOLED, MEAN_POOL)}
 FACTS = {"class_names": json.dumps(["Käse", "b"]), "interpolation": "bicubic"}
@@ -63,6 +63,22 @@ def test_onnx_runtime_can_prepare_every_operator_for_quantisation(written: tuple
     session = onnxruntime.InferenceSession(tmp_path / "prepared.onnx", providers=["CPUExecutionProvider"])
     logits = session.run(["logits"], {"images": images.numpy()})[0]
     np.testing.assert_allclose(logits, logits_of(subnet_of(*NETWORKS[name]), images).numpy(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(onnxruntime.__version__.startswith("1.21."), reason="knows no opset after 22")
+def test_attention_of_the_newest_opset_is_none_that_onnx_runtime_takes_for_its_own(tmp_path: Path) -> None:
+    subnet, path = subnet_of(*NETWORKS["mean"]), tmp_path / "m.onnx"
+    try:
+        write_onnx(trace(subnet), path, opset=ATTENTION_OPSET)
+    except ConfigError as error:
+        pytest.skip(error.message)
+    assert not {node.op_type for node in onnx.load(path).graph.node} & {"Attention", "RotaryEmbedding"}
+    quant_pre_process(path, tmp_path / "prepared.onnx", skip_optimization=True)
+    session = onnxruntime.InferenceSession(tmp_path / "prepared.onnx", providers=["CPUExecutionProvider"])
+    images = images_for(MEAN_POOL)
+    logits = session.run(["logits"], {"images": images.numpy()})[0]
+    np.testing.assert_allclose(logits, logits_of(subnet, images).numpy(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
