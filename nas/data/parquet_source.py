@@ -250,7 +250,7 @@ def _one_of(wanted: Sequence[str], names: Sequence[str]) -> str | None:
 
 
 def _absent(name: str, table: _Table) -> str:
-    return f"no column {name}; columns: {', '.join(table.schema.names)}"
+    return f"no column {name}; columns: {listed(table.schema.names, 30)}"
 
 
 def _find(fields: Any, name: str, above: tuple[str, ...] = ()) -> _Column | None:

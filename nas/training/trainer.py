@@ -148,7 +148,8 @@ class SupernetTrainer:
                 epoch=step / self.schedule.steps_per_epoch,
                 epochs=self.schedule.epochs,
                 losses=losses,
-                lr=max(group["lr"] / group.get("lr_scale", 1.0) for group in self.optimizer.param_groups),
+                # Of many layers the power that scales the first may be 0, of the last it is 1.
+                lr=max(g["lr"] / scale for g in self.optimizer.param_groups if (scale := g.get("lr_scale", 1.0))),
                 images_per_second=rate,
                 eta_s=(self.schedule.steps - step) * self.config.batch_size / rate,
                 warning=warning,

@@ -109,6 +109,13 @@ def test_layer_wise_decay_slows_early_layers_more_than_late_ones(tmp_path):
     assert by_part == {part: {0.5 ** (len(PARTS) - 1 - place)} for place, part in enumerate(PARTS)}
 
 
+def test_a_decay_whose_powers_vanish_trains_the_last_layer_alone(tmp_path):
+    told = []
+    trainer(tmp_path, layer_decay=5e-324).run(lambda progress: told.append(progress.lr))
+    assert len(told) == 8
+    assert told[0] == pytest.approx(1e-3, rel=0.1)
+
+
 def test_a_torn_newest_checkpoint_costs_only_the_steps_since_the_one_before(straight, tmp_path):
     with pytest.raises(StoppedError):
         trainer(tmp_path).run(stop_at(5))
