@@ -72,7 +72,10 @@ class TrainConfig(Section):
     """How the supernet is trained, through timm's parts."""
 
     removed: ClassVar = {"conflict_free": False, "ffn_branches": 1, "images": "split", "relatives": False}
-    former: ClassVar = {"static_guidance": 0.2}  # defaults once, which the names of recipes still leave out
+    former: ClassVar = {
+        "static_guidance": 0.2,
+        "same_attention": 0.0,
+    }  # defaults once, which the names of recipes still leave out
 
     epochs: int | None = Field(
         None,
@@ -94,6 +97,9 @@ class TrainConfig(Section):
     ends: Fraction = Field(
         0.15,
         description="share of single-path steps that train the smallest subnet (two of three) or the largest instead",
+    )
+    same_attention: Fraction = Field(
+        0.3, description="share of random subnets with one kind of attention in all layers that can have it"
     )
     distill: Literal["soft", "none"] = Field(
         "soft",

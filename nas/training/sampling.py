@@ -26,14 +26,17 @@ def drawn(
       the smallest or the largest (`train.ends`), which random draws hit hardly ever.
 
     Random ones are drawn uniformly from the space as the papers do, where nearly all lie in the middle of the MACs
-    range, or are spread evenly over it (`train.draw`). With `train.progressive` they are held back to what is free at
-    this progress: steps done / steps in all.
+    range, or are spread evenly over it (`train.draw`). Some have one kind of attention throughout, as the designs of
+    the field do and a draw hardly ever does (`train.same_attention`). With `train.progressive` they are held back to
+    what is free at this progress: steps done / steps in all.
     """
     rng = np.random.default_rng([seed, step])
     draw = space.sample_stratified if config.draw == "stratified" else space.sample
     is_sandwich = config.rule == "sandwich"
     count = config.num_random if is_sandwich else max(config.num_random, 1)
     random = [draw(rng) for _ in range(count)]
+    if config.same_attention:
+        random = [_alike_or(one, space, rng, config.same_attention) for one in random]
     if is_sandwich:
         random = [space.largest(), space.smallest(), *random]
     else:
@@ -48,6 +51,16 @@ def _end_or(other: Architecture, space: SearchSpace, rng: np.random.Generator, s
     if lot >= share:
         return other
     return space.smallest() if lot < share * 2 / 3 else space.largest()
+
+
+def _alike_or(other: Architecture, space: SearchSpace, rng: np.random.Generator, share: float) -> Architecture:
+    """`other`; in this share of the cases with one kind of attention, drawn from all, wherever it can be had."""
+    choices = {name: values for name, values in space.choices().items() if name.endswith(".attention")}
+    kinds = list(dict.fromkeys(kind for values in choices.values() for kind in values))
+    if len(kinds) < 2 or rng.random() >= share:
+        return other
+    kind = kinds[int(rng.integers(len(kinds)))]
+    return space.decode(space.encode(other) | {name: kind for name, values in choices.items() if kind in values})
 
 
 def free_genes(progress: float, share: float) -> frozenset[str]:

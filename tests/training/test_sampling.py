@@ -1,3 +1,4 @@
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -6,7 +7,7 @@ from small_runs import tiny_space
 
 from nas.arch import cost
 from nas.settings.config import TrainConfig
-from nas.space.space import SearchSpace
+from nas.space.space import SearchSpace, parse_space
 from nas.training.sampling import STAGES, drawn, free_genes
 
 
@@ -70,6 +71,42 @@ def test_a_share_of_single_paths_is_the_smallest_or_the_largest(count, draw):
     chance = found(0.0)  # the tiny space is hit at its ends by stratified draws as well
     assert (found(0.3) - chance) / (1 - chance) == pytest.approx([0.2, 0.1], abs=0.05)
     assert found(0.9) == pytest.approx([0.6, 0.3], abs=0.06)
+
+
+@pytest.mark.parametrize("rule", ["single_path", "sandwich"])
+def test_a_share_of_random_ones_has_one_kind_of_attention_wherever_it_can_be_had(rule):
+    space = mixed_space()
+    kinds = [set(domain.attention) for domain in space.layers]
+
+    def found(share):
+        recipe = {"num_random": 1, "rule": rule, "ends": 0.0, "same_attention": share}
+        random = [subnets(space, seed=0, step=step, **recipe)[-1] for step in range(400)]
+        assert all(architecture in space for architecture in random)
+        return [
+            {kind for kind in {"dynamic", "static", "linear"} if uses_throughout(architecture, kind, kinds)}
+            for architecture in random
+        ]
+
+    by_chance, always = found(0.0), found(0.99)
+    assert sum(map(bool, by_chance)) < 80
+    assert sum(map(bool, always)) > 390
+    for kind in ("dynamic", "static", "linear"):
+        assert sum(kind in one for one in always) > 90
+    assert sum(map(bool, found(0.3))) == pytest.approx(120 + 0.7 * sum(map(bool, by_chance)), abs=35)
+
+
+def uses_throughout(architecture, kind, kinds):
+    return all(
+        layer.attention == kind for layer, known in zip(architecture.layers, kinds, strict=False) if kind in known
+    )
+
+
+def mixed_space():
+    layers = {"num_tokens": 64, "attention": ["dynamic", "static", "linear"], "num_heads": [1, 2], "mlp_ratio": [1, 2]}
+    backbone = {"image_size": 32, "patch_size": 4, "num_classes": 10, "head_dim": 16}
+    overrides = [{"layers": "last", "attention": ["dynamic", "linear"]}]
+    content = {"name": "mixed", "backbone": backbone, "embed_dim": 32, "depth": 4, "layers": layers}
+    return parse_space(json.dumps(content | {"overrides": overrides}), "mixed.yaml")
 
 
 def test_uniform_draws_are_those_of_the_space():
