@@ -154,10 +154,12 @@ def rows_of(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
             row["balanced_top1"] = round(statistics.median(value for value, _ in found.values()), 2)
             row["rarest_3"] = round(statistics.median(value for _, value in found.values()), 2)
             row["gain"] = row["gain_low"] = row["gain_high"] = ""
-            if way != "none" and len(both) > 1:
+            if way != "none":
                 mean = statistics.fmean(both)
+                row["gain"] = round(mean, 2)
+            if way != "none" and len(both) > 1:
                 half = float(student.ppf(0.975, len(both) - 1)) * statistics.stdev(both) / len(both) ** 0.5
-                row |= {"gain": round(mean, 2), "gain_low": round(mean - half, 2), "gain_high": round(mean + half, 2)}
+                row |= {"gain_low": round(mean - half, 2), "gain_high": round(mean + half, 2)}
             rows.append(row)
     return rows
 
