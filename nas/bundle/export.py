@@ -269,6 +269,9 @@ def _write_timm(model: Subnet, folder: Path, preprocessing: Mapping[str, Any], l
             **{key: preprocessing[key] for key in ("mean", "std", "interpolation", "crop_pct")},
         },
     )
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["model_args"].pop("num_classes", None)  # the backbone has it; transformers stops where it is there twice
+    _write_json(folder / "config.json", config)
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

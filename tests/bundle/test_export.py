@@ -184,6 +184,13 @@ def test_a_bundle_of_images_stored_larger_says_how_they_were_cropped(small: Subn
     assert f"resized (bicubic, the shorter side to {size + 8} px) and cropped to {size}x{size}" in card
 
 
+def test_the_number_of_classes_is_no_argument_of_the_model_twice(bundle: Path) -> None:
+    """Transformers passes its own, and stops at a second one."""
+    config = json.loads((bundle / "config.json").read_text())
+    assert "num_classes" not in config["model_args"]
+    assert config["num_classes"] == config["model_args"]["backbone"]["num_classes"] == len(config["label_names"])
+
+
 def test_another_number_of_classes_keeps_the_features(bundle: Path) -> None:
     ten = timm.create_model(f"local-dir:{bundle}", pretrained=True).eval()
     five = timm.create_model(f"local-dir:{bundle}", pretrained=True, num_classes=5).eval()
