@@ -27,7 +27,7 @@ from nas.runs.supernets import (
     owner, ranked, reference_elsewhere, searched_runs, space_settings, supernet_trial, supernet_trials,
     union_points,
 )
-from nas.runs.training_log import course_of
+from nas.runs.training_log import course_of, log_rows
 from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState, whole
 
 __all__ = [
@@ -37,8 +37,8 @@ __all__ = [
     "SearchBudget", "SearchIdentity", "SupernetTrial", "Timed", "Trial", "TrialState", "all_trials",
     "architecture_row", "check_counts", "check_ray_is_used", "check_supernet_trials", "config_of_run",
     "course_of", "design_points", "doubts_of", "front_of", "group_settings", "hypervolume",
-    "interval_key", "joint_digest", "latest_unfinished", "network_row", "next_path", "non_dominated",
-    "objectives_by", "owner", "picked", "random_search", "rank_statistics", "ranked",
+    "interval_key", "joint_digest", "latest_unfinished", "log_rows", "network_row", "next_path",
+    "non_dominated", "objectives_by", "owner", "picked", "random_search", "rank_statistics", "ranked",
     "reference_elsewhere", "results_of", "retrained_networks", "searched_runs", "space_of_run",
     "space_settings", "supernet_trial", "supernet_trials", "trial_key", "typed_in", "union_points",
     "whole",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nas.arch import DIAGNOSTICS
 from nas.base import atomic_write_text
+from nas.runs import log_rows
 
 LOGGED = 200  # rows of a whole training
 DIAGNOSED = 20  # of them also say how the operators do
@@ -69,10 +70,8 @@ class TrainLog:
 
     def __init__(self, path: Path, steps: int) -> None:
         self.path, self.steps, self.every = path, steps, max(steps // LOGGED, 1)
-        self.rows: list[dict[str, str]] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                self.rows = list(csv.DictReader(file))
+        known = log_rows(path)
+        self.rows = [{name: row[name] for name in self.COLUMNS if name in row} for row in known]
 
     def diagnoses(self, step: int) -> bool:
         """Whether the row after so many steps says how the operators do: the first, the last, some 20 between."""
@@ -81,7 +80,7 @@ class TrainLog:
 
     def add(self, progress: TrainProgress) -> None:
         """Take note of a step, if it is one of those that are written down."""
-        while self.rows and int(self.rows[-1]["step"]) >= progress.step:
+        while self.rows and float(self.rows[-1]["step"]) >= progress.step:
             self.rows.pop()
         if progress.step % self.every and progress.step != progress.steps:
             return
