@@ -1,6 +1,7 @@
 """The command line: parses, calls one function, prints. Imports live in the handlers: who only looks needs no torch."""
 
 import io
+import logging
 import os
 import shlex
 import sys
@@ -75,9 +76,9 @@ def _options(
 ) -> None:
     COMMON.quiet, COMMON.debug = quiet, debug
     if verbose:
-        import logging
-
-        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Plain(logging.BASIC_FORMAT))
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
     if version:
         import nas
 
@@ -227,6 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         _hide_storage()
         sys.excepthook = _say_bug
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Plain())
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     everywhere = [word for word in arguments if word in EVERYWHERE]  # click: only before a command
     rest = [word for word in arguments if word not in EVERYWHERE]
@@ -282,6 +285,14 @@ def _say(text: str) -> None:
 
 def _say_bug(*raised: Any) -> None:
     _say("".join(traceback.format_exception(*raised)).rstrip())
+
+
+class _Plain(logging.Formatter):
+    """What libraries say of a user's words, such as timm of a path, without escapes and secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message as a line."""
+        return visible(hide_secrets(super().format(record)))
 
 
 def _hide_storage() -> None:

@@ -1,5 +1,6 @@
 import io
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -349,3 +350,12 @@ def test_status_of_a_run_in_training_says_how_far_it_is(tmp_path):
     assert done.code == 0
     values = json.loads(done.stdout)
     assert (values["stage"], values["front_size"], sum(values["trials"].values())) == ("training", None, 0)
+
+
+def test_what_a_library_logs_of_a_users_words_has_no_escapes(tmp_path, capsys, monkeypatch):
+    """Where nobody handles its log, Python prints it as it is."""
+    main(["status", str(tmp_path / "none")])
+    log = logging.getLogger("timm.somewhere")
+    monkeypatch.setattr(log, "propagate", False)  # pytest handles logs
+    log.error("No checkpoint found at '%s'", "a\x1b[31m\x9b2J")
+    assert capsys.readouterr().err.splitlines()[-1] == r"No checkpoint found at 'a\x1b[31m\x9b2J'"
