@@ -232,7 +232,7 @@ def test_every_run_ends_with_a_report(finished):
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (MemoryError(), "error: out of memory\n"),
+        (MemoryError(), "error: out of memory; this process held "),
         (
             RuntimeError("[x] DefaultCPUAllocator: can't allocate memory: 8 bytes"),
             "error: out of memory: can't allocate",
