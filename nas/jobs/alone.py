@@ -148,11 +148,8 @@ def recipe_digest(config: RunConfig, hashes: Mapping[str, str], precision: str) 
     changes no digest, and another default changes those of new runs alone.
     """
     train = config.train
-    by_default = {
-        **type(train)().model_dump(mode="json"),
-        **train.former,
-        "checkpoint_minutes": train.checkpoint_minutes,
-    }
+    of_supernets = {"checkpoint_minutes", "same_attention"}  # without effect on what a network alone learns
+    by_default = {**type(train)().model_dump(mode="json"), **train.former, **train.model_dump(include=of_supernets)}
     elsewhere = {"seed", "device", "precision", "data", "search", "evaluate", "tune"}
     content = {
         **config.model_dump(mode="json", exclude_defaults=True, exclude=elsewhere),
