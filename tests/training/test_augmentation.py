@@ -3,11 +3,12 @@ import random
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_runs import few_digits, image_data
 
 from nas.base.errors import ConfigError
 from nas.settings.config import TrainConfig
-from nas.training.augmentation import Augmentation, check_policy
+from nas.training.augmentation import Augmentation, _operations, check_policy
 from nas.training.trainer import seed_everything
 
 CPU = torch.device("cpu")
@@ -91,6 +92,18 @@ def test_a_policy_that_timm_applies_is_let_through_and_draws_nothing(policy):
         check_policy(checked)
         drawn.append((torch.rand(1).item(), np.random.rand(), random.random()))  # noqa: NPY002
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "rand-inc1-mmax0", "v0r", "original", "augmix-m10-w3"])
+def test_every_operation_of_a_policy_works_at_every_level_that_it_may_draw(policy):
+    check_policy(policy)
+    augment = Augmentation(pictures().info, TrainConfig(auto_augment=policy), 24, CPU)
+    operations = _operations(augment.policy)
+    assert len(operations) > 5
+    for operation in operations:
+        operation.prob, operation.magnitude_std = 1.0, 0.0
+        for operation.magnitude in (0.0, 5.0, 10.0):
+            operation(Image.new("RGB", (24, 24), "gray"))
 
 
 @pytest.mark.parametrize("policy", ["abc", "rand-x9", "rand-m5-n100000000", "augmix-w1e9", "augmix-q3"])
