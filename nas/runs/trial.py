@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from numbers import Real
 from typing import Any
 
 from nas.arch import Architecture
@@ -111,6 +112,12 @@ class Measurement:
     seconds: float
     correct: bytes = b""
     beaten_by: int | None = None
+
+    def __post_init__(self) -> None:
+        pairs = {f"interval of {name}": pair for name, pair in self.intervals.items()}
+        for name, found in {**self.values, **pairs, "seconds": self.seconds}.items():
+            if not all(isinstance(value, Real) for value in (found if isinstance(found, tuple) else (found,))):
+                raise TypeError(f"{name}: {found!r} is no number")
 
     @property
     def values(self) -> dict[str, float]:

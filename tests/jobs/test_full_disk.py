@@ -60,13 +60,14 @@ def read_only(disk):
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
 
 
-def assert_told(done, reason, disk):
+def assert_told(done, reason, disk, *, alone=True):
     assert (done.code, done.stdout) == (2, ""), done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert re.fullmatch(rf"error: [\w/.-]+: not written: ({reason}|no room).*", line)  # OpenVINO says no more
     assert "Traceback" not in done.stderr
     assert "the same command goes on" in done.stderr
-    assert not list(disk.rglob(".*.tmp"))
+    if alone:  # workers that were ended while they wrote leave a scratch file, which the next command sweeps
+        assert not list(disk.rglob(".*.tmp"))
 
 
 COMMANDS = {
@@ -118,11 +119,12 @@ def test_a_full_disk_is_told_and_the_same_command_ends_as_undisturbed(
             again = command(*EVERYWHERE[name])
         if again.code != 2:
             break
-        assert_told(again, "No space left on device", small_disk)
+        assert_told(again, "No space left on device", small_disk, alone=name in COMMANDS)
         refused += 1
     assert refused
     last = command(*EVERYWHERE[name]) if again.code == 2 else again
     assert last.code == done.code or name == "profile"
+    assert not list(small_disk.rglob(".*.tmp"))
     if name not in UNLIKE:
         assert not difference(small_disk, calm, measures=name in MEASURES)
 

@@ -206,6 +206,15 @@ def test_a_damaged_or_newer_front_is_refused(change, message):
         ParetoFront.from_dict({**front_of_three().to_dict("r"), **change})
 
 
+@pytest.mark.parametrize("key", ["top1", "macs", "params", "latency_ms", "seconds", "top1_ci", "latency_ci_ms"])
+@pytest.mark.parametrize("value", [[[1.0], 2.0], {"a": 1.0}, "x1"])
+def test_a_front_whose_numbers_are_none_is_refused(key, value):
+    values = front_of_three().to_dict("r")
+    first, *others = values["points"]
+    with pytest.raises(RunError, match="missing or malformed"):
+        ParetoFront.from_dict({**values, "points": [{**first, key: value}, *others]})
+
+
 def make_run(tmp_path, **manifest):
     path = tmp_path / "digits-1"
     return RunDirectory.create(path, manifest=factories.manifest(**manifest), space_text="", config={})
