@@ -193,10 +193,16 @@ def session(
 
 
 def write_table(tried: Sequence[Tried], seed: int, path: Path = TABLE) -> None:
-    """A row a kind: inputs, outcomes, and the longest time."""
+    """A row a kind: inputs, outcomes, and the longest time. Rows of other seeds stay as they are."""
+    head = ["kind", "seed", "inputs", *OUTCOMES, "longest_s"]
+    others: list[list[str]] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            first, *rows = csv.reader(file)
+        others = [row for row in rows if first == head and row[1] != str(seed)]
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("kind", "seed", "inputs", *OUTCOMES, "longest_s"))
+        writer.writerows([head, *others])
         for kind in dict.fromkeys(one.kind for one in tried):
             mine = [one for one in tried if one.kind == kind]
             number = Counter(one.outcome for one in mine)
