@@ -34,6 +34,19 @@ def test_malformed_input_is_refused_in_a_line(tmp_path, kind, count):
     assert outcomes["refused"] > 0
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of formats that Pillow is about to drop
+@pytest.mark.parametrize(("kind", "count"), [("images", 8), ("parquet", 8)])
+def test_odd_data_are_read_or_refused_in_a_line(tmp_path, kind, count):
+    importlib.import_module("nas.jobs")
+    outcomes = Counter()
+    for number in range(10_000, 10_000 + count):
+        (folder := tmp_path / f"{number}").mkdir()
+        tried = fuzz.attempt(kind, number, 0, folder)
+        assert tried.outcome not in fuzz.BAD, f"{kind} {number}: {tried.command}\n{tried.said}"
+        outcomes[tried.outcome] += 1
+    assert outcomes["refused"] > count / 4
+
+
 def test_what_is_looked_for_is_seen(tmp_path, monkeypatch):
     """A command that raises, hangs, dies or writes."""
     conducts = {
