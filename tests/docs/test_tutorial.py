@@ -25,7 +25,6 @@ def finished(*words: str | Path, cwd: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 @pytest.mark.skipif(not PHOTOGRAPHS.exists(), reason="no caltech101-imagefolder.zip in the folder NAS_DATA")
 def test_photographs_to_an_onnx_file_whose_accuracy_is_the_one_on_its_card(tmp_path):
     with zipfile.ZipFile(PHOTOGRAPHS) as archive:

@@ -1,9 +1,11 @@
-"""A search over Ray in a process of its own: FOLDER NUM_TRIALS NUM_WORKERS [ADDRESS]; `log` and `gate` in FOLDER.
+"""A search over Ray in a process of its own: FOLDER NUM_TRIALS NUM_WORKERS [ADDRESS]; it looks for files in FOLDER.
 
-Only FREE evaluations end before the file `gate` is there.
+Only FREE evaluations end before `gate` is there. From when `impatient` is there, no worker is waited for longer than
+IMPATIENCE_S; before, and for a trial, PATIENCE_S, which no busy machine takes.
 """
 
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,8 @@ from nas.cluster import connection as ray_connection
 from nas.search import actors as ray_workers
 
 FREE = 20
+PATIENCE_S = 500.0
+IMPATIENCE_S = 3.0
 SPACE = digits()
 
 
@@ -44,14 +48,21 @@ def build(folder, arrays):
     return GatedEvaluator(folder)
 
 
+def become_impatient(file):
+    while not file.exists():
+        time.sleep(0.1)
+    ray_workers.START_TIMEOUT_S = IMPATIENCE_S
+
+
 if __name__ == "__main__":
     folder, num_trials, num_workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     address = sys.argv[4] if len(sys.argv) > 4 else None
-    ray_workers.START_TIMEOUT_S = 45.0  # a worker imports torch, on a busy machine for long
+    ray_workers.START_TIMEOUT_S = PATIENCE_S
+    threading.Thread(target=become_impatient, args=(folder / "impatient",), daemon=True).start()
     ray_connection.LOST_S = 2.0
     arrays = {"weights": np.ones(1_000_000)}  # too large to be sent along: it stays in the object store
     try:
-        workers = ray_workers.RayWorkers(partial(build, folder), arrays, num_workers, address, 60.0)
+        workers = ray_workers.RayWorkers(partial(build, folder), arrays, num_workers, address, PATIENCE_S)
         try:
             search(folder / "run", SPACE, workers=workers, trials=num_trials)
         finally:

@@ -9,7 +9,7 @@ from trust_records import CHEAP, outline, trainings
 
 from nas.runs.training_log import Course
 
-PATIENCE_S = 150
+PATIENCE_S = 500
 
 # --- the command ---
 

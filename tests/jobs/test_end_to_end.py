@@ -10,7 +10,7 @@ from small_runs import TRIALS, command, run_arguments, search_process
 
 from nas.runs.directory import RunDirectory
 
-PATIENCE_S = 150
+PATIENCE_S = 500
 
 
 def outline(folder):

@@ -33,7 +33,7 @@ from nas.training.trainer import SupernetTrainer
 
 CPU = torch.device("cpu")
 CHEAP = ("--pick=knee", "--seeds=2", "--epochs=1", "--workers=0")
-PATIENCE_S = 150
+PATIENCE_S = 500
 
 
 @pytest.fixture(autouse=True)

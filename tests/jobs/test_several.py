@@ -79,7 +79,7 @@ def resumed(tmp_path_factory):
 
 
 def real(test):
-    return pytest.mark.ray(pytest.mark.slow(pytest.mark.timeout(600)(test)))
+    return pytest.mark.ray(pytest.mark.slow(test))
 
 
 @real

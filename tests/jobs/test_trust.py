@@ -22,7 +22,7 @@ from nas.space.space import SearchSpace, parse_space
 from nas.training.trained import load_trained
 
 CPU = torch.device("cpu")
-PATIENCE_S = 150
+PATIENCE_S = 500
 
 
 @pytest.fixture(autouse=True)

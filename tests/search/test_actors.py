@@ -18,7 +18,7 @@ from nas.search.workers import Task
 
 pytestmark = pytest.mark.slow
 
-TIMEOUT_S = 3.0
+TIMEOUT_S = 5.0  # a busy machine lets a process stand still for seconds
 
 ARRAYS = {"weights": np.array([1.0, 2.0, 3.0])}
 
@@ -114,7 +114,7 @@ def test_bad_architectures_fail_with_their_reasons_and_the_others_complete(ray_w
     assert errors["nan"] == "top1 is nan"
     assert errors["die"].startswith("quarantined: its worker died: its process was killed")
     assert errors["die"].endswith(" after 3 attempts")
-    assert errors["hang"] == "took longer than 3 s"
+    assert errors["hang"] == "took longer than 5 s"
 
 
 @pytest.mark.ray
@@ -128,7 +128,7 @@ def test_results_that_have_arrived_are_taken_without_waiting(ray_workers):
         assert time.monotonic() - started < TIMEOUT_S
         time.sleep(0.01)
     assert sorted(result.number for result in found) == [0, 1, 2]
-    assert ray_workers.next_result().error == "took longer than 3 s"
+    assert ray_workers.next_result().error == "took longer than 5 s"
 
 
 @pytest.mark.ray

@@ -146,7 +146,7 @@ def test_a_supernet_that_is_trained_needs_no_processes(tmp_path):
 def through_ray(test):
     """Ray Train imports Ray Data, which warns of its own settings."""
     quiet = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-    for mark in (pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400), quiet):
+    for mark in (pytest.mark.ray, pytest.mark.slow, quiet):
         test = mark(test)
     return test
 
