@@ -2,7 +2,8 @@
 
 import json
 
-from kills import KILLED, STAGES, Blow, difference, finished, rows_left
+from end_states import difference, finished
+from kills import KILLED, STAGES, Blow, rows_left
 
 
 def test_draws_depend_on_the_number_alone_and_every_stage_and_kind_comes():

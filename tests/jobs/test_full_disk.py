@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from kills import difference
+from end_states import difference
 from small_runs import QUICK, command
 from small_spaces import TINY
 
