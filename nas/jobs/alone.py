@@ -148,7 +148,7 @@ def recipe_digest(config: RunConfig, hashes: Mapping[str, str], precision: str) 
     changes no digest, and another default changes those of new runs alone.
     """
     train = config.train
-    of_supernets = {"checkpoint_minutes", "same_attention"}  # without effect on what a network alone learns
+    of_supernets = {"checkpoint_minutes", "draw", "same_attention"}  # without effect on what a network alone learns
     by_default = {**type(train)().model_dump(mode="json"), **train.former, **train.model_dump(include=of_supernets)}
     elsewhere = {"seed", "device", "precision", "data", "search", "evaluate", "tune"}
     content = {

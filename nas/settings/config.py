@@ -91,8 +91,10 @@ class TrainConfig(Section):
     num_random: int = Field(
         1, ge=0, le=1000, description="random subnets per step; of a sandwich, beside largest and smallest"
     )
-    draw: Literal["uniform", "stratified"] = Field(
-        "uniform", description="random subnets uniformly over the space, or evenly over the MACs range"
+    draw: Literal["by_gene", "uniform", "stratified"] = Field(
+        "by_gene",
+        description="random subnets gene by gene, with a floor for every size, token pattern, operator and plain "
+        "layer; or uniformly over the space; or evenly over the MACs range",
     )
     ends: Fraction = Field(
         0.15,

@@ -16,6 +16,7 @@ from nas.space import sampling
 from nas.space.designs import DESIGNS
 from nas.space.domain import GENES
 from nas.space.genome import Genome
+from nas.space.prior import sample_by_gene
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,10 @@ class SearchSpace(Genome):
     def sample_stratified(self, rng: np.random.Generator) -> Architecture:
         """Draw an architecture whose MACs are spread evenly over the space's range."""
         return sampling.sample_near(self, rng.uniform(*self.macs_range()), rng)
+
+    def sample_by_gene(self, rng: np.random.Generator) -> Architecture:
+        """Draw gene by gene, so that every size, token pattern and operator has its floor, and the plain ViT, too."""
+        return sample_by_gene(self, rng)
 
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
         """Draw a neighbour: one gene changed, the rest repaired. The same one where it has no neighbour."""

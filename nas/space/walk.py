@@ -218,6 +218,18 @@ class LegalSequences:
         return tuple(option for option in self.options(state) if self.count(option[1], depth))
 
     @cached_method
+    def by_gene(self, state: State, depth: int) -> dict[int, dict[Any, Any]]:
+        """The options of `alive` under their genes, one nested in the other as they are `DECIDED_IN_ORDER`."""
+        tree: dict[int, dict[Any, Any]] = {}
+        for option in self.alive(state, depth):
+            branch: dict[Any, Any] = tree
+            *genes, last = (getattr(option[0], gene) for gene in DECIDED_IN_ORDER)
+            for gene in genes:
+                branch = branch.setdefault(gene, {})
+            branch[last] = option
+        return tree
+
+    @cached_method
     def _following(self, state: State) -> dict[LayerChoice, State]:
         return dict(self.options(state))
 

@@ -25,13 +25,15 @@ def drawn(
     - `single_path`: one random one, or `train.num_random` (SPOS, arXiv 1904.00420). Differs: now and then the first is
       the smallest or the largest (`train.ends`), which random draws hit hardly ever.
 
-    Random ones are drawn uniformly from the space as the papers do, where nearly all lie in the middle of the MACs
-    range, or are spread evenly over it (`train.draw`). Some have one kind of attention throughout, as the designs of
-    the field do and a draw hardly ever does (`train.same_attention`). With `train.progressive` they are held back to
-    what is free at this progress: steps done / steps in all.
+    Random ones are drawn gene by gene (`SearchSpace.sample_by_gene`); or uniformly from the space as the papers do,
+    where nearly all lie in the middle of the MACs range and have every operator somewhere; or spread evenly over that
+    range (`train.draw`). Some get one kind of attention throughout, as the designs of the field have and a draw hardly
+    ever has (`train.same_attention`). With `train.progressive` they are held back to what is free at this progress:
+    steps done / steps in all.
     """
     rng = np.random.default_rng([seed, step])
-    draw = space.sample_stratified if config.draw == "stratified" else space.sample
+    draws = {"by_gene": space.sample_by_gene, "uniform": space.sample, "stratified": space.sample_stratified}
+    draw = draws[config.draw]
     is_sandwich = config.rule == "sandwich"
     count = config.num_random if is_sandwich else max(config.num_random, 1)
     random = [draw(rng) for _ in range(count)]
@@ -54,10 +56,13 @@ def _end_or(other: Architecture, space: SearchSpace, rng: np.random.Generator, s
 
 
 def _alike_or(other: Architecture, space: SearchSpace, rng: np.random.Generator, share: float) -> Architecture:
-    """`other`; in this share of the cases with one kind of attention, drawn from all, wherever it can be had."""
+    """`other`; in this share of the cases with one kind of attention, drawn from all, wherever it can be had.
+
+    What has one kind already stays.
+    """
     choices = {name: values for name, values in space.choices().items() if name.endswith(".attention")}
     kinds = list(dict.fromkeys(kind for values in choices.values() for kind in values))
-    if len(kinds) < 2 or rng.random() >= share:
+    if len(kinds) < 2 or rng.random() >= share or len({layer.attention for layer in other.layers}) == 1:
         return other
     kind = kinds[int(rng.integers(len(kinds)))]
     return space.decode(space.encode(other) | {name: kind for name, values in choices.items() if kind in values})

@@ -70,6 +70,7 @@ def test_decode_inverts_encode_whatever_the_order_of_the_choices(searched, seed)
     for _ in range(5):
         architecture = searched.sample(rng)
         assert searched.decode(searched.encode(architecture)) == architecture
+        assert searched.sample_by_gene(rng) in searched
         drawn = {name: values[rng.integers(len(values))] for name, values in searched.choices().items()}
         assert searched.decode(drawn) in searched
 

@@ -32,7 +32,7 @@ def test_sampling_is_uniform():
 
 def test_samples_are_members_and_reproducible():
     for searched in (SPACE, BOUNDED):
-        for draw in (searched.sample, searched.sample_stratified):
+        for draw in (searched.sample, searched.sample_stratified, searched.sample_by_gene):
             drawn = [draw(np.random.default_rng(seed)) for seed in range(10)]
             assert all(a in searched for a in drawn)
             assert drawn == [draw(np.random.default_rng(seed)) for seed in range(10)]

@@ -58,7 +58,7 @@ def test_a_single_path_step_has_random_ones_only_and_one_at_least():
     assert len(set(steps)) > 10
 
 
-@pytest.mark.parametrize("draw", ["uniform", "stratified"])
+@pytest.mark.parametrize("draw", ["by_gene", "uniform", "stratified"])
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_share_of_single_paths_is_the_smallest_or_the_largest(count, draw):
     space = tiny_space()
@@ -79,7 +79,7 @@ def test_a_share_of_random_ones_has_one_kind_of_attention_wherever_it_can_be_had
     kinds = [set(domain.attention) for domain in space.layers]
 
     def found(share):
-        recipe = {"num_random": 1, "rule": rule, "ends": 0.0, "same_attention": share}
+        recipe = {"num_random": 1, "rule": rule, "draw": "uniform", "ends": 0.0, "same_attention": share}
         random = [subnets(space, seed=0, step=step, **recipe)[-1] for step in range(400)]
         assert all(architecture in space for architecture in random)
         return [
