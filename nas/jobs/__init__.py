@@ -4,9 +4,9 @@
 from nas.jobs import several, stages
 from nas.jobs.alone import space_of_one
 from nas.jobs.callbacks import TensorBoard
+from nas.jobs.dry_run.forecast import check_budget_dry, forecast
+from nas.jobs.dry_run.rehearsal import WATCH_S, memory_of, size_of
 from nas.jobs.export import export_pick
-from nas.jobs.forecast import check_budget_dry, forecast
-from nas.jobs.rehearsal import WATCH_S, memory_of, size_of
 from nas.jobs.retrain import Request, retrain
 from nas.jobs.session import Budget, Session, check_budget, reopen, start
 from nas.jobs.stages import CALIBRATION_ROUNDS, evaluator_setup

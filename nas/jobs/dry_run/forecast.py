@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 
 from nas.arch import cost
 from nas.base import duration
-from nas.jobs.rehearsal import (
+from nas.jobs.dry_run.rehearsal import (
     MemoryWatch,
     Searching,
     Training,

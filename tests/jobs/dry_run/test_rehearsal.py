@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from nas.jobs.rehearsal import MemoryWatch, line_through, parallelism, size_of
+from nas.jobs.dry_run.rehearsal import MemoryWatch, line_through, parallelism, size_of
 
 # --- what a rehearsal makes of its samples ---
 

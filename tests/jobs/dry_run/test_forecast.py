@@ -6,7 +6,7 @@ import pytest
 from small_runs import QUICK, TINY, TRIALS, command
 
 from nas.jobs import rehearsal
-from nas.jobs.forecast import (
+from nas.jobs.dry_run.forecast import (
     Proposals,
     final_stage_s,
     front_size,
@@ -16,7 +16,7 @@ from nas.jobs.forecast import (
     trials_in,
     trials_s,
 )
-from nas.jobs.rehearsal import Searching, Training, size_of
+from nas.jobs.dry_run.rehearsal import Searching, Training, size_of
 
 TRAINING = Training(
     steps=1000, step_s=0.12, samples=9, setup_s=1.0, save_s=0.5, checkpoint_bytes=1_000_000
@@ -164,7 +164,7 @@ def test_training_alone_is_forecast_without_a_search(home):
 def test_a_training_in_several_processes_is_rehearsed_in_one_which_is_said(home, monkeypatch):
     tiny = forecast("train", "tiny.yaml", *QUICK, "--workers=3", "--dry-run")
     assert not any("process" in note for note in tiny["notes"])  # it will train in one
-    monkeypatch.setattr(import_module("nas.jobs.forecast"), "LEAST_THREADED_MACS", 0)
+    monkeypatch.setattr(import_module("nas.jobs.dry_run.forecast"), "LEAST_THREADED_MACS", 0)
     notes = forecast("train", "tiny.yaml", *QUICK, "--workers=3", "--dry-run")["notes"]
     (note,) = [note for note in notes if "process" in note]
     assert note == "training is that of one process; what 3 make of it is not forecast"

@@ -1,0 +1,1 @@
+"""What a command will need, by doing some of its steps."""
