@@ -1,4 +1,4 @@
-"""Commands that change no run; but for `rank-layers` (computes) and `doctor` (tests) they import no torch."""
+"""Commands that change no run. Only `rank-layers` (computes), `doctor` (tests) and `check --init` import torch."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,13 +24,23 @@ look = typer.Typer()
 
 
 @look.command()
-def check(space: SpaceArgument = DEFAULT_SPACE, settings: SetOption = None, format_: FormatOption = None) -> None:
+def check(
+    space: SpaceArgument = DEFAULT_SPACE,
+    init: InitOption = None,
+    settings: SetOption = None,
+    format_: FormatOption = None,
+) -> None:
     """Validate a search space; print its size and the range of its costs."""
     from nas.report import space_summary, space_table
     from nas.space import check_memory, read_space
 
     found = read_space(space, tuple(settings or ()))
     check_memory(found)
+    if init is not None:
+        from nas.initial import check_init
+        from nas.settings import located_path
+
+        check_init(found, located_path(init, [Path.cwd()]))
     summary = space_summary(found)
     print_result(format_, summary, space_table, [summary])
 

@@ -11,8 +11,8 @@ from nas.initial.ordering import order_by_importance, pair_heads
 from nas.initial.plain import Weights
 from nas.initial.pretrained import initial_weights, plain_subnet
 from nas.model import Supernet, check_finite
-from nas.runs import MANIFEST, RunDirectory
-from nas.space import SearchSpace
+from nas.runs import MANIFEST, RunDirectory, WeightSource, space_of_run
+from nas.space import SearchSpace, why_not_within
 from nas.training import (
     CALIBRATION_IMAGES,
     Calibration,
@@ -27,12 +27,12 @@ from nas.training import (
 def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool, device: torch.device) -> list[str]:
     """Fill a supernet's weights in place from what `spec` names; returns the names of those that stay random.
 
-    The supernet of a run's folder is copied. A plain ViT's weights (`timm:NAME`, `local-dir:DIR`, `file:PATH`) go where
-    they belong (law 2). Then it is watched on the first training images without augmentation: static maps become its
-    mean maps, low-rank factors the truncated decomposition of its matrices, and the rest is what `fit_operators` gives;
-    where the space hallucinates, similar heads are put where a derived head starts as a copy of its parent. `ordered`:
-    channels, heads and hidden neurons are put in the order of their importance, so that narrow subnets keep the best
-    ones.
+    Of the supernet of a run's folder the space has all or a part, and takes it. A plain ViT's weights (`timm:NAME`,
+    `local-dir:DIR`, `file:PATH`) go where they belong (law 2). Then it is watched on the first training images without
+    augmentation: static maps become its mean maps, low-rank factors the truncated decomposition of its matrices, and
+    the rest is what `fit_operators` gives; where the space hallucinates, similar heads are put where a derived head
+    starts as a copy of its parent. `ordered`: channels, heads and hidden neurons are put in the order of their
+    importance, so that narrow subnets keep the best ones.
 
     Raises:
         ConfigError: The weights cannot be had or are no plain ViT.
@@ -60,33 +60,44 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
     return sorted(missing.difference(given))
 
 
-def check_init(space: SearchSpace, spec: str) -> None:
-    """Find out, before anything is written, whether `warm_start` can begin; raises what it raises."""
-    if (Path(spec) / MANIFEST).is_file():
-        copy_supernet(Supernet(space), Path(spec))
-    else:
+def check_init(space: SearchSpace, spec: str) -> WeightSource | None:
+    """Find out, before anything is written, whether `warm_start` can begin; raises what it raises.
+
+    Returns the run that the weights are of, if they are a run's.
+    """
+    if not (Path(spec) / MANIFEST).is_file():
         Supernet(space).load_timm(initial_weights(spec, space.backbone))
+        return None
+    run = RunDirectory.open(Path(spec))
+    if space.num_classes_from_data:
+        space = space.with_num_classes(len(run.manifest.class_names))
+    copy_supernet(Supernet(space), run.path)
+    digest = run.manifest.supernet_digest
+    assert digest is not None, "its weights are there"
+    whole = space_of_run(run)
+    return WeightSource(run=run.name, space=whole.name, space_digest=whole.digest, supernet_digest=digest)
 
 
 def copy_supernet(supernet: Supernet, path: Path) -> None:
-    """Fill a supernet with the trained weights of a run whose space has the same genes.
+    """Fill a supernet with the trained weights of a run whose space has all its choices, and perhaps more.
 
     Raises:
         ConfigError: The run's supernet is not trained to its end, or holds NaN.
-        CheckpointError: Its weights have other names or shapes.
+        CheckpointError: Its space lacks choices; names them all.
     """
-    weights = trained_weights(RunDirectory.open(path))
+    run = RunDirectory.open(path)
+    weights = trained_weights(run)
     if weights is None:
         raise ConfigError(f"--init {path}: its supernet is not trained to the end", hint="let that run go on first")
     check_finite(weights, f"--init {path}")
-    try:
-        supernet.load_state_dict(weights)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+    space, whole = supernet.space, space_of_run(run)
+    if lacking := why_not_within(space, whole):
+        lines = "\n".join(f"  {line}" for line in lacking)
         raise CheckpointError(
-            f"--init {path}: its supernet is of another space: {first}",
-            hint="constraints, rules and seeds may differ from that run's space; the choices may not",
-        ) from error
+            f"--init {path}: its supernet has no weights for all of {space.name}, being of {whole.name}:\n{lines}",
+            hint="a space may have fewer choices than that run's, or other constraints, rules and seeds; not more",
+        )
+    supernet.load_slices(weights)
 
 
 def watch(

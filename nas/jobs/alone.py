@@ -97,7 +97,7 @@ class StandAloneEvaluator:
         )
         trainer = training.trainer(self.data.train, self.device)
         if self.setup.config.init:
-            trainer.start = lambda alone: copy_slice(self._first, alone)
+            trainer.start = lambda alone: alone.load_slices(self._first.state_dict())
         started = time.perf_counter()
         trained = trainer.run(lambda _: self.on_step())
         evaluator = SubnetEvaluator(self._named(trainer.digest()), trained, self.data.search)
@@ -129,16 +129,6 @@ def space_of_one(space: SearchSpace, architecture: Architecture) -> SearchSpace:
         ),
         constraints=Constraints(),
     )
-
-
-def copy_slice(whole: Supernet, part: Supernet) -> None:
-    """Fill a supernet with the first channels, heads and neurons of one over a larger space, in place."""
-    stored = dict(whole.named_parameters())
-    with torch.no_grad():
-        for name, weight in part.named_parameters():
-            rows = (3, -1) if ".attn.qkv." in name else (1, -1)
-            into, source = torch.unflatten(weight, 0, rows), torch.unflatten(stored[name], 0, rows)
-            into.copy_(source[tuple(map(slice, into.shape))])
 
 
 def recipe_digest(config: RunConfig, hashes: Mapping[str, str], precision: str) -> str:

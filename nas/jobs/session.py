@@ -172,8 +172,7 @@ def start(
                 hint="choose another --run DIR, or give the options it was started with",
             )
     else:
-        if config.init:
-            check_init(space, here.init)
+        source = check_init(space, here.init) if config.init else None
         if config.teacher:
             Teacher(here.teacher, info)
         for seeds in here.search.seed_runs:
@@ -191,6 +190,7 @@ def start(
                 threads=_train_threads(space),
                 images=ImagePlace(spec=config.data.spec, folders=typed_in(path)),
                 folders=typed_in(path),
+                started_from=source,
                 constraints=space.constraints.max_latency,
                 mean=info.mean,
                 std=info.std,

@@ -150,10 +150,33 @@ class Supernet(nn.Module):
             )
         with torch.no_grad():
             for name, value in given.items():
-                parts = (3, -1) if ".attn.qkv." in name else (1, -1)
-                into, source = torch.unflatten(stored[name], 0, parts), torch.unflatten(value, 0, parts)
-                into[tuple(map(slice, source.shape))].copy_(source)
+                source = _in_parts(name, value)
+                _in_parts(name, stored[name])[tuple(map(slice, source.shape))].copy_(source)
         return [name for name in stored if name not in given]
+
+    def load_slices(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from the state dict of a supernet whose space has all choices of this one, and perhaps more.
+
+        Every weight becomes the first channels, heads and neurons of the given one, as subnets slice it: architectures
+        of this space have the same logits, bit for bit, in both.
+
+        Raises:
+            CheckpointError: A weight is missing or too small; names them all.
+        """
+        given, stored = dict(weights), dict(self.named_parameters())
+        _rename_old(self, given)
+        problems = []
+        for name, parameter in stored.items():
+            if name not in given:
+                problems.append(f"{name} is missing")
+            elif not _fits(name, parameter.shape, given[name].shape):
+                problems.append(f"{name}: {tuple(given[name].shape)} has no {tuple(parameter.shape)}")
+        if problems:
+            raise CheckpointError("the weights are not of a larger space:\n  " + "\n  ".join(problems))
+        with torch.no_grad():
+            for name, parameter in stored.items():
+                into = _in_parts(name, parameter)
+                into.copy_(_in_parts(name, given[name])[tuple(map(slice, into.shape))])
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that the optimiser does not decay (timm's interface)."""
@@ -234,6 +257,11 @@ def _plain_largest(space: SearchSpace) -> Architecture:
 def _fits(name: str, shape: Sequence[int], stored: Sequence[int]) -> bool:
     whole = not (".attn.qkv." in name and shape and shape[0] % 3)
     return whole and len(shape) == len(stored) and all(a <= b for a, b in zip(shape, stored, strict=True))
+
+
+def _in_parts(name: str, weight: Tensor) -> Tensor:
+    """A weight with its rows in parts that have first ones each: queries, keys and values; others are one part."""
+    return torch.unflatten(weight, 0, (3, -1) if ".attn.qkv." in name else (1, -1))
 
 
 def _providers(domains: Sequence[LayerDomain]) -> tuple[tuple[int, int], ...]:

@@ -10,8 +10,8 @@ from nas.runs.dominance import hypervolume, non_dominated
 from nas.runs.doubts import doubts_of
 from nas.runs.front import PICKS, ParetoFront
 from nas.runs.manifest import (
-    REFERENCE_MARGIN, ImagePlace, Manifest, SearchBudget, SearchIdentity, SupernetTrial, objectives_by,
-    trial_key, typed_in,
+    REFERENCE_MARGIN, ImagePlace, Manifest, SearchBudget, SearchIdentity, SupernetTrial, WeightSource,
+    objectives_by, trial_key, typed_in,
 )
 from nas.runs.point import FrontPoint, interval_key
 from nas.runs.ranking import (
@@ -34,12 +34,12 @@ __all__ = [
     "BALANCED_SPLITS", "BASELINES", "CONFIDENCE", "CONFIG", "LEAST_ARCHITECTURES", "MANIFEST", "OWNER",
     "PICKS", "REFERENCE_MARGIN", "RESAMPLES", "SPLITS", "TRAINING_LOG", "TRUST", "Conditions",
     "FrontPoint", "ImagePlace", "Manifest", "Measurement", "ParetoFront", "RunDirectory", "RunResults",
-    "SearchBudget", "SearchIdentity", "SupernetTrial", "Timed", "Trial", "TrialState", "all_trials",
-    "architecture_row", "check_counts", "check_ray_is_used", "check_supernet_trials", "config_of_run",
-    "course_of", "design_points", "doubts_of", "front_of", "group_settings", "hypervolume",
-    "interval_key", "joint_digest", "latest_unfinished", "log_rows", "network_row", "next_path",
-    "non_dominated", "objectives_by", "owner", "picked", "random_search", "rank_statistics", "ranked",
-    "reference_elsewhere", "results_of", "retrained_networks", "searched_runs", "space_of_run",
+    "SearchBudget", "SearchIdentity", "SupernetTrial", "Timed", "Trial", "TrialState", "WeightSource",
+    "all_trials", "architecture_row", "check_counts", "check_ray_is_used", "check_supernet_trials",
+    "config_of_run", "course_of", "design_points", "doubts_of", "front_of", "group_settings",
+    "hypervolume", "interval_key", "joint_digest", "latest_unfinished", "log_rows", "network_row",
+    "next_path", "non_dominated", "objectives_by", "owner", "picked", "random_search", "rank_statistics",
+    "ranked", "reference_elsewhere", "results_of", "retrained_networks", "searched_runs", "space_of_run",
     "space_settings", "supernet_trial", "supernet_trials", "trial_key", "typed_in", "union_points",
     "whole",
 ]

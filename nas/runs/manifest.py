@@ -144,6 +144,22 @@ def typed_in(path: Path) -> tuple[str, str]:
     return os.path.relpath(here, path.resolve()), str(here)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightSource:
+    """The run whose supernet a run started from, as it was then.
+
+    Attributes:
+        run: Name of its folder; the path is `init` of the configuration.
+        space: Name of its space, which has all choices of the new one.
+        supernet_digest: Of its trained weights.
+    """
+
+    run: str
+    space: str
+    space_digest: str
+    supernet_digest: str
+
+
 class Manifest(BaseModel):
     """What a run is and how far it is. Its fields are the file's keys, but for those of `search`, which lie flat.
 
@@ -162,6 +178,7 @@ class Manifest(BaseModel):
         folders: From which relative paths of the configuration start: that in which the run was started, seen from the
             run's folder, and absolute; None in what the first versions left.
         images: Where they are; None: as the configuration says, as the first versions left it.
+        started_from: The run that the first weights are of; None where they are of no run, or of an earlier version's.
         constraints: Metric name -> highest latency that the front may have, milliseconds per batch.
         stage: What it does, or did when it was interrupted.
         search: What it is measured by; None before the search first starts.
@@ -190,6 +207,7 @@ class Manifest(BaseModel):
     threads: int
     folders: tuple[str, ...] | None = None
     images: ImagePlace | None = None
+    started_from: WeightSource | None = None
     constraints: Mapping[str, float] = {}
     stage: Stage = "created"
     created: float = Field(default_factory=time.time)

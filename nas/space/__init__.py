@@ -5,7 +5,7 @@ from nas.space import sampling
 from nas.space.constraints import Constraints
 from nas.space.designs import DESIGNS, known_designs
 from nas.space.domain import GENES, LayerDomain
-from nas.space.reasons import check_memory, notes
+from nas.space.reasons import check_memory, notes, why_not_within
 from nas.space.sampling import sample_near
 from nas.space.space import SearchSpace, parse_space, read_space
 from nas.space.walk import AttentionChoice, State, attention_choices, feed_forwards, with_feed_forward
@@ -13,5 +13,5 @@ from nas.space.walk import AttentionChoice, State, attention_choices, feed_forwa
 __all__ = [
     "DESIGNS", "GENES", "AttentionChoice", "Constraints", "LayerDomain", "SearchSpace", "State",
     "attention_choices", "check_memory", "feed_forwards", "known_designs", "notes", "parse_space",
-    "read_space", "sample_near", "sampling", "with_feed_forward",
+    "read_space", "sample_near", "sampling", "why_not_within", "with_feed_forward",
 ]

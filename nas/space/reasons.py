@@ -1,15 +1,17 @@
-"""What of a legal search space deserves a second look, and what no machine like this one can hold."""
+"""What of a legal search space deserves a second look, what no machine can hold, and why one is no part of another."""
 
 import os
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from dataclasses import replace
+from itertools import chain, product
 from typing import Any
 
-from nas.arch import ATTENTION, VALUE_BYTES, bytes_to_run
-from nas.base import SearchSpaceError, unit_of
+from nas.arch import ATTENTION, VALUE_BYTES, bytes_to_run, hallucinated_heads
+from nas.base import SearchSpaceError, format_choices, unit_of
+from nas.space.domain import GENES, LayerDomain
 from nas.space.genome import Genome
 from nas.space.space import SearchSpace
-from nas.space.walk import LegalSequences, State, genes_of, why_empty
+from nas.space.walk import LegalSequences, State, feed_forwards, genes_of, why_empty
 
 FEW_TOKENS = 16  # fewer carry little of an image (C11)
 COPIES = 4  # of every weight while the largest network is trained: itself, its gradient, and AdamW's two averages
@@ -97,6 +99,61 @@ def _dead(space: Genome, possible: list[set[Genes]]) -> Iterator[str]:
             if value not in had:
                 rule = ATTENTION[value].rule if gene == "attention" else RULE_OF[gene]
                 yield f"{gene} {value} is in no network ({rule})"
+
+
+def why_not_within(space: Genome, whole: Genome) -> list[str]:
+    """Every choice of a space that another one does not have, a line each; empty where it is a part of the other.
+
+    Names, hard bounds and rules do not count, nor do choices that change no network, such as reducers where tokens
+    cannot fall.
+    """
+    ours, theirs = space.backbone.to_dict(), whole.backbone.to_dict()
+    found = [
+        f"backbone.{key}: {value}, there {theirs[key]}"
+        for key, value in ours.items()
+        if key != "timm" and value != theirs[key]
+    ]
+    for gene in ("embed_dim", "depth"):
+        chosen, there = getattr(space, gene), getattr(whole, gene)
+        if more := [value for value in chosen if value not in there]:
+            found.append(f"{gene}: {format_choices(more)}, there {format_choices(there)}")
+    lacking: dict[str, list[int]] = {}
+    arriving = space.backbone.num_patches
+    for i, (domain, there) in enumerate(zip(space.layers, whole.layers, strict=False)):
+        for text in _lacking(domain, there, arriving):
+            lacking.setdefault(text, []).append(i)
+        arriving = max(n for n in domain.num_tokens if n <= arriving)
+    return found + [f"{_layers(layers)}: {text}" for text, layers in lacking.items()]
+
+
+def _lacking(domain: LayerDomain, whole: LayerDomain, arriving: int) -> Iterator[str]:
+    """What a layer may have, where so many tokens arrive at most, that another domain does not have."""
+    without = set[str]()  # genes whose values change no network
+    if min(domain.num_tokens) >= arriving:
+        without.add("reducer")
+    if not any(derived for _, derived in _derived(domain)):
+        without.add("hallucination")
+    for gene in GENES:
+        there = getattr(whole, gene)
+        more = [value for value in getattr(domain, gene) if value not in there]
+        if gene == "hallucination_ratio":
+            made = [_derived(replace(domain, num_heads=whole.num_heads, hallucination_ratio=(r,))) for r in more]
+            more = [ratio for ratio, heads in zip(more, made, strict=True) if not heads <= _derived(whole)]
+        elif gene == "ffn_rank":
+            pairs = [pair for pair in feed_forwards(domain) if pair[0] in whole.mlp_ratio]
+            more = list(dict.fromkeys(pair[1] for pair in pairs if pair not in feed_forwards(whole)))
+        if more and gene not in without:
+            yield f"{gene} {format_choices(more)}, there {format_choices(there)}"
+
+
+def _derived(domain: LayerDomain) -> set[tuple[int, int]]:
+    """(heads, derived heads) of the layer's attention, where it is of a kind that may derive any."""
+    if not any(ATTENTION[kind].derives for kind in domain.attention):
+        return set()
+    return {
+        (heads, hallucinated_heads(heads, ratio))
+        for heads, ratio in product(domain.num_heads, domain.hallucination_ratio)
+    }
 
 
 def _layers(numbers: Iterable[int]) -> str:

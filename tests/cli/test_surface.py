@@ -20,7 +20,7 @@ COMMANDS = {
     "run": SHARED | BUDGET | {"--supernet-trials", "--tensorboard", "--dry-run", "--format"},
     "train": SHARED | {"--workers", "--ray-address", "--tensorboard", "--dry-run", "--format"},
     "search": BUDGET | {"--data", "--tensorboard", "--dry-run", "--format"},
-    "check": {"--set", "--format"},
+    "check": {"--init", "--set", "--format"},
     "status": {"--format"},
     "front": {"--max-latency-ms", "--max-macs", "--max-params", "--min-top1", "--sort", "--format"},
     "show": {"--format"},

@@ -14,7 +14,6 @@ from nas.jobs.alone import (
     StandAloneEvaluator,
     StandAloneSetup,
     build_stand_alone,
-    copy_slice,
     image_arrays,
     recipe_digest,
     space_of_one,
@@ -79,7 +78,7 @@ def test_a_network_alone_that_starts_from_its_slice_answers_as_the_supernet_does
         alone = Supernet(space_of_one(space, chosen), seed=1).eval()
         with torch.no_grad():
             assert not torch.equal(alone(images, chosen), whole(images, chosen))
-            copy_slice(whole, alone)
+            alone.load_slices(whole.state_dict())
             assert torch.equal(alone(images, chosen), whole(images, chosen))
 
 

@@ -19,7 +19,7 @@ from nas.arch.architecture import Architecture
 from nas.base.errors import ConfigError
 from nas.base.progress import Reporter
 from nas.evaluation.accuracy import count_correct, top1_percent
-from nas.jobs.alone import copy_slice, space_of_one
+from nas.jobs.alone import space_of_one
 from nas.jobs.retrain import baseline_of, network_row
 from nas.jobs.session import reopen, reopen_with_test
 from nas.model.supernet import Supernet
@@ -87,7 +87,7 @@ def test_the_accuracy_is_that_of_the_architecture_trained_alone_from_there_by_th
     seed = session.config.seed + 1
     alone = Supernet(space_of_one(session.space, point.architecture), seed=seed)
     if origin == "inherited":
-        copy_slice(load_trained(session.run, session.space, session.device), alone)
+        alone.load_slices(load_trained(session.run, session.space, session.device).state_dict())
     trainer = SupernetTrainer(
         alone,
         session.data.train,

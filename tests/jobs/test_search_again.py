@@ -1,6 +1,7 @@
 """Runs that share a supernet: nothing is trained or measured twice."""
 
-from small_runs import TINY, TRIALS, command, run_arguments
+from small_runs import QUICK, TRIALS, command, run_arguments
+from small_spaces import TINY
 
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
@@ -37,7 +38,9 @@ def test_a_supernet_of_other_choices_is_misuse_and_leaves_nothing(finished, tmp_
     space.write_text(TINY.replace("embed_dim: [16, 24]", "embed_dim: [16, 32]"))
     done = command("run", space, "--run", tmp_path / "r", f"--init={finished.folder}", "--epochs=0")
     assert done.code == 2
-    assert "its supernet is of another space" in done.stderr
+    assert (
+        "its supernet has no weights for all of tiny, being of tiny:\n  embed_dim: [32], there [16, 24]" in done.stderr
+    )
     assert not (tmp_path / "r").exists()
 
 
@@ -70,3 +73,50 @@ def test_a_search_starts_from_the_fronts_of_earlier_runs(finished):
     ends = set(first[:2])  # the largest and the smallest of the space
     assert first[2 : 2 + len(set(front) - ends)] == [a for a in front if a not in ends]
     assert f"{len(front)} of {len(front)} on the front of {finished.folder}" in done.stderr
+
+
+SUB = TINY.replace("name: tiny", "name: sub").replace("[16, 24]", "16").replace("[dynamic, static]", "dynamic")
+
+
+def test_a_part_of_a_trained_space_is_searched_with_its_weights(finished, tmp_path):
+    space, folder = tmp_path / "sub.yaml", tmp_path / "r"
+    space.write_text(SUB)
+    words = ["run", space, "--run", folder, f"--init={finished.folder}", "--epochs=0", "--workers=0", *QUICK[1:]]
+    rehearsed = command(*words, "--dry-run", "--trials=4")
+    assert rehearsed.code == 0, rehearsed.stderr
+    done = command(*words, "--trials=6")
+    assert done.code == 0, done.stderr
+    before, after = RunDirectory.open(finished.folder), RunDirectory.open(folder)
+    source = after.manifest.started_from
+    assert (source.run, source.space) == (finished.folder.name, "tiny")
+    assert source.space_digest == before.manifest.space_digest
+    assert source.supernet_digest == before.manifest.supernet_digest != after.manifest.supernet_digest
+    top1 = {t.architecture: t.measurement.values["top1"] for t in before.trials() if t.measurement and not t.source}
+    again = {t.architecture: t.measurement.values["top1"] for t in after.trials() if t.measurement and not t.source}
+    both = top1.keys() & again.keys()
+    assert both
+    assert all(top1[architecture] == again[architecture] for architecture in both)
+    assert command(*words, "--trials=6").code == 0
+    trained = command("train", space, "--run", tmp_path / "t", f"--init={finished.folder}", *QUICK, "--epochs=1")
+    assert trained.code == 0, trained.stderr
+
+
+def test_what_is_no_part_of_a_trained_space_is_refused_with_all_differences(finished, tmp_path):
+    space = tmp_path / "other.yaml"
+    space.write_text(
+        SUB.replace("embed_dim: 16", "embed_dim: [16, 32]").replace(
+            "attention: dynamic", "attention: [dynamic, linear]"
+        )
+    )
+    differences = ["embed_dim: [32], there [16, 24]", "layers 0, 1: attention [linear], there [dynamic, static]"]
+    expected = f"--init {finished.folder}: its supernet has no weights for all of sub, being of tiny:\n" + "".join(
+        f"  {line}\n" for line in differences
+    )
+    asked = ("--run", tmp_path / "r", f"--init={finished.folder}", "--epochs=0")
+    for words in (("run", space, *asked), ("run", space, *asked, "--dry-run"), ("check", space, asked[2])):
+        refused = command(*words)
+        assert refused.code == 2
+        assert expected in refused.stderr
+    assert not (tmp_path / "r").exists()
+    space.write_text(SUB)
+    assert command("check", space, asked[2]).code == 0

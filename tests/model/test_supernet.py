@@ -12,10 +12,11 @@ from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
 from nas.arch.operator import Rules
 from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS
-from nas.base.errors import ArchitectureError
+from nas.base.errors import ArchitectureError, CheckpointError, SearchSpaceError
 from nas.model import supernet as supernet_file
 from nas.model.supernet import Supernet
-from nas.space.domain import LayerDomain
+from nas.space.domain import GENES, LayerDomain
+from nas.space.reasons import why_not_within
 from nas.space.space import SearchSpace
 
 SPACE = space()
@@ -361,3 +362,48 @@ def test_state_dict_restores_every_architecture(supernet):
         for _ in range(5):
             architecture = SPACE.sample(rng)
             assert torch.equal(other(images(2), architecture), supernet(images(2), architecture))
+
+
+# --- a space that is a part of another ----------------------------------------------------------------------
+
+
+def part_of(whole: SearchSpace, rng: np.random.Generator) -> SearchSpace:
+    """A space with some of the choices of another; drawn until there is a network."""
+
+    def some(values: tuple) -> tuple:
+        kept = rng.random(len(values)) < 0.6
+        kept[rng.integers(len(values))] = True
+        return tuple(value for value, keep in zip(values, kept, strict=True) if keep)
+
+    while True:
+        depth = some(whole.depth)
+        layers = tuple(
+            LayerDomain(**{gene: some(getattr(domain, gene)) for gene in GENES})
+            for domain in whole.layers[: max(depth)]
+        )
+        try:
+            return replace(whole, name="part", embed_dim=some(whole.embed_dim), depth=depth, layers=layers)
+        except SearchSpaceError:
+            continue
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_architectures_of_a_part_of_a_space_have_the_same_logits_with_its_slices_of_the_weights(supernet, seed):
+    rng = np.random.default_rng(seed)
+    part = part_of(SPACE, rng)
+    assert why_not_within(part, SPACE) == []
+    sliced = Supernet(part, seed=1).eval()
+    sliced.load_slices(supernet.state_dict())
+    with torch.no_grad():
+        for i in range(6):
+            architecture, x = part.sample(rng), images(3, seed=i)
+            assert torch.equal(sliced(x, architecture), supernet(x, architecture)), architecture
+            assert torch.equal(sliced.extract(architecture)(x), supernet(x, architecture)), architecture
+
+
+def test_weights_of_a_smaller_space_are_refused_by_name(supernet):
+    smaller = Supernet(space(every_choice(attention=("dynamic",)), embed_dim=(16,)))
+    with pytest.raises(CheckpointError) as refused:
+        supernet.load_slices(smaller.state_dict())
+    assert "blocks.0.attn.static_map_16 is missing" in refused.value.message
+    assert "pos_embed: (1, 17, 16) has no (1, 17, 24)" in refused.value.message

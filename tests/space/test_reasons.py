@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from factories import backbone
 from small_spaces import every_choice, space
 
 from nas.arch import LayerChoice
 from nas.base.errors import SearchSpaceError
-from nas.space.reasons import _layers, check_memory, notes
+from nas.space.reasons import _layers, check_memory, notes, why_not_within
 from nas.space.space import parse_space
 
 
@@ -56,3 +57,48 @@ def test_images_that_make_too_many_tokens_are_refused_with_the_figure():
 
 def test_what_fits_is_let_through():
     check_memory(space())
+
+
+PLAIN = {"num_tokens": (16,), "reducer": ("pool",), "attention": ("dynamic",), "hallucination_ratio": (0.0,)}
+
+
+@pytest.mark.parametrize(
+    "genes",
+    [
+        {},
+        PLAIN,
+        {"hallucination_ratio": (0.5,), "num_heads": (3,)},  # one head of three, as 0.34 is
+        {"ffn_rank": (0.875,), "mlp_ratio": (2.0,)},  # saves nothing, so it is 1
+        {"attention": ("static",), "hallucination_ratio": (0.0,), "hallucination": ("copy",)},
+    ],
+)
+def test_fewer_choices_are_a_part(genes):
+    whole = space()
+    assert why_not_within(space(every_choice(**genes), embed_dim=(24,), depth=(2, 3)), whole) == []
+
+
+@pytest.mark.parametrize(
+    ("genes", "words"),
+    [
+        ({"reducer": ("conv_pool",)}, "layers 0, 1: reducer [conv_pool], there [pool]"),
+        ({"hallucination_ratio": (0.0,)}, "layers 0, 1: hallucination_ratio [0.0], there [0.5]"),
+        ({"hallucination_ratio": (0.7,)}, "layers 0, 1: hallucination_ratio [0.7], there [0.5]"),
+        ({"ffn_rank": (1.0,)}, "layers 0, 1: ffn_rank [1.0], there [0.5]"),
+        ({"mlp_ratio": (1.0, 2.0)}, "layers 0, 1: mlp_ratio [1.0], there [2.0]"),
+        ({"num_heads": (3, 4)}, "layers 0, 1: num_heads [4], there [2, 3]"),
+    ],
+)
+def test_a_choice_that_the_other_does_not_have_is_named(genes, words):
+    few = {"reducer": ("pool",), "hallucination_ratio": (0.5,), "ffn_rank": (0.5,), "mlp_ratio": (2.0,)}
+    few["num_heads"] = (2, 3)
+    whole = space(every_choice(**few), depth=(2,))
+    assert why_not_within(space(every_choice(**{**few, **genes}), depth=(2,)), whole) == [words]
+
+
+def test_all_that_is_outside_is_named_with_its_layers():
+    other = space(embed_dim=(16, 32), depth=(3, 5), backbone=backbone(head_dim=12))
+    assert why_not_within(other, space()) == [
+        "backbone.head_dim: 12, there 8",
+        "embed_dim: [32], there [16, 24]",
+        "depth: [5], there [2, 3, 4]",
+    ]
