@@ -1,4 +1,4 @@
-"""`retrain` and `trust`: architectures trained alone, and tested."""
+"""`retrain`, `trust` and `finalists`: architectures trained alone, and tested."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -54,6 +54,29 @@ def trust(
         data=data,
     )
     print_result(format_, found, trust_table, found["architectures"])
+
+
+@alone.command()
+def finalists(
+    run: RunArgument,
+    count: Annotated[int, typer.Option(max=10_000, help="Networks to train on; three for each level of cost.")] = 12,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="Of the last trainings; default: all cost half of the supernet's."),
+    ] = None,
+    workers: WorkersOption = None,
+    data: MovedDataOption = None,
+    format_: FormatOption = None,
+) -> None:
+    """The last choice by trainings: front members, plain rivals and close ones are trained on; the best are the front.
+
+    Each starts from its slice of the supernet. Every finished training is kept, and the same command goes on.
+    """
+    from nas.jobs import finalists
+    from nas.report import finalists_table
+
+    found = finalists(run, reporter(), count=count, epochs=epochs, workers=worker_count(workers), data=data)
+    print_result(format_, found, finalists_table, found["candidates"])
 
 
 class Origin(StrEnum):

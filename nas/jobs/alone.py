@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from nas.arch import Architecture
+from nas.arch import Architecture, Backbone
 from nas.base import CheckpointError, RunError, atomic_write_bytes, one_line
 from nas.cluster import Arrays
 from nas.data import ImageData, ImageSet
@@ -153,8 +153,12 @@ def recipe_digest(config: RunConfig, hashes: Mapping[str, str], precision: str) 
 
 def trained_network(setup: StandAloneSetup, architecture: Architecture) -> Subnet:
     """The network that a training left behind, in evaluation mode; a RunError: it is not there, or damaged."""
-    path = setup.path(architecture, ".safetensors")
-    subnet = Subnet(setup.evaluation.space.backbone, architecture)
+    return network_at(setup.path(architecture, ".safetensors"), setup.evaluation.space.backbone, architecture)
+
+
+def network_at(path: Path, backbone: Backbone, architecture: Architecture) -> Subnet:
+    """The network whose weights a training left in a file, in evaluation mode; a RunError as `trained_network`."""
+    subnet = Subnet(backbone, architecture)
     try:
         subnet.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:

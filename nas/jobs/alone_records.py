@@ -28,7 +28,7 @@ from nas.jobs.stages import evaluator_setup, training_schedule
 from nas.runs import Measurement, RunDirectory, course_of
 from nas.search import Result
 from nas.settings import located
-from nas.training import Schedule, Teacher
+from nas.training import Schedule, Teacher, weights_digest
 
 RECORD_VERSION = 1
 LOOK_EVERY_S = 1.0  # at the checkpoints of trainings that go on
@@ -61,6 +61,15 @@ def stand_alone_setup(session: Session, epochs: int | None, folder: Path) -> Sta
         recipe=recipe_digest(config, session.data.info.hashes, session.precision),
         folder=folder.absolute(),
     )
+
+
+def inherited_setup(session: Session, epochs: int | None, folder: Path) -> StandAloneSetup:
+    """As `stand_alone_setup`, but each network starts from its slice of the run's trained supernet."""
+    config = session.config.model_copy(update={"init": str(session.run.path.absolute()), "init_ordered": False})
+    setup = stand_alone_setup(replace(session, config=config), epochs, folder)
+    # A run that is moved elsewhere has the same weights.
+    named = setup.config.model_copy(update={"init": weights_digest(session.run), "teacher": config.teacher})
+    return replace(setup, recipe=recipe_digest(named, session.data.info.hashes, session.precision))
 
 
 def trained_alone(

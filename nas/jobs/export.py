@@ -11,11 +11,12 @@ from nas.base import BALANCED, TOP1, DataError, ExportError, Reporter, RunError,
 from nas.bundle import ARCHITECTURE, BundleOptions, ExportReport, check_options, check_place, export_bundle
 from nas.data import ImageSet, TestSplit
 from nas.evaluation import balanced_interval, balanced_percent, top1_percent, wilson_interval
+from nas.jobs.alone import network_at
 from nas.jobs.session import Session, reopen_with_test
 from nas.jobs.stages import evaluator_setup
 from nas.latency import torch_threads
 from nas.model import Subnet
-from nas.runs import FrontPoint, Measurement, ParetoFront, RunDirectory, owner, picked, searched_runs
+from nas.runs import FINALIST, FrontPoint, Measurement, ParetoFront, RunDirectory, owner, picked, searched_runs
 from nas.training import load_trained, weights_digest
 
 
@@ -37,7 +38,11 @@ def export_pick(
     check_place(directory)
     lacking = "so its model card would have no final accuracy", "export from"
     run, point, session, test = open_pick(path, pick, reporter, lacking, data)
-    subnet = load_trained(session.run, session.space, session.device).extract(point.architecture)
+    if (finalist := point.details.get(FINALIST)) is not None:
+        weights = session.run.finalists_dir / Path(finalist["weights"]).name
+        subnet = network_at(weights, session.space.backbone, point.architecture).to(session.device)
+    else:
+        subnet = load_trained(session.run, session.space, session.device).extract(point.architecture)
     pick = ARCHITECTURE if Path(pick).is_file() else pick
     words = ["python", "search.py", "export", str(run.path), "--pick", pick, "--to", str(directory)]
     words += [] if options.opset is None else ["--opset", str(options.opset)]

@@ -10,8 +10,8 @@ from nas.arch import Architecture
 from nas.base import SCHEMA_VERSION, ConfigError, NoResultError, Reporter, accuracy_of
 from nas.bundle import BundleOptions, check_place
 from nas.evaluation import balanced_percent, top1_percent
-from nas.jobs.alone import StandAloneSetup, recipe_digest, trained_network
-from nas.jobs.alone_records import stand_alone_setup, trained_alone, untrained
+from nas.jobs.alone import StandAloneSetup, trained_network
+from nas.jobs.alone_records import inherited_setup, stand_alone_setup, trained_alone, untrained
 from nas.jobs.export import export_measured, open_pick, provenance, table_row
 from nas.jobs.session import Session
 from nas.jobs.stages import evaluator_setup
@@ -186,13 +186,11 @@ def _setup(session: Session, request: Request, folder: Path) -> StandAloneSetup:
     path = session.run.path
     config = resolve_config(path / CONFIG, request.settings, {"teacher": request.teacher})
     check_policy(config.train.auto_augment)
-    weights = {"scratch": "", "inherited": str(path.absolute())}
-    config = config.model_copy(update={"init": weights[request.start], "init_ordered": False})
     folders = session.folders if request.teacher is None else (Path.cwd(), *session.folders)  # it was typed now
-    setup = stand_alone_setup(replace(session, config=config, folders=folders), request.epochs, folder)
-    if request.start == "inherited":  # a run that is moved elsewhere has the same weights
-        named = setup.config.model_copy(update={"init": weights_digest(session.run), "teacher": config.teacher})
-        setup = replace(setup, recipe=recipe_digest(named, session.data.info.hashes, session.precision))
+    config = config.model_copy(update={"init": "", "init_ordered": False})
+    session = replace(session, config=config, folders=folders)
+    start = {"scratch": stand_alone_setup, "inherited": inherited_setup}[request.start]
+    setup = start(session, request.epochs, folder)
     return replace(setup, keeps_weights=True)
 
 

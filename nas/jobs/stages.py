@@ -1,9 +1,11 @@
 """The stages of a run: train the supernet, search, measure the front. Each can be resumed."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from types import MappingProxyType
+from typing import Any
 
 from nas.arch import Architecture, cost
 from nas.base import BALANCED, LATENCY, MACS, PARAMS, TOP1, NoResultError, Objective, duration, metric_named
@@ -247,10 +249,17 @@ def measure(session: Session, supernet: Supernet) -> ParetoFront:
     return front
 
 
-def measure_points(session: Session, supernet: Supernet, found: ParetoFront, subnets: list[Subnet]) -> ParetoFront:
+def measure_points(
+    session: Session,
+    supernet: Supernet,
+    found: ParetoFront,
+    subnets: Sequence[Subnet],
+    about: Mapping[str, Any] = MappingProxyType({}),
+) -> ParetoFront:
     """Measure latency alone on the machine and interleaved, and write the front of what is found.
 
     The supernet's largest subnet is the reference; its weights do not matter. The subnets are those of the candidates.
+    `about` are further keys of `front.json`.
 
     Raises:
         NoResultError: There is no candidate, or none keeps the bound on latency.
@@ -280,7 +289,7 @@ def measure_points(session: Session, supernet: Supernet, found: ParetoFront, sub
             f"{run.path}: none of {len(points)} candidates keeps {names} when measured again",
             hint="raise the bound, or search longer",
         )
-    run.write_front(front.to_dict(run.name))
+    run.write_front({**front.to_dict(run.name), **about})
     run.write_front_csv(front_csv(front, run.path))
     for callback in session.callbacks:
         callback.on_front(run, front)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nas.base import duration, plural, unit_of, with_interval
+from nas.base import BALANCED, TOP1, duration, plural, unit_of, with_interval
 from nas.report.table import Cell, Column, Markup, Table, columns_of
 from nas.runs import BALANCED_SPLITS, BASELINES, CONFIDENCE, RESAMPLES, SPLITS
 
@@ -92,6 +92,30 @@ def retrain_table(found: Mapping[str, Any]) -> Table:
         columns=columns_of(headers),
         rows=rows,
         caption=lines,
+        look=UNDIMMED,
+    )
+
+
+def finalists_table(found: Mapping[str, Any]) -> Table:
+    """What `finalists` found (the key of that name in `front.json`): every candidate and what became of it."""
+    factor, prefix = unit_of([row["macs"] for row in found["candidates"]])
+    rows = []
+    for row in sorted(found["candidates"], key=lambda row: (row["macs"], row["digest"])):
+        trained = ["" if value is None else f"{value:.2f}" for value in row["trained"]]
+        kinds = ["plain"] * row["plain"] + ["front"] * row["on_inherited_front"]
+        cells: list[Cell] = [row["digest"], row["macs"] / factor, row["inherited"], *trained]
+        rows.append((*cells, "chosen" if row["chosen"] else "", ", ".join(kinds)))
+    name = {TOP1.name: "top-1 %", BALANCED.name: "balanced top-1 %"}[found["accuracy"]]
+    after = [plural(epochs, "epoch") for epochs in found["epochs"]]
+    headers = {"candidate": "", f"{prefix}MACs": "{:.3g}", f"{name},\ninherited": "{:.2f}", **dict.fromkeys(after, "")}
+    return Table(
+        title="Finalists, by cost",
+        columns=columns_of({**headers, " ": "", "kind": ""}),
+        rows=rows,
+        caption=[
+            f"{name.partition(' %')[0]} on the search split, inherited and trained alone from there for so many epochs",
+            "plain: a plain ViT; front: on it when inherited; the chosen that none dominates are on it now",
+        ],
         look=UNDIMMED,
     )
 

@@ -64,6 +64,7 @@ class RunDirectory:
         self.supernets_dir = path / "supernets"
         self.trust_dir = path / "trust"
         self.retrain_dir = path / "retrain"
+        self.finalists_dir = path / "finalists"
         self.tensorboard_dir = path / "tensorboard"
 
     @classmethod

@@ -35,7 +35,8 @@ def _of_trials(run: RunDirectory) -> Iterator[str]:
 def _of_weights(run: RunDirectory, name: str, found: Iterable[Measurement | None]) -> Iterator[str]:
     """Measurements with the weights of another run."""
     ours = run.manifest.supernet_digest
-    others = {one.conditions.supernet for one in found if one is not None} - {ours}
+    # Those of finalists are named by what they began as.
+    others = {one.conditions.supernet for one in found if one is not None and one.conditions.weights_digest != ours}
     if ours is not None and others:
         yield f"{run.path / name} is of the weights {', '.join(sorted(others))}, but those of this run are {ours}"
 

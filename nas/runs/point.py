@@ -9,6 +9,9 @@ from nas.arch import Architecture
 from nas.base import BALANCED, LATENCIES, LATENCY, MACS, PARAMS, TOP1, Metric
 from nas.runs.trial import Conditions, Measurement, Timed, Trial, whole
 
+FINALIST = "finalist"
+"""Among a point's details: what there is of its training alone, where the run's front is one of finalists."""
+
 
 @dataclass(frozen=True, slots=True)
 class FrontPoint:

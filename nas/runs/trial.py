@@ -35,7 +35,7 @@ class Conditions:
         num_images: How many of them.
         target: Where and how latency was measured, such as `torch-cpu`.
         latency_stage: `search` (beside other work, ratio to a reference model) or `exclusive` (nothing else running).
-        supernet: Digest of the weights.
+        supernet: Digest of the weights, and after a comma what was made of them (`nas.jobs.finalists`).
     """
 
     device: str
@@ -52,6 +52,11 @@ class Conditions:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+    @property
+    def weights_digest(self) -> str:
+        """Digest of the supernet's weights, without what was made of them since."""
+        return self.supernet.partition(",")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,23 @@ def known_designs(space: Genome, names: Sequence[str]) -> dict[str, Architecture
     return {name: architecture for name, architecture in drawn.items() if first[architecture] == name}
 
 
+def is_plain(architecture: Architecture) -> bool:
+    """Whether it is a plain ViT.
+
+    No token reduction, dynamic attention with real heads only, feed-forwards of full rank, and all layers have as many
+    heads and the same hidden width.
+    """
+    first = architecture.layers[0]
+    return all(
+        layer.reducer is None
+        and layer.attention == "dynamic"
+        and not layer.num_hallucinated
+        and layer.ffn_rank == 1
+        and (layer.num_heads, layer.mlp_ratio) == (first.num_heads, first.mlp_ratio)
+        for layer in architecture.layers
+    )
+
+
 def _design(space: Genome, name: str) -> Architecture:
     """A design at the greatest sizes that keep the hard bounds, else repaired."""
     sized = [_sized(space, name, share) for share in (1.0, *UNIFORM, 0.0)]
