@@ -46,7 +46,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "sandwich, 2 random": {**SANDWICH, "num_random": 2},
     "sandwich, uniform draw": {**SANDWICH, "draw": "uniform"},
     "sandwich, labels only": {**SANDWICH, "distill": "none"},
-    "sandwich, no training aids": {**SANDWICH, "static_guidance": 0.0, "linear_aux": False},
+    "sandwich, no training aids": {**SANDWICH, "static_guidance": 0.0},
     "single path (SPOS)": SPOS,
     "single path, ends": {**SPOS, **ENDS},
     "single path stratified": STRATIFIED,

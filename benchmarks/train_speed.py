@@ -96,7 +96,7 @@ def trainer_of(space: SearchSpace, data: ImageSet, precision: str, **recipe: Any
     return SupernetTrainer(
         Supernet(space),
         data,
-        TrainConfig(batch_size=BATCH, epochs=100, static_guidance=0.0, linear_aux=False, **recipe),
+        TrainConfig(batch_size=BATCH, epochs=100, static_guidance=0.0, **recipe),
         seed=0,
         device=torch.device("cpu"),
         precision=precision,

@@ -71,11 +71,6 @@ DIAGNOSTICS = (
         advice="leave linear out of `attention`, or start from --init",
     ),
     Diagnostic(
-        name="linear_density",
-        words="share of the entries of its maps that pass the mask of the branch beside linear attention, 0 to 1",
-        operator="linear attention",
-    ),
-    Diagnostic(
         name="copy_change",
         words="how far the gain of a copied head is from 1; copies save, whether they change or not",
         operator="hallucination",

@@ -161,9 +161,8 @@ def _static(twin: nn.Module, module: StaticAttention, inputs: tuple[Any, ...], _
 
 
 def _linear(twin: nn.Module, module: LinearAttention, inputs: tuple[Any, ...], output: tuple[Tensor, Any]) -> Found:
-    dynamic_BTD, maps_BHTT = _dynamic(twin, inputs)
+    dynamic_BTD, _ = _dynamic(twin, inputs)
     yield "linear_scale", _ratio(output[0] - module.proj.bias, dynamic_BTD - module.proj.bias)
-    yield "linear_density", (maps_BHTT > 4 / maps_BHTT.shape[-1]).double().mean()
 
 
 def _hallucinate(_: None, module: Hallucinate, inputs: tuple[Tensor], output: Tensor) -> Found:

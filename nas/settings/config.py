@@ -71,7 +71,13 @@ class DataConfig(Section):
 class TrainConfig(Section):
     """How the supernet is trained, through timm's parts."""
 
-    removed: ClassVar = {"conflict_free": False, "ffn_branches": 1, "images": "split", "relatives": False}
+    removed: ClassVar = {
+        "conflict_free": False,
+        "ffn_branches": 1,
+        "images": "split",
+        "linear_aux": True,
+        "relatives": False,
+    }
     former: ClassVar = {
         "static_guidance": 0.2,
         "same_attention": 0.0,
@@ -140,9 +146,6 @@ class TrainConfig(Section):
         0.6,
         description="share of the training in which dynamic maps lead: half of it static layers are dynamic, then "
         "their maps are set to the mean of the dynamic ones and take over; 0 is off",
-    )
-    linear_aux: bool = Field(
-        True, description="masked softmax branch beside linear attention, gone after 80 % of the training"
     )
     checkpoint_minutes: Positive = Field(1.0, description="minutes between checkpoints")
 

@@ -51,23 +51,17 @@ class Schedule:
             )
 
 
-LINEAR_HOLDS, LINEAR_ENDS = 0.4, 0.8  # shares of the training (METHODS 3.3)
 STATIC_HOLDS = 0.5  # share of `train.static_guidance`
 
 
 def guidance_at(progress: float, config: TrainConfig) -> Guidance | None:
-    """The aids of a forward pass at a progress (steps done / steps in all), or None once both have ended.
+    """The aids of a forward pass at a progress (steps done / steps in all), or None once they have ended.
 
-    - Static layers (DGSSA, arXiv 2310.07664, METHODS 2.2): over the first half of `train.static_guidance` of the steps
-      they are the dynamic attention that they replace. Then their maps are set to the mean of its maps
-      (`Schedule.static_step`); over the second half they apply a mixture of the two, whose dynamic share falls linearly
-      to nothing.
-    - Linear layers (Castling-ViT, arXiv 2211.10526, METHODS 3.3): a masked softmax branch, whole for the
-      first 40 % of the steps, then falling linearly to nothing at 80 %.
+    Over the first half of `train.static_guidance` of the steps static layers (DGSSA, arXiv 2310.07664, METHODS 2.2) are
+    the dynamic attention that they replace. Then their maps are set by the mean of its maps (`Schedule.static_step`);
+    over the second half they apply a mixture of the two, whose dynamic share falls linearly to nothing.
     """
-    static = linear = 0.0
-    if config.static_guidance:
-        static = min(1.0, max(0.0, (1 - progress / config.static_guidance) / (1 - STATIC_HOLDS)))
-    if config.linear_aux:
-        linear = min(1.0, max(0.0, (LINEAR_ENDS - progress) / (LINEAR_ENDS - LINEAR_HOLDS)))
-    return Guidance(static=static, linear=linear) if static or linear else None
+    if not config.static_guidance:
+        return None
+    share = min(1.0, max(0.0, (1 - progress / config.static_guidance) / (1 - STATIC_HOLDS)))
+    return Guidance(static=share) if share else None

@@ -29,7 +29,7 @@ from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.health import MAX_RESTARTS, RESTART_LR, DivergedError, TrainLog, TrainProgress, smoothed
 from nas.training.operators.calibration import first_batches
 from nas.training.operators.first_values import FIRST_IMAGES, fit_operators
-from nas.training.operators.static_maps import mean_maps, quicken_static_maps, set_static_maps
+from nas.training.operators.static_maps import mean_maps, near, quicken, set_static_maps
 from nas.training.sampling import drawn
 from nas.training.schedule import Schedule
 from nas.training.step import Step
@@ -88,7 +88,7 @@ class SupernetTrainer:
             layer_decay=config.layer_decay if config.layer_decay < 1 else None,
             fused=True,
         )
-        quicken_static_maps(self.optimizer, supernet)
+        quicken(self.optimizer, supernet)
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer,
             sched="cosine",
@@ -254,10 +254,11 @@ class SupernetTrainer:
         return losses[0], losses[min(1, len(losses) - 1)], sum(random) / len(random)
 
     def _set_static_maps(self, *supernets: Supernet) -> None:
-        """Set static maps to the mean of the dynamic maps that layers have used so far, those of the first supernet."""
-        means = mean_maps(supernets[0], self.images, self.world)
+        """Set static maps by the mean of the dynamic maps that layers have used so far, those of the first supernet."""
+        backbone = supernets[0].space.backbone
+        means = {i: near(mean, backbone) for i, mean in mean_maps(supernets[0], self.images, self.world).items()}
         for supernet in supernets:
-            set_static_maps(dict(supernet.named_parameters()), means, supernet.space.backbone)
+            set_static_maps(dict(supernet.named_parameters()), means, backbone)
 
     def _look_at_ends(self, images: Tensor, targets: Tensor, progress: float) -> None:
         """Measure the largest and the smallest subnet before a step; nothing in a space of one architecture."""

@@ -15,7 +15,6 @@ LIVING = {
     "static_entropy": 0.8,
     "static_kl": 0.4,
     "linear_scale": 1.2,
-    "linear_density": 0.01,
     "copy_change": 0.0,
     "mix_change": 0.1,
     "shared_cosine": 0.9,

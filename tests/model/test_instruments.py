@@ -129,7 +129,6 @@ def test_linear_attention_against_dynamic_attention_with_the_same_weights():
     dynamic = (maps @ values).transpose(1, 2).flatten(2) @ attention.proj.weight.T
     found = diagnose(supernet, (architecture,), IMAGES)
     assert found["linear_scale"] == pytest.approx(float((y[0] - attention.proj.bias).norm() / dynamic.norm()), rel=1e-4)
-    assert found["linear_density"] == pytest.approx(float((maps > 4 / 17).double().mean()), abs=1e-4)
 
 
 @pytest.mark.parametrize("variant", ["copy", "mix", "mix_conv"])
@@ -224,7 +223,7 @@ def test_a_number_that_is_not_finite_is_left_out():
     supernet, architecture = random_supernet(), network({}, {"attention": "linear"}, {})
     with torch.no_grad():
         supernet.get_parameter("blocks.1.attn.proj.weight").zero_()  # 0 / 0
-    assert diagnose(supernet, (architecture,), IMAGES).keys() == {"linear_density"}
+    assert diagnose(supernet, (architecture,), IMAGES) == {}
 
 
 @pytest.mark.gpu

@@ -35,18 +35,18 @@ def test_a_batch_is_shared_out_among_processes_and_subnets():
         Schedule(config, 5).check_batch(2)
 
 
-def shares_of(aid, **recipe):
+def shares_of(**recipe):
     found = [guidance_at(step / 100, TrainConfig(**recipe)) for step in range(101)]
-    return [0.0 if guidance is None else getattr(guidance, aid) for guidance in found]
+    return [0.0 if guidance is None else guidance.static for guidance in found]
 
 
 def test_static_layers_are_dynamic_until_their_maps_are_set_and_then_less_and_less():
-    shares = shares_of("static", static_guidance=0.4)
+    shares = shares_of(static_guidance=0.4)
     assert shares[:21] == [1.0] * 21
     assert shares[30] == pytest.approx(0.5)
     assert shares == sorted(shares, reverse=True)
     assert shares[40:] == [0.0] * 61
-    assert shares_of("static", static_guidance=0.0) == [0.0] * 101
+    assert shares_of(static_guidance=0.0) == [0.0] * 101
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 7, 100])
@@ -63,15 +63,6 @@ def test_static_maps_are_set_once_before_the_first_step_that_they_have_a_part_in
     assert Schedule(TrainConfig(static_guidance=0.0), 100).static_step is None
 
 
-def test_the_masked_softmax_holds_then_falls_and_is_gone_for_the_last_fifth():
-    weights = shares_of("linear")
-    assert weights[:41] == [1.0] * 41
-    assert weights[60] == pytest.approx(0.5)
-    assert weights[80:] == [0.0] * 21
-    assert weights == sorted(weights, reverse=True)
-    assert shares_of("linear", linear_aux=False) == [0.0] * 101
-
-
 def test_there_is_no_guidance_where_nothing_is_left_of_it():
     assert guidance_at(0.9, TrainConfig()) is None
-    assert guidance_at(0.0, TrainConfig(static_guidance=0.0, linear_aux=False)) is None
+    assert guidance_at(0.0, TrainConfig(static_guidance=0.0)) is None

@@ -10,7 +10,7 @@ from nas.training.distill import soft_cross_entropy
 from nas.training.step import Step
 from nas.training.world import World
 
-NO_AIDS = {"static_guidance": 0.0, "linear_aux": False}
+NO_AIDS = {"static_guidance": 0.0}
 
 
 @pytest.fixture(autouse=True)

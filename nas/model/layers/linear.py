@@ -27,20 +27,17 @@ class LinearAttention(Part):
 
     With unit queries and keys q, k and values v, of one head:
 
-        y = v / 2 + q (k^T v) / pi [+ mu * masked softmax map @ v, in guided training]
+        y = v / 2 + q (k^T v) / pi
         out = gain * y / |y| + depth-wise 3x3 of v over the patch grid
 
     The convolution has one filter a head, and exists where the patch tokens lie on their grid. The class token is no
     part of it, neither as its input nor as its output.
 
-    Guided training: with `guidance.linear` = mu > 0 the softmax map is added where its entries exceed 4 / T.
-
     Shapes: x [B, T, D] -> ([B, T, D], None).
 
     Source: Castling-ViT (arXiv 2211.10526), linear-angular attention; METHODS 3.2. Differs: the convolution is 3x3 on
-    the grid, where the released one has 9 taps along the tokens; the threshold follows the number of tokens (C9); a
-    gain per head sets the length of the outputs (METHODS 5.9); masks are faded out by mu, not regularised to zeros,
-    because dynamic attention shares queries and keys in a supernet and needs them sharp.
+    the grid, where the released one has 9 taps along the tokens; a gain per head sets the length of the outputs
+    (METHODS 5.9); there is no masked softmax branch in training, without which networks are better (results/LOG.md).
     """
 
     INITIAL: ClassVar[Mapping[str, FirstValue]] = {"linear_gain": nn.init.ones_, "linear_conv.weight": nn.init.zeros_}
@@ -67,9 +64,7 @@ class LinearAttention(Part):
         self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None, frame: Frame | None = None
     ) -> tuple[Tensor, Provided | None]:
         """Attend; on a CPU without gradients a few images at a time."""
-        del provided
-        if guidance is not None and guidance.linear > 0:
-            return self._attend(x, frame, guidance), None
+        del provided, guidance
         if not eager_cpu_inference(x):
             return self._attend(x, frame), None
         images = chunks.images_of_tokens(x.shape[1], x.shape[2], x.element_size())
@@ -77,11 +72,11 @@ class LinearAttention(Part):
             return self._attend(x, frame), None
         return torch.cat([self._attend(part, frame) for part in torch.split(x, images)]), None
 
-    def _attend(self, x: Tensor, frame: Frame | None, guidance: Guidance | None = None) -> Tensor:
+    def _attend(self, x: Tensor, frame: Frame | None) -> Tensor:
         B, T, _ = x.shape
         H, d = self.heads, self.head_dim
         qkv_BTKd = self.qkv(x).view(B, T, 3 * H, d)
-        y_BHTd = self._mix(qkv_BTKd, 1.0 if frame is None else self._share(frame), guidance)
+        y_BHTd = self._mix(qkv_BTKd, 1.0 if frame is None else self._share(frame))
         scale_BHT1 = self.linear_gain.to(y_BHTd.dtype).view(H, 1, 1) / _norm(y_BHTd, EPS**2)
         if self.linear_conv is None:
             out_BHTd = y_BHTd * scale_BHT1
@@ -97,7 +92,7 @@ class LinearAttention(Part):
         searched = frame.searched[0] * frame.searched[1]
         return (searched + self.prefix) / (frame.num_tokens + self.prefix)
 
-    def _mix(self, qkv_BTKd: Tensor, share: float, guidance: Guidance | None) -> Tensor:
+    def _mix(self, qkv_BTKd: Tensor, share: float) -> Tensor:
         """The direction y of every output, times twice the norm of its query: [B, H, T, d]."""
         # Only the direction matters, and at this length neither v is halved nor q divided.
         B, T, K, d = qkv_BTKd.shape
@@ -109,8 +104,6 @@ class LinearAttention(Part):
         q_norm = _norm(q, EPS)
         products_Gdd = torch.bmm(k.transpose(1, 2), v / _norm(k, EPS))
         y_GTd = torch.baddbmm(v * q_norm, q, products_Gdd, alpha=2 / math.pi * share)
-        if guidance is not None:
-            y_GTd = y_GTd + 2 * guidance.linear * q_norm * (_masked_softmax(q, k) @ v)
         return y_GTd.view(H, B, T, d).transpose(0, 1)
 
     def _convolve(self, values_BNHd: Tensor, sides: Sides, weight_H133: Tensor) -> Tensor:
@@ -127,14 +120,6 @@ class LinearAttention(Part):
 def _norm(x: Tensor, least: float) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return norm.clamp_min(least).to(x.dtype)  # autocast on CUDA takes norms in fp32
-
-
-def _masked_softmax(q_GTd: Tensor, k_GTd: Tensor) -> Tensor:
-    """The softmax map where its entries exceed 4 / T."""
-    _, T, d = q_GTd.shape
-    maps_GTT = (q_GTd * d**-0.5 @ k_GTd.transpose(1, 2)).softmax(dim=-1)
-    masked_GTT: Tensor = maps_GTT * (maps_GTT > 4 / T)
-    return masked_GTT
 
 
 build = LinearAttention

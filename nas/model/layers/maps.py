@@ -24,8 +24,7 @@ class Provided(NamedTuple):
 class Guidance:
     """Training aids of one forward pass; inference has none."""
 
-    static: float = 0.0  # share of the dynamic map in the mixture that a static layer applies (lambda of METHODS 2.2)
-    linear: float = 0.0  # weight of the masked softmax branch of linear-angular attention (mu of METHODS 3.3)
+    static: float  # share of the dynamic map in the mixture that a static layer applies (lambda of METHODS 2.2)
 
 
 def slice_qkv(stored: Stored, real: int, all_heads: int, columns: int) -> dict[str, Tensor]:

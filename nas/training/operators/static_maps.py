@@ -1,8 +1,9 @@
-"""Static maps become the mean of the dynamic maps that they replace, once these have learnt where to look.
+"""Static maps begin near what the dynamic maps that they replace have learnt on average; some weights learn faster.
 
 Shape letters: H heads, T tokens, N patch tokens.
 """
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
@@ -17,10 +18,16 @@ from nas.training.world import World
 
 IMAGES = 512
 BATCH = 64
+REACH = 0.25
+"""Of static maps from dynamic attention: standard deviation of the Gaussian that their mean is multiplied by, in sides
+of the grid. Where images ask for different far places their mean is all of them, and next to an average of all tokens
+(entropy 0.99 of log T), which maps do not leave any more (figures: results/LOG.md)."""
 FASTER = 10.0
-"""Learning rate of static maps over that of other weights. They are logits, and AdamW's steps are as long as the rate:
-at that of the others none moves by more than 1 in 900 steps, whatever the task asks for."""
+"""Learning rate of static maps and of linear attention's gains over that of other weights. They are logits and lengths,
+and AdamW's steps are as long as the rate: at that of the others none moves by more than 1 in 900 steps, whatever the
+task asks for."""
 _STORED = ".attn.static_map_"
+_FAST = (_STORED, ".attn.linear_gain")
 
 
 @torch.no_grad()
@@ -52,6 +59,19 @@ def mean_maps(supernet: Supernet, images: ImageSet, world: World) -> dict[int, T
     return {layer: total / count for layer, total in sums.items()}
 
 
+def near(mean_HTT: Tensor, backbone: Backbone) -> Tensor:
+    """Mean maps whose patches look the less at others the farther these are (`REACH`); rows sum to 1, prefixes stay.
+
+    Shapes: [H, T, T] -> [H, T, T], T the prefix and all patches of the backbone.
+    """
+    prefix, side = backbone.num_prefix_tokens, math.isqrt(backbone.num_patches)
+    place_N2 = torch.cartesian_prod(*(torch.arange(side, device=mean_HTT.device, dtype=mean_HTT.dtype) / side,) * 2)
+    weight_NN = torch.exp(-torch.cdist(place_N2, place_N2).square() / (2 * REACH**2))
+    nearer_HTT = mean_HTT.clone()
+    nearer_HTT[:, prefix:, prefix:] *= weight_NN
+    return nearer_HTT / nearer_HTT.sum(dim=-1, keepdim=True)
+
+
 @torch.no_grad()
 def set_static_maps(stored: Mapping[str, Tensor], means: Mapping[int, Tensor], backbone: Backbone) -> list[str]:
     """Set the static maps among a supernet's named parameters to their layers' mean maps, in place.
@@ -68,12 +88,12 @@ def set_static_maps(stored: Mapping[str, Tensor], means: Mapping[int, Tensor], b
     return names
 
 
-def quicken_static_maps(optimizer: torch.optim.Optimizer, supernet: Supernet) -> None:
-    """Give static maps groups of their own in an optimiser that timm made, with `FASTER` times the learning rate."""
-    maps = {parameter for name, parameter in supernet.named_parameters() if _STORED in name}
+def quicken(optimizer: torch.optim.Optimizer, supernet: Supernet) -> None:
+    """Give what learns `FASTER` groups of its own in an optimiser that timm made."""
+    fast = {parameter for name, parameter in supernet.named_parameters() if any(word in name for word in _FAST)}
     for group in list(optimizer.param_groups):
-        if mine := [parameter for parameter in group["params"] if parameter in maps]:
-            group["params"] = [parameter for parameter in group["params"] if parameter not in maps]
+        if mine := [parameter for parameter in group["params"] if parameter in fast]:
+            group["params"] = [parameter for parameter in group["params"] if parameter not in fast]
             faster = FASTER * group.get("lr_scale", 1.0)
             optimizer.add_param_group({**group, "params": mine, "lr_scale": faster})  # timm's scheduler applies it
 

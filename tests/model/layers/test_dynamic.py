@@ -278,6 +278,6 @@ def test_guided_static_attention_has_queries_and_keys():
 @pytest.mark.parametrize("kind", ["plain", "copy one", "shared"])
 def test_guidance_is_for_others(kind):
     attention, given = built((KINDS | SHARED)[kind]), provided_by()
-    guidance = Guidance(static=0.5, linear=0.5)
+    guidance = Guidance(static=0.5)
     guided, unguided = attention(tokens(), given, guidance)[0], attention(tokens(), given)[0]
     assert torch.equal(guided, unguided)

@@ -10,7 +10,6 @@ from torch.func import functional_call
 from nas.arch import tiling as chunks
 from nas.arch.architecture import LayerChoice, LayerContext
 from nas.model.layers.linear import LinearAttention
-from nas.model.layers.maps import Guidance
 
 DIM, TOKENS, HEAD = 24, 16, 8
 
@@ -49,12 +48,10 @@ def convolved(attention, v):
     return local
 
 
-def by_maps(attention, x, extra=None):
+def by_maps(attention, x):
     """The same by an explicit T x T matrix of similarities."""
     q, k, v = heads_of(attention, x)
     y = v / 2 + (unit(q) @ unit(k).transpose(2, 3) / math.pi) @ v
-    if extra is not None:
-        y = y + extra @ v
     out = unit(y) * attention.linear_gain[:, None, None]
     if attention.linear_conv is not None:
         out = out + convolved(attention, v)
@@ -100,31 +97,6 @@ def test_gradients_change_nothing_in_the_forward_pass():
     with torch.inference_mode():
         inferred = attention(x, None)[0]
     assert torch.allclose(attention.train()(x, None)[0], inferred, atol=1e-6)
-
-
-def test_masked_softmax_is_added_before_the_normalisation():
-    attention, x = built().double().train(), images().double()
-    guidance = Guidance(linear=0.7)
-    y, _ = attention(x, None, guidance)
-    q, k, _ = heads_of(attention, x)
-    maps = (q @ k.transpose(2, 3) / HEAD**0.5).softmax(dim=-1)
-    masked = torch.where(maps > 4 / (TOKENS + 1), maps, 0)
-    assert 0 < (masked > 0).double().mean() < 1
-    assert torch.allclose(y, by_maps(attention, x, extra=0.7 * masked), atol=1e-10)
-
-
-def test_masked_softmax_where_nothing_passes_changes_nothing():
-    attention, x = built().train(), images()
-    with torch.no_grad():
-        attention.qkv.weight[:DIM] = 0  # every query is the same and every key equally near: rows of 1 / T
-        attention.qkv.weight[DIM : 2 * DIM] = 0
-    guidance = Guidance(linear=1.0)
-    assert torch.equal(attention(x, None, guidance)[0], attention(x, None)[0])
-
-
-def test_guidance_of_weight_zero_is_no_guidance():
-    attention, x, guidance = built().train(), images(), Guidance(static=1.0, linear=0.0)
-    assert torch.equal(attention(x, None, guidance)[0], attention(x, None)[0])
 
 
 def convolution_only(attention):
@@ -201,11 +173,9 @@ def test_tokens_without_direction_give_zeros():
     assert x.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("guided", [False, True])
-def test_gradients_reach_every_parameter(guided):
+def test_gradients_reach_every_parameter():
     attention = built().train()
-    guidance = Guidance(linear=1.0) if guided else None
-    y, _ = attention(images(), None, guidance)
+    y, _ = attention(images(), None)
     y.square().sum().backward()
     for name, parameter in attention.named_parameters():
         assert parameter.grad is not None, name
@@ -223,10 +193,9 @@ def test_gradients_are_those_of_the_quadratic_order():
 @pytest.mark.parametrize("training", [False, True])
 def test_bf16_autocast_stays_close(training):
     attention, x = built().train(training), images()
-    guidance = Guidance(linear=1.0) if training else None
-    exact = attention(x, None, guidance)[0]
+    exact = attention(x, None)[0]
     with torch.autocast("cpu", torch.bfloat16):
-        cast = attention(x, None, guidance)[0]
+        cast = attention(x, None)[0]
     assert cast.dtype is torch.bfloat16
     assert (cast - exact).norm() < 0.03 * exact.norm()
 

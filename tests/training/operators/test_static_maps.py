@@ -9,7 +9,7 @@ from nas.model.layers.glad import average_tokens
 from nas.model.supernet import Supernet
 from nas.space.space import parse_space
 from nas.training.operators.calibration import calibrate
-from nas.training.operators.static_maps import IMAGES, mean_maps, set_static_maps
+from nas.training.operators.static_maps import IMAGES, REACH, mean_maps, near, set_static_maps
 from nas.training.world import World
 
 
@@ -76,3 +76,23 @@ def test_what_has_no_mean_map_stays():
     assert torch.allclose(stored["blocks.1.attn.static_map_16"][:2].detach().softmax(dim=2), mean, atol=1e-4)
     assert torch.equal(stored["blocks.1.attn.static_map_16"][2], before["blocks.1.attn.static_map_16"][2])
     assert all(torch.equal(value, before[name]) for name, value in stored.items() if name not in names)
+
+
+def test_far_patches_count_less_and_rows_stay_maps():
+    even = torch.full((2, 17, 17), 1 / 17, dtype=torch.float64)
+    nearer = near(even, backbone())
+    assert torch.allclose(nearer.sum(dim=2), torch.ones((), dtype=torch.float64))
+    assert torch.allclose(nearer[:, 0], even[:, 0])  # the class token looks everywhere, as before
+    patch = nearer[0, 1]  # the first of 4 x 4
+    assert torch.allclose(patch[0], patch[1])  # the class token is as near as the patch itself
+    assert patch[1] > patch[2] > patch[3] > patch[4]
+    assert torch.allclose(patch[2] / patch[1], torch.exp(torch.tensor(-0.5 * (0.25 / REACH) ** 2, dtype=torch.float64)))
+    assert torch.allclose(patch[2], patch[5])  # right and below
+
+
+def test_what_maps_have_learnt_stays_in_them():
+    mean = torch.rand(2, 17, 17, dtype=torch.float64).softmax(dim=2)
+    weight = near(torch.ones_like(mean), backbone())[:, 1:, 1:] / near(torch.ones_like(mean), backbone())[:, 1:, :1]
+    found = near(mean, backbone())
+    ratio = found[:, 1:, 1:] / found[:, 1:, :1]
+    assert torch.allclose(ratio, weight * mean[:, 1:, 1:] / mean[:, 1:, :1])
