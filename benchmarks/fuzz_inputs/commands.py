@@ -72,7 +72,7 @@ def flags(rng: random.Random, folder: Path) -> Case:
         given.insert(
             rng.randrange(len(given) + 1), rng.choice(("--", "-", "--x", "-q", "--debugg", "--set", "--version"))
         )
-    if command == ("report",) or given[0] in ("search", "export", "retrain", "trust", "rank-layers"):
+    if command == ("report",) or given[0] in ("search", "export", "retrain", "trust", "finalists", "rank-layers"):
         given = [_copied(folder) if word == str(RUNS[0]) else word for word in given]
     return Case(arguments=tuple(given), may_write=("r", "old_run"))
 

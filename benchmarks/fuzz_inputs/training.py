@@ -113,7 +113,7 @@ def train(rng: random.Random, folder: Path) -> Case:
     words = {
         "auto_augment": POLICIES,
         "rule": ("sandwich", "single_path"),
-        "draw": ("uniform", "stratified"),
+        "draw": ("by_gene", "uniform", "stratified"),
         "distill": ("soft", "none"),
         "class_weights": ("none", "balanced"),
         "static_guidance": ("0", "0.999", "1e-9", "5e-324", "0.5"),

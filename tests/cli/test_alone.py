@@ -76,6 +76,8 @@ def test_trust_asks_for_what_was_typed_and_prints_a_row_an_architecture(run, ask
     [
         (["trust", "--architectures=3"], "--architectures 3"),
         (["trust", "--seeds=0"], "--seeds 0"),
+        (["finalists", "--count=1"], "--count 1"),
+        (["finalists", "--epochs=0"], "--epochs"),
         (["retrain", "--pick=knee", "--seeds=0"], "--seeds 0"),
         (["retrain", "--pick=knee", "--from=nowhere"], "nowhere"),
     ],

@@ -31,6 +31,7 @@ COMMANDS = {
     "cache": {"--sweep", "--format"},
     "latency": set(),
     "trust": {"--architectures", "--seeds", "--epochs", "--workers", "--data", "--format"},
+    "finalists": {"--count", "--epochs", "--workers", "--data", "--format"},
     "retrain": {
         "--pick",
         "--from",

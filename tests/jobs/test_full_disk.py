@@ -78,6 +78,7 @@ COMMANDS = {
     "openvino": ("export", "r", "--pick=knee", "--to=bundle", "--formats=openvino"),
     "retrain": ("retrain", "r", "--pick=cheapest", "--epochs=1", "--no-baseline", "--workers=0", "--to=bundle"),
     "trust": ("trust", "r", "--architectures=4", "--seeds=1", "--epochs=1", "--workers=0"),
+    "finalists": ("finalists", "r", "--count=4", "--epochs=1", "--workers=0"),
     "pack": ("latency", "pack", "r", "--to=pack"),
     "tensorboard": ("train", "tiny.yaml", "--run=r", "--tensorboard", *QUICK),
     "profile": ("latency", "profile", "tiny.yaml", "--architectures=12", "--rounds=3", "--to=p.json"),
@@ -90,7 +91,7 @@ ON_RAY = {
     ),
 }  # fmt: skip
 EVERYWHERE = {**COMMANDS, **ON_RAY}
-MEASURES = {"run", "search", "search on Ray", "supernet trials"}
+MEASURES = {"finalists", "run", "search", "search on Ray", "supernet trials"}
 UNLIKE = {"profile", "openvino", "tensorboard"}  # no two are the same
 
 
