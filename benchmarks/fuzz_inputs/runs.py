@@ -40,7 +40,8 @@ def damaged_run(rng: random.Random, folder: Path) -> Case:
         (
             ("status",), ("front",), ("report",), ("show", "knee"), ("compare", str(source)), ("search", "--workers=0"),
             ("export", "--pick=knee", "--to=out", "--formats=timm"), ("retrain", "--pick=knee", "--workers=0"),
-            ("trust", "--workers=0"), ("finalists", "--workers=0"), ("rank-layers", "--images=2"), ("latency",), ("front", "--sort=top1"),
+            ("trust", "--workers=0"), ("finalists", "--workers=0"),
+            ("rank-layers", "--images=2"), ("latency",), ("front", "--sort=top1"),
             ("status", "--format=table"), ("front", "--format=table"), ("front", "--format=csv"),
         )
     )  # fmt: skip
