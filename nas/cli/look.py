@@ -18,7 +18,7 @@ from nas.cli.options import (
     SetOption,
     SpaceArgument,
 )
-from nas.cli.output import fits, plain, print_result, show_front, tell_doubts
+from nas.cli.output import fits, plain, print_result, reporter, show_front, tell_doubts
 
 look = typer.Typer()
 
@@ -124,14 +124,17 @@ def report(
     format_: FormatOption = None,
 ) -> None:
     """Write report.html, one page that needs no network, and the figures as PNG and PDF."""
-    from nas.report import write_report
-    from nas.runs import RunDirectory
+    from nas.report import front_notes, write_report
+    from nas.runs import RunDirectory, front_of, space_of_run
 
     found = RunDirectory.open(run)
     tell_doubts(run)
     files = write_report(found, None if random is None else RunDirectory.open(random))
     rows = [{"file": str(path), "bytes": path.stat().st_size} for path in files]
-    values = {"schema_version": 1, "run": found.name, "files": rows}
+    told = front_notes(front_of(run), space_of_run(found))
+    for note in told["notes"]:
+        reporter().line("note", note)
+    values = {"schema_version": 1, "run": found.name, "files": rows, **told}
     print_result(format_, values, lambda _: plain("\n".join(map(str, files))), rows)
 
 

@@ -31,8 +31,8 @@ def reporter() -> Reporter:
 
 def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = None) -> None:
     """Print a run's front, or the part of it that a filter left; on a terminal with small plots."""
-    from nas.report import export_command, front_csv, front_table
-    from nas.runs import RunDirectory
+    from nas.report import export_command, front_csv, front_notes, front_table
+    from nas.runs import RunDirectory, results_of, space_of_run
 
     run = RunDirectory.open(path)
     commands = [run.manifest.command, export_command(path, "DIGEST")]
@@ -43,7 +43,6 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
         from rich.text import Text
 
         from nas.report import front_plots
-        from nas.runs import results_of
 
         table = front_table(found, whole=whole)
         if not found.points:
@@ -53,7 +52,10 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
         again = [Text(visible(f"$ {command}"), no_wrap=True, overflow="ignore") for command in commands]
         return Group(table, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"), *again)
 
-    values = {**found.to_dict(run.name), "commands": commands}
+    told = front_notes(whole or found, space_of_run(run))
+    for note in told["notes"]:
+        reporter().line("note", note)
+    values = {**found.to_dict(run.name), **told, "commands": commands}
     print_result(format_, values, picture, front_csv(found, path))
 
 

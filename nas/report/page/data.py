@@ -24,6 +24,7 @@ from nas.base import (
     unit_of,
 )
 from nas.report.architecture_table import show_rows
+from nas.report.front_notes import front_notes
 from nas.report.front_table import export_command, ratio_words, ties_within
 from nas.runs import (
     BASELINES,
@@ -79,6 +80,7 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         "front": rows,
         "cloud": cloud,
         "baselines": [{**found.values(p), "digest": p.digest, "name": n} for n, p in design_points(found).items()],
+        "notes": front_notes(front, found.space)["notes"],
         "retrained": retrained_networks(found),
         "targets": _targets(found, rows),
         "supernets": _supernets(found),

@@ -124,6 +124,8 @@ function words() {
     ...(FRONT.some((row) => LATENCIES.some((metric) => doubtsOf(row, metric).ties.length)) ? [node("span", {}, dot("fill:none;stroke:var(--mark);stroke-width:2;stroke-dasharray:3 3"), "latency not told apart from the selected one")] : []),
     ...(DATA.retrained.length ? retrainedLegend() : []), random ? node("span", {}, dashed(), `random search, ${random.num_trials} trials`) : "");
   const lost = [[counts.failed, "failed"], [counts.pruned, "stopped early, surely dominated"], [counts.repeated, "repeats, measured once"]].filter(([count]) => count);
+  $("front-notes").hidden = !DATA.notes.length;
+  $("front-notes").replaceChildren(...DATA.notes.map((note) => node("li", {}, note)));
   $("trade-note").textContent = `Front: ${listed(conditions.front)}${orders()}${differs ? ` Grey dots, crosses and diamonds off the front: latency of the ${conditions.cloud.latency_stage} stage, in few rounds beside other work, so a ratio is known to some percent and a dot may seem to lie before the front.` : ""}` +
     `${isMeasured("latency_ms") && unit("latency_ms").axis ? " Latency is drawn as the ratio to the largest architecture, timed in turn with each: other work on the machine changes milliseconds, and hardly a ratio. Milliseconds are ratios times one figure of the run." : ""} MACs and parameters: exact arithmetic.${lost.length ? ` Not drawn: ${lost.map(([count, name]) => `${count} ${name}`).join("; ")}.` : ""}` +
     `${DATA.errors.length ? ` Reasons: ${DATA.errors.map(([text, count]) => `${text} (${count})`).join("; ")}.` : ""}` +
