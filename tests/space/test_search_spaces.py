@@ -131,9 +131,9 @@ def test_last_layer_is_dynamic_at_every_depth(name):
     [
         ("digits", 1),
         ("cifar_small", 2),
-        ("cifar_joint", 2),
+        ("cifar_joint", 1),
         ("psvit", 2),
-        ("deit_tiny", 3),
+        ("deit_tiny", 1),
         ("dgssa_glad", 4),
         ("joint_tiny", 4),
         ("joint_small", 4),
