@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import timm
 import torch
+from report_browser import complaints, css, needs_browser, opened
 from rich.console import Console
 from small_runs import TRIALS, command, one_thread, search_process
 
@@ -15,15 +16,17 @@ from nas.arch import cost
 from nas.base.errors import ConfigError, RunError
 from nas.base.progress import Reporter
 from nas.evaluation.accuracy import count_correct, top1_percent
-from nas.jobs.alone import copy_slice, space_of_one
+from nas.jobs.alone import space_of_one
 from nas.jobs.finalists import candidates, finalists
 from nas.jobs.session import reopen
 from nas.model.supernet import Supernet
 from nas.report.job_tables import finalists_table
+from nas.report.page.data import report_data
 from nas.runs.directory import RunDirectory
 from nas.runs.doubts import doubts_of
 from nas.runs.front import ParetoFront
 from nas.runs.point import FINALIST, points_of
+from nas.runs.results import results_of
 from nas.space.designs import is_plain
 from nas.training.trained import load_trained
 from nas.training.trainer import SupernetTrainer
@@ -113,7 +116,7 @@ def test_an_accuracy_is_that_of_the_network_trained_from_its_slice(chosen, tmp_p
     session = reopen(folder, Reporter(quiet=True))
     point = ParetoFront.from_run(folder).points[0]
     alone = Supernet(space_of_one(session.space, point.architecture), seed=session.config.seed)
-    copy_slice(load_trained(session.run, session.space, session.device), alone)
+    alone.load_slices(load_trained(session.run, session.space, session.device).state_dict())
     recipe = session.config.train.model_copy(update={"epochs": 3})
     with one_thread():
         trainer = SupernetTrainer(
@@ -188,6 +191,26 @@ def test_the_table_says_what_became_of_each(chosen):
     assert all(row["digest"] in text for row in found["candidates"])
     assert text.count("chosen") >= 1
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_page_has_every_candidate(chosen):
+    folder, _, found = chosen
+    data = report_data(results_of(RunDirectory.open(folder)))
+    assert data["finalists"] == {key: value for key, value in found.items() if key != "schema_version"}
+    page = (folder / "report.html").read_text()
+    assert all(row["digest"] in page for row in found["candidates"])
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_shows_them_at_any_width(chosen, browser, width):
+    folder, _, found = chosen
+    opened(browser, RunDirectory.open(folder), width)
+    assert complaints(browser) == []
+    (shown,) = css(browser, "#finalists")
+    assert all(row["digest"] in shown.text for row in found["candidates"])
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= max(width, 500)
 
 
 def test_what_cannot_be_is_refused(chosen, tmp_path):

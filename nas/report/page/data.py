@@ -82,6 +82,7 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         "baselines": [{**found.values(p), "digest": p.digest, "name": n} for n, p in design_points(found).items()],
         "notes": front_notes(front, found.space)["notes"],
         "retrained": retrained_networks(found),
+        "finalists": (run.front() or {}).get("finalists"),
         "targets": _targets(found, rows),
         "supernets": _supernets(found),
         "curve": found.curve,

@@ -118,7 +118,7 @@ function frontDetail(host, row) {
 function cloudDetail(host, row) {
   host.replaceChildren(node("p", {}, node("code", { id: "selected" }, row.digest), `${known(row.number) ? ` · trial ${row.number}` : ""}${known(row.supernet) ? ` of supernet ${row.supernet}` : ""} · ${row.embed_dim} channels · not on the front`), valuesOf(row),
     node("p", {}, node("span", { class: "mono" }, row.drawn), node("span", { class: "note" }, `  ${Object.entries(DATA.kinds).map(([name, glyph]) => `${glyph} ${name}`).join("  ")}  ${DATA.fewer} fewer tokens`)),
-    node("p", { class: "note" }, "Another architecture is at least as good in everything, so there is no export command; the architecture itself is in trials.csv" + (known(row.supernet) ? " of its supernet's folder." : ".")));
+    node("p", { class: "note" }, `${DATA.finalists ? "It is no finalist, or another one is at least as good in everything" : "Another architecture is at least as good in everything"}, so there is no export command; the architecture itself is in trials.csv` + (known(row.supernet) ? " of its supernet's folder." : ".")));
 }
 
 function frontTable(host) {

@@ -7,7 +7,7 @@ const average = (values) => values.reduce((sum, value) => sum + value, 0) / valu
 function trustSection(host) {
   const found = DATA.trust;
   if (!found) {
-    host.append(node("p", { class: "note" }, "Top-1 here is measured with weights inherited from the supernet; how well that ranks stand-alone training was not measured in this run."),
+    host.append(node("p", { class: "note" }, `Top-1 ${DATA.finalists ? "of what is not on the front" : "here"} is measured with weights inherited from the supernet; how well that ranks stand-alone training was not measured in this run.`),
       command("measure", DATA.trust_command));
     return;
   }
