@@ -95,7 +95,7 @@ def retrain(
     ] = Origin.SCRATCH,
     seeds: AloneSeedsOption = 1,
     epochs: AloneEpochsOption = None,
-    baseline: Annotated[bool, typer.Option(help="Train the plain ViT of the space, too, the same way.")] = True,
+    baseline: Annotated[bool, typer.Option(help="Train a plain ViT of equal cost, too, the same way.")] = True,
     teacher: TeacherOption = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="train.KEY=VALUE of the recipe; repeatable.")

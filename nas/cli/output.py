@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.base import Reporter, visible
+from nas.base import Reporter, RunError, visible
 from nas.cli.options import Format
 
 PIPED_WIDTH = 160  # columns of a table that is written to a file
@@ -32,9 +32,14 @@ def reporter() -> Reporter:
 def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = None) -> None:
     """Print a run's front, or the part of it that a filter left; on a terminal with small plots."""
     from nas.report import export_command, front_csv, front_notes, front_table
-    from nas.runs import RunDirectory, results_of, space_of_run
+    from nas.runs import RunDirectory, plain_vits, results_of, space_of_run
 
-    run = RunDirectory.open(path)
+    run, whole = RunDirectory.open(path), whole or found
+    try:
+        results = results_of(run, whole) if whole.points else None
+    except RunError:  # the front can be read where its trials cannot; `tell_doubts` says so
+        results = None
+    plain_ones = plain_vits(results) if results else None
     commands = [run.manifest.command, export_command(path, "DIGEST")]
 
     def picture(_: Any) -> Any:
@@ -42,20 +47,22 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
         from rich.console import Group
         from rich.text import Text
 
-        from nas.report import front_plots
+        from nas.report import front_plots, plain_table
 
         table = front_table(found, whole=whole)
-        if not found.points:
+        if not found.points or results is None or plain_ones is None:
             return table
-        plots = front_plots(found, results_of(run).others, whole or found)
-        legend = "● front   ★ knee   · not on it, or not shown"
+        plots = front_plots(found, results.others, whole)
+        tables = [table, *([plain_table(plain_ones, whole)] if plain_ones.points else [])]
+        legend = "● front   ★ knee   □ plain ViT   · not on it, or not shown"
         again = [Text(visible(f"$ {command}"), no_wrap=True, overflow="ignore") for command in commands]
-        return Group(table, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"), *again)
+        return Group(*tables, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"), *again)
 
-    told = front_notes(whole or found, space_of_run(run))
+    told = front_notes(whole, space_of_run(run))
     for note in told["notes"]:
         reporter().line("note", note)
-    values = {**found.to_dict(run.name), **told, "commands": commands}
+    plain_values = {} if plain_ones is None else {"plain": plain_ones.to_dict()}
+    values = {**found.to_dict(run.name), **plain_values, **told, "commands": commands}
     print_result(format_, values, picture, front_csv(found, path))
 
 

@@ -1,13 +1,14 @@
 """What `retrain` compares an architecture with, and its numbers in words."""
 
+import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from nas.arch import Architecture
-from nas.base import SCHEMA_VERSION, ConfigError, NoResultError, Reporter, accuracy_of
+from nas.arch import Architecture, cost
+from nas.base import MACS, SCHEMA_VERSION, ConfigError, NoResultError, Reporter, accuracy_of
 from nas.bundle import BundleOptions, check_place
 from nas.evaluation import balanced_percent, top1_percent
 from nas.jobs.alone import StandAloneSetup, trained_network
@@ -18,25 +19,35 @@ from nas.jobs.stages import evaluator_setup
 from nas.jobs.trust import inherited_accuracy
 from nas.latency import torch_threads
 from nas.model import Subnet
-from nas.runs import CONFIG, FrontPoint, RunDirectory, network_row
+from nas.runs import CONFIG, FrontPoint, RunDirectory, network_row, points_of
 from nas.settings import check_retraining, resolve_config
-from nas.space import SearchSpace, known_designs
+from nas.space import SearchSpace, is_plain, known_designs
 from nas.training import Teacher, check_policy, load_trained, weights_digest
 
 PICKED = "picked"
+EQUAL = "plain ViT of equal cost"
 
 
-def baseline_of(space: SearchSpace) -> tuple[str, Architecture]:
-    """What an architecture is compared with, and its name: the largest plain ViT of the space, else the largest."""
+def baseline_of(space: SearchSpace, picked: Architecture, measured: Iterable[FrontPoint]) -> tuple[str, Architecture]:
+    """What an architecture is compared with, and its name.
+
+    The plain ViT of at most as many MACs that has the best accuracy of those in `measured`; where there is none, the
+    largest plain ViT of the space, else its largest architecture.
+    """
+    most = cost.macs(picked, space.backbone)
+    rivals = [
+        point
+        for point in measured
+        if is_plain(point.architecture)
+        and point.architecture != picked
+        and point.value(MACS) <= most
+        and point.architecture in space
+    ]
+    if rivals := [point for point in rivals if not math.isnan(point.accuracy)]:
+        best = max(rivals, key=lambda point: (point.accuracy, -point.value(MACS), point.digest))
+        return EQUAL, best.architecture
     (plain,) = known_designs(space, ["deit"]).values()
-    is_plain = all(
-        layer.attention == "dynamic"
-        and layer.num_tokens == space.backbone.num_patches
-        and not layer.num_hallucinated
-        and layer.ffn_rank == 1
-        for layer in plain.layers
-    )
-    return ("plain ViT", plain) if is_plain else ("largest", space.largest())
+    return ("plain ViT", plain) if is_plain(plain) else ("largest", space.largest())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +117,7 @@ def retrain(
     with run.lock():
         supernet = load_trained(session.run, session.space, session.device)
         setup = _setup(session, request, run.retrain_dir / "trainings")
-        chosen = _chosen(session, point.architecture, request)
+        chosen = _chosen(session, point.architecture, request, points_of(session.run.trials()))
         architectures = [architecture for _, architecture in chosen.values()]
         if setup.config.teacher and request.teacher is None and untrained(setup, request.seeds, architectures):
             try:
@@ -194,11 +205,13 @@ def _setup(session: Session, request: Request, folder: Path) -> StandAloneSetup:
     return replace(setup, keeps_weights=True)
 
 
-def _chosen(session: Session, picked: Architecture, request: Request) -> dict[str, tuple[str, Architecture]]:
+def _chosen(
+    session: Session, picked: Architecture, request: Request, measured: Iterable[FrontPoint]
+) -> dict[str, tuple[str, Architecture]]:
     """What is trained: name and architecture by key of the result."""
     chosen = {PICKED: (request.pick, picked)}
     if request.with_baseline:
-        name, baseline = baseline_of(session.space)
+        name, baseline = baseline_of(session.space, picked, measured)
         if baseline == picked:
             session.reporter.line("baseline", f"none: {picked.digest} is the {name} of the space itself")
         else:

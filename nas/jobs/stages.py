@@ -32,7 +32,9 @@ from nas.runs import (
     SearchIdentity,
     course_of,
     objectives_by,
+    plain_vits,
     reference_elsewhere,
+    results_of,
 )
 from nas.search import (
     ArchitectureStudy,
@@ -289,7 +291,8 @@ def measure_points(
             f"{run.path}: none of {len(points)} candidates keeps {names} when measured again",
             hint="raise the bound, or search longer",
         )
-    run.write_front({**front.to_dict(run.name), **about})
+    plain = plain_vits(results_of(run, front)).to_dict()
+    run.write_front({**front.to_dict(run.name), "plain": plain, **about})
     run.write_front_csv(front_csv(front, run.path))
     for callback in session.callbacks:
         callback.on_front(run, front)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.base import LATENCY, MACS, Metric, atomic_write_bytes, plural, unit_of, with_interval
-from nas.report.front_table import conditions_lines, ratio_words
-from nas.runs import FrontPoint, ParetoFront
+from nas.report.front_table import conditions_lines, plain_lines, ratio_words
+from nas.runs import FrontPoint, ParetoFront, PlainViTs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 GREY = "#b8b8b8"
 RETRAINED = "#8a3ffc"
+PLAIN = "tab:orange"
 TEST_ASIDE = 8  # points to the right, so that both splits can be read
 COLOUR_MAP = "viridis"  # readable by colour-blind people and in grey
 LABEL_BOX = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
@@ -29,9 +30,10 @@ def front_figure(
     path: Path,
     baselines: Mapping[str, FrontPoint] | None = None,
     retrained: Sequence[Mapping[str, Any]] = (),
+    plain: PlainViTs | None = None,
 ) -> list[Path]:
     """Write `draw_front` as PNG to `path` and as PDF, which is vectors, beside it; returns both files."""
-    figure = draw_front(front, others, baselines or {}, retrained)
+    figure = draw_front(front, others, baselines or {}, retrained, plain)
     return [_save(figure, path.with_suffix(suffix)) for suffix in (".png", ".pdf")]
 
 
@@ -40,12 +42,13 @@ def draw_front(
     others: Sequence[FrontPoint],
     baselines: Mapping[str, FrontPoint],
     retrained: Sequence[Mapping[str, Any]] = (),
+    plain: PlainViTs | None = None,
 ) -> "Figure":
     """Draw top-1 against MACs and against latency; the front, with staircase and knee, is coloured by the other cost.
 
     Latency is drawn as the ratio to the largest architecture. In grey what was measured but is not on the front, known
     networks by name (`baselines`) as crosses, and with marks of their own those that were trained alone
-    (`nas.runs.retrained_networks`).
+    (`nas.runs.retrained_networks`). The plain ViTs are a dashed line.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -53,7 +56,7 @@ def draw_front(
     figure = Figure(figsize=(11, 5), dpi=150, layout=ConstrainedLayoutEngine(wspace=0.06))
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, across, colour in ((left, MACS, LATENCY), (right, LATENCY, MACS)):
-        _draw_panel(axes, front, others, baselines, retrained, across, colour)
+        _draw_panel(axes, front, others, baselines, retrained, plain.points if plain else (), across, colour)
     left.set_ylabel(f"{front.accuracy.label} (%)")
     marks = sorted(zip(*left.get_legend_handles_labels(), strict=True), key=lambda mark: "split" in mark[1])
     if marks:
@@ -63,6 +66,7 @@ def draw_front(
     lines = [f"{len(front.points)} of {count} measured architectures are on the front"]
     for point in (*front.points, *others)[:1]:
         lines += conditions_lines(point.measurement.conditions)
+    lines += plain_lines(plain, front) if plain else []
     lines += dict.fromkeys(_training_line(row) for row in retrained)
     figure.supxlabel("\n".join(lines), fontsize=8)
     return figure
@@ -83,6 +87,7 @@ def _draw_panel(
     others: Sequence[FrontPoint],
     baselines: Mapping[str, FrontPoint],
     retrained: Sequence[Mapping[str, Any]],
+    plain: Sequence[FrontPoint],
     across: Metric,
     colour: Metric,
 ) -> None:
@@ -122,6 +127,11 @@ def _draw_panel(
     dots = axes.scatter(x, y, label="Pareto front", **DOTS, **shading)
     if is_shaded:
         axes.figure.colorbar(dots, ax=axes, label=titles[colour], pad=0.02)
+    known = [p for p in plain if not math.isnan(p.value(across)) and not math.isnan(p.value(accuracy))]
+    style: dict[str, Any] = {"c": PLAIN, "ls": "--", "lw": 1.2, "marker": "s", "ms": 5, "mec": "0.2", "mew": 0.5}
+    if known:
+        spots = _staircase(values(known, across), values(known, accuracy))
+        axes.step(*spots, where="post", label="plain ViTs of this space", zorder=3.5, **style)
     for name, point in baselines.items():
         (place,) = values([point], across)
         aside, edge = (-7, "right") if place > sum(axes.get_xlim()) / 2 else (7, "left")

@@ -3,11 +3,12 @@
 import json
 import math
 import shlex
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.arch import LEGEND, draw_layers
+from nas.arch import LEGEND, Architecture, draw_layers
 from nas.base import (
     BALANCED,
     LATENCIES,
@@ -16,13 +17,14 @@ from nas.base import (
     PARAMS,
     TOP1,
     Metric,
+    metric_named,
     plural,
     shared_command,
     unit_column,
     with_spread,
 )
 from nas.report.table import Column, Table, csv_text
-from nas.runs import OWNER, Conditions, FrontPoint, ParetoFront, Timed
+from nas.runs import OWNER, Conditions, FrontPoint, ParetoFront, PlainViTs, Timed
 
 FRONT_COLUMNS = (
     "digest", "knee", "top1", "top1_ci_low", "top1_ci_high", "macs", "flops", "params",
@@ -63,6 +65,40 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
         rows=list(zip(signs, digests, *(cells for _, cells in columns), layers, strict=True)),
         caption=[LEGEND, "★ knee   1 MAC = 2 FLOPs", *_legend_of_doubts(columns), *conditions, *targets],
     )
+
+
+def plain_table(plain: PlainViTs, front: ParetoFront) -> Table:
+    """The plain ViTs of a run as a line of their own beside its front, cheapest first, and what the front gains."""
+    points, digests = plain.points, {point.digest for point in front.points}
+    shown = [front.accuracy, MACS, PARAMS, *[LATENCY][: any(LATENCY.name in p.measurement.latency for p in points)]]
+    columns = [_metric_column(points, metric) for metric in shown]
+    signs = ["●" if point.digest in digests else "" for point in points]
+    shapes = [shape_words(point.architecture) for point in points]
+    return Table(
+        title=f"Plain ViTs of this space: {plain.num_measured} measured; those that no other one dominates",
+        columns=[Column(), Column("digest"), *(Column(header, "{}") for header, _ in columns), Column("shape")],
+        rows=list(zip(signs, (p.digest[:8] for p in points), *(cells for _, cells in columns), shapes, strict=True)),
+        caption=["● on the front   shape: d width, L layers, h heads, m MLP ratio", *plain_lines(plain, front)],
+    )
+
+
+def shape_words(plain: Architecture) -> str:
+    """The sizes of a plain ViT, such as `d64 L3 h4 m2`: width, layers, heads, MLP ratio."""
+    first = plain.layers[0]
+    return f"d{plain.embed_dim} L{plain.depth} h{first.num_heads} m{first.mlp_ratio:g}"
+
+
+def plain_lines(plain: PlainViTs, front: ParetoFront) -> list[str]:
+    """What a front gains over the plain ViTs of its space, in words; empty where none was measured."""
+    lines, accuracy = [], front.accuracy.label
+    of_front = plural(plain.num_front, "architecture")
+    for name, gains in plain.gains.items():
+        span = " to ".join(dict.fromkeys(f"{value:+.1f}" for value in (min(gains), max(gains))))
+        lines.append(
+            f"at equal {metric_named(name).label}, {len(gains)} of {of_front} of the front are {span} points of "
+            f"{accuracy} above the best plain ViT, median {statistics.median(gains):+.1f}"
+        )
+    return [*lines, "by inherited weights: trained alone, networks may rank otherwise"] if lines else []
 
 
 def _clock_line(front: ParetoFront) -> list[str]:

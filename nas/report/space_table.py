@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.arch import Architecture, bytes_to_run, cost, draw_layers, peak_activation_bytes
-from nas.base import unit_of
+from nas.base import plural, unit_of
 from nas.report.table import Table
-from nas.space import SearchSpace, known_designs, notes
+from nas.space import SearchSpace, known_designs, notes, plain_shapes
 
 
 def space_summary(space: SearchSpace) -> dict[str, Any]:
@@ -29,6 +29,7 @@ def space_summary(space: SearchSpace) -> dict[str, Any]:
         "constraints": space.constraints.by_key(),
         **{name: _costs(architecture, space) for name, architecture in extremes.items()},
         "seeds": {name: _costs(architecture, space) for name, architecture in seeds.items()},
+        "plain": [_costs(a, space) for a in plain_shapes(space)] if "plain" in space.seeds else [],
         "notes": notes(space),
     }
 
@@ -77,6 +78,10 @@ def space_table(summary: Mapping[str, Any]) -> Table:
     for name, seed in summary["seeds"].items():
         words = f"{seed['macs'] / 1e6:.3g} M MACs, {seed['params'] / 1e6:.3g} M parameters"
         rows.append((f"seed {name}", f"{_layers(seed)}  {words}"))
+    if plain := [costs["macs"] for costs in summary["plain"]]:
+        factor, prefix = unit_of(plain)
+        ends = " to ".join(dict.fromkeys(f"{macs / factor:.3g}" for macs in (plain[0], plain[-1])))
+        rows.append(("seeds plain", f"{plural(len(plain), 'plain ViT')} of {ends} {prefix}MACs"))
     rows += [("note", text) for text in summary["notes"]]
     return Table(title=f"{summary['name']}: a legal search space", rows=rows, box="HEAVY_HEAD")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from nas.base import LATENCY, MACS, unit_of
 from nas.report.front_table import ratio_words
 from nas.runs import FrontPoint, ParetoFront
+from nas.space import is_plain
 
 WIDTH, HEIGHT = 56, 12
 
@@ -56,6 +57,8 @@ def _cell(value: float, low: float, high: float, cells: int, *, is_log: bool = F
 def front_plots(front: ParetoFront, others: Sequence[FrontPoint], whole: ParetoFront) -> list[str]:
     """Accuracy against MACs, and against latency: the front, all of `whole` or a part, its knee, and what is not on it.
 
+    Plain ViTs that are not on the front have a sign of their own.
+
     `others` are by the clocks of the front (`RunResults.others`); where those are known latency is drawn as a ratio.
     """
     knee = whole.knee().digest
@@ -68,7 +71,8 @@ def front_plots(front: ParetoFront, others: Sequence[FrontPoint], whole: ParetoF
         (LATENCY, clock or 1.0, f"latency ({ratio_words(clock, unit) if clock else unit})"),
     ):
         best = [point for point in front.points if point.digest == knee]
-        drawn = {"·": [*others, *whole.points], "●": front.points, "★": best}
+        plain = [point for point in others if is_plain(point.architecture)]
+        drawn = {"·": [*others, *whole.points], "□": plain, "●": front.points, "★": best}
         series = [
             Series(sign, [(point.value(metric) / factor, point.value(whole.accuracy)) for point in points])
             for sign, points in drawn.items()

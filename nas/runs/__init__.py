@@ -19,8 +19,8 @@ from nas.runs.ranking import (
     rank_statistics,
 )
 from nas.runs.results import (
-    BALANCED_SPLITS, SPLITS, RunResults, design_points, network_row, picked, results_of,
-    retrained_networks,
+    BALANCED_SPLITS, SPLITS, PlainViTs, RunResults, design_points, network_row, picked, plain_vits,
+    results_of, retrained_networks,
 )
 from nas.runs.supernets import (
     OWNER, all_trials, check_ray_is_used, check_supernet_trials, front_of, group_settings, joint_digest,

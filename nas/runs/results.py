@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nas.arch import Architecture, cost
-from nas.base import BALANCED, LATENCY, METRICS, TOP1, ArchitectureError, RunError
+from nas.base import BALANCED, LATENCIES, LATENCY, MACS, METRICS, TOP1, ArchitectureError, RunError
 from nas.runs.curve import hypervolume_curve
 from nas.runs.directory import TRUST, RunDirectory, space_of_run
+from nas.runs.dominance import non_dominated
 from nas.runs.front import MIN_PREFIX, ParetoFront, read_architecture
 from nas.runs.manifest import clock_factors
-from nas.runs.point import FrontPoint, points_of
+from nas.runs.point import FINALIST, FrontPoint, points_of
 from nas.runs.supernets import front_of, trials_by_supernet, union_points
 from nas.runs.trial import Trial
-from nas.space import SearchSpace, known_designs
+from nas.space import SearchSpace, is_plain, known_designs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +74,13 @@ class RunResults:
         return values
 
 
-def results_of(run: RunDirectory) -> RunResults:
-    """Read what a run has measured; raises a RunError where that is nothing, or it is damaged."""
-    front = front_of(run.path)
+def results_of(run: RunDirectory, front: ParetoFront | None = None) -> RunResults:
+    """Read what a run has measured; `front` is its whole front where the caller has it.
+
+    Raises:
+        RunError: Nothing was measured yet, or the run is damaged.
+    """
+    front = front or front_of(run.path)
     if not front.points:
         raise RunError(f"{run.path}: nothing was measured yet", hint="search.py status shows how far it is")
     trials, search = trials_by_supernet(run), run.manifest.search
@@ -84,6 +91,61 @@ def results_of(run: RunDirectory) -> RunResults:
     others = {point.digest: point.scaled(factors) for point in reversed(points) if point.digest not in on_front}
     in_order = list(reversed(others.values()))
     return RunResults(run=run, space=space_of_run(run), front=front, trials=trials, others=in_order)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainViTs:
+    """The plain ViTs that a run measured, beside its front; all by inherited weights.
+
+    Attributes:
+        num_measured: How many there are.
+        points: Those that no other one dominates, cheapest first; they may be on the front as well.
+        gains: By the name of a cost: for each point of the front by how many points its accuracy is above the best
+            plain ViT of at most that cost; points that are cheaper than any plain ViT are left out.
+        num_front: Points of the front.
+    """
+
+    num_measured: int
+    points: tuple[FrontPoint, ...]
+    gains: Mapping[str, tuple[float, ...]]
+    num_front: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values under `plain` of `front.json`, which results/README.md explains."""
+        above = {
+            name: {
+                "low": min(gains),
+                "median": statistics.median(gains),
+                "high": max(gains),
+                "num_compared": len(gains),
+            }
+            for name, gains in self.gains.items()
+        }
+        return {"num_measured": self.num_measured, "above": above, "points": [point.to_dict() for point in self.points]}
+
+
+def plain_vits(found: RunResults) -> PlainViTs:
+    """The plain ViTs among all that was measured. MACs are compared, and latencies that are objectives.
+
+    Beside a front of finalists there is no line: its networks were trained alone, plain ones among them.
+    """
+    front, accuracy = found.front, found.front.accuracy
+    plain = [point for point in found.points.values() if is_plain(point.architecture)]
+    if any(FINALIST in point.details for point in front.points):
+        return PlainViTs(num_measured=len(plain), points=(), gains={}, num_front=len(front.points))
+    objectives = [objective.metric for objective in front.objectives]
+    values = [[point.value(metric) for metric in objectives] for point in plain]
+    mask = non_dominated(np.reshape(values, (-1, len(objectives))), [metric.direction for metric in objectives])
+    points = sorted((p for p, keep in zip(plain, mask, strict=True) if keep), key=lambda p: (p.value(MACS), p.digest))
+    gains = {}
+    for metric in (MACS, *(metric for metric in objectives if metric in LATENCIES.values())):
+        known = [(p.value(metric), p.value(accuracy)) for p in plain if math.isfinite(p.value(accuracy))]
+        rivals = [
+            (p.value(accuracy), [best for spent, best in known if spent <= p.value(metric)]) for p in front.points
+        ]
+        if above := tuple(own - max(tops) for own, tops in rivals if tops and math.isfinite(own)):
+            gains[metric.name] = above
+    return PlainViTs(num_measured=len(plain), points=tuple(points), gains=gains, num_front=len(front.points))
 
 
 def design_points(found: RunResults) -> dict[str, FrontPoint]:

@@ -205,7 +205,8 @@ class Search:
             self._in_flight[number] = trial
             self._run.append_trial(trial)
             self._visible.advance(self._trials, number - self._study.window)
-            self._workers.submit(Task(number, architecture, self._visible.race_plan() if self._racing else None))
+            races = self._racing and architecture.digest not in self._study.raced_plain  # what a front is shown beside
+            self._workers.submit(Task(number, architecture, self._visible.race_plan() if races else None))
         elif first in self._in_flight:
             self._repeats.setdefault(first, []).append(trial)
         else:

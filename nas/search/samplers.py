@@ -37,18 +37,20 @@ ROUND_SHARE = 16  # a round is at least this part of the trials before it, so th
 class NumberedSampler(BaseSampler):
     """Hands every trial to a new sampler, seeded by (seed, number) and shown the view of the study.
 
-    Set `view`, the study as a trial may see it, before the first proposal. The predictor's rounds begin after
-    `num_designs` trials; `distributions` are the parameters with more than one choice.
+    Set these before the first proposal: `view`, the study as a trial may see it; `num_designs`, the trials after which
+    the predictor's rounds begin; `fixed`, what is proposed later whatever the sampler says, by number.
+    `distributions` are the parameters with more than one choice.
     """
 
     kind: SamplerName
     space: SearchSpace
     objectives: Sequence[Objective]
     population_size: int
-    num_designs: int
     seed: int
     distributions: dict[str, BaseDistribution]
     view: "View" = field(init=False)
+    num_designs: int = field(default=0, init=False)
+    fixed: Mapping[int, Architecture] = field(default_factory=dict, init=False)
     _architectures: dict[int, Architecture] = field(default_factory=dict, init=False)  # by number
     _round: tuple[int, list[Architecture]] = field(default=(-1, []), init=False)
     _is_first: bool = field(default=True, init=False)  # proposal of this process
@@ -153,10 +155,13 @@ class NumberedSampler(BaseSampler):
         start, size = round_of(number, self.num_designs)
         if start is None:  # only where an enqueued design was lost
             return self.space.sample_stratified(rng)
+        if number in self.fixed:
+            return self.fixed[number]
+        free = [n for n in range(start, start + size) if n not in self.fixed]
         if self._round[0] != start:
-            self._round = (start, self._propose_round(start, size))
-        proposed = self._round[1]
-        return proposed[number - start] if number - start < len(proposed) else self.space.sample(rng)
+            self._round = (start, self._propose_round(start, len(free)))
+        proposed, place = self._round[1], free.index(number)
+        return proposed[place] if place < len(proposed) else self.space.sample(rng)
 
     def _propose_round(self, start: int, size: int) -> list[Architecture]:
         trials = self._before(start)

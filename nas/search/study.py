@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from nas.runs import Trial
 from nas.search.journal import SearchJournal
 from nas.search.samplers import ATTRIBUTE, NumberedSampler, View, seed_words
 from nas.settings import SamplerName
-from nas.space import SearchSpace, known_designs
+from nas.space import SearchSpace, known_designs, plain_shapes
 
 WINDOW = 8
 """Keeps up to 4 workers busy with 2 trials each; results then do not depend on the number of workers."""
@@ -35,6 +36,8 @@ STORAGE_HINT = "a path, or a URL such as postgresql://user@host/database; the pa
 
 FIRST_GENERATION = 2**31
 """Seed word of the designs a search starts from; trial numbers, the other words in its place, stay below."""
+
+PLAIN_EVERY = 3  # trials behind the first designs, as long as there are plain shapes left
 
 
 def window_of(num_workers: int) -> int:
@@ -51,7 +54,12 @@ class ArchitectureStudy:
     """Architectures as Optuna trials. A new study begins with the largest and the smallest architecture.
 
     Then come, but for `random`: the seeds it is given (such as the front of an earlier run), the space's known designs,
-    and up to the population size designs spread evenly over the MACs range. Trial n is proposed from the results of
+    and up to the population size plain ViTs and designs spread evenly over the MACs range, by turns. Then every third
+    trial is a plain ViT until all of `plain_shapes` were proposed. So what is proposed does not depend on how many
+    trials are asked for, and a short search searches, too. `raced_plain` are the digests of these shapes; there are
+    none where the space's seeds leave them out, nor in a study that a version without them began.
+
+    Trial n is proposed from the results of
     trials up to n - window; so many can be in flight, and a loaded study keeps its own window, so that it can go on
     with more or fewer workers. The metrics' raw values are told, each with its direction.
 
@@ -79,15 +87,12 @@ class ArchitectureStudy:
         self.space = space
         self.objectives = tuple(objectives)
         self._seed = seed
-        self._designs = self._first_designs(sampler, population_size, seeds)
         self._cleanup = ExitStack()
         self._where = _shown(storage)
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(values) for name, values in space.choices().items() if len(values) > 1
         }
-        self._sampler = NumberedSampler(
-            sampler, space, objectives, population_size, len(self._designs), seed, self._distributions
-        )
+        self._sampler = NumberedSampler(sampler, space, objectives, population_size, seed, self._distributions)
         identity = {
             "space": space.digest,
             "objectives": [objective.metric.name for objective in objectives],
@@ -97,13 +102,21 @@ class ArchitectureStudy:
         }
         try:
             self._storage = self._open(storage)
-            self._study = self._load(name, identity, window)
-            self.window: int = self._study.user_attrs[ATTRIBUTE]["window"]
+            races_plain = sampler != "random" and "plain" in space.seeds
+            self._study = self._load(name, identity, {"window": window, "races_plain": races_plain})
+            began = self._study.user_attrs[ATTRIBUTE]
+            self.window: int = began["window"]
+            shapes = _coarse_to_fine(plain_shapes(space)) if races_plain and began.get("races_plain") else []
+            self.raced_plain = frozenset(shape.digest for shape in shapes)
+            designs, later = self._first_designs(sampler, population_size, seeds, shapes)
             self._sampler.view = View(name, self._storage, self._sampler, self.window)
+            self._sampler.num_designs = len(designs)
+            self._sampler.fixed = {len(designs) + PLAIN_EVERY * i - 1: later[i - 1] for i in range(1, len(later) + 1)}
             trials = self._study.get_trials(deepcopy=False)
             self.num_waiting = sum(trial.state is TrialState.WAITING for trial in trials)  # enqueued
-            for architecture in self._designs[len(trials) :]:
+            for architecture in designs[len(trials) :]:
                 self.enqueue(architecture)
+            self._enqueue_fixed(len(trials))
         except STORAGE_ERRORS as error:
             self.close()
             raise self.lost(error) from error
@@ -123,7 +136,7 @@ class ArchitectureStudy:
                 f"{storage} is not an Optuna journal: {error!r}", hint="restore or delete the file"
             ) from error
 
-    def _load(self, name: str, identity: Mapping[str, Any], window: int) -> optuna.Study:
+    def _load(self, name: str, identity: Mapping[str, Any], began: Mapping[str, Any]) -> optuna.Study:
         if name in optuna.get_all_study_names(self._storage):
             study = optuna.load_study(study_name=name, storage=self._storage, sampler=self._sampler)
         else:
@@ -137,7 +150,7 @@ class ArchitectureStudy:
                 # The only way to label optuna-dashboard's axes, and the only experimental call here.
                 warnings.filterwarnings("ignore", ".*set_metric_names is experimental", ExperimentalWarning)
                 study.set_metric_names([objective.metric.name for objective in self.objectives])
-            study.set_user_attr(ATTRIBUTE, {**identity, "window": window})
+            study.set_user_attr(ATTRIBUTE, {**identity, **began})
         elif differences := [
             f"  {key}: there {known.get(key)!r}, here {value!r}"
             for key, value in identity.items()
@@ -150,17 +163,22 @@ class ArchitectureStudy:
         return study
 
     def _first_designs(
-        self, sampler: SamplerName, population_size: int, seeds: Sequence[Architecture]
-    ) -> list[Architecture]:
+        self, sampler: SamplerName, population_size: int, seeds: Sequence[Architecture], shapes: Sequence[Architecture]
+    ) -> tuple[list[Architecture], list[Architecture]]:
+        """What a search starts from, and the plain shapes that are proposed later."""
         ends = [self.space.largest(), self.space.smallest()]
         if sampler == "random":
-            return list(dict.fromkeys(ends))
+            return list(dict.fromkeys(ends)), []
         known = dict.fromkeys([*ends, *seeds, *known_designs(self.space, self.space.seeds).values()])
+        plain = [shape for shape in shapes if shape not in known]
+        places = max(0, population_size - len(known))
+        first, later = plain[: (places + 1) // 2], plain[(places + 1) // 2 :]
         # Uniform draws leave both ends of the MACs range empty; a search that started from them lost to evenly
         # spread random architectures at the dear end (results/LOG.md).
         rng = np.random.default_rng(np.random.SeedSequence([self._seed, FIRST_GENERATION]))
-        spread = [self.space.sample_stratified(rng) for _ in range(population_size - len(known))]
-        return list(dict.fromkeys([*known, *spread]))
+        spread = [self.space.sample_stratified(rng) for _ in range(places - len(first))]
+        by_turns = [one for pair in zip_longest(first, spread) for one in pair if one is not None]
+        return list(dict.fromkeys([*known, *by_turns])), later
 
     def ask(self) -> tuple[int, Architecture]:
         """Propose: the trial's number and its architecture. An enqueued architecture comes first."""
@@ -172,7 +190,13 @@ class ArchitectureStudy:
             trial_id = self._storage.create_new_trial(self._study._study_id)
             trial = optuna.trial.Trial(self._study, trial_id)
         self._complete(trial)
+        self._enqueue_fixed(trial.number + 1)
         return trial.number, self.space.decode(trial.params)
+
+    def _enqueue_fixed(self, number: int) -> None:
+        """Enqueue what is proposed at the next number whatever the sampler says."""
+        if number in self._sampler.fixed and not self.num_waiting:
+            self.enqueue(self._sampler.fixed[number])
 
     def _complete(self, trial: optuna.Trial) -> None:
         # Of an enqueued trial too: NSGA-II's population is the trials that passed through the sampler.
@@ -245,6 +269,14 @@ class ArchitectureStudy:
             f"storage {self._where} was lost: {hide_secrets(_reason(error))}",
             hint="once it is back, the same command resumes",
         )
+
+
+def _coarse_to_fine(shapes: Sequence[Architecture]) -> list[Architecture]:
+    """Shapes in an order whose every beginning is spread over all of them: the ends, then the middles of gaps."""
+    order = list(dict.fromkeys([0, len(shapes) - 1])) if shapes else []
+    while len(order) < len(shapes):
+        order.append(max(range(len(shapes)), key=lambda i: min(abs(i - taken) for taken in order)))
+    return [shapes[i] for i in order]
 
 
 def check_storage(storage: str) -> None:

@@ -1,4 +1,4 @@
-"""Designs of the field as architectures of a search space: where a search starts from.
+"""Designs of the field as architectures of a search space, where a search starts from, and its plain ViTs.
 
 A paper's design is a pattern over the layers. It is put on the widest and deepest network of the space, and becomes
 the nearest architecture that the space has: an operator that it lacks is left out, a token count is replaced by one
@@ -6,17 +6,21 @@ that it has. Where hard bounds are broken, all sizes are taken lower, and what s
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, TypeVar, get_args
 
-from nas.arch import Architecture, is_square
+from nas.arch import Architecture, LayerChoice, cost, hallucinated_heads, is_square
 from nas.base import SearchSpaceError
 from nas.space.domain import LayerDomain
 from nas.space.genome import Genome
+from nas.space.walk import feed_forwards
 
-Design = Literal["deit", "psvit", "dgssa_glad", "hmhsa_cffn", "castling", "uniform"]
+Design = Literal["deit", "psvit", "dgssa_glad", "hmhsa_cffn", "castling", "uniform", "plain"]
 DESIGNS: tuple[str, ...] = get_args(Design)
 UNIFORM = (0.8, 0.6, 0.4, 0.2)  # shares of the way from the lowest to the highest size; 1 is `deit`
+MOST_SHAPES = 24  # plain ViTs that a search measures
+MOST_VALUES = 12  # of a gene that are looked at for them: 1,728 shapes at most
+Value = TypeVar("Value", int, float)
 
 
 def known_designs(space: Genome, names: Sequence[str]) -> dict[str, Architecture]:
@@ -33,6 +37,8 @@ def known_designs(space: Genome, names: Sequence[str]) -> dict[str, Architecture
     | `castling` | Castling-ViT (2211.10526): linear-angular attention but in the last layer |
     | `uniform` | the plain ViT with all sizes at the same share of their ranges: `uniform-1`, `uniform-2`, ... |
 
+    `plain` stands for the plain ViTs of many shapes, which `plain_shapes` has, and none of which is here.
+
     Raises:
         SearchSpaceError: A name is not known.
     """
@@ -44,7 +50,7 @@ def known_designs(space: Genome, names: Sequence[str]) -> dict[str, Architecture
         if name == "uniform":
             sized = (space.repair(_sized(space, name, share)) for share in UNIFORM)
             drawn |= {f"{name}-{i}": architecture for i, architecture in enumerate(sized, start=1)}
-        else:
+        elif name != "plain":
             drawn[name] = _design(space, name)
     first = {architecture: name for name, architecture in reversed(drawn.items())}
     return {name: architecture for name, architecture in drawn.items() if first[architecture] == name}
@@ -65,6 +71,32 @@ def is_plain(architecture: Architecture) -> bool:
         and (layer.num_heads, layer.mlp_ratio) == (first.num_heads, first.mlp_ratio)
         for layer in architecture.layers
     )
+
+
+def plain_shapes(space: Genome, most: int = MOST_SHAPES) -> tuple[Architecture, ...]:
+    """The plain ViTs of a space within its hard bounds, cheapest first: width x depth x MLP ratio.
+
+    A width has the number of heads, of those that all layers can have, that is nearest to `embed_dim` / `head_dim`, the
+    more in doubt. Where there are more than `most` shapes, so many are spread evenly over the logarithm of their MACs,
+    from the one with the fewest to the one with the most. None where the space has no plain ViT.
+    """
+    shapes = {
+        shape: cost.macs(shape, space.backbone)
+        for depth in _spread(space.depth)
+        for shape in _of_depth(space, depth)
+        if space.within_constraints(shape)
+    }
+    rest = sorted(shapes, key=lambda shape: (shapes[shape], shape.digest))
+    if len(rest) <= most:
+        return tuple(rest)
+    logs = {shape: math.log(macs) for shape, macs in shapes.items()}
+    low, high = logs[rest[0]], logs[rest[-1]]
+    chosen = {rest.pop(0), rest.pop()}
+    for i in range(1, most - 1):
+        goal = low + (high - low) * i / (most - 1)
+        chosen.add(nearest := min(rest, key=lambda shape: abs(logs[shape] - goal)))
+        rest.remove(nearest)
+    return tuple(sorted(chosen, key=lambda shape: (shapes[shape], shape.digest)))
 
 
 def _design(space: Genome, name: str) -> Architecture:
@@ -144,3 +176,34 @@ def _tokens(domain: LayerDomain, wanted: float, *, on_grid: bool) -> int:
     """The count whose ratio to the wanted one is nearest to 1; on the grid, if there is one."""
     squares = [n for n in domain.num_tokens if is_square(n)] if on_grid else []
     return min(squares or domain.num_tokens, key=lambda n: (abs(math.log(n / wanted)), n))
+
+
+def _of_depth(space: Genome, depth: int) -> list[Architecture]:
+    """The shapes of so many layers, before the hard bounds."""
+    domains, patches = dict.fromkeys(space.layers[:depth]), space.backbone.num_patches
+    if not all(patches in domain.num_tokens and "dynamic" in domain.attention for domain in domains):
+        return []
+    heads = set.intersection(*(_real_heads(domain) for domain in domains))
+    ratios = set.intersection(*({ratio for ratio, rank in feed_forwards(domain) if rank == 1} for domain in domains))
+    found = []
+    for width in _spread(space.embed_dim) if heads else ():
+        wanted = width / space.backbone.head_dim
+        own = min(heads, key=lambda count: (abs(count - wanted), -count))
+        for ratio in _spread(ratios):
+            layer = LayerChoice(num_tokens=patches, num_heads=own, mlp_ratio=ratio)
+            found.append(Architecture(embed_dim=width, layers=(layer,) * depth))
+    return found
+
+
+def _real_heads(domain: LayerDomain) -> set[int]:
+    """Numbers of heads of which none has to be derived."""
+    ratios = domain.hallucination_ratio
+    return {heads for heads in domain.num_heads if any(hallucinated_heads(heads, ratio) == 0 for ratio in ratios)}
+
+
+def _spread(values: Collection[Value]) -> list[Value]:
+    """At most `MOST_VALUES` of the values, from the lowest to the highest."""
+    found = sorted(values)
+    if len(found) <= MOST_VALUES:
+        return found
+    return [found[round(i * (len(found) - 1) / (MOST_VALUES - 1))] for i in range(MOST_VALUES)]

@@ -8,9 +8,11 @@ import signal
 import statistics
 import time
 
+import numpy as np
 import pytest
 import timm
 import torch
+from factories import point
 from rich.console import Console
 from small_runs import command, digits, one_thread, python, run_arguments, search_process, tiny_space
 
@@ -26,7 +28,9 @@ from nas.model.supernet import Supernet
 from nas.report.job_tables import retrain_table
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
+from nas.runs.results import results_of
 from nas.settings.config import check_retraining
+from nas.space.designs import is_plain, plain_shapes
 from nas.space.space import parse_space
 from nas.training.trained import load_trained
 from nas.training.trainer import SupernetTrainer
@@ -117,12 +121,15 @@ def test_inherited_values_are_those_of_the_table_and_of_the_supernet_on_the_test
     assert found["splits"] == RunDirectory.open(folder).manifest.splits
 
 
-def test_the_baseline_is_the_plain_vit_of_the_space_trained_the_same_way(home):
+def test_the_baseline_is_a_plain_vit_of_at_most_the_cost_trained_the_same_way(home):
     folder, found = home
-    space = reopen(folder, Reporter(quiet=True)).space
-    name, plain = baseline_of(space)
+    session = reopen(folder, Reporter(quiet=True))
+    space = session.space
+    name, plain = baseline_of(space, knee(folder).architecture, results_of(session.run).points.values())
     baseline = found["baseline"]
-    assert (baseline["name"], baseline["digest"]) == (name, plain.digest) == ("plain ViT", space.largest().digest)
+    assert (baseline["name"], baseline["digest"]) == (name, plain.digest)
+    assert is_plain(plain)
+    assert name == "plain ViT" or baseline["macs"] <= found["picked"]["macs"]
     assert baseline["macs"] == cost.macs(plain, space.backbone)
     assert baseline["seeds"] == found["picked"]["seeds"] == [0, 1]
     records = [json.loads(path.read_text()) for path in (folder / "retrain" / "trainings").glob("*.json")]
@@ -170,7 +177,20 @@ def test_a_space_without_a_plain_vit_is_compared_with_its_largest_architecture()
         "embed_dim: 16\ndepth: 2\nlayers: {attention: static, num_heads: [1, 2], mlp_ratio: 1}\n",
         "static.yaml",
     )
-    assert baseline_of(space) == ("largest", space.largest())
+    assert baseline_of(space, space.smallest(), ()) == ("largest", space.largest())
+
+
+def test_the_baseline_is_the_best_measured_plain_vit_of_at_most_as_many_macs():
+    space = digits()
+    shapes = plain_shapes(space)
+    tops = {3: 60.0, 5: 72.0, 8: 70.0, 20: 90.0}
+    measured = [point(top1, float(cost.macs(shapes[i], space.backbone)), 1.0, shapes[i]) for i, top1 in tops.items()]
+    assert baseline_of(space, shapes[10], measured) == ("plain ViT of equal cost", shapes[5])
+    assert baseline_of(space, shapes[5], measured) == ("plain ViT of equal cost", shapes[3])  # never itself
+    assert baseline_of(space, shapes[2], measured) == ("plain ViT", space.largest())
+    pooled = [one for i in range(40) if not is_plain(one := space.sample(np.random.default_rng(i)))]
+    better = [point(99.0, 1.0, 1.0, one) for one in pooled[:3]]
+    assert baseline_of(space, shapes[10], [*measured, *better])[1] == shapes[5]
 
 
 def test_a_teacher_of_the_same_classes_changes_the_training(home, copy, tmp_path):

@@ -14,7 +14,7 @@ from nas.base.metrics import TOP1
 from nas.report.figures import _staircase, draw_front, front_figure, trust_figure
 from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint
-from nas.runs.results import results_of, retrained_networks
+from nas.runs.results import plain_vits, results_of, retrained_networks
 
 UP = [60.0, 70.0, 75.0, 80.0, 90.0, 95.0]
 VALUES = [(95, 1_800_000, 9.0), (90, 2_000_000, 8.0), (80, 1_000_000, 8.5), (70, 3_000_000, 9.5)]
@@ -76,6 +76,17 @@ def test_the_figure_is_drawn_for_fronts_at_the_edge(case):
     assert any(word.startswith("knee ") for word in words) == (case != "empty")
     names = {label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]}
     assert ("not on the front (other conditions)" in names) == (case == "other conditions")
+
+
+def test_plain_vits_are_a_line_of_their_own_in_both_panels_and_said_below(tmp_path):
+    found = results_of(make_run(tmp_path / "r", made_trials(20)))
+    plain = plain_vits(found)
+    figure = draw_front(found.front, found.others, {}, (), plain)
+    for axes in figure.axes[:2]:
+        (line,) = (line for line in axes.lines if line.get_label() == "plain ViTs of this space")
+        assert 1 <= len(line.get_xdata()) <= len(plain.points)
+        assert set(line.get_ydata()) <= {point.value(TOP1) for point in plain.points}
+    assert "by inherited weights" in figure.get_supxlabel()
 
 
 def marks_alone(figure):

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import factories
 from factories import OBJECTIVES, point
-from report_runs import LATENCY_ROWS, row_with, supernets_run, text_of
+from report_runs import LATENCY_ROWS, made_trials, page_space, row_with, supernets_run, text_of
 
+from nas.arch import cost
 from nas.base.metrics import by_target
-from nas.report.front_table import FRONT_COLUMNS, front_csv, front_table
+from nas.report.front_table import FRONT_COLUMNS, front_csv, front_table, plain_lines, plain_table
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint
+from nas.runs.results import PlainViTs
 from nas.runs.trial import TRIAL_COLUMNS, Timed
+from nas.space.designs import is_plain, plain_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = Path("results/digits 1")
@@ -177,3 +180,45 @@ def test_every_column_and_key_is_explained_in_the_readme(tmp_path):
         keys |= set(next(csv.reader(io.StringIO(front_csv(shown, RUN)))))
     assert keys - explained == set()
     assert RunDirectory.open(run.path).front() is not None
+
+
+def plain_front():
+    """Two plain ViTs that no other one dominates, one of them on the front, and what the front gains."""
+    trials = [t for t in made_trials(40) if not is_plain(t.architecture)]
+    points = [FrontPoint(t.architecture, t.measurement) for t in trials]
+    small, middle, large = (plain_shapes(page_space())[i] for i in (0, 5, 17))
+    macs = [float(cost.macs(shape, page_space().backbone)) for shape in (small, middle, large)]
+    tops = (5.0, 99.0, 70.0)
+    latency = {"latency_stage": "search"}
+    plain = [
+        FrontPoint(shape, replace(factories.measurement(top1, m, m / 1e5, m / 10, **latency), top1_interval=None))
+        for shape, top1, m in zip((small, middle, large), tops, macs, strict=True)
+    ]
+    front = ParetoFront.from_points([*points, *plain], OBJECTIVES)
+    found = PlainViTs(num_measured=3, points=tuple(plain[:2]), gains={"macs": (-0.26, 0.0, 4.5)}, num_front=12)
+    return found, front
+
+
+def test_plain_vits_have_a_table_of_their_own_with_their_shapes_and_what_the_front_gains():
+    plain, front = plain_front()
+    text = text_of(plain_table(plain, front), width=100)
+    assert "Plain ViTs of this space: 3 measured" in text
+    first, second = (row_with(text, point.digest[:8]).split() for point in plain.points)
+    assert first[0] == plain.points[0].digest[:8]
+    assert (first[1], first[-4:]) == ("5.0", ["d16", "L3", "h2", "m1"])
+    assert second[:2] == ["●", plain.points[1].digest[:8]]
+    words = " ".join(text.split())
+    gain = "at equal MACs, 3 of 12 architectures of the front are -0.3 to +4.5 points of top-1 above the best plain ViT"
+    assert f"{gain}, median +0.0" in words
+    assert "by inherited weights: trained alone, networks may rank otherwise" in words
+
+
+def test_the_table_of_plain_vits_fits_an_80_column_terminal_whole():
+    text = text_of(plain_table(*plain_front()), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+
+
+def test_nothing_is_said_of_plain_vits_where_nothing_can_be_compared():
+    plain, front = plain_front()
+    assert plain_lines(replace(plain, gains={}), front) == []

@@ -9,7 +9,7 @@ from small_spaces import TINY
 from nas.arch import cost
 from nas.arch.architecture import Architecture
 from nas.report.space_table import space_summary, space_table
-from nas.space.designs import known_designs
+from nas.space.designs import known_designs, plain_shapes
 from nas.space.space import parse_space
 
 
@@ -59,6 +59,15 @@ def test_seeds_are_in_the_summary_and_in_the_table_with_their_costs(space):
     assert [name for name in designs if f"seed {name}" not in text.getvalue()] == []
     none = parse_space(TINY, "tiny.yaml", ("seeds=[]",))
     assert space_summary(none)["seeds"] == {}
+    assert space_summary(none)["plain"] == []
+
+
+def test_the_plain_shapes_that_a_search_races_are_counted(space):
+    digests = [row["digest"] for row in space_summary(space)["plain"]]
+    assert digests == [shape.digest for shape in plain_shapes(space)]
+    text = io.StringIO()
+    Console(file=text, width=160).print(space_table(space_summary(space)))
+    assert re.search(rf"seeds plain .*{len(digests)} plain ViTs? of [\d.]+ to [\d.]+ kMACs", text.getvalue())
 
 
 def test_a_bound_on_memory_is_told_and_kept():

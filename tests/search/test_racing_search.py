@@ -11,6 +11,7 @@ from search_fakes import ShuffledWorkers, outline
 from nas.runs.dominance import non_dominated
 from nas.runs.front import ParetoFront
 from nas.runs.trial import Trial, TrialState
+from nas.space.designs import plain_shapes
 
 
 def pruned(trials):
@@ -48,6 +49,14 @@ def test_racing_spares_images_and_keeps_the_front(tmp_path):
     values = np.stack([TABLE.top1()[rows], TABLE.macs[rows]], axis=1)
     on_front = non_dominated(values, ["maximize", "minimize"])
     assert not any(t.state is TrialState.PRUNED and is_best for t, is_best in zip(raced, on_front, strict=True))
+
+
+def test_plain_shapes_are_measured_on_all_images_whoever_beats_them(tmp_path):
+    trials = search(tmp_path / "run", trials=80, sampler="nsga2")
+    assert pruned(trials)
+    plain = {shape.digest for shape in plain_shapes(TABLE.space)}
+    states = {t.architecture.digest: t.state for t in reversed(trials) if t.architecture.digest in plain}
+    assert states == dict.fromkeys(plain, TrialState.COMPLETE)
 
 
 @pytest.mark.parametrize("sampler", ["predictor", "nsga2", "evolution"])

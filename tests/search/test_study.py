@@ -6,14 +6,15 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from search_fakes import AnalyticEvaluator, digits, make_study, tiny_space
+from search_fakes import OBJECTIVES, AnalyticEvaluator, digits, make_study, tiny_space
 from study_steps import proposals, tell
 
 from nas.base.errors import RunError
 from nas.base.metrics import MACS, TOP1, Objective
 from nas.runs.trial import Timed
-from nas.search.study import ArchitectureStudy
-from nas.space.designs import known_designs
+from nas.search.samplers import ATTRIBUTE
+from nas.search.study import ArchitectureStudy, _coarse_to_fine
+from nas.space.designs import known_designs, plain_shapes
 
 
 def test_the_largest_and_the_smallest_architecture_come_first(tmp_path):
@@ -30,6 +31,53 @@ def test_seeds_and_known_designs_come_next_and_random_search_has_none(tmp_path):
     assert first == [architecture.digest for architecture in expected]
     drawn = proposals(make_study(space, tmp_path / "r", "random"), len(expected))
     assert len(set(drawn[2:]) & set(first)) < len(expected) - 4
+
+
+def without_plain(space):
+    return replace(space, seeds=tuple(name for name in space.seeds if name != "plain"))
+
+
+def test_plain_shapes_are_proposed_by_turns_with_spread_designs_then_every_third_time(tmp_path):
+    space, size = digits(), 14
+    known = dict.fromkeys([space.largest(), space.smallest(), *known_designs(space, space.seeds).values()])
+    shapes = [shape.digest for shape in plain_shapes(space) if shape not in known]
+    places = size - len(known)
+    last = size + 3 * (len(shapes) - (places + 1) // 2)
+    study = ArchitectureStudy(space, OBJECTIVES, "nsga2", size, 0, tmp_path / "j")
+    assert study.raced_plain == {shape.digest for shape in plain_shapes(space)}
+    found = proposals(study, last + 6)
+    assert found[: len(known)] == [architecture.digest for architecture in known]
+    raced = [found[number] for number in (*range(len(known), size, 2), *range(size + 2, last, 3))]
+    assert sorted(raced) == sorted(shapes)
+
+
+def test_every_beginning_of_the_plain_shapes_is_spread_over_all_of_them():
+    assert _coarse_to_fine([*range(9)]) == [0, 8, 4, 2, 6, 1, 3, 5, 7]
+    assert [_coarse_to_fine([*range(count)]) for count in (0, 1, 2)] == [[], [0], [0, 1]]
+
+
+@pytest.mark.parametrize("sampler", ["random", "nsga2", "predictor"])
+def test_a_space_that_lists_no_plain_seeds_races_none(tmp_path, sampler):
+    space = without_plain(digits())
+    study = make_study(space, tmp_path / "j", sampler)
+    assert not study.raced_plain
+    found = proposals(study, 30)
+    if sampler == "random":
+        assert proposals(make_study(digits(), tmp_path / "k", sampler), 30) == found
+    else:
+        assert proposals(make_study(digits(), tmp_path / "k", sampler), 30) != found
+
+
+def test_a_study_that_a_version_without_plain_shapes_began_goes_on_without_them(tmp_path):
+    straight = proposals(make_study(without_plain(digits()), tmp_path / "a"), 30)
+    study = make_study(without_plain(digits()), tmp_path / "b")
+    known = dict(study._study.user_attrs[ATTRIBUTE])
+    assert known.pop("races_plain") is False
+    study._study.set_user_attr(ATTRIBUTE, known)
+    assert proposals(study, 15) == straight[:15]
+    study = make_study(digits(), tmp_path / "b")
+    assert not study.raced_plain
+    assert straight[15:] == proposals(study, 15)
 
 
 def read_only(path):

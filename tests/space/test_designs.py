@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.operator import Rules
 from nas.base.errors import SearchSpaceError
 from nas.space.constraints import Constraints
-from nas.space.designs import DESIGNS, known_designs
+from nas.space.designs import DESIGNS, MOST_SHAPES, is_plain, known_designs, plain_shapes
 from nas.space.domain import GENES, LayerDomain
 from nas.space.space import SearchSpace
 
@@ -69,23 +69,88 @@ def random_domain(rng: np.random.Generator, first: bool) -> LayerDomain:
     return LayerDomain(**{gene: tuple(dict.fromkeys(values)) for gene, values in genes.items()})
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_designs_are_in_random_spaces_and_within_their_bounds(seed):
+def random_space(seed: int) -> SearchSpace | None:
+    """Any space; none where the random domains leave nothing."""
     rng = np.random.default_rng(seed)
     depth = int(rng.integers(1, 7))
     layers = tuple(random_domain(rng, first=i == 0) for i in range(depth))
     rules = Rules(max_shared=int(rng.integers(4)), max_reductions=int(rng.integers(4)))
     depths = tuple(dict.fromkeys((depth, int(rng.integers(1, depth + 1)))))
     try:
-        searched = space(layers=layers, depth=depths, rules=rules)
+        return space(layers=layers, depth=depths, rules=rules)
     except SearchSpaceError as error:
-        assert "no choice is legal" in error.message  # noqa: PT017 (some random domains leave nothing)
-        return
+        assert "no choice is legal" in error.message  # noqa: PT017
+        return None
+
+
+def bounded(searched: SearchSpace, seed: int) -> SearchSpace:
     low, high = searched.memory_range()
-    bounds = Constraints(max_memory=low + (high - low) * rng.random())
-    for known in (searched, replace(searched, constraints=bounds)):
+    share = np.random.default_rng(seed).random()
+    return replace(searched, constraints=Constraints(max_memory=low + (high - low) * share))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_designs_are_in_random_spaces_and_within_their_bounds(seed):
+    if (searched := random_space(seed)) is None:
+        return
+    for known in (searched, bounded(searched, seed)):
         found = known_designs(known, DESIGNS)
         assert [key for key, architecture in found.items() if architecture not in known] == []
+
+
+def plain_by_definition(searched: SearchSpace) -> set[Architecture]:
+    """The long way round: every width, depth, heads and MLP ratio, and of the heads the nearest to those of a ViT."""
+    ratios = {ratio for domain in searched.layers for ratio in domain.mlp_ratio}
+    counts = sorted({heads for domain in searched.layers for heads in domain.num_heads}, reverse=True)
+    unbounded, found = replace(searched, constraints=Constraints()), set()
+    for width, depth, ratio in product(searched.embed_dim, searched.depth, ratios):
+        layers = (LayerChoice(num_tokens=16, num_heads=heads, mlp_ratio=ratio) for heads in counts)
+        legal = [a for layer in layers if (a := Architecture(embed_dim=width, layers=(layer,) * depth)) in unbounded]
+        wanted = width / searched.backbone.head_dim
+        found |= {min(legal, key=lambda a: abs(a.layers[0].num_heads - wanted))} if legal else set()
+    return {architecture for architecture in found if architecture in searched}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_plain_shapes_are_all_plain_vits_of_random_spaces(seed):
+    if (searched := random_space(seed)) is None:
+        return
+    for known in (searched, bounded(searched, seed)):
+        found = plain_shapes(known)
+        assert set(found) == plain_by_definition(known)
+        assert len(set(found)) == len(found) <= MOST_SHAPES
+        assert all(map(is_plain, found))
+        macs = [cost.macs(architecture, known.backbone) for architecture in found]
+        assert macs == sorted(macs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_shipped_space_has_plain_shapes_of_each_width_and_depth(name):
+    searched = load(name)
+    found = plain_shapes(searched)
+    assert [shape for shape in found if shape not in searched] == []
+    assert {shape.embed_dim for shape in found} == set(searched.embed_dim)
+    assert {shape.depth for shape in found} == set(searched.depth)
+    assert design(searched, "deit") == found[-1]
+
+
+def test_of_many_shapes_a_few_are_spread_from_the_least_to_the_greatest():
+    domain = LayerDomain(num_tokens=(16,), num_heads=tuple(range(1, 41)), mlp_ratio=tuple(range(1, 41)))
+    searched = space(domain, embed_dim=tuple(range(8, 328, 8)), depth=tuple(range(1, 41)))
+    found = plain_shapes(searched)
+    assert len(set(found)) == MOST_SHAPES
+    assert found[-1] == searched.largest()
+    assert (found[0].embed_dim, found[0].depth, found[0].layers[0].mlp_ratio) == (8, 1, 1)
+    steps = np.diff([np.log(cost.macs(shape, searched.backbone)) for shape in found])
+    assert max(steps) < 2 * np.median(steps)
+    fewer = plain_shapes(searched, most=5)
+    assert (len(fewer), fewer[0], fewer[-1]) == (5, found[0], found[-1])
+
+
+def test_a_space_without_full_ranks_or_all_tokens_has_no_plain_shape():
+    assert plain_shapes(space(every_choice(ffn_rank=(0.25,)))) == ()
+    assert plain_shapes(space(every_choice(num_tokens=(9, 4)))) == ()
+    assert plain_shapes(space(layers=(every_choice(num_heads=(1,)), every_choice(num_heads=(2,))), depth=(2,))) == ()
 
 
 class TestProperties:

@@ -50,7 +50,7 @@ budget: 3
 depth: 3
 """
         keys = "name, backbone, embed_dim, depth, layers, overrides, rules, constraints, seeds"
-        designs = "deit, psvit, dgssa_glad, hmhsa_cffn, castling, uniform"
+        designs = "deit, psvit, dgssa_glad, hmhsa_cffn, castling, uniform, plain"
         assert refused(text) == [
             "line 1: name: may hold only letters, digits and -_., as it names folders, got '../x y'",
             "line 2: backbone.in_chans: must be 3, got 1",

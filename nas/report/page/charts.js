@@ -37,7 +37,7 @@ function scatter(host, metric, colour, view) {
   }
   const hasColour = isMeasured(colour) && FRONT.some((row) => known(row[colour]));
   const box = [52, 46, width - 14, height - 46];
-  const others = view.zoom ? [] : [DATA.cloud, columnsOf(DATA.baselines), ...(view.alone ? [retrainedColumns(metric)] : [])];
+  const others = view.zoom ? [] : [DATA.cloud, columnsOf(DATA.baselines), columnsOf(DATA.plain.points), ...(view.alone ? [retrainedColumns(metric)] : [])];
   const rows = FRONT.filter((row) => known(row[metric]) && known(row[ACC]));
   const spans = (name) => rows.flatMap((row) => (view.bars && row[`${name}_ci`]) || [row[name]]);
   const xs = extent([...spans(metric), ...others.flatMap((columns) => columns[metric] || [])]);
@@ -60,6 +60,7 @@ function scatter(host, metric, colour, view) {
   const inside = shape("g", { "clip-path": `url(#${clip})` });
   svg.append(inside);
   if (DATA.random && (metric === "macs" || isMeasured(metric))) inside.append(shape("path", { class: "random", d: stairs(DATA.random.points, metric, x, y, box[2]) }));
+  plainMarks(inside, metric, x, y, box[2]);
   inside.append(shape("path", { class: "stairs", d: stairs(FRONT, metric, x, y, box[2]) }));
   if (view.bars) for (const row of rows) inside.append(...intervals(row, metric, x, y, "interval"));
   const shades = hasColour ? extent(FRONT.map((row) => row[colour])) : null;
@@ -138,6 +139,14 @@ function colourBar(svg, metric, [low, high], right, width, isLog) {
     shape("text", { x: left - 5, y: 30, "text-anchor": "end", class: "soft" }, bare(metric, low)),
     shape("text", { x: right, y: 42, "text-anchor": "end", class: "soft" }, bare(metric, high)));
 }
+
+// The plain ViTs: a line of their own with a square at each.
+function plainMarks(group, metric, x, y, right) {
+  const rows = DATA.plain.points.filter((row) => known(row[metric]) && known(row[ACC]));
+  if (rows.length) group.append(shape("path", { class: "plain-stairs", d: stairs(rows, metric, x, y, right) }));
+  for (const row of rows) group.append(shape("path", { class: "plain-mark", d: square(x(row[metric]), y(row[ACC])) }));
+}
+const square = (x, y, r = 4) => `M${x - r},${y - r}h${2 * r}v${2 * r}h${-2 * r}Z`;
 
 // Crosses with names.
 function baselineMarks(svg, metric, x, y, [left, top, right, bottom], label) {

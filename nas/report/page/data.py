@@ -25,7 +25,7 @@ from nas.base import (
 )
 from nas.report.architecture_table import show_rows
 from nas.report.front_notes import front_notes
-from nas.report.front_table import export_command, ratio_words, ties_within
+from nas.report.front_table import export_command, plain_lines, ratio_words, ties_within
 from nas.runs import (
     BASELINES,
     OWNER,
@@ -37,6 +37,7 @@ from nas.runs import (
     RunResults,
     design_points,
     owner,
+    plain_vits,
     random_search,
     retrained_networks,
     supernet_trials,
@@ -81,6 +82,7 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         "cloud": cloud,
         "baselines": [{**found.values(p), "digest": p.digest, "name": n} for n, p in design_points(found).items()],
         "notes": front_notes(front, found.space)["notes"],
+        "plain": _plain(found),
         "retrained": retrained_networks(found),
         "finalists": (run.front() or {}).get("finalists"),
         "targets": _targets(found, rows),
@@ -222,6 +224,25 @@ def _targets(found: RunResults, rows: Sequence[Mapping[str, Any]]) -> list[dict[
         for name in LATENCIES
         if any(row.get(name) is not None for row in rows)
     ]
+
+
+def _plain(found: RunResults) -> dict[str, Any]:
+    """The line of the plain ViTs: what is drawn and tabled of each, and what the front gains over them, in words."""
+    plain, on_front = plain_vits(found), {point.digest for point in found.front.points}
+    rows = [
+        {
+            **found.values(point),
+            "digest": point.digest,
+            "drawn": draw_layers(point.architecture),
+            "embed_dim": point.architecture.embed_dim,
+            "depth": point.architecture.depth,
+            "num_heads": point.architecture.layers[0].num_heads,
+            "mlp_ratio": point.architecture.layers[0].mlp_ratio,
+            "is_on_front": point.digest in on_front,
+        }
+        for point in plain.points
+    ]
+    return {"num_measured": plain.num_measured, "words": plain_lines(plain, found.front), "points": rows}
 
 
 def _supernets(found: RunResults) -> list[dict[str, Any]]:

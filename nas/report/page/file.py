@@ -11,7 +11,7 @@ from typing import Any
 from nas.base import atomic_write_text
 from nas.report.figures import front_figure
 from nas.report.page.data import report_data
-from nas.runs import RunDirectory, design_points, results_of, retrained_networks
+from nas.runs import RunDirectory, design_points, plain_vits, results_of, retrained_networks
 
 SCRIPTS = ("draw.js", "charts.js", "retrained.js", "parallel.js", "layers.js", "trust.js", "page.js")
 
@@ -25,7 +25,8 @@ def write_report(run: RunDirectory, random: RunDirectory | None = None) -> list[
     found = results_of(run)
     atomic_write_text(run.report_path, report_html(report_data(found, random)))
     designs, networks = design_points(found), retrained_networks(found)
-    return [run.report_path, *front_figure(found.front, found.others, run.figure_path(), designs, networks)]
+    drawn = designs, networks, plain_vits(found)
+    return [run.report_path, *front_figure(found.front, found.others, run.figure_path(), *drawn)]
 
 
 def report_html(data: Mapping[str, Any]) -> str:

@@ -120,6 +120,7 @@ function words() {
   const dashed = () => shape("svg", { width: 24, height: 14, "aria-hidden": "true" }, shape("path", { class: "random", d: "M0,7h24" }));
   $("legend").append(node("span", {}, dot(`fill:${rgb(viridis(0.5))};stroke:var(--ink)`), "Pareto front"), node("span", {}, dot("fill:var(--cloud)"), `${cloud.digest.length} not on it`),
     DATA.baselines.length ? node("span", {}, cross(), "known designs") : "",
+    DATA.plain.points.length ? node("span", {}, plainSign(), "plain ViTs of this space") : "",
     ...(FRONT.some((row) => LATENCIES.some((metric) => doubtsOf(row, metric).noisy)) ? [node("span", {}, dot("fill:none;stroke:var(--ink);stroke-dasharray:2.5 2"), "latency noisy: not known within 2 %")] : []),
     ...(FRONT.some((row) => LATENCIES.some((metric) => doubtsOf(row, metric).ties.length)) ? [node("span", {}, dot("fill:none;stroke:var(--mark);stroke-width:2;stroke-dasharray:3 3"), "latency not told apart from the selected one")] : []),
     ...(DATA.retrained.length ? retrainedLegend() : []), random ? node("span", {}, dashed(), `random search, ${random.num_trials} trials`) : "");
@@ -141,6 +142,22 @@ function words() {
     `With keys: Tab to a handle, left and right to the next, up and down to move it. Each axis runs from its lowest to its highest value on the front.${LATENCIES.length > 1 ? ` ${DATA.targets.map(({ target }, i) => `Latency ${i + 1}: ${target}`).join("; ")}.` : ""}`;
   const isDoubted = FRONT.some((row) => LATENCIES.some((metric) => doubtsOf(row, metric).noisy || doubtsOf(row, metric).ties.length));
   $("table-note").textContent = `Arrow keys move the selection. FLOPs = 2 × MACs. Intervals are 95 %.${isDoubted ? " ~ noisy: not known within 2 %. =n: not told apart from n others of the front, whose intervals overlap." : ""}${orders()}`;
+}
+
+const plainSign = () => shape("svg", { width: 24, height: 14, "aria-hidden": "true" }, shape("path", { class: "plain-stairs", d: "M0,7h24" }), shape("path", { class: "plain-mark", d: square(12, 7) }));
+function plainSection(section, host) {
+  const { points, num_measured: measured, words: lines } = DATA.plain;
+  section.hidden = !points.length;
+  if (!points.length) return;
+  const accuracies = ACCURACIES.filter((metric) => points.some((row) => known(row[metric])));
+  const costs = COSTS.filter((metric) => points.some((row) => known(row[metric])));
+  const sizes = [["embed_dim", "width"], ["depth", "layers"], ["num_heads", "heads"], ["mlp_ratio", "MLP ratio"]];
+  const heads = [["digest", "left"], ...[...accuracies, ...costs].map((metric) => [title(metric)]), ...sizes.map(([, name]) => [name]), ["", "left"]];
+  const rows = points.map((row) => node("tr", {}, node("td", { class: "left mono" }, row.digest), ...[...accuracies, ...costs].map((metric) => node("td", {}, known(row[metric]) ? bare(metric, row[metric], 1) : "–")),
+    ...sizes.map(([name]) => node("td", {}, String(row[name]))), node("td", { class: "left" }, row.is_on_front ? "on the front" : "")));
+  host.append(node("div", { class: "scroll" }, table(heads, rows)),
+    node("p", { class: "note" }, `${count(measured, "plain ViT")} measured: no token reduction, dynamic attention, real heads, full feed-forwards, all layers alike. Shown: those that no other plain one dominates. ` +
+      `${lines.map((line) => `${line[0].toUpperCase()}${line.slice(1)}.`).join(" ")}${differs ? " Latency off the front is of the search stage." : ""}`));
 }
 
 function conditionTables([left, right]) {
@@ -172,6 +189,7 @@ for (const [name, digest] of Object.entries(DATA.picks)) $("picks").append(node(
 words();
 frontTable($("front-table"));
 layerSwitch($("layer-switch"), (quantity) => { view.quantity = quantity; heatMap($("layers"), quantity); highlight(); applyRanges(); });
+plainSection($("plain-section"), $("plain"));
 retrainedSection($("alone-table"));
 trustSection($("trust"));
 noiseSection($("noise"));

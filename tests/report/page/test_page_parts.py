@@ -6,7 +6,9 @@ from report_runs import made_trials, make_run, retrained, supernets_run, trusted
 
 from nas.report.page.file import write_report
 from nas.runs.front import ParetoFront
+from nas.runs.results import plain_vits, results_of
 from nas.runs.supernets import supernet_trials
+from nas.space.designs import is_plain
 
 pytestmark = [needs_browser, pytest.mark.slow]
 NARROW = 400
@@ -197,6 +199,29 @@ def test_what_was_trained_alone_is_marked_with_the_test_split_apart(browser, dou
     css(browser, "#alone")[0].click()
     assert css(browser, "#by-macs g.alone") == []
     assert complaints(browser) == []
+
+
+def test_plain_vits_are_a_line_of_their_own_with_a_table_and_what_the_front_gains(page, run):
+    plain = plain_vits(results_of(run))
+    assert plain.points
+    for chart in ("by-macs", "by-latency"):
+        assert len(css(page, f"#{chart} .plain-stairs")) == 1
+        assert len(css(page, f"#{chart} .plain-mark")) == len(plain.points)
+    assert "plain ViTs of this space" in css(page, "#legend")[0].text
+    rows = [row.text.split() for row in css(page, "#plain tbody tr")]
+    assert [row[0] for row in rows] == [point.digest for point in plain.points]
+    words = css(page, "#plain .note")[0].text
+    assert f"{plain.num_measured} plain ViT" in words
+    assert "By inherited weights: trained alone, networks may rank otherwise." in words
+
+
+def test_a_run_without_plain_vits_says_nothing_of_them(browser, tmp_path):
+    trials = [trial for trial in made_trials(40) if not is_plain(trial.architecture)]
+    run = make_run(tmp_path / "r", trials)
+    write_report(run)
+    page = opened(browser, run)
+    assert not css(page, "#plain-section")[0].is_displayed()
+    assert css(page, ".plain-mark, .plain-stairs") == []
 
 
 def test_points_of_several_supernets_say_which_is_theirs(browser, tmp_path):
