@@ -191,7 +191,7 @@ def plain_front():
     tops = (5.0, 99.0, 70.0)
     latency = {"latency_stage": "search"}
     plain = [
-        FrontPoint(shape, replace(factories.measurement(top1, m, m / 1e5, m / 10, **latency), top1_interval=None))
+        FrontPoint(shape, replace(factories.measurement(top1, m, m / 1e4, m / 10, **latency), top1_interval=None))
         for shape, top1, m in zip((small, middle, large), tops, macs, strict=True)
     ]
     front = ParetoFront.from_points([*points, *plain], OBJECTIVES)
