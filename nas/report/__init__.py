@@ -5,7 +5,7 @@ from nas.report.architecture_table import show_rows, show_table
 from nas.report.compare import compare_rows, compare_runs, compare_tables
 from nas.report.figures import trust_figure
 from nas.report.front_notes import front_notes
-from nas.report.front_table import export_command, front_csv, front_table
+from nas.report.front_table import export_command, front_csv, front_table, plain_table
 from nas.report.job_tables import (
     export_table, finalists_table, forecast_table, redundancy_table, retrain_table, training_rows,
     trust_table,
@@ -20,7 +20,8 @@ from nas.report.terminal_plot import front_plots
 __all__ = [
     "Column", "Markup", "Table", "compare_rows", "compare_runs", "compare_tables", "csv_text",
     "export_command", "export_table", "finalists_table", "forecast_table", "front_csv", "front_notes",
-    "front_plots", "front_table", "measured_rows", "measured_tables", "profile_table", "redundancy_table",
-    "results_table", "retrain_table", "show_rows", "show_table", "space_summary", "space_table",
-    "status_dict", "status_table", "training_rows", "trust_figure", "trust_table", "write_report",
+    "front_plots", "front_table", "measured_rows", "measured_tables", "plain_table", "profile_table",
+    "redundancy_table", "results_table", "retrain_table", "show_rows", "show_table", "space_summary",
+    "space_table", "status_dict", "status_table", "training_rows", "trust_figure", "trust_table",
+    "write_report",
 ]

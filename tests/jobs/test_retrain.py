@@ -29,7 +29,7 @@ from nas.model.supernet import Supernet
 from nas.report.job_tables import retrain_table
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
-from nas.runs.results import results_of
+from nas.runs.point import points_of
 from nas.settings.config import check_retraining
 from nas.space.designs import is_plain, plain_shapes
 from nas.space.space import parse_space
@@ -126,7 +126,7 @@ def test_the_baseline_is_a_plain_vit_of_at_most_the_cost_trained_the_same_way(ho
     folder, found = home
     session = reopen(folder, Reporter(quiet=True))
     space = session.space
-    name, plain = baseline_of(space, knee(folder).architecture, results_of(session.run).points.values())
+    name, plain = baseline_of(space, knee(folder).architecture, points_of(session.run.trials()))
     baseline = found["baseline"]
     assert (baseline["name"], baseline["digest"]) == (name, plain.digest)
     assert is_plain(plain)
