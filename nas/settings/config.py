@@ -122,7 +122,9 @@ class TrainConfig(Section):
     lr: Positive = Field(2e-3, description="peak learning rate of AdamW at this batch size")
     weight_decay: float = Field(0.05, ge=0, le=1000, description="AdamW's weight decay")
     layer_decay: Share = Field(1.0, description="learning rate of a layer over that of the next one; 1 is off")
-    warmup_epochs: float = Field(2.0, ge=0, le=1_000_000, description="linear warm-up, epochs")
+    warmup_epochs: float = Field(
+        2.0, ge=0, le=1_000_000, description="linear warm-up, epochs; at most a fifth of the training"
+    )
     clip_grad: Positive = Field(1.0, description="gradient norm is clipped to this")
     label_smoothing: Fraction = Field(0.1, description="of losses against labels")
     drop_path: Fraction = Field(

@@ -8,6 +8,7 @@ from nas.model import Guidance
 from nas.settings import TrainConfig
 
 LEAST_EPOCHS = 60
+WARMUP_SHARE = 0.2
 LEAST_STEPS = 2000  # what the digits space needs (results/LOG.md)
 
 
@@ -33,6 +34,14 @@ class Schedule:
     def steps(self) -> int:
         """Steps of the optimiser, in all."""
         return self.epochs * self.steps_per_epoch
+
+    @property
+    def warmup_epochs(self) -> float:
+        """Epochs in which the learning rate rises: what the recipe says, but no more than a fifth of all.
+
+        A training of 2 epochs with a warm-up of 2 would end at its highest rate.
+        """
+        return min(self.config.warmup_epochs, WARMUP_SHARE * self.epochs)
 
     @property
     def static_step(self) -> int | None:

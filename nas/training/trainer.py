@@ -93,7 +93,7 @@ class SupernetTrainer:
             self.optimizer,
             sched="cosine",
             num_epochs=max(1, self.schedule.epochs),
-            warmup_epochs=config.warmup_epochs,
+            warmup_epochs=self.schedule.warmup_epochs,
             warmup_lr=config.lr / 100,
             min_lr=config.lr / 100,
             step_on_epochs=False,

@@ -66,3 +66,9 @@ def test_static_maps_are_set_once_before_the_first_step_that_they_have_a_part_in
 def test_there_is_no_guidance_where_nothing_is_left_of_it():
     assert guidance_at(0.9, TrainConfig()) is None
     assert guidance_at(0.0, TrainConfig(static_guidance=0.0)) is None
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(1, 0.2), (3, 0.6), (9, 1.8), (10, 2.0), (60, 2.0)])
+def test_the_warm_up_is_at_most_a_fifth_of_a_training(epochs, warmup):
+    assert Schedule(TrainConfig(epochs=epochs), 1000).warmup_epochs == pytest.approx(warmup)
+    assert Schedule(TrainConfig(epochs=epochs, warmup_epochs=0), 1000).warmup_epochs == 0

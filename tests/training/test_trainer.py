@@ -271,7 +271,7 @@ def test_progress_counts_steps_epochs_and_time(tmp_path):
 
 
 def test_the_learning_rate_rises_from_a_hundredth_and_falls_towards_it(tmp_path):
-    trained = trainer(tmp_path, epochs=3, warmup_epochs=1, lr=0.01)
+    trained = trainer(tmp_path, epochs=5, warmup_epochs=1, lr=0.01)
     rates = [trained.optimizer.param_groups[0]["lr"]]
     trained.run(lambda _: rates.append(trained.optimizer.param_groups[0]["lr"]))
     assert rates[0] == pytest.approx(0.0001)
