@@ -30,11 +30,11 @@ from nas.jobs import (
     inherited_setup,
     network_at,
     reopen,
-    reopen_with_test,
     stand_alone_setup,
     trained_alone,
     trained_network,
 )
+from nas.jobs.session import reopen_with_test  # no face lends what opens the test split
 from nas.model import Subnet, Supernet
 from nas.runs import FINALIST, ParetoFront
 from nas.space import SearchSpace

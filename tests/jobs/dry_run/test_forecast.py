@@ -5,7 +5,7 @@ from importlib import import_module
 import pytest
 from small_runs import QUICK, TINY, TRIALS, command
 
-from nas.jobs import rehearsal
+from nas.jobs.dry_run import rehearsal
 from nas.jobs.dry_run.forecast import (
     Proposals,
     final_stage_s,
