@@ -130,9 +130,16 @@ def _affordable(session: Session, levels: Levels) -> int:
     if not supernet_epochs:
         raise ConfigError(f"{session.run.path}: its supernet had no epoch of training", hint="give --epochs N")
     step = fmean(cost.macs(space.sample_by_gene(rng), space.backbone) for _ in range(DRAWS))
-    macs = [[point.value(MACS) for point in level] for level in levels if level]
-    an_epoch = sum(map(sum, macs)) / HALVING + sum(map(fmean, macs))
-    return max(1, int(supernet_epochs * step / 2 / an_epoch))
+    return epochs_within(supernet_epochs * step / 2, [[point.value(MACS) for point in level] for level in levels])
+
+
+def epochs_within(budget: float, macs: Sequence[Sequence[float]]) -> int:
+    """The most epochs of the last rung, at least one, for candidates of so many MACs by level.
+
+    The budget is in MACs of a forward pass times epochs. Which candidate of a level goes on is not known: their mean.
+    """
+    levels = [level for level in macs if level]
+    return max(1, int(budget / (sum(map(sum, levels)) / HALVING + sum(map(fmean, levels)))))
 
 
 def _trained(session: Session, setup: StandAloneSetup, point: FrontPoint, record: Mapping[str, Any]) -> FrontPoint:

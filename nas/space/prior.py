@@ -11,9 +11,9 @@ import numpy as np
 
 from nas.arch import Architecture
 from nas.space.genome import Genome
+from nas.space.sampling import first_within
 from nas.space.walk import with_feed_forward
 
-TRIES = 32  # draws before one under constraints is made by repair
 PLAIN = 0.25
 """Share of draws whose layers are all plain; in as many again, each is with probability one half."""
 
@@ -29,15 +29,11 @@ def sample_by_gene(space: Genome, rng: np.random.Generator) -> Architecture:
       full rank; and all have the same share of the range of their heads, and of that of their hidden widths. In
       another quarter, each layer is plain with probability one half, but for its tokens and sizes.
 
-    Under constraints: at most `TRIES` draws, then the last one repaired. So no width, depth, number of reductions or
+    Under constraints as `sampling.first_within`. So no width, depth, number of reductions or
     plain ViT of a width and depth becomes rarer where the space has more combinations. Single-path methods draw so in
     spaces whose layers all have the same choices (SPOS, arXiv 1904.00420; OFA, 1908.09791); the plain ones are ours.
     """
-    for _ in range(TRIES):
-        architecture = _draw(space, rng)
-        if space.within_constraints(architecture):
-            return architecture
-    return space.repair(architecture)
+    return first_within(space, rng, _draw)
 
 
 def _draw(space: Genome, rng: np.random.Generator) -> Architecture:

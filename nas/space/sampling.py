@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -13,7 +13,7 @@ from nas.space.bounds import NOT_EMPTY, Extremes
 from nas.space.genome import Genome
 from nas.space.walk import with_feed_forward
 
-UNIFORM_TRIES = 32  # draws before a constrained sample is made by repair
+TRIES = 32  # draws before a constrained sample is made by repair
 NEAR = 0.02  # of the wanted MACs: near enough
 EXCESS_WEIGHT = 1.5  # of what exceeds a bound, against the distance in MACs; 1.5, 3 and 10 were tried
 PASSES = 3  # over all genes
@@ -22,8 +22,15 @@ TILT_STEPS = 14  # halvings of the tilt interval: resolves 16 / 2**14
 
 def sample(space: Genome, rng: np.random.Generator) -> Architecture:
     """See `SearchSpace.sample`."""
-    for _ in range(UNIFORM_TRIES):
-        architecture = _sample_unconstrained(space, rng)
+    return first_within(space, rng, _sample_unconstrained)
+
+
+def first_within(
+    space: Genome, rng: np.random.Generator, draw: Callable[[Genome, np.random.Generator], Architecture]
+) -> Architecture:
+    """The first of at most `TRIES` draws that keeps the constraints; else the last one repaired."""
+    for _ in range(TRIES):
+        architecture = draw(space, rng)
         if space.within_constraints(architecture):
             return architecture
     return space.repair(architecture)

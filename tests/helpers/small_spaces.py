@@ -1,15 +1,17 @@
 """Small search spaces over every operator, and their architectures listed the long way round."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import product, takewhile
 from typing import Any
 
+import numpy as np
 from factories import backbone
 
 from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS
-from nas.base.errors import ArchitectureError
+from nas.base.errors import ArchitectureError, SearchSpaceError
 from nas.space.domain import GENES, LayerDomain
 from nas.space.space import SearchSpace, parse_space
 
@@ -153,3 +155,23 @@ def randomise(module: Any, seed: int = 0) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(0.0, 0.3, generator=generator)
+
+
+def part_of(whole: SearchSpace, rng: np.random.Generator) -> SearchSpace:
+    """A space with some of the choices of another; drawn until there is a network."""
+
+    def some(values: tuple) -> tuple:
+        kept = rng.random(len(values)) < 0.6
+        kept[rng.integers(len(values))] = True
+        return tuple(value for value, keep in zip(values, kept, strict=True) if keep)
+
+    while True:
+        depth = some(whole.depth)
+        layers = tuple(
+            LayerDomain(**{gene: some(getattr(domain, gene)) for gene in GENES})
+            for domain in whole.layers[: max(depth)]
+        )
+        try:
+            return replace(whole, name="part", embed_dim=some(whole.embed_dim), depth=depth, layers=layers)
+        except SearchSpaceError:
+            continue

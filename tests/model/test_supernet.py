@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 from factories import backbone
-from small_spaces import every_choice, listed, randomise, space
+from small_spaces import every_choice, listed, part_of, randomise, space
 
 from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
 from nas.arch.operator import Rules
 from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS
-from nas.base.errors import ArchitectureError, CheckpointError, SearchSpaceError
+from nas.base.errors import ArchitectureError, CheckpointError
 from nas.model import supernet as supernet_file
 from nas.model.supernet import Supernet
-from nas.space.domain import GENES, LayerDomain
+from nas.space.domain import LayerDomain
 from nas.space.reasons import why_not_within
 from nas.space.space import SearchSpace
 
@@ -365,26 +365,6 @@ def test_state_dict_restores_every_architecture(supernet):
 
 
 # --- a space that is a part of another ----------------------------------------------------------------------
-
-
-def part_of(whole: SearchSpace, rng: np.random.Generator) -> SearchSpace:
-    """A space with some of the choices of another; drawn until there is a network."""
-
-    def some(values: tuple) -> tuple:
-        kept = rng.random(len(values)) < 0.6
-        kept[rng.integers(len(values))] = True
-        return tuple(value for value, keep in zip(values, kept, strict=True) if keep)
-
-    while True:
-        depth = some(whole.depth)
-        layers = tuple(
-            LayerDomain(**{gene: some(getattr(domain, gene)) for gene in GENES})
-            for domain in whole.layers[: max(depth)]
-        )
-        try:
-            return replace(whole, name="part", embed_dim=some(whole.embed_dim), depth=depth, layers=layers)
-        except SearchSpaceError:
-            continue
 
 
 @pytest.mark.parametrize("seed", range(20))
