@@ -77,12 +77,10 @@ def finalists(
                     records[record["digest"]] = record
                 else:
                     reporter.line("failed", f"{record['digest']}: {record['error']}")
+            keep = 1 if epoch == rungs[-1] else 1 / HALVING
             levels = [
-                sorted((p for p in level if epoch in top1s[p.digest]), key=lambda p: -top1s[p.digest][epoch])
-                for level in levels
+                best_of(level, {p: by[epoch] for p, by in top1s.items() if epoch in by}, keep) for level in levels
             ]
-            if epoch != rungs[-1]:
-                levels = [level[: max(1, len(level) // HALVING)] for level in levels]
         trained = [_trained(session, setup, point, records[point.digest]) for level in levels for point in level[:1]]
         if not trained:
             raise NoResultError(
@@ -95,6 +93,12 @@ def finalists(
     plain = sum(is_plain(point.architecture) for point in front.points)
     reporter.line("finalists", f"front of {len(front.points)} trained on for {plural(epochs, 'epoch')}, {plain} plain")
     return {"schema_version": SCHEMA_VERSION, **about}
+
+
+def best_of(level: Sequence[FrontPoint], accuracies: Mapping[str, float], keep: float) -> list[FrontPoint]:
+    """This share of a level's candidates, at least one, best first; those without an accuracy failed."""
+    ranked = sorted((p for p in level if p.digest in accuracies), key=lambda p: -accuracies[p.digest])
+    return ranked[: max(1, int(len(level) * keep))]
 
 
 def candidates(front: ParetoFront, measured: Sequence[FrontPoint], count: int) -> Levels:

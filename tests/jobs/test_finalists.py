@@ -16,7 +16,7 @@ from nas.base.errors import ConfigError, RunError
 from nas.base.progress import Reporter
 from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.jobs.alone import space_of_one
-from nas.jobs.finalists import HALVING, candidates, epochs_within, finalists
+from nas.jobs.finalists import HALVING, best_of, candidates, epochs_within, finalists
 from nas.jobs.session import reopen
 from nas.model.supernet import Supernet
 from nas.report.job_tables import finalists_table
@@ -222,6 +222,23 @@ def test_what_cannot_be_is_refused(chosen, tmp_path):
     (unfinished / "front.json").unlink()
     with pytest.raises(RunError, match="the search has not ended"):
         finalists(unfinished, quiet, count=4, epochs=1, workers=0)
+
+
+def test_the_best_of_a_level_go_on_and_what_failed_does_not(finished):
+    level = whole(finished.folder)[:6]
+    accuracies = {point.digest: accuracy for point, accuracy in zip(level, (3.0, 9.0, 1.0, 7.0, 5.0), strict=False)}
+    assert best_of(level, accuracies, 1 / 3) == [level[1], level[3]]
+    assert best_of(level, accuracies, 1) == [level[1], level[3], level[4], level[0], level[2]]
+    assert best_of(level[:2], accuracies, 1 / 3) == [level[1]]
+    assert best_of(level[5:], accuracies, 1) == []
+
+
+def test_the_best_plain_vit_that_was_measured_is_a_candidate_of_its_level(finished):
+    measured, front = whole(finished.folder), inherited_front(finished.folder)
+    plain = [point for point in measured if is_plain(point.architecture)]
+    assert plain
+    (level,) = candidates(front, measured, 4)
+    assert max(point.accuracy for point in plain) in [p.accuracy for p in level[:2] if is_plain(p.architecture)]
 
 
 @pytest.mark.parametrize("budget", [1, 100, 1_000, 12_345])

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from small_spaces import every_choice, listed, space
 
-from nas.space.prior import PLAIN
 from nas.space.space import SearchSpace
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 DRAWS = 1200
+PLAIN = 0.25  # of the draws, at least
 DEVIATIONS = 5  # of a share over so many draws: what chance does not do
 
 

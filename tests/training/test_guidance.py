@@ -87,6 +87,15 @@ def test_maps_are_set_when_dynamic_ones_are_sharp_and_differ_from_image_to_image
     assert all(layer.dispersion > 0.05 for layer in calibration.layers)  # KL(dynamic || its mean), nats
 
 
+def test_maps_are_set_near(tmp_path):
+    with one_thread():
+        maps = in_steps(aided(tmp_path, static_guidance=0.6), until=SET + 1)[-1]
+    for name, value in maps.items():
+        if name.endswith("_16"):
+            weights = value.softmax(dim=2)
+            assert (weights[:, 1, 16] < 0.01 * weights[:, 1, 1]).all()  # the opposite corner of 4 x 4 patches
+
+
 def test_the_averaged_maps_are_set_too(tmp_path):
     with one_thread():
         trainer = aided(tmp_path, static_guidance=0.6)

@@ -280,6 +280,12 @@ def test_the_learning_rate_rises_from_a_hundredth_and_falls_towards_it(tmp_path)
     assert rates[-1] >= 0.0001
 
 
+def test_a_short_training_does_not_end_at_its_highest_learning_rate(tmp_path):
+    trained = trainer(tmp_path, epochs=2, warmup_epochs=2, lr=0.01)
+    trained.run()
+    assert trained.optimizer.param_groups[0]["lr"] < 0.003
+
+
 def test_the_recipe_is_checked_before_training():
     with pytest.raises(ValueError, match="epochs"):
         TrainConfig(epochs=-1)
