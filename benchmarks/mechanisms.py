@@ -46,6 +46,7 @@ from mechanism_networks import (
     SUBNETS,
     arms,
     pairs,
+    recipe_networks,
     whole_space,
 )
 from mechanism_tables import latency, lines_of, tables
@@ -222,7 +223,7 @@ def run_supernet(job: Job, machine: Machine) -> dict[str, Any]:
 
 def run_alone(job: Job, machine: Machine, **recipe: Any) -> dict[str, Any]:
     """Train an arm alone."""
-    architecture = arms()[job.name.rpartition("/")[2]]
+    architecture = recipe_networks()[job.name.rpartition("/")[2]]
     supernet, found = trained(job, machine, space_of_one(whole_space(), architecture), **recipe)
     return {**found, "top1": top1_of(supernet, [architecture], job, machine)[0]}
 
@@ -336,7 +337,7 @@ def jobs_of(asked: argparse.Namespace) -> list[tuple[Job, Machine]]:
         names = {
             "supernet": ["all"],
             "alone": asked.arms or list(arms()),
-            "recipes": [f"{recipe}/{network}" for network in RECIPE_NETWORKS for recipe in asked.recipes or RECIPES],
+            "recipes": [f"{recipe}/{network}" for network in asked.networks for recipe in asked.recipes or RECIPES],
         }.get(part, [])
         epochs = {"supernet": asked.epochs[0], "alone": asked.alone_epochs, "recipes": asked.recipe_epochs}.get(part)
         seeds = asked.recipe_seeds if part == "recipes" else asked.seeds
@@ -369,6 +370,7 @@ def main() -> None:
     parser.add_argument("--recipe-epochs", type=int, default=20)
     parser.add_argument("--arms", nargs="+", choices=list(arms()), help="of `alone`; not given: all")
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), help="not given: all")
+    parser.add_argument("--networks", nargs="+", choices=RECIPE_NETWORKS, default=RECIPE_NETWORKS, help="of `recipes`")
     parser.add_argument("--subnets", type=int, default=SUBNETS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
