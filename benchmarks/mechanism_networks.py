@@ -95,6 +95,12 @@ def recipe_networks() -> dict[str, Architecture]:
 
 
 @cache
+def alone_space() -> SearchSpace:
+    """One that holds all of them; of what is trained alone the space of one network is taken."""
+    return replace(whole_space(), embed_dim=(WIDTH // 2, *whole_space().embed_dim), depth=(4, DEPTH))
+
+
+@cache
 def whole_space() -> SearchSpace:
     """Every mechanism, and every arm."""
     genes: dict[str, Any] = {

@@ -44,6 +44,7 @@ from mechanism_networks import (
     RECIPES,
     SEARCH_IMAGES,
     SUBNETS,
+    alone_space,
     arms,
     pairs,
     recipe_networks,
@@ -224,7 +225,7 @@ def run_supernet(job: Job, machine: Machine) -> dict[str, Any]:
 def run_alone(job: Job, machine: Machine, **recipe: Any) -> dict[str, Any]:
     """Train an arm alone."""
     architecture = recipe_networks()[job.name.rpartition("/")[2]]
-    supernet, found = trained(job, machine, space_of_one(whole_space(), architecture), **recipe)
+    supernet, found = trained(job, machine, space_of_one(alone_space(), architecture), **recipe)
     return {**found, "top1": top1_of(supernet, [architecture], job, machine)[0]}
 
 
