@@ -1,4 +1,4 @@
-"""What `mechanisms.py` compares: mechanisms, recipes, networks alone, and drawn pairs of one supernet."""
+"""What `mechanisms.py` compares: mechanisms, networks alone, and drawn pairs of one supernet."""
 
 from dataclasses import replace
 from functools import cache
@@ -30,25 +30,6 @@ MECHANISMS: dict[str, tuple[str, str, str, str]] = {
     "compact ffn": ("ffn_rank", "0.5", "full rank", "plain"),
 }
 """Of each row: gene and value that make the mechanism, what stands there instead, and the arm that has this."""
-
-RECIPES: dict[str, dict[str, Any]] = {
-    "default": {},
-    "lr 4e-3": {"lr": 4e-3},
-    "lr 1e-3": {"lr": 1e-3},
-    "lr 5e-4": {"lr": 5e-4},
-    "epochs x 2": {"epochs": 2.0},
-    "CutMix": {"cutmix": 1.0},
-    "drop path 0.1": {"drop_path": 0.1},
-    "EMA 0.9995": {"ema_decay": 0.9995},
-    "no EMA": {"ema_decay": 0.0},
-    "weight decay 0.2": {"weight_decay": 0.2},
-    "warm-up 5": {"warmup_epochs": 5.0},
-    "crops from 0.35": {"crop_scale": (0.35, 1.0)},
-    "epochs x 2, CutMix": {"epochs": 2.0, "cutmix": 1.0},
-    "RandAugment m5": {"auto_augment": "rand-m5-n1"},
-}
-"""Changes of the default recipe; `epochs` is a factor."""
-RECIPE_NETWORKS = ("plain", "small", "joint", "pooled")
 
 
 def arms() -> dict[str, Architecture]:
@@ -86,18 +67,6 @@ def arms() -> dict[str, Architecture]:
             hallucination=dict.fromkeys(range(2, DEPTH), "copy"),
         ),
     }
-
-
-def recipe_networks() -> dict[str, Architecture]:
-    """What `recipes` trains: of the arms, and a plain ViT of half the width and four layers (a fifth of the MACs)."""
-    small = Architecture(embed_dim=WIDTH // 2, layers=(replace(PLAIN, num_heads=2),) * 4)
-    return {**arms(), "small": small}
-
-
-@cache
-def alone_space() -> SearchSpace:
-    """One that holds all of them; of what is trained alone the space of one network is taken."""
-    return replace(whole_space(), embed_dim=(WIDTH // 2, *whole_space().embed_dim), depth=(4, DEPTH))
 
 
 @cache

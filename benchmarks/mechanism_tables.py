@@ -7,18 +7,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import torch
-from mechanism_networks import (
-    BACKBONE,
-    DEPTH,
-    MECHANISMS,
-    RECIPE_NETWORKS,
-    RECIPES,
-    SEARCH_IMAGES,
-    SUBNETS,
-    WIDTH,
-    arms,
-    pairs,
-)
+from mechanism_networks import BACKBONE, DEPTH, MECHANISMS, SEARCH_IMAGES, SUBNETS, WIDTH, arms, pairs
 from scipy.stats import t as student
 
 from nas.arch import cost
@@ -97,24 +86,6 @@ def mechanism_rows(lines: list[dict[str, Any]], times: dict[str, dict[str, float
     return rows
 
 
-def recipe_rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each recipe, network and data."""
-    found = {(x["data"], *x["name"].split("/"), x["seed"]): x["top1"] for x in lines if x["part"] == "recipes"}
-    rows = []
-    for data in dict.fromkeys(key[0] for key in found):
-        for network in RECIPE_NETWORKS:
-            for recipe in RECIPES:
-                seeds = [s for d, r, n, s in found if (d, r, n) == (data, recipe, network)]
-                both = [s for s in seeds if (data, "default", network, s) in found]
-                if not seeds:
-                    continue
-                gains = [found[data, recipe, network, s] - found[data, "default", network, s] for s in both]
-                row = {"data": data, "network": network, "recipe": recipe, "seeds": len(seeds)}
-                row["top1"] = round(mean(found[data, recipe, network, s] for s in seeds), 2)
-                rows.append(row | interval("gain", gains))
-    return rows
-
-
 def tables(out: Path) -> None:
     """Write what there is."""
     from tables import write_table
@@ -143,11 +114,3 @@ def tables(out: Path) -> None:
         "points with 95 % intervals over seeds, paired; macs and time (CPU, fp32, one thread, interleaved): with over "
         "without",
     )
-    if recipes := recipe_rows([line for line in lines if line["label"] != BEFORE]):
-        write_table(
-            "mechanisms_recipes",
-            recipes,
-            f"{network} and two cheaper networks, {told('recipes', 'images')} training images, "
-            f"{told('recipes', 'epochs')} epochs where none are named, each trained alone; top-1 on the search split, "
-            "gain over the default recipe in points with 95 % intervals over seeds, paired",
-        )

@@ -1,17 +1,15 @@
-"""What each mechanism gains or costs on real images: in a supernet, alone, and under other recipes.
+"""What each mechanism gains or costs on real images, in a supernet and alone.
 
     python benchmarks/mechanisms.py --label after --data parquet:cifar10-train.parquet --part supernet alone
-    python benchmarks/mechanisms.py --label after --data SPEC --part recipes --device cuda --processes 14 --seconds 500
     python benchmarks/mechanisms.py --part latency table
 
 - `supernet`: a supernet of every mechanism, default recipe. Measured with inherited weights: for every mechanism the
   mean of 20 drawn subnets that use it, and of the same 20 with the plain operator instead; and every arm of `alone`.
 - `alone`: one network a training. Every arm has one mechanism wherever it may stand.
-- `recipes`: the plain ViT and two networks such as a search finds, trained alone under one change of the recipe each.
 - `throughput`: steps a second of the supernet's training in so many processes at once.
 - `latency`: time of the arms over the plain ViT's on this CPU, interleaved; when nothing else runs.
-- `table`: results/reference/mechanisms.csv and mechanisms_recipes.csv. Intervals are Student's over seeds, paired by
-  seed; verdicts are those of benchmarks/mechanisms.txt, written by a person.
+- `table`: results/reference/mechanisms.csv. Intervals are Student's over seeds, paired by seed; verdicts are those of
+  benchmarks/mechanisms.txt, written by a person.
 
 Trainings take turns: all of seed 0 first. What has ended is a line of OUT/runs.jsonl under its label, which names the
 version of the code, and is not repeated. A job that cannot end within --seconds gives up, and one that fails says why;
@@ -37,19 +35,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from mechanism_networks import (
-    BACKBONE,
-    MECHANISMS,
-    RECIPE_NETWORKS,
-    RECIPES,
-    SEARCH_IMAGES,
-    SUBNETS,
-    alone_space,
-    arms,
-    pairs,
-    recipe_networks,
-    whole_space,
-)
+from mechanism_networks import BACKBONE, MECHANISMS, SEARCH_IMAGES, SUBNETS, arms, pairs, whole_space
 from mechanism_tables import latency, lines_of, tables
 from torch import Tensor
 
@@ -74,7 +60,7 @@ class Job:
     """One training, and what makes it a training of its own."""
 
     part: str
-    name: str  # arm; of `recipes`, recipe and network
+    name: str  # arm
     seed: int
     data: str  # spec, folders left out
     label: str
@@ -132,13 +118,13 @@ class Epochs:
         return batch if self.mixup is None else self.mixup(*batch)
 
 
-def trainer_of(job: Job, machine: Machine, space: SearchSpace, folder: str, **recipe: Any) -> SupernetTrainer:
+def trainer_of(job: Job, machine: Machine, space: SearchSpace, folder: str) -> SupernetTrainer:
     """A training from random weights."""
     train = images_of(machine.spec, job.images).train
     trainer = SupernetTrainer(
         Supernet(space, seed=job.seed),
         train,
-        TrainConfig(epochs=job.epochs, checkpoint_minutes=1e6, **recipe),
+        TrainConfig(epochs=job.epochs, checkpoint_minutes=1e6),
         seed=job.seed,
         device=torch.device(machine.device),
         precision=job.precision,
@@ -149,7 +135,7 @@ def trainer_of(job: Job, machine: Machine, space: SearchSpace, folder: str, **re
     return trainer
 
 
-def trained(job: Job, machine: Machine, space: SearchSpace, **recipe: Any) -> tuple[Supernet, dict[str, Any]]:
+def trained(job: Job, machine: Machine, space: SearchSpace) -> tuple[Supernet, dict[str, Any]]:
     """The trained supernet, and what is to be said of the training."""
     began = time.time()
 
@@ -158,7 +144,7 @@ def trained(job: Job, machine: Machine, space: SearchSpace, **recipe: Any) -> tu
             raise OutOfTimeError
 
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(job, machine, space, folder, **recipe)
+        trainer = trainer_of(job, machine, space, folder)
         supernet = trainer.run(watch)
         with (Path(folder) / TRAINING_LOG).open(newline="") as file:
             log = list(csv.DictReader(file))
@@ -222,21 +208,14 @@ def run_supernet(job: Job, machine: Machine) -> dict[str, Any]:
     return found
 
 
-def run_alone(job: Job, machine: Machine, **recipe: Any) -> dict[str, Any]:
+def run_alone(job: Job, machine: Machine) -> dict[str, Any]:
     """Train an arm alone."""
-    architecture = recipe_networks()[job.name.rpartition("/")[2]]
-    supernet, found = trained(job, machine, space_of_one(alone_space(), architecture), **recipe)
+    architecture = arms()[job.name]
+    supernet, found = trained(job, machine, space_of_one(whole_space(), architecture))
     return {**found, "top1": top1_of(supernet, [architecture], job, machine)[0]}
 
 
-def run_recipe(job: Job, machine: Machine) -> dict[str, Any]:
-    """Train an arm alone by a recipe."""
-    recipe = dict(RECIPES[job.name.rpartition("/")[0]])
-    factor = recipe.pop("epochs", 1.0)
-    return run_alone(replace(job, epochs=round(job.epochs * factor)), machine, **recipe)
-
-
-RUN = {"supernet": run_supernet, "alone": run_alone, "recipes": run_recipe}
+RUN = {"supernet": run_supernet, "alone": run_alone}
 
 
 def run_all(jobs: Sequence[Job], machines: Sequence[Machine], processes: int, out: Path) -> None:
@@ -334,16 +313,10 @@ def jobs_of(asked: argparse.Namespace) -> list[tuple[Job, Machine]]:
     deadline = psutil.Process().create_time() + asked.seconds
     found: list[tuple[Job, Machine]] = []
     for part in asked.part:
-        specs = asked.data if part == "recipes" else asked.data[:1]
-        names = {
-            "supernet": ["all"],
-            "alone": asked.arms or list(arms()),
-            "recipes": [f"{recipe}/{network}" for network in asked.networks for recipe in asked.recipes or RECIPES],
-        }.get(part, [])
-        epochs = {"supernet": asked.epochs[0], "alone": asked.alone_epochs, "recipes": asked.recipe_epochs}.get(part)
-        seeds = asked.recipe_seeds if part == "recipes" else asked.seeds
-        for seed in range(seeds):
-            for spec in specs:
+        names = {"supernet": ["all"], "alone": asked.arms or list(arms())}.get(part, [])
+        epochs = {"supernet": asked.epochs[0], "alone": asked.alone_epochs}.get(part)
+        for seed in range(asked.seeds):
+            for spec in asked.data:
                 data = Path(spec.partition(":")[2].partition(",")[0] or spec).stem
                 machine = Machine(
                     spec=spec, device=asked.device, deadline=deadline, subnets=asked.subnets, epochs=tuple(asked.epochs)
@@ -362,16 +335,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="+", choices=[*RUN, "throughput", "latency", "table"], default=["table"])
     parser.add_argument("--label", default="after", help="version of the code that trains")
-    parser.add_argument("--data", nargs="+", default=[], help="data specs; all but `recipes` use the first alone")
+    parser.add_argument("--data", nargs=1, default=[], help="data spec")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--recipe-seeds", type=int, default=2)
     parser.add_argument("--images", type=int, default=8_000)
     parser.add_argument("--epochs", type=int, nargs="+", default=[60], help="of supernets; of several, as time allows")
     parser.add_argument("--alone-epochs", type=int, default=30)
-    parser.add_argument("--recipe-epochs", type=int, default=20)
     parser.add_argument("--arms", nargs="+", choices=list(arms()), help="of `alone`; not given: all")
-    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), help="not given: all")
-    parser.add_argument("--networks", nargs="+", choices=RECIPE_NETWORKS, default=RECIPE_NETWORKS, help="of `recipes`")
     parser.add_argument("--subnets", type=int, default=SUBNETS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
