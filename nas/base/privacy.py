@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from nas.base.program import rename_program
+
 HIDDEN = "***"
 STORAGE_VARIABLE = "NAS_STORAGE"
 
@@ -101,7 +103,8 @@ def shared(value: Any) -> Any:
 
 
 def shared_command(command: str) -> str:
-    """A command line as others may see it: `shared`, word by word."""
+    """A command line as others may see it: `shared`, word by word, and this program by its name."""
+    command = rename_program(command)
     try:
         words = shlex.split(command)
     except ValueError:

@@ -15,6 +15,7 @@ from nas.cli.options import (
     RunArgument,
     TeacherOption,
     WorkersOption,
+    example,
     worker_count,
 )
 from nas.cli.output import print_result, reporter
@@ -22,7 +23,7 @@ from nas.cli.output import print_result, reporter
 alone = typer.Typer()
 
 
-@alone.command()
+@alone.command(epilog=example("trust results/digits-1 --architectures 12 --seeds 1"))
 def trust(
     run: RunArgument,
     architectures: Annotated[
@@ -56,7 +57,7 @@ def trust(
     print_result(format_, found, trust_table, found["architectures"])
 
 
-@alone.command()
+@alone.command(epilog=example("finalists results/digits-1 --count 6"))
 def finalists(
     run: RunArgument,
     count: Annotated[int, typer.Option(max=10_000, help="Networks to train on; three for each level of cost.")] = 12,
@@ -86,7 +87,7 @@ class Origin(StrEnum):
     INHERITED = "inherited"
 
 
-@alone.command()
+@alone.command(epilog=example("retrain results/digits-1 --pick knee --seeds 3 --to my_vit"))
 def retrain(
     run: RunArgument,
     pick: PickOption,

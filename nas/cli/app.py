@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-import shlex
 import sys
 import time
 import traceback
@@ -20,10 +19,12 @@ from nas.base import (
     ConfigError,
     DiskError,
     NasError,
+    command_line,
     disk_error,
     hidden_words,
     hide_secrets,
     memory_error,
+    program_name,
     secrets_in,
     temporary_folder,
     visible,
@@ -41,6 +42,7 @@ from nas.cli.options import (
     RunOptions,
     SpaceArgument,
     TrainOptions,
+    example,
     takes,
 )
 from nas.cli.output import COMMON, print_result, reporter, show_front
@@ -53,7 +55,7 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="nas",
     no_args_is_help=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="From images to the Pareto front of small, fast Vision Transformers, and the model files.\n\n"
@@ -88,12 +90,12 @@ def _options(
         run()
 
 
-@app.command()
+@app.command(epilog=example("run cifar_small --data folder:photos --trials 100"))
 @takes(RunOptions)
 def run(space: SpaceArgument = DEFAULT_SPACE, *, options: RunOptions) -> None:
     """Everything: data, supernet, search, front.
 
-    Without arguments: the bundled digits on search_spaces/digits.yaml, a few minutes on two cores.
+    Without arguments: scikit-learn's digits on the space of that name, a few minutes on two cores.
     """
     for_space, config = options.resolve()
     if options.supernet_trials > 1:
@@ -109,10 +111,10 @@ def run(space: SpaceArgument = DEFAULT_SPACE, *, options: RunOptions) -> None:
     check_budget(budget)
     session = _with_callbacks(options, lambda: _start(space, options))
     show_front(session.run.path, several.run(session, budget), options.format_)
-    _next_step(f"export {shlex.quote(str(session.run.path))} --pick knee --to my_vit")
+    _next_step(command_line("export", session.run.path, "--pick", "knee", "--to", "my_vit"))
 
 
-@app.command()
+@app.command(epilog=example("train digits --epochs 20 --run results/mine"))
 @takes(TrainOptions, without=("trials", "minutes", "storage", "supernet_trials"))
 def train(space: SpaceArgument, *, options: TrainOptions) -> None:
     """Train the supernet alone; `search RUN` goes on from there. Prints nothing but a forecast."""
@@ -126,10 +128,10 @@ def train(space: SpaceArgument, *, options: TrainOptions) -> None:
     session = _with_callbacks(options, lambda: _start(space, options))
     with session.run.lock():
         stages.train(session, options.workers or 0, options.ray_address)
-    _next_step(f"search {shlex.quote(str(session.run.path))}")
+    _next_step(command_line("search", session.run.path))
 
 
-@app.command()
+@app.command(epilog=example("search results/digits-1 --trials 300"))
 @takes(RunOptions, without=(*CONFIG_KEYS, "run", "supernet_trials", "settings", "config"))
 def search(run: RunArgument, *, data: MovedDataOption = None, options: RunOptions) -> None:
     """Search a run whose supernet is trained, go on with it, or extend it."""
@@ -154,7 +156,7 @@ def search(run: RunArgument, *, data: MovedDataOption = None, options: RunOption
     show_front(session.run.path, several.run(session, budget), options.format_)
 
 
-@app.command()
+@app.command(epilog=example("export results/digits-1 --pick knee --to my_vit --formats timm,onnx"))
 def export(
     run: RunArgument,
     pick: PickOption,
@@ -214,7 +216,7 @@ def _forecast(options: RunOptions, open_session: Callable[[Path], "Session"], *,
 
 
 def _next_step(command: str) -> None:
-    reporter().line("next", f"python search.py {command}")
+    reporter().line("next", command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -234,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     everywhere = [word for word in arguments if word in EVERYWHERE]  # click: only before a command
     rest = [word for word in arguments if word not in EVERYWHERE]
     try:
-        result = app(args=[*everywhere, *rest], prog_name="search.py", standalone_mode=False)
+        result = app(args=[*everywhere, *rest], prog_name=program_name(), standalone_mode=False)
         code = result if isinstance(result, int) else 0
         sys.stdout.flush()  # here, where a full disk is told
     except NasError as error:
@@ -255,8 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()  # click's words on a wrong flag or argument, with the usage and a suggestion
         return int(error.exit_code)
     if code == INTERRUPTED:  # typer turns Ctrl-C within a command into this code
-        command = shlex.join(["python", "search.py", *hidden_words(arguments)])
-        _say(f"\ninterrupted; what is finished is kept. Resume: {command}")
+        _say(f"\ninterrupted; what is finished is kept. Resume: {command_line(*hidden_words(arguments))}")
     return code
 
 

@@ -1,14 +1,14 @@
 """`latency`: how fast models are on this machine, or on another one, and profiles that predict it."""
 
 import re
-import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from nas.cli.options import FormatOption, RunArgument, SeedOption, SetOption, SpaceArgument
+from nas.base import command_line
+from nas.cli.options import FormatOption, RunArgument, SeedOption, SetOption, SpaceArgument, example
 from nas.cli.output import print_result, reporter
 
 MEASURE = "measure"
@@ -42,7 +42,7 @@ RoundsOption = Annotated[
 TARGET_HELP = "runtime[:batch=N,threads=N,precision=fp32|bf16], such as onnxruntime-cpu:batch=1"
 
 
-@latency.command(MEASURE)
+@latency.command(MEASURE, epilog=example("latency results/digits-1 --target onnxruntime-cpu:batch=1"))
 def measure(
     source: Annotated[
         Path, typer.Argument(metavar="RUN|BUNDLE", help="A run's folder, or a model written by `export`.")
@@ -65,7 +65,7 @@ def measure(
     print_result(format_, values, measured_tables, measured_rows(values))
 
 
-@latency.command()
+@latency.command(epilog=example("latency profile cifar_small --target torch-cpu-packed"))
 def profile(
     space: SpaceArgument,
     target: Annotated[str, typer.Option("--target", help=f"{TARGET_HELP}.")] = "torch-cpu",
@@ -93,10 +93,10 @@ def profile(
     print_result(format_, values, profile_table, values["predictors"])
     if not values["usable"]:
         raise typer.Exit(1)
-    reporter().line("next", f"python search.py run {shlex.quote(str(space))} --target profile:{file}")
+    reporter().line("next", command_line("run", space, "--target", f"profile:{file}"))
 
 
-@latency.command()
+@latency.command(epilog=example("latency pack results/digits-1 --to packed"))
 def pack(
     run: RunArgument,
     to: Annotated[Path, typer.Option(help="New folder: ONNX models and measure.py, to be copied to the device.")],
@@ -113,7 +113,7 @@ def pack(
     reporter().line("next", f"copy {to} to the device, run `python measure.py` there, copy results.json back")
 
 
-@latency.command()
+@latency.command(epilog=example("latency read packed results/digits-1"))
 def read(
     packed: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of `latency pack`, with results.json.")],
     run: RunArgument,

@@ -17,13 +17,14 @@ from nas.cli.options import (
     SeedOption,
     SetOption,
     SpaceArgument,
+    example,
 )
 from nas.cli.output import fits, plain, print_result, reporter, show_front, tell_doubts
 
 look = typer.Typer()
 
 
-@look.command()
+@look.command(epilog=example("check cifar_small"))
 def check(
     space: SpaceArgument = DEFAULT_SPACE,
     init: InitOption = None,
@@ -45,7 +46,23 @@ def check(
     print_result(format_, summary, space_table, [summary])
 
 
-@look.command()
+@look.command(epilog=example("spaces"))
+def spaces(format_: FormatOption = None) -> None:
+    """The search spaces that come with the program: how many networks, what they cost. `run NAME` takes one."""
+    from nas.report import spaces_table
+    from nas.settings import shipped_spaces
+    from nas.space import read_space
+
+    rows = []
+    for name, file in shipped_spaces().items():
+        space = read_space(name)
+        costs = {"macs": list(space.macs_range()), "params": list(space.params_range())}
+        about = {"name": name, "image_size": space.backbone.image_size, "architectures": space.size(), **costs}
+        rows.append({**about, "weights": space.backbone.timm or None, "file": str(file)})
+    print_result(format_, {"schema_version": 1, "spaces": rows}, spaces_table, rows)
+
+
+@look.command(epilog=example("status results/digits-1"))
 def status(run: RunArgument, format_: FormatOption = None) -> None:
     """Trials by state, hypervolume so far, throughput, time left."""
     from nas.report import status_dict, status_table
@@ -56,7 +73,7 @@ def status(run: RunArgument, format_: FormatOption = None) -> None:
     print_result(format_, values, status_table, [values])
 
 
-@look.command()
+@look.command(epilog=example("front results/digits-1 --max-macs 1e6 --sort top1"))
 def front(
     run: RunArgument,
     max_latency_ms: Annotated[
@@ -81,7 +98,7 @@ def front(
     show_front(run, found.sorted_by(sort) if sort else found, format_, whole=whole)
 
 
-@look.command()
+@look.command(epilog=example("show results/digits-1 knee"))
 def show(run: RunArgument, pick: Annotated[str, typer.Argument(help=PICK_HELP)], format_: FormatOption = None) -> None:
     """One architecture, layer by layer: tokens, operators, MACs, share of latency."""
     from nas.report import show_rows, show_table
@@ -100,7 +117,7 @@ def show(run: RunArgument, pick: Annotated[str, typer.Argument(help=PICK_HELP)],
     print_result(format_, values, fitting, rows)
 
 
-@look.command()
+@look.command(epilog=example("compare results/digits-1 results/digits-2"))
 def compare(
     first: Annotated[Path, typer.Argument(metavar="RUN1", help="A run's folder.")],
     second: Annotated[Path, typer.Argument(metavar="RUN2", help="Another run's folder.")],
@@ -115,7 +132,7 @@ def compare(
     print_result(format_, found, compare_tables, compare_rows(found))
 
 
-@look.command()
+@look.command(epilog=example("report results/digits-1"))
 def report(
     run: RunArgument,
     random: Annotated[
@@ -138,7 +155,7 @@ def report(
     print_result(format_, values, lambda _: plain("\n".join(map(str, files))), rows)
 
 
-@look.command()
+@look.command(epilog=example("doctor"))
 def doctor(format_: FormatOption = None) -> None:
     """Versions, devices, self-tests, and what is missing."""
     from nas.cli.doctor import diagnose, diagnosis_table
@@ -149,7 +166,7 @@ def doctor(format_: FormatOption = None) -> None:
         raise typer.Exit(1)
 
 
-@look.command()
+@look.command(epilog=example("cache --sweep"))
 def cache(
     sweep: Annotated[bool, typer.Option("--sweep", help="Delete all that no process of this machine uses.")] = False,
     format_: FormatOption = None,
@@ -163,7 +180,7 @@ def cache(
     print_result(format_, values, cache_table, rows)
 
 
-@look.command("rank-layers")
+@look.command("rank-layers", epilog=example("rank-layers results/digits-1"))
 def rank_layers(
     source: Annotated[
         Path, typer.Argument(metavar="RUN|SPACE.yaml", help="A trained run; or a space, with --init and --data.")

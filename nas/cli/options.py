@@ -3,21 +3,23 @@
 import functools
 import inspect
 import os
+import shlex
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, fields
+from copy import copy
+from dataclasses import Field, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from nas.base import ConfigError
+from nas.base import ConfigError, command_line
 
 if TYPE_CHECKING:
     from nas.jobs import Budget
     from nas.settings import RunConfig
 
-DEFAULT_SPACE = Path("search_spaces/digits.yaml")
+DEFAULT_SPACE = Path("digits")
 DEFAULT_TRIALS = 200
 MOST_TRIALS, MOST_WORKERS, MOST_MINUTES = 1_000_000_000, 10_000, 1e7
 
@@ -30,8 +32,24 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+def _known_spaces(incomplete: str) -> list[str]:
+    from nas.settings import shipped_spaces
+
+    return [name for name in shipped_spaces() if name.startswith(incomplete)]
+
+
+def example(words: str) -> str:
+    """The last line of a command's help."""
+    return f"Example: [bold]{command_line(*shlex.split(words))}[/bold]"
+
+
 SpaceArgument = Annotated[
-    Path, typer.Argument(metavar="SPACE.yaml", help="Search space; every key: search_spaces/README.md.")
+    Path,
+    typer.Argument(
+        metavar="SPACE",
+        help="Search space: a YAML file, or the name of one that comes with the program (see `spaces`).",
+        autocompletion=_known_spaces,
+    ),
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as results/digits-1.")]
 PICK_HELP = "knee | top1 | balanced | fastest | cheapest | digest | architecture file."
@@ -39,20 +57,28 @@ PickOption = Annotated[str, typer.Option(help=PICK_HELP)]
 FormatOption = Annotated[
     Format | None, typer.Option("--format", "-f", help="Output; table on a terminal, json when piped.")
 ]
-DataOption = Annotated[str | None, typer.Option(help="digits | folder:DIR | parquet:PATH | a timm spec; docs/data.md.")]
+DataOption = Annotated[
+    str | None,
+    typer.Option(help="digits | folder:DIR | parquet:PATH | a timm spec such as torch/cifar10:DIR. Default: digits."),
+]
 MovedDataOption = Annotated[
     str | None,
     typer.Option("--data", help="Where the run's images are now; taken where the hashes of its splits agree."),
 ]
-SeedOption = Annotated[int | None, typer.Option(help="Of splits, training and search.")]
+SeedOption = Annotated[int | None, typer.Option(help="Of splits, training and search. Default: 0.")]
 InitOption = Annotated[
-    str | None, typer.Option(help="timm:NAME | local-dir:DIR | file:PATH | a run's folder: weights to start from.")
+    str | None,
+    typer.Option(
+        help="timm:NAME | local-dir:DIR | file:PATH | a run's folder: weights to start from. Default: random."
+    ),
 ]
 TeacherOption = Annotated[
     str | None,
-    typer.Option(help="timm:NAME | local-dir:DIR: a trained model of the same classes that teaches every subnet."),
+    typer.Option(
+        help="timm:NAME | local-dir:DIR: a trained model of the same classes that teaches every subnet. Default: none."
+    ),
 ]
-DeviceOption = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
+DeviceOption = Annotated[str | None, typer.Option(help="auto | cpu | cuda. Default: auto.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="section.key=value of the configuration or the space; repeatable.")
 ]
@@ -75,6 +101,16 @@ def worker_count(given: int | None) -> int:
     """Of `WorkersOption`: one per core unless it is given."""
     return len(os.sched_getaffinity(0)) if given is None else given
 
+
+PANELS = {
+    "Data": ("data", "skip_bad_images"),
+    "Training": ("epochs", "init", "teacher", "supernet_trials"),
+    "Search": ("trials", "minutes", "sampler", "target"),
+    "Machine": ("workers", "ray_address", "storage", "device", "precision"),
+    "Output": ("run", "tensorboard", "dry_run", "format_"),
+    "Everything else": ("settings", "config", "seed"),
+}
+"""Where the options of a run stand in its help."""
 
 CONFIG_KEYS = {
     "data": "data.spec",
@@ -99,7 +135,9 @@ class RunOptions:
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run; default results/<space>-<n>. An existing one is resumed.")
     ] = None
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training images. Default: 60, or as many as make 2,000 steps.")
+    ] = None
     trials: Annotated[
         int | None,
         typer.Option(
@@ -128,20 +166,23 @@ class RunOptions:
     ] = 1
     sampler: Annotated[
         str | None,
-        typer.Option(help="random | nsga2 | nsga3 | tpe | gp | evolution | predictor: who proposes architectures."),
+        typer.Option(
+            help="random | nsga2 | nsga3 | tpe | gp | evolution | predictor: who proposes architectures. "
+            "Default: predictor."
+        ),
     ] = None
     init: InitOption = None
     teacher: TeacherOption = None
     seed: SeedOption = None
     device: DeviceOption = None
     precision: Annotated[
-        str | None, typer.Option(help="auto | fp32 | bf16; auto is bf16 where the hardware has it.")
+        str | None, typer.Option(help="auto | fp32 | bf16. Default: auto, bf16 where the hardware has it.")
     ] = None
     target: Annotated[
         list[str] | None,
         typer.Option(
             help="Where latency is measured: runtime[:batch=N,threads=N,precision=fp32|bf16] or profile:FILE; "
-            "repeatable (docs/latency.md)."
+            "repeatable. Default: torch on the device."
         ),
     ] = None
     settings: SetOption = None
@@ -223,6 +264,24 @@ class TrainOptions(RunOptions):
 Command = Callable[..., None]
 
 
+def _place(name: str) -> int:
+    """The number of an option's panel in the help."""
+    return next((i for i, names in enumerate(PANELS.values()) if name in names), len(PANELS))
+
+
+def _in_panel(option: Field[Any]) -> Any:
+    """The annotation of an option, with its panel."""
+    kind, info = get_args(option.type)
+    panel = [*PANELS, None][_place(option.name)]
+    return Annotated[kind, copy(info)] if panel is None else Annotated[kind, _with_panel(info, panel)]
+
+
+def _with_panel(info: Any, panel: str) -> Any:
+    info = copy(info)
+    info.rich_help_panel = panel
+    return info
+
+
 def takes(options: type[RunOptions], without: Collection[str] = ()) -> Callable[[Command], Command]:
     """Give a command the fields of a dataclass as its options: typer reads them off the signature it gets here.
 
@@ -240,8 +299,8 @@ def takes(options: type[RunOptions], without: Collection[str] = ()) -> Callable[
         own = inspect.signature(command).parameters.values()
         parameters = [parameter for parameter in own if parameter.name != "options"]
         parameters += [
-            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
-            for f in given
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=_in_panel(f))
+            for f in sorted(given, key=lambda f: _place(f.name))
         ]
         flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.base import Reporter, RunError, visible
+from nas.base import Reporter, RunError, program_name, rename_program, visible
 from nas.cli.options import Format
 
 PIPED_WIDTH = 160  # columns of a table that is written to a file
@@ -40,7 +40,7 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
     except RunError:  # the front can be read where its trials cannot; `tell_doubts` says so
         results = None
     plain_ones = plain_vits(results) if results else None
-    commands = [run.manifest.command, export_command(path, "DIGEST")]
+    commands = [rename_program(run.manifest.command, program_name()), export_command(path, "DIGEST")]
 
     def picture(_: Any) -> Any:
         from rich.columns import Columns

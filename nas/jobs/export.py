@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.arch import Architecture, cost
-from nas.base import BALANCED, TOP1, DataError, ExportError, Reporter, RunError, shared_command
+from nas.base import BALANCED, NAME, TOP1, DataError, ExportError, Reporter, RunError, shared_command
 from nas.bundle import ARCHITECTURE, BundleOptions, ExportReport, check_options, check_place, export_bundle
 from nas.data import ImageSet, TestSplit
 from nas.evaluation import balanced_interval, balanced_percent, top1_percent, wilson_interval
@@ -44,7 +44,7 @@ def export_pick(
     else:
         subnet = load_trained(session.run, session.space, session.device).extract(point.architecture)
     pick = ARCHITECTURE if Path(pick).is_file() else pick
-    words = ["python", "search.py", "export", str(run.path), "--pick", pick, "--to", str(directory)]
+    words = [NAME, "export", str(run.path), "--pick", pick, "--to", str(directory)]
     words += [] if options.opset is None else ["--opset", str(options.opset)]
     words += [] if options.license is None else ["--license", options.license]
     origin = provenance(run, point.digest, shlex.join(words))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nas.arch import Architecture, cost
-from nas.base import MACS, SCHEMA_VERSION, ConfigError, NoResultError, Reporter, accuracy_of
+from nas.base import MACS, NAME, SCHEMA_VERSION, ConfigError, NoResultError, Reporter, accuracy_of, command_line
 from nas.bundle import BundleOptions, check_place
 from nas.evaluation import balanced_percent, top1_percent
 from nas.jobs.alone import StandAloneSetup, trained_network
@@ -77,7 +77,7 @@ class Request:
         words += [] if self.teacher is None else ["--teacher", self.teacher]
         words += [word for setting in self.settings for word in ("--set", setting)]
         words += [] if self.with_baseline else ["--no-baseline"]
-        return "python search.py " + shlex.join([*words, "--to", str(directory)])
+        return shlex.join([NAME, *words, "--to", str(directory)])
 
 
 def retrain(
@@ -180,7 +180,7 @@ def retrain(
             "settings": {"teacher": teacher, "train": config.train.model_dump(mode="json")},
         }
         run.write_retrain(point.digest, found)
-        reporter.line("report", f"python search.py report {shlex.quote(str(path))} puts it onto the page")
+        reporter.line("report", f"{command_line('report', path)} puts it onto the page")
     if directory is not None:
         ended = [record for record in records if record["digest"] == point.digest and record["error"] is None]
         by = accuracy_of(session.config.search.objectives).name

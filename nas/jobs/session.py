@@ -1,7 +1,6 @@
 """One run, opened for work: its space, configuration, images and device, the same on every resume."""
 
 import platform
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +11,17 @@ from typing import Any
 
 import torch
 
-from nas.base import ConfigError, DataError, NasError, Reporter, RunError, check_writable, hidden_words, plural
+from nas.base import (
+    ConfigError,
+    DataError,
+    NasError,
+    Reporter,
+    RunError,
+    check_writable,
+    command_line,
+    hidden_words,
+    plural,
+)
 from nas.cluster import check_cluster
 from nas.data import ImageData, TestSplit, load_images, spec_at
 from nas.initial import check_init
@@ -39,7 +48,7 @@ from nas.runs import (
     typed_in,
 )
 from nas.search import check_storage
-from nas.settings import RunConfig, config_differences, flat_config, located, read_text, same_places
+from nas.settings import RunConfig, config_differences, flat_config, located, read_space_text, same_places
 from nas.space import SearchSpace, check_memory, parse_space
 from nas.training import Teacher, check_policy
 
@@ -136,7 +145,7 @@ def start(
     """
     if config.train.epochs == 0 and not config.init:
         raise ConfigError("train.epochs 0: there are no weights", hint="--init RUN, or --epochs N")
-    text = read_text(space_file)
+    text = read_space_text(space_file)
     space = parse_space(text, str(space_file), settings)
     check_memory(space)
     candidates = config.tune.parameters.get("train.auto_augment", ())
@@ -182,7 +191,7 @@ def start(
         run = RunDirectory.create(
             scratch or path,
             manifest=Manifest(
-                command=shlex.join(["python", *hidden_words(sys.argv)]),
+                command=command_line(*hidden_words(sys.argv[1:])),
                 space_file=str(space_file),
                 space_settings=settings,
                 seed=config.seed,

@@ -2,7 +2,7 @@
 
 import torch
 
-from nas.base import ConfigError
+from nas.base import ConfigError, command_line
 from nas.latency.device_measure import processor
 from nas.settings import Precision
 
@@ -18,7 +18,9 @@ def resolve_device(wanted: str) -> torch.device:
     """The device behind `auto`, `cpu` or `cuda`; a ConfigError: CUDA is asked for and not there."""
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
-        raise ConfigError("--device cuda: torch sees no CUDA device", hint="--device cpu, or `search.py doctor`")
+        raise ConfigError(
+            "--device cuda: torch sees no CUDA device", hint=f"--device cpu, or `{command_line('doctor')}`"
+        )
     return torch.device("cuda" if wanted != "cpu" and available else "cpu")
 
 

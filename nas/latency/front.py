@@ -4,7 +4,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nas.base import LATENCIES, LATENCY, ConfigError, Reporter, atomic_write_bytes, by_target, read_bytes, writing
+from nas.base import (
+    LATENCIES,
+    LATENCY,
+    ConfigError,
+    Reporter,
+    atomic_write_bytes,
+    by_target,
+    command_line,
+    read_bytes,
+    writing,
+)
 from nas.latency.device import device_name
 from nas.latency.meter import LatencyMeter, Readings, measure_alone
 from nas.latency.profile import LatencyProfile, mismatches, read_profile
@@ -115,7 +125,7 @@ def latency_profiles(config: RunConfig, space: SearchSpace) -> dict[str, Latency
         if problems := mismatches(profile, space.backbone):
             raise ConfigError(
                 f"{paths[name]} is of another backbone: {'; '.join(problems)}",
-                hint="python search.py latency profile SPACE.yaml makes one for this space",
+                hint=f"{command_line('latency', 'profile', 'SPACE')} makes one for this space",
             )
     return found
 

@@ -18,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.arch import Architecture, Backbone, cost, feed_forward_features, sizes_of
-from nas.base import SCHEMA_VERSION, ConfigError, NasError, atomic_write_bytes, check_schema, read_json, writing
+from nas.base import (
+    SCHEMA_VERSION,
+    ConfigError,
+    NasError,
+    atomic_write_bytes,
+    check_schema,
+    command_line,
+    read_json,
+    writing,
+)
 from nas.latency.meter import rank_tau
 from nas.settings import OURS, Target, parse_target
 from nas.space import SearchSpace
@@ -122,7 +131,7 @@ def read_profile(path: Path) -> LatencyProfile:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, NasError) as error:
         raise ConfigError(
             f"{path} is no latency profile: {error}",
-            hint="python search.py latency profile --target T SPACE.yaml --to FILE.json writes one",
+            hint=f"{command_line('latency', 'profile', 'SPACE', '--target', 'T', '--to', 'FILE.json')} writes one",
         ) from error
     if losses:
         raise ConfigError(

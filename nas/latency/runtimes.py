@@ -12,7 +12,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from nas.base import ConfigError, EvaluationError, disk_error, temporary_folder
+from nas.base import ConfigError, EvaluationError, command_line, disk_error, temporary_folder
 from nas.latency.onnx_file import trace, write_onnx
 from nas.model import Subnet
 from nas.settings import Target
@@ -65,7 +65,9 @@ def prepare(target: Target, model: nn.Module, images: Tensor) -> Program:
 def check_available(target: Target) -> None:
     """Find out whether this machine can measure a target; a ConfigError says what is missing."""
     if target.is_cuda and not torch.cuda.is_available():
-        raise ConfigError(f"target {target}: torch sees no CUDA device", hint="a CPU target, or `search.py doctor`")
+        raise ConfigError(
+            f"target {target}: torch sees no CUDA device", hint=f"a CPU target, or `{command_line('doctor')}`"
+        )
     package = {"onnxruntime-cpu": "onnxruntime", "openvino-cpu": "openvino"}.get(target.runtime)
     if package is not None and _version(package) is None:
         raise ConfigError(f"target {target}: {package} is not installed", hint=f"pip install {package}")

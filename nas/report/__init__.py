@@ -12,7 +12,7 @@ from nas.report.job_tables import (
 )
 from nas.report.latency_tables import measured_rows, measured_tables, profile_table, results_table
 from nas.report.page.file import write_report
-from nas.report.space_table import space_summary, space_table
+from nas.report.space_table import space_summary, space_table, spaces_table
 from nas.report.status import status_dict, status_table
 from nas.report.table import Column, Markup, Table, csv_text
 from nas.report.terminal_plot import front_plots
@@ -22,6 +22,6 @@ __all__ = [
     "export_command", "export_table", "finalists_table", "forecast_table", "front_csv", "front_notes",
     "front_plots", "front_table", "measured_rows", "measured_tables", "plain_table", "profile_table",
     "redundancy_table", "results_table", "retrain_table", "show_rows", "show_table", "space_summary",
-    "space_table", "status_dict", "status_table", "training_rows", "trust_figure", "trust_table",
-    "write_report",
+    "space_table", "spaces_table", "status_dict", "status_table", "training_rows", "trust_figure",
+    "trust_table", "write_report",
 ]

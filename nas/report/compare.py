@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.base import BALANCED, LATENCIES, LATENCY, MACS, TOP1, Metric, Objective, RunError, metric_named, unit_of
+from nas.base import (
+    BALANCED,
+    LATENCIES,
+    LATENCY,
+    MACS,
+    TOP1,
+    Metric,
+    Objective,
+    RunError,
+    command_line,
+    metric_named,
+    unit_of,
+)
 from nas.report.table import Column, Table, columns_of
 from nas.report.terminal_plot import Series, scatter
 from nas.runs import FrontPoint, ParetoFront, RunDirectory, config_of_run, front_of
@@ -34,7 +46,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
     fronts = [front_of(run.path) for run in runs]
     for run, front in zip(runs, fronts, strict=True):
         if not front.points:
-            raise RunError(f"{run.path}: nothing was measured yet", hint="search.py status shows how far it is")
+            raise RunError(f"{run.path}: nothing was measured yet", hint=f"see `{command_line('status', run.path)}`")
     left_out = latencies_apart(runs, fronts)
     fronts = [front.by_clocks(dict.fromkeys(front.clocks, 1.0)) for front in fronts]
     objectives, by = _common_objectives(fronts, left_out), shared_accuracy(fronts)

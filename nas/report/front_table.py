@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from nas.base import (
     PARAMS,
     TOP1,
     Metric,
+    command_line,
     metric_named,
     plural,
     shared_command,
@@ -134,7 +134,7 @@ def ratio_words(clock: float, unit: str) -> str:
 
 def export_command(path: Path, digest: str) -> str:
     """What writes the files of an architecture of a run's front."""
-    return f"python search.py export {shlex.quote(str(path))} --pick {digest} --to {digest}"
+    return command_line("export", path, "--pick", digest, "--to", digest)
 
 
 def front_csv(front: ParetoFront, path: Path) -> str:

@@ -1,11 +1,11 @@
 """What `check` says of a search space: its size, the range of its costs, its extremes, its seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.arch import Architecture, bytes_to_run, cost, draw_layers, peak_activation_bytes
-from nas.base import plural, unit_of
-from nas.report.table import Table
+from nas.base import command_line, plural, unit_of
+from nas.report.table import Column, Table, columns_of
 from nas.space import SearchSpace, known_designs, notes, plain_shapes
 
 
@@ -49,24 +49,19 @@ def _costs(architecture: Architecture, space: SearchSpace) -> dict[str, Any]:
 
 def space_table(summary: Mapping[str, Any]) -> Table:
     """`space_summary` as a table for people."""
-
-    def span(key: str) -> str:
-        factor, prefix = unit_of(summary[key])
-        return f"{summary[key][0] / factor:.3g} to {summary[key][1] / factor:.3g} {prefix}"
-
     # Of a space that is too large to look for it, what is known from its extremes.
     memory = (
-        span("memory")
+        _span(summary["memory"])
         if summary["memory_is_exact"]
-        else f"less than {span('memory').replace(' to ', ' to more than ')}"
+        else f"less than {_span(summary['memory']).replace(' to ', ' to more than ')}"
     )
     assumed = " (assumed; taken from the data in a run)" if summary["num_classes_from_data"] else ""
     rows = [
         ("architectures", f"{summary['architectures']:,} (before hard constraints)"),
         ("genes", f"{summary['parameters_of_the_search']} with more than one choice"),
         ("layers", " to ".join(str(n) for n in dict.fromkeys(summary["layers"]))),
-        ("compute", f"{span('macs')}MACs per image (1 MAC = 2 FLOPs)"),
-        ("parameters", span("params").rstrip()),
+        ("compute", f"{_span(summary['macs'])}MACs per image (1 MAC = 2 FLOPs)"),
+        ("parameters", _span(summary["params"]).rstrip()),
         ("memory", f"{memory}B for one image (fp32, parameters and activations)"),
         ("classes", f"{summary['num_classes']}{assumed}"),
     ]
@@ -84,6 +79,30 @@ def space_table(summary: Mapping[str, Any]) -> Table:
         rows.append(("seeds plain", f"{plural(len(plain), 'plain ViT')} of {ends} {prefix}MACs"))
     rows += [("note", text) for text in summary["notes"]]
     return Table(title=f"{summary['name']}: a legal search space", rows=rows, box="HEAVY_HEAD")
+
+
+def spaces_table(found: Mapping[str, Any]) -> Table:
+    """The spaces that come with the program, a row each."""
+    headers = {"name": "", "pixels": "{}", "networks": "{:.1e}", "MACs": "{}", "parameters": "{}"}
+    return Table(
+        title="Search spaces that come with the program",
+        columns=[*columns_of(headers), Column("weights to start from", wraps=True)],
+        rows=[
+            (
+                *(space[name] for name in ("name", "image_size", "architectures")),
+                *(_span(space[name]) for name in ("macs", "params")),
+                space["weights"] and f"timm:{space['weights']}",
+            )
+            for space in found["spaces"]
+        ],
+        caption=[f"`{command_line('check', 'NAME')}` says more of one, `{command_line('run', 'NAME')}` searches it"],
+    )
+
+
+def _span(ends: Sequence[float]) -> str:
+    """From the least to the most, with one unit."""
+    factor, prefix = unit_of(ends)
+    return f"{ends[0] / factor:.3g} to {ends[1] / factor:.3g} {prefix}"
 
 
 def _layers(costs: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nas.base import Objective, RunError
+from nas.base import Objective, RunError, command_line
 from nas.runs.directory import RunDirectory
 from nas.runs.dominance import hypervolume
 from nas.runs.front import ParetoFront
@@ -52,7 +52,7 @@ def random_search(
     """
     sampler = flat_config(run.config()).get("search.sampler")
     if sampler != "random":
-        hint = "search.py run SPACE.yaml --init RUN --epochs 0 --sampler random"
+        hint = command_line("run", "SPACE", "--init", "RUN", "--epochs", 0, "--sampler", "random")
         raise RunError(f"{run.path}: its sampler is {sampler}, not random", hint=hint)
     budget = sum(trial.is_paid for trial in trials)
     kept, paid = [], 0

@@ -19,6 +19,7 @@ from nas.base import (
     RunError,
     atomic_write_text,
     check_schema,
+    command_line,
     parse_json,
     read_bytes,
     read_json,
@@ -97,7 +98,7 @@ class RunDirectory:
         if not (path / MANIFEST).is_file():
             there = "is not a run: it has no manifest.json" if path.exists() else "does not exist"
             runs = ", ".join(str(p.parent) for p in sorted(path.parent.glob(f"[!.]*/{MANIFEST}"))[:5])
-            hint = f"runs beside it: {runs}" if runs else "start one: python search.py run SPACE.yaml"
+            hint = f"runs beside it: {runs}" if runs else f"start one: {command_line('run')}"
             raise RunError(f"{path} {there}", hint=hint)
         run = cls(path)
         _ = run.manifest

@@ -26,6 +26,7 @@ from nas.base import (
     accuracy_of,
     by_target,
     check_schema,
+    command_line,
     metric_named,
 )
 from nas.runs.directory import RunDirectory
@@ -122,7 +123,7 @@ class ParetoFront:
         manifest = run.manifest
         if manifest.search is None:
             text = f"{path}: manifest.json does not say what is optimised: the search has not begun"
-            raise RunError(text, hint="`search.py status RUN` shows how far it is")
+            raise RunError(text, hint=f"`{command_line('status', 'RUN')}` shows how far it is")
         front = cls.from_trials(run.trials(), manifest.search.objectives, manifest.constraints)
         return replace(front, clocks=manifest.search.reference_clocks)
 
@@ -185,7 +186,7 @@ class ParetoFront:
         names = ", ".join(PICKS)
         if len(wanted) < MIN_PREFIX:
             rule = f"{text!r} is neither one of {names} nor a digest of {MIN_PREFIX} digits or more"
-            raise RunError(rule, hint="digests are in the table of `search.py front RUN`")
+            raise RunError(rule, hint=f"digests are in the table of `{command_line('front', 'RUN')}`")
         found = {point.digest: point for point in self.points if point.digest.startswith(wanted)}
         if not found:
             digests = ", ".join(point.digest for point in self.points[:8]) + ", ..." * (len(self.points) > 8)
@@ -255,7 +256,7 @@ class ParetoFront:
 
     def _require_points(self, what: str) -> None:
         if not self.points:
-            hint = "loosen the bounds, or let the search complete a trial (`search.py status RUN`)"
+            hint = f"loosen the bounds, or let the search complete a trial (`{command_line('status', 'RUN')}`)"
             raise RunError(f"{what}: the front is empty", hint=hint)
 
 

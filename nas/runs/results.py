@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nas.arch import Architecture, cost
-from nas.base import BALANCED, LATENCIES, LATENCY, MACS, METRICS, TOP1, ArchitectureError, RunError
+from nas.base import BALANCED, LATENCIES, LATENCY, MACS, METRICS, TOP1, ArchitectureError, RunError, command_line
 from nas.runs.curve import hypervolume_curve
 from nas.runs.directory import TRUST, RunDirectory, space_of_run
 from nas.runs.dominance import non_dominated
@@ -82,7 +82,7 @@ def results_of(run: RunDirectory, front: ParetoFront | None = None) -> RunResult
     """
     front = front or front_of(run.path)
     if not front.points:
-        raise RunError(f"{run.path}: nothing was measured yet", hint="search.py status shows how far it is")
+        raise RunError(f"{run.path}: nothing was measured yet", hint=f"see `{command_line('status', run.path)}`")
     trials, search = trials_by_supernet(run), run.manifest.search
     factors = clock_factors(search.reference_clocks, front.clocks) if search else {}
     whole = {name: points_of(of_one) for name, of_one in trials.items()}

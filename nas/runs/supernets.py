@@ -19,7 +19,7 @@ from nas.runs.front import ParetoFront
 from nas.runs.manifest import SupernetTrial, clock_factors
 from nas.runs.point import FrontPoint
 from nas.runs.trial import Trial
-from nas.settings import SPACE, RunConfig, read_text
+from nas.settings import SPACE, RunConfig, read_space_text
 from nas.space import SearchSpace, parse_space
 
 OWNER = "supernet_run"
@@ -158,7 +158,7 @@ def check_supernet_trials(config: RunConfig, space_file: Path, settings: Sequenc
     if config.train.epochs == 0:
         raise ConfigError("train.epochs 0 leaves supernet trials nothing to train", hint="--epochs N")
     check_ray_is_used(workers)
-    text, source = read_text(space_file), str(space_file)
+    text, source = read_space_text(space_file), str(space_file)
     space = parse_space(text, source, settings)
     problems = []
     for key, domain in config.tune.parameters.items():

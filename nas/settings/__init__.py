@@ -7,6 +7,7 @@ from nas.settings.config import (
 )
 from nas.settings.document import Document, KeyPath, Problem, Section, check, in_order, shown, suggestion
 from nas.settings.paths import located, located_path, same_places
+from nas.settings.shipped import read_space_text, shipped_spaces
 from nas.settings.target import OURS, PROFILE, Target, parse_target, profile_path
 from nas.settings.tune import SPACE, TRAIN, TuneConfig, baseline, is_whole
 from nas.settings.yaml_file import apply_settings, dump_yaml, read_text, read_yaml, scan_yaml
@@ -16,6 +17,6 @@ __all__ = [
     "Precision", "Problem", "RunConfig", "SamplerName", "Section", "Target", "TrainConfig", "TuneConfig",
     "apply_settings", "baseline", "check", "check_retraining", "config_differences", "dump_yaml",
     "flat_config", "in_order", "is_whole", "located", "located_path", "parse_target", "profile_path",
-    "read_text", "read_yaml", "resolve_config", "same_places", "scan_yaml", "shown", "split_settings",
-    "suggestion",
+    "read_space_text", "read_text", "read_yaml", "resolve_config", "same_places", "scan_yaml",
+    "shipped_spaces", "shown", "split_settings", "suggestion",
 ]

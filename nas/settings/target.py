@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from nas.base import LATENCIES, ConfigError
+from nas.base import LATENCIES, ConfigError, command_line
 
 Runtime = Literal[
     "torch-cpu",
@@ -91,8 +91,9 @@ def parse_target(text: str) -> Target:
     elif precision != "fp32" and runtime in FP32_ONLY:
         problems.append(f"{runtime} computes in fp32 only, got precision={precision}")
     if problems:
-        hint = f"such as onnxruntime-cpu:batch=1,threads=1; runtimes: {', '.join(RUNTIMES)}; or profile:FILE, from "
-        raise ConfigError(f"target {text!r}: " + "; ".join(problems), hint=f"{hint}`search.py latency profile`")
+        hint = f"such as onnxruntime-cpu:batch=1,threads=1; runtimes: {', '.join(RUNTIMES)}; or profile:FILE, "
+        hint += f"from `{command_line('latency', 'profile')}`"
+        raise ConfigError(f"target {text!r}: " + "; ".join(problems), hint=hint)
     numbers = {name: int(values[name]) for name in ("batch", "threads") if name in values}
     return Target(runtime=cast(Runtime, runtime), precision=precision, **numbers)
 

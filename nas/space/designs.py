@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Literal, TypeVar, get_args
 
 from nas.arch import Architecture, LayerChoice, cost, hallucinated_heads, is_square
-from nas.base import SearchSpaceError
+from nas.base import SearchSpaceError, keys_hint
 from nas.space.domain import LayerDomain
 from nas.space.genome import Genome
 from nas.space.walk import feed_forwards
@@ -44,7 +44,7 @@ def known_designs(space: Genome, names: Sequence[str]) -> dict[str, Architecture
     """
     if unknown := [name for name in names if name not in DESIGNS]:
         problems = [f"seeds: {name!r} is not one of {', '.join(DESIGNS)}" for name in unknown]
-        raise SearchSpaceError(space.name, problems, hint="known designs: search_spaces/README.md")
+        raise SearchSpaceError(space.name, problems, hint=keys_hint())
     drawn: dict[str, Architecture] = {}
     for name in names:
         if name == "uniform":

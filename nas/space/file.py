@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, Backbone, Rules, is_square
-from nas.base import SearchSpaceError
+from nas.base import SearchSpaceError, command_line, keys_hint
 from nas.settings import (
     Document,
     KeyPath,
@@ -26,7 +26,6 @@ from nas.space.constraints import Constraints
 from nas.space.designs import Design
 from nas.space.domain import GENES, LayerDomain
 
-HINT = "run `search.py check FILE` after editing; every key: search_spaces/README.md"
 MAX_DEPTH = 100
 MAX_SIZE = 65_536  # pixels, channels, heads; what of it fits into memory, `memory_problem` says
 MAX_CHOICES = 100  # of a gene
@@ -186,7 +185,7 @@ def build_space(text: str, source: str, settings: Sequence[str], build: Callable
     problems += found
     content, found = check(SpaceFile, document)
     problems += found
-    hint, dropped = HINT, set[str]()
+    hint, dropped = f"run `{command_line('check', 'FILE')}` after editing; {keys_hint()}", set[str]()
     if content is None:
         content, dropped = _without(document, found)
     if content is not None:

@@ -22,7 +22,7 @@ from nas.arch import (
     hallucinated_heads,
     stored_rank,
 )
-from nas.base import ArchitectureError, SearchSpaceError, cached_method
+from nas.base import ArchitectureError, SearchSpaceError, cached_method, keys_hint
 from nas.space.bounds import Extremes, why_infeasible
 from nas.space.constraints import Constraints
 from nas.space.domain import GENES, LayerDomain
@@ -63,7 +63,7 @@ class Genome:
         if not problems and (empty := why_empty(self.walk, min(self.depth))):
             problems.append(f"layers: {empty}")
         if problems:
-            raise SearchSpaceError(self.name, problems, hint="every key: search_spaces/README.md")
+            raise SearchSpaceError(self.name, problems, hint=keys_hint())
         if self._smallest is None:
             text = f"constraints: {why_infeasible(self._extremes, self.constraints)}"
             raise SearchSpaceError(self.name, [text], hint="raise the bound, or allow cheaper choices")

@@ -38,7 +38,7 @@ class SearchSpace(Genome):
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "SearchSpace":
-        """Read a space from a file, as `read_space`; every key is documented in search_spaces/README.md."""
+        """Read a space, as `read_space`; every key is documented in search_spaces/README.md."""
         return read_space(path)
 
     def with_num_classes(self, num_classes: int) -> "SearchSpace":
@@ -119,12 +119,14 @@ class SearchSpace(Genome):
 def read_space(path: str | Path, settings: Sequence[str] = ()) -> SearchSpace:
     """Read a search space from a YAML file, with settings such as `constraints.max_macs=2e6` on top.
 
+    `path` may be the name of a space that comes with the program, such as `cifar_small`.
+
     Raises:
         SearchSpaceError: Lists every problem with its line.
     """
-    from nas.settings import read_text  # pydantic and YAML, without which a space is built in half the time
+    from nas.settings import read_space_text  # pydantic and YAML, without which a space is built in half the time
 
-    return parse_space(read_text(path, SearchSpaceError), str(path), settings)
+    return parse_space(read_space_text(path, SearchSpaceError), str(path), settings)
 
 
 def parse_space(text: str, source: str, settings: Sequence[str] = ()) -> SearchSpace:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from nas.base import RunError
+from nas.base import RunError, command_line
 from nas.model import Supernet
 from nas.runs import RunDirectory
 from nas.space import SearchSpace
@@ -69,5 +69,5 @@ def load_trained(run: RunDirectory, space: SearchSpace, device: torch.device) ->
 def _untrained(run: RunDirectory) -> RunError:
     return RunError(
         f"{run.path}: the supernet is not trained yet",
-        hint=f"python search.py run {run.manifest.space_file} --run {run.path}",
+        hint=command_line("run", run.manifest.space_file, "--run", run.path),
     )

@@ -115,7 +115,7 @@ def test_the_name_of_the_user_goes_with_what_is_before_it(monkeypatch):
 
 def test_a_command_is_shared_word_by_word():
     command = "python /opt/search.py run /home/al/x.yaml --data 'folder:/home/al/my images' --storage '$NAS_STORAGE'"
-    assert shared_command(command) == ("python search.py run x.yaml --data 'folder:my images' --storage '$NAS_STORAGE'")
+    assert shared_command(command) == ("nas run x.yaml --data 'folder:my images' --storage '$NAS_STORAGE'")
     assert shared_command("unclosed ' /home/al/x") == "unclosed ' x"
 
 

@@ -239,6 +239,38 @@ def test_timm_loads_a_bundle_whichever_is_imported_first(imports: str, bundle: P
 
 
 @pytest.mark.slow
+def test_timm_loads_a_bundle_with_torch_timm_and_wrapt(bundle: Path, tmp_path: Path) -> None:
+    """As docs/deploy.md says: none of the other dependencies is there."""
+    code = f"""
+        import re, sys
+        from importlib import metadata
+        wanted, closed = ["torch", "timm", "wrapt"], set()
+        while wanted:
+            name = wanted.pop().lower().replace("_", "-")
+            if name not in closed:
+                closed.add(name)
+                needs = metadata.requires(name) or [] if name not in ("nvidia", "triton") else []
+                for need in needs:
+                    other = re.match("[A-Za-z0-9._-]+", need)[0].lower().replace("_", "-")
+                    if "extra ==" not in need:
+                        try:
+                            metadata.distribution(other)
+                        except metadata.PackageNotFoundError:
+                            continue
+                        wanted.append(other)
+        modules = metadata.packages_distributions()
+        given = {{top for top, names in modules.items() if {{n.lower().replace("_", "-") for n in names}} & closed}}
+        missing = {{top for top in modules if top not in given and top != "nas" and not top.startswith("_")}}
+        for top in missing:
+            sys.modules[top] = None
+        import nas, timm
+        timm.create_model("local-dir:{bundle}", pretrained=True)
+        print(sorted({{"pydantic", "optuna", "ray", "pandas", "ruamel", "onnx"}} - missing))
+    """
+    assert run_python(code, tmp_path, path=ROOT).strip() == "[]"
+
+
+@pytest.mark.slow
 def test_pt2_and_onnx_need_nothing_of_this_package(bundle: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", images_for(CLASS_TOKEN, batch=5).numpy())
     code = f"""

@@ -88,7 +88,7 @@ def test_search_of_what_is_not_trained_is_refused(finished, tmp_path):
 BAD = {
     "unknown flag": (["run", "tiny.yaml", "--trails", "3"], "--trails"),
     "unknown command": (["serach"], "serach"),
-    "no space": (["train"], "SPACE.yaml"),
+    "no space": (["train"], "SPACE"),
     "missing space": (["run", "tinny.yaml"], "tinny.yaml"),
     "space is a folder": (["run", "."], "."),
     "bad YAML": (["run", "bad.yaml"], "bad.yaml"),
@@ -148,7 +148,7 @@ def assert_is_misuse(home, name, *more):
     done = command(*arguments, *more)
     assert (done.code, done.stdout) == (2, "")
     assert said in done.stderr
-    assert "hint: " in done.stderr or "Try 'search.py" in done.stderr
+    assert "hint: " in done.stderr or "Try 'nas" in done.stderr
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stderr
     assert "\x1b[31m" not in done.stderr

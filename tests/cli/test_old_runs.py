@@ -14,6 +14,7 @@ import torch
 from small_runs import command
 
 from nas.base.metrics import LATENCY, MACS, TOP1, Objective
+from nas.base.program import rename_program
 from nas.initial.warm_start import copy_supernet
 from nas.jobs.session import _differences
 from nas.latency.device import device_name
@@ -60,6 +61,8 @@ def test_an_old_run_answers_as_it_did(home, name, question):
         if question == "front":
             assert found["objectives"][2]["reference"] == pytest.approx(1.1 * front["reference_ms"])
             expected["objectives"][2] = found["objectives"][2]
+    if question == "front":  # by the name that the program goes by now
+        expected["commands"] = [rename_program(command) for command in expected["commands"]]
     for point in found.get("points", []):
         assert point.pop("latency_ratio") == pytest.approx(point["latency_ms"] / front["reference_ms"])
         point.pop("latency_ratio_2", None)

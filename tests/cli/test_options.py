@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from nas.base.errors import ConfigError
-from nas.cli.options import CONFIG_KEYS, DEFAULT_TRIALS, RunOptions, TrainOptions, takes, worker_count
+from nas.cli.options import CONFIG_KEYS, DEFAULT_TRIALS, PANELS, RunOptions, TrainOptions, takes, worker_count
 from nas.settings.config import RunConfig, flat_config
 
 
@@ -47,12 +47,16 @@ def test_a_command_can_be_called_without_any_option():
     assert got == [RunOptions()]
 
 
-def test_the_options_stand_in_the_order_of_their_declaration():
+def test_the_options_stand_in_the_order_of_their_panels_and_then_of_their_declaration():
     @takes(TrainOptions, ("trials",))
     def command(space: str, *, options: TrainOptions) -> None: ...
 
     names = [field.name for field in fields(RunOptions) if field.name != "trials"]
-    assert [*inspect.signature(command).parameters] == ["space", *names]
+    shown = [*inspect.signature(command).parameters]
+    assert (shown[0], sorted(shown[1:])) == ("space", sorted(names))
+    for panel in PANELS.values():
+        assert [name for name in shown if name in panel] == [name for name in names if name in panel]
+    assert shown[1:3] == ["data", "skip_bad_images"]
 
 
 def test_two_limits_are_one_too_many():

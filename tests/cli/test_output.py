@@ -75,9 +75,9 @@ def test_front_prints_what_holds_for_all_latencies(tmp_path):
 
 
 def test_the_front_says_what_makes_it_again_and_what_takes_a_network_from_it(tmp_path):
-    made_by = f"python search.py run a.yaml {'--set train.lr=1e-3 ' * 12}".strip()
+    made_by = f"nas run a.yaml {'--set train.lr=1e-3 ' * 12}".strip()
     run = make_run(tmp_path / "r", made_trials(10), command=made_by)
-    commands = [made_by, f"python search.py export {run.path} --pick DIGEST --to DIGEST"]
+    commands = [made_by, f"nas export {run.path} --pick DIGEST --to DIGEST"]
     assert json.loads(command("front", run.path).stdout)["commands"] == commands
     lines = command("front", run.path, "-f", "table").stdout.splitlines()
     assert [line.rstrip() for line in lines[-2:]] == [f"$ {line}" for line in commands]  # whole, to be copied

@@ -1,6 +1,10 @@
 """The commands and flags that people and programs rely on, written out."""
 
+import os
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 from small_runs import ROOT, command, python
@@ -14,13 +18,14 @@ SHARED = {
     "--set", "--config", "--skip-bad-images",
 }  # fmt: skip
 BUDGET = {"--trials", "--minutes", "--workers", "--ray-address", "--storage"}
-EVERYWHERE = {"--quiet", "--verbose", "--debug", "--version"}
+EVERYWHERE = {"--quiet", "--verbose", "--debug", "--version", "--install-completion", "--show-completion"}
 
 COMMANDS = {
     "run": SHARED | BUDGET | {"--supernet-trials", "--tensorboard", "--dry-run", "--format"},
     "train": SHARED | {"--workers", "--ray-address", "--tensorboard", "--dry-run", "--format"},
     "search": BUDGET | {"--data", "--tensorboard", "--dry-run", "--format"},
     "check": {"--init", "--set", "--format"},
+    "spaces": {"--format"},
     "status": {"--format"},
     "front": {"--max-latency-ms", "--max-macs", "--max-params", "--min-top1", "--sort", "--format"},
     "show": {"--format"},
@@ -77,6 +82,52 @@ def test_help_of_every_command_works_and_names_its_flags(name, monkeypatch):
     plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
     assert done.code == 0
     assert [flag for flag in COMMANDS[name] if flag not in plain] == []
+
+
+def every_command(group, path=()):
+    for name, found in group.commands.items():
+        if hasattr(found, "commands"):
+            yield from every_command(found, (*path, name))
+        else:
+            yield (*path, name), found
+
+
+ALL = dict(every_command(get_command(app)))
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_the_example_of_a_command_is_one_of_it(path):
+    (example,) = re.findall(r"^Example: \[bold\]nas (.+)\[/bold\]$", ALL[path].epilog)
+    words = shlex.split(example)
+    command_of_it = path[:-1] if path[-1] == "measure" else path
+    assert tuple(words[: len(command_of_it)]) == command_of_it
+    ALL[path].make_context("nas", words[len(command_of_it) :])  # refuses what it does not take
+
+
+def test_short_help_is_help():
+    for words in ([], ["run"], ["latency"], ["latency", "pack"]):
+        assert command(*words, "-h") == command(*words, "--help")
+
+
+def test_the_options_of_a_run_stand_in_panels():
+    panels = {p.name: p.rich_help_panel for p in get_command(app).commands["run"].params}
+    assert panels.pop("space") is None
+    assert {"Data", "Training", "Search", "Machine", "Output"} < set(panels.values())
+    assert None not in panels.values()
+    assert get_command(app).commands["check"].params[1].rich_help_panel is None  # declared once, for both
+
+
+def test_a_shell_completes_commands_and_spaces(tmp_path):
+    def completed(line):
+        asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1), "_NAS_COMPLETE": "complete_bash"}
+        done = subprocess.run(
+            [sys.executable, "-m", "nas"], env={**os.environ, "PYTHONPATH": str(ROOT), **asked}, cwd=tmp_path,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.split()
+
+    assert completed("nas fr") == ["front"]
+    assert completed("nas run cif") == ["cifar_joint", "cifar_small"]
 
 
 def test_help_and_version_import_nothing_heavy(tmp_path):

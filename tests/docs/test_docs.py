@@ -53,9 +53,9 @@ def test_every_command_and_flag_exists_also_where_it_is_not_run(page):
     program = get_command(app)
     for line in commands(text_of(page).replace(NOT_RUN, "#")):
         words = shlex.split(line)
-        if words[:2] != ["python", "search.py"]:
+        if words[:1] != ["nas"]:
             continue
-        found, rest = program, words[2:]
+        found, rest = program, words[1:]
         while rest and hasattr(found, "commands"):
             name = rest[0] if rest[0] in found.commands else "measure"  # `latency RUN`
             assert name in found.commands, line

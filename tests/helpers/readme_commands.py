@@ -47,10 +47,7 @@ PAGES = tuple(
 CLONE = ("nas", "search.py", "search_spaces", "examples", "docs", "tests", "pyproject.toml")
 """What a page finds in its folder: links, so that what it writes stays in that folder."""
 DIGITS_RUN = "results/digits-1"
-SHORT_RUN = (
-    f"python search.py run search_spaces/digits.yaml --run {DIGITS_RUN} --epochs 3 --trials 24 --workers 0 "
-    "--set evaluate.final_rounds=3"
-)
+SHORT_RUN = f"nas run digits --run {DIGITS_RUN} --epochs 3 --trials 24 --workers 0 --set evaluate.final_rounds=3"
 
 IMAGES = TemporaryDirectory(prefix="nas-docs-images-")
 """Of all pages, and not the user's own, as one of them empties it."""
@@ -118,6 +115,7 @@ def run(step: Step, folder: Path, page: str) -> bool:
         env={
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
             "NAS_CACHE": IMAGES.name,
         },
         stdin=subprocess.DEVNULL,

@@ -136,7 +136,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(finished, tmp_path)
     stopped = command(*arguments, "400")
     finger.join()
     assert (stopped.code, stopped.stdout) == (130, "")
-    assert f"Resume: python search.py run {tmp_path / 'tiny.yaml'}" in stopped.stderr.splitlines()[-1]
+    assert f"Resume: nas run {tmp_path / 'tiny.yaml'}" in stopped.stderr.splitlines()[-1]
     assert num_lines(folder / "trials.jsonl") >= 3
     assert not RunDirectory.open(folder).is_locked()
     kept = outline(folder)

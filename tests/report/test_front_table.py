@@ -94,7 +94,7 @@ def test_front_csv_has_a_row_a_point_and_the_documented_columns():
     )
     assert [row["digest"] for row in rows] == [p.digest for p in shown.points]
     assert rows[0]["export_command"] == (
-        f"python search.py export 'results/digits 1' --pick {rows[0]['digest']} --to {rows[0]['digest']}"
+        f"nas export 'results/digits 1' --pick {rows[0]['digest']} --to {rows[0]['digest']}"
     )
     assert [row["digest"] for row in rows if row["knee"] == "True"] == [shown.knee().digest]
     first = rows[0]

@@ -287,7 +287,7 @@ depth: 3
         with pytest.raises(SearchSpaceError) as caught:
             read_space(tmp_path / "a.yaml")
         assert caught.value.message.startswith(f"{tmp_path / 'a.yaml'}: 1 problem\n  line 5: x: unknown key")
-        assert caught.value.hint == "run `search.py check FILE` after editing; every key: search_spaces/README.md"
+        assert caught.value.hint == "run `nas check FILE` after editing; every key: search_spaces/README.md"
 
     def test_missing_file_is_told(self, tmp_path):
         with pytest.raises(SearchSpaceError, match="no such file"):

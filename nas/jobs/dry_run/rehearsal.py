@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 from scipy.stats import theilslopes  # type: ignore[import-untyped]
 
-from nas.base import NoResultError, Reporter
+from nas.base import NoResultError, Reporter, command_line
 from nas.jobs import stages
 from nas.jobs.session import Budget, Session
 from nas.latency import torch_threads
@@ -161,7 +161,7 @@ def rehearse_search(copy: Session, supernet: Supernet, budget: Budget) -> Search
         if trial.state is TrialState.COMPLETE and trial.measurement is not None and trial.finished is not None
     ]
     if not measured:
-        raise NoResultError(f"nothing could be measured: {ended[0].error}", hint="see `search.py doctor`")
+        raise NoResultError(f"nothing could be measured: {ended[0].error}", hint=f"see `{command_line('doctor')}`")
     spans = [(finished - measurement.seconds, finished) for finished, measurement in measured]
     fixed_s, s_per_mac = line_through(*zip(*((m.values["macs"], m.seconds) for _, m in measured), strict=True))
     before = time.perf_counter()

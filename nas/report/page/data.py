@@ -15,6 +15,7 @@ from nas.base import (
     LATENCY,
     MACS,
     METRICS,
+    NAME,
     PARAMS,
     TOP1,
     RunError,
@@ -98,9 +99,9 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         "command": shared_command(manifest.command),
         "trust": judged.findings().get(TRUST),
         "trust_baselines": BASELINES,
-        "trust_command": f"python search.py trust {shlex.quote(_judged_folder(run, judged))}",
+        "trust_command": shlex.join([NAME, "trust", _judged_folder(run, judged)]),
         "retrain_command": shared_command(
-            f"python search.py retrain {shlex.quote(str(run.path))} --pick knee --seeds 3"
+            shlex.join([NAME, "retrain", str(run.path), "--pick", "knee", "--seeds", "3"])
         ),
     }
 
@@ -155,7 +156,7 @@ def _front_row(point: FrontPoint, found: RunResults) -> dict[str, Any]:
             if timed.noisy is not None
         },
         "export": shared_command(export_command(found.run.path, point.digest)),
-        "show": shared_command(f"python search.py show {shlex.quote(str(found.run.path))} {point.digest}"),
+        "show": shared_command(shlex.join([NAME, "show", str(found.run.path), point.digest])),
     }
 
 

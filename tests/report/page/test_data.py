@@ -21,7 +21,7 @@ def test_every_point_of_the_front_is_there_with_its_values_layers_and_commands(p
         assert row["latency_ms_ci"] == list(point.measurement.intervals["latency_ms"])
         assert sum(part["macs"] for part in row["rows"]) == cost.macs(point.architecture, page_space().backbone)
         words = shlex.split(row["export"])
-        assert words[:4] == ["python", "search.py", "export", page_run.name]
+        assert words[:3] == ["nas", "export", page_run.name]
         assert front.pick(words[words.index("--pick") + 1]) == point
     assert data["picks"]["knee"] == front.knee().digest
 

@@ -261,5 +261,5 @@ def test_a_point_of_the_front_is_the_same_architecture_in_the_command(page, run)
     found = ParetoFront.from_run(run.path).knee()
     assert isinstance(found, FrontPoint)
     commands = [code.text for code in css(page, "#detail code")]
-    assert f"python search.py show {run.name} {found.digest}" in commands
+    assert f"nas show {run.name} {found.digest}" in commands
     assert "x y" in commands
