@@ -1,6 +1,8 @@
 """Which images a classifier gets right."""
 
 import math
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import nn
 from nas.base import EvaluationError
 from nas.data import ImageSet
 from nas.evaluation.racing import Verdict
+from nas.model import SubnetTree
 from nas.runs import Measurement
 
 
@@ -27,14 +30,58 @@ def count_correct(
         EvaluationError: A logit is not finite.
     """
     correct = np.empty(len(images), dtype=bool)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for start in range(0, len(images), batch_size):
-            chosen = slice(start, start + batch_size)
-            logits = model(images.normalized(chosen).to(device))
-            if not torch.isfinite(logits).all():
-                raise EvaluationError(f"logits of images {start} to {start + len(logits) - 1} are not finite")
-            correct[chosen] = logits.argmax(dim=1).cpu().numpy() == images.labels[chosen]
+    with _inference(device, precision):
+        for start, pixels in _batches(images, batch_size, device):
+            correct[start : start + len(pixels)] = _are_right(model(pixels), images.labels, start)
     return correct
+
+
+def count_together(
+    tree: SubnetTree,
+    wanted: Collection[int],
+    images: ImageSet,
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+) -> tuple[dict[int, NDArray[np.bool_]], dict[int, Exception]]:
+    """Which images each of the wanted subnets of a tree classifies right, [N] bool, as `count_correct` finds.
+
+    Those that cannot be measured are left out; second is why, by their numbers.
+    """
+    correct = {number: np.empty(len(images), dtype=bool) for number in wanted}
+    failed: dict[int, Exception] = {}
+    with _inference(device, precision):
+        for start, pixels in _batches(images, batch_size, device):
+            logits, errors = tree.logits(pixels, correct.keys())
+            for number, found in logits.items():
+                try:
+                    correct[number][start : start + len(pixels)] = _are_right(found, images.labels, start)
+                except EvaluationError as error:
+                    errors[number] = error
+            failed |= errors
+            correct = {number: right for number, right in correct.items() if number not in errors}
+    return correct, failed
+
+
+@contextmanager
+def _inference(device: torch.device, precision: str) -> Iterator[None]:
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        yield
+
+
+def _batches(images: ImageSet, batch_size: int, device: torch.device) -> Iterator[tuple[int, torch.Tensor]]:
+    """First number and pixels of every batch."""
+    for start in range(0, len(images), batch_size):
+        yield start, images.normalized(slice(start, start + batch_size)).to(device)
+
+
+def _are_right(logits: torch.Tensor, labels: NDArray[np.int64], start: int) -> NDArray[np.bool_]:
+    """Whether the logits [B, K] of images from one number on say what the labels do."""
+    if not torch.isfinite(logits).all():
+        raise EvaluationError(f"logits of images {start} to {start + len(logits) - 1} are not finite")
+    right: NDArray[np.bool_] = logits.argmax(dim=1).cpu().numpy() == labels[start : start + len(logits)]
+    return right
 
 
 def top1_percent(correct: NDArray[np.bool_]) -> float:

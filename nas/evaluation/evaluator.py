@@ -1,8 +1,9 @@
 """From an architecture to a measurement: top-1 with inherited weights, exact costs, latency extracted."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,11 @@ from numpy.typing import NDArray
 from nas.arch import Architecture, cost
 from nas.base import LATENCY, OutOfMemoryError, by_target, is_out_of_memory
 from nas.data import DataInfo, ImageSet
-from nas.evaluation.accuracy import count_correct, with_answers
+from nas.evaluation.accuracy import count_correct, count_together, with_answers
 from nas.evaluation.protocol import RacePlan
-from nas.evaluation.racing import race
+from nas.evaluation.racing import Race
 from nas.latency import LatencyMeter, LatencyProfile, Predictor, default_batch, describe, device_name
-from nas.model import Subnet, Supernet
+from nas.model import Subnet, SubnetParts, SubnetTree, Supernet, subtrees
 from nas.runs import Conditions, Measurement, Timed
 from nas.settings import EvaluateConfig, Target, parse_target
 from nas.space import SearchSpace
@@ -142,33 +143,109 @@ class SubnetEvaluator:
         self.setup, self.supernet, self.images = setup, supernet, setup.ranked(images)
         self.clocks = {name: setup.clock(name, supernet) for name in setup.latencies}
         self.conditions = setup.conditions(len(self.images), stage="search")
+        self._parts = SubnetParts(supernet, torch.device(setup.device), setup.precision)
 
     def evaluate(self, architecture: Architecture, plan: RacePlan | None = None, *, attempt: int = 0) -> Measurement:
         """Measure costs, latency where the search needs it, and top-1; an OutOfMemoryError: even with this batch."""
-        started = time.perf_counter()
-        backbone = self.setup.space.backbone
+        (found,) = self.evaluate_many([(architecture, plan)], attempt=attempt)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def evaluate_many(
+        self, candidates: Sequence[tuple[Architecture, RacePlan | None]], *, attempt: int = 0
+    ) -> list[Measurement | Exception]:
+        """What `evaluate` returns or raises for each: the same values, latency aside.
+
+        Where architectures begin alike that is computed once. Where this fails, they are measured one by one.
+        """
         batch_size = max(1, self.setup.config.batch_size >> attempt)
+        costs: dict[int, Measurement] = {}
+        races: dict[int, Race] = {}
+        found: dict[int, Measurement | Exception] = {}
+        for i, (architecture, plan) in enumerate(candidates):
+            try:
+                costs[i] = self._costs(architecture)
+                races[i] = Race(len(self.images), costs[i].values, plan)
+            except Exception as error:  # noqa: BLE001 - the others are measured
+                found[i] = _explained(error, batch_size)
+        numbers = list(races)
+        for part in subtrees([candidates[i][0] for i in numbers], self.setup.space.backbone):
+            started = time.perf_counter()
+            chosen = {numbers[k]: candidates[numbers[k]][0] for k in part}
+            failed = self._classify(chosen, races, batch_size)
+            shares = {i: cost.macs(chosen[i], self.setup.space.backbone) * races[i].seen for i in chosen}
+            s_per_mac = (time.perf_counter() - started) / max(sum(shares.values()), 1)
+            for i in chosen.keys() - failed.keys():
+                found[i] = self._with_answers(costs[i], races[i], shares[i] * s_per_mac)
+            for i, reason in failed.items():
+                again = self.evaluate_many([candidates[i]], attempt=attempt) if len(chosen) > 1 else ()
+                (found[i],) = again or (_explained(reason, batch_size),)
+        return [found[i] for i in range(len(candidates))]
 
-        def classify(numbers: NDArray[np.int32]) -> NDArray[np.bool_]:
-            images = self.images if len(numbers) == len(self.images) else self.images.chosen(numbers)
-            return self.setup.count_correct(subnet, images, batch_size=batch_size)
-
-        try:
+    def _costs(self, architecture: Architecture) -> Measurement:
+        """All but the accuracy."""
+        started, backbone = time.perf_counter(), self.setup.space.backbone
+        self.supernet.check(architecture)
+        latency = {}
+        if self.clocks:
             subnet = self.supernet.extract(architecture).to(self.setup.device)
-            costs = Measurement(
-                macs=float(cost.macs(architecture, backbone)),
-                params=float(cost.params(architecture, backbone)),
-                latency={name: Timed(ms=clock(subnet)) for name, clock in self.clocks.items()},
-                conditions=self.conditions,
-                seconds=0.0,
-            )
-            correct, verdict = race(classify, len(self.images), costs.values, plan)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise OutOfMemoryError(f"out of memory with {batch_size} images at once: {error}") from error
-        found = with_answers(costs, correct, verdict, self.images.labels if self.setup.with_balanced else None)
-        return replace(found, seconds=time.perf_counter() - started)
+            latency = {name: Timed(ms=clock(subnet)) for name, clock in self.clocks.items()}
+        return Measurement(
+            macs=float(cost.macs(architecture, backbone)),
+            params=float(cost.params(architecture, backbone)),
+            latency=latency,
+            conditions=self.conditions,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _classify(
+        self, chosen: Mapping[int, Architecture], races: Mapping[int, Race], batch_size: int
+    ) -> dict[int, Exception]:
+        """Run the races of some architectures, those over the same order of images together; returns what failed."""
+        if batch_size < self.setup.config.batch_size:
+            self._parts.trim(0)  # memory has run out before
+        try:
+            tree = SubnetTree(self._parts, chosen)
+        except Exception as error:  # noqa: BLE001 - that of one, but of which?
+            return dict.fromkeys(chosen, error)
+        failed: dict[int, Exception] = {}
+        alike: dict[Hashable, set[int]] = {}
+        for i in chosen:
+            alike.setdefault((races[i].order.tobytes(), *races[i].stops), set()).add(i)
+        for left in alike.values():
+            first = races[min(left)]
+            for start, stop in pairwise((0, *first.stops)):
+                images = self.images.chosen(first.order[start:stop]) if first.is_raced else self.images
+                answers, errors = count_together(
+                    tree,
+                    left,
+                    images,
+                    batch_size=batch_size,
+                    device=torch.device(self.setup.device),
+                    precision=self.setup.precision,
+                )
+                failed |= errors
+                for i, correct in answers.items():
+                    races[i].tell(correct)
+                left = {i for i in answers if races[i].verdict is None}
+                if not left:
+                    break
+        return failed
+
+    def _with_answers(self, costs: Measurement, race: Race, seconds: float) -> Measurement:
+        labels = self.images.labels if self.setup.with_balanced else None
+        found = with_answers(costs, race.correct, race.verdict, labels)
+        return replace(found, seconds=costs.seconds + seconds)
+
+
+def _explained(error: Exception, batch_size: int) -> Exception:
+    """An error, or what says that memory ran out."""
+    if not isinstance(error, RuntimeError | MemoryError) or not is_out_of_memory(error):
+        return error
+    found = OutOfMemoryError(f"out of memory with {batch_size} images at once: {error}")
+    found.__cause__ = error
+    return found
 
 
 def build_evaluator(setup: EvaluatorSetup, arrays: Mapping[str, NDArray[Any]]) -> SubnetEvaluator:

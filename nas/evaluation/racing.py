@@ -10,6 +10,7 @@ Compared with a test on a random sample of the images, at the same recall of the
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,50 +51,71 @@ def race_order(answers: Sequence[bytes], num_images: int) -> tuple[NDArray[np.in
     return order.astype(np.int32), doubt[order].astype(np.float32)
 
 
+class Race:
+    """An architecture against front runners: tell it the answers part by part until all are seen or it has lost.
+
+    A front runner counts if none of the architecture's costs, which have the front runners' names, is lower. It is
+    surely better where the images it leads by so far exceed `Z` standard deviations of what the images left may add: on
+    these the two are taken to be equally good, and to disagree as often as `doubt` says, corrected by how often they
+    did so far. `order` [N] are the numbers of the images as they are to be shown; after each of `stops` answers are
+    due. Without a front runner that counts it is not raced: there is one stop, the last image, in their own order. So
+    many were `seen`. `verdict` is how the race was lost.
+    """
+
+    def __init__(self, num_images: int, costs: Mapping[str, float], plan: RacePlan | None) -> None:
+        runners = plan.front_runners if plan else ()
+        self._cheaper = [r for r in runners if all(r.costs[name] <= costs[name] for name in r.costs)]
+        self.is_raced = plan is not None and len(self._cheaper) > 0
+        self.order, self.stops = np.arange(num_images, dtype=np.int32), [num_images]
+        if plan is not None and self._cheaper:
+            self.order, self.stops, self._doubt = plan.order, [*looks(num_images), num_images], plan.doubt
+            self._theirs = np.array([unpack(runner.correct, num_images)[plan.order] for runner in self._cheaper])
+        self.verdict: Verdict | None = None
+        self._answers = np.zeros(num_images, dtype=bool)
+        self.seen = 0
+
+    def tell(self, correct: NDArray[np.bool_]) -> None:
+        """Take in which images up to the next stop were classified right."""
+        num_images, seen = len(self._answers), self.seen + len(correct)
+        self._answers[self.seen : seen] = correct
+        self.seen = seen
+        if seen == num_images:
+            return
+        lead, spread = leads(self._theirs[:, :seen], self._answers[:seen], self._doubt)
+        best = int((lead / spread).argmax())
+        if lead[best] > Z * spread[best]:
+            ours = self._theirs[best].sum() - lead[best]  # if the two are equally good from here on
+            further = lead[best] * self._doubt[seen:].sum() / self._doubt[:seen].sum()
+            ends = (ours - further - 1.96 * spread[best], ours + 1.96 * spread[best])
+            low, high = (float(np.clip(100 * end / num_images, 0, 100)) for end in ends)
+            self.verdict = Verdict(self._cheaper[best].number, (low, high))
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Which images were classified right, by number where all were seen, else in the order they were shown."""
+        if self.seen < len(self._answers):
+            return self._answers[: self.seen]
+        natural = np.empty_like(self._answers)
+        natural[self.order] = self._answers
+        return natural
+
+
 def race(
     classify: Callable[[NDArray[np.int32]], NDArray[np.bool_]],
     num_images: int,
     costs: Mapping[str, float],
     plan: RacePlan | None,
 ) -> tuple[NDArray[np.bool_], Verdict | None]:
-    """Classify the images part by part until all are seen or a front runner is surely better.
+    """Run a `Race` where `classify` says which of the images of some numbers are classified right.
 
-    A front runner counts if none of its costs is higher. It is surely better where the images it leads by so far
-    exceed `Z` standard deviations of what the images left may add: on these the two are taken to be equally good,
-    and to disagree as often as `doubt` says, corrected by how often they did so far.
-
-    Args:
-        classify: Numbers of images -> which of them are classified right.
-        num_images: Of the split.
-        costs: Of the architecture that is measured, with the front runners' names.
-        plan: None: every image is seen.
-
-    Returns:
-        Which images were classified right, by number where all were seen, else in the order of the plan;
-        and the verdict if the race was lost.
+    Returns its answers, and the verdict if it was lost.
     """
-    front_runners = plan.front_runners if plan else ()
-    cheaper = [runner for runner in front_runners if all(runner.costs[name] <= costs[name] for name in runner.costs)]
-    if plan is None or not cheaper:
-        return classify(np.arange(num_images, dtype=np.int32)), None
-    theirs = np.array([unpack(runner.correct, num_images)[plan.order] for runner in cheaper])
-    correct = np.zeros(num_images, dtype=bool)
-    seen = 0
-    for stop in [*looks(num_images), num_images]:
-        correct[seen:stop] = classify(plan.order[seen:stop])
-        seen = stop
-        if stop < num_images:
-            lead, spread = leads(theirs[:, :seen], correct[:seen], plan.doubt)
-            best = int((lead / spread).argmax())
-            if lead[best] > Z * spread[best]:
-                ours = theirs[best].sum() - lead[best]  # if the two are equally good from here on
-                further = lead[best] * plan.doubt[seen:].sum() / plan.doubt[:seen].sum()
-                ends = (ours - further - 1.96 * spread[best], ours + 1.96 * spread[best])
-                low, high = (float(np.clip(100 * end / num_images, 0, 100)) for end in ends)
-                return correct[:seen], Verdict(cheaper[best].number, (low, high))
-    natural = np.empty_like(correct)
-    natural[plan.order] = correct
-    return natural, None
+    run = Race(num_images, costs, plan)
+    for start, stop in pairwise((0, *run.stops)):
+        run.tell(classify(run.order[start:stop]))
+        if run.verdict is not None:
+            break
+    return run.correct, run.verdict
 
 
 def looks(num_images: int) -> list[int]:

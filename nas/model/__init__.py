@@ -13,10 +13,11 @@ from nas.model.layers.static import log_mean_map
 from nas.model.layers.transport import transport_map
 from nas.model.supernet import Supernet
 from nas.model.timm_entry import UNREADABLE
+from nas.model.tree import SubnetParts, SubnetTree, subtrees
 
 __all__ = [
     "UNREADABLE", "Block", "DynamicAttention", "Guidance", "Instruments", "Provided", "Subnet",
-    "Supernet", "activation_aware_factors", "average_tokens", "check_finite", "check_inside",
-    "check_model_folder", "log_mean_map", "reduced_sides", "svd_factors", "transport_map",
-    "watched_networks",
+    "SubnetParts", "SubnetTree", "Supernet", "activation_aware_factors", "average_tokens", "check_finite",
+    "check_inside", "check_model_folder", "log_mean_map", "reduced_sides", "subtrees", "svd_factors",
+    "transport_map", "watched_networks",
 ]

@@ -45,13 +45,23 @@ class Block(nn.Module):
         self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None, frame: Frame | None = None
     ) -> tuple[Tensor, Provided | None]:
         """Run the layer; returns tokens and what the next layer may share."""
+        x, exported = self.attend(x, provided, guidance, frame)
+        return self.feed(x), exported
+
+    def attend(
+        self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None, frame: Frame | None = None
+    ) -> tuple[Tensor, Provided | None]:
+        """The first half of the layer: reducer and attention; returns tokens and what the next layer may share."""
         framed = () if frame is None else (frame,)  # an operator that knows no frames runs as it was searched
         if self.reducer is not None:
             x = self.reducer(x, *framed)
         attended, exported = self.attn(self.norm1(x), provided, guidance, *framed)
-        x = x + self.drop_path(self.proj_drop(attended))
-        x = x + self.drop_path(self.mlp(self.norm2(x)))
-        return x, exported
+        return x + self.drop_path(self.proj_drop(attended)), exported
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The second half: the feed-forward."""
+        fed: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return fed
 
 
 def build_operator(operator: str, *args: Any, **options: Any) -> Part:

@@ -101,19 +101,27 @@ class Supernet(nn.Module):
 
     def extract(self, architecture: Architecture) -> Subnet:
         """A `Subnet` with its own copy of the weights, in evaluation mode."""
-        self._check(architecture)
+        self.check(architecture)
         return self._owning(architecture)
 
     def weights_of(self, subnet: Subnet) -> dict[str, Tensor]:
         """What a subnet would be extracted with, by its own names, as views of the store where they are slices."""
         return self._sliced(_Skeleton(subnet))
 
+    def lend(self, module: nn.Module) -> None:
+        """Give a module made on the meta device, whose parameters have a subnet's names, its weights.
+
+        They are views of the store where they are slices: not to be written.
+        """
+        lent = {name: value.detach() for name, value in self._sliced(_Skeleton(module)).items()}
+        module.load_state_dict(lent, assign=True)
+
     def _owning(self, architecture: Architecture) -> Subnet:
         with torch.device("meta"):
-            skeleton = _Skeleton(Subnet(self.space.backbone, architecture))
-        owned = {name: value.detach().clone().contiguous() for name, value in self._sliced(skeleton).items()}
-        skeleton.module.load_state_dict(owned, assign=True)
-        return skeleton.module.requires_grad_(True).eval()
+            subnet = Subnet(self.space.backbone, architecture)
+        owned = {name: value.detach().clone().contiguous() for name, value in self._sliced(_Skeleton(subnet)).items()}
+        subnet.load_state_dict(owned, assign=True)
+        return subnet.requires_grad_(True).eval()
 
     def load_timm(self, weights: Mapping[str, Tensor]) -> list[str]:
         """Start from a plain timm ViT's state dict: every tensor fills the first channels and heads of the stored one.
@@ -189,7 +197,8 @@ class Supernet(nn.Module):
             "blocks": [(r"^blocks\.(\d+)", None), (r"^norm|^fc_norm", (99999,))],
         }
 
-    def _check(self, architecture: Architecture) -> None:
+    def check(self, architecture: Architecture) -> None:
+        """Raise an ArchitectureError if an architecture is not in the space."""
         if reasons := self.space.why_not(architecture):
             raise ArchitectureError(
                 f"architecture {architecture.digest} is not in space {self.space.name}: " + "; ".join(reasons)
@@ -197,7 +206,7 @@ class Supernet(nn.Module):
 
     def _skeleton(self, architecture: Architecture, drop_path: float, guided: bool) -> "_Skeleton":
         def build() -> _Skeleton:
-            self._check(architecture)
+            self.check(architecture)
             block = partial(self._block, Counter[Hashable]())
             with torch.device("meta"):
                 return _Skeleton(
@@ -218,9 +227,9 @@ class Supernet(nn.Module):
 
 
 class _Skeleton:
-    """A subnet without weights, and where its parameters come from."""
+    """A subnet, or parts of one under their names in it, without weights, and where its parameters come from."""
 
-    def __init__(self, module: Subnet) -> None:
+    def __init__(self, module: nn.Module) -> None:
         self.module = module
         # Parts of blocks that know their slices themselves, by path.
         self.slicers = {path: part for path, part in module.named_modules() if isinstance(part, Part)}

@@ -1,18 +1,21 @@
 from dataclasses import replace
+from unittest.mock import patch
 
+import factories
 import numpy as np
 import pytest
 import torch
 from small_runs import digits, one_thread, tiny_space
 
 from nas.arch import cost
-from nas.base.errors import ConfigError, EvaluationError
+from nas.base.errors import ArchitectureError, ConfigError, EvaluationError, OutOfMemoryError
 from nas.data.loader import load_images
 from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.evaluation.evaluator import EvaluatorSetup, SubnetEvaluator, build_evaluator, evaluator_arrays
 from nas.evaluation.protocol import FrontRunner, RacePlan
 from nas.evaluation.racing import race_order
 from nas.latency.device import device_name, resolve_device, resolve_precision
+from nas.model.block import Block
 from nas.model.supernet import Supernet
 from nas.settings.config import DataConfig, EvaluateConfig
 from nas.settings.target import parse_target
@@ -125,7 +128,7 @@ def test_weights_that_are_not_finite_make_an_evaluation_error(supernet, architec
 
 def test_memory_that_does_not_suffice_makes_an_evaluation_error(supernet, architectures):
     class Greedy(Supernet):
-        def extract(self, _):
+        def lend(self, _):
             raise torch.OutOfMemoryError("none left")
 
     with pytest.raises(EvaluationError, match="out of memory with 64 images at once: none left"):
@@ -223,3 +226,97 @@ def test_a_beaten_architecture_saves_images(supernet, architectures):
     assert beaten.beaten_by == 7
     assert beaten.conditions.num_images == 64 < len(evaluator.images)
     assert "top1" not in beaten.values
+
+
+# --- many at once ---
+
+
+def candidates(evaluator, seed, num_front_runners):
+    """Architectures of which some begin alike, each with a plan of its own or none."""
+    space, rng = tiny_space(), np.random.default_rng(seed)
+    drawn = [space.sample(rng) for _ in range(12)]
+    drawn += [space.mutate(one, rng) for one in drawn]
+    alone = [evaluator.evaluate(architecture) for architecture in drawn[:6]]
+    order = race_order([found.correct for found in alone], len(evaluator.images))
+    right = np.packbits(rng.random(len(evaluator.images)) < 0.4).tobytes()
+    runners = [
+        FrontRunner(100 + i, {"macs": alone[i].values["macs"]}, alone[i].correct if i % 2 else right)
+        for i in range(num_front_runners)
+    ]
+    return [
+        (one, None if rng.random() < 0.2 else RacePlan(tuple(runners[: 1 + int(rng.integers(len(runners)))]), *order))
+        for one in drawn
+    ]
+
+
+def same(one, other):
+    assert replace(one, seconds=0.0) == replace(other, seconds=0.0)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("images", [None, 50])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_many_at_once_have_what_each_has_alone(supernet, precision, images, seed):
+    evaluator = SubnetEvaluator(replace(setup(max_images=images), precision=precision), supernet, digits().search)
+    asked = candidates(evaluator, seed, 4)
+    alone = [evaluator.evaluate(*one) for one in asked]
+    if images is None:
+        assert 0 < sum(found.beaten_by is not None for found in alone) < len(alone)
+    together = evaluator.evaluate_many(asked)
+    shuffled = np.random.default_rng(seed).permutation(len(asked))
+    again = evaluator.evaluate_many([asked[i] for i in shuffled])
+    for i, found in enumerate(alone):
+        same(found, together[i])
+        same(found, again[list(shuffled).index(i)])
+        assert together[i].seconds > 0
+
+
+def test_answers_are_in_the_order_of_the_images_however_few_there_are(supernet, architectures):
+    evaluator = SubnetEvaluator(setup(max_images=40), supernet, digits().search)
+    found = [evaluator.evaluate(architecture) for architecture in architectures]
+    plan = RacePlan((FrontRunner(0, {"macs": 0.0}, found[0].correct),), *race_order([f.correct for f in found], 40))
+    for architecture, whole in zip(architectures, found, strict=True):
+        same(evaluator.evaluate(architecture, plan), whole)
+
+
+def test_who_fails_fails_alone(supernet):
+    """Whatever is wrong with some: not in the space, logits that are not finite, a layer that raises, memory."""
+    evaluator = SubnetEvaluator(setup(), supernet, digits().search)
+    asked = candidates(evaluator, 4, 2)
+    expected = [evaluator.evaluate(*one) for one in asked]
+    with torch.no_grad():
+        supernet.get_parameter("blocks.1.norm1.weight")[16:] = torch.nan  # of who is 24 channels wide
+    evaluator = SubnetEvaluator(setup(), supernet, digits().search)
+    *found, unknown = evaluator.evaluate_many([*asked, (factories.plain(), None)])
+    assert isinstance(unknown, ArchitectureError)
+    assert {one.embed_dim for one, _ in asked} == {16, 24}
+    for (one, _), whole, now in zip(asked, expected, found, strict=True):
+        if one.embed_dim == 24:
+            assert isinstance(now, EvaluationError)
+            assert "logits of images 0 to" in str(now)
+        else:
+            same(whole, now)
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), torch.OutOfMemoryError("none left")])
+def test_a_layer_that_raises_in_a_group_is_asked_again_for_each_alone(supernet, error):
+    evaluator = SubnetEvaluator(setup(), supernet, digits().search)
+    asked = [one for one in candidates(evaluator, 5, 2) if one[0].depth == 2]
+    expected = [evaluator.evaluate(*one) for one in asked]
+    feed, calls = Block.feed, []
+
+    def fail_at_times(self, x):
+        calls.append(x)
+        if len(calls) % 3 == 1 and len(calls) < 12:
+            raise error
+        return feed(self, x)
+
+    with patch.object(Block, "feed", fail_at_times):
+        found = evaluator.evaluate_many(asked)
+    failed = [one for one in found if isinstance(one, Exception)]
+    assert len(failed) < len(asked)
+    kind = OutOfMemoryError if isinstance(error, torch.OutOfMemoryError) else ValueError
+    assert all(isinstance(one, kind) for one in failed)
+    for whole, now in zip(expected, found, strict=True):
+        if not isinstance(now, Exception):
+            same(whole, now)

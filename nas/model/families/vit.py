@@ -183,6 +183,10 @@ class Subnet(Intermediates):
             return found
         return cast("tuple[Tensor, Provided | None]", block(x, provided, guidance, *framed))
 
+    def embed(self, images: Tensor) -> Tensor:
+        """What the first layer is given [B, T, D]: patches and class token with their positions."""
+        return self._embedded(images, None, is_causal=False)[0]
+
     def _embedded(
         self, images: Tensor, attn_mask: Tensor | None, is_causal: bool
     ) -> tuple[Tensor, Sequence[Frame | None]]:
