@@ -133,7 +133,21 @@ def train(space: SpaceArgument, *, options: TrainOptions) -> None:
 
 @app.command(epilog=example("search results/digits-1 --trials 300"))
 @takes(RunOptions, without=(*CONFIG_KEYS, "run", "supernet_trials", "settings", "config"))
-def search(run: RunArgument, *, data: MovedDataOption = None, options: RunOptions) -> None:
+def search(
+    run: RunArgument,
+    *,
+    data: MovedDataOption = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Searches of the supernet, with other seeds, what was measured taken over; the front is of all of "
+            "them, and says how many found each point.",
+        ),
+    ] = 1,
+    options: RunOptions,
+) -> None:
     """Search a run whose supernet is trained, go on with it, or extend it."""
 
     def trained() -> "Session":
@@ -148,12 +162,17 @@ def search(run: RunArgument, *, data: MovedDataOption = None, options: RunOption
     if options.dry_run:
         _forecast(options, lambda _: trained())
         return
-    from nas.jobs import check_budget, several
+    from nas.jobs import check_budget, repeat, several
 
     budget = options.budget()
     check_budget(budget)
     session = _with_callbacks(options, trained)
-    show_front(session.run.path, several.run(session, budget), options.format_)
+    extends = options.trials is not None or options.minutes is not None
+    if seeds == 1 or extends or session.run.manifest.stage != "finished":
+        front = several.run(session, budget)
+    if seeds > 1:
+        front = repeat(session, budget, seeds)
+    show_front(session.run.path, front, options.format_)
 
 
 @app.command(epilog=example("export results/digits-1 --pick knee --to my_vit --formats timm,onnx"))

@@ -9,6 +9,7 @@ from nas.jobs.dry_run.forecast import check_budget_dry, forecast
 from nas.jobs.dry_run.rehearsal import WATCH_S, memory_of, size_of
 from nas.jobs.export import export_pick
 from nas.jobs.finalists import finalists
+from nas.jobs.repeats import repeat
 from nas.jobs.retrain import Request, retrain
 from nas.jobs.session import Budget, Session, check_budget, reopen, start
 from nas.jobs.stages import CALIBRATION_ROUNDS, evaluator_setup
@@ -17,7 +18,7 @@ from nas.jobs.trust import inherited_accuracy, trust
 __all__ = [
     "CALIBRATION_ROUNDS", "WATCH_S", "Budget", "Request", "Session", "StandAloneSetup", "TensorBoard",
     "check_budget", "check_budget_dry", "evaluator_setup", "export_pick", "finalists", "forecast",
-    "inherited_accuracy", "inherited_setup", "memory_of", "network_at", "reopen", "retrain", "several",
-    "size_of", "space_of_one", "stages", "stand_alone_setup", "start", "trained_alone", "trained_network",
-    "trust",
+    "inherited_accuracy", "inherited_setup", "memory_of", "network_at", "reopen", "repeat", "retrain",
+    "several", "size_of", "space_of_one", "stages", "stand_alone_setup", "start", "trained_alone",
+    "trained_network", "trust",
 ]

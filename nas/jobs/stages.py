@@ -41,6 +41,7 @@ from nas.search import (
     InlineWorkers,
     Progress,
     RayWorkers,
+    ReusedMeasurement,
     Search,
     Workers,
     known_measurements,
@@ -181,33 +182,54 @@ def training_schedule(config: RunConfig, images: ImageSet) -> Schedule:
 
 def search(session: Session, supernet: Supernet, budget: Budget) -> None:
     """Measure architectures until the budget is spent; after a KeyboardInterrupt, what is finished is kept."""
-    run, config = session.run, session.config
-    identity = begin_search(session, supernet, budget)
-    objectives, setup = identity.objectives, evaluator_setup(session, weights_digest(run), identity.reference_clocks)
+    begin_search(session, supernet, budget)
+    search_into(session.run, session, supernet, budget, session.config.seed)
+
+
+def search_into(
+    run: RunDirectory,
+    session: Session,
+    supernet: Supernet,
+    budget: Budget,
+    seed: int,
+    known: Mapping[str, ReusedMeasurement] | None = None,
+) -> None:
+    """Search into a folder with a seed, or go on there; what is known already counts as trials.
+
+    None: what the runs beside it measured is known, and counts as nothing.
+    """
+    config = session.config
+    identity = search_identity(session, supernet)
+    objectives = identity.objectives
+    setup = evaluator_setup(session, weights_digest(session.run), identity.reference_clocks)
     arrays = evaluator_arrays(supernet, session.data.search)
     study = ArchitectureStudy(
         session.space,
         objectives,
         config.search.sampler,
         config.search.population_size,
-        config.seed,
+        seed,
         budget.storage or run.journal_path,
         seeds=_seeds(session),
         window=window_of(budget.workers),
         name=(run.manifest.study or run.name) if budget.storage else "architectures",
     )
     with closing(study), closing(_start_workers(session, budget, setup, arrays)) as workers:
-        conditions = setup.conditions(len(arrays["labels"]), stage="search")
-        known = known_measurements(run, conditions, {*config.search.objectives, *setup.latencies})
+        if not (counts_known := known is not None):
+            conditions = setup.conditions(len(arrays["labels"]), stage="search")
+            known = known_measurements(run, conditions, {*config.search.objectives, *setup.latencies})
         if known:
             session.reporter.line("known", f"{len(known)} architectures were measured by other runs")
         if config.evaluate.racing and BALANCED.name in config.search.objectives:
             session.reporter.line("racing", "off: balanced accuracy needs all images of every class")
-        loop = Search(session.space, objectives, study, workers, run, racing=config.evaluate.racing, known=known)
+        racing = config.evaluate.racing
+        loop = Search(
+            session.space, objectives, study, workers, run, racing=racing, known=known, counts_known=counts_known
+        )
         with torch_threads(1), session.reporter.bar("search") as bar:
 
             def show(progress: Progress) -> None:
-                bar(*_search_line(progress))
+                bar(progress.paid, progress.total, progress.text)
                 for callback in session.callbacks:
                     callback.on_trial(run, progress)
 
@@ -367,15 +389,3 @@ def evaluator_setup(
         with_balanced=BALANCED.name in session.config.search.objectives,
         reference=reference_elsewhere(session.run, session.space),
     )
-
-
-def _search_line(p: Progress) -> tuple[int, int | None, str]:
-    total = "" if p.total is None else f"/{p.total}"
-    best = "-" if p.best_accuracy is None else f"{p.best_accuracy:.1f} %"
-    left = "" if p.eta_s is None else f"  left {duration(p.eta_s)}"
-    paid = p.complete + p.failed + p.pruned
-    text = (
-        f"trial {paid}{total}  best {p.accuracy.label} {best}  front {p.front_size}  hypervolume {p.hypervolume:.3f}  "
-        f"beaten early {p.pruned}  failed {p.failed}  repeats saved {p.repeated}{left}"
-    )
-    return paid, p.total, text

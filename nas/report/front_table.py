@@ -24,7 +24,7 @@ from nas.base import (
     with_spread,
 )
 from nas.report.table import Column, Table, csv_text
-from nas.runs import OWNER, Conditions, FrontPoint, ParetoFront, PlainViTs, Timed
+from nas.runs import FOUND_BY, OWNER, Conditions, FrontPoint, ParetoFront, PlainViTs, Timed
 
 FRONT_COLUMNS = (
     "digest", "knee", "top1", "top1_ci_low", "top1_ci_high", "macs", "flops", "params",
@@ -53,6 +53,8 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
     layers = [draw_layers(point.architecture) for point in points]
     shown = [TOP1, *[BALANCED][: any(p.measurement.balanced_top1 is not None for p in whole.points)], MACS, PARAMS]
     columns = [*(_metric_column(points, metric) for metric in shown), *_latency_columns(points, whole)]
+    if any(FOUND_BY in point.details for point in points):
+        columns.append(("found by", [str(point.details.get(FOUND_BY, "")) for point in points]))
     owners = [Path(point.details.get(OWNER, "")).name[:8] for point in points]
     if any(owners):
         columns.append(("supernet", owners))
@@ -169,7 +171,8 @@ def _csv_row(point: FrontPoint, points: Sequence[FrontPoint]) -> dict[str, Any]:
     if BALANCED.name in values:
         low, high = values["balanced_top1_ci"] or (None, None)
         row |= {BALANCED.name: values[BALANCED.name], "balanced_top1_ci_low": low, "balanced_top1_ci_high": high}
-    return row | ({"supernet": point.details[OWNER]} if OWNER in point.details else {})
+    columns = {"supernet": OWNER, FOUND_BY: FOUND_BY}
+    return row | {column: point.details[key] for column, key in columns.items() if key in point.details}
 
 
 def _metric_column(points: Sequence[FrontPoint], metric: Metric) -> tuple[str, list[str]]:

@@ -13,7 +13,7 @@ from nas.runs.manifest import (
     REFERENCE_MARGIN, ImagePlace, Manifest, SearchBudget, SearchIdentity, SupernetTrial, WeightSource,
     objectives_by, trial_key, typed_in,
 )
-from nas.runs.point import FINALIST, FrontPoint, interval_key, points_of
+from nas.runs.point import FINALIST, FOUND_BY, FrontPoint, interval_key, points_of
 from nas.runs.ranking import (
     BASELINES, CONFIDENCE, LEAST_ARCHITECTURES, RESAMPLES, architecture_row, check_counts,
     rank_statistics,
@@ -31,11 +31,11 @@ from nas.runs.training_log import course_of, log_rows
 from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState, whole
 
 __all__ = [
-    "BALANCED_SPLITS", "BASELINES", "CONFIDENCE", "CONFIG", "FINALIST", "LEAST_ARCHITECTURES", "MANIFEST",
-    "OWNER", "PICKS", "REFERENCE_MARGIN", "RESAMPLES", "SPLITS", "TRAINING_LOG", "TRUST", "Conditions",
-    "FrontPoint", "ImagePlace", "Manifest", "Measurement", "ParetoFront", "PlainViTs", "RunDirectory",
-    "RunResults", "SearchBudget", "SearchIdentity", "SupernetTrial", "Timed", "Trial", "TrialState",
-    "WeightSource", "all_trials", "architecture_row", "check_counts", "check_ray_is_used",
+    "BALANCED_SPLITS", "BASELINES", "CONFIDENCE", "CONFIG", "FINALIST", "FOUND_BY", "LEAST_ARCHITECTURES",
+    "MANIFEST", "OWNER", "PICKS", "REFERENCE_MARGIN", "RESAMPLES", "SPLITS", "TRAINING_LOG", "TRUST",
+    "Conditions", "FrontPoint", "ImagePlace", "Manifest", "Measurement", "ParetoFront", "PlainViTs",
+    "RunDirectory", "RunResults", "SearchBudget", "SearchIdentity", "SupernetTrial", "Timed", "Trial",
+    "TrialState", "WeightSource", "all_trials", "architecture_row", "check_counts", "check_ray_is_used",
     "check_supernet_trials", "config_of_run", "course_of", "design_points", "doubts_of", "front_of",
     "group_settings", "hypervolume", "interval_key", "joint_digest", "latest_unfinished", "log_rows",
     "network_row", "next_path", "non_dominated", "objectives_by", "owner", "picked", "plain_vits",

@@ -50,6 +50,7 @@ class RunDirectory:
         supernet_dir: Folder of the supernet's checkpoints.
         training_log: The course of its training, CSV.
         supernets_dir: Folder of the runs of supernet trials.
+        searches_dir: Folder of repeated searches of the supernet (`search --seeds`), each a run.
         trust_dir: Folder of the architectures that `trust` trained alone.
         retrain_dir: Folder of what `retrain` found; the trainings are below it.
     """
@@ -63,6 +64,7 @@ class RunDirectory:
         self.supernet_dir = path / "supernet"
         self.training_log = self.supernet_dir / TRAINING_LOG
         self.supernets_dir = path / "supernets"
+        self.searches_dir = path / "searches"
         self.trust_dir = path / "trust"
         self.retrain_dir = path / "retrain"
         self.finalists_dir = path / "finalists"

@@ -11,6 +11,8 @@ from nas.runs.trial import Conditions, Measurement, Timed, Trial, whole
 
 FINALIST = "finalist"
 """Among a point's details: what there is of its training alone, where the run's front is one of finalists."""
+FOUND_BY = "found_by"
+"""Among a point's details: by how many searches it was found, or a network as good, where a run was searched again."""
 
 
 @dataclass(frozen=True, slots=True)

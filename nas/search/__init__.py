@@ -3,7 +3,7 @@
 # fmt: off
 from nas.search import evolution, predictor
 from nas.search.actors import AHEAD, RayWorkers
-from nas.search.loop import Search
+from nas.search.loop import ReusedMeasurement, Search
 from nas.search.reuse import known_measurements
 from nas.search.standing import Progress
 from nas.search.study import WINDOW, ArchitectureStudy, check_storage, window_of
@@ -12,6 +12,6 @@ from nas.search.workers import InlineWorkers, Result, Task, Workers
 
 __all__ = [
     "AHEAD", "WINDOW", "ArchitectureStudy", "InlineWorkers", "Plan", "Progress", "RayWorkers", "Result",
-    "Search", "Task", "Workers", "check_storage", "evolution", "known_measurements", "predictor",
-    "run_trials", "window_of",
+    "ReusedMeasurement", "Search", "Task", "Workers", "check_storage", "evolution", "known_measurements",
+    "predictor", "run_trials", "window_of",
 ]

@@ -41,8 +41,8 @@ class Search:
 
     Hold `run.lock()` meanwhile. The caller closes study and workers. A measurement without one of the objectives is a
     failure; bounds of the space on latency hold for the front that is reported. With `racing` what is surely dominated
-    is stopped early. `known` are measurements of other runs by digest; they are taken over and cost nothing. `outcome`
-    is why the last `run` ended.
+    is stopped early. `known` are measurements of other runs by digest; they are taken over and cost nothing, and count
+    as trials with `counts_known` alone. `outcome` is why the last `run` ended.
     """
 
     outcome: Outcome
@@ -57,6 +57,7 @@ class Search:
         *,
         racing: bool = False,
         known: Mapping[str, ReusedMeasurement] | None = None,
+        counts_known: bool = False,
     ) -> None:
         self.space = space
         self.objectives = tuple(objectives)
@@ -65,7 +66,7 @@ class Search:
         self._workers = workers
         self._run = run
         self._racing = racing
-        self._known = known or {}
+        self._known, self._counts_known = known or {}, counts_known
         self._forget()
 
     def _forget(self) -> None:
@@ -142,7 +143,10 @@ class Search:
     # --- proposing -----------------------------------------------------------------------------------------
 
     def _is_over(self, clock: Clock) -> bool:
-        if clock.trials is not None and len(self._first) - self._num_free >= clock.trials:
+        if (
+            clock.trials is not None
+            and len(self._first) - (0 if self._counts_known else self._num_free) >= clock.trials
+        ):
             self.outcome = "trials"
         elif clock.is_over:
             self.outcome = "minutes"
@@ -273,11 +277,13 @@ class Search:
 
     @property
     def _num_paid(self) -> int:
-        return self._counts["complete"] + self._counts["failed"] + self._counts["pruned"]
+        known = self._num_free if self._counts_known else 0
+        return self._counts["complete"] + self._counts["failed"] + self._counts["pruned"] + known
 
     def _progress(self, clock: Clock, trial: Trial) -> Progress:
         return Progress(
             **{name: self._counts[name] for name in ("complete", "failed", "repeated", "pruned")},
+            known=self._num_free if self._counts_known else 0,
             total=clock.trials,
             seconds=clock.seconds,
             eta_s=clock.left(self._num_paid),

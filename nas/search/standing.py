@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.arch import Architecture
-from nas.base import BALANCED, TOP1, Metric, Objective
+from nas.base import BALANCED, TOP1, Metric, Objective, duration
 from nas.evaluation import FIRST, FrontRunner, RacePlan, race_order
 from nas.runs import Measurement, Trial, non_dominated
 
@@ -21,6 +21,7 @@ class Progress:
     failed: int  # trials that failed, without those that failed before
     repeated: int  # proposals answered from earlier trials
     pruned: int  # architectures that were beaten on some of the images
+    known: int  # architectures taken over from earlier searches that count as trials
     total: int | None  # trials to pay for; None when time is the limit
     seconds: float  # since this process began to search
     eta_s: float | None  # seconds left; None while unknown
@@ -29,6 +30,23 @@ class Progress:
     accuracy: Metric  # that architectures are ranked by
     best_accuracy: float | None  # percent; None before the first
     trial: Trial  # the architecture that was measured last
+
+    @property
+    def paid(self) -> int:
+        """What counts against the budget of trials."""
+        return self.complete + self.failed + self.pruned + self.known
+
+    @property
+    def text(self) -> str:
+        """The line for people."""
+        total = "" if self.total is None else f"/{self.total}"
+        best = "-" if self.best_accuracy is None else f"{self.best_accuracy:.1f} %"
+        left = "" if self.eta_s is None else f"  left {duration(self.eta_s)}"
+        return (
+            f"trial {self.paid}{total}  best {self.accuracy.label} {best}  front {self.front_size}  "
+            f"hypervolume {self.hypervolume:.3f}  beaten early {self.pruned}  failed {self.failed}  "
+            f"repeats saved {self.repeated}{left}"
+        )
 
 
 @dataclass(slots=True)

@@ -77,7 +77,7 @@ class Machine:
 
 def test_there_is_one_hypervolume_whatever_else_the_machine_does(tmp_path, monkeypatch):
     heard = []
-    monkeypatch.setattr(stages, "_search_line", lambda p: heard.append(p.hypervolume) or (0, None, ""))
+    monkeypatch.setattr(stages.Progress, "text", property(lambda p: heard.append(p.hypervolume) or ""))
     for name, speeds in {"busy": (5.0, 8.5), "quiet": (5.0, 5.0), "idle": (3.1, 2.0)}.items():
         (tmp_path / name).mkdir()
         Machine(monkeypatch, *speeds)
