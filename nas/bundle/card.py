@@ -145,6 +145,14 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
     for name, place in zip(names, places, strict=False):
         milliseconds, interval = _number(table.get(name)), _interval(table.get(interval_key(name)))
         yield f"| {LATENCIES[name].label} | {milliseconds} | {interval} | ms/batch | {place} |"
+    if batch and batch > 1 and (ms := table.get(LATENCY.name)) is not None:
+        yield f"| {LATENCY.label} by the image | {_number(ms / batch)} | | ms/image | {places[0]} |"
+    if plain := table.get("plain"):
+        place = f"{accuracy}; the most accurate plain ViT of the search, {plain['shape']}, inherited weights"
+        yield f"| {plain['accuracy']}, plain ViT | {_number(plain['value'])} | {_interval(plain['ci'])} | % | {place} |"
+        yield f"| MACs, plain ViT | {plain['macs']:,} | | MACs/image | one image |"
+    if (chance := table.get("chance")) is not None:
+        yield f"| top-1 by chance | {_number(chance)} | | % | one class at random, or always the most frequent |"
     yield ""
     if conditions:
         # In one order: conditions come from a measurement, or from a record of it, which has its keys sorted.

@@ -77,7 +77,10 @@ def status(run: RunArgument, format_: FormatOption = None) -> None:
 def front(
     run: RunArgument,
     max_latency_ms: Annotated[
-        float | None, typer.Option(help="Only architectures up to this latency, ms per batch.")
+        float | None,
+        typer.Option(
+            help="Only up to this latency, ms a batch: of 64 images below 128 px, else of 1, unless --target said more."
+        ),
     ] = None,
     max_macs: Annotated[float | None, typer.Option(help="Only up to these MACs per image, such as 30e6.")] = None,
     max_params: Annotated[float | None, typer.Option(help="Only up to this number of parameters.")] = None,

@@ -31,7 +31,7 @@ def reporter() -> Reporter:
 
 def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = None) -> None:
     """Print a run's front, or the part of it that a filter left; on a terminal with small plots."""
-    from nas.report import export_command, front_csv, front_notes, front_table
+    from nas.report import chance_words, export_command, front_csv, front_notes, front_table, verdict_of
     from nas.runs import RunDirectory, plain_vits, results_of, space_of_run
 
     run, whole = RunDirectory.open(path), whole or found
@@ -40,6 +40,7 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
     except RunError:  # the front can be read where its trials cannot; `tell_doubts` says so
         results = None
     plain_ones = plain_vits(results) if results else None
+    verdict = verdict_of(results) if results else None
     commands = [rename_program(run.manifest.command, program_name()), export_command(path, "DIGEST")]
 
     def picture(_: Any) -> Any:
@@ -50,18 +51,24 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
         from nas.report import front_plots, plain_table
 
         table = front_table(found, whole=whole)
-        if not found.points or results is None or plain_ones is None:
+        if not found.points or results is None or plain_ones is None or verdict is None:
             return table
         plots = front_plots(found, results.others, whole)
         tables = [table, *([plain_table(plain_ones, whole)] if plain_ones.points else [])]
         legend = "● front   ★ knee   □ plain ViT   · not on it, or not shown"
         again = [Text(visible(f"$ {command}"), no_wrap=True, overflow="ignore") for command in commands]
-        return Group(*tables, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"), *again)
+        words = [
+            line for line in (verdict["text"], chance_words(verdict["chance"], len(run.manifest.class_names))) if line
+        ]
+        told = [Text(f"{line[0].upper()}{line[1:]}.", "bold") for line in words]
+        return Group(
+            *tables, *told, Columns([Text(plot) for plot in plots], padding=(0, 3)), Text(legend, "dim"), *again
+        )
 
     told = front_notes(whole, space_of_run(run))
     for note in told["notes"]:
         reporter().line("note", note)
-    plain_values = {} if plain_ones is None else {"plain": plain_ones.to_dict()}
+    plain_values = {} if plain_ones is None else {"plain": plain_ones.to_dict(), "verdict": verdict}
     values = {**found.to_dict(run.name), **plain_values, **told, "commands": commands}
     print_result(format_, values, picture, front_csv(found, path))
 

@@ -64,6 +64,11 @@ class ImageSet:
             sha.update(np.ascontiguousarray(self.images[start : start + _CHUNK]).data)
         return sha.hexdigest()[:16]
 
+    @property
+    def majority(self) -> float:
+        """Share of the images that are of the most frequent class."""
+        return float(np.bincount(self.labels).max() / len(self))
+
     def part(self, start: int, stop: int) -> "ImageSet":
         """The images from one number up to another, without a copy."""
         images = self.images.part(start, stop) if isinstance(self.images, Pixels) else self.images[start:stop]

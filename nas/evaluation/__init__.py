@@ -4,12 +4,14 @@
 from nas.evaluation.accuracy import (
     balanced_interval, balanced_percent, count_correct, top1_percent, wilson_interval, with_answers,
 )
-from nas.evaluation.evaluator import EvaluatorSetup, SubnetEvaluator, build_evaluator, evaluator_arrays
+from nas.evaluation.evaluator import (
+    EvaluatorSetup, SubnetEvaluator, build_evaluator, check_latency_bounds, evaluator_arrays,
+)
 from nas.evaluation.protocol import Evaluator, FrontRunner, RacePlan
 from nas.evaluation.racing import FIRST, race, race_order, unpack
 
 __all__ = [
     "FIRST", "Evaluator", "EvaluatorSetup", "FrontRunner", "RacePlan", "SubnetEvaluator",
-    "balanced_interval", "balanced_percent", "build_evaluator", "count_correct", "evaluator_arrays",
-    "race", "race_order", "top1_percent", "unpack", "wilson_interval", "with_answers",
+    "balanced_interval", "balanced_percent", "build_evaluator", "check_latency_bounds", "count_correct",
+    "evaluator_arrays", "race", "race_order", "top1_percent", "unpack", "wilson_interval", "with_answers",
 ]

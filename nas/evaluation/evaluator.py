@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from nas.arch import Architecture, cost
-from nas.base import LATENCY, OutOfMemoryError, by_target, is_out_of_memory
+from nas.base import LATENCY, NoResultError, OutOfMemoryError, by_target, is_out_of_memory, plural
 from nas.data import DataInfo, ImageSet
 from nas.evaluation.accuracy import count_correct, count_together, with_answers
 from nas.evaluation.protocol import RacePlan
@@ -20,7 +20,9 @@ from nas.latency import LatencyMeter, LatencyProfile, Predictor, default_batch, 
 from nas.model import Subnet, SubnetParts, SubnetTree, Supernet, subtrees
 from nas.runs import Conditions, Measurement, Timed
 from nas.settings import EvaluateConfig, Target, parse_target
-from nas.space import SearchSpace
+from nas.space import SearchSpace, plain_shapes
+
+TIMINGS = 20  # of a network that a bound on latency is tried on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +133,35 @@ class EvaluatorSetup:
             return lambda subnet: predictor.predict([subnet.architecture])[0]
         meter = self.meter(supernet, self.targets[name])
         return lambda subnet: meter.ratio(subnet, self.config.latency_pairs) * self.reference_ms[name]
+
+
+def check_latency_bounds(setup: EvaluatorSetup) -> None:
+    """Try each bound on latency on the smallest networks of the space, with random weights.
+
+    They are the one with the fewest MACs and the smallest plain ViT. The least of some timings counts: other work on
+    the machine only ever adds to it.
+
+    Raises:
+        NoResultError: None of them keeps a bound; says the least possible.
+    """
+    space, backbone = setup.space, setup.space.backbone
+    smallest = dict.fromkeys([space.smallest(), *plain_shapes(space)[:1]])
+    shape = (backbone.in_chans, backbone.image_size, backbone.image_size)
+    for name, bound in space.constraints.max_latency.items():
+        target = setup.targets[name]
+        batch = setup.batch_of(target)
+        if name in setup.profiles:
+            least = min(Predictor(setup.profiles[name]).predict([*smallest]))
+        else:
+            meters = [LatencyMeter(Subnet(backbone, one).eval(), shape, batch, target) for one in smallest]
+            least = min(meter.calibrate(1) for meter in meters for _ in range(TIMINGS))
+        if least > bound:
+            an_image = f" ({least / batch:.3g} ms an image)" if batch > 1 else ""
+            raise NoResultError(
+                f"constraints.max_{name} is {bound:g}, and the smallest network of the space takes {least:.3g} ms / "
+                f"{plural(batch, 'image')}{an_image} on {target}",
+                hint=f"the bound has to be above {least:.3g}, or the space needs smaller networks",
+            )
 
 
 class SubnetEvaluator:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.arch import Architecture, cost
-from nas.base import BALANCED, NAME, TOP1, DataError, ExportError, Reporter, RunError, shared_command
+from nas.base import BALANCED, MACS, NAME, TOP1, DataError, ExportError, Reporter, RunError, shared_command
 from nas.bundle import ARCHITECTURE, BundleOptions, ExportReport, check_options, check_place, export_bundle
 from nas.data import ImageSet, TestSplit
 from nas.evaluation import balanced_interval, balanced_percent, top1_percent, wilson_interval
@@ -16,7 +16,18 @@ from nas.jobs.session import Session, reopen_with_test
 from nas.jobs.stages import evaluator_setup
 from nas.latency import torch_threads
 from nas.model import Subnet
-from nas.runs import FINALIST, FrontPoint, Measurement, ParetoFront, RunDirectory, owner, picked, searched_runs
+from nas.report import best_plain, chance_level, shape_words
+from nas.runs import (
+    FINALIST,
+    FrontPoint,
+    Measurement,
+    ParetoFront,
+    RunDirectory,
+    owner,
+    picked,
+    results_of,
+    searched_runs,
+)
 from nas.training import load_trained, weights_digest
 
 
@@ -96,9 +107,25 @@ def _unmeasured(architecture: Architecture, session: Session) -> FrontPoint:
 
 
 def table_row(run: RunDirectory, point: FrontPoint) -> dict[str, Any]:
-    """The row of the table, as in `front --format json`; of a point that is not on the front what a row would say."""
+    """The row of the table, as in `front --format json`; of a point that is not on the front what a row would say.
+
+    With what it is to be seen beside: `chance`, percent, and the most accurate plain ViT, where one was measured.
+    """
     points: list[dict[str, Any]] = ParetoFront.from_run(run.path).to_dict(run.name)["points"]
-    return next((row for row in points if row["digest"] == point.digest), point.to_dict())
+    row = next((row for row in points if row["digest"] == point.digest), point.to_dict())
+    found = results_of(run)
+    accuracy, plain = found.front.accuracy, best_plain(found)
+    row["chance"] = chance_level(run.manifest, TOP1)
+    if plain is not None:
+        row["plain"] = {
+            "digest": plain.digest,
+            "shape": shape_words(plain.architecture),
+            "accuracy": accuracy.label,
+            "value": plain.value(accuracy),
+            "ci": plain.measurement.intervals.get(accuracy.name),
+            "macs": int(plain.value(MACS)),
+        }
+    return row
 
 
 def export_measured(

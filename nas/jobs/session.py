@@ -165,8 +165,7 @@ def start(
     if before is not None and spec_at(where.spec, Path.cwd()) is None and where.spec == config_of_run(before).data.spec:
         where = where.model_copy(update={"spec": _found_spec(before, config)})
     data, _ = load_images(where, space.backbone.image_size, config.seed, reporter)
-    info = data.info
-    space = _fit_classes(space, info.num_classes, space_file)
+    info, space = data.info, _fit_classes(space, data.info.num_classes, space_file)
     identity = {"space_digest": space.digest, "splits": info.hashes}
     identity |= {"precision": precision, "device": device_name(device.type)}
     if path is None:
@@ -204,6 +203,7 @@ def start(
                 mean=info.mean,
                 std=info.std,
                 class_names=info.class_names,
+                largest_class=data.search.majority,
                 **identity,
             ),
             space_text=text,

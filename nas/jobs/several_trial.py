@@ -36,7 +36,7 @@ from nas.training import TrainProgress
 
 OF_THE_DATA = {
     "command", "space_file", "seed", "versions", "threads", "constraints", "mean", "std", "class_names",
-    "splits", "precision", "device",
+    "largest_class", "splits", "precision", "device",
 }  # fmt: skip
 """What the manifest of a trial has from its parent's."""
 

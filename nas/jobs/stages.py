@@ -11,7 +11,7 @@ from nas.arch import Architecture, cost
 from nas.base import BALANCED, LATENCY, MACS, PARAMS, TOP1, NoResultError, Objective, duration, metric_named
 from nas.cluster import Arrays
 from nas.data import ImageSet
-from nas.evaluation import EvaluatorSetup, build_evaluator, evaluator_arrays
+from nas.evaluation import EvaluatorSetup, build_evaluator, check_latency_bounds, evaluator_arrays
 from nas.initial import warm_start
 from nas.jobs.session import LEAST_THREADED_MACS, Budget, Session
 from nas.latency import (
@@ -93,10 +93,14 @@ def train(session: Session, workers: int = 0, ray_address: str | None = None) ->
     alone. The weights are the same but for rounding.
 
     Raises:
+        NoResultError: The smallest networks of the space break a bound on latency.
         TrainingError: The loss is not finite, even with a lower learning rate.
         CheckpointError: Checkpoints are damaged or belong to something else.
         RunError: The processes of the training cannot be started, or are gone.
     """
+    if session.run.manifest.search is None and session.space.constraints.max_latency:
+        with torch_threads(1):
+            check_latency_bounds(evaluator_setup(session))
     setup, trainer = trainer_setup(session), supernet_trainer(session)
     processes = _train_processes(session, workers, ray_address)
     trainer.schedule.check_batch(processes)

@@ -106,7 +106,7 @@ def _draw_panel(
     factor = {accuracy: 1.0, MACS: macs, LATENCY: clock or 1.0}
     _draw_retrained(axes, retrained, across, factor[across], accuracy)
     batches = {str(point.measurement.conditions.latency_batch_size) for point in everything}
-    unit = f"ms / batch of {' or '.join(sorted(batches))}"
+    unit = f"ms / {' or '.join(sorted(batches))} images"
     latency = f"latency ({ratio_words(clock, unit) if clock else unit})"
     titles = {MACS: f"{prefix}MACs / image", LATENCY: latency}
     axes.set_xlabel(titles[across])

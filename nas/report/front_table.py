@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.arch import LEGEND, Architecture, draw_layers
+from nas.arch import LEGEND, draw_layers
 from nas.base import (
     BALANCED,
     LATENCIES,
@@ -24,6 +24,7 @@ from nas.base import (
     with_spread,
 )
 from nas.report.table import Column, Table, csv_text
+from nas.report.verdict import shape_words
 from nas.runs import FOUND_BY, OWNER, Conditions, FrontPoint, ParetoFront, PlainViTs, Timed
 
 FRONT_COLUMNS = (
@@ -65,7 +66,13 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
         title=f"Pareto front: {part}{len(whole.points)} architectures, hypervolume {whole.hypervolume():.4f}",
         columns=[Column(), Column("digest"), *(Column(header, "{}") for header, _ in columns), Column("layers")],
         rows=list(zip(signs, digests, *(cells for _, cells in columns), layers, strict=True)),
-        caption=[LEGEND, "★ knee   1 MAC = 2 FLOPs", *_legend_of_doubts(columns), *conditions, *targets],
+        caption=[
+            LEGEND,
+            f"★ knee{_knee_words(whole)}   1 MAC = 2 FLOPs",
+            *_legend_of_doubts(columns),
+            *conditions,
+            *targets,
+        ],
     )
 
 
@@ -74,6 +81,8 @@ def plain_table(plain: PlainViTs, front: ParetoFront) -> Table:
     points, digests = plain.points, {point.digest for point in front.points}
     shown = [front.accuracy, MACS, PARAMS, *[LATENCY][: any(LATENCY.name in p.measurement.latency for p in points)]]
     columns = [_metric_column(points, metric) for metric in shown]
+    if LATENCY in shown:
+        columns[-1] = f"{LATENCY.label} (ms\n/ {plural(batch_of(front) or 1, 'image')})", columns[-1][1]
     signs = ["●" if point.digest in digests else "" for point in points]
     shapes = [shape_words(point.architecture) for point in points]
     return Table(
@@ -82,12 +91,6 @@ def plain_table(plain: PlainViTs, front: ParetoFront) -> Table:
         rows=list(zip(signs, (p.digest[:8] for p in points), *(cells for _, cells in columns), shapes, strict=True)),
         caption=["● on the front   shape: d width, L layers, h heads, m MLP ratio", *plain_lines(plain, front)],
     )
-
-
-def shape_words(plain: Architecture) -> str:
-    """The sizes of a plain ViT, such as `d64 L3 h4 m2`: width, layers, heads, MLP ratio."""
-    first = plain.layers[0]
-    return f"d{plain.embed_dim} L{plain.depth} h{first.num_heads} m{first.mlp_ratio:g}"
 
 
 def plain_lines(plain: PlainViTs, front: ParetoFront) -> list[str]:
@@ -101,6 +104,27 @@ def plain_lines(plain: PlainViTs, front: ParetoFront) -> list[str]:
             f"{accuracy} above the best plain ViT, median {statistics.median(gains):+.1f}"
         )
     return [*lines, "by inherited weights: trained alone, networks may rank otherwise"] if lines else []
+
+
+def batch_of(front: ParetoFront, latency: str = LATENCY.name) -> int | None:
+    """Images per forward pass of a latency of a front, where that is known."""
+    if latency in front.targets:
+        return int(front.targets[latency]["batch"])
+    return (
+        front.points[0].measurement.conditions.latency_batch_size if latency == LATENCY.name and front.points else None
+    )
+
+
+def per_image_words(ms: float, batch: int) -> str:
+    """A latency by the batch and by the image, such as `4.21 ms / 64 images, 0.0658 ms an image`."""
+    return f"{ms:.3g} ms / {plural(batch, 'image')}" + (f", {ms / batch:.3g} ms an image" if batch > 1 else "")
+
+
+def _knee_words(front: ParetoFront) -> str:
+    """How long the knee takes, by the image as well."""
+    if not front.points or not math.isfinite(ms := front.knee().value(LATENCY)):
+        return ""
+    return f": {per_image_words(ms, batch_of(front) or 1)}"
 
 
 def _clock_line(front: ParetoFront) -> list[str]:
@@ -197,8 +221,10 @@ def _latency_columns(points: Sequence[FrontPoint], whole: ParetoFront) -> Iterat
         if name in shown:
             target = whole.targets.get(name, {}).get("target", f"target {i + 1}" if i else "")
             words = "\n" + target.replace(":", ":\n", 1) if target and len(shown) > 1 else ""
+            batch = batch_of(whole, name)
+            unit = "ms" if batch is None else f"ms\n/ {plural(batch, 'image')}"
             _, cells = _metric_column(points, LATENCIES[name])
-            yield f"{LATENCY.label} (ms){words}", _with_doubts(cells, measured[name], whole)
+            yield f"{LATENCY.label} ({unit}){words}", _with_doubts(cells, measured[name], whole)
 
 
 def _with_doubts(cells: Sequence[str], latencies: Sequence[Timed | None], whole: ParetoFront) -> list[str]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nas.base import LATENCY, MACS, unit_of
+from nas.base import LATENCY, MACS, plural, unit_of
 from nas.report.front_table import ratio_words
 from nas.runs import FrontPoint, ParetoFront
 from nas.space import is_plain
@@ -64,7 +64,7 @@ def front_plots(front: ParetoFront, others: Sequence[FrontPoint], whole: ParetoF
     knee = whole.knee().digest
     macs_factor, prefix = unit_of([point.value(MACS) for point in whole.points])
     batch = whole.points[0].measurement.conditions.latency_batch_size
-    clock, unit = whole.clocks.get(LATENCY.name), f"ms per batch of {batch}"
+    clock, unit = whole.clocks.get(LATENCY.name), f"ms / {plural(batch, 'image')}"
     plots = []
     for metric, factor, name in (
         (MACS, macs_factor, f"{prefix}MACs per image"),

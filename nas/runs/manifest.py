@@ -171,6 +171,7 @@ class Manifest(BaseModel):
         space_digest: Of the space with them.
         seed: Of splits, training and search.
         class_names: One a class; the position is the label.
+        largest_class: Share of the search split's images that are of its most frequent class; None in runs of before.
         mean: Per channel of the train split, of pixels scaled to 0..1; `std` likewise.
         splits: Hash by name of the split.
         device: Name of the processor, such as `cpu: Intel(R) Xeon(R)`.
@@ -207,6 +208,7 @@ class Manifest(BaseModel):
     threads: int
     folders: tuple[str, ...] | None = None
     images: ImagePlace | None = None
+    largest_class: float | None = None
     started_from: WeightSource | None = None
     constraints: Mapping[str, float] = {}
     stage: Stage = "created"

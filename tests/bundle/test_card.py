@@ -47,6 +47,18 @@ def test_a_test_result_is_on_the_card(tmp_path: Path) -> None:
     assert "| top-1, test | 88.5 | 85 to 91 | % | test split, 359 images, fp32 |" in card
 
 
+def test_the_plain_vit_of_the_space_and_chance_are_on_the_card(tmp_path: Path) -> None:
+    small = small_subnet()
+    plain = {"shape": "d16 L3 h2 m4", "accuracy": "top-1", "value": 90.5, "ci": [88.0, 93.0], "macs": 123456}
+    export(small, tmp_path / "b", point=point_of(small) | {"plain": plain, "chance": 23.1})
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert "| top-1, plain ViT | 90.5 | 88 to 93 | % | search split, 144 images; the most accurate plain ViT" in card
+    assert "d16 L3 h2 m4, inherited weights |" in card
+    assert "| MACs, plain ViT | 123,456 | | MACs/image | one image |" in card
+    assert "| top-1 by chance | 23.1 | | % | one class at random, or always the most frequent |" in card
+    assert "| latency by the image | 0.02344 | | ms/image | torch-cpu, batch size 64, threads 1 |" in card
+
+
 def test_names_and_commands_cannot_write_into_the_card(tmp_path: Path) -> None:
     small = small_subnet()
     table = {

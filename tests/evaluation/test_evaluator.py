@@ -8,10 +8,16 @@ import torch
 from small_runs import digits, one_thread, tiny_space
 
 from nas.arch import cost
-from nas.base.errors import ArchitectureError, ConfigError, EvaluationError, OutOfMemoryError
+from nas.base.errors import ArchitectureError, ConfigError, EvaluationError, NoResultError, OutOfMemoryError
 from nas.data.loader import load_images
 from nas.evaluation.accuracy import count_correct, top1_percent
-from nas.evaluation.evaluator import EvaluatorSetup, SubnetEvaluator, build_evaluator, evaluator_arrays
+from nas.evaluation.evaluator import (
+    EvaluatorSetup,
+    SubnetEvaluator,
+    build_evaluator,
+    check_latency_bounds,
+    evaluator_arrays,
+)
 from nas.evaluation.protocol import FrontRunner, RacePlan
 from nas.evaluation.racing import race_order
 from nas.latency.device import device_name, resolve_device, resolve_precision
@@ -19,6 +25,7 @@ from nas.model.block import Block
 from nas.model.supernet import Supernet
 from nas.settings.config import DataConfig, EvaluateConfig
 from nas.settings.target import parse_target
+from nas.space.constraints import Constraints
 
 
 @pytest.fixture(autouse=True)
@@ -320,3 +327,22 @@ def test_a_layer_that_raises_in_a_group_is_asked_again_for_each_alone(supernet, 
     for whole, now in zip(expected, found, strict=True):
         if not isinstance(now, Exception):
             same(whole, now)
+
+
+def bounded(**bounds):
+    made = setup(targets=("torch-cpu", "torch-cpu-packed:batch=2"))
+    return replace(made, space=replace(made.space, constraints=Constraints(max_latency=bounds)))
+
+
+def test_a_bound_that_the_smallest_network_breaks_is_refused_with_the_least_possible():
+    check_latency_bounds(setup())
+    check_latency_bounds(bounded(latency_ms=1e6, latency_ms_2=1e6))
+    with pytest.raises(
+        NoResultError, match=r"max_latency_ms is 1e-09, .* ms / 8 images \(.* ms an image\) on torch-cpu"
+    ):
+        check_latency_bounds(bounded(latency_ms=1e-9))
+    with pytest.raises(
+        NoResultError, match=r"max_latency_ms_2 is 1e-09, .* ms / 2 images .* torch-cpu-packed"
+    ) as caught:
+        check_latency_bounds(bounded(latency_ms=1e6, latency_ms_2=1e-9))
+    assert caught.value.hint.startswith("the bound has to be above ")

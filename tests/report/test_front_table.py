@@ -37,7 +37,9 @@ def front():
 def test_front_table_states_values_with_units_interval_knee_and_conditions():
     text = text_of(front_table(front()))
     header = row_with(text, "digest")
-    assert header.split() == ["digest", "top-1", "(%)", "MMACs", "params", "(k)", "latency", "(ms)", "layers"]
+    assert header.split() == ["digest", "top-1", "(%)", "MMACs", "params", "(k)", "/", "64", "images)", "layers"]
+    assert "latency (ms" in text
+    assert "ms / 64 images, 0.0938 ms an image" in row_with(text, "1 MAC = 2 FLOPs")
     first = row_with(text, factories.varied().digest[:8])
     assert first.split() == [factories.varied().digest[:8], "88.2", "1.2", "21.5", "4.00", "±", "0.08", "●○◐▾■◐○◇▾●◇"]
     assert row_with(text, "  ★ ").split()[1] == front().knee().digest[:8]

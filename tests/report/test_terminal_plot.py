@@ -56,14 +56,14 @@ def test_the_front_is_drawn_with_its_knee_and_what_is_not_on_it():
     others = points_of(trials)
     by_macs, by_latency = front_plots(front, others, front)
     assert "kMACs per image" in by_macs
-    assert "latency (ms per batch of 64)" in by_latency
+    assert "latency (ms / 64 images)" in by_latency
     assert all(plot.count("★") == 1 for plot in (by_macs, by_latency))
     assert "·" in by_macs
     assert "·" in by_latency
     _, by_ratio = front_plots(replace(front, clocks={"latency_ms": 5.0}), others, front)
-    assert "latency (1 = 5 ms per batch of 64)" not in by_ratio  # of the whole front its clock counts
+    assert "latency (1 = 5 ms / 64 images)" not in by_ratio  # of the whole front its clock counts
     _, by_ratio = front_plots(front, others, replace(front, clocks={"latency_ms": 5.0}))
-    assert "latency (1 = 5 ms per batch of 64)" in by_ratio
+    assert "latency (1 = 5 ms / 64 images)" in by_ratio
     assert [*map(float, by_ratio.splitlines()[-1].split()[:1])] == [
         float(f"{min(point.value(LATENCY) for point in others) / 5:.4g}")
     ]

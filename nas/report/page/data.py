@@ -19,6 +19,7 @@ from nas.base import (
     PARAMS,
     TOP1,
     RunError,
+    plural,
     shared,
     shared_command,
     shared_word,
@@ -27,6 +28,7 @@ from nas.base import (
 from nas.report.architecture_table import show_rows
 from nas.report.front_notes import front_notes
 from nas.report.front_table import export_command, plain_lines, ratio_words, ties_within
+from nas.report.verdict import chance_words, verdict_of
 from nas.runs import (
     BASELINES,
     OWNER,
@@ -56,6 +58,7 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
     manifest, origin = run.manifest, _origins(found)
     rows = [_front_row(point, found) | origin(point) for point in front.points]
     cloud = _cloud(found, origin)
+    verdict = verdict_of(found)
     judged = owner(run, front.knee())  # of several supernets `trust` is asked of one
     return {
         "run": run.name,
@@ -84,6 +87,8 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         "baselines": [{**found.values(p), "digest": p.digest, "name": n} for n, p in design_points(found).items()],
         "notes": front_notes(front, found.space)["notes"],
         "plain": _plain(found),
+        "verdict": verdict["text"],
+        "chance": chance_words(verdict["chance"], len(manifest.class_names)),
         "retrained": retrained_networks(found),
         "finalists": (run.front() or {}).get("finalists"),
         "targets": _targets(found, rows),
@@ -202,7 +207,7 @@ def _units(
         decimals = 1 if metric in (TOP1, BALANCED) else min(max(1 - math.floor(math.log10(least)), 0), 3)
         units[metric.name] = {
             "factor": factor,
-            "unit": words.setdefault(metric, f"ms per batch of {batches.get(metric.name, batch)}"),
+            "unit": words.setdefault(metric, f"ms / {plural(batches.get(metric.name, batch), 'image')}"),
             "label": metric.label,
             "decimals": 0 if metric is PARAMS and factor == 1 else decimals,
             "axis": _axis(found.front.clocks.get(metric.name), words[metric]),

@@ -115,11 +115,12 @@ function words() {
   $("name").textContent = DATA.run;
   $("summary").textContent = `${DATA.is_final ? "" : "The search has not ended; this is the front so far. "}Search space ${DATA.space}: ${FRONT.length} of ${measured} wholly measured architectures ` +
     `are on the front of ${DATA.objectives.map((name) => unit(name).label).join(", ")}; hypervolume ${DATA.hypervolume.toFixed(4)}.`;
+  $("verdict").replaceChildren(...[DATA.verdict, DATA.chance].filter(Boolean).map((text, i) => node(i || !DATA.verdict ? "span" : "strong", {}, `${text[0].toUpperCase()}${text.slice(1)}. `)));
   const dot = (style) => shape("svg", { width: 14, height: 14, "aria-hidden": "true" }, shape("circle", { cx: 7, cy: 7, r: 5, style }));
   const cross = () => shape("svg", { width: 14, height: 14, "aria-hidden": "true" }, shape("path", { class: "mark", d: "M2,2l10,10m0,-10l-10,10" }));
   const dashed = () => shape("svg", { width: 24, height: 14, "aria-hidden": "true" }, shape("path", { class: "random", d: "M0,7h24" }));
   $("legend").append(node("span", {}, dot(`fill:${rgb(viridis(0.5))};stroke:var(--ink)`), "Pareto front"), node("span", {}, dot("fill:var(--cloud)"), `${cloud.digest.length} not on it`),
-    DATA.baselines.length ? node("span", {}, cross(), "known designs") : "",
+    DATA.baselines.length ? node("span", {}, cross(), "known designs, by inherited weights") : "",
     DATA.plain.points.length ? node("span", {}, plainSign(), "plain ViTs of this space") : "",
     ...(FRONT.some((row) => LATENCIES.some((metric) => doubtsOf(row, metric).noisy)) ? [node("span", {}, dot("fill:none;stroke:var(--ink);stroke-dasharray:2.5 2"), "latency noisy: not known within 2 %")] : []),
     ...(FRONT.some((row) => LATENCIES.some((metric) => doubtsOf(row, metric).ties.length)) ? [node("span", {}, dot("fill:none;stroke:var(--mark);stroke-width:2;stroke-dasharray:3 3"), "latency not told apart from the selected one")] : []),

@@ -5,7 +5,7 @@ const AXES = [
   ...Object.entries(DATA.genes).map(([id, [name, words]]) => ({ id, name, unit: words, say: (value) => short(+value.toPrecision(3)) })),
   ...[...COSTS, ...ACCURACIES].filter((metric) => isMeasured(metric) && FRONT.some((row) => known(row[metric]))).map((id) => ({ id,
     name: LATENCIES.length > 1 && LATENCIES.includes(id) ? `latency ${LATENCIES.indexOf(id) + 1}` : id === "params" ? "params" : unit(id).label,
-    unit: unit(id).unit.replace(/\/image| parameters| per batch.*/, ""), say: (value) => bare(id, value) })),
+    unit: unit(id).unit.replace(/\/image| parameters| \/ [\d,]+ images?/, ""), say: (value) => bare(id, value) })),
 ];
 const holds = (valueOf) => [...ranges].every(([axis, [low, high]]) => { const value = valueOf(axis); return known(value) && value >= low && value <= high; });
 const isWithin = (row) => holds((axis) => row[axis]);

@@ -55,7 +55,7 @@ def test_every_target_is_a_metric_with_its_unit_conditions_and_doubts(tmp_path):
     data, front = page_data(run), ParetoFront.from_run(run.path)
     assert [target["metric"] for target in data["targets"]] == ["latency_ms", "latency_ms_2"]
     assert [target["repeat_tau"] for target in data["targets"]] == [0.93, None]
-    assert data["units"]["latency_ms_2"]["unit"] == "ms per batch of 1"
+    assert data["units"]["latency_ms_2"]["unit"] == "ms / 1 image"
     for row, point in zip(data["front"], front.points, strict=True):
         first, second = point.measurement.latency.values()
         assert (row["latency_ms_2"], row["latency_ms_2_ci"]) == (second.ms, list(second.interval))
@@ -79,3 +79,9 @@ def test_genes_of_what_is_not_on_the_front_are_those_of_its_architecture(page_ru
     for i, digest in enumerate(cloud["digest"]):
         for name, value in genes(trials[digest]).items():
             assert cloud[name][i] == pytest.approx(value, rel=1e-4)
+
+
+def test_the_page_says_what_the_front_gains_and_what_chance_is(page_run):
+    data = page_data(page_run)
+    assert "the best plain ViT" in data["verdict"]
+    assert data["chance"] == "chance: 10.0 % (10 classes)"

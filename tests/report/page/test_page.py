@@ -83,7 +83,7 @@ def test_a_click_selects_a_point_everywhere_on_the_page(page, chart):
         assert css(page, "#parallel .line.selected")[0].get_attribute("data-digest") == wanted
     words = css(page, "#detail")[0].text
     assert "MFLOPs/image" in words
-    assert "ms per batch of 64" in words
+    assert "ms / 64 images" in words
 
 
 def test_a_real_click_on_a_point_and_on_a_grey_dot_selects_them(page, run):

@@ -171,7 +171,7 @@ def test_every_target_can_be_drawn_bounded_and_read_in_the_table(browser, doubte
     points = ParetoFront.from_run(doubted.path).points
     heads = [head.text for head in css(browser, "#front-table th")]
     assert sum("latency" in head for head in heads) == 2
-    assert any("latency on onnxruntime-cpu (ms per batch of 1)" in " ".join(head.split()) for head in heads)
+    assert any("latency on onnxruntime-cpu (ms / 1 image)" in " ".join(head.split()) for head in heads)
     set_value(browser, "target", "latency_ms_2", "change")
     assert "latency on onnxruntime-cpu" in css(browser, "#by-latency svg")[0].get_attribute("aria-label")
     assert len(css(browser, "#by-latency .point")) == len(points)
