@@ -23,7 +23,7 @@ EVERYWHERE = {"--quiet", "--verbose", "--debug", "--version", "--install-complet
 COMMANDS = {
     "run": SHARED | BUDGET | {"--supernet-trials", "--tensorboard", "--dry-run", "--format"},
     "train": SHARED | {"--workers", "--ray-address", "--tensorboard", "--dry-run", "--format"},
-    "search": BUDGET | {"--data", "--tensorboard", "--dry-run", "--format"},
+    "search": BUDGET | {"--data", "--seeds", "--tensorboard", "--dry-run", "--format"},
     "check": {"--init", "--set", "--format"},
     "spaces": {"--format"},
     "status": {"--format"},
