@@ -65,7 +65,7 @@ def leave_out() -> None:
     jobs.stages.train = jobs.several.run = jobs.forecast = nas.cli.doctor.diagnose = _stop
     for name in ("trust", "retrain"):  # as attributes of their package these are functions
         sys.modules[f"nas.jobs.{name}"].inherited_accuracy = _stop  # type: ignore[attr-defined]
-    sys.modules["nas.jobs.finalists"].trained_alone = _stop  # type: ignore[attr-defined]
+    sys.modules["nas.jobs.last_choice.finalists"].trained_jobs = _stop  # type: ignore[attr-defined]
     command._measure = command.design = _stop
 
 

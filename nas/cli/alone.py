@@ -60,11 +60,14 @@ def trust(
 @alone.command(epilog=example("finalists results/digits-1 --count 6"))
 def finalists(
     run: RunArgument,
-    count: Annotated[int, typer.Option(max=10_000, help="Networks to train on; three for each level of cost.")] = 12,
+    count: Annotated[int, typer.Option(max=10_000, help="Networks to train on; two for each level of cost.")] = 16,
     epochs: Annotated[
         int | None,
         typer.Option(min=1, max=1_000_000, help="Of the last trainings; default: all cost half of the supernet's."),
     ] = None,
+    seeds: Annotated[
+        int, typer.Option(max=10_000, help="Last trainings of each; the median one stands for the network.")
+    ] = 1,
     workers: WorkersOption = None,
     data: MovedDataOption = None,
     format_: FormatOption = None,
@@ -73,10 +76,11 @@ def finalists(
 
     Each starts from its slice of the supernet. Every finished training is kept, and the same command goes on.
     """
-    from nas.jobs import finalists
+    from nas.jobs import Contest, finalists
     from nas.report import finalists_table
 
-    found = finalists(run, reporter(), count=count, epochs=epochs, workers=worker_count(workers), data=data)
+    contest = Contest(count=count, epochs=epochs, seeds=seeds, workers=worker_count(workers))
+    found = finalists(run, reporter(), contest, data=data)
     print_result(format_, found, finalists_table, found["candidates"])
 
 

@@ -19,6 +19,7 @@ from nas.base import (
     ConfigError,
     DiskError,
     NasError,
+    Reporter,
     command_line,
     disk_error,
     hidden_words,
@@ -40,6 +41,7 @@ from nas.cli.options import (
     PickOption,
     RunArgument,
     RunOptions,
+    SearchOptions,
     SpaceArgument,
     TrainOptions,
     example,
@@ -49,6 +51,7 @@ from nas.cli.output import COMMON, print_result, reporter, show_front
 
 if TYPE_CHECKING:
     from nas.jobs import Session
+    from nas.runs import RunPlan
 
 INTERRUPTED = 130
 
@@ -102,20 +105,22 @@ def run(space: SpaceArgument = DEFAULT_SPACE, *, options: RunOptions) -> None:
         from nas.runs import check_supernet_trials
 
         check_supernet_trials(config, space, for_space, options.workers)
-    if options.dry_run:
-        _forecast(options, lambda scratch: _start(space, options, scratch))
-        return
     from nas.jobs import check_budget, several
 
-    budget = options.budget()
-    check_budget(budget)
-    session = _with_callbacks(options, lambda: _start(space, options))
+    if not options.dry_run:
+        check_budget(options.budget())
+    plan = _plan(space, options) if options.minutes else None
+    if options.dry_run:
+        _forecast(options, lambda scratch: _start(space, options, scratch, plan))
+        return
+    session = _with_callbacks(options, lambda: _start(space, options, plan=plan))
+    budget = options.budget(session.run.manifest.plan)
     show_front(session.run.path, several.run(session, budget), options.format_)
     _next_step(command_line("export", session.run.path, "--pick", "knee", "--to", "my_vit"))
 
 
 @app.command(epilog=example("train digits --epochs 20 --run results/mine"))
-@takes(TrainOptions, without=("trials", "minutes", "storage", "supernet_trials"))
+@takes(TrainOptions, without=("trials", "minutes", "finalists", "storage", "supernet_trials"))
 def train(space: SpaceArgument, *, options: TrainOptions) -> None:
     """Train the supernet alone; `search RUN` goes on from there. Prints nothing but a forecast."""
     if options.dry_run:
@@ -132,7 +137,7 @@ def train(space: SpaceArgument, *, options: TrainOptions) -> None:
 
 
 @app.command(epilog=example("search results/digits-1 --trials 300"))
-@takes(RunOptions, without=(*CONFIG_KEYS, "run", "supernet_trials", "settings", "config"))
+@takes(SearchOptions, without=(*CONFIG_KEYS, "run", "finalists", "supernet_trials", "settings", "config"))
 def search(
     run: RunArgument,
     *,
@@ -146,7 +151,7 @@ def search(
             "them, and says how many found each point.",
         ),
     ] = 1,
-    options: RunOptions,
+    options: SearchOptions,
 ) -> None:
     """Search a run whose supernet is trained, go on with it, or extend it."""
 
@@ -203,11 +208,34 @@ def export(
     print_result(format_, values, export_table, values["files"])
 
 
-def _start(space: Path, options: RunOptions, scratch: Path | None = None) -> "Session":
+def _plan(space: Path, options: RunOptions) -> "RunPlan":
+    """What the minutes are for, as the run has it where there is one, else by rehearsal."""
+    started = time.perf_counter()
+    from nas.jobs import plan_job
+
+    with temporary_folder("plan") as scratch:
+        session = _start(space, options, scratch / "new", quiet=True)
+        if (kept := session.run.manifest.plan) is not None:
+            return kept
+        return plan_job(
+            replace(session, reporter=reporter()),
+            options.budget(),
+            options.minutes or 0.0,
+            scratch=scratch / "rehearsal",
+            start_s=time.perf_counter() - started,
+            trials=options.trials,
+            is_new=session.run.path.is_relative_to(scratch),
+        )
+
+
+def _start(
+    space: Path, options: RunOptions, scratch: Path | None = None, plan: "RunPlan | None" = None, *, quiet: bool = False
+) -> "Session":
     for_space, config = options.resolve()
     from nas.jobs import start  # after the cheap checks: it takes seconds to import
 
-    return start(space, for_space, config, options.run, reporter(), scratch=scratch)
+    say = Reporter(quiet=True) if quiet else reporter()
+    return start(space, for_space, config, options.run, say, scratch=scratch, plan=plan)
 
 
 def _with_callbacks(options: RunOptions, open_session: Callable[[], "Session"]) -> "Session":
@@ -224,11 +252,11 @@ def _forecast(options: RunOptions, open_session: Callable[[Path], "Session"], *,
     from nas.jobs import check_budget_dry, forecast
     from nas.report import forecast_table
 
-    budget = options.budget() if searches else None
-    if budget is not None:
-        check_budget_dry(budget)
+    if searches:
+        check_budget_dry(options.budget())
     with temporary_folder("dry-run") as scratch:
         session = open_session(scratch / "new")
+        budget = options.budget(session.run.manifest.plan) if searches else None
         start_s, workers = time.perf_counter() - started, options.workers or 0
         values = forecast(session, budget, scratch=scratch / "rehearsal", start_s=start_s, train_workers=workers)
     print_result(options.format_, values, forecast_table, [values])

@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Callable, Collection
 from copy import copy
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -17,6 +17,7 @@ from nas.base import ConfigError, command_line
 
 if TYPE_CHECKING:
     from nas.jobs import Budget
+    from nas.runs import RunPlan
     from nas.settings import RunConfig
 
 DEFAULT_SPACE = Path("digits")
@@ -105,7 +106,7 @@ def worker_count(given: int | None) -> int:
 PANELS = {
     "Data": ("data", "skip_bad_images"),
     "Training": ("epochs", "init", "teacher", "supernet_trials"),
-    "Search": ("trials", "minutes", "sampler", "target"),
+    "Search": ("trials", "minutes", "finalists", "sampler", "target"),
     "Machine": ("workers", "ray_address", "storage", "device", "precision"),
     "Output": ("run", "tensorboard", "dry_run", "format_"),
     "Everything else": ("settings", "config", "seed"),
@@ -146,7 +147,23 @@ class RunOptions:
             help=f"Architectures to measure in all, so a finished search can be extended; default {DEFAULT_TRIALS}.",
         ),
     ] = None
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Minutes to search, instead of --trials.")] = None
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="Minutes for all of it: half for training, a fifth for the search, the rest for finalists, by a short "
+            "rehearsal; --epochs, --trials and --finalists stand where they are given (docs/training.md).",
+        ),
+    ] = None
+    finalists: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=10_000,
+            help="Candidates that are trained on at the end, two for each level of cost; the best are the front. "
+            "0: none. Default: 16, if half of what the supernet cost is enough to tell them apart (docs/training.md).",
+        ),
+    ] = None
     workers: WorkersOption = None
     ray_address: Annotated[str | None, typer.Option(help="Ray cluster to run on; default: this machine.")] = None
     storage: Annotated[
@@ -203,8 +220,8 @@ class RunOptions:
     format_: FormatOption = None
 
     def __post_init__(self) -> None:
-        if self.trials is not None and self.minutes is not None:
-            raise ConfigError("--trials and --minutes are two limits", hint="give one of them")
+        if self.finalists == 1:
+            raise ConfigError("--finalists 1: nothing to choose from", hint="16 are eight levels of cost, two each")
         if self.minutes is not None and not self.minutes <= MOST_MINUTES:  # nor is it NaN
             raise ConfigError(
                 f"--minutes {self.minutes}: at most {MOST_MINUTES:,.0f}", hint="--trials N has no such end"
@@ -219,18 +236,18 @@ class RunOptions:
         flags = {key: value for key, value in given.items() if value is not False and value != []}
         return for_space, resolve_config(self.config, for_config, flags)
 
-    def budget(self) -> "Budget":
-        """How long and where."""
+    def budget(self, plan: "RunPlan | None" = None) -> "Budget":
+        """How long and where; by a plan, if there is one, where nothing else is asked."""
         from nas.jobs import Budget
 
         return Budget(
-            trials=None if self.minutes else self.trials or DEFAULT_TRIALS,
-            minutes=self.minutes,
+            trials=self.trials or (DEFAULT_TRIALS if plan is None else plan.trials),
             workers=worker_count(self.workers),
             train_workers=self.workers or 0,
             ray_address=self.ray_address,
             storage=_from_environment(self.storage),
             supernet_trials=self.supernet_trials,
+            finalists=plan.finalists if plan is not None and self.finalists is None else self.finalists,
         )
 
 
@@ -245,6 +262,23 @@ def _from_environment(storage: str | None) -> str | None:
             hint=f"export {name}=... the URL of the database that the search was started with",
         )
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions(RunOptions):
+    """The options of `search`: it has minutes to search, or trials."""
+
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Minutes to search, instead of --trials.")] = None
+
+    def __post_init__(self) -> None:
+        super(SearchOptions, self).__post_init__()
+        if self.trials is not None and self.minutes is not None:
+            raise ConfigError("--trials and --minutes are two limits", hint="give one of them")
+
+    def budget(self, plan: "RunPlan | None" = None) -> "Budget":
+        """How long and where; `finalists RUN` has them of a run that is searched further."""
+        found = replace(super(SearchOptions, self).budget(plan), minutes=self.minutes, finalists=0)
+        return replace(found, trials=None) if self.minutes else found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

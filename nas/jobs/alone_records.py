@@ -53,7 +53,7 @@ def stand_alone_setup(session: Session, epochs: int | None, folder: Path) -> Sta
             f"{session.run.path}: its supernet had no epoch of training, so there is no recipe to train with",
             hint="give --epochs N, or name the run that its weights come from",
         )
-    config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
+    config = config.with_epochs(epochs)
     return StandAloneSetup(
         evaluation=evaluator_setup(session),
         config=located(config, session.folders),
@@ -89,40 +89,57 @@ def trained_alone(
         ConfigError: There is something to train, and the teacher cannot be had.
         RunError: A record is damaged, or the workers are gone.
     """
-    recipe = setup.config.train
     setups = [replace(setup, seed=setup.seed + i) for i in range(seeds)]
-    records = {(s.seed, a.digest): _read(s, a) for s in setups for a in architectures}
-    total, known = len(records), sum(record is not None for record in records.values())
+    return trained_jobs([(s, a) for s in setups for a in architectures], data, workers, reporter)
+
+
+def trained_jobs(
+    jobs: Sequence[Job],
+    data: ImageData,
+    workers: int,
+    reporter: Reporter,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """As `trained_alone`, for trainings that differ in more than their seed but have as many epochs; in their order.
+
+    `on_progress` is told the share of their steps that is done, about once a second.
+    """
+    recipe = jobs[0][0].config.train
+    records = [_read(setup, architecture) for setup, architecture in jobs]
+    total, known = len(jobs), sum(record is not None for record in records)
+    seeds, networks = len({setup.seed for setup, _ in jobs}), len({architecture.digest for _, architecture in jobs})
     reporter.line(
         "alone",
-        f"{plural(len(architectures), 'architecture')} x {plural(seeds, 'seed')}, "
+        f"{plural(networks, 'architecture')} x {plural(seeds, 'seed')}, "
         f"{recipe.epochs} epochs each: {total} trainings, {known} done already",
     )
-    missing = [(s, a) for s in setups for a in architectures if records[s.seed, a.digest] is None]
-    if missing and setup.config.teacher:
-        Teacher(setup.config.teacher, data.info)
+    missing = {i: job for i, job in enumerate(jobs) if records[i] is None}
+    for teacher in {setup.config.teacher for setup, _ in missing.values()} - {""}:
+        Teacher(teacher, data.info)
     steps = Schedule(recipe, len(data.train)).steps
     started, looked = time.monotonic(), 0.0
-    first = known + _under_way(missing, steps)
+    first = known + _under_way(list(missing.values()), steps)
     with reporter.bar("alone") as bar:
 
         def show() -> None:
             nonlocal looked
             now = time.monotonic()
-            ended = [record for record in records.values() if record is not None]
+            ended = [record for record in records if record is not None]
             if now - looked < LOOK_EVERY_S and len(ended) < total:
                 return
             looked = now
-            done = len(ended) + _under_way([j for j in missing if records[j[0].seed, j[1].digest] is None], steps)
+            done = len(ended) + _under_way([job for i, job in missing.items() if records[i] is None], steps)
             left = duration((now - started) / (done - first) * (total - done)) if done > first else "unknown"
             failures = sum(record["error"] is not None for record in ended)
             text = f"{len(ended)}/{total} trained, {done / total:.0%} of all steps  failed {failures}  left {left}"
             bar(len(ended), total, text)
+            on_progress(done / total)
 
-        for (setup, architecture), result in _train_all(missing, data, workers, show):
-            records[setup.seed, architecture.digest] = _write(setup, architecture, result)
+        numbers = {setup.path(architecture): i for i, (setup, architecture) in missing.items()}
+        for (setup, architecture), result in _train_all(list(missing.values()), data, workers, show):
+            records[numbers[setup.path(architecture)]] = _write(setup, architecture, result)
             show()
-    found = [record for record in records.values() if record is not None]
+    found = [record for record in records if record is not None]
     # records of before operators were looked at have none
     dead = [(record["digest"], line) for record in found for line in record.get("dead_operators", ())[:1]]
     if dead:

@@ -1,11 +1,9 @@
 """One run, opened for work: its space, configuration, images and device, the same on every resume."""
 
-import platform
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +38,15 @@ from nas.runs import (
     Manifest,
     ParetoFront,
     RunDirectory,
+    RunPlan,
+    as_begun,
     config_of_run,
     doubts_of,
     latest_unfinished,
     next_path,
     space_of_run,
     typed_in,
+    versions_here,
 )
 from nas.search import check_storage
 from nas.settings import RunConfig, config_differences, flat_config, located, read_space_text, same_places
@@ -55,7 +56,6 @@ from nas.training import Teacher, check_policy
 RESULTS = Path("results")
 MOVED = "--data SPEC says where the same images are now"
 LEAST_THREADED_MACS = 10_000_000  # per image, of the largest subnet
-PACKAGES = ("torch", "timm", "optuna", "ray", "numpy", "pandas", "scikit-learn", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +103,7 @@ class Budget:
         ray_address: Of a running cluster; None: embedded.
         storage: Database URL for the study; None: the journal in the run folder.
         supernet_trials: Supernets to train over the life of the run; 1: one, as the configuration says.
+        finalists: Candidates to train on; 0: none; None: as many as usual, where that is worth it.
     """
 
     trials: int | None
@@ -112,6 +113,7 @@ class Budget:
     ray_address: str | None = None
     storage: str | None = None
     supernet_trials: int = 1
+    finalists: int | None = 0
 
 
 def check_budget(budget: Budget) -> None:
@@ -130,12 +132,13 @@ def start(
     reporter: Reporter,
     *,
     scratch: Path | None = None,
+    plan: RunPlan | None = None,
 ) -> Session:
     """Create the run, or resume the one that is there.
 
-    Settings change the space, such as `constraints.max_macs=2e6`. Without a path, the last unfinished run of this space
-    and configuration is resumed, else a new one made. With `scratch`, everything is checked, but a new run is created
-    there instead, and its own folder left alone.
+    Settings change the space, as `constraints.max_macs=2e6` does. Without a path, the last unfinished run of this space
+    and configuration is resumed, else a new one made. With `scratch`, all is checked, but a new run is created there.
+    A run without a plan gets `plan`, and its epochs too if it is new.
 
     Raises:
         DiskError: There is no writing there.
@@ -170,16 +173,20 @@ def start(
     identity |= {"precision": precision, "device": device_name(device.type)}
     if path is None:
         unfinished = latest_unfinished(RESULTS, space.name)
-        if unfinished is not None and not _differences(RunDirectory.open(unfinished), config, identity):
+        if unfinished and not _differences(left := RunDirectory.open(unfinished), as_begun(config, left), identity):
             path = unfinished
     if path is not None and _is_taken(path):
         run, verb = RunDirectory.open(path), "resumed"
+        config = as_begun(config, run)
         if differences := _differences(run, config, identity):
             raise RunError(
                 f"{path} holds another run:\n" + "\n".join(f"  {line}" for line in differences),
                 hint="choose another --run DIR, or give the options it was started with",
             )
+        if plan is not None and run.manifest.plan is None and scratch is None and not run.is_locked():
+            run.update_manifest(plan=plan)
     else:
+        config = config.with_epochs(plan.epochs) if plan and config.train.epochs is None else config
         source = check_init(space, here.init) if config.init else None
         if config.teacher:
             Teacher(here.teacher, info)
@@ -194,7 +201,7 @@ def start(
                 space_file=str(space_file),
                 space_settings=settings,
                 seed=config.seed,
-                versions=_versions(),
+                versions=versions_here(),
                 threads=_train_threads(space),
                 images=ImagePlace(spec=config.data.spec, folders=typed_in(path)),
                 folders=typed_in(path),
@@ -204,6 +211,7 @@ def start(
                 std=info.std,
                 class_names=info.class_names,
                 largest_class=data.search.majority,
+                plan=plan,
                 **identity,
             ),
             space_text=text,
@@ -221,10 +229,8 @@ def start(
         reporter=reporter,
     )
     _describe(session)
-    if scratch is None:
-        advice = f"{verb}; the same command resumes it, Ctrl-C keeps what is finished"
-    else:
-        advice = f"would be {verb}; nothing is written"
+    advice = f"{verb}; the same command resumes it, Ctrl-C keeps what is finished"
+    advice = advice if scratch is None else f"would be {verb}; nothing is written"
     reporter.line("run", f"{path} ({advice})")
     return session
 
@@ -390,11 +396,3 @@ def _describe(session: Session) -> None:
 def _train_threads(space: SearchSpace) -> int:
     """One for tiny networks, whose kernels are over before a second thread has woken up; else torch's default."""
     return 1 if space.macs_range()[1] < LEAST_THREADED_MACS else torch.get_num_threads()
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):  # such as Ray, without which --workers 0 does
-            found[name] = version(name)
-    return found

@@ -6,6 +6,7 @@ from functools import partial
 
 from nas.base import NoResultError, RunError
 from nas.jobs import stages
+from nas.jobs.last_choice.finalists import check_last_choice, finalists_left, last_choice
 from nas.jobs.session import Budget, Session
 from nas.jobs.several_trial import train_trial
 from nas.model import Supernet
@@ -41,9 +42,10 @@ def run(session: Session, budget: Budget) -> ParetoFront:
         NasError: Another stage failed; see there.
         KeyboardInterrupt: Ctrl-C; the same call resumes.
     """
+    check_last_choice(session, budget)
     before = session.run.manifest.supernet_trials
     if before is None and budget.supernet_trials == 1:
-        return stages.run(session, budget)
+        return stages.run(session, budget, last_choice, chooses=finalists_left(session.run, budget))
     budget = replace(budget, supernet_trials=max(budget.supernet_trials, before or 1))
     if before is None and session.run.manifest.stage != "created":
         raise RunError(
@@ -55,7 +57,7 @@ def run(session: Session, budget: Budget) -> ParetoFront:
         _train(session, budget)
         best = ranked(supernet_trials(session.run))[: session.config.tune.keep]
         shares = _shares(budget, len(best))
-        if _is_finished(session.run, best, shares):
+        if _is_finished(session.run, best, shares) and not finalists_left(session.run, budget):
             session.run.update_manifest(stage="finished")
             session.reporter.line("run", "nothing is left to do; more --trials or --supernet-trials extend it")
             return ParetoFront.from_run(session.run.path)
@@ -78,7 +80,7 @@ def run(session: Session, budget: Budget) -> ParetoFront:
                 stages.run(own, share)
             except NoResultError as error:
                 session.reporter.line("supernet", f"{trial.key} adds nothing: {error.message}")
-        return _measure(session)
+        return last_choice(session, budget) or _measure(session)
 
 
 def _train(session: Session, budget: Budget) -> None:
@@ -147,6 +149,7 @@ def _shares(budget: Budget, count: int) -> list[Budget]:
             minutes=None if budget.minutes is None else budget.minutes / count,
             train_workers=0,
             supernet_trials=1,
+            finalists=0,
         )
         for rank in range(count)
     ]

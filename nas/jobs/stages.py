@@ -1,7 +1,7 @@
 """The stages of a run: train the supernet, search, measure the front. Each can be resumed."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from types import MappingProxyType
@@ -59,25 +59,30 @@ from nas.training import (
     weights_digest,
 )
 
+LastChoice = Callable[[Session, Budget], ParetoFront | None]  # makes the front; of a finished run where it `chooses`
 UNSURE = 0.01  # share of a hypervolume: two measurings of quiet networks differ by less
 CALIBRATION_ROUNDS = 30
 CALIBRATION_S = 5.0  # at least, where latency is bounded: a machine's speed changes within seconds
 
 
-def run(session: Session, budget: Budget) -> ParetoFront:
-    """Everything: train, search, measure; what an earlier process finished is not done again.
+def run(
+    session: Session, budget: Budget, last_choice: LastChoice = lambda *_: None, *, chooses: bool = False
+) -> ParetoFront:
+    """Everything: train, search, measure, or `last_choice` instead; what an earlier process did is not done again.
 
     Raises:
         NasError: A stage failed; see there.
         KeyboardInterrupt: Ctrl-C; the same call resumes.
     """
     with session.run.lock():
-        if session.run.manifest.stage == "finished" and not trials_left(session.run, budget):
+        stage, searches = session.run.manifest.stage, trials_left(session.run, budget)
+        if stage == "finished" and not searches and not chooses:
             session.reporter.line("run", "finished already; --trials above the present number extends it")
             return ParetoFront.from_run(session.run.path)
         supernet = train(session, budget.train_workers, budget.ray_address)
-        search(session, supernet, budget)
-        return measure(session, supernet)
+        if searches or stage not in ("finalists", "finished"):
+            search(session, supernet, budget)
+        return last_choice(session, budget) or measure(session, supernet)
 
 
 def trials_left(run: RunDirectory, budget: Budget) -> bool:

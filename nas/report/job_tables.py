@@ -141,6 +141,10 @@ def forecast_table(values: Mapping[str, Any]) -> Table:
             "with the start of the workers"
         )
         rows.append(("search", time("search"), trials))
+    if values["finalists"]:
+        epochs = plural(values["finalist_epochs"], "epoch")
+        trained = f"{values['finalists']} candidates trained on, the better half of them for {epochs}"
+        rows.append(("finalists", time("finalists"), trained))
     if values["measure_s"]:
         front = f"front of about {values['front_size']} architectures, nothing else runs"
         rows.append(("final latency", time("measure"), front))
@@ -150,6 +154,7 @@ def forecast_table(values: Mapping[str, Any]) -> Table:
         f"and optimiser {memory('memory_weights')}, images {memory('memory_images')}"
     )
     files = f"checkpoints {memory('disk_checkpoints')}, trials {memory('disk_trials')}"
+    files += f", finalists {memory('disk_finalists')}" if values["finalists"] else ""
     rows += [
         [Markup(f"[bold]{cell}[/]") for cell in total],
         ("memory", memory("memory"), parts),

@@ -31,8 +31,13 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
     left: list[float] = []
     if budget.num_trials is not None and per_minute:
         left.append(max(budget.num_trials - measured, 0) / per_minute)
+    now = time.time() if now is None else now
     if budget.deadline is not None:
-        left.append(max(budget.deadline - (time.time() if now is None else now), 0.0) / 60)
+        left.append(max(budget.deadline - now, 0.0) / 60)
+    finalists = manifest.finalists
+    if stage == "finalists":
+        known = None if finalists is None else finalists.minutes_left
+        left = [] if finalists is None or known is None else [max(known - (now - finalists.told) / 60, 0.0)]
     return {
         "schema_version": 1,
         "run": run.name,
@@ -47,6 +52,7 @@ def status_dict(run: RunDirectory, now: float | None = None) -> dict[str, Any]:
         "hypervolume": None if front is None else front.hypervolume(),
         "throughput_per_minute": per_minute,
         "minutes_left": 0.0 if stage == "finished" else min(left, default=None),
+        **({} if finalists is None else {"finalists_share": finalists.share}),
         **({"supernets": dict(supernets)} if supernets else {}),
     }
 
@@ -71,6 +77,8 @@ def status_table(status: Mapping[str, Any]) -> Table:
         rows.append(("supernets", ", ".join(f"{n} {state}" for state, n in status["supernets"].items())))
     rows.append(("trials complete", f"{status['trials']['complete']}{asked}"))
     rows += [(f"trials {name}", str(n)) for name, n in status["trials"].items() if name != "complete" and n]
+    if "finalists_share" in status:
+        rows.append(("finalists", f"{status['finalists_share']:.0%} trained"))
     size = status["front_size"]
     rows += [
         ("front", "no trial yet" if size is None else f"{size} architectures"),

@@ -3,15 +3,15 @@
 # fmt: off
 from nas.runs.curve import random_search
 from nas.runs.directory import (
-    CONFIG, MANIFEST, TRAINING_LOG, TRUST, RunDirectory, config_of_run, latest_unfinished, next_path,
-    space_of_run,
+    CONFIG, MANIFEST, TRAINING_LOG, TRUST, RunDirectory, as_begun, config_of_run, latest_unfinished,
+    next_path, space_of_run,
 )
 from nas.runs.dominance import hypervolume, non_dominated
 from nas.runs.doubts import doubts_of
 from nas.runs.front import PICKS, ParetoFront
 from nas.runs.manifest import (
-    REFERENCE_MARGIN, ImagePlace, Manifest, SearchBudget, SearchIdentity, SupernetTrial, WeightSource,
-    objectives_by, trial_key, typed_in,
+    REFERENCE_MARGIN, FinalistsProgress, ImagePlace, Manifest, RunPlan, SearchBudget, SearchIdentity,
+    SupernetTrial, WeightSource, objectives_by, trial_key, typed_in, versions_here,
 )
 from nas.runs.point import FINALIST, FOUND_BY, FrontPoint, interval_key, points_of
 from nas.runs.ranking import (
@@ -25,7 +25,7 @@ from nas.runs.results import (
 from nas.runs.supernets import (
     OWNER, all_trials, check_ray_is_used, check_supernet_trials, front_of, group_settings, joint_digest,
     owner, ranked, reference_elsewhere, searched_runs, space_settings, supernet_trial, supernet_trials,
-    union_points,
+    trials_by_supernet, union_points,
 )
 from nas.runs.training_log import course_of, log_rows
 from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState, whole
@@ -33,13 +33,14 @@ from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState, wh
 __all__ = [
     "BALANCED_SPLITS", "BASELINES", "CONFIDENCE", "CONFIG", "FINALIST", "FOUND_BY", "LEAST_ARCHITECTURES",
     "MANIFEST", "OWNER", "PICKS", "REFERENCE_MARGIN", "RESAMPLES", "SPLITS", "TRAINING_LOG", "TRUST",
-    "Conditions", "FrontPoint", "ImagePlace", "Manifest", "Measurement", "ParetoFront", "PlainViTs",
-    "RunDirectory", "RunResults", "SearchBudget", "SearchIdentity", "SupernetTrial", "Timed", "Trial",
-    "TrialState", "WeightSource", "all_trials", "architecture_row", "check_counts", "check_ray_is_used",
-    "check_supernet_trials", "config_of_run", "course_of", "design_points", "doubts_of", "front_of",
-    "group_settings", "hypervolume", "interval_key", "joint_digest", "latest_unfinished", "log_rows",
-    "network_row", "next_path", "non_dominated", "objectives_by", "owner", "picked", "plain_vits",
-    "points_of", "random_search", "rank_statistics", "ranked", "reference_elsewhere", "results_of",
-    "retrained_networks", "searched_runs", "space_of_run", "space_settings", "supernet_trial",
-    "supernet_trials", "trial_key", "typed_in", "union_points", "whole",
+    "Conditions", "FinalistsProgress", "FrontPoint", "ImagePlace", "Manifest", "Measurement",
+    "ParetoFront", "PlainViTs", "RunDirectory", "RunPlan", "RunResults", "SearchBudget", "SearchIdentity",
+    "SupernetTrial", "Timed", "Trial", "TrialState", "WeightSource", "all_trials", "architecture_row",
+    "as_begun", "check_counts", "check_ray_is_used", "check_supernet_trials", "config_of_run",
+    "course_of", "design_points", "doubts_of", "front_of", "group_settings", "hypervolume",
+    "interval_key", "joint_digest", "latest_unfinished", "log_rows", "network_row", "next_path",
+    "non_dominated", "objectives_by", "owner", "picked", "plain_vits", "points_of", "random_search",
+    "rank_statistics", "ranked", "reference_elsewhere", "results_of", "retrained_networks",
+    "searched_runs", "space_of_run", "space_settings", "supernet_trial", "supernet_trials", "trial_key",
+    "trials_by_supernet", "typed_in", "union_points", "versions_here", "whole",
 ]

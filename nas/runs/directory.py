@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from nas.base import (
     SCHEMA_VERSION,
+    ConfigError,
     RunError,
     atomic_write_text,
     check_schema,
@@ -334,3 +335,12 @@ def space_of_run(run: RunDirectory) -> SearchSpace:
 def config_of_run(run: RunDirectory) -> RunConfig:
     """A run's configuration, later keys at their defaults; a ConfigError where it is damaged or has a removed one."""
     return resolve_config(run.path / CONFIG)
+
+
+def as_begun(config: RunConfig, run: RunDirectory) -> RunConfig:
+    """A configuration with the epochs that the plan of a run gave it, where it names none."""
+    if run.manifest.plan is None or config.train.epochs is not None:
+        return config
+    with contextlib.suppress(ConfigError):  # of a damaged file it is told where runs are compared
+        return config.with_epochs(config_of_run(run).train.epochs)
+    return config

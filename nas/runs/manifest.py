@@ -6,9 +6,12 @@ The images are described key by key and not as a `DataInfo`: the file does not s
 import hashlib
 import json
 import os
+import platform
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -16,7 +19,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from nas.base import LATENCY, SCHEMA_VERSION, ConfigError, Objective, RunError, metric_named
 
-Stage = Literal["created", "training", "searching", "measuring", "finished"]
+PACKAGES = ("torch", "timm", "optuna", "ray", "numpy", "pandas", "scikit-learn", "onnx", "onnxruntime")
+Stage = Literal["created", "training", "searching", "finalists", "measuring", "finished"]
 
 
 REFERENCE_MARGIN = 1.1
@@ -92,6 +96,33 @@ class SearchBudget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """What a job of so many minutes does, settled before it begins.
+
+    Attributes:
+        epochs: Of the supernet.
+        trials: Architectures to measure.
+        finalists: Candidates to train on; 0: none.
+        finalist_epochs: Epochs of the supernet that cost, in MACs, what all trainings of the finalists may.
+    """
+
+    minutes: float
+    epochs: int
+    trials: int
+    finalists: int
+    finalist_epochs: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalistsProgress:
+    """How far the trainings of the finalists were at a Unix time (`told`): their share of all MACs that they cost."""
+
+    share: float
+    minutes_left: float | None
+    told: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SupernetTrial:
     """One set of training hyper-parameters, and what became of the supernet that was trained with them.
 
@@ -144,6 +175,15 @@ def typed_in(path: Path) -> tuple[str, str]:
     return os.path.relpath(here, path.resolve()), str(here)
 
 
+def versions_here() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on, those that are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # such as Ray, without which --workers 0 does
+            found[name] = version(name)
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightSource:
     """The run whose supernet a run started from, as it was then.
@@ -185,6 +225,8 @@ class Manifest(BaseModel):
         search: What it is measured by; None before the search first starts.
         supernet_digest: Of the trained weights, over several supernets a digest of theirs; None before.
         budget: Of the last search; None before.
+        plan: Of a run that was given minutes; None: it was not.
+        finalists: How far their trainings are; None before they begin.
         study: Name of a supernet trial's study in a shared database.
         supernet_trial: Of a supernet's folder: what it is trained with, and how that went.
         supernet_trials: How many supernets the run trains; None: it is a run of one.
@@ -216,6 +258,8 @@ class Manifest(BaseModel):
     search: SearchIdentity | None = None
     supernet_digest: str | None = None
     budget: SearchBudget | None = None
+    plan: RunPlan | None = None
+    finalists: FinalistsProgress | None = None
     study: str | None = None
     supernet_trial: SupernetTrial | None = None
     supernet_trials: int | None = None
@@ -261,6 +305,8 @@ class ManifestChanges(TypedDict, total=False):
     supernet_digest: str
     images: ImagePlace
     budget: SearchBudget
+    plan: RunPlan
+    finalists: FinalistsProgress
     supernet_trial: SupernetTrial
     supernet_trials: int
     supernet_trials_ended: int

@@ -35,7 +35,7 @@ class Conditions:
         num_images: How many of them.
         target: Where and how latency was measured, such as `torch-cpu`.
         latency_stage: `search` (beside other work, ratio to a reference model) or `exclusive` (nothing else running).
-        supernet: Digest of the weights, and after a comma what was made of them (`nas.jobs.finalists`).
+        supernet: Digest of the weights, and after a comma what was made of them (`nas.jobs.last_choice.finalists`).
     """
 
     device: str

@@ -261,6 +261,10 @@ class RunConfig(Section):
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
 
+    def with_epochs(self, epochs: int | None) -> "RunConfig":
+        """The same with so many epochs of training."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"epochs": epochs})})
+
     @model_validator(mode="after")
     def _has_a_target_for_every_latency(self) -> "RunConfig":
         given = max(1, len(self.evaluate.targets))

@@ -102,7 +102,7 @@ BAD = {
     "export of no run": (["export", "nope", "--pick=knee", "--to=out"], "nope does not exist"),
     "wrong data folder": (["run", "tiny.yaml", "--data", "folder:nowhere"], "nowhere"),
     "wrong data kind": (["run", "tiny.yaml", "--data", "floppy:a"], "floppy"),
-    "two limits": (["run", "tiny.yaml", "--trials=3", "--minutes=1"], "--trials and --minutes"),
+    "two limits": (["search", "nope", "--trials=3", "--minutes=1"], "--trials and --minutes"),
     "unknown key": (["run", "tiny.yaml", "--set", "train.epoch=3"], "train.epoch"),
     "setting without a value": (["run", "tiny.yaml", "--set", "train.epochs"], "train.epochs"),
     "unknown key of the space": (["check", "tiny.yaml", "--set", "layers.num_head=2"], "num_head"),

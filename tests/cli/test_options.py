@@ -11,7 +11,17 @@ import typer
 from typer.testing import CliRunner
 
 from nas.base.errors import ConfigError
-from nas.cli.options import CONFIG_KEYS, DEFAULT_TRIALS, PANELS, RunOptions, TrainOptions, takes, worker_count
+from nas.cli.options import (
+    CONFIG_KEYS,
+    DEFAULT_TRIALS,
+    PANELS,
+    RunOptions,
+    SearchOptions,
+    TrainOptions,
+    takes,
+    worker_count,
+)
+from nas.runs.manifest import RunPlan
 from nas.settings.config import RunConfig, flat_config
 
 
@@ -61,7 +71,8 @@ def test_the_options_stand_in_the_order_of_their_panels_and_then_of_their_declar
 
 def test_two_limits_are_one_too_many():
     with pytest.raises(ConfigError, match="--trials and --minutes are two limits"):
-        RunOptions(trials=1, minutes=1.0)
+        SearchOptions(trials=1, minutes=1.0)
+    assert RunOptions(trials=1, minutes=1.0).budget().trials == 1  # the plan has the minutes
 
 
 def test_every_named_option_is_a_key_of_the_configuration():
@@ -90,17 +101,29 @@ def test_without_options_the_configuration_has_its_defaults():
     assert RunOptions().resolve() == ((), RunConfig())
 
 
+def test_a_search_has_trials_or_minutes_and_no_finalists():
+    assert [SearchOptions(**given).budget().trials for given in ({}, {"minutes": 1.0})] == [DEFAULT_TRIALS, None]
+    budget = SearchOptions(minutes=1.5).budget()
+    assert (budget.minutes, budget.finalists) == (1.5, 0)
+
+
+def test_a_plan_says_what_is_not_given():
+    plan = RunPlan(minutes=3.0, epochs=4, trials=50, finalists=6, finalist_epochs=2.0)
+    found = [RunOptions(**given).budget(plan) for given in ({}, {"trials": 9}, {"finalists": 0})]
+    assert [(budget.trials, budget.finalists) for budget in found] == [(50, 6), (9, 6), (50, 0)]
+
+
 @pytest.mark.parametrize(
     ("options", "trials", "workers", "train_workers"),
     [
         ({}, DEFAULT_TRIALS, len(os.sched_getaffinity(0)), 0),
         ({"trials": 3, "workers": 2}, 3, 2, 2),
-        ({"minutes": 0.5, "workers": 0}, None, 0, 0),
+        ({"minutes": 0.5, "workers": 0}, DEFAULT_TRIALS, 0, 0),
     ],
 )
-def test_a_budget_is_limited_by_trials_or_by_minutes(options, trials, workers, train_workers):
+def test_a_budget_of_a_run_is_in_trials(options, trials, workers, train_workers):
     budget = RunOptions(**options).budget()
-    assert (budget.trials, budget.minutes) == (trials, options.get("minutes"))
+    assert (budget.trials, budget.minutes) == (trials, None)
     assert (budget.workers, budget.train_workers) == (workers, train_workers)
 
 

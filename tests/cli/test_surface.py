@@ -21,7 +21,7 @@ BUDGET = {"--trials", "--minutes", "--workers", "--ray-address", "--storage"}
 EVERYWHERE = {"--quiet", "--verbose", "--debug", "--version", "--install-completion", "--show-completion"}
 
 COMMANDS = {
-    "run": SHARED | BUDGET | {"--supernet-trials", "--tensorboard", "--dry-run", "--format"},
+    "run": SHARED | BUDGET | {"--finalists", "--supernet-trials", "--tensorboard", "--dry-run", "--format"},
     "train": SHARED | {"--workers", "--ray-address", "--tensorboard", "--dry-run", "--format"},
     "search": BUDGET | {"--data", "--seeds", "--tensorboard", "--dry-run", "--format"},
     "check": {"--init", "--set", "--format"},
@@ -36,7 +36,7 @@ COMMANDS = {
     "cache": {"--sweep", "--format"},
     "latency": set(),
     "trust": {"--architectures", "--seeds", "--epochs", "--workers", "--data", "--format"},
-    "finalists": {"--count", "--epochs", "--workers", "--data", "--format"},
+    "finalists": {"--count", "--epochs", "--seeds", "--workers", "--data", "--format"},
     "retrain": {
         "--pick",
         "--from",

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import time
 from dataclasses import dataclass
 
@@ -14,7 +15,9 @@ from nas.base.errors import RunError
 from nas.jobs.session import Budget
 from nas.jobs.several import _shares
 from nas.runs.directory import RunDirectory
+from nas.runs.doubts import doubts_of
 from nas.runs.front import ParetoFront
+from nas.runs.point import FINALIST
 from nas.runs.supernets import owner, ranked, searched_runs, supernet_trials
 from nas.runs.training_log import course_of
 
@@ -161,3 +164,23 @@ def test_a_run_of_one_supernet_is_not_continued_as_one_of_several(finished):
     done = command(*finished.arguments, "--supernet-trials=2", "--workers=1")
     assert done.code == 2
     assert "holds a run of one supernet" in done.stderr
+
+
+@real
+def test_finalists_start_from_their_own_supernets_and_are_exported_with_their_weights(resumed, tmp_path):
+    path = tmp_path / "r"
+    shutil.copytree(resumed.run.path, path)
+    done = command("finalists", path, "--count=6", "--epochs=1", "--workers=0")
+    assert done.code == 0, done.stderr
+    run, front = RunDirectory.open(path), ParetoFront.from_run(path)
+    assert len({point.measurement.conditions for point in front.points}) == 1
+    for point in front.points:
+        own = owner(run, point)
+        assert own.path != run.path
+        assert (own.finalists_dir / point.details[FINALIST]["weights"]).exists()
+    assert doubts_of(run) == []
+    done = command("export", path, "--pick=top1", f"--to={tmp_path / 'vit'}", "--formats=timm", "--format=json")
+    assert done.code == 0, done.stderr
+    refused = command("finalists", owner(run, front.points[0]).path, "--count=4", "--epochs=1", "--workers=0")
+    assert refused.code == 2
+    assert "a supernet of another run" in refused.stderr

@@ -54,7 +54,7 @@ function finalistsTable() {
     ...[row.inherited, ...row.trained].map((value) => node("td", {}, shown(value))), node("td", { class: "left" }, [row.chosen && "chosen", row.plain && "plain ViT", row.on_inherited_front && "was on the inherited front"].filter(Boolean).join(", "))));
   const heads = [["candidate", "left"], [title("macs")], ["inherited"], ...epochs.map((count) => [`${count} epoch${count === 1 ? "" : "s"} alone`]), ["", "left"]];
   return node("div", {}, node("div", { class: "scroll", id: "finalists" }, table(heads, rows)), node("p", { class: "note" }, `Finalists: ${unit(DATA.finalists.accuracy).label}, %, on the search split, which chose them. ` +
-    "Each was trained alone from its slice of the supernet; the best of a level of cost for all epochs, and those that none of the others dominates are the front. What is not on it was measured with the supernet's weights."));
+    "Each was trained alone from its slice of the supernet; the half that is least beaten at no more cost for all epochs, and those that none of the others dominates are the front. What is not on it was measured with the supernet's weights."));
 }
 
 function retrainedSection(host) {

@@ -142,10 +142,25 @@ def test_more_trials_take_longer_and_more_disk(home):
     assert many["disk_trials_bytes"] > few["disk_trials_bytes"]
 
 
-def test_minutes_are_forecast_as_trials(home):
-    values = forecast(*ARGUMENTS, "--minutes=1")
+def test_minutes_of_a_search_are_forecast_as_trials(home, finished):
+    values = forecast("search", finished.folder, "--minutes=1", "--workers=0", "--dry-run")
     assert values["trials"] > 0
     assert values["search_s"] < 60 + 5
+    assert values["finalists"] == 0
+
+
+def test_finalists_are_forecast_where_they_are_asked_for_or_worth_it(home):
+    few = forecast(*ARGUMENTS, "--trials=9")
+    assert (few["finalists"], few["finalists_s"], few["disk_finalists_bytes"]) == (0, 0, 0)
+    asked = forecast(*ARGUMENTS, "--trials=9", "--finalists=4")
+    assert (asked["finalists"], asked["finalist_epochs"]) == (4, 1)
+    assert asked["finalists_s"] > 0
+    assert asked["total_s"] == pytest.approx(
+        sum(asked[f"{stage}_s"] for stage in ("start", "train", "search", "finalists", "measure"))
+    )
+    long = forecast(*ARGUMENTS, "--trials=9", "--epochs=4000")
+    assert long["finalists"] == 16
+    assert long["finalist_epochs"] * (1151 // 256) >= 200
 
 
 def test_trials_never_exceed_the_space(home):

@@ -3,21 +3,19 @@
 import io
 import json
 import shutil
-from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import timm
 import torch
 from report_browser import complaints, css, needs_browser, opened
 from rich.console import Console
-from small_runs import TRIALS, command, one_thread, search_process
+from small_runs import TRIALS, command, one_thread, run_arguments, search_process
 
 from nas.base.errors import ConfigError, RunError
 from nas.base.progress import Reporter
 from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.jobs.alone import space_of_one
-from nas.jobs.finalists import HALVING, best_of, candidates, epochs_within, finalists
+from nas.jobs.last_choice.finalists import Contest, finalists, over_seeds
 from nas.jobs.session import reopen
 from nas.model.supernet import Supernet
 from nas.report.job_tables import finalists_table
@@ -61,26 +59,6 @@ def inherited_front(folder):
     return ParetoFront.from_trials(RunDirectory.open(folder).trials(), ParetoFront.from_run(folder).objectives)
 
 
-@pytest.mark.parametrize("count", [2, 3, 6, 12, 100])
-def test_candidates_are_spread_over_the_costs_with_the_best_of_the_front_and_the_best_plain_one(finished, count):
-    measured = whole(finished.folder)
-    front = ParetoFront.from_trials(
-        RunDirectory.open(finished.folder).trials(), ParetoFront.from_run(finished.folder).objectives
-    )
-    levels = candidates(front, measured, count)
-    found = [point for level in levels for point in level]
-    assert len(found) == min(count, len(measured)) == len({point.digest for point in found})
-    metric = next(o.metric for o in front.objectives if o.metric.direction == "minimize")
-    costs = [[point.value(metric) for point in level] for level in levels if level]
-    assert all(max(cheaper) <= min(dearer) for cheaper, dearer in pairwise(costs))
-    on_front = {point.digest for point in front.points}
-    for level in levels:
-        of_level = [p for p in measured if p.digest in {x.digest for x in level}]
-        assert not level or level[0].digest in on_front or not any(p.digest in on_front for p in of_level)
-        plain = [point for point in level if is_plain(point.architecture)]
-        assert len(level) < 3 or not plain or plain[0] in level[:2]
-
-
 def test_the_front_is_of_the_trained_networks(chosen):
     folder, before, found = chosen
     front = ParetoFront.from_run(folder)
@@ -99,16 +77,24 @@ def test_the_front_is_of_the_trained_networks(chosen):
     assert doubts_of(RunDirectory.open(folder)) == []
 
 
-def test_halving_keeps_the_best_of_every_level(chosen):
+def test_halving_keeps_what_is_least_beaten_at_no_more_cost(chosen):
     folder, _, found = chosen
-    session = reopen(folder, Reporter(quiet=True))
-    front = inherited_front(session.run.path)
-    rows = {row["digest"]: row for row in found["candidates"]}
-    for level in candidates(front, whole(folder), 6):
-        best = max(level, key=lambda point: rows[point.digest]["trained"][0])
-        trained_again = [point for point in level if rows[point.digest]["trained"][1] is not None]
-        assert rows[best.digest]["trained"][0] == max(rows[p.digest]["trained"][0] for p in trained_again)
-        assert len(trained_again) == max(1, len(level) // 3)
+    points = {point.digest: point for point in whole(folder)}
+    metric = next(o.metric for o in inherited_front(folder).objectives if o.metric.direction == "minimize")
+    first = {row["digest"]: row["trained"][0] for row in found["candidates"]}
+    again = {row["digest"] for row in found["candidates"] if row["trained"][1] is not None}
+    assert len(again) == 3
+
+    def beaten(digest):
+        return (
+            max(
+                (first[o] for o in first if o != digest and points[o].value(metric) <= points[digest].value(metric)),
+                default=-100.0,
+            )
+            - first[digest]
+        )
+
+    assert max(map(beaten, again)) <= min(beaten(digest) for digest in first if digest not in again)
 
 
 def test_an_accuracy_is_that_of_the_network_trained_from_its_slice(chosen, tmp_path):
@@ -217,46 +203,12 @@ def test_what_cannot_be_is_refused(chosen, tmp_path):
     folder = chosen[0]
     quiet = Reporter(quiet=True)
     with pytest.raises(ConfigError, match="nothing to choose from"):
-        finalists(folder, quiet, count=1, epochs=1, workers=0)
+        finalists(folder, quiet, Contest(count=1))
     unfinished = tmp_path / "r"
     shutil.copytree(folder, unfinished)
     (unfinished / "front.json").unlink()
     with pytest.raises(RunError, match="the search has not ended"):
-        finalists(unfinished, quiet, count=4, epochs=1, workers=0)
-
-
-def test_the_best_of_a_level_go_on_and_what_failed_does_not(finished):
-    level = whole(finished.folder)[:6]
-    accuracies = {point.digest: accuracy for point, accuracy in zip(level, (3.0, 9.0, 1.0, 7.0, 5.0), strict=False)}
-    assert best_of(level, accuracies, 1 / 3) == [level[1], level[3]]
-    assert best_of(level, accuracies, 1) == [level[1], level[3], level[4], level[0], level[2]]
-    assert best_of(level[:2], accuracies, 1 / 3) == [level[1]]
-    assert best_of(level[5:], accuracies, 1) == []
-
-
-def test_the_best_plain_vit_that_was_measured_is_a_candidate_of_its_level(finished):
-    front = inherited_front(finished.folder)
-    on_front = {point.digest for point in front.points}
-    rest = [point for point in whole(finished.folder) if point.digest not in on_front]
-    plain = [point for point in rest if is_plain(point.architecture)]
-    worst = [replace(p, measurement=replace(p.measurement, top1=0.1 * i)) for i, p in enumerate(plain, start=1)]
-    others = [point for point in rest if point not in plain]
-    assert worst
-    assert len(others) > 3
-    (level,) = candidates(front, [*others, *worst], 4)
-    assert level[1] == worst[-1]
-
-
-@pytest.mark.parametrize("budget", [1, 100, 1_000, 12_345])
-def test_without_epochs_the_trainings_fill_their_budget(budget):
-    macs = [[4.0, 5.0, 6.0], [], [10.0, 20.0]]
-
-    def spent(epochs):
-        return epochs / HALVING * sum(map(sum, macs)) + epochs * (5 + 15)
-
-    epochs = epochs_within(budget, macs)
-    assert spent(epochs) <= budget or epochs == 1
-    assert spent(epochs + 1) > budget
+        finalists(unfinished, quiet, Contest(count=4, epochs=1))
 
 
 def test_without_epochs_a_run_chooses_them(finished, tmp_path):
@@ -264,3 +216,106 @@ def test_without_epochs_a_run_chooses_them(finished, tmp_path):
     shutil.copytree(finished.folder, folder)
     found = json.loads(command("finalists", folder, "--count=3", "--workers=0").stdout)
     assert found["epochs"] == [1]  # the supernet had two
+
+
+def test_of_several_seeds_the_median_training_stands_for_the_network(copy, chosen):
+    found = json.loads(command("finalists", copy, *CHEAP, "--seeds=3").stdout)
+    assert (found["seeds"], found["epochs"]) == (3, [1, 3])
+    points = {point.digest: point for point in ParetoFront.from_run(copy).points}
+    records = [json.loads(path.read_text()) for path in (copy / "finalists").glob("*.json")]
+    for row in (row for row in found["candidates"] if row["chosen"]):
+        ended = [r for r in records if r["digest"] == row["digest"] and r["epochs"] == 3]
+        assert row["by_seed"] == sorted(record["top1"] for record in ended)
+        assert len(row["by_seed"]) == 3
+        assert row["trained"][1] == row["by_seed"][1]
+        low, high = row["mean_ci"]
+        assert low <= row["mean"] <= high
+        if row["digest"] in points:
+            about = points[row["digest"]].details[FINALIST]
+            assert about["mean_ci"] == row["mean_ci"]
+            (median,) = [r for r in ended if f"-seed{r['seed']}-" in about["weights"]]
+            assert median["top1"] == points[row["digest"]].accuracy
+    assert [row["trained"][0] for row in found["candidates"]] == [row["trained"][0] for row in chosen[2]["candidates"]]
+
+
+def test_a_mean_over_seeds_has_students_interval():
+    assert over_seeds([70.0]) == {}
+    found = over_seeds([72.0, 70.0, 71.0])
+    assert found["mean"] == pytest.approx(71)
+    assert found["mean_ci"] == pytest.approx([71 - 4.302653 / 3**0.5, 71 + 4.302653 / 3**0.5])
+
+
+# --- at the end of `run` ---
+
+ASKED = (f"--trials={TRIALS}", "--finalists=4")
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """A run that ends with finalists, and what the command said."""
+    folder = tmp_path_factory.mktemp("whole") / "r"
+    done = command(*run_arguments(folder, *ASKED))
+    assert done.code == 0, done.stderr
+    return folder, done
+
+
+def test_a_run_ends_with_the_finalists_that_are_asked_for(whole_run, finished):
+    folder, done = whole_run
+    front, run = ParetoFront.from_run(folder), RunDirectory.open(folder)
+    assert all(FINALIST in point.details for point in front.points)
+    found = run.front()["finalists"]
+    assert (found["count"], found["epochs"], len(found["candidates"])) == (4, [1], 4)
+    assert run.manifest.stage == "finished"
+    assert run.manifest.finalists.share == 1.0
+    assert [row["digest"] for row in found["inherited_front"]] == [
+        point.digest for point in inherited_front(finished.folder).points
+    ]
+    again = command(*run_arguments(folder, *ASKED))
+    assert json.loads(again.stdout) == json.loads(done.stdout)
+    assert "finished already" in again.stderr
+
+
+def test_a_finished_run_gets_other_finalists_where_others_are_asked_for(whole_run, tmp_path):
+    folder = tmp_path / "r"
+    shutil.copytree(whole_run[0], folder)
+    trials = (folder / "trials.jsonl").read_bytes()
+    assert command(*run_arguments(folder, f"--trials={TRIALS}", "--finalists=2")).code == 0
+    assert RunDirectory.open(folder).front()["finalists"]["count"] == 2
+    assert (folder / "trials.jsonl").read_bytes() == trials
+
+
+def test_a_run_has_none_where_what_they_may_cost_is_too_little(finished):
+    assert "finalists none: the last would have 0 steps each, and 200 are needed" in finished.stderr
+    assert "finalists" not in RunDirectory.open(finished.folder).front()
+
+
+def test_finalists_without_a_training_are_refused_before_anything_is_done(finished, tmp_path):
+    words = [word for word in run_arguments(tmp_path / "r", "--finalists=4") if not word.startswith("--epochs")]
+    done = command(*words, "--epochs=0", f"--init={finished.folder}")
+    assert done.code == 2
+    assert "--finalists 4" in done.stderr
+    assert not (tmp_path / "r" / "trials.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_run_killed_among_its_finalists_goes_on_with_them(whole_run, tmp_path):
+    folder, words = tmp_path / "r", [*ASKED, "--set=train.checkpoint_minutes=0.0001"]
+    arguments = run_arguments(folder, *words)
+    with search_process(arguments, tmp_path) as process:
+        while process.poll() is None and not list(folder.glob("finalists/*.json")):
+            pass
+        process.kill()
+        process.wait()
+    status = json.loads(command("status", folder, "--format=json").stdout)
+    assert (status["state"], status["stage"]) == ("interrupted", "finalists")
+    trials = (folder / "trials.jsonl").read_bytes()
+    records = {path: path.read_bytes() for path in folder.glob("finalists/*.json")}
+    done = command(*arguments)
+    assert done.code == 0, done.stderr
+    assert (folder / "trials.jsonl").read_bytes() == trials
+    assert {path: path.read_bytes() for path in records} == records
+
+    def chosen_of(path):
+        return [(p.digest, p.accuracy) for p in ParetoFront.from_run(path).points]
+
+    assert chosen_of(folder) == chosen_of(whole_run[0])

@@ -1,0 +1,1 @@
+"""The last choice of a run: by trainings of the best candidates."""
