@@ -27,7 +27,7 @@ from nas.runs import (
 )
 from nas.search import Plan, run_trials
 from nas.settings import baseline
-from nas.training import Teacher, load_trained, weights_digest
+from nas.training import Teacher, learning_rate, load_trained, weights_digest
 
 
 def run(session: Session, budget: Budget) -> ParetoFront:
@@ -115,7 +115,9 @@ def _train(session: Session, budget: Budget) -> None:
             folder.log(f"supernet {text}")
             session.reporter.line("supernet", text)
 
-        for number, trial in run_trials(plan, train, known, baseline(tune, session.config.train)):
+        recipe = session.config.train
+        recipe = recipe.model_copy(update={"lr": learning_rate(recipe, session.space)})
+        for number, trial in run_trials(plan, train, known, baseline(tune, recipe)):
             for epoch, score in sorted(trial.scores.items()):
                 if (number, epoch) not in heard:
                     heard.add((number, epoch))

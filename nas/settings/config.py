@@ -79,6 +79,7 @@ class TrainConfig(Section):
         "relatives": False,
     }
     former: ClassVar = {
+        "lr": 2e-3,
         "static_guidance": 0.2,
         "same_attention": 0.0,
     }  # defaults once, which the names of recipes still leave out
@@ -119,7 +120,11 @@ class TrainConfig(Section):
         description="share of the training over which operators, tokens, sizes and depth are set free in turn; "
         "0: at once",
     )
-    lr: Positive = Field(2e-3, description="peak learning rate of AdamW at this batch size")
+    lr: Positive | None = Field(
+        None,
+        description="peak learning rate of AdamW at this batch size; null: 0.002 up to an `embed_dim` of 96, of a "
+        "network alone 48, and beyond that in inverse proportion to the greatest one",
+    )
     weight_decay: float = Field(0.05, ge=0, le=1000, description="AdamW's weight decay")
     layer_decay: Share = Field(1.0, description="learning rate of a layer over that of the next one; 1 is off")
     warmup_epochs: float = Field(

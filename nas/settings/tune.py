@@ -71,7 +71,7 @@ class TuneConfig(Section):
 
     parameters: Annotated[dict[str, Domain], BeforeValidator(_flat), Field(min_length=1)] = Field(
         {
-            "train.lr": Range(low=5e-4, high=8e-3, log=True),
+            "train.lr": Range(low=1e-4, high=8e-3, log=True),
             "train.weight_decay": Range(low=0.01, high=0.2, log=True),
             "train.num_random": (1, 2, 3),
             "train.drop_path": (0.0, 0.05, 0.1),

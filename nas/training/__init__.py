@@ -12,7 +12,7 @@ from nas.training.operators.calibration import (
 )
 from nas.training.operators.first_values import fit_operators
 from nas.training.sampling import drawn
-from nas.training.schedule import Schedule
+from nas.training.schedule import Schedule, learning_rate
 from nas.training.step import autocast
 from nas.training.trained import load_trained, trained_weights, weights_digest
 from nas.training.trainer import SupernetTrainer
@@ -21,6 +21,7 @@ from nas.training.world import World
 __all__ = [
     "CALIBRATION_IMAGES", "KEPT", "Calibration", "LayerCalibration", "Schedule", "SupernetTrainer",
     "Teacher", "TrainProgress", "TrainerSetup", "World", "autocast", "calibrate", "check_policy", "drawn",
-    "first_batches", "fit_operators", "forget_processes", "load_trained", "possible_processes",
-    "redundancy_rows", "start_operators", "train_distributed", "trained_weights", "weights_digest",
+    "first_batches", "fit_operators", "forget_processes", "learning_rate", "load_trained",
+    "possible_processes", "redundancy_rows", "start_operators", "train_distributed", "trained_weights",
+    "weights_digest",
 ]

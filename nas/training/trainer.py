@@ -31,7 +31,7 @@ from nas.training.operators.calibration import first_batches
 from nas.training.operators.first_values import FIRST_IMAGES, fit_operators
 from nas.training.operators.static_maps import mean_maps, near, quicken, set_static_maps
 from nas.training.sampling import drawn
-from nas.training.schedule import Schedule
+from nas.training.schedule import Schedule, learning_rate
 from nas.training.step import Step
 from nas.training.trained import state_digest
 from nas.training.world import World
@@ -80,10 +80,11 @@ class SupernetTrainer:
         self.supernet, self.images, self.config = supernet.to(device), images, config
         self.seed, self.device, self.precision, self.directory = seed, device, precision, directory
         self._look_steps = max(1, min(LOOK_STEPS, self.schedule.steps // 20))
+        self.lr = learning_rate(config, supernet.space)
         self.optimizer = create_optimizer_v2(
             supernet,
             opt="adamw",
-            lr=config.lr,
+            lr=self.lr,
             weight_decay=config.weight_decay,
             layer_decay=config.layer_decay if config.layer_decay < 1 else None,
             fused=True,
@@ -94,8 +95,8 @@ class SupernetTrainer:
             sched="cosine",
             num_epochs=max(1, self.schedule.epochs),
             warmup_epochs=self.schedule.warmup_epochs,
-            warmup_lr=config.lr / 100,
-            min_lr=config.lr / 100,
+            warmup_lr=self.lr / 100,
+            min_lr=self.lr / 100,
             step_on_epochs=False,
             updates_per_epoch=self.schedule.steps_per_epoch,
         )
@@ -190,7 +191,7 @@ class SupernetTrainer:
         if lowered < RESTART_LR**MAX_RESTARTS:
             raise TrainingError(
                 f"{error}, and lowering the learning rate {MAX_RESTARTS} times did not help",
-                hint=f"lower train.lr (now {self.config.lr:g}) and run the same command with a new --run",
+                hint=f"lower train.lr (now {self.lr:g}) and run the same command with a new --run",
             ) from error
         step = self.resume()
         assert step is not None, "a training begins with a checkpoint"

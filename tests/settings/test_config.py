@@ -3,7 +3,7 @@
 import pytest
 
 from nas.base.errors import ConfigError
-from nas.settings.config import RunConfig, config_differences, resolve_config, split_settings
+from nas.settings.config import RunConfig, TrainConfig, config_differences, resolve_config, split_settings
 from nas.settings.yaml_file import dump_yaml
 
 
@@ -155,7 +155,7 @@ class TestComparing:
         assert config_differences(config.model_dump(), RunConfig().model_dump(mode="json")) == []
 
     def test_every_difference_is_told_with_both_values(self):
-        run = RunConfig().model_dump(mode="json")
+        run = RunConfig(train=TrainConfig(lr=2e-3)).model_dump(mode="json")
         asked = resolve_config(
             settings=[
                 "train.epochs=10",

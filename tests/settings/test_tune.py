@@ -103,10 +103,13 @@ def test_a_wrong_domain_is_named_with_its_rule(tmp_path, domain, problem):
 
 def test_the_default_parameters_hold_the_default_configuration():
     """So the first trial of all is the training that a run without trials would be."""
-    found = baseline(TuneConfig(), TrainConfig())
-    assert found is not None
-    assert set(found) == set(TuneConfig().parameters)
-    assert found["train.lr"] == TrainConfig().lr
+    for rate in (2e-3, 1e-3, 2.5e-4):  # of supernets 96, 192 and 768 wide
+        recipe = TrainConfig(lr=rate)
+        found = baseline(TuneConfig(), recipe)
+        assert found is not None
+        assert set(found) == set(TuneConfig().parameters)
+        assert found["train.lr"] == rate
+    assert baseline(TuneConfig(), TrainConfig()) is None
 
 
 def test_a_configuration_outside_the_domains_is_no_trial():

@@ -1,8 +1,11 @@
 import pytest
 
+from nas.arch.backbone import Backbone
 from nas.base.errors import TrainingError
 from nas.settings.config import TrainConfig
-from nas.training.schedule import LEAST_EPOCHS, LEAST_STEPS, Schedule, guidance_at
+from nas.space.domain import LayerDomain
+from nas.space.space import SearchSpace
+from nas.training.schedule import LEAST_EPOCHS, LEAST_STEPS, Schedule, guidance_at, learning_rate
 
 
 def test_an_epoch_is_the_whole_batches_of_the_images():
@@ -24,6 +27,23 @@ def test_without_a_number_of_epochs_there_are_enough_steps(num_images):
 
 def test_no_epoch_is_no_step():
     assert Schedule(TrainConfig(epochs=0), 1000).steps == 0
+
+
+@pytest.mark.parametrize(
+    ("alone", "rates"),
+    [
+        (True, {8: 2e-3, 48: 2e-3, 96: 1e-3, 192: 5e-4, 384: 2.5e-4}),
+        (False, {8: 2e-3, 48: 2e-3, 96: 2e-3, 192: 1e-3, 384: 5e-4}),
+    ],
+)
+def test_wide_networks_learn_at_a_rate_in_inverse_proportion_to_their_width(alone, rates):
+    for width, rate in rates.items():
+        layer = LayerDomain(num_tokens=(16,), num_heads=(1,), mlp_ratio=(4,) if alone else (2, 4))
+        backbone = Backbone(image_size=16, patch_size=4, num_classes=10, head_dim=8)
+        widths = (width,) if alone else (width // 2, width)
+        space = SearchSpace(name="s", backbone=backbone, embed_dim=widths, depth=(1,), layers=(layer,))
+        assert learning_rate(TrainConfig(), space) == pytest.approx(rate)
+        assert learning_rate(TrainConfig(lr=3e-3), space) == 3e-3
 
 
 def test_a_batch_is_shared_out_among_processes_and_subnets():
