@@ -1,7 +1,12 @@
 """A network as files that other programs load, checked against the table."""
 
 # fmt: off
-from nas.bundle.bundle import ARCHITECTURE, BundleOptions, ExportReport
+from nas.bundle.bundle import (
+    ARCHITECTURE, DEFAULT_FORMATS, INT8, MAX_INT8_LOSS, BundleOptions, ExportReport, Int8,
+)
 from nas.bundle.export import check_options, check_place, export_bundle
 
-__all__ = ["ARCHITECTURE", "BundleOptions", "ExportReport", "check_options", "check_place", "export_bundle"]
+__all__ = [
+    "ARCHITECTURE", "DEFAULT_FORMATS", "INT8", "MAX_INT8_LOSS", "BundleOptions", "ExportReport", "Int8",
+    "check_options", "check_place", "export_bundle",
+]

@@ -13,37 +13,63 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.arch import Architecture, Backbone
 from nas.base import ConfigError, ExportError, NasError, check_schema, plural, read_json
+from nas.latency import load_onnx
 from nas.model import Subnet
 
 FILES: Mapping[str, tuple[str, ...]] = {
     "timm": ("model.safetensors", "config.json"),
     "pt2": ("model.pt2",),
     "onnx": ("model.onnx",),
+    "onnx-int8": ("model_int8.onnx",),
     "openvino": ("openvino_model.bin", "openvino_model.xml"),
 }
 """Files of every format, the one with the weights first."""
 
+INT8 = "onnx-int8"
 DEFAULT_FORMATS = ("timm", "pt2", "onnx")
+MAX_INT8_LOSS = 1.0
+"""Points of top-1 that the file in eight bits may lose, where a user says nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleOptions:
-    """What a user says of a bundle: formats (keys of `FILES`), opset of ONNX (None: torch's choice), licence."""
+    """What a user says of a bundle: formats (keys of `FILES`), opset of ONNX (None: torch's choice), licence.
+
+    `max_int8_loss` is in points of top-1; None: one.
+    """
 
     formats: Sequence[str] = DEFAULT_FORMATS
     opset: int | None = None
+    max_int8_loss: float | None = None
     license: str | None = None  # of the weights, as the Hugging Face hub spells it, such as apache-2.0; None: unsaid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Int8:
+    """What a file in eight bits takes beside the network.
+
+    Attributes:
+        images: [N, C, S, S], normalised; their activations are the ranges of its numbers.
+        judge: Takes the reloaded file (normalised images -> logits) and returns what the table says of its accuracy;
+            an ExportError: it lost too much.
+    """
+
+    images: NDArray[np.float32]
+    judge: Callable[[Callable[[Tensor], Tensor]], dict[str, Any]]
 
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    INT8: ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
 }
 """Packages beyond torch and timm that write a format; the last one runs it."""
@@ -51,8 +77,10 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 ARCHITECTURE, TABLE, PROVENANCE, CARD = "architecture.json", "metrics.json", "provenance.json", "README.md"
 OWN_FILES = frozenset({ARCHITECTURE, TABLE, PROVENANCE, CARD}.union(*FILES.values()))
 
-TOLERANCE: Mapping[str, float] = {"timm": 0.0, "pt2": 0.0, "onnx": 1e-4, "openvino": 1e-4}
-"""Greatest difference of a logit on a CPU in fp32. The first two run the same kernels: they are bit-equal."""
+TOLERANCE: Mapping[str, float] = {"timm": 0.0, "pt2": 0.0, "onnx": 1e-4, INT8: 1e9, "openvino": 1e-4}
+"""Greatest difference of a logit on a CPU in fp32. The first two run the same kernels: they are bit-equal.
+
+Eight bits are another network, whose accuracy is judged (`Int8`); of its logits only shape and NaN."""
 
 BATCHES = (1, 2, 7)  # 1 is what exporters like to bake in, 7 is what nobody traced with
 GRAPH_ALLOWANCE = 4 * 2**20  # bytes for the graph, and for the sample input that torch.export keeps
@@ -80,10 +108,12 @@ class ExportReport:
     directory: Path
     digest: str
     formats: tuple[FormatReport, ...]
+    int8: Mapping[str, Any] | None = None  # as in the table, where it has the format
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"directory": str(self.directory), "digest": self.digest, "files": list(map(asdict, self.formats))}
+        values = {"directory": str(self.directory), "digest": self.digest, "files": list(map(asdict, self.formats))}
+        return values | ({"int8": self.int8} if self.int8 else {})
 
 
 def require(formats: Iterable[str], *, to_write: bool) -> None:
@@ -144,7 +174,7 @@ def compare(folder: Path, reference: Subnet, on_step: Callable[[str], None]) -> 
         if damage:
             continue  # nothing loads a file that somebody else wrote
         try:
-            loaded = _load(name, folder)
+            loaded = load(name, folder)
             logits = _logits(loaded.run, backbone)
         except Exception as error:  # noqa: BLE001 - four runtimes raise what they like
             problems.append(f"{name}: does not load and run: {type(error).__name__}: {error}")
@@ -201,8 +231,10 @@ def _damage(folder: Path, name: str, files: Mapping[str, Mapping[str, Any]], par
             yield f"{file}: missing"
         elif _sha256(path) != written["sha256"]:
             yield f"{file}: the content is not what was written"
-        elif file == FILES[name][0] and not 3.6 * params <= path.stat().st_size <= 5 * params + GRAPH_ALLOWANCE:
-            yield f"{file}: {path.stat().st_size:,} bytes for {params:,} fp32 parameters"
+        elif file == FILES[name][0]:
+            least = 0.9 * params if name == INT8 else 3.6 * params
+            if not least <= path.stat().st_size <= 5 * params + GRAPH_ALLOWANCE:
+                yield f"{file}: {path.stat().st_size:,} bytes for {params:,} parameters"
 
 
 def _sha256(path: Path) -> str:
@@ -211,34 +243,31 @@ def _sha256(path: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
+class Loaded:
+    """A format that was loaded: what runs it, and where it has them its parameters and its module."""
+
     run: Callable[[Tensor], Tensor]
     params: int | None = None
     module: nn.Module | None = None
 
 
-def _load(name: str, folder: Path) -> _Loaded:
+def load(name: str, folder: Path) -> Loaded:
     """Load a format in this process, as a user would; it runs images [B, C, S, S] -> logits [B, K]."""
     path = folder / FILES[name][0]
     if name == "timm":
         with torch.random.fork_rng(devices=[]):  # timm draws initial weights before it loads these
             module = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        return _Loaded(module, sum(p.numel() for p in module.parameters()), module)
+        return Loaded(module, sum(p.numel() for p in module.parameters()), module)
     if name == "pt2":
         program = torch.export.load(path)
-        return _Loaded(program.module(), sum(p.numel() for p in program.parameters()))
+        return Loaded(program.module(), sum(p.numel() for p in program.parameters()))
     if name == "openvino":
         import openvino
 
         # Without the hint it computes in bf16 where the processor can.
         compiled = openvino.compile_model(folder / FILES[name][1], "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return _Loaded(lambda images: torch.from_numpy(compiled({"images": images.numpy()})["logits"].copy()))
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # its own choice warns in containers
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return _Loaded(lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0]))
+        return Loaded(lambda images: torch.from_numpy(compiled({"images": images.numpy()})["logits"].copy()))
+    return Loaded(load_onnx(path, torch.get_num_threads()))
 
 
 def _logits(run: Callable[[Tensor], Tensor], backbone: Backbone) -> dict[int, Tensor]:

@@ -68,6 +68,7 @@ logits = model({{"images": numpy.zeros((1, {C}, {S}, {S}), numpy.float32)}})["lo
 ```
 """,
 }
+SNIPPETS["onnx-int8"] = SNIPPETS["onnx"].replace("Runtime,", "Runtime in eight bits,").replace("{onnx}", "{int8}")
 
 
 def model_card(
@@ -80,6 +81,7 @@ def model_card(
     """
     C, S = backbone.in_chans, backbone.image_size
     paths = {"source": f"local-dir:{name}", "pt2": f"{name}/model.pt2", "onnx": f"{name}/model.onnx"}
+    paths["int8"] = f"{name}/model_int8.onnx"
     paths["openvino"] = f"{name}/openvino_model.xml"
     values = {"C": C, "S": S} | {key: json.dumps(path, ensure_ascii=False) for key, path in paths.items()}
     snippets = "\n".join(SNIPPETS[kind].format(**values) for kind in table["formats"])
@@ -138,6 +140,8 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
         if table.get(key) is not None:
             where = f"{place}; mean over the classes"
             yield f"| {label} | {_number(table[key])} | {_interval(table.get(f'{key}_ci'))} | % | {where} |"
+    if eight := table.get("int8"):
+        yield from _eight_bits(eight, accuracy)
     yield f"| MACs | {table['macs']:,} | | MACs/image | one image |"
     yield f"| FLOPs | {table['flops']:,} | | FLOPs/image | 2 x MACs |"
     yield f"| parameters | {table['params']:,} | | parameters | |"
@@ -158,6 +162,24 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
         # In one order: conditions come from a measurement, or from a record of it, which has its keys sorted.
         shown = [name for name in dict.fromkeys([*Conditions.__slots__, *conditions]) if name in conditions]
         yield "Measured under: " + ", ".join(f"{name} {_text(conditions[name])}" for name in shown) + "."
+
+
+def _eight_bits(eight: Mapping[str, Any], place: str) -> Iterator[str]:
+    """Rows of the metrics: what the file in eight bits gets right, and how fast it is beside the float one."""
+    for prefix, label, where in (
+        ("", "", f"{place}, fp32 gets {_number(eight['float_top1'])}"),
+        ("test_", ", test", "test split"),
+    ):
+        top1, lost = eight[f"{prefix}top1"], eight[f"{prefix}lost_points"]
+        yield f"| int8: top-1{label} | {_number(top1)} | {_interval(eight[f'{prefix}top1_ci'])} | % | {where} |"
+        interval = _interval(eight[f"{prefix}lost_points_ci"])
+        yield f"| int8: top-1 lost{label} | {_number(lost)} | {interval} | points | of fp32, on the same images |"
+    batch, threads = eight["latency_batch_size"], eight["latency_threads"]
+    yield (
+        f"| int8: latency over float | {_number(eight['latency_ratio'])} | "
+        f"{_interval(eight['latency_ratio_quartiles'])} (quartiles) | | {eight['latency_target']} over fp32, "
+        f"batch size {batch}, threads {threads}, {_text(eight['latency_device'])} |"
+    )
 
 
 def _training(retrained: Mapping[str, Any]) -> Iterator[str]:
@@ -217,6 +239,11 @@ def _limits(table: Mapping[str, Any], backbone: Backbone) -> Iterator[str]:
         yield "Latency was not measured."
     else:
         yield "Latency holds for the device, batch size, threads and precision above, and for nothing else."
+    if table.get("int8"):
+        yield (
+            "int8 was measured on the processor above. One without instructions for products of eight bits (VNNI, dot "
+            "products, AMX) is slower, and may round sums differently: measure there before you ship."
+        )
     yield "MACs leave out softmax, norms, pooling and element-wise operations; latency contains them."
     yield (
         f"The input size is {backbone.in_chans} x {backbone.image_size} x {backbone.image_size}. timm takes others "

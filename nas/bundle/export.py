@@ -15,8 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
 from nas.base import (
@@ -36,19 +38,37 @@ from nas.bundle.bundle import (
     ARCHITECTURE,
     CARD,
     FILES,
+    INT8,
     OWN_FILES,
     PROVENANCE,
     TABLE,
     BundleOptions,
     ExportReport,
+    Int8,
     compare,
     file_facts,
+    load,
     require,
 )
 from nas.bundle.card import model_card
 from nas.data import DataInfo
-from nas.latency import check_opset, trace, write_onnx
+from nas.latency import (
+    CALIBRATION_STEP,
+    check_opset,
+    default_batch,
+    describe,
+    device_name,
+    file_ratio,
+    own_cores,
+    trace,
+    write_int8,
+    write_onnx,
+)
 from nas.model import Subnet
+from nas.settings import Target
+
+SPEED_PAIRS = 15  # of timings, in eight bits and as float, in turn
+ON_CPU = Target(runtime="onnxruntime-cpu", precision="int8")
 
 
 def export_bundle(
@@ -59,6 +79,7 @@ def export_bundle(
     info: DataInfo,
     point: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    int8: Int8 | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> ExportReport:
     """Write a model bundle, load it again and compare it with the searched network.
@@ -68,12 +89,12 @@ def export_bundle(
 
     `point` is the row of the table, as in
     `front --format json`, with digest, macs and params at least. The provenance (run, commands, versions, data hashes,
-    seeds) has JSON values. `on_step` is told in a few words what begins.
+    seeds) has JSON values. `int8` goes with the format of that name. `on_step` is told in a few words what begins.
 
     Raises:
         ConfigError: An unknown format, a missing package, arguments that do not fit the network, or something else in
             the folder.
-        ExportError: What was written differs; says where.
+        ExportError: What was written differs; says where. Or eight bits lose too much accuracy.
         DiskError: It cannot be written.
         RunError: `point` or `provenance` is not JSON.
     """
@@ -90,7 +111,7 @@ def export_bundle(
     model = copy.deepcopy(subnet).cpu().float().eval().requires_grad_(False)
     target = Path(directory).absolute()
     with _replacing(target) as folder:
-        seconds = _write_formats(model, folder, replace(options, formats=chosen), preprocessing, on_step)
+        seconds, speed = _write_formats(model, folder, replace(options, formats=chosen), preprocessing, int8, on_step)
         _write_json(folder / ARCHITECTURE, model.architecture.to_dict())
         _write_json(folder / PROVENANCE, provenance)
         table: dict[str, Any] = {
@@ -108,13 +129,16 @@ def export_bundle(
         reports = tuple(replace(report, seconds=seconds[report.format] + report.seconds) for report in compared)
         for report in reports:
             table["formats"][report.format]["max_delta"] = report.max_delta
+        if int8 is not None and INT8 in chosen:
+            on_step(f"{INT8}: measure its accuracy")
+            table["int8"] = int8.judge(load(INT8, folder).run) | speed
         _write_json(folder / TABLE, table)
         card = model_card(target.name, model.architecture, model.backbone, table, provenance)
         (folder / CARD).write_text(card, encoding="utf-8")
         mode = (folder / CARD).stat().st_mode  # as the user's umask has it; safetensors writes for the owner alone
         for path in folder.iterdir():
             path.chmod(mode)
-    return ExportReport(directory=target, digest=model.architecture.digest, formats=reports)
+    return ExportReport(directory=target, digest=model.architecture.digest, formats=reports, int8=table.get("int8"))
 
 
 def check_options(options: BundleOptions) -> tuple[str, ...]:
@@ -131,9 +155,11 @@ def check_options(options: BundleOptions) -> tuple[str, ...]:
         raise ConfigError("no format to export", hint=f"known formats: {known}")
     require(formats, to_write=True)
     if options.opset is not None:
-        if not {"onnx", "openvino"} & set(formats):
+        if not {"onnx", INT8, "openvino"} & set(formats):
             raise ConfigError("an opset, and no format that is written from ONNX", hint="add onnx to the formats")
         check_opset(options.opset)
+    if options.max_int8_loss is not None and INT8 not in formats:
+        raise ConfigError(f"a limit on what eight bits lose, and no {INT8}", hint=f"add {INT8} to the formats")
     if options.license is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", options.license):
         raise ConfigError(
             f"licence {options.license!r} is no identifier", hint="give one of the hub's, such as apache-2.0 or other"
@@ -205,10 +231,11 @@ def _write_formats(
     folder: Path,
     options: BundleOptions,
     preprocessing: Mapping[str, Any],
+    int8: Int8 | None,
     on_step: Callable[[str], None],
-) -> dict[str, float]:
-    """Write every format; returns the seconds each took."""
-    seconds = {}
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Write every format; returns the seconds each took, and what is to be said of the speed in eight bits."""
+    seconds, speed = {}, {}
     program: ExportedProgram | None = None
     for name in options.formats:
         path = folder / FILES[name][0]
@@ -225,10 +252,35 @@ def _write_formats(
                 path.write_bytes(content.getbuffer())
             elif name == "onnx":
                 write_onnx(program, path, opset=options.opset, facts=_facts(model, preprocessing))
+            elif name == INT8:
+                assert int8 is not None, "what it takes"
+                with temporary_folder("float") as scratch:
+                    source = scratch / "model.onnx"
+                    write_onnx(program, source, opset=options.opset, facts=_facts(model, preprocessing))
+                    write_int8(source, path, np.array_split(int8.images, -(-len(int8.images) // CALIBRATION_STEP)))
+                    speed = _speed(path, source, int8.images)
             else:
                 _write_openvino(program, folder / FILES[name][1], options.opset)
         seconds[name] = time.perf_counter() - started
-    return seconds
+    return seconds, speed
+
+
+def _speed(path: Path, reference: Path, images: NDArray[np.float32]) -> dict[str, Any]:
+    """Time in eight bits over that of the float file, on this machine, and what it holds for: JSON values.
+
+    The images [N, C, S, S] are one batch, of which as many are taken as where no target says it.
+    """
+    batch = min(default_batch(images.shape[-1]), len(images))
+    with own_cores(ON_CPU):
+        low, ratio, high = file_ratio(path, reference, images[:batch], SPEED_PAIRS)
+    return {
+        "latency_ratio": ratio,
+        "latency_ratio_quartiles": [low, high],
+        "latency_batch_size": batch,
+        "latency_threads": ON_CPU.threads,
+        "latency_target": describe(ON_CPU),
+        "latency_device": device_name("cpu"),
+    }
 
 
 def _write_openvino(program: ExportedProgram, path: Path, opset: int | None) -> None:

@@ -185,9 +185,15 @@ def export(
     run: RunArgument,
     pick: PickOption,
     to: Annotated[Path, typer.Option(help="Folder of the model bundle.")],
-    formats: Annotated[str, typer.Option(help="Comma-separated: timm, pt2, onnx, openvino.")] = "timm,pt2,onnx",
+    formats: Annotated[
+        str, typer.Option(help="Comma-separated: timm, pt2, onnx, onnx-int8, openvino.")
+    ] = "timm,pt2,onnx",
     opset: Annotated[
         int | None, typer.Option(help="Of ONNX, 18 or more; default: that of the installed torch.")
+    ] = None,
+    max_int8_loss: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Points of top-1 that onnx-int8 may lose on the search split; default: 1."),
     ] = None,
     license_: Annotated[
         str | None, typer.Option("--license", help="Of the weights, such as apache-2.0; default: the bundle says none.")
@@ -203,7 +209,8 @@ def export(
     from nas.jobs import export_pick
     from nas.report import export_table
 
-    options = BundleOptions(formats=tuple(formats.split(",")), opset=opset, license=license_)
+    chosen = tuple(formats.split(","))
+    options = BundleOptions(formats=chosen, opset=opset, max_int8_loss=max_int8_loss, license=license_)
     values = export_pick(run, pick, to, options, reporter(), data).to_dict()
     print_result(format_, values, export_table, values["files"])
 

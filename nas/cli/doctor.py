@@ -2,9 +2,11 @@
 
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ PACKAGES = (
     "onnxscript", "onnxruntime", "safetensors",
 )  # fmt: skip
 LEAST_FREE_GB = 2.0
+MOST_INT8_ERROR = 0.2  # of the largest logit, of a network with random weights
 
 
 def diagnose() -> dict[str, Any]:
@@ -26,6 +29,7 @@ def diagnose() -> dict[str, Any]:
         _checked("supernet equals extracted subnet", _extraction),
         _checked("device", _device),
         _checked("bf16 in hardware", _bf16),
+        _checked("int8", _int8),
         _checked("cores", _cores),
         _checked("disk", _disk),
     ]
@@ -137,6 +141,28 @@ def _bf16() -> str:
 
     has_it = resolve_precision("auto", resolve_device("auto"), sys.maxsize) == "bf16"
     return "yes" if has_it else "no: training and evaluation take fp32"
+
+
+def _int8() -> str:
+    import torch
+
+    from nas.latency import prepare, random_subnet
+    from nas.settings import parse_target
+
+    space = _small_space()
+    subnet = random_subnet(space.backbone, space.smallest())
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    logits = torch.as_tensor(prepare(parse_target("onnxruntime-cpu:precision=int8"), subnet, images)())
+    worst = float((logits - subnet(images)).abs().max() / subnet(images).abs().max())
+    if not worst < MOST_INT8_ERROR:
+        raise ArithmeticError(f"logits are off by {100 * worst:.0f} % of the largest")
+    instructions = Path("/proc/cpuinfo")
+    if not instructions.is_file():
+        return "onnxruntime computes it"
+    known = re.search(r"\b(amx_int8|avx512_vnni|avx_vnni|asimddp)\b", instructions.read_text(encoding="utf-8"))
+    if known is None:
+        return "onnxruntime computes it; this processor has no instructions for it, so it may be no faster than fp32"
+    return f"onnxruntime computes it, the processor has {known[1]}"
 
 
 def _cores() -> str:

@@ -39,7 +39,7 @@ RoundsOption = Annotated[
         help="In which every model is timed once; up to three times as many for what is not known within 2 %.",
     ),
 ]
-TARGET_HELP = "runtime[:batch=N,threads=N,precision=fp32|bf16], such as onnxruntime-cpu:batch=1"
+TARGET_HELP = "runtime[:batch=N,threads=N,precision=fp32|bf16|int8], such as onnxruntime-cpu:batch=1"
 
 
 @latency.command(MEASURE, epilog=example("latency results/digits-1 --target onnxruntime-cpu:batch=1"))

@@ -198,7 +198,7 @@ class RunOptions:
     target: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where latency is measured: runtime[:batch=N,threads=N,precision=fp32|bf16] or profile:FILE; "
+            help="Where latency is measured: runtime[:batch=N,threads=N,precision=fp32|bf16|int8] or profile:FILE; "
             "repeatable. Default: torch on the device."
         ),
     ] = None

@@ -2,7 +2,8 @@
 
 # fmt: off
 from nas.evaluation.accuracy import (
-    balanced_interval, balanced_percent, count_correct, top1_percent, wilson_interval, with_answers,
+    balanced_interval, balanced_percent, count_correct, paired_loss, top1_percent, wilson_interval,
+    with_answers,
 )
 from nas.evaluation.evaluator import (
     EvaluatorSetup, SubnetEvaluator, build_evaluator, check_latency_bounds, evaluator_arrays,
@@ -13,5 +14,6 @@ from nas.evaluation.racing import FIRST, race, race_order, unpack
 __all__ = [
     "FIRST", "Evaluator", "EvaluatorSetup", "FrontRunner", "RacePlan", "SubnetEvaluator",
     "balanced_interval", "balanced_percent", "build_evaluator", "check_latency_bounds", "count_correct",
-    "evaluator_arrays", "race", "race_order", "top1_percent", "unpack", "wilson_interval", "with_answers",
+    "evaluator_arrays", "paired_loss", "race", "race_order", "top1_percent", "unpack", "wilson_interval",
+    "with_answers",
 ]

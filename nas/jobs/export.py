@@ -2,19 +2,42 @@
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from nas.arch import Architecture, cost
 from nas.base import BALANCED, MACS, NAME, TOP1, DataError, ExportError, Reporter, RunError, shared_command
-from nas.bundle import ARCHITECTURE, BundleOptions, ExportReport, check_options, check_place, export_bundle
+from nas.bundle import (
+    ARCHITECTURE,
+    DEFAULT_FORMATS,
+    INT8,
+    MAX_INT8_LOSS,
+    BundleOptions,
+    ExportReport,
+    Int8,
+    check_options,
+    check_place,
+    export_bundle,
+)
 from nas.data import ImageSet, TestSplit
-from nas.evaluation import balanced_interval, balanced_percent, top1_percent, wilson_interval
+from nas.evaluation import (
+    balanced_interval,
+    balanced_percent,
+    count_correct,
+    paired_loss,
+    top1_percent,
+    wilson_interval,
+)
 from nas.jobs.alone import network_at
 from nas.jobs.session import Session, reopen_with_test
 from nas.jobs.stages import evaluator_setup
-from nas.latency import torch_threads
+from nas.latency import CALIBRATION_IMAGES, torch_threads
 from nas.model import Subnet
 from nas.report import best_plain, chance_level, shape_words
 from nas.runs import (
@@ -56,7 +79,9 @@ def export_pick(
         subnet = load_trained(session.run, session.space, session.device).extract(point.architecture)
     pick = ARCHITECTURE if Path(pick).is_file() else pick
     words = [NAME, "export", str(run.path), "--pick", pick, "--to", str(directory)]
+    words += [] if tuple(options.formats) == DEFAULT_FORMATS else ["--formats", ",".join(options.formats)]
     words += [] if options.opset is None else ["--opset", str(options.opset)]
+    words += [] if options.max_int8_loss is None else ["--max-int8-loss", f"{options.max_int8_loss:g}"]
     words += [] if options.license is None else ["--license", options.license]
     origin = provenance(run, point.digest, shlex.join(words))
     origin["supernet_digest"] = weights_digest(session.run)
@@ -172,8 +197,56 @@ def export_measured(
         info=session.data.info,
         point={**row, **final},
         provenance=provenance,
+        int8=_int8(session, subnet, test, tested, options) if INT8 in options.formats else None,
         on_step=lambda text: session.reporter.line("export", text),
     )
+
+
+def _int8(session: Session, subnet: Subnet, test: ImageSet, tested: NDArray[np.bool_], options: BundleOptions) -> Int8:
+    """What a file in eight bits takes: training images, and a judge beside fp32, which got `tested` of the test right.
+
+    The search split alone decides whether it lost too much; test images are only measured.
+    """
+    limit = MAX_INT8_LOSS if options.max_int8_loss is None else options.max_int8_loss
+    setup, train = evaluator_setup(session), session.data.train
+    ranked = setup.ranked(session.data.search)
+    chosen = np.unique(np.linspace(0, len(train) - 1, CALIBRATION_IMAGES).astype(np.int64))
+
+    def judge(run: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        def right_of(images: ImageSet) -> NDArray[np.bool_]:
+            on_cpu = torch.device("cpu")
+            return count_correct(run, images, batch_size=setup.config.batch_size, device=on_cpu, precision="fp32")
+
+        with torch_threads(1):
+            before, after = setup.count_correct(subnet, ranked, precision="fp32"), right_of(ranked)
+            tested_after = right_of(test)
+        lost, interval = paired_loss(before, after)
+        told = (
+            f"top-1 on {len(after)} images of the search split is {top1_percent(after):.2f} %, as float "
+            f"{top1_percent(before):.2f} %: {lost:.2f} points lost (95 % interval {interval[0]:.2f} to "
+            f"{interval[1]:.2f})"
+        )
+        if interval[0] > limit:
+            raise ExportError(
+                f"eight bits cost {subnet.architecture.digest} too much: {told}, allowed are {limit:g}",
+                hint="--max-int8-loss allows more; docs/latency.md says which operators lose how much",
+            )
+        session.reporter.line("warning" if lost > limit else "export", f"{INT8}: {told}")
+        return {
+            "top1": top1_percent(after),
+            "top1_ci": list(wilson_interval(after)),
+            "float_top1": top1_percent(before),
+            "lost_points": lost,
+            "lost_points_ci": list(interval),
+            "max_lost_points": limit,
+            "calibration_images": len(chosen),
+            "test_top1": top1_percent(tested_after),
+            "test_top1_ci": list(wilson_interval(tested_after)),
+            "test_lost_points": top1_percent(tested) - top1_percent(tested_after),
+            "test_lost_points_ci": list(paired_loss(tested, tested_after)[1]),
+        }
+
+    return Int8(images=train.normalized(chosen).numpy(), judge=judge)
 
 
 def provenance(run: RunDirectory, digest: str, command: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def write_onnx(
     )
     assert written is not None, "what dynamo returns"
     model = written.model_proto
-    _strip(model)
+    strip(model)
     found = {entry.domain: entry.version for entry in model.opset_import}[""]
     if opset not in (None, found):
         raise ConfigError(f"ONNX opset {opset} cannot be written: torch wrote {found}", hint="choose another opset")
@@ -85,8 +85,18 @@ def write_onnx(
     onnx.save(model, path)
 
 
-def _strip(model: "ModelProto") -> None:
-    """Forget what the exporter says about every node: code, names of modules, as much as small weights."""
+def load_onnx(path: Path, threads: int = 1) -> Callable[[Tensor], Tensor]:
+    """A function that runs such a file with ONNX Runtime: normalised images [B, C, S, S] -> logits [B, K]."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads  # its own choice warns in containers
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+def strip(model: "ModelProto") -> None:
+    """Forget what tools say about a model and every node: code, names of modules, as much as small weights."""
     graph = model.graph
     everything = (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output)
     for part in everything:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from nas.base import ConfigError, EvaluationError, command_line, disk_error, temporary_folder
+from nas.latency.int8 import CALIBRATION_STEP, write_int8
 from nas.latency.onnx_file import trace, write_onnx
 from nas.model import Subnet
-from nas.settings import Target
+from nas.settings import Target, missing_package
 
 Program = Callable[[], Any]
 """Runs one batch and returns its logits, a tensor or an array; on a GPU possibly before they are there."""
@@ -68,8 +69,7 @@ def check_available(target: Target) -> None:
         raise ConfigError(
             f"target {target}: torch sees no CUDA device", hint=f"a CPU target, or `{command_line('doctor')}`"
         )
-    package = {"onnxruntime-cpu": "onnxruntime", "openvino-cpu": "openvino"}.get(target.runtime)
-    if package is not None and _version(package) is None:
+    if (package := missing_package(target.runtime)) is not None:
         raise ConfigError(f"target {target}: {package} is not installed", hint=f"pip install {package}")
     if target.runtime == "torch-cpu-packed" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         raise ConfigError(f"target {target}: this torch has no oneDNN", hint="--target torch-cpu")
@@ -202,6 +202,8 @@ def _onnxruntime(target: Target, model: nn.Module, images: Tensor) -> Program:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with _as_onnx(model) as path:
+        if target.precision == "int8":  # calibrated on noise: how fast it is does not hang on the ranges
+            write_int8(path, path, [images[:CALIBRATION_STEP].numpy()])
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feed = {"images": images.numpy()}
     return lambda: session.run(["logits"], feed)[0]

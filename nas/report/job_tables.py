@@ -1,6 +1,6 @@
 """Tables of what a long command found: export, forecast, trust, retrain, rank-layers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nas.base import BALANCED, TOP1, duration, plural, unit_of, with_interval
@@ -206,7 +206,18 @@ def export_table(bundle: Mapping[str, Any]) -> Table:
             (file["format"], file["file"], file["size_bytes"] / 1e3, delta, file["seconds"])
             for file, delta in zip(bundle["files"], largest, strict=True)
         ],
-        caption=[f"differences are the largest between logits before and after reloading, batches of {batches}"],
+        caption=[
+            f"differences are the largest between logits before and after reloading, batches of {batches}",
+            *_eight_bits(bundle.get("int8")),
+        ],
         box="HEAVY_HEAD",
         look={"caption_justify": "center"},
     )
+
+
+def _eight_bits(found: Mapping[str, Any] | None) -> Iterator[str]:
+    if found:
+        low, high = found["lost_points_ci"]
+        lost = f"{found['lost_points']:.2f} points lost ({low:.2f} to {high:.2f})"
+        yield f"int8: top-1 {found['top1']:.2f} % on the search split, {lost}"
+        yield f"int8: {found['latency_ratio']:.2f} times the latency of float, batch of {found['latency_batch_size']}"

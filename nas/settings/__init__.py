@@ -8,7 +8,7 @@ from nas.settings.config import (
 from nas.settings.document import Document, KeyPath, Problem, Section, check, in_order, shown, suggestion
 from nas.settings.paths import located, located_path, same_places
 from nas.settings.shipped import read_space_text, shipped_spaces
-from nas.settings.target import OURS, PROFILE, Target, parse_target, profile_path
+from nas.settings.target import OURS, PROFILE, Target, missing_package, parse_target, profile_path
 from nas.settings.tune import SPACE, TRAIN, TuneConfig, baseline, is_whole
 from nas.settings.yaml_file import apply_settings, dump_yaml, read_text, read_yaml, scan_yaml
 
@@ -16,7 +16,7 @@ __all__ = [
     "OURS", "PROFILE", "SPACE", "TRAIN", "DataConfig", "Document", "EvaluateConfig", "KeyPath",
     "Precision", "Problem", "RunConfig", "SamplerName", "Section", "Target", "TrainConfig", "TuneConfig",
     "apply_settings", "baseline", "check", "check_retraining", "config_differences", "dump_yaml",
-    "flat_config", "in_order", "is_whole", "located", "located_path", "parse_target", "profile_path",
-    "read_space_text", "read_text", "read_yaml", "resolve_config", "same_places", "scan_yaml",
-    "shipped_spaces", "shown", "split_settings", "suggestion",
+    "flat_config", "in_order", "is_whole", "located", "located_path", "missing_package", "parse_target",
+    "profile_path", "read_space_text", "read_text", "read_yaml", "resolve_config", "same_places",
+    "scan_yaml", "shipped_spaces", "shown", "split_settings", "suggestion",
 ]

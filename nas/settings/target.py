@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -22,10 +23,13 @@ Runtime = Literal[
     "torch-cuda-graph",
 ]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
-FP32_ONLY: tuple[Runtime, ...] = ("onnxruntime-cpu",)
-"""ONNX Runtime has no bf16 kernels for a CPU."""
+PRECISIONS = ("fp32", "bf16", "int8")
+OF_ONNXRUNTIME = ("fp32", "int8")
+"""Its precisions: it has no bf16 kernels for a CPU; all other runtimes compute in fp32 and bf16."""
 
-PRECISIONS = ("fp32", "bf16")
+NEEDED = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
+"""Packages, by how the runtimes that need them begin."""
+
 OPTIONS = ("batch", "threads", "precision")
 MOST = {"batch": 1_000_000, "threads": 1024}
 OURS = "this profile"
@@ -43,7 +47,7 @@ class Target:
             weights; `-compiled` is `torch.compile` with frozen weights; `-graph` replays a CUDA graph.
         batch: Images per forward pass; None: chosen by the image size.
         threads: Of the runtime.
-        precision: Of the arithmetic, `fp32` or `bf16`.
+        precision: Of the arithmetic, `fp32` or `bf16`; `int8`: of weights and of what they are multiplied with.
     """
 
     runtime: Runtime
@@ -70,14 +74,16 @@ class Target:
 
 
 def parse_target(text: str) -> Target:
-    """Read `runtime:batch=N,threads=N,precision=fp32|bf16`; raises a ConfigError with every problem of the text."""
+    """Read `runtime:batch=N,threads=N,precision=fp32|bf16|int8`; a ConfigError has every problem of the text."""
     runtime, _, rest = text.strip().partition(":")
-    problems = [] if runtime in RUNTIMES else [f"unknown runtime {runtime!r}{_guess(runtime, RUNTIMES)}"]
+    problems = []
+    if runtime not in RUNTIMES:
+        problems.append(f"unknown runtime {runtime!r}{_guess(runtime, RUNTIMES)} ({_runtimes_here()})")
     values: dict[str, str] = {}
     for part in rest.split(",") if rest else []:
         name, separator, value = (piece.strip() for piece in part.partition("="))
         if not separator or name not in OPTIONS:
-            problems.append(f"{part.strip()!r} is not one of batch=N, threads=N, precision=fp32|bf16")
+            problems.append(f"{part.strip()!r} is not one of batch=N, threads=N, precision=fp32|bf16|int8")
         elif name in values:
             problems.append(f"{name} is given twice")
         else:
@@ -86,16 +92,41 @@ def parse_target(text: str) -> Target:
         if name in values and not (re.fullmatch("[0-9]{1,7}", values[name]) and 0 < int(values[name]) <= MOST[name]):
             problems.append(f"{name} must be a whole number from 1 to {MOST[name]}, got {values[name][:60]!r}")
     precision = values.get("precision", "fp32")
+    able = OF_ONNXRUNTIME if runtime == "onnxruntime-cpu" else ("fp32", "bf16")
     if precision not in PRECISIONS:
-        problems.append(f"precision must be fp32 or bf16, got {precision!r}")
-    elif precision != "fp32" and runtime in FP32_ONLY:
-        problems.append(f"{runtime} computes in fp32 only, got precision={precision}")
+        problems.append(f"precision must be fp32, bf16 or int8, got {precision!r}")
+    elif precision not in able and runtime in RUNTIMES:
+        problems.append(f"{runtime} computes in {' and '.join(able)}, got precision={precision}")
     if problems:
-        hint = f"such as onnxruntime-cpu:batch=1,threads=1; runtimes: {', '.join(RUNTIMES)}; or profile:FILE, "
-        hint += f"from `{command_line('latency', 'profile')}`"
+        hint = (
+            f"such as onnxruntime-cpu:batch=1,threads=1; or profile:FILE, from `{command_line('latency', 'profile')}`"
+        )
         raise ConfigError(f"target {text!r}: " + "; ".join(problems), hint=hint)
     numbers = {name: int(values[name]) for name in ("batch", "threads") if name in values}
     return Target(runtime=cast(Runtime, runtime), precision=precision, **numbers)
+
+
+def missing_package(runtime: str) -> str | None:
+    """The package that a runtime needs and that is not installed."""
+    package = next((package for prefix, package in NEEDED.items() if runtime.startswith(prefix)), None)
+    return package if package and find_spec(package) is None else None
+
+
+def _runtimes_here() -> str:
+    """All runtimes in words: those of this machine, and what the others lack."""
+    lacks = {name: f"pip install {package}" for name in RUNTIMES if (package := missing_package(name))}
+    if not _sees_cuda():
+        lacks |= {name: "no CUDA device" for name in RUNTIMES if name.startswith("torch-cuda")}
+    here = ", ".join(name for name in RUNTIMES if name not in lacks)
+    others = ", ".join(f"{name} ({reason})" for name, reason in lacks.items())
+    told = f"on this machine: {here}" + (f"; not here: {others}" if others else "")
+    return f"{told}; onnxruntime-cpu computes in {' and '.join(OF_ONNXRUNTIME)}, all others in fp32 and bf16"
+
+
+def _sees_cuda() -> bool:
+    import torch  # takes seconds, and only a message asks
+
+    return torch.cuda.is_available()
 
 
 def profile_path(text: str) -> Path | None:

@@ -26,6 +26,7 @@ def test_the_self_tests_pass_here(findings):
         "supernet equals extracted subnet",
         "device",
         "bf16 in hardware",
+        "int8",
         "packages",
     ):
         assert found(findings, name)["passed"], found(findings, name)

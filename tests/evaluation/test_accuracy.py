@@ -7,7 +7,14 @@ from torch import nn
 
 from nas.base.errors import EvaluationError
 from nas.data.images import DataInfo, ImageSet
-from nas.evaluation.accuracy import balanced_interval, balanced_percent, count_correct, top1_percent, wilson_interval
+from nas.evaluation.accuracy import (
+    balanced_interval,
+    balanced_percent,
+    count_correct,
+    paired_loss,
+    top1_percent,
+    wilson_interval,
+)
 
 RAW = DataInfo(class_names=(), mean=(0.0,) * 3, std=(1.0,) * 3, flip_safe=True, hashes={})
 FIXED = {"device": torch.device("cpu"), "precision": "fp32"}
@@ -109,3 +116,28 @@ def test_the_interval_of_balanced_accuracy_holds_the_truth_and_is_wide_where_a_c
     assert wilson_interval(np.array([True, False] * 50)) == pytest.approx(
         balanced_interval(np.array([True, False] * 50), np.zeros(100, int))
     )
+
+
+def test_what_is_lost_is_known_better_where_two_models_seldom_disagree():
+    before = np.arange(1000) < 800
+    after = before.copy()
+    after[:12], after[990:992] = False, True
+    lost, (low, high) = paired_loss(before, after)
+    assert lost == pytest.approx(1.0)
+    assert low < lost < high
+    unpaired = wilson_interval(before)
+    assert high - low < 0.4 * (unpaired[1] - unpaired[0])
+    assert paired_loss(before, before)[0] == 0
+    assert paired_loss(before, before)[1] == pytest.approx((-0.2, 0.2), abs=0.05)
+    assert paired_loss(after, before)[1] == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0.02, 0.01), (0.002, 0.002), (0.1, 0.02)])
+def test_the_interval_of_what_is_lost_covers_as_often_as_it_says(lost, won):
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(2000):
+        kind = rng.random(400)
+        before, after = kind < 0.8, (kind >= lost) & (kind < 0.8 + won)
+        low, high = paired_loss(before, after)[1]
+        covered += low <= 100 * (lost - won) <= high
+    assert covered / 2000 >= 0.93

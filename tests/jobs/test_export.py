@@ -1,6 +1,7 @@
 """From a finished run to a model bundle that says what the table says."""
 
 import json
+import re
 import shutil
 
 import factories
@@ -14,6 +15,7 @@ from nas.arch import cost
 from nas.arch.architecture import Architecture
 from nas.base.progress import Reporter
 from nas.jobs.session import reopen
+from nas.latency.onnx_file import load_onnx
 from nas.runs.directory import RunDirectory, space_of_run
 from nas.runs.front import ParetoFront
 from nas.runs.results import results_of
@@ -110,3 +112,35 @@ def test_an_architecture_that_the_supernet_does_not_hold_is_refused(finished, tm
         assert (done.code, "Traceback" in done.stderr) == (2, False)
         assert said in done.stderr
     assert not (tmp_path / "vit").exists()
+
+
+@pytest.mark.slow
+def test_eight_bits_are_measured_on_both_splits_and_refused_where_they_lose_too_much(finished, tmp_path, monkeypatch):
+    asked = ("export", finished.folder, "--pick=knee", "--to", tmp_path / "vit", "--formats=onnx,onnx-int8")
+    done = command(*asked)
+    assert done.code == 0, done.stderr
+    found = json.loads(done.stdout)["int8"]
+    data = reopen(finished.folder, Reporter(quiet=True)).data
+    with torch.inference_mode():
+        runs = [load_onnx(tmp_path / "vit" / name) for name in ("model.onnx", "model_int8.onnx")]
+        images = data.search.normalized(slice(None))
+        right = [run(images).argmax(dim=1).numpy() == data.search.labels for run in runs]
+    assert found["float_top1"] == pytest.approx(100 * right[0].mean(), abs=1e-9)
+    assert found["top1"] == pytest.approx(100 * right[1].mean(), abs=1e-9)
+    assert found["lost_points"] == pytest.approx(found["float_top1"] - found["top1"], abs=1e-9)
+    assert found["lost_points_ci"][0] <= found["lost_points"] <= found["lost_points_ci"][1]
+    assert found["calibration_images"] == 256
+    metrics = json.loads((tmp_path / "vit" / "metrics.json").read_text())
+    assert metrics["test_top1"] - found["test_top1"] == pytest.approx(found["test_lost_points"])
+    assert "--formats onnx,onnx-int8" in json.loads((tmp_path / "vit" / "provenance.json").read_text())["commands"][1]
+
+    written = sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "vit").iterdir())
+    monkeypatch.setattr("nas.jobs.export.count_correct", lambda _, images, **__: np.zeros(len(images), dtype=bool))
+    refused = command(*asked, "--max-int8-loss=5")
+    assert refused.code == 1
+    assert re.search(
+        r"too much: top-1 on \d+ images of the search split is 0\.00 %, as float .* allowed are 5", refused.stderr
+    )
+    assert "--max-int8-loss" in refused.stderr
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "vit").iterdir()) == written
+    assert command(*asked, "--max-int8-loss=100").code == 0

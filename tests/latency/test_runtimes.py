@@ -83,6 +83,15 @@ def test_an_exported_target_computes_what_the_subnet_computes(runtime):
         torch.testing.assert_close(outputs(runtime, model), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_a_target_in_eight_bits_computes_nearly_what_the_subnet_computes():
+    for model in subnets(2):
+        with torch.inference_mode():
+            expected = model(images())
+        found = outputs("onnxruntime-cpu:precision=int8", model)
+        assert 0 < (found - expected).abs().max() < 0.1 * expected.abs().max()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("runtime", ["torch-cuda", "torch-cuda-graph"])
@@ -130,6 +139,7 @@ def test_conditions_name_the_runtime_the_precision_and_a_version_that_is_not_tor
     assert describe(parse_target("torch-cpu")) == "torch-cpu"
     assert describe(parse_target("torch-cpu:batch=3,precision=bf16")) == "torch-cpu bf16"
     assert describe(parse_target("onnxruntime-cpu")).startswith("onnxruntime-cpu 1.")
+    assert describe(parse_target("onnxruntime-cpu:precision=int8")).startswith("onnxruntime-cpu int8 1.")
 
 
 def test_threads_are_as_before_after_a_block():

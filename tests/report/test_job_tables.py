@@ -113,3 +113,15 @@ def test_an_export_has_a_row_a_file_with_its_largest_difference():
     cells = [re.split(r"[ │]+", row_with(text, f"model.{name}").strip(" │")) for name in ("timm", "onnx")]
     assert cells == [["timm", "model.timm", "1,235", "0", "2.0"], ["onnx", "model.onnx", "1,235", "3.4e-06", "2.0"]]
     assert "batches of 1, 2" in text
+    assert "int8" not in text
+    int8 = {
+        "top1": 90.0,
+        "lost_points": 0.5,
+        "lost_points_ci": [-0.25, 1.25],
+        "latency_ratio": 0.6,
+        "latency_batch_size": 64,
+    }
+    bundle = {"digest": "0123456789ab", "directory": "vit", "files": files, "int8": int8}
+    text = " ".join(text_of(export_table(bundle)).split())
+    assert "int8: top-1 90.00 % on the search split, 0.50 points lost (-0.25 to 1.25)" in text
+    assert "int8: 0.60 times the latency of float, batch of 64" in text
