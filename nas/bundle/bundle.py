@@ -232,9 +232,9 @@ def _damage(folder: Path, name: str, files: Mapping[str, Mapping[str, Any]], par
         elif _sha256(path) != written["sha256"]:
             yield f"{file}: the content is not what was written"
         elif file == FILES[name][0]:
-            least = 0.9 * params if name == INT8 else 3.6 * params
-            if not least <= path.stat().st_size <= 5 * params + GRAPH_ALLOWANCE:
-                yield f"{file}: {path.stat().st_size:,} bytes for {params:,} parameters"
+            kind, least = ("int8", 0.9) if name == INT8 else ("fp32", 3.6)
+            if not least * params <= path.stat().st_size <= 5 * params + GRAPH_ALLOWANCE:
+                yield f"{file}: {path.stat().st_size:,} bytes for {params:,} {kind} parameters"
 
 
 def _sha256(path: Path) -> str:
