@@ -85,7 +85,7 @@ def test_a_network_alone_that_starts_from_its_slice_answers_as_the_supernet_does
 def test_a_recipe_of_before_a_default_changed_has_the_name_that_its_trainings_were_kept_under():
     hashes = {"train": "a", "search": "b"}
     for others in ({}, {"same_attention": 0.5, "checkpoint_minutes": 3.0}):  # which do nothing to a network alone
-        former = RunConfig(train=TrainConfig(static_guidance=0.2, **others))
+        former = RunConfig(train=TrainConfig(lr=2e-3, static_guidance=0.2, **others))
         assert recipe_digest(former, hashes, "fp32") == "b8111992"  # of RunConfig() at fcac30b
     assert recipe_digest(RunConfig(), hashes, "fp32") != "b8111992"
 
