@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from tables import write_table
 
-from nas.arch import cost
 from nas.base import MACS, TOP1, Objective, Reporter
-from nas.evaluation import count_correct, top1_percent
-from nas.jobs import reopen
+from nas.evaluation import SubnetEvaluator
+from nas.jobs import evaluator_setup, reopen
 from nas.runs import RunDirectory, TrialState, hypervolume, space_of_run
 from nas.training import load_trained
 
@@ -32,17 +31,13 @@ def random_values(run: Path, kind: str, draw: int, count: int) -> Values:
     supernet = load_trained(session.run, session.space, session.device)
     rng = np.random.default_rng([draw, 99])
     sample = session.space.sample if kind == "uniform" else session.space.sample_stratified
+    setup = evaluator_setup(session)
+    evaluator = SubnetEvaluator(setup, supernet.requires_grad_(False).eval(), session.data.search)
+    drawn = [sample(rng) for _ in range(count)]
     values = []
-    for _ in range(count):
-        architecture = sample(rng)
-        correct = count_correct(
-            supernet.extract(architecture),
-            session.data.search,
-            batch_size=session.config.evaluate.batch_size,
-            device=session.device,
-            precision=session.precision,
-        )
-        values.append((top1_percent(correct), float(cost.macs(architecture, session.space.backbone))))
+    for outcome in evaluator.evaluate_many([(architecture, None) for architecture in drawn]):
+        assert not isinstance(outcome, Exception), outcome
+        values.append((outcome.values["top1"], outcome.values["macs"]))
     return values
 
 

@@ -22,11 +22,12 @@ from replay_evaluator import ReplayTable, all_architectures
 from nas.base import LATENCY, Reporter, duration
 from nas.evaluation import SubnetEvaluator
 from nas.jobs import CALIBRATION_ROUNDS, evaluator_setup, reopen
-from nas.runs import RunDirectory
+from nas.model import subtrees
+from nas.runs import Measurement, RunDirectory
 from nas.space import SearchSpace
 from nas.training import load_trained, weights_digest
 
-PART = 64  # architectures that are kept together
+PART = 256  # architectures that are measured and kept together: neighbours, which begin alike
 LATENCY_PAIRS = 2  # a table holds one noisy value for good; more pairs would be most of the time
 
 
@@ -39,15 +40,16 @@ def measure_parts(run: Path, space: Path, settings: dict[str, Any], reference_ms
     setup = replace(setup, config=setup.config.model_copy(update=settings))
     evaluator = SubnetEvaluator(setup, supernet.requires_grad_(False).eval(), session.data.search)
     architectures = list(all_architectures(SearchSpace.from_yaml(space)))
+    neighbours = [architectures[i] for part in subtrees(architectures, session.space.backbone) for i in part]
     folder = run / "replay"
-    starts = range(first * PART, len(architectures), step * PART)
+    starts = range(first * PART, len(neighbours), step * PART)
     started, done = time.monotonic(), 0
     for start in starts:
         path = folder / f"{start:06d}.npz"
         if path.exists():
             continue
-        found = architectures[start : start + PART]
-        measured = [evaluator.evaluate(architecture) for architecture in found]
+        found = neighbours[start : start + PART]
+        measured = [answered(outcome) for outcome in evaluator.evaluate_many([(one, None) for one in found])]
         scratch = path.with_suffix(".tmp.npz")
         np.savez(
             scratch,
@@ -62,6 +64,13 @@ def measure_parts(run: Path, space: Path, settings: dict[str, Any], reference_ms
         left = sum(not (folder / f"{s:06d}.npz").exists() for s in starts)
         seconds = (time.monotonic() - started) / done * left
         print(f"process {first}: {len(starts) - left}/{len(starts)} parts, left {duration(seconds)}", flush=True)
+
+
+def answered(outcome: Measurement | Exception) -> Measurement:
+    """What was measured: of a table nothing may be missing."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def main() -> None:
@@ -88,7 +97,7 @@ def main() -> None:
     reference = folder / "reference_ms.txt"
     if not reference.exists():
         supernet = load_trained(run, session.space, session.device)
-        reference.write_text(str(setup.meter(supernet).calibrate(CALIBRATION_ROUNDS)))
+        reference.write_text(str(setup.meter(supernet, setup.target).calibrate(CALIBRATION_ROUNDS)))
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(

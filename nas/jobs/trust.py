@@ -21,6 +21,7 @@ from nas.space import SearchSpace, sample_near
 from nas.training import load_trained, weights_digest
 
 NOTED = ("supernet", "split", "num_images", "precision", "device", "torch")  # of the conditions
+TOGETHER = 32  # architectures that are evaluated in one pass, between two looks at the bar
 TRIES = 20  # draws for every architecture wanted, where a small space repeats itself
 
 
@@ -121,10 +122,15 @@ def inherited_accuracy(
 ) -> dict[str, dict[str, float]]:
     """Accuracies in percent with the supernet's weights, measured as in the search, by digest and metric."""
     evaluator = SubnetEvaluator(setup, supernet, images)
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     with torch_threads(1), reporter.bar("inherited") as bar:
-        for i, architecture in enumerate(architectures, start=1):
-            values = evaluator.evaluate(architecture).values
-            found[architecture.digest] = {m.name: values[m.name] for m in (TOP1, BALANCED) if m.name in values}
-            bar(i, len(architectures), f"{i}/{len(architectures)} architectures")
+        for start in range(0, len(architectures), TOGETHER):
+            chosen = architectures[start : start + TOGETHER]
+            outcomes = evaluator.evaluate_many([(architecture, None) for architecture in chosen])
+            for architecture, outcome in zip(chosen, outcomes, strict=True):
+                if isinstance(outcome, Exception):
+                    raise outcome
+                values = outcome.values
+                found[architecture.digest] = {m.name: values[m.name] for m in (TOP1, BALANCED) if m.name in values}
+            bar(len(found), len(architectures), f"{len(found)}/{len(architectures)} architectures")
     return found

@@ -1,9 +1,12 @@
+import errno
 from dataclasses import replace
 
 import pytest
 from search_fakes import AnalyticEvaluator
 from worker_conduct import BAD, CONDUCT, GOOD, PLAIN, QUARANTINED, SPACE, results_of, values
 
+from nas.base.disk import DiskError
+from nas.search import workers as module
 from nas.search.workers import ATTEMPTS, InlineWorkers, Task
 
 
@@ -46,3 +49,62 @@ def test_ctrl_c_is_no_failure_of_a_candidate():
     workers.submit(Task(0, GOOD[0]))
     with pytest.raises(KeyboardInterrupt):
         workers.next_result()
+
+
+# --- several at once ---
+
+
+class Together(AnalyticEvaluator):
+    """Notes how many are measured at once."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.sizes = []
+
+    def evaluate_many(self, candidates):
+        self.sizes.append(len(candidates))
+        return [self._outcome(*candidate) for candidate in candidates]
+
+    def _outcome(self, *candidate):
+        try:
+            return self.evaluate(*candidate)
+        except Exception as error:  # noqa: BLE001
+            return error
+
+
+def test_those_that_are_measured_together_have_what_each_has_alone():
+    asked = [*GOOD, BAD["raise"], BAD["nan"], BAD["memory"], BAD["memory twice"]]
+    evaluator = Together(SPACE.backbone, conduct=CONDUCT)
+    together, alone = (
+        results_of(InlineWorkers(one), asked) for one in (evaluator, AnalyticEvaluator(SPACE.backbone, conduct=CONDUCT))
+    )
+    assert evaluator.sizes == [len(asked) - 1]  # after one alone, which says how long one takes
+    assert [result.error for result in together] == [result.error for result in alone]
+    assert [values(result) for result in together] == [values(result) for result in alone]
+
+
+def test_no_more_are_measured_together_than_a_ctrl_c_may_lose(monkeypatch):
+    monkeypatch.setattr(module, "TOGETHER_S", 0.05)
+    evaluator = Together(SPACE.backbone, delay_s=0.02)
+    assert [result.error for result in results_of(InlineWorkers(evaluator), GOOD)] == [None] * len(GOOD)
+    assert max(evaluator.sizes) <= 2
+
+
+def test_what_was_measured_with_another_is_finished():
+    workers = InlineWorkers(Together(SPACE.backbone))
+    for number, architecture in enumerate(GOOD):
+        workers.submit(Task(number, architecture))
+    assert [workers.next_result().number, workers.next_result().number] == [0, 1]
+    assert [result.number for result in workers.finished()] == list(range(2, len(GOOD)))
+    assert workers.finished() == []
+
+
+def test_a_full_disk_among_several_is_no_failure_of_a_candidate(tmp_path):
+    class Full(Together):
+        def evaluate(self, architecture, *rest, **options):
+            if architecture == GOOD[3]:
+                raise OSError(errno.ENOSPC, "no space", str(tmp_path))
+            return super().evaluate(architecture, *rest, **options)
+
+    with pytest.raises(DiskError):
+        results_of(InlineWorkers(Full(SPACE.backbone)), GOOD)
