@@ -10,6 +10,7 @@ extract, then classify. Every pair of answers is compared, and a difference ends
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,12 @@ from nas.training import load_trained
 Candidate = tuple[Architecture, RacePlan | None]
 
 ROUNDS = 4  # of a run and a size, at most
+MOST_IMAGES = 600  # of a search split that is shown whole, raced
+FEW_IMAGES = 256
 DESIGNS = 24  # what a search starts from is no round
-PROBES = (
-    ("digits", "fp32", 512, 1000),
-    ("cifar_small", "bf16", 64, 256),
-)  # space, precision, most architectures, images
+PROBES = (("digits", "fp32", 512, 287), ("cifar_small", "bf16", 64, 128))
+"""Space, precision, architectures of the largest set, images."""
+
 TABLES = (("digits", 287), ("cifar10", 256), ("fashion", 256))
 PARTS = 2  # of a table that are measured, with neighbours in sorted order
 SAMPLE = 8  # of a part that are measured one by one
@@ -144,7 +146,11 @@ def rounds(path: Path) -> list[dict[str, Any]]:
     """Rows of a run: what its search started from, and rounds of what it proposed then."""
     session = reopen(path, Reporter(quiet=True))
     supernet = load_trained(session.run, session.space, session.device).requires_grad_(False).eval()
-    evaluator = SubnetEvaluator(evaluator_setup(session), supernet, session.data.search)
+    setup, images = evaluator_setup(session), session.data.search
+    is_raced = len(images) <= MOST_IMAGES  # of more, the first ones are shown to all
+    if not is_raced:
+        setup = replace(setup, config=setup.config.model_copy(update={"max_images": FEW_IMAGES}))
+    evaluator = SubnetEvaluator(setup, supernet, images)
     trials = {trial.number: trial for trial in session.run.trials() if not trial.is_running}
     front = VisibleFront([Objective(TOP1, 0.0), Objective(MACS, 1.0)], {})
     candidates: list[Candidate] = []
@@ -153,7 +159,8 @@ def rounds(path: Path) -> list[dict[str, Any]]:
         front.advance(trials, number - WINDOW)
         if trials[number].is_paid:
             digest = trials[number].architecture.digest
-            candidates.append((trials[number].architecture, None if digest in plain else front.race_plan()))
+            races = is_raced and digest not in plain
+            candidates.append((trials[number].architecture, front.race_plan() if races else None))
     print(f"{path}: {len(candidates)} trials", flush=True)
     name = space_of_run(session.run).name
     rows = [{"what": "first designs", "space": name, **compare(evaluator, [candidates[:DESIGNS]])}]
@@ -161,9 +168,12 @@ def rounds(path: Path) -> list[dict[str, Any]]:
         starts = list(range(DESIGNS, len(candidates) - size + 1, size))
         starts = starts[:: -(-len(starts) // ROUNDS)]
         groups = [candidates[start : start + size] for start in starts]
-        rows.append({"what": f"round of {size}, raced", "space": name, **compare(evaluator, groups)})
-    groups = [[(architecture, None) for architecture, _ in candidates[DESIGNS : DESIGNS + 16]]]
-    rows.append({"what": "round of 16, all images", "space": name, **compare(evaluator, groups)})
+        rows.append(
+            {"what": f"round of {size}{', raced' if is_raced else ''}", "space": name, **compare(evaluator, groups)}
+        )
+    if is_raced:
+        groups = [[(architecture, None) for architecture, _ in candidates[DESIGNS : DESIGNS + 16]]]
+        rows.append({"what": "round of 16, all images", "space": name, **compare(evaluator, groups)})
     return rows
 
 
@@ -181,7 +191,7 @@ def probes(name: str, precision: str, most: int, num_images: int) -> list[dict[s
         sets |= {f"probe set of {count}, {kind}": [draw() for _ in range(count)] for kind, draw in draws.items()}
     rows = []
     for what, chosen in sets.items():
-        cells = compare(evaluator, [[(architecture, None) for architecture in chosen]], sample=32)
+        cells = compare(evaluator, [[(architecture, None) for architecture in chosen]], sample=16)
         rows.append({"what": what, "space": name, **cells})
         print(rows[-1], flush=True)
     return rows
