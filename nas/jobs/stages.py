@@ -30,6 +30,7 @@ from nas.runs import (
     RunDirectory,
     SearchBudget,
     SearchIdentity,
+    all_trials,
     course_of,
     objectives_by,
     plain_vits,
@@ -273,7 +274,7 @@ def _seeds(session: Session) -> list[Architecture]:
 def measure(session: Session, supernet: Supernet) -> ParetoFront:
     """Measure the latency of the front of the trials again, and write the answer; see `measure_points`."""
     run = session.run
-    found = ParetoFront.from_trials(run.trials(), search_identity(session, supernet).objectives)
+    found = ParetoFront.from_trials(all_trials(run), search_identity(session, supernet).objectives)
     front = measure_points(session, supernet, found, [supernet.extract(p.architecture) for p in found.points])
     before, now = found.hypervolume(), front.hypervolume()
     if abs(now - before) > UNSURE * before:

@@ -93,6 +93,7 @@ def front_of(path: str | Path) -> ParetoFront:
 def trials_by_supernet(run: RunDirectory) -> dict[str, list[Trial]]:
     """The trials of architectures by the folder of their supernet below the run's; those of a run of one under "".
 
+    What such a run measured in searches that were repeated with other seeds follows those of its own.
     Latencies are by the clock of the run's search. Those of a supernet whose reference model is another, as the first
     versions had it where a part of the space was searched, cannot be converted and stay as they are.
     """
@@ -102,7 +103,17 @@ def trials_by_supernet(run: RunDirectory) -> dict[str, list[Trial]]:
         if ours and theirs and ours.reference_digest == theirs.reference_digest:
             factors = clock_factors(theirs.reference_clocks, ours.reference_clocks)
         found[name] = [trial.scaled(factors) for trial in searched.trials()]
-    return found or {"": run.trials()}
+    return found or {"": _over_searches(run)}
+
+
+def _over_searches(run: RunDirectory) -> list[Trial]:
+    """The trials of a run of one supernet and, numbered on, what its repeated searches (`search --seeds`) measured."""
+    trials = run.trials()
+    for folder in sorted(run.searches_dir.glob(f"[!.]*/{MANIFEST}")):
+        again = [t for t in RunDirectory.open(folder.parent).trials() if t.is_paid]
+        first = 1 + max((trial.number for trial in trials), default=-1)
+        trials += [replace(trial, number=first + i) for i, trial in enumerate(again)]
+    return trials
 
 
 def all_trials(run: RunDirectory) -> list[Trial]:

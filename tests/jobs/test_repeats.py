@@ -13,6 +13,7 @@ from nas.jobs.repeats import _has
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.point import FOUND_BY, points_of
+from nas.runs.results import results_of
 
 SEEDS = 3
 AGAIN = (f"--seeds={SEEDS}", "--workers=0")
@@ -69,6 +70,21 @@ def test_the_front_is_that_of_all_searches_and_counts_who_found_each_point(repea
     table = command("front", folder, "--format=table").stdout
     assert "found by" in table
     assert "found_by" in command("front", folder, "--format=csv").stdout.splitlines()[0]
+
+
+def test_what_other_seeds_found_stays_among_the_candidates(repeated, tmp_path):
+    folder = tmp_path / "r"
+    shutil.copytree(repeated[0], folder)
+    run = RunDirectory(folder)
+    own, *others = searches(folder)
+    found = results_of(run)
+    assert set(found.points) == {p.digest for trials in (own, *others) for p in points_of(trials)}
+    assert len({trial.number for trial in found.all_trials}) == len(found.all_trials)
+    before = {point.digest for point in found.front.points}
+    assert command("search", folder, f"--trials={TRIALS + 2}", "--workers=0").code == 0
+    front = ParetoFront.from_run(folder)
+    again = ParetoFront.from_points([*front.points, *(found.points[digest] for digest in before)], front.objectives)
+    assert {p.digest for p in again.points} == {p.digest for p in front.points}
 
 
 def test_the_same_command_does_nothing_again(repeated, tmp_path):
