@@ -66,10 +66,8 @@ CALIBRATION_ROUNDS = 30
 CALIBRATION_S = 5.0  # at least, where latency is bounded: a machine's speed changes within seconds
 
 
-def run(
-    session: Session, budget: Budget, last_choice: LastChoice = lambda *_: None, *, chooses: bool = False
-) -> ParetoFront:
-    """Everything: train, search, measure, or `last_choice` instead; what an earlier process did is not done again.
+def run(session: Session, budget: Budget, last: LastChoice = lambda *_: None, *, chooses: bool = False) -> ParetoFront:
+    """Everything: train, search, measure, or `last` instead; what an earlier process did is not done again.
 
     Raises:
         NasError: A stage failed; see there.
@@ -83,7 +81,7 @@ def run(
         supernet = train(session, budget.train_workers, budget.ray_address)
         if searches or stage not in ("finalists", "finished"):
             search(session, supernet, budget)
-        return last_choice(session, budget) or measure(session, supernet)
+        return last(session, budget) or measure(session, supernet)
 
 
 def trials_left(run: RunDirectory, budget: Budget) -> bool:

@@ -102,6 +102,8 @@ def finalists_table(found: Mapping[str, Any]) -> Table:
     rows = []
     for row in sorted(found["candidates"], key=lambda row: (row["macs"], row["digest"])):
         trained = ["" if value is None else f"{value:.2f}" for value in row["trained"]]
+        if "mean_ci" in row:
+            trained[-1] += " ({:.1f} to {:.1f})".format(*row["mean_ci"])
         kinds = ["plain"] * row["plain"] + ["front"] * row["on_inherited_front"]
         cells: list[Cell] = [row["digest"], row["macs"] / factor, row["inherited"], *trained]
         rows.append((*cells, "chosen" if row["chosen"] else "", ", ".join(kinds)))
@@ -114,6 +116,7 @@ def finalists_table(found: Mapping[str, Any]) -> Table:
         rows=rows,
         caption=[
             f"{name.partition(' %')[0]} on the search split, inherited and trained alone from there for so many epochs",
+            *(["of several seeds the median, and the 95 % interval of the mean"] * (found.get("seeds", 1) > 1)),
             "plain: a plain ViT; front: on it when inherited; the chosen that none dominates are on it now",
         ],
         look=UNDIMMED,

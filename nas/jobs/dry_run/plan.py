@@ -7,7 +7,7 @@ from math import ceil, floor
 
 import numpy as np
 
-from nas.base import duration
+from nas.base import duration, plural
 from nas.jobs.last_choice.candidates import epochs_within, trained_cost
 from nas.jobs.last_choice.finalists import COUNT, LEAST_STEPS, step_macs
 from nas.jobs.session import Budget, Session
@@ -17,6 +17,7 @@ from nas.runs import RunPlan
 SHARES: Mapping[str, float] = {"training": 0.5, "search": 0.2, "finalists": 0.3}
 """Of the time that is not fixed. Without one of them, the others have its share in their proportion."""
 LEAST_TRIALS = 10
+LONGER = 1.05  # than the minutes: roundings are less
 MOST_TRIALS = 1000  # more find hardly anything, and proposals become slow: training and finalists have that time
 
 
@@ -30,7 +31,6 @@ class Pace:
         trial_s: From one measured architecture to the next.
         workers_s: To start and stop the workers of the search.
         finalist_s: Trainings alone that cost, in MACs, as much as an epoch of the supernet.
-        finalist_steps: Steps of the last rung of so many finalists, by epochs of the supernet that all may cost.
     """
 
     fixed_s: float
@@ -109,14 +109,16 @@ def rounds_of(budget: Budget) -> int:
 
 
 def plan_line(plan: RunPlan, pace: Pace) -> str:
-    """The plan for people."""
-    parts = [
-        f"{plan.epochs} epochs of the supernet ({duration(plan.epochs * pace.epoch_s)})",
-        f"{plan.trials} trials ({duration(pace.workers_s + plan.trials * pace.trial_s)})",
-    ]
-    spent = f"{plan.finalists} finalists ({duration(plan.finalist_epochs * pace.finalist_s)})"
-    parts.append(spent if plan.finalists else "no finalists")
-    return f"{plan.minutes:g} min: {', '.join(parts)}, the rest {duration(pace.fixed_s)}"
+    """The plan for people; it says so where even the least that can be done takes longer."""
+    training_s, search_s = plan.epochs * pace.epoch_s, pace.workers_s + plan.trials * pace.trial_s
+    trained_s = plan.finalist_epochs * pace.finalist_s
+    last = f"{plural(plan.finalists, 'finalist')} ({duration(trained_s)})" if plan.finalists else "no finalists"
+    is_longer = training_s + search_s + trained_s + pace.fixed_s > LONGER * 60 * plan.minutes
+    return (
+        f"{plan.minutes:g} min: {plural(plan.epochs, 'epoch')} of the supernet ({duration(training_s)}), "
+        f"{plural(plan.trials, 'trial')} ({duration(search_s)}), {last}, the rest {duration(pace.fixed_s)}"
+        f"{'; this is longer than asked' if is_longer else ''}"
+    )
 
 
 def _steps_per_epoch(session: Session) -> int:

@@ -48,11 +48,11 @@ function retrainedLegend() {
 
 // How the front was chosen: every candidate, by cost, with its accuracies on the search split.
 function finalistsTable() {
-  const { candidates, epochs } = DATA.finalists;
+  const { candidates, epochs, seeds } = DATA.finalists;
   const shown = (value) => (known(value) ? value.toFixed(2) : "");
   const rows = [...candidates].sort((one, other) => one.macs - other.macs).map((row) => node("tr", {}, node("td", { class: "left" }, row.digest), node("td", {}, bare("macs", row.macs, 1)),
-    ...[row.inherited, ...row.trained].map((value) => node("td", {}, shown(value))), node("td", { class: "left" }, [row.chosen && "chosen", row.plain && "plain ViT", row.on_inherited_front && "was on the inherited front"].filter(Boolean).join(", "))));
-  const heads = [["candidate", "left"], [title("macs")], ["inherited"], ...epochs.map((count) => [`${count} epoch${count === 1 ? "" : "s"} alone`]), ["", "left"]];
+    ...[row.inherited, ...row.trained].map((value) => node("td", {}, shown(value))), ...(seeds > 1 ? [node("td", {}, row.mean_ci ? row.mean_ci.map(shown).join(" to ") : "")] : []), node("td", { class: "left" }, [row.chosen && "chosen", row.plain && "plain ViT", row.on_inherited_front && "was on the inherited front"].filter(Boolean).join(", "))));
+  const heads = [["candidate", "left"], [title("macs")], ["inherited"], ...epochs.map((count) => [`${count} epoch${count === 1 ? "" : "s"} alone`]), ...(seeds > 1 ? [[`mean of ${seeds} seeds, 95 %`]] : []), ["", "left"]];
   return node("div", {}, node("div", { class: "scroll", id: "finalists" }, table(heads, rows)), node("p", { class: "note" }, `Finalists: ${unit(DATA.finalists.accuracy).label}, %, on the search split, which chose them. ` +
     "Each was trained alone from its slice of the supernet; the half that is least beaten at no more cost for all epochs, and those that none of the others dominates are the front. What is not on it was measured with the supernet's weights."));
 }

@@ -1,6 +1,7 @@
 """`run --minutes`: what is shared out, what stands, and that a run keeps its plan."""
 
 import json
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -45,6 +46,7 @@ def test_however_short_the_time_there_is_an_epoch_and_some_trials():
 def test_the_plan_is_a_line():
     plan = RunPlan(minutes=11.0, epochs=30, trials=120, finalists=16, finalist_epochs=36.0)
     said = plan_line(plan, PACE)
+    assert plan_line(replace(plan, minutes=9.0), PACE).endswith("; this is longer than asked")
     assert said == "11 min: 30 epochs of the supernet (5:00), 120 trials (2:10), 16 finalists (3:00), the rest 0:50"
 
 
