@@ -7,11 +7,13 @@ from contextlib import contextmanager
 
 from nas.base.privacy import hide_secrets, visible
 
+BAR_WIDTH = 16
+BESIDE_TEXT = 9 + BAR_WIDTH + 4 + 3  # columns of label, bar and percent, and the blanks between them
 PLAIN_EVERY_S = 10.0  # without a terminal: one line this often, and one at the end
 
 
 Bar = Callable[[int, int | None, str], None]
-"""Shows that so many of a total are done, and what is to be said of it."""
+"""Shows that so many of a total are done, and what is to be said of it, first what matters: the end may be cut."""
 
 
 class Reporter:
@@ -36,12 +38,19 @@ class Reporter:
             yield self._plain_bar(label)
             return
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.markup import escape
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-        columns = TextColumn("{task.description:<9}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")
-        with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+        columns = TextColumn("{task.description:<9}"), BarColumn(BAR_WIDTH), TaskProgressColumn()
+        with Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True)) as progress:
             task = progress.add_task(label, total=None, text="")
-            yield lambda done, total, text: progress.update(task, completed=done, total=total, text=text)
+
+            def show(done: int, total: int | None, text: str) -> None:
+                room = max(progress.console.width - BESIDE_TEXT, 8)
+                short = text if len(text) <= room else text[: room - 1] + "…"
+                progress.update(task, completed=done, total=total, text=escape(visible(short)))
+
+            yield show
 
     def _plain_bar(self, label: str) -> Bar:
         shown = time.monotonic()

@@ -18,7 +18,7 @@ from nas.cli.options import (
     example,
     worker_count,
 )
-from nas.cli.output import print_result, reporter
+from nas.cli.output import begin, print_result, reporter
 
 alone = typer.Typer()
 
@@ -43,6 +43,7 @@ def trust(
     from nas.runs import check_counts
 
     check_counts(architectures, seeds)
+    begin(has_run=True)
     from nas.jobs import trust
 
     found = trust(
@@ -76,6 +77,7 @@ def finalists(
 
     Each starts from its slice of the supernet. Every finished training is kept, and the same command goes on.
     """
+    begin(has_run=True)
     from nas.jobs import Contest, finalists
     from nas.report import finalists_table
 
@@ -120,6 +122,7 @@ def retrain(
     from nas.settings import check_retraining
 
     check_retraining(seeds, settings or ())
+    begin(has_run=True)
     from nas.jobs import Request, retrain
 
     recipe = tuple(settings or ())

@@ -47,7 +47,7 @@ from nas.cli.options import (
     example,
     takes,
 )
-from nas.cli.output import COMMON, print_result, reporter, show_front
+from nas.cli.output import COMMON, RESUMABLE, begin, print_result, reporter, show_front
 
 if TYPE_CHECKING:
     from nas.jobs import Session
@@ -105,6 +105,7 @@ def run(space: SpaceArgument = DEFAULT_SPACE, *, options: RunOptions) -> None:
         from nas.runs import check_supernet_trials
 
         check_supernet_trials(config, space, for_space, options.workers)
+    begin(has_run=False)
     from nas.jobs import check_budget, several
 
     if not options.dry_run:
@@ -127,6 +128,7 @@ def train(space: SpaceArgument, *, options: TrainOptions) -> None:
         _forecast(options, lambda scratch: _start(space, options, scratch), searches=False)
         return
     options.resolve()  # cheap, and before torch is imported
+    begin(has_run=False)
     from nas.jobs import check_budget, stages
 
     check_budget(replace(options.budget(), workers=0))  # it measures nothing
@@ -167,6 +169,7 @@ def search(
     if options.dry_run:
         _forecast(options, lambda _: trained())
         return
+    begin(has_run=True)
     from nas.jobs import check_budget, repeat, several
 
     budget = options.budget()
@@ -242,7 +245,10 @@ def _start(
     from nas.jobs import start  # after the cheap checks: it takes seconds to import
 
     say = Reporter(quiet=True) if quiet else reporter()
-    return start(space, for_space, config, options.run, say, scratch=scratch, plan=plan)
+    session = start(space, for_space, config, options.run, say, scratch=scratch, plan=plan)
+    if scratch is None:
+        COMMON.interrupted = RESUMABLE
+    return session
 
 
 def _with_callbacks(options: RunOptions, open_session: Callable[[], "Session"]) -> "Session":
@@ -256,6 +262,7 @@ def _with_callbacks(options: RunOptions, open_session: Callable[[], "Session"]) 
 def _forecast(options: RunOptions, open_session: Callable[[Path], "Session"], *, searches: bool = True) -> None:
     """Print what a command will need; `open_session` has to make a new run in the folder that it is given."""
     started = time.perf_counter()
+    begin(has_run=False)
     from nas.jobs import check_budget_dry, forecast
     from nas.report import forecast_table
 
@@ -286,6 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.excepthook = _say_bug
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_Plain())
+    COMMON.interrupted = ""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     everywhere = [word for word in arguments if word in EVERYWHERE]  # click: only before a command
     rest = [word for word in arguments if word not in EVERYWHERE]
@@ -311,7 +319,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()  # click's words on a wrong flag or argument, with the usage and a suggestion
         return int(error.exit_code)
     if code == INTERRUPTED:  # typer turns Ctrl-C within a command into this code
-        _say(f"\ninterrupted; what is finished is kept. Resume: {command_line(*hidden_words(arguments))}")
+        again = f"; {COMMON.interrupted} {command_line(*hidden_words(arguments))}" if COMMON.interrupted else ""
+        _say(f"\ninterrupted{again}")
     return code
 
 

@@ -19,7 +19,7 @@ from nas.cli.options import (
     SpaceArgument,
     example,
 )
-from nas.cli.output import fits, plain, print_result, reporter, show_front, tell_doubts
+from nas.cli.output import fits, plain, print_result, reporter, show_front, tell_doubts, watch_status
 
 look = typer.Typer()
 
@@ -62,13 +62,32 @@ def spaces(format_: FormatOption = None) -> None:
     print_result(format_, {"schema_version": 1, "spaces": rows}, spaces_table, rows)
 
 
-@look.command(epilog=example("status results/digits-1"))
-def status(run: RunArgument, format_: FormatOption = None) -> None:
+@look.command(epilog=example("runs results"))
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the runs lie.")] = Path("results"),
+    format_: FormatOption = None,
+) -> None:
+    """The runs in a folder, the newest first: space, state, trials, front."""
+    from nas.report import run_rows, runs_table
+
+    rows = run_rows(folder)
+    print_result(format_, {"schema_version": 1, "folder": str(folder), "runs": rows}, runs_table, rows)
+
+
+@look.command(epilog=example("status results/digits-1 --watch"))
+def status(
+    run: RunArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until the run has ended.")] = False,
+    format_: FormatOption = None,
+) -> None:
     """Trials by state, hypervolume so far, throughput, time left."""
     from nas.report import status_dict, status_table
     from nas.runs import RunDirectory
 
-    values = status_dict(RunDirectory.open(run))
+    found = RunDirectory.open(run)
+    if watch:
+        watch_status(found)
+    values = status_dict(found)
     tell_doubts(run)
     print_result(format_, values, status_table, [values])
 

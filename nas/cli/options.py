@@ -55,9 +55,7 @@ SpaceArgument = Annotated[
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as results/digits-1.")]
 PICK_HELP = "knee | top1 | balanced | fastest | cheapest | digest | architecture file."
 PickOption = Annotated[str, typer.Option(help=PICK_HELP)]
-FormatOption = Annotated[
-    Format | None, typer.Option("--format", "-f", help="Output; table on a terminal, json when piped.")
-]
+FormatOption = Annotated[Format | None, typer.Option("--format", "-f", help="Output; default: table.")]
 DataOption = Annotated[
     str | None,
     typer.Option(help="digits | folder:DIR | parquet:PATH | a timm spec such as torch/cifar10:DIR. Default: digits."),

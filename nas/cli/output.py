@@ -2,26 +2,42 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.base import Reporter, RunError, program_name, rename_program, visible
 from nas.cli.options import Format
 
+if TYPE_CHECKING:
+    from nas.runs import RunDirectory
+
+WORKING, WATCH_EVERY_S = ("training", "searching", "measuring"), 2.0
 PIPED_WIDTH = 160  # columns of a table that is written to a file
 
 
 @dataclass(slots=True)
 class _Common:
-    """What every command knows: how loud to be, whether to show tracebacks."""
+    """What every command knows: how loud to be, whether to show tracebacks, what Ctrl-C leaves behind now."""
 
     quiet: bool = False
     debug: bool = False
+    interrupted: str = ""
 
 
 COMMON = _Common()
+
+
+NOTHING_YET, RESUMABLE = "nothing was written yet. Again:", "what is finished is kept. Resume:"
+
+
+def begin(*, has_run: bool) -> None:
+    """Say at once that a command has begun, as torch takes seconds to import, and what Ctrl-C leaves from here on."""
+    COMMON.interrupted = RESUMABLE if has_run else NOTHING_YET
+    if "torch" not in sys.modules:
+        reporter().line("start", "PyTorch is being loaded, a few seconds")
 
 
 def reporter() -> Reporter:
@@ -73,6 +89,23 @@ def show_front(path: Path, found: Any, format_: Format | None, *, whole: Any = N
     print_result(format_, values, picture, front_csv(found, path))
 
 
+def watch_status(run: "RunDirectory") -> None:
+    """Show how a run stands until no process works on it: redrawn on a terminal, else a line where it changed."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from nas.report import status_dict, status_line, status_table
+
+    shown = ""
+    with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
+        while (values := status_dict(run))["state"] in WORKING:
+            live.update(status_table(values), refresh=True) if sys.stderr.isatty() else None
+            if not sys.stderr.isatty() and (line := status_line(values)) != shown:
+                shown = line
+                reporter().line("status", line)
+            time.sleep(WATCH_EVERY_S)
+
+
 def tell_doubts(path: Path) -> None:
     """Say on stderr what is missing in a run's folder, so that its numbers are of a part of it."""
     from nas.runs import RunDirectory, doubts_of
@@ -84,14 +117,13 @@ def tell_doubts(path: Path) -> None:
 def print_result(
     format_: Format | None, values: Any, table: Callable[[Any], Any], rows: Sequence[Mapping[str, Any]] | str
 ) -> None:
-    """Print a result on standard output: a table on a terminal, else JSON, or what was asked for.
+    """Print a result on standard output: a table, unless JSON or CSV was asked for.
 
     `values` is the result, of which `table` makes what rich prints; `rows` is it as rows of CSV, or as its text.
     """
-    chosen = format_ or (Format.TABLE if sys.stdout.isatty() else Format.JSON)
-    if chosen is Format.JSON:
+    if format_ is Format.JSON:
         print(json.dumps(values, indent=2, allow_nan=False))  # noqa: T201
-    elif chosen is Format.CSV:
+    elif format_ is Format.CSV:
         from nas.report import csv_text
 
         text = rows if isinstance(rows, str) else csv_text(rows)

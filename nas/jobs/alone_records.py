@@ -131,7 +131,7 @@ def trained_jobs(
             done = len(ended) + _under_way([job for i, job in missing.items() if records[i] is None], steps)
             left = duration((now - started) / (done - first) * (total - done)) if done > first else "unknown"
             failures = sum(record["error"] is not None for record in ended)
-            text = f"{len(ended)}/{total} trained, {done / total:.0%} of all steps  failed {failures}  left {left}"
+            text = f"left {left}  {len(ended)}/{total} trained, {done / total:.0%} of all steps  failed {failures}"
             bar(len(ended), total, text)
             on_progress(done / total)
 

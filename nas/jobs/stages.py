@@ -122,9 +122,9 @@ def train(session: Session, workers: int = 0, ray_address: str | None = None) ->
             bar(
                 progress.step,
                 progress.steps,
-                f"epoch {progress.epoch:.1f}/{progress.epochs}  "
+                f"left {duration(progress.eta_s)}  epoch {progress.epoch:.1f}/{progress.epochs}  "
                 f"loss largest {largest:.2f} smallest {smallest:.2f} random {random:.2f} gap {progress.gap:+.2f}  "
-                f"{progress.images_per_second:.0f} images/s  left {duration(progress.eta_s)}",
+                f"{progress.images_per_second:.0f} images/s",
             )
             for callback in session.callbacks:
                 callback.on_train(session.run, progress)

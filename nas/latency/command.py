@@ -53,6 +53,8 @@ class Models:
 
 def models_of(source: Path) -> Models:
     """The front of a run, or the one network of a bundle; a RunError: it is neither, or the front is empty."""
+    if source.is_file():
+        raise RunError(f"{source} is a file", hint="give the folder of a run, or of a model that `export` wrote")
     try:
         check_inside(source, source / "metrics.json", source / "architecture.json")
         table = read_json(source / "metrics.json")

@@ -13,7 +13,7 @@ from nas.report.job_tables import (
 from nas.report.latency_tables import measured_rows, measured_tables, profile_table, results_table
 from nas.report.page.file import write_report
 from nas.report.space_table import space_summary, space_table, spaces_table
-from nas.report.status import status_dict, status_table
+from nas.report.status import run_rows, runs_table, status_dict, status_line, status_table
 from nas.report.table import Column, Markup, Table, csv_text
 from nas.report.terminal_plot import front_plots
 from nas.report.verdict import best_plain, chance_level, chance_words, shape_words, verdict_of
@@ -23,7 +23,7 @@ __all__ = [
     "compare_runs", "compare_tables", "csv_text", "export_command", "export_table", "finalists_table",
     "forecast_table", "front_csv", "front_notes", "front_plots", "front_table", "measured_rows",
     "measured_tables", "plain_table", "profile_table", "redundancy_table", "results_table",
-    "retrain_table", "shape_words", "show_rows", "show_table", "space_summary", "space_table",
-    "spaces_table", "status_dict", "status_table", "training_rows", "trust_figure", "trust_table",
-    "verdict_of", "write_report",
+    "retrain_table", "run_rows", "runs_table", "shape_words", "show_rows", "show_table", "space_summary",
+    "space_table", "spaces_table", "status_dict", "status_line", "status_table", "training_rows",
+    "trust_figure", "trust_table", "verdict_of", "write_report",
 ]

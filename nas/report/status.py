@@ -5,10 +5,12 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from nas.report.table import Table
-from nas.runs import RunDirectory, SearchBudget, TrialState, all_trials, course_of, front_of, supernet_trials
+from nas.base import NasError, RunError, one_line
+from nas.report.table import Cell, Column, Table, columns_of
+from nas.runs import MANIFEST, RunDirectory, SearchBudget, TrialState, all_trials, course_of, front_of, supernet_trials
 
 RECENT_TRIALS = 50
 PAUSE_FACTOR = 20  # a gap this many times the median one is a pause between sessions, not work
@@ -87,6 +89,71 @@ def status_table(status: Mapping[str, Any]) -> Table:
         ("time left", known("minutes_left", "{:.1f} min")),
     ]
     return Table(title=status["run"], rows=rows, box="SIMPLE")
+
+
+def status_line(status: Mapping[str, Any]) -> str:
+    """`status_dict` in one line, for a log."""
+    asked = "" if status["num_trials"] is None else f"/{status['num_trials']}"
+    words = [status["state"]]
+    if (training := status["training"]) is not None and status["state"] == "training":
+        words.append(f"step {training['step']:.0f} of {training['steps']:.0f}")
+    if status["trials"]["complete"]:
+        words.append(f"trials complete {status['trials']['complete']}{asked}")
+    if status["hypervolume"] is not None:
+        words.append(f"hypervolume {status['hypervolume']:.3f}")
+    return ", ".join(words)
+
+
+def run_rows(folder: Path) -> list[dict[str, Any]]:
+    """The runs in a folder, the newest first, JSON values; of one that cannot be read the reason alone.
+
+    Raises:
+        RunError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder", hint="the folder that holds runs, such as results")
+    rows: list[dict[str, Any]] = []
+    for path in folder.glob(f"[!.]*/{MANIFEST}"):
+        row: dict[str, Any] = {"run": path.parent.name, "error": None, **dict.fromkeys(RUN_COLUMNS)}
+        try:
+            run = RunDirectory.open(path.parent)
+            manifest = run.manifest
+            row |= {"space": Path(manifest.space_file).stem, "created": manifest.created, "seed": manifest.seed}
+            status = status_dict(run)
+            row |= {key: status[key] for key in RUN_COLUMNS if key in status}
+            row["trials"] = status["trials"]["complete"]
+        except NasError as error:
+            row["error"] = one_line(error.message)
+        rows.append(row)
+    return sorted(rows, key=lambda row: (-(row["created"] or 0.0), row["run"]))
+
+
+RUN_COLUMNS = ("space", "state", "trials", "num_trials", "front_size", "hypervolume", "seed", "created")
+
+
+def runs_table(found: Mapping[str, Any]) -> Table:
+    """`run_rows` as a table."""
+    rows: list[Sequence[Cell]] = []
+    for row in found["runs"]:
+        asked = "" if row["num_trials"] is None else f" of {row['num_trials']}"
+        begun = row["created"] and time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created"]))
+        trials = None if row["trials"] is None else f"{row['trials']}{asked}"
+        state = row["state"] or row["error"]
+        rows.append(
+            (row["run"], row["space"], state, trials, row["front_size"], row["hypervolume"], row["seed"], begun)
+        )
+    headers = {
+        "run": "",
+        "space": "",
+        "state": "",
+        "trials": "{}",
+        "front": "{}",
+        "hypervolume": "{:.3f}",
+        "seed": "{}",
+    }
+    columns = [*columns_of(headers), Column("begun")]
+    columns[2] = Column("state", wraps=True)
+    return Table(title=f"{len(rows)} runs in {found['folder']}", columns=columns, rows=rows)
 
 
 def _throughput(finished: Sequence[float]) -> float | None:

@@ -41,11 +41,11 @@ class Progress:
         """The line for people."""
         total = "" if self.total is None else f"/{self.total}"
         best = "-" if self.best_accuracy is None else f"{self.best_accuracy:.1f} %"
-        left = "" if self.eta_s is None else f"  left {duration(self.eta_s)}"
+        left = "" if self.eta_s is None else f"left {duration(self.eta_s)}  "
         return (
-            f"trial {self.paid}{total}  best {self.accuracy.label} {best}  front {self.front_size}  "
+            f"{left}trial {self.paid}{total}  best {self.accuracy.label} {best}  front {self.front_size}  "
             f"hypervolume {self.hypervolume:.3f}  beaten early {self.pruned}  failed {self.failed}  "
-            f"repeats saved {self.repeated}{left}"
+            f"repeats saved {self.repeated}"
         )
 
 

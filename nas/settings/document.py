@@ -135,6 +135,26 @@ def shown(value: Any, most: int = MAX_SHOWN) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+OTHER_NAMES = {
+    "learning_rate": "lr",
+    "wd": "weight_decay",
+    "num_epochs": "epochs",
+    "batch": "batch_size",
+    "warmup": "warmup_epochs",
+    "smoothing": "label_smoothing",
+    "ema": "ema_decay",
+    "gradient_clipping": "clip_grad",
+    "metrics": "objectives",
+    "algorithm": "sampler",
+    "width": "embed_dim",
+    "num_layers": "depth",
+    "img_size": "image_size",
+    "heads": "num_heads",
+    "tokens": "num_tokens",
+}
+"""What some keys are called elsewhere."""
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: the one that was probably meant, or nothing."""
     nearest = get_close_matches(word.lower(), list(known), n=1, cutoff=0.7)  # gpu is not cpu
@@ -214,9 +234,12 @@ def _unknown_key(model: type[BaseModel], path: KeyPath, also_known: Sequence[str
     key = str(path[-1])
     if group is not None and issubclass(group, Section) and key in group.removed:
         return f"this option was removed; only its default, {shown(group.removed[key])}, is still read"
+    meant = OTHER_NAMES.get(key.lower(), key)
+    if meant in known and meant != key:
+        return f'unknown key; did you mean "{meant}"?'
     if near := suggestion(key, known):
         return f"unknown key{near}"
-    elsewhere = _with_key(model, key)
+    elsewhere = _with_key(model, meant)
     if len(elsewhere) == 1:
         return f'unknown key here; did you mean "{elsewhere[0]}"?'
     return f"unknown key; known here: {', '.join(known)}"

@@ -1,3 +1,5 @@
+import re
+
 from nas.base import progress
 from nas.base.progress import Reporter
 
@@ -30,6 +32,19 @@ def test_without_a_terminal_a_line_is_shown_every_few_seconds(capsys, monkeypatc
         bar(1, None, "one")
         bar(2, None, "two")
     assert capsys.readouterr().err == "search    one\nsearch    two\n"
+
+
+def test_a_bar_keeps_percent_and_time_left_at_80_columns(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    with Reporter().bar("search") as bar:
+        bar(50, 200, f"left 12:34  trial 50/200  [bold]{'best top-1 40.9 %  ' * 9}")
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
+    (line,) = {line.rstrip() for line in re.split(r"[\r\n]+", shown) if "left" in line}
+    assert re.match(r"search +━+[╸╺━ ]* +25% left 12:34  trial 50/200  \[bold\]best", line)
+    assert line.endswith("…")
+    assert len(line) <= 80
 
 
 def test_on_a_terminal_a_bar_is_drawn_on_standard_error(capsys, monkeypatch):

@@ -15,7 +15,7 @@ from nas.cli.app import main
 from nas.runs.directory import RunDirectory
 
 
-def test_run_prints_the_front_as_json_and_speaks_to_people_on_stderr(finished):
+def test_run_prints_the_front_and_speaks_to_people_on_stderr(finished):
     values = json.loads(finished.stdout)
     assert values["schema_version"] == 1
     assert values["run"] == "r"
@@ -67,7 +67,9 @@ def test_without_ray_a_run_of_no_workers_ends_well_and_others_are_refused_at_onc
     driver = [sys.executable, Path(__file__).parents[1] / "helpers" / "no_ray_driver.py", *run_arguments(home / "r")]
     refused = subprocess.run([*driver, "--workers=1"], capture_output=True, text=True)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == "error: Ray is not installed\nhint: --workers 0 does without; or pip install 'ray[tune]'\n"
+    first, _, refusal = refused.stderr.partition("\n")
+    assert first.startswith("start ")
+    assert refusal == "error: Ray is not installed\nhint: --workers 0 does without; or pip install 'ray[tune]'\n"
     assert not (home / "r").exists()
     done = subprocess.run([*driver, "--workers=0"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -359,3 +361,23 @@ def test_what_a_library_logs_of_a_users_words_has_no_escapes(tmp_path, capsys, m
     monkeypatch.setattr(log, "propagate", False)  # pytest handles logs
     log.error("No checkpoint found at '%s'", "a\x1b[31m\x9b2J")
     assert capsys.readouterr().err.splitlines()[-1] == r"No checkpoint found at 'a\x1b[31m\x9b2J'"
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_says_what_is_left(home, monkeypatch, finished):
+    monkeypatch.setattr("nas.cli.app._start", interrupt)
+    done = command("run", "tiny.yaml", "--epochs=1")
+    assert (done.code, done.stdout) == (130, "")
+    assert done.stderr.splitlines()[-1].startswith("interrupted; nothing was written yet. Again: nas run tiny.yaml")
+    monkeypatch.setattr("nas.jobs.reopen", interrupt)
+    done = command("search", finished.folder)
+    assert done.stderr.splitlines()[-1].startswith("interrupted; what is finished is kept. Resume: nas search")
+    monkeypatch.setattr("nas.space.read_space", interrupt)
+    assert command("check", "tiny.yaml").stderr == "\ninterrupted\n"
+
+
+def test_watching_a_run_that_has_ended_shows_it(finished):
+    assert command("status", finished.folder, "--watch") == command("status", finished.folder)

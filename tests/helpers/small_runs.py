@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from small_spaces import TINY, tiny_space
+from typer.main import get_command
 
 import nas
 from nas.base.progress import Reporter
-from nas.cli.app import main
+from nas.cli.app import app, main
 from nas.data.images import ImageData, ImageSet
 from nas.data.loader import load_images
 from nas.jobs.session import Session, start
@@ -102,11 +103,27 @@ class Outcome:
     stderr: str
 
 
+def as_json(arguments: Sequence[str | Path]) -> list[str]:
+    """A command line that prints values, where it asks for no other format and its command has one."""
+    words = [str(argument) for argument in arguments]
+    if {"-h", "--help"} & set(words):
+        return words
+    found, path = get_command(app), [word for word in words if not word.startswith("-")]
+    while hasattr(found, "commands"):
+        name = path.pop(0) if path and path[0] in found.commands else "measure"  # `latency RUN`
+        if name not in found.commands:
+            return words
+        found = found.commands[name]
+    has_format = any("--format" in parameter.opts for parameter in found.params)
+    asks = any(word in ("-f", "--format") or word.startswith("--format=") for word in words)
+    return [*words, "--format=json"] if has_format and not asks else words
+
+
 def command(*arguments: str | Path) -> Outcome:
     """A command line in this process; one thread, so that the numbers are those of any other process."""
     out, err = io.StringIO(), io.StringIO()
     with one_thread(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([str(argument) for argument in arguments])
+        code = main(as_json(arguments))
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
@@ -131,7 +148,7 @@ def run_arguments(folder: Path, *more: str, workers: int = 0) -> list[str]:
 def search_process(arguments: Sequence[str], cwd: Path) -> Iterator["subprocess.Popen[str]"]:
     """`python search.py ...` in a process group of its own, which is killed (-9) at the end of the block."""
     process = subprocess.Popen(
-        [sys.executable, ROOT / "search.py", *arguments],
+        [sys.executable, ROOT / "search.py", *as_json(arguments)],
         cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

@@ -7,7 +7,8 @@ import factories
 import pytest
 from report_runs import row_with, text_of
 
-from nas.report.status import status_dict, status_table
+from nas.base.errors import RunError
+from nas.report.status import run_rows, runs_table, status_dict, status_line, status_table
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.trial import TrialState
@@ -118,3 +119,28 @@ def test_status_of_a_log_of_an_earlier_version_tells_of_no_operator(tmp_path):
     assert (status["diagnostics"], status["dead_operators"]) == ({}, [])
     assert status["training"]["step"] == 99
     assert "warning" not in text_of(status_table(status))
+
+
+def test_runs_of_a_folder_stand_in_a_table_the_newest_first(tmp_path):
+    fill(make_run(tmp_path, budget={"num_trials": 15}, created=1e9))
+    RunDirectory.create(tmp_path / "later", manifest=factories.manifest(created=2e9), space_text="", config={})
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "manifest.json").write_text("{")
+    (tmp_path / "no run").mkdir()
+    rows = run_rows(tmp_path)
+    assert [row["run"] for row in rows] == ["later", "digits-1", "broken"]
+    assert rows[2]["error"]
+    text = text_of(runs_table({"folder": "results", "runs": rows}), 160)
+    assert "3 runs in results" in text
+    assert "cannot be read" in text
+    assert "3 of 15" in row_with(text, "digits-1")
+    with pytest.raises(RunError, match="no such folder"):
+        run_rows(tmp_path / "none")
+
+
+def test_a_line_for_a_log_says_state_and_how_far(tmp_path):
+    run = make_run(tmp_path, budget={"num_trials": 15})
+    fill(run)
+    with run.lock():
+        line = status_line(status_dict(run))
+    assert re.fullmatch(r"\w+(, trials complete \d+/15)?(, hypervolume [\d.]+)?", line)

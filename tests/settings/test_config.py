@@ -1,5 +1,7 @@
 """Where a run's configuration comes from, and how a wrong one is refused."""
 
+import re
+
 import pytest
 
 from nas.base.errors import ConfigError
@@ -177,3 +179,17 @@ class TestComparing:
             "old.key: 1 in the run, absent asked",
             "new: absent in the run, 2 asked",
         ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("train.learning_rate=1", 'train.learning_rate: unknown key; did you mean "lr"?'),
+        ("learning_rate=1", 'learning_rate: unknown key here; did you mean "train.lr"?'),
+        ("search.metrics=[top1]", 'did you mean "objectives"?'),
+        ("evaluate.targets=[tensorrt]", "unknown runtime 'tensorrt'"),
+    ],
+)
+def test_what_is_called_otherwise_elsewhere_is_found(setting, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        resolve_config(settings=[setting])
