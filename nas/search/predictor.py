@@ -1,14 +1,13 @@
 """Predictor-guided rounds: surrogates of what must be measured, exact arithmetic for the rest, a diverse batch.
 
 As DyNAS-T's LINAS (arXiv 2205.10358): measure, fit, search on the predictions, measure the best of what was
-found. Unlike it the surrogate knows its own uncertainty (a Gaussian process on features of the layers), MACs and
-parameters are never predicted, and a batch is chosen one by one by how much hypervolume each adds, taking those
-before it, and those in flight, at their predicted values.
+found. Unlike it the surrogate knows its own uncertainty (a Gaussian process with a length for every gene), MACs and
+parameters are never predicted, and a batch is chosen one by one by the hypervolume that each is expected to add,
+taking those before it, and those in flight, as measured at their expected values.
 """
 
 import heapq
 import math
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,10 +18,14 @@ from numpy.typing import NDArray
 from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, Architecture, cost
 from nas.base import BALANCED, LATENCIES, MACS, PARAMS, TOP1, Objective
 from nas.runs import non_dominated
+from nas.search.process import GaussianProcess
 from nas.space import SearchSpace
 
 MOST_POINTS = 384  # a Gaussian process learns from: its time grows with their third power
-OPTIMISM = 1.0  # standard deviations added to the predicted top-1
+OPTIMISM = 1.0  # standard deviations added to the predicted top-1 of what parents are chosen from
+# Gauss and Hermite's seven points, without the two lowest: standard deviations, and their weights; where the mean lies.
+NODES, MIDDLE = (-1.1544, 0.0, 1.1544, 2.3668, 3.7504), 1
+WEIGHTS = np.array([0.2401, 0.4571, 0.2401, 0.0308, 0.0005])
 GENERATIONS = 4  # of the search on the predictions
 CHILDREN = 160  # candidates of a generation, or four times the batch
 NEWCOMERS = 0.25  # share of the candidates that are drawn uniformly
@@ -59,9 +62,9 @@ def propose(
     """
     model = _Model(space, objectives, observations, rng)
     whole = [observation.architecture for observation in observations if observation.is_whole]
-    measured = model.losses(whole, observed={o.architecture.digest: o for o in observations})
+    measured = model.losses(whole, observed={o.architecture.digest: o for o in observations})[0]
     front = measured[non_dominated(measured, ["minimize"] * len(objectives))]
-    expected = model.losses(pending) if pending else np.empty((0, len(objectives)))
+    expected = model.losses(pending)[0] if pending else np.empty((0, len(objectives)))
     candidates: dict[str, tuple[Architecture, Floats]] = {}
     parents = _best(whole, measured)
     children = max(CHILDREN, 4 * size)
@@ -72,15 +75,56 @@ def propose(
             if digest not in seen and digest not in candidates:
                 fresh[digest] = child
         if fresh:
-            rows = model.losses(list(fresh.values()), optimism=OPTIMISM)
+            rows = model.losses(list(fresh.values()), (OPTIMISM,))[0]
             candidates |= {digest: (child, row) for (digest, child), row in zip(fresh.items(), rows, strict=True)}
         found = [*candidates.values()]
         parents = _best(
             [*whole, *(child for child, _ in found)], np.vstack([measured, *(row[None] for _, row in found)])
         )
-    chosen = _most_hypervolume(np.vstack([front, expected]), [row for _, row in candidates.values()], size)
-    architectures = [architecture for architecture, _ in candidates.values()]
-    return [architectures[i] for i in chosen]
+    return _most_promising(model, np.vstack([front, expected]), pending, [a for a, _ in candidates.values()], size)
+
+
+def _most_promising(
+    model: "_Model", front: Floats, pending: Sequence[Architecture], candidates: Sequence[Architecture], size: int
+) -> list[Architecture]:
+    """Choose candidates one by one, each by the hypervolume that it is expected to add to the front.
+
+    The front has what is in flight, and what was chosen before, at its expected values; and the surrogates are as sure
+    near these as if they had been measured so, which is what spreads a round. What a candidate is expected to add only
+    falls as others are chosen, so one that still leads after being looked at again is the best (lazy greedy). Of those
+    that promise nothing, what is least beyond the reference comes first.
+    """
+    if not candidates:
+        return []
+    believed: list[Architecture] = list(pending)
+    chosen: list[int] = []
+    losses = model.losses(candidates, NODES, believed=believed)
+    beyond = np.maximum(losses[MIDDLE].max(axis=1) - 1, 0.0)
+
+    def promise(i: int) -> float:
+        return float(WEIGHTS @ [_volume(np.vstack([front, row])) - base for row in losses[:, i]])
+
+    base = _volume(front)
+    hopeless = (front[None] <= losses[-1][:, None]).all(axis=2).any(axis=1)
+    queue = [(0.0 if hopeless[i] else -promise(i), beyond[i], i, 0) for i in range(len(candidates))]
+    heapq.heapify(queue)
+    while queue and len(chosen) < size:
+        gain, _, i, looked = heapq.heappop(queue)
+        if looked < len(chosen) and gain:
+            heapq.heappush(queue, (-promise(i), beyond[i], i, len(chosen)))
+            continue
+        chosen.append(i)
+        believed.append(candidates[i])
+        front = np.vstack([front, losses[MIDDLE, i]])
+        base = _volume(front)
+        if len(chosen) < size:
+            losses = model.losses(candidates, NODES, believed=believed)
+    return [candidates[i] for i in chosen]
+
+
+def _volume(rows: Floats) -> float:
+    inside = rows[(rows < 1.0).all(axis=1)]
+    return float(moocore.hypervolume(inside, ref=np.ones(rows.shape[1]))) if len(inside) else 0.0
 
 
 class _Model:
@@ -95,8 +139,9 @@ class _Model:
     ) -> None:
         self._space = space
         self._objectives = objectives
-        self._accuracies: dict[str, _Surrogate] = {}
-        self._latencies: dict[str, _Surrogate] = {}
+        self._known: dict[Architecture, Floats] = {}
+        self._accuracies: dict[str, GaussianProcess] = {}
+        self._latencies: dict[str, GaussianProcess] = {}
         names = [objective.metric.name for objective in objectives]
         if TOP1.name in names:
             points = [(o.architecture, o.top1, o.top1_error) for o in observations if o.top1 is not None]
@@ -111,86 +156,76 @@ class _Model:
                 self._latencies[name] = self._fit(points, rng)
         self._bounds = {name: bound for name, bound in bounds.items() if name in self._latencies}
 
-    def _fit(self, points: Sequence[tuple[Architecture, float, float]], rng: np.random.Generator) -> "_Surrogate":
+    def _fit(self, points: Sequence[tuple[Architecture, float, float]], rng: np.random.Generator) -> GaussianProcess:
         chosen = [points[i] for i in sorted(rng.permutation(len(points))[:MOST_POINTS])]
         architectures, values, errors = zip(*chosen, strict=True)
-        return _Surrogate(features(architectures, self._space), np.array(values), np.array(errors))
+        rows = self._features(architectures)
+        return GaussianProcess(rows, genes_of_features(self._space), np.array(values), np.array(errors))
 
     def losses(
         self,
         architectures: Sequence[Architecture],
+        optimisms: Sequence[float] = (0.0,),
         *,
-        optimism: float = 0.0,
-        observed: dict[str, Observation] | None = None,
+        observed: Mapping[str, Observation] | None = None,
+        believed: Sequence[Architecture] = (),
     ) -> Floats:
-        """[n, objectives]; measured values where there are any, else predicted ones.
+        """[optimisms, n, objectives]; measured values where there are any, else predicted ones.
 
-        Where a bound on latency is broken they are all beyond the reference, the more the further (Deb's rule).
+        Accuracies are so many standard deviations above what is expected, of which less is left near what is
+        `believed`. Where a bound on latency is broken they are all beyond the reference, the more the further (Deb's
+        rule).
         """
         known = [(observed or {}).get(architecture.digest) for architecture in architectures]
-        rows = features(architectures, self._space)
+        rows, others = self._features(architectures), self._features(believed) if believed else None
         latencies = {
             name: np.array(
                 [
                     v if o is None else o.latencies.get(name, v)
-                    for o, v in zip(known, np.exp(surrogate.predict(rows, 0.0)), strict=True)
+                    for o, v in zip(known, np.exp(surrogate.predict(rows)[0]), strict=True)
                 ]
             )
             for name, surrogate in self._latencies.items()
         }
-        backbone = self._space.backbone
         columns = []
         for objective in self._objectives:
             name = objective.metric.name
             if name in self._accuracies:
-                measured = [None if o is None else getattr(o, name) for o in known]
-                values = self._accuracies[name].predict(rows, optimism)
-                values = np.array([v if m is None else m for m, v in zip(measured, values, strict=True)])
+                mean, deviation = self._accuracies[name].predict(rows, others)
+                values = mean + np.outer(optimisms, deviation)
+                for i, observation in enumerate(known):
+                    if observation is not None and (found := getattr(observation, name)) is not None:
+                        values[:, i] = found
             elif name in latencies:
-                values = latencies[name]
+                values = latencies[name][None]
             else:
                 count = {MACS.name: cost.macs, PARAMS.name: cost.params}[name]
-                values = np.array([count(a, backbone) for a in architectures], dtype=float)
+                values = np.array([[count(a, self._space.backbone) for a in architectures]], dtype=float)
+            values = np.broadcast_to(values, (len(optimisms), len(architectures)))
             columns.append((objective.ideal - values) / (objective.ideal - objective.reference))
-        losses = np.maximum(np.stack(columns, axis=1), 0.0)
+        losses = np.maximum(np.stack(columns, axis=2), 0.0)
         for name, bound in self._bounds.items():
             excess = latencies[name][:, None] / bound - 1
             losses = np.where(excess > 0, np.maximum(losses, 1 + excess), losses)
         return losses
 
-
-class _Surrogate:
-    """A Gaussian process (scikit-learn's) over standardised features."""
-
-    def __init__(self, rows: Floats, values: Floats, errors: Floats) -> None:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.gaussian_process import GaussianProcessRegressor
-        from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
-
-        self._varies = rows.std(axis=0) > 1e-9
-        kept = rows[:, self._varies]
-        self._center, self._scale = kept.mean(axis=0), kept.std(axis=0)
-        self._mean, self._spread = float(values.mean()), float(values.std()) or 1.0
-        length = math.sqrt(max(1, kept.shape[1]))
-        kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(length, (0.1 * length, 100 * length), nu=2.5) + WhiteKernel(
-            0.05, (1e-4, 1.0)
-        )
-        self._process = GaussianProcessRegressor(kernel, alpha=1e-6 + (errors / self._spread) ** 2)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a bound reached is an answer too
-            self._process.fit((kept - self._center) / self._scale, (values - self._mean) / self._spread)
-
-    def predict(self, rows: Floats, optimism: float) -> Floats:
-        inputs = (rows[:, self._varies] - self._center) / self._scale
-        if not optimism:
-            return np.asarray(self._mean + self._spread * self._process.predict(inputs))
-        mean, deviation = self._process.predict(inputs, return_std=True)
-        return np.asarray(self._mean + self._spread * (mean + optimism * deviation))
+    def _features(self, architectures: Sequence[Architecture]) -> Floats:
+        """`features`, which are asked for again and again."""
+        for architecture in architectures:
+            if architecture not in self._known:
+                self._known[architecture] = features([architecture], self._space)[0]
+        return np.array([self._known[a] for a in architectures])
 
 
 def features(architectures: Sequence[Architecture], space: SearchSpace) -> Floats:
     """What a surrogate sees: each layer's choices, sizes as logarithms, and the totals: [n, features]."""
     return np.array([list(_features(architecture, space)) for architecture in architectures], dtype=float)
+
+
+def genes_of_features(space: SearchSpace) -> list[int]:
+    """[features]; the gene that each belongs to: those of a choice among operators are one."""
+    sizes = [1, 1, len(REDUCERS), len(ATTENTION), 1, 1, len(HALLUCINATION), 1, 1] * len(space.layers) + [1] * 5
+    return [gene for gene, size in enumerate(sizes) for _ in range(size)]
 
 
 def _features(architecture: Architecture, space: SearchSpace) -> Iterator[float]:
@@ -218,9 +253,17 @@ def _features(architecture: Architecture, space: SearchSpace) -> Iterator[float]
 
 
 def _best(architectures: Sequence[Architecture], losses: Floats) -> list[Architecture]:
-    """Parents: the least dominated, front after front."""
-    order = np.argsort(moocore.pareto_rank(losses), kind="stable")
-    return [architectures[i] for i in order[:PARENTS]]
+    """Parents: the least dominated, front after front, of one front those far from others (NSGA-II's crowding)."""
+    ranks = moocore.pareto_rank(losses)
+    distances = np.zeros(len(losses))
+    for rank in np.unique(ranks):
+        members = np.flatnonzero(ranks == rank)
+        for column in losses[members].T:
+            order = np.argsort(column, kind="stable")
+            gaps = np.full(len(members), np.inf)
+            gaps[1:-1] = (column[order[2:]] - column[order[:-2]]) / (np.ptp(column) or 1.0)
+            distances[members[order]] += gaps
+    return [architectures[i] for i in np.lexsort((-distances, ranks))[:PARENTS]]
 
 
 def _children(
@@ -243,31 +286,3 @@ def _children(
             values = choices[names[i]]
             params[names[i]] = values[int(rng.integers(len(values)))]
         yield space.decode(params)
-
-
-def _most_hypervolume(front: Floats, candidates: Sequence[Floats], size: int) -> list[int]:
-    """Choose candidates one by one, each by the hypervolume it adds to the front and to those before it.
-
-    What a candidate adds only falls as others are chosen, so one that still leads after being looked at again is
-    the best (lazy greedy). Of those that add nothing, what is least beyond the reference comes first.
-    """
-
-    def volume(rows: Floats) -> float:
-        inside = rows[(rows < 1.0).all(axis=1)]
-        return float(moocore.hypervolume(inside, ref=np.ones(rows.shape[1]))) if len(inside) else 0.0
-
-    base = volume(front)
-    beyond = [max(0.0, float(row.max()) - 1) for row in candidates]
-    queue = [(base - volume(np.vstack([front, row])), beyond[i], i, 0) for i, row in enumerate(candidates)]
-    heapq.heapify(queue)
-    chosen: list[int] = []
-    while queue and len(chosen) < size:
-        gain, _, i, looked = heapq.heappop(queue)
-        if looked < len(chosen):
-            now = base - volume(np.vstack([front, candidates[i]]))
-            heapq.heappush(queue, (now, beyond[i], i, len(chosen)))
-            continue
-        chosen.append(i)
-        front = np.vstack([front, candidates[i]])
-        base -= gain
-    return chosen

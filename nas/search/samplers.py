@@ -29,6 +29,13 @@ from nas.space import SearchSpace
 ATTRIBUTE = "nas"
 """User attribute of the study (what it searches) and of each trial (what was measured)."""
 
+UNIFORM_TRIES = 1000
+"""Draws for one trial of `random`: bounds that keep 1 % of a space leave 1 in 20,000 to repair."""
+
+SHARED_ERROR = 0.3
+"""Of a whole measurement's binomial error, what surrogates take for noise: the rest is common to all networks, which
+are shown the same images."""
+
 SMALLEST_ROUND = 8
 ROUND_SHARE = 16  # a round is at least this part of the trials before it, so that fitting stays cheap
 
@@ -75,12 +82,14 @@ class NumberedSampler(BaseSampler):
             return self.encode(self._evolve(trial.number, rng))
         if self.kind == "predictor":
             return self.encode(self._predict(trial.number, rng))
+        if self.kind == "random":
+            return self.encode(self.space.sample(rng, tries=UNIFORM_TRIES))
         inner = self._inner(int(inner_seed.generate_state(1)[0]))
         if isinstance(inner, BaseGASampler) and self._is_first:
             self._forget_parents(inner, trial.number)
         self._is_first = False
         params = inner.sample_relative(self.view, trial, search_space) if inner else {}
-        # What is left open (first population, mutations, random search) is not drawn by the inner sampler:
+        # What is left open (first population, mutations) is not drawn by the inner sampler:
         # its second generator has the seed of its first, so mutations would repeat the crossover's draws.
         for name, distribution in search_space.items():
             assert isinstance(distribution, CategoricalDistribution)
@@ -198,7 +207,9 @@ def _observation(trial: FrozenTrial, architecture: Architecture) -> Observation:
     latencies = {name: values[name] for name in LATENCIES if name in values}
     if trial.state is TrialState.COMPLETE:
         balanced = values.get(BALANCED.name)
-        return Observation(architecture, values.get(TOP1.name), 0.0, latencies, is_whole=True, balanced_top1=balanced)
+        low, high = known.get("top1_interval", (0.0, 0.0))  # not in studies of earlier versions
+        error = SHARED_ERROR * (high - low) / 4
+        return Observation(architecture, values.get(TOP1.name), error, latencies, is_whole=True, balanced_top1=balanced)
     low, high = known["top1_interval"]
     return Observation(architecture, (low + high) / 2, (high - low) / 4, latencies, is_whole=False)
 

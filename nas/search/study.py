@@ -223,9 +223,10 @@ class ArchitectureStudy:
             self._study.tell(ended.number, state=TrialState.FAIL)
             return
         values = attribute["values"] = found.values
+        if TOP1.name in found.intervals:
+            attribute["top1_interval"] = list(found.intervals[TOP1.name])
         if ended.whole is None:
             attribute |= {"beaten_by": found.beaten_by, "num_images": found.conditions.num_images}
-            attribute["top1_interval"] = list(found.intervals[TOP1.name])
             trial.set_user_attr(ATTRIBUTE, attribute)
             self._study.tell(ended.number, state=TrialState.PRUNED)
             return

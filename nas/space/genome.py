@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import product
@@ -234,18 +234,29 @@ class Genome:
         return [itemgetter(*(f"layers.{i:02d}.{gene}" for gene in GENES)) for i in range(len(self.layers))]
 
     def repair(self, architecture: Architecture) -> Architecture:
-        """Move few genes, in a fixed mixed order, to the smallest architecture's until the bounds hold."""
+        """Move few genes to the smallest architecture's until the bounds hold, then back each that fits after all.
+
+        In an order of the architecture's own, so that what exceeds a bound is not all led to the same networks.
+        """
         if self.within_constraints(architecture):
             return architecture
         small, params = self.encode_unbounded(self.smallest()), self.encode_unbounded(architecture)
-        order = sorted(params, key=lambda name: hashlib.sha256(name.encode()).digest())
+        salt = architecture.digest
+        order = sorted(params, key=lambda name: hashlib.sha256((salt + name).encode()).digest())
+        order = [name for name in order if params[name] != small[name]]
 
-        def moved(count: int) -> Architecture:
-            return self.nearest(params | {name: small[name] for name in order[:count]})
+        def moved(names: Collection[str]) -> Architecture:
+            return self.nearest(params | {name: small[name] for name in names})
 
         low, high = 0, len(order)
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.within_constraints(moved(middle)) else (middle, high)
-        repaired = moved(high)
-        return repaired if self.within_constraints(repaired) else self.smallest()
+            low, high = (low, middle) if self.within_constraints(moved(order[:middle])) else (middle, high)
+        names, repaired = order[:high], moved(order[:high])
+        if not self.within_constraints(repaired):
+            return self.smallest()
+        for name in order[: high - 1]:
+            fewer = [other for other in names if other != name]
+            if self.within_constraints(found := moved(fewer)):
+                names, repaired = fewer, found
+        return repaired

@@ -20,16 +20,19 @@ PASSES = 3  # over all genes
 TILT_STEPS = 14  # halvings of the tilt interval: resolves 16 / 2**14
 
 
-def sample(space: Genome, rng: np.random.Generator) -> Architecture:
+def sample(space: Genome, rng: np.random.Generator, tries: int) -> Architecture:
     """See `SearchSpace.sample`."""
-    return first_within(space, rng, _sample_unconstrained)
+    return first_within(space, rng, _sample_unconstrained, tries)
 
 
 def first_within(
-    space: Genome, rng: np.random.Generator, draw: Callable[[Genome, np.random.Generator], Architecture]
+    space: Genome,
+    rng: np.random.Generator,
+    draw: Callable[[Genome, np.random.Generator], Architecture],
+    tries: int = TRIES,
 ) -> Architecture:
-    """The first of at most `TRIES` draws that keeps the constraints; else the last one repaired."""
-    for _ in range(TRIES):
+    """The first of at most `tries` draws that keeps the constraints; else the last one repaired."""
+    for _ in range(tries):
         architecture = draw(space, rng)
         if space.within_constraints(architecture):
             return architecture

@@ -99,9 +99,9 @@ class SearchSpace(Genome):
         """Whether `memory_range` is exact: the space is not too large to look for it."""
         return self._extremes.memory_range() is not None
 
-    def sample(self, rng: np.random.Generator) -> Architecture:
-        """Draw uniformly from the space (under constraints: at most 32 draws, then the last one repaired)."""
-        return sampling.sample(self, rng)
+    def sample(self, rng: np.random.Generator, *, tries: int = sampling.TRIES) -> Architecture:
+        """Draw uniformly from the space (under constraints: at most so many draws, then the last one repaired)."""
+        return sampling.sample(self, rng, tries)
 
     def sample_stratified(self, rng: np.random.Generator) -> Architecture:
         """Draw an architecture whose MACs are spread evenly over the space's range."""

@@ -8,7 +8,17 @@ from search_fakes import AnalyticEvaluator, digits
 
 from nas.base.metrics import BALANCED, LATENCY, MACS, PARAMS, TOP1, Objective
 from nas.runs.dominance import hypervolume
-from nas.search.predictor import Observation, _most_hypervolume, features, propose
+from nas.search.predictor import (
+    MIDDLE,
+    NODES,
+    WEIGHTS,
+    Observation,
+    _best,
+    _most_promising,
+    features,
+    genes_of_features,
+    propose,
+)
 from nas.space.constraints import Constraints
 
 TABLE = small_table()
@@ -110,18 +120,42 @@ def test_the_predictor_finds_more_than_chance_does():
     assert np.median(guided) > np.median(chance)
 
 
-def test_the_chosen_add_the_most_one_by_one():
+class MadeUpModel:
+    """Losses of numbers; what is believed to be known leaves the others less sure."""
+
+    def __init__(self, losses):
+        self.losses_ = losses  # [nodes, n, objectives]
+
+    def losses(self, candidates, nodes=NODES, *, believed=()):  # noqa: ARG002
+        middle = self.losses_[MIDDLE]
+        return (middle + (self.losses_ - middle) / (1 + len(believed)))[:, list(candidates)]
+
+
+def test_the_chosen_promise_the_most_one_by_one():
     """Lazy greedy against looking at everything again each time."""
     rng = np.random.default_rng(0)
-    front, candidates = rng.random((4, 3)), list(rng.random((30, 3)))
+    front, middle, deviation = rng.random((4, 3)), rng.random((30, 3)), 0.1 * rng.random((30, 1))
+    every = np.stack([np.maximum(middle - node * deviation * [1, 0, 0], 0) for node in NODES])
     objectives = [Objective(metric, 1.0) for metric in (MACS, PARAMS, LATENCY)]
-    expected, rows = [], front
+    expected, rows, model = [], front, MadeUpModel(every)
     for _ in range(6):
-        gains = [hypervolume(np.vstack([rows, c]), objectives) for c in candidates]
-        gains = [-1.0 if i in expected else gain for i, gain in enumerate(gains)]
+        losses, base = model.losses(range(30), believed=expected), hypervolume(rows, objectives)
+        gains = [
+            -1.0 if i in expected else WEIGHTS @ [hypervolume(np.vstack([rows, c]), objectives) - base for c in cs]
+            for i, cs in enumerate(losses.transpose(1, 0, 2))
+        ]
         expected.append(int(np.argmax(gains)))
-        rows = np.vstack([rows, candidates[expected[-1]]])
-    assert _most_hypervolume(front, candidates, 6) == expected
+        rows = np.vstack([rows, losses[MIDDLE, expected[-1]]])
+    assert _most_promising(model, front, [], range(30), 6) == expected
+
+
+def test_parents_are_spread_over_the_front():
+    """A crowd of old points does not keep the front's ends and middle out."""
+    crowd = [(0.5 + i / 1e4, 0.5 - i / 1e4) for i in range(100)]
+    losses = np.array([*crowd, (0.0, 1.0), (1.0, 0.0), (0.2, 0.8), (0.9, 0.9)])
+    parents = _best(list(range(len(losses))), losses)
+    assert {100, 101, 102} <= set(parents)
+    assert 103 not in parents
 
 
 def test_features_tell_all_architectures_apart():
@@ -129,3 +163,4 @@ def test_features_tell_all_architectures_apart():
     rows = features(architectures, TABLE.space)
     assert np.isfinite(rows).all()
     assert len(np.unique(rows, axis=0)) == len(architectures)
+    assert len(genes_of_features(TABLE.space)) == rows.shape[1]

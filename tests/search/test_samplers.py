@@ -1,9 +1,11 @@
 """Proposals are a function of the seed, the number and what was told a window before."""
 
+import numpy as np
 import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from replay_tables import small_table
 from search_fakes import digits, make_study, tiny_space
 from study_steps import proposals
 
@@ -58,3 +60,14 @@ def test_parameters_are_the_genes_with_a_choice(tmp_path):
     proposals(study, 1)
     trial = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j")).trials[0]
     assert set(trial.params) == {"layers.00.num_heads", "layers.01.num_heads"}
+
+
+def test_random_is_uniform_over_the_space(tmp_path):
+    """Most networks have the greater depth; gene by gene, half of the draws would."""
+    space = small_table().space
+    deep = space.walk.count(space.walk.start, 3) / space.walk.total(space.walk.start, frozenset(space.depth))
+    study = make_study(space, tmp_path / "j", "random")
+    depths = [study.ask()[1].depth for _ in range(202)][2:]
+    study.close()
+    assert deep > 0.8
+    assert abs(np.mean(np.array(depths) == 3) - deep) < 4 * (deep * (1 - deep) / 200) ** 0.5

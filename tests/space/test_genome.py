@@ -1,5 +1,6 @@
 """Architectures as flat parameters, and what becomes of parameters that contradict each other."""
 
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -270,3 +271,16 @@ def test_a_space_that_nobody_could_look_through_is_refused_at_once(monkeypatch, 
     with pytest.raises(SearchSpaceError, match=words) as caught:
         space(constraints=Constraints(**bound))
     assert "max_shared" in caught.value.hint
+
+
+def test_what_exceeds_a_bound_is_repaired_to_many_networks_just_within_it():
+    free = SearchSpace.from_yaml(Path(__file__).parents[2] / "search_spaces" / "digits.yaml")
+    draws = [free.sample(np.random.default_rng(seed)) for seed in range(60)]
+    bound = float(np.quantile([cost.macs(a, free.backbone) for a in draws], 0.3))
+    space = replace(free, constraints=Constraints(max_macs=bound))
+    repaired = [space.repair(a) for a in draws if not space.within_constraints(a)]
+    used = [cost.macs(a, free.backbone) / bound for a in repaired]
+    assert max(used) <= 1
+    assert np.median(used) > 0.75
+    assert len(set(repaired)) > 0.95 * len(repaired)
+    assert all(space.repair(a) == a and space.decode(space.encode(a)) == a for a in repaired)

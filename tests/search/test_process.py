@@ -1,0 +1,68 @@
+"""The Gaussian process behind the default sampler."""
+
+import numpy as np
+import pytest
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern
+
+from nas.search.process import GaussianProcess
+
+
+def rows(count, seed=0):
+    """Three numbers, and a choice among three in as many columns."""
+    rng = np.random.default_rng(seed)
+    return np.hstack([rng.integers(0, 4, (count, 3)), np.eye(3)[rng.integers(0, 3, count)]]).astype(float)
+
+
+GENES = (0, 1, 2, 3, 3, 3)
+
+
+def function(x):
+    return 60 + 5 * np.sin(x[:, 0]) + 3 * x[:, 4]
+
+
+def fitted(count=60, noise=0.0):
+    x = rows(count)
+    values = function(x) + noise * np.random.default_rng(1).normal(size=count)
+    return GaussianProcess(x, GENES, values, np.zeros(count))
+
+
+def test_it_ranks_what_it_has_not_seen_and_knows_how_sure_it_is():
+    process, others = fitted(), rows(200, seed=5)
+    mean, deviation = process.predict(others)
+    assert np.sqrt(np.mean((mean - function(others)) ** 2)) < 0.3
+    assert (np.abs(mean - function(others)) < 4 * deviation + 0.05).mean() > 0.95
+
+
+def test_genes_without_effect_get_long_lengths():
+    lengths = 1 / fitted()._factors[:3]
+    assert lengths[1] > 3 * lengths[0]
+    assert lengths[2] > 3 * lengths[0]
+
+
+def test_it_predicts_what_scikit_learn_does_with_the_same_kernel():
+    process, x, others = fitted(noise=0.5), rows(60), rows(20, seed=3)
+    scaled = [one[:, process._columns] * process._factors for one in (x, others)]
+    kernel = ConstantKernel(process._variance, "fixed") * Matern(1.0, "fixed", nu=2.5)
+    theirs = GaussianProcessRegressor(kernel, alpha=process._noise + 1e-6, optimizer=None)
+    theirs.fit(scaled[0], process._targets)
+    mean, deviation = theirs.predict(scaled[1], return_std=True)
+    found = process.predict(others)
+    np.testing.assert_allclose(found[0], process._mean + process._scale * mean, rtol=1e-6)
+    np.testing.assert_allclose(found[1], process._scale * deviation, rtol=1e-3)
+
+
+def test_what_is_believed_makes_it_surer_nearby_and_changes_no_expectation():
+    process, others = fitted(count=12), rows(30, seed=7)
+    mean, before = process.predict(others)
+    same, after = process.predict(others, others[:1])
+    assert (same == mean).all()
+    assert (after <= before + 1e-9).all()
+    assert after[0] < 0.8 * before[0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_few_equal_values_are_enough(count):
+    mean, deviation = GaussianProcess(rows(count), GENES, np.full(count, 7.0), np.zeros(count)).predict(rows(5, seed=2))
+    np.testing.assert_allclose(mean, 7.0)
+    assert np.isfinite(deviation).all()
