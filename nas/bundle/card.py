@@ -152,7 +152,7 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
     if batch and batch > 1 and (ms := table.get(LATENCY.name)) is not None:
         yield f"| {LATENCY.label} by the image | {_number(ms / batch)} | | ms/image | {places[0]} |"
     if plain := table.get("plain"):
-        place = f"{accuracy}; the most accurate plain ViT of the search, {plain['shape']}, inherited weights"
+        place = f"{accuracy}; the most accurate plain ViT of the search, {plain['shape']}, {plain['weights']}"
         yield f"| {plain['accuracy']}, plain ViT | {_number(plain['value'])} | {_interval(plain['ci'])} | % | {place} |"
         yield f"| MACs, plain ViT | {plain['macs']:,} | | MACs/image | one image |"
     if (chance := table.get("chance")) is not None:

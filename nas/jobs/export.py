@@ -149,6 +149,7 @@ def table_row(run: RunDirectory, point: FrontPoint) -> dict[str, Any]:
             "value": plain.value(accuracy),
             "ci": plain.measurement.intervals.get(accuracy.name),
             "macs": int(plain.value(MACS)),
+            "weights": "trained alone" if (run.front() or {}).get("finalists") else "inherited weights",
         }
     return row
 

@@ -1,11 +1,13 @@
 """What a front is worth beside the plain ViT of its space, and beside chance: one sentence, with the interval."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from nas.arch import Architecture
 from nas.base import BALANCED, LATENCY, MACS, Metric
 from nas.runs import FrontPoint, Manifest, RunResults, plain_vits
+from nas.space import is_plain
 
 
 def chance_level(manifest: Manifest, accuracy: Metric) -> float:
@@ -17,8 +19,8 @@ def chance_level(manifest: Manifest, accuracy: Metric) -> float:
 def verdict_of(found: RunResults) -> dict[str, Any]:
     """What the front gains over the most accurate plain ViT that was measured, JSON values.
 
-    `chance` is in percent. `plain` and the keys behind it are None where no plain ViT was measured as the front was (a
-    front of finalists); `text` is the sentence. Compared is the front's member of the fewest MACs that is at least
+    `chance` is in percent. `plain` and the keys behind it are None where no plain ViT was measured as the front
+    was; `text` is the sentence. Compared is the front's member of the fewest MACs that is at least
     as accurate, or else the most accurate one; `difference` is its accuracy minus the plain ViT's, in points, `margin`
     half of the 95 % interval by the images of both, as if these were others for each: on the same images it is less.
     """
@@ -52,10 +54,26 @@ def verdict_of(found: RunResults) -> dict[str, Any]:
 
 
 def best_plain(found: RunResults) -> FrontPoint | None:
-    """The most accurate plain ViT that was measured, of several the cheapest; None beside a front of finalists."""
-    accuracy = found.front.accuracy
+    """The most accurate plain ViT that was measured as the front was, of several the cheapest; None: there is none.
+
+    Beside a front of finalists it is one that was trained alone to the end; of one that is not on the front no interval
+    is known.
+    """
+    accuracy, finalists = found.front.accuracy, (found.run.front() or {}).get("finalists")
     points = [point for point in plain_vits(found).points if math.isfinite(point.value(accuracy))]
+    if finalists is not None:
+        points = [point for point in found.front.points if is_plain(point.architecture)]
+        others = {point.digest: point for point in found.others}
+        for row in finalists["candidates"]:
+            if row["plain"] and row["trained"][-1] is not None and row["digest"] in others:
+                points.append(_trained(others[row["digest"]], accuracy, row["trained"][-1]))
     return max(points, key=lambda point: (point.value(accuracy), -point.value(MACS)), default=None)
+
+
+def _trained(point: FrontPoint, accuracy: Metric, value: float) -> FrontPoint:
+    """A point with the accuracy that it has when it is trained alone."""
+    changes: dict[str, Any] = {accuracy.name: value, f"{accuracy.name}_interval": None}
+    return replace(point, measurement=replace(point.measurement, **changes))
 
 
 def chance_words(chance: float, num_classes: int) -> str:

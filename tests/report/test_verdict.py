@@ -104,3 +104,23 @@ def test_chance_is_the_better_of_two_blind_answers(found, largest, accuracy, cha
     manifest = found.run.manifest.model_copy(update={"largest_class": largest})
     assert chance_level(manifest, accuracy) == pytest.approx(chance)
     assert chance_words(chance, 10) == words
+
+
+def test_beside_finalists_stands_the_best_plain_vit_that_was_trained_to_the_end(found, monkeypatch):
+    plain, early, (own,) = *plain_shapes(page_space())[3:5], others_than_plain(1)
+    made = with_points(
+        found, (plain, 45.0, 1.0, 1000, 10.0, False), (early, 99.0, 1.0, 1000, 10.0, False),
+        (own, 61.0, 1.0, 500, 5.0, True),
+    )  # fmt: skip
+    trained = [replace(p, details={FINALIST: {}}) for p in made.front.points]
+    made = replace(made, front=ParetoFront(found.front.objectives, trained))
+    rows = [{"digest": plain.digest, "plain": True, "trained": [50.0, 60.5]}]
+    rows += [{"digest": early.digest, "plain": True, "trained": [40.0, None]}]
+    rows += [{"digest": own.digest, "plain": False, "trained": [50.0, 61.0]}]
+    monkeypatch.setattr(type(made.run), "front", lambda _: {"finalists": {"candidates": rows}})
+    verdict = verdict_of(made)
+    assert (verdict["plain"], verdict["margin"]) == (plain.digest, None)
+    assert (
+        "60.5 %) the front has 0.50 of its MACs and 0.50 of its latency; top-1 differs by +0.5 points"
+        in verdict["text"]
+    )
