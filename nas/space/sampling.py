@@ -3,6 +3,7 @@
 import math
 from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from nas.arch import Architecture, cost
 from nas.space.bounds import NOT_EMPTY, Extremes
+from nas.space.constraints import Constraints
 from nas.space.genome import Genome
 from nas.space.walk import with_feed_forward
 
@@ -159,14 +161,19 @@ def _spliced(space: Genome, large: Sequence[Architecture], lean: Architecture) -
 
 
 def _climbed(space: Genome, architecture: Architecture) -> Architecture:
-    """Change single genes while that gives more MACs and breaks the bounds no more."""
+    """Change single genes, or add lean layers, while that gives more MACs and breaks the bounds no more."""
+    deepest = replace(space, depth=(max(space.depth),), constraints=Constraints())
+    lean = deepest.encode_unbounded(deepest.smallest())
     best, improved = architecture, True
     while improved:
         improved = False
         params = space.encode_unbounded(best)
-        for name, value in [(name, value) for name, values in space.choices().items() for value in values]:
-            candidate = space.nearest(params | {name: value})
+        added = {name: value for name, value in lean.items() if name >= f"layers.{best.depth:02d}"}
+        deeper = [added | {"depth": depth} for depth in space.depth if depth > best.depth]
+        single = [{name: value} for name, values in space.choices().items() for value in values]
+        for change in [*single, *deeper]:
+            candidate = space.nearest(params | change)
             more = candidate != best and cost.macs(candidate, space.backbone) > cost.macs(best, space.backbone)
             if more and space.excess(candidate) <= space.excess(best):
-                best, improved, params = candidate, True, params | {name: value}
+                best, improved, params = candidate, True, params | change
     return best

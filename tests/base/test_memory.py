@@ -71,7 +71,8 @@ def test_a_command_that_cannot_even_load_its_packages_says_so_in_one_line(tmp_pa
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: out of memory")
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["start", "error:", "hint:"]
+    assert "error: out of memory" in done.stderr
     assert f"may hold {limit / 1e6:,.0f} MB (`ulimit -v`)" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())

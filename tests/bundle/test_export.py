@@ -347,7 +347,7 @@ def test_an_empty_folder_and_missing_parents_are_fine(small: Subnet, tmp_path: P
 def test_unknown_formats_are_named_with_the_known_ones(small: Subnet, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown format 'onx', 'tflite'") as caught:
         export(small, tmp_path / "b", formats=("timm", "onx", "tflite"))
-    assert caught.value.hint == 'did you mean "onnx"? known formats: timm, pt2, onnx, openvino'
+    assert caught.value.hint == 'did you mean "onnx"? known formats: timm, pt2, onnx, onnx-int8, openvino'
     with pytest.raises(ConfigError, match="no format"):
         export(small, tmp_path / "b", formats=())
     assert list(tmp_path.iterdir()) == []

@@ -363,7 +363,7 @@ def test_what_a_library_logs_of_a_users_words_has_no_escapes(tmp_path, capsys, m
     assert capsys.readouterr().err.splitlines()[-1] == r"No checkpoint found at 'a\x1b[31m\x9b2J'"
 
 
-def interrupt(*_):
+def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 

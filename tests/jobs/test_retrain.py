@@ -307,7 +307,7 @@ def test_the_bundle_is_the_network_of_the_best_seed_and_says_how_it_was_trained(
     assert "Trained alone for 1 epoch from weights of the supernet" in card
     assert f"| this one | {picked['test_top1']:.2f} ± {picked['test_top1_sd']:.2f} |" in card
     monkeypatch.chdir(tmp_path)  # a bundle names no folders above
-    again = command(*provenance["commands"][1].split()[2:], "--workers=0")
+    again = command(*provenance["commands"][1].removeprefix("nas ").split(), "--workers=0")
     assert "4 trainings, 4 done already" in again.stderr
     assert json.loads((tmp_path / "vit" / "provenance.json").read_text()) == provenance
 

@@ -76,23 +76,26 @@ FORECAST = {
     **{"steps": 1200, "step_s": 0.0123, "steps_timed": 9, "trials": 200, "evaluation_s": 0.1234},
     **{"evaluations_timed": 5, "parallelism": 1.9, "front_size": 12, "forecast_s": 12.3, "notes": ["a note"]},
     **{f"memory{part}_bytes": 1.5e9 for part in ("", "_driver", "_workers", "_weights", "_images")},
-    **{f"disk{part}_bytes": 5e6 for part in ("", "_checkpoints", "_trials")},
+    **{f"disk{part}_bytes": 5e6 for part in ("", "_checkpoints", "_trials", "_finalists")},
+    **{"finalists": 16, "finalists_s": 120.0, "finalist_epochs": 7},
 }
 
 
 def test_a_forecast_has_a_row_a_stage_with_its_time():
     text = text_of(forecast_table(FORECAST))
-    for stage, time in (("training", "1:06:40"), ("search", "1:17"), ("final latency", "0:33")):
-        assert row_with(text, f"{stage} ").removeprefix(f"  {stage}").split()[0] == time
+    for stage, time in (("training", "1:06:40"), ("search", "1:17"), ("finalists", "2:00"), ("final latency", "0:33")):
+        assert row_with(text, f"  {stage} ").removeprefix(f"  {stage}").split()[0] == time
     assert row_with(text, "total").split() == ["total", "1:08:33", "hours:minutes:seconds"]
+    assert "16 candidates trained on, the better half of them for 7 epochs" in row_with(text, "  finalists")
     assert "1,500 MB" in row_with(text, "  memory")
     assert text.rstrip().endswith("by doing some of the steps and trials; a note")
 
 
 def test_a_forecast_leaves_out_what_is_not_to_be_done():
-    text = text_of(forecast_table({**FORECAST, "steps": 0, "trials": 0, "measure_s": 0.0, "notes": []}))
+    text = text_of(forecast_table({**FORECAST, "steps": 0, "trials": 0, "finalists": 0, "measure_s": 0.0, "notes": []}))
     assert "nothing is left to train" in text
     assert "search" not in text
+    assert "finalists" not in text
     assert "final latency" not in text
 
 

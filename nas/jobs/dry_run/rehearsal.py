@@ -154,7 +154,8 @@ def rehearse_search(copy: Session, supernet: Supernet, budget: Budget) -> Search
     except _EnoughError:
         stopped = watch.stopped
     closed = time.time()
-    run, ended = copy.run, [trial for trial in copy.run.trials() if not trial.is_running]
+    run, begun = copy.run, copy.run.trials()
+    ended = [trial for trial in begun if not trial.is_running]
     measured = [
         (trial.finished, trial.measurement)
         for trial in ended
@@ -182,7 +183,7 @@ def rehearse_search(copy: Session, supernet: Supernet, budget: Budget) -> Search
         close_s=closed - stopped,
         files_s=files_s,
         reference_s=stages.search_identity(copy, supernet).reference_ms / 1e3,
-        trial_bytes=per_trial / len(ended),
+        trial_bytes=per_trial / len(begun),  # of those in flight, the journal has most of what it will have
         point_bytes=per_point / max(1, len(front.points)),
         fixed_bytes=size_of(run.path) - size_of(run.supernet_dir) - per_trial - per_point,
     )

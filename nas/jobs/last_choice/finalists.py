@@ -150,7 +150,12 @@ def check_last_choice(session: Session, budget: Budget) -> None:
 
 
 def choose(session: Session, contest: Contest) -> ParetoFront:
-    """Train, and write the front: `finalists`, within the lock of a run."""
+    """Train, and write the front: `finalists`, within the lock of a run; it raises what that does.
+
+    Raises:
+        ConfigError: No epochs are said of a supernet that was not trained here.
+        NoResultError: All trainings failed.
+    """
     run, reporter = session.run, session.reporter
     owners = _owners(session)
     supernets = {name: load_trained(own.run, own.space, own.device) for name, own in owners.items()}
