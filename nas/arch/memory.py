@@ -105,4 +105,4 @@ def _tokens(layer: LayerChoice, context: LayerContext, D: int, backbone: Backbon
     for name, values in layer.kind.memory(sizes, B):
         yield name, given + values
     exported = exported_values(layer, context, backbone, B)
-    yield "norm2", exported + max(held + 2 * X, 3 * X + 2 * B * T)
+    yield "norm2", exported + max(held + 2 * X, 2 * X + 2 * B * T)

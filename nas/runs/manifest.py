@@ -226,7 +226,7 @@ class Manifest(BaseModel):
         supernet_digest: Of the trained weights, over several supernets a digest of theirs; None before.
         budget: Of the last search; None before.
         plan: Of a run that was given minutes; None: it was not.
-        finalists: How far their trainings are; None before they begin.
+        finalists: How far their trainings are; None before they begin and once the front is of them.
         study: Name of a supernet trial's study in a shared database.
         supernet_trial: Of a supernet's folder: what it is trained with, and how that went.
         supernet_trials: How many supernets the run trains; None: it is a run of one.
@@ -306,7 +306,7 @@ class ManifestChanges(TypedDict, total=False):
     images: ImagePlace
     budget: SearchBudget
     plan: RunPlan
-    finalists: FinalistsProgress
+    finalists: FinalistsProgress | None
     supernet_trial: SupernetTrial
     supernet_trials: int
     supernet_trials_ended: int

@@ -27,8 +27,8 @@ def feed_forward_memory(mlp_ratio: float, ffn_rank: float, T: int, D: int, B: in
     """Most values alive at once beside what is held, provided and exported."""
     X, hidden, rank = B * T * D, B * T * round(D * mlp_ratio), B * T * round(D * ffn_rank)
     if ffn_rank < 1:
-        return 3 * X + max(2 * hidden, hidden + rank, rank + X)
-    return 3 * X + max(2 * hidden, hidden + X)
+        return 2 * X + max(2 * hidden, hidden + rank, rank + X)
+    return 2 * X + max(2 * hidden, hidden + X)
 
 
 def feed_forward_features(ffn_rank: float, macs: int) -> dict[str, int]:

@@ -187,6 +187,7 @@ def choose(session: Session, contest: Contest) -> ParetoFront:
     about = _described(contest.count, levels, inherited, rungs, {point.digest for point in trained})
     found = ParetoFront(inherited.objectives, tuple(trained), clocks=identity.reference_clocks)
     front = measure_points(session, largest, found, subnets, about={"finalists": about})
+    run.update_manifest(finalists=None)
     plain = sum(is_plain(point.architecture) for point in front.points)
     reporter.line("finalists", f"front of {len(front.points)} trained on for {plural(epochs, 'epoch')}, {plain} plain")
     return front
