@@ -266,7 +266,7 @@ def test_a_run_ends_with_the_finalists_that_are_asked_for(whole_run, finished):
     found = run.front()["finalists"]
     assert (found["count"], found["epochs"], len(found["candidates"])) == (4, [1], 4)
     assert run.manifest.stage == "finished"
-    assert run.manifest.finalists.share == 1.0
+    assert run.manifest.finalists is None
     assert [row["digest"] for row in found["inherited_front"]] == [
         point.digest for point in inherited_front(finished.folder).points
     ]
