@@ -22,8 +22,8 @@ def test_cost_of_whole_matrices_and_of_factors():
 def test_memory_is_that_of_the_hidden_layer_or_the_result():
     wide, narrow = feed_forward_memory(4.0, 1.0, 17, 24, 2), feed_forward_memory(0.5, 1.0, 17, 24, 2)
     one = 2 * 17 * 24
-    assert wide == 3 * one + 8 * one
-    assert narrow == 3 * one + one // 2 + one
+    assert wide == 2 * one + 8 * one
+    assert narrow == 2 * one + one // 2 + one
     assert feed_forward_memory(4.0, 0.5, 17, 24, 2) == wide
 
 
