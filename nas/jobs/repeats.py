@@ -24,9 +24,9 @@ def repeat(session: Session, budget: Budget, seeds: int) -> ParetoFront:
 
     Each search proposes as many architectures as the run's own did. What an earlier one measured under the same
     conditions is taken over, so a repetition costs only what it finds anew; its trials are in `searches/seed-<n>` of
-    the run, its study beside them, and the same call goes on there. The supernet is the run's, and so is the seed of
-    the images. Beside the front, `front.json` has under `seeds` the hypervolume of every search, and each point how
-    many searches found it (`found_by`).
+    the run, its study beside them, and the same call goes on there. Searches that were made before stay, where fewer
+    are asked for. The supernet is the run's, and so is the seed of the images. Beside the front, `front.json` has under
+    `seeds` the hypervolume of every search, and each point how many searches found it (`found_by`).
 
     Raises:
         RunError: The search has not ended, or is over several supernets.
@@ -42,7 +42,8 @@ def repeat(session: Session, budget: Budget, seeds: int) -> ParetoFront:
         objectives, bounds = identity.objectives, run.manifest.constraints
         found = {session.config.seed: run.trials()}
         proposed = len({trial.architecture.digest for trial in run.trials() if not trial.is_running})
-        for seed in range(session.config.seed + 1, session.config.seed + seeds):
+        made = [int(path.name.removeprefix("seed-")) for path in run.searches_dir.glob("seed-*")]
+        for seed in range(session.config.seed + 1, max([session.config.seed + seeds - 1, *made]) + 1):
             say("seeds", f"seed {seed}: {plural(proposed, 'architecture')}, what was measured before is taken over")
             again = _folder(run, seed)
             known = _known(found.values(), objectives, run.name)

@@ -92,6 +92,8 @@ def test_the_same_command_does_nothing_again(repeated, tmp_path):
     shutil.copytree(repeated[0], folder)
     before = searches(folder)
     assert command("search", folder, *AGAIN).code == 0
+    assert command("search", folder, "--seeds=2", "--workers=0").code == 0  # none that was made is left out
+    assert len(RunDirectory(folder).front()["seeds"]["searches"]) == SEEDS
     assert [[t.to_dict() for t in trials] for trials in searches(folder)] == [
         [t.to_dict() for t in trials] for trials in before
     ]

@@ -5,10 +5,13 @@ import pytest
 import torch
 from small_runs import digits, few_digits, greys, one_thread, tiny_space, trainer
 
+from nas.arch.backbone import Backbone
 from nas.base.errors import CheckpointError, TrainingError
 from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.model.supernet import Supernet
 from nas.settings.config import TrainConfig
+from nas.space.domain import LayerDomain
+from nas.space.space import SearchSpace
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.trainer import SupernetTrainer, balanced_weights
 
@@ -94,6 +97,20 @@ def test_resuming_is_exact_with_every_part_of_the_recipe(tmp_path, recipe):
 
 
 PARTS = ("patch_embed.", "blocks.0.", "blocks.1.", "head.")
+
+
+def test_without_a_rate_a_wide_network_alone_is_trained_at_the_one_of_its_width(tmp_path):
+    layer = LayerDomain(num_tokens=(4,), num_heads=(2,))
+    backbone = Backbone(image_size=8, patch_size=4, num_classes=10, head_dim=48)
+    space = SearchSpace(name="wide", backbone=backbone, embed_dim=(96,), depth=(1,), layers=(layer,))
+    recipe = TrainConfig(epochs=2, batch_size=32, warmup_epochs=0)
+    rates: list[float] = []
+    alone = SupernetTrainer(
+        Supernet(space), few_digits().train, recipe,
+        seed=0, device=torch.device("cpu"), precision="fp32", directory=tmp_path,
+    )  # fmt: skip
+    alone.run(lambda progress: rates.append(progress.lr))
+    assert 0.9e-3 < max(rates) <= 1e-3
 
 
 def test_layer_wise_decay_slows_early_layers_more_than_late_ones(tmp_path):

@@ -3,9 +3,8 @@ import os
 from importlib import import_module
 
 import pytest
-from small_runs import QUICK, TINY, TRIALS, command
+from small_runs import QUICK, TRIALS, command
 
-from nas.jobs.dry_run import rehearsal
 from nas.jobs.dry_run.forecast import (
     Proposals,
     final_stage_s,
@@ -85,15 +84,6 @@ def test_front_grows_as_the_root_of_the_trials():
 # --- `--dry-run` ---
 
 ARGUMENTS = ("run", "tiny.yaml", *QUICK, "--workers=0", "--dry-run")
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A folder with a space in it; rehearsals are as short as can be."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rehearsal, "STAGE_S", 0.0)
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    return tmp_path
 
 
 def forecast(*arguments):

@@ -5,9 +5,8 @@ from dataclasses import replace
 from importlib import import_module
 
 import pytest
-from small_runs import QUICK, TINY, command
+from small_runs import QUICK, command
 
-from nas.jobs.dry_run import rehearsal
 from nas.jobs.dry_run.plan import LEAST_TRIALS, MOST_TRIALS, Pace, plan_line, share_out
 from nas.runs.directory import RunDirectory
 from nas.runs.manifest import RunPlan
@@ -48,15 +47,6 @@ def test_the_plan_is_a_line():
     said = plan_line(plan, PACE)
     assert plan_line(replace(plan, minutes=9.0), PACE).endswith("; this is longer than asked")
     assert said == "11 min: 30 epochs of the supernet (5:00), 120 trials (2:10), 16 finalists (3:00), the rest 0:50"
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A folder with a space in it; rehearsals are as short as can be."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rehearsal, "STAGE_S", 0.0)
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    return tmp_path
 
 
 def test_minutes_alone_plan_a_job_and_the_same_command_keeps_the_plan(home, monkeypatch):
