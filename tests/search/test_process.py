@@ -66,3 +66,12 @@ def test_a_few_equal_values_are_enough(count):
     mean, deviation = GaussianProcess(rows(count), GENES, np.full(count, 7.0), np.zeros(count)).predict(rows(5, seed=2))
     np.testing.assert_allclose(mean, 7.0)
     assert np.isfinite(deviation).all()
+
+
+def test_what_was_measured_with_a_great_error_counts_for_less():
+    rows, values = np.linspace(0, 1, 8)[:, None], np.array([0.0, 1.0, 2.0, 9.0, 4.0, 5.0, 6.0, 7.0])
+    errors = np.zeros(8)
+    surely = GaussianProcess(rows, [0], values, errors).predict(rows[3:4])[0][0]
+    errors[3] = 50.0
+    hardly = GaussianProcess(rows, [0], values, errors).predict(rows[3:4])[0][0]
+    assert abs(hardly - 3.0) < 0.5 < abs(surely - 3.0)
