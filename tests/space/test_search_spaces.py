@@ -35,7 +35,11 @@ NAMES = [
     "joint_small",
     "joint_tiny",
     "psvit",
+    "small_128",
+    "small_64",
+    "small_96",
 ]
+SMALL = ["small_64", "small_96", "small_128"]
 JOINT = ["cifar_joint", "joint_small", "joint_tiny"]
 SEEDED = {  # by a plain ViT of timm, which is in the space: (channels, heads)
     "castling": (192, 3),
@@ -119,7 +123,7 @@ def test_linear_attention_never_pays_on_the_digits():
     assert digits.walk.broken_attention(start, start.arriving, True, "linear", 1, 0)
 
 
-@pytest.mark.parametrize("name", ["cifar_small", "deit_tiny", *JOINT])
+@pytest.mark.parametrize("name", ["cifar_small", "deit_tiny", *SMALL, *JOINT])
 def test_last_layer_is_dynamic_at_every_depth(name):
     space = load(name)
     for depth in space.depth:
@@ -137,6 +141,7 @@ def test_last_layer_is_dynamic_at_every_depth(name):
         ("dgssa_glad", 4),
         ("joint_tiny", 4),
         ("joint_small", 4),
+        *((name, 1) for name in SMALL),
     ],
 )
 def test_first_layers_keep_all_tokens(name, layers):
@@ -164,6 +169,20 @@ def test_space_of_a_paper_can_be_put_on_deit_ti():
 
 def test_joint_cifar_space_is_for_a_cpu():
     assert load("cifar_joint").macs_range()[1] < 200e6
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_larger_images_have_the_tokens_and_operators_that_were_measured_on_small_ones(name):
+    space, small = load(name), load("cifar_small")
+    assert space.backbone.image_size == int(name.removeprefix("small_"))
+    assert space.backbone.num_patches == small.backbone.num_patches
+    for domain in space.layers[2:-1]:
+        assert domain.num_tokens == small.layers[2].num_tokens
+        assert set(domain.reducer) == {"pool", "glad"}
+        assert set(domain.attention) <= {"dynamic", "static", "shared"}
+        assert domain.ffn_rank == (0.5, 1)
+        assert domain.hallucination_ratio == (0.0,)
+    assert space.macs_range()[1] < 320e6  # for a CPU
 
 
 def test_glad_pyramid_holds_a_number_of_tokens_that_is_no_square():
