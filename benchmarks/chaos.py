@@ -30,7 +30,7 @@ from nas.arch import Architecture
 from nas.base import MACS, TOP1, NasError, Objective, OutOfMemoryError
 from nas.evaluation import RacePlan
 from nas.runs import Measurement, ParetoFront, RunDirectory, Trial, TrialState
-from nas.search import ArchitectureStudy, InlineWorkers, RayWorkers, Search, Workers
+from nas.study import ArchitectureStudy, InlineWorkers, RayWorkers, Search, Workers
 
 TABLE = Path(__file__).resolve().parent / "replay" / "digits.npz"
 KINDS = ("driver", "worker", "raylet", "storage")

@@ -29,9 +29,9 @@ from tables import write_table
 from nas.arch import cost
 from nas.base import MACS, TOP1, Objective
 from nas.runs import Measurement, RunDirectory
-from nas.search import AHEAD, WINDOW, ArchitectureStudy, Progress, Result, Search, Task
 from nas.settings import SamplerName
 from nas.space import SearchSpace
+from nas.study import AHEAD, WINDOW, ArchitectureStudy, Progress, Result, Search, Task
 
 SPACE = "search_spaces/joint_tiny.yaml"
 POPULATION_SIZE = 50

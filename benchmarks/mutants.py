@@ -140,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--packages", nargs="+", default=["space", "arch", "model", "search", "training"])
+    parser.add_argument("--packages", nargs="+", default=["space", "arch", "model", "study", "training"])
     asked = parser.parse_args()
     table = REFERENCE / "mutants.csv"
     rows = list(csv.DictReader(table.open())) if table.exists() else []

@@ -27,7 +27,7 @@ from tables import REFERENCE, write_table
 
 from nas.base import MACS, TOP1, Objective, atomic_write_text
 from nas.runs import RunDirectory, TrialState, hypervolume, non_dominated
-from nas.search import ArchitectureStudy, InlineWorkers, Search
+from nas.study import ArchitectureStudy, InlineWorkers, Search
 
 TABLES = Path(__file__).resolve().parent / "replay"
 KEPT = REFERENCE.parent / "replay_search"

@@ -20,8 +20,8 @@ from nas.arch import Architecture, cost
 from nas.base import LATENCY, MACS, TOP1, Objective
 from nas.model import Supernet
 from nas.runs import Conditions, Measurement, RunDirectory, Timed
-from nas.search import ArchitectureStudy, InlineWorkers, Search
 from nas.space import SearchSpace
+from nas.study import ArchitectureStudy, InlineWorkers, Search
 
 CONDITIONS = Conditions(
     device="none", precision="fp32", split="search", num_images=0, target="none", latency_batch_size=0,

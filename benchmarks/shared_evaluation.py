@@ -27,9 +27,9 @@ from nas.evaluation import EvaluatorSetup, RacePlan, SubnetEvaluator, race
 from nas.jobs import evaluator_setup, reopen
 from nas.model import Supernet, subtrees
 from nas.runs import space_of_run
-from nas.search import WINDOW, VisibleFront
 from nas.settings import EvaluateConfig
 from nas.space import SearchSpace, known_designs, plain_shapes
+from nas.study import WINDOW, VisibleFront
 from nas.training import load_trained
 
 Candidate = tuple[Architecture, RacePlan | None]

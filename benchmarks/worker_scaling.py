@@ -20,9 +20,9 @@ from nas.arch import Architecture, cost
 from nas.cluster import RayConnection
 from nas.evaluation import EvaluatorSetup, build_evaluator, evaluator_arrays
 from nas.model import Supernet
-from nas.search import InlineWorkers, RayWorkers, Task, Workers
 from nas.settings import EvaluateConfig
 from nas.space import SearchSpace
+from nas.study import InlineWorkers, RayWorkers, Task, Workers
 
 SPACES = ("digits", "cifar_small")
 DRAWN = 21  # of which the one of median MACs is evaluated

@@ -25,7 +25,7 @@ FLOORS = (
     {"runs", "model"},
     {"latency", "training", "report"},
     {"evaluation", "initial", "bundle"},
-    {"search"},
+    {"study"},
     {"jobs"},
     {"cli"},
 )
@@ -38,8 +38,8 @@ NO_TORCH = ("base", "settings", "arch", "cluster", "space", "data", "runs", "rep
 """Packages that can be imported without what is slow to import: looking at results is quick."""
 HEAVY = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")
 AT_HOME = {
-    "optuna": ("search",),
-    "ray": ("cluster", "search", "training.distributed"),
+    "optuna": ("study",),
+    "ray": ("cluster", "study", "training.distributed"),
     "pandas": ("runs.directory",),
     "matplotlib": ("report.figures",),
     "typer": ("cli",),
@@ -144,11 +144,11 @@ def test_the_house_keeps_its_law():
 
 
 BROKEN = {
-    "an import upwards": ("nas/arch/cost.py", "import nas.search\n", "not on a lower floor"),
+    "an import upwards": ("nas/arch/cost.py", "import nas.study\n", "not on a lower floor"),
     "one within a function": ("nas/arch/cost.py", "def f():\n    from nas.runs import Trial\n", "not on a lower floor"),
     "one for types only": ("nas/arch/cost.py", "if TYPE_CHECKING:\n    from nas.cli import main\n", "not on a lower"),
     "a neighbour's floor": ("nas/settings/target.py", "from nas.arch import Backbone\n", "not on a lower floor"),
-    "past a face": ("nas/search/loop.py", "from nas.runs.trial import Trial\n", "past the face of nas.runs"),
+    "past a face": ("nas/study/loop.py", "from nas.runs.trial import Trial\n", "past the face of nas.runs"),
     "its own face": ("nas/space/walk.py", "from nas.space import SearchSpace\n", "its own face"),
     "a long file": ("nas/base/words.py", "#\n" * 400, "lines, more than 400"),
     "a file without a test": ("nas/base/new.py", "#\n" * 60, "and no tests/base/test_new.py"),

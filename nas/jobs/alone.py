@@ -24,9 +24,9 @@ from nas.initial import warm_start
 from nas.latency import torch_threads
 from nas.model import Subnet, Supernet
 from nas.runs import Measurement, RunDirectory
-from nas.search import InlineWorkers, Result, Task
 from nas.settings import RunConfig
 from nas.space import GENES, Constraints, LayerDomain, SearchSpace
+from nas.study import InlineWorkers, Result, Task
 from nas.training import TrainerSetup
 
 

@@ -26,8 +26,8 @@ from nas.jobs.alone import StandAloneSetup, image_arrays, recipe_digest, train_a
 from nas.jobs.session import Session
 from nas.jobs.stages import evaluator_setup, training_schedule
 from nas.runs import Measurement, RunDirectory, course_of
-from nas.search import Result
 from nas.settings import located
+from nas.study import Result
 from nas.training import Schedule, Teacher, weights_digest
 
 RECORD_VERSION = 1

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from nas.base import BALANCED, LATENCY, MACS, TOP1, RunError, disk_error, writing
 from nas.runs import ParetoFront, RunDirectory
-from nas.search import Progress
+from nas.study import Progress
 from nas.training import TrainProgress
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from nas.base import LATENCIES, TOP1, Metric, Objective, RunError, plural
 from nas.jobs.session import Budget, Session
 from nas.jobs.stages import measure_points, search_identity, search_into
 from nas.runs import FOUND_BY, MANIFEST, FrontPoint, ParetoFront, RunDirectory, Trial, points_of, searched_runs
-from nas.search import ReusedMeasurement
+from nas.study import ReusedMeasurement
 from nas.training import load_trained
 
 KNOWN_WITHIN = 1.02  # of a latency: less is not known (docs/latency.md)

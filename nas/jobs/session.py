@@ -48,9 +48,9 @@ from nas.runs import (
     typed_in,
     versions_here,
 )
-from nas.search import check_storage
 from nas.settings import RunConfig, config_differences, flat_config, located, read_space_text, same_places
 from nas.space import SearchSpace, check_memory, parse_space
+from nas.study import check_storage
 from nas.training import Teacher, check_policy
 
 RESULTS = Path("results")

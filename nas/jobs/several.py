@@ -25,8 +25,8 @@ from nas.runs import (
     supernet_trials,
     union_points,
 )
-from nas.search import Plan, run_trials
 from nas.settings import baseline
+from nas.study import Plan, run_trials
 from nas.training import Teacher, learning_rate, load_trained, weights_digest
 
 

@@ -37,7 +37,8 @@ from nas.runs import (
     reference_elsewhere,
     results_of,
 )
-from nas.search import (
+from nas.settings import RunConfig
+from nas.study import (
     ArchitectureStudy,
     InlineWorkers,
     Progress,
@@ -48,7 +49,6 @@ from nas.search import (
     known_measurements,
     window_of,
 )
-from nas.settings import RunConfig
 from nas.training import (
     Schedule,
     SupernetTrainer,

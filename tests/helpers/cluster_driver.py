@@ -15,7 +15,7 @@ from search_fakes import AnalyticEvaluator, append_line, digits, search
 
 from nas.base.errors import RunError
 from nas.cluster import connection as ray_connection
-from nas.search import actors as ray_workers
+from nas.study import actors as ray_workers
 
 FREE = 20
 PATIENCE_S = 500.0

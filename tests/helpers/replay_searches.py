@@ -6,9 +6,9 @@ from search_fakes import new_run
 
 from nas.base.metrics import MACS, TOP1, Objective
 from nas.runs.directory import RunDirectory
-from nas.search.loop import Search
-from nas.search.study import ArchitectureStudy
-from nas.search.workers import InlineWorkers
+from nas.study.loop import Search
+from nas.study.study import ArchitectureStudy
+from nas.study.workers import InlineWorkers
 
 TABLE = small_table(num_images=1600)
 OBJECTIVES = (Objective(TOP1, 0.0), Objective(MACS, 1.1 * float(TABLE.macs.max())))

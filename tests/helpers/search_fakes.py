@@ -21,13 +21,13 @@ from nas.base.errors import EvaluationError, OutOfMemoryError
 from nas.base.metrics import LATENCY, MACS, TOP1, Objective
 from nas.runs.directory import RunDirectory
 from nas.runs.trial import Measurement, Timed, Trial
-from nas.search.loop import Search
-from nas.search.study import ArchitectureStudy
-from nas.search.workers import InlineWorkers, Result, Task, Workers
 from nas.settings.config import SamplerName
 from nas.space.constraints import Constraints
 from nas.space.domain import LayerDomain
 from nas.space.space import SearchSpace
+from nas.study.loop import Search
+from nas.study.study import ArchitectureStudy
+from nas.study.workers import InlineWorkers, Result, Task, Workers
 
 DIGITS = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
 OBJECTIVES = (Objective(TOP1, 0.0), Objective(MACS, 4e6), Objective(LATENCY, 20.0))

@@ -11,8 +11,8 @@ from nas.arch.architecture import Architecture
 from nas.base.errors import NasError
 from nas.runs.directory import RunDirectory
 from nas.runs.trial import Measurement, Trial
-from nas.search.loop import Search
 from nas.space.space import SearchSpace
+from nas.study.loop import Search
 
 HELD_AFTER = 5
 

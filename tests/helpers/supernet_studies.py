@@ -1,7 +1,7 @@
 """Studies of supernets, without Ray."""
 
-from nas.search.supernet_trials import Plan, SupernetStudy
 from nas.settings.tune import TuneConfig
+from nas.study.supernet_trials import Plan, SupernetStudy
 
 
 def plan(tune=None, **changes):

@@ -4,7 +4,7 @@ import numpy as np
 from search_fakes import AnalyticEvaluator, digits
 
 from nas.base.errors import OutOfMemoryError
-from nas.search.workers import InlineWorkers, Task
+from nas.study.workers import InlineWorkers, Task
 
 SPACE = digits()
 GOOD = [SPACE.sample(np.random.default_rng(seed)) for seed in range(8)]

@@ -22,7 +22,7 @@ from nas.latency import torch_threads
 from nas.model import Supernet
 from nas.report import front_csv, write_report
 from nas.runs import ParetoFront, RunDirectory, TrialState
-from nas.search import Progress
+from nas.study import Progress
 from nas.training import TrainProgress
 
 STAGE_S = 6.0  # of measuring, for each stage

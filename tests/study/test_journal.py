@@ -17,7 +17,7 @@ from search_fakes import AnalyticEvaluator, digits, outline, search, tiny_space
 
 from nas.base.disk import DiskError
 from nas.base.errors import RunError
-from nas.search.journal import SearchJournal
+from nas.study.journal import SearchJournal
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -203,7 +203,7 @@ def test_a_kill_between_the_choice_of_an_unseen_architecture_and_its_proposal_ch
 
 WRITER = """
 import sys
-from nas.search.journal import SearchJournal
+from nas.study.journal import SearchJournal
 journal = SearchJournal(sys.argv[1])
 for number in range(100_000):
     journal.append_logs([{"op_code": 2, "number": number}])

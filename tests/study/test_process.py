@@ -5,7 +5,7 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
-from nas.search.process import GaussianProcess
+from nas.study.process import GaussianProcess
 
 
 def rows(count, seed=0):

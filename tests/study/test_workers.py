@@ -6,8 +6,8 @@ from search_fakes import AnalyticEvaluator
 from worker_conduct import BAD, CONDUCT, GOOD, PLAIN, QUARANTINED, SPACE, results_of, values
 
 from nas.base.disk import DiskError
-from nas.search import workers as module
-from nas.search.workers import ATTEMPTS, InlineWorkers, Task
+from nas.study import workers as module
+from nas.study.workers import ATTEMPTS, InlineWorkers, Task
 
 
 def test_inline_workers_measure_in_order_and_report_errors_as_results():

@@ -1,7 +1,7 @@
 import numpy as np
 from search_fakes import digits
 
-from nas.search import evolution
+from nas.study import evolution
 
 
 def test_parents_are_the_least_dominated_and_among_these_the_most_accurate():

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, Architecture, cost
 from nas.base import BALANCED, LATENCIES, MACS, PARAMS, TOP1, Objective
 from nas.runs import non_dominated
-from nas.search.process import GaussianProcess
 from nas.space import SearchSpace
+from nas.study.process import GaussianProcess
 
 MOST_POINTS = 384  # a Gaussian process learns from: its time grows with their third power
 OPTIMISM = 1.0  # standard deviations added to the predicted top-1 of what parents are chosen from

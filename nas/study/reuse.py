@@ -7,7 +7,7 @@ from pathlib import Path
 from nas.base import LATENCY, NasError
 from nas.latency import PROFILE_NAME
 from nas.runs import MANIFEST, Conditions, Manifest, RunDirectory, TrialState
-from nas.search.loop import ReusedMeasurement
+from nas.study.loop import ReusedMeasurement
 
 
 def known_measurements(

@@ -24,8 +24,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.cluster import Arrays, run_tasks
 from nas.runs import SupernetTrial
-from nas.search.samplers import seed_words
 from nas.settings import TrainConfig, TuneConfig, is_whole
+from nas.study.samplers import seed_words
 
 STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 

@@ -16,9 +16,9 @@ from nas.base.metrics import TOP1
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.trial import Timed, TrialState
-from nas.search.loop import Search
-from nas.search.workers import InlineWorkers
 from nas.space.space import SearchSpace
+from nas.study.loop import Search
+from nas.study.workers import InlineWorkers
 
 
 def states(trials):

@@ -8,7 +8,8 @@ from search_fakes import AnalyticEvaluator, digits
 
 from nas.base.metrics import BALANCED, LATENCY, MACS, PARAMS, TOP1, Objective
 from nas.runs.dominance import hypervolume
-from nas.search.predictor import (
+from nas.space.constraints import Constraints
+from nas.study.predictor import (
     MIDDLE,
     NODES,
     WEIGHTS,
@@ -19,7 +20,6 @@ from nas.search.predictor import (
     genes_of_features,
     propose,
 )
-from nas.space.constraints import Constraints
 
 TABLE = small_table()
 OBJECTIVES = (Objective(TOP1, 10.0), Objective(MACS, 1.1 * float(TABLE.macs.max())))

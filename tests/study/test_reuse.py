@@ -7,8 +7,8 @@ from search_fakes import new_run, outline
 
 from nas.runs.directory import RunDirectory
 from nas.runs.trial import TrialState
-from nas.search.reuse import known_measurements
-from nas.search.workers import InlineWorkers
+from nas.study.reuse import known_measurements
+from nas.study.workers import InlineWorkers
 
 
 class NeverAsked(ReplayEvaluator):

@@ -18,10 +18,10 @@ import numpy as np
 from nas.arch import Architecture
 from nas.base import ConfigError, Objective, RunError, accuracy_of
 from nas.runs import Measurement, RunDirectory, Trial, TrialState, hypervolume, non_dominated
-from nas.search.standing import Clock, Progress, VisibleFront
-from nas.search.study import STORAGE_ERRORS, ArchitectureStudy
-from nas.search.workers import Result, Task, Workers
 from nas.space import SearchSpace
+from nas.study.standing import Clock, Progress, VisibleFront
+from nas.study.study import STORAGE_ERRORS, ArchitectureStudy
+from nas.study.workers import Result, Task, Workers
 
 PATIENCE = 20  # repeats in a row before an architecture that was not seen yet is proposed
 TRIES = 200  # neighbours drawn in looking for one

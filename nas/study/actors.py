@@ -10,7 +10,7 @@ from typing import Any
 
 from nas.base import ConfigError, DiskError, OutOfMemoryError, RunError, one_line
 from nas.cluster import ATTEMPTS, CHECK_S, Arrays, RayConnection, possible_workers, quarantined, reason_of
-from nas.search.workers import Build, Result, Task, measure
+from nas.study.workers import Build, Result, Task, measure
 
 AHEAD = 2  # trials per actor: one runs, one waits, which hides the 1 to 5 ms of a proposal
 BACK_OFF_S = (1.0, 4.0)  # before the second and the third attempt

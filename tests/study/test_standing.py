@@ -10,7 +10,7 @@ from latency_values import bounds, latencies, of
 
 from nas.runs.curve import hypervolume_curve
 from nas.runs.front import ParetoFront
-from nas.search.standing import Clock, VisibleFront
+from nas.study.standing import Clock, VisibleFront
 
 
 def test_a_search_without_minutes_is_never_over_and_knows_nothing_before_its_first_trial():

@@ -13,8 +13,8 @@ from search_fakes import AnalyticEvaluator, Weigher, build_analytic, outline, se
 from worker_conduct import BAD, CONDUCT, GOOD, PLAIN, QUARANTINED, SPACE, build_exhausted, results_of, values
 
 from nas.base.errors import ConfigError, RunError
-from nas.search.actors import RayWorkers
-from nas.search.workers import Task
+from nas.study.actors import RayWorkers
+from nas.study.workers import Task
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ def test_ray_workers_need_a_worker():
 
 def test_a_cluster_that_does_not_answer_is_one_clear_error():
     code = (
-        "from nas.search import RayWorkers; from nas.base import RunError\n"
+        "from nas.study import RayWorkers; from nas.base import RunError\n"
         "try: RayWorkers(dict, {}, 1, 'nonsense', 1.0)\n"
         "except RunError as error: print(error.message)"
     )

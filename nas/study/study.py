@@ -20,10 +20,10 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from nas.arch import Architecture
 from nas.base import TOP1, Objective, RunError, hidden_words, hide_secrets
 from nas.runs import Trial
-from nas.search.journal import SearchJournal
-from nas.search.samplers import ATTRIBUTE, NumberedSampler, View, seed_words
 from nas.settings import SamplerName
 from nas.space import SearchSpace, known_designs, plain_shapes
+from nas.study.journal import SearchJournal
+from nas.study.samplers import ATTRIBUTE, NumberedSampler, View, seed_words
 
 WINDOW = 8
 """Keeps up to 4 workers busy with 2 trials each; results then do not depend on the number of workers."""

@@ -12,9 +12,9 @@ from study_steps import proposals, tell
 from nas.base.errors import RunError
 from nas.base.metrics import MACS, TOP1, Objective
 from nas.runs.trial import Timed
-from nas.search.samplers import ATTRIBUTE
-from nas.search.study import ArchitectureStudy, _coarse_to_fine
 from nas.space.designs import known_designs, plain_shapes
+from nas.study.samplers import ATTRIBUTE
+from nas.study.study import ArchitectureStudy, _coarse_to_fine
 
 
 def test_the_largest_and_the_smallest_architecture_come_first(tmp_path):

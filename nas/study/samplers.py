@@ -21,10 +21,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.arch import Architecture
 from nas.base import BALANCED, LATENCIES, TOP1, Objective
-from nas.search import evolution, predictor
-from nas.search.predictor import Observation
 from nas.settings import SamplerName
 from nas.space import SearchSpace
+from nas.study import evolution, predictor
+from nas.study.predictor import Observation
 
 ATTRIBUTE = "nas"
 """User attribute of the study (what it searches) and of each trial (what was measured)."""

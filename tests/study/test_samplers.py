@@ -9,7 +9,7 @@ from replay_tables import small_table
 from search_fakes import digits, make_study, tiny_space
 from study_steps import proposals
 
-from nas.search.study import WINDOW
+from nas.study.study import WINDOW
 
 SAMPLERS = ("predictor", "nsga2", "nsga3", "tpe", "evolution", "random")  # and gp, whose asks take seconds
 
