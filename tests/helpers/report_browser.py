@@ -66,3 +66,26 @@ def budget(browser):
         "return JSON.parse(document.getElementById('data').textContent).units[arguments[0]].factor", metric
     )
     return metric, float(shown) * factor * (1 + 1e-12)
+
+
+CUT = """
+const found = new Set(), width = document.documentElement.clientWidth;
+const say = (words, one) => found.add(`${words}: ${one.tagName} #${one.id} ${one.textContent.trim().slice(0, 40)}`);
+if (document.documentElement.scrollWidth > width) say("scrolls", document.body);
+for (const one of document.querySelectorAll("body *")) {
+  if (one.closest(".hidden, .skip, [hidden]") || !one.getClientRects().length) continue;
+  const box = one.getBoundingClientRect(), svg = one.ownerSVGElement?.getBoundingClientRect();
+  if (one.tagName === "text") {
+    const isIn = box.left > svg.left - 1 && box.right < svg.right + 1 && box.top > svg.top - 1 && box.bottom < svg.bottom + 1;
+    if (!isIn) say("leaves its drawing", one);
+  } else if (svg) continue;
+  else if (box.right > width + 1) say("leaves the page", one);
+  else if (one.clientWidth && one.scrollWidth > one.clientWidth + 1) say("scrolls", one);
+}
+return [...found];
+"""  # noqa: E501
+
+
+def cut_off(browser):
+    """What of the page does not show, or only when it is scrolled sideways: a line each."""
+    return browser.execute_script(CUT)

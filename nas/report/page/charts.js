@@ -11,7 +11,6 @@ function describe(row) {
     `${named("params", row.params)} · ${latencies.join("\n")}\n${row.drawn}`;
 }
 const targetOf = (metric) => DATA.targets.find((target) => target.metric === metric);
-const cloudRow = (i) => Object.fromEntries(Object.entries(DATA.cloud).map(([name, column]) => [name, column[i]]));
 
 // Best accuracy at or below each cost: the corners of a two-dimensional front.
 function staircase(rows, metric) {
@@ -74,7 +73,7 @@ function scatter(host, metric, colour, view) {
       cx: x(row[metric]), cy: y(row[ACC]), tabindex: -1, "aria-label": describe(row).replaceAll("\n", ", "),
       fill: hasColour && known(row[colour]) ? rgb(viridis(shareOf(row[colour], shades, isLogColour))) : css("--accent") }));
   }
-  const label = labeller(svg, box);
+  const label = labeller(svg, box, [...FRONT, ...DATA.baselines].filter((row) => known(row[metric]) && known(row[ACC])).map((row) => [x(row[metric]), y(row[ACC])]));
   baselineMarks(svg, metric, x, y, box, label);
   if (view.alone) retrainedMarks(svg, metric, x, y, box, label);
   const limit = shape("line", { class: "limit", y1: box[1], y2: box[3], visibility: "hidden" });
@@ -109,12 +108,8 @@ function intervals(row, metric, x, y, kind) {
 
 // Thousands of grey dots on one canvas; `dots` then says where they are, for the pointer.
 function paintCloud(canvas, dots, width, height, metric, x, y, [left, top, right, bottom]) {
-  const ratio = devicePixelRatio || 1;
+  const pen = penOf(canvas, width, height);
   dots.length = 0;
-  canvas.width = width * ratio; canvas.height = height * ratio;
-  canvas.style.width = `${width}px`; canvas.style.height = `${height}px`;
-  const pen = canvas.getContext("2d");
-  pen.scale(ratio, ratio);
   pen.fillStyle = css("--cloud");
   pen.globalAlpha = DATA.cloud.digest.length > 1500 ? 0.35 : 0.7;
   (DATA.cloud[metric] || []).forEach((value, i) => {
@@ -173,15 +168,13 @@ function listen(svg, dots, order) {
     const near = point || alone ? null : grey(event);
     if (point) showTip(event, describe(FRONT[point.dataset.index]));
     else if (alone) showTip(event, describeRetrained(DATA.retrained[alone.dataset.alone]));
-    else if (near !== null) showTip(event, `${describe(cloudRow(near))}\nnot on the front`);
+    else if (near !== null) showTip(event, `${describe(CLOUD[near])}\nnot on the front`);
     else hideTip();
   });
   svg.addEventListener("pointerleave", hideTip);
   svg.addEventListener("click", (event) => {
-    const point = event.target.closest(".point");
-    const near = point ? null : grey(event);
-    if (point) select(+point.dataset.index);
-    else if (near !== null) selectCloud(near);
+    const near = event.target.closest("[data-digest]") ? null : grey(event);
+    if (near !== null) choose(CLOUD[near].digest);
   });
   svg.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
@@ -191,7 +184,7 @@ function listen(svg, dots, order) {
     const walk = order.filter((i) => i === +here.dataset.index || isWithin(FRONT[i]));
     const at = walk.indexOf(+here.dataset.index) + (step || 0);
     const next = walk[Math.min(Math.max(at, 0), walk.length - 1)];
-    select(next);
+    choose(FRONT[next].digest);
     svg.querySelector(`.point[data-index="${next}"]`).focus();
   });
 }

@@ -2,6 +2,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const FRONT = DATA.front;
+const CLOUD = DATA.cloud.digest.map((_, i) => Object.fromEntries(Object.entries(DATA.cloud).map(([name, column]) => [name, column[i]])));
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -156,23 +157,43 @@ function command(words, text) {
   return node("div", { class: "command" }, node("span", {}, words), code, button);
 }
 
-// Names beside marks; of some places around its mark a name takes the first that is free.
-function labeller(svg, [left, , right]) {
-  const taken = [];
+// What draws on a canvas of so many pixels of the page, which is emptied.
+function penOf(canvas, width, height) {
+  const ratio = devicePixelRatio || 1, pen = canvas.getContext("2d");
+  canvas.width = width * ratio; canvas.height = height * ratio;
+  canvas.style.width = `${width}px`; canvas.style.height = `${height}px`;
+  pen.scale(ratio, ratio);
+  return pen;
+}
+
+// A digest that can be chosen, where the page has its network.
+const chooser = (digest) => (rowOf(digest) ? node("button", { type: "button", class: "mono", "data-digest": digest }, digest) : digest);
+
+// Names beside marks ([x, y]); of some places around its mark a name takes the first that is free.
+function labeller(svg, [left, top, right, bottom], marks) {
+  const taken = marks.map(([x, y]) => [x - 6, y + 4, 12]);
   return (at, up, words, kind, aside = 0) => { // `aside`: how far the mark reaches to the left of `at`
     const wide = words.length * 6.6;
     const back = -8 - wide - aside;
-    const places = [[8, 4], [back, 4], [-wide / 2, -10], [-wide / 2, 19], [8, -12], [8, 20], [back, -12], [back, 20], [8, 34], [back, 34]];
-    const isFree = ([dx, dy]) => at + dx > left && at + dx + wide < right + 8 && taken.every(([a, b, w]) =>
+    const places = [[8, 4], [back, 4], [-wide / 2, -10], [-wide / 2, 19], ...[-12, 20, 34, -26, 48, -40, 62, -54].flatMap((dy) => [[8, dy], [back, dy]])];
+    const isFree = ([dx, dy]) => at + dx > left && at + dx + wide < right + 8 && up + dy > top && up + dy < bottom && taken.every(([a, b, w]) =>
       at + dx > a + w || at + dx + wide < a || Math.abs(up + dy - b) > 13);
     const beside = aside ? places.filter(([dx]) => dx !== -wide / 2) : places;
     const [dx, dy] = beside.find(isFree) || beside[0];
     taken.push([at + dx, up + dy, wide]);
+    if (Math.abs(dy) > 20) svg.append(shape("path", { class: "leader", d: `M${at},${up}L${at + (dx < 0 ? -8 : 8)},${up + dy - 4}` }));
     svg.append(shape("text", { class: `${kind} halo`, x: at + dx, y: up + dy }, words));
   };
 }
 
-function table(heads, rows, attributes = {}) {
+function table(heads, rows) {
   const head = node("tr", {}, ...heads.map(([text, kind]) => node("th", { class: kind, scope: "col" }, text)));
-  return node("table", attributes, node("thead", {}, head), node("tbody", {}, ...rows));
+  for (const row of rows) heads.forEach(([text], i) => row.cells[i].setAttribute("data-label", text));
+  return node("table", {}, node("thead", {}, head), node("tbody", {}, ...rows));
+}
+// A table that is wider than its place becomes a list: every row a block of named values.
+function fitTables() {
+  for (const one of document.querySelectorAll("table")) one.classList.remove("stacked");
+  const wide = [...document.querySelectorAll("table")].filter((one) => one.offsetWidth > one.parentElement.clientWidth);
+  for (const one of wide) one.classList.add("stacked");
 }

@@ -13,29 +13,29 @@ const layersOf = (row) => row.rows.filter((part) => part.layer !== null);
 const depth = Math.max(...FRONT.map((row) => layersOf(row).length));
 
 function heatMap(host, quantity) {
-  const width = Math.max(host.clientWidth, 300), left = 168, tall = Math.max(7, Math.min(22, 620 / FRONT.length));
-  const cell = Math.max(26, Math.min(110, (width - left - 8) / depth)), top = 24;
+  const width = Math.max(host.clientWidth, 300), isNarrow = width < 500, left = isNarrow ? 122 : 168, tall = Math.max(7, Math.min(22, 620 / FRONT.length));
+  const cell = Math.min(110, (width - left - 8) / depth), top = 24, every = Math.ceil(18 / cell);
   const full = left + cell * depth + 8, height = top + tall * FRONT.length + 6;
   const svg = shape("svg", { width: full, height, viewBox: `0 0 ${full} ${height}`, role: "grid", style: "max-width:none",
     "aria-label": `${quantity.name} of every layer; rows are the ${FRONT.length} architectures of the front by MACs, cheapest first; arrow keys move, Enter chooses` });
   const say = quantity.say || ((value) => String(value));
   const span = quantity.classes ? null : extent(FRONT.flatMap((row) => layersOf(row).map(quantity.of)));
-  for (let i = 0; i < depth; i++) svg.append(shape("text", { class: "soft", x: left + cell * (i + 0.5), y: 15, "text-anchor": "middle" }, cell > 55 ? `layer ${i}` : i));
-  if (tall >= 13) svg.append(shape("text", { class: "soft", x: 2, y: 15 }, `digest, ${unit("macs").unit.split("/")[0]}`), shape("text", { class: "soft", x: left - 8, y: 15, "text-anchor": "end" }, "top-1"));
+  for (let i = 0; i < depth; i += every) svg.append(shape("text", { class: "soft", x: left + cell * (i + 0.5), y: 15, "text-anchor": "middle" }, cell > 55 ? `layer ${i}` : i));
+  if (tall >= 13) svg.append(shape("text", { class: "soft", x: 2, y: 15 }, `digest, ${unit("macs").unit.split("/")[0]}`), isNarrow ? "" : shape("text", { class: "soft", x: left - 8, y: 15, "text-anchor": "end" }, "top-1"));
   const cells = [];
   byCost.forEach((index, line) => {
     const row = FRONT[index], y = top + line * tall;
-    const group = shape("g", { class: "row", role: "row", "data-digest": row.digest, onclick: () => select(index), onpointerleave: hideTip });
+    const group = shape("g", { class: "row", role: "row", "data-digest": row.digest, onpointerleave: hideTip });
     if (tall >= 13) group.append(shape("text", { x: 2, y: y + tall * 0.72 }, `${row.digest.slice(0, 8)}  ${bare("macs", row.macs)}`),
-      shape("text", { class: "soft", x: left - 8, y: y + tall * 0.72, "text-anchor": "end" }, `${bare(ACC, row[ACC])} %`));
+      isNarrow ? "" : shape("text", { class: "soft", x: left - 8, y: y + tall * 0.72, "text-anchor": "end" }, `${bare(ACC, row[ACC])} %`));
     layersOf(row).forEach((part, i) => {
       const value = quantity.of(part);
       if (!known(value)) return;
       const fill = quantity.classes ? quantity.classes[value] : viridis(shareOf(value, span));
       const words = `${row.digest.slice(0, 8)}, layer ${i}\n${part.attention}\n${part.tokens} tokens${part.reducer ? ` after ${part.reducer}` : ""}, ${part.heads} heads, MLP ratio ${part.mlp_ratio}\n${quantity.name}: ${say(value)}`;
-      const square = shape("rect", { class: "cell", role: "gridcell", tabindex: -1, "aria-label": words.replaceAll("\n", ", "), x: left + i * cell, y, width: cell - 1.5, height: tall - 1, fill: rgb(fill),
+      const square = shape("rect", { class: "cell", role: "gridcell", tabindex: -1, "aria-label": words.replaceAll("\n", ", "), x: left + i * cell, y, width: Math.max(cell - 1.5, 1), height: tall - 1, fill: rgb(fill),
         onpointermove: (event) => showTip(event, words), onfocus: () => { if (square.matches(":focus-visible")) { const box = square.getBoundingClientRect(); showTip({ clientX: box.right, clientY: box.bottom }, words); } }, onblur: hideTip });
-      cells.push({ square, index, line, layer: i });
+      cells.push({ square, digest: row.digest, line, layer: i });
       group.append(square);
       const text = quantity.classes ? quantity.sign(value) : say(value);
       if (tall >= 13 && text.length * 7 < cell) group.append(shape("text", { x: left + (i + 0.5) * cell, y: y + tall * 0.72, "text-anchor": "middle", style: `fill:${inkOn(fill)};pointer-events:none` }, text));
@@ -50,14 +50,14 @@ function heatMap(host, quantity) {
   const names = span ? `from ${say(span[0])} (dark) to ${say(span[1])} (bright)` : "";
   $("layers-note").replaceChildren(...(quantity.classes ? Object.entries(quantity.classes).map(([name, fill]) =>
     node("span", { class: "legend" }, swatch(rgb(fill)), `${quantity.sign(name)} ${name}`)) : [hasShares ? `${quantity.name}: ${names}. ` : "Not measured in this run. "]),
-  `Rows: digest, ${title("macs")}, top-1; cheapest first. Columns: layers, input to output; no cell, no layer.`);
+  `Rows: digest, ${title("macs")}${host.clientWidth < 500 ? "" : ", top-1"}; cheapest first. Columns: layers, input to output; no cell, no layer.`);
 }
 // Arrow keys go from cell to cell, Home and End to the ends of a row; Enter selects the architecture.
 function walkCells(event, cells) {
   const at = cells.find(({ square }) => square === event.target);
   if (!at) return;
   const [down, right] = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1], Home: [0, -depth], End: [0, depth] }[event.key] || [0, 0];
-  if (event.key === "Enter" || event.key === " ") select(at.index);
+  if (event.key === "Enter" || event.key === " ") choose(at.digest);
   else if (down || right) {
     const row = cells.filter(({ line }) => line === at.line + down), wanted = Math.max(at.layer + right, 0);
     if (row.length) focusCell(cells, row.findLast(({ layer }) => layer <= wanted) || row[0]);
@@ -105,7 +105,7 @@ function frontDetail(host, row) {
     const kind = isLayer ? `${DATA.kinds[part.kind]} ${part.attention}` : "";
     const hidden = isLayer ? `${part.hidden}${part.rank ? ` (rank ${part.rank})` : ""}` : "";
     const tokens = isLayer ? `${part.tokens}${part.reducer ? ` ${DATA.fewer} ${part.reducer}` : ""}` : "";
-    return node("tr", {}, node("td", { class: "left" }, part.part), node("td", { class: "left" }, tokens), node("td", { class: "left" }, kind),
+    return node("tr", {}, node("td", { class: "left" }, part.part), node("td", { class: "left" }, tokens), node("td", { class: "left short" }, kind),
       ...[isLayer ? part.heads : "", isLayer ? part.mlp_ratio : "", hidden].map((value) => node("td", {}, String(value))), shareBar(part.macs_share), shareBar(part.latency_share, "second"));
   });
   const heads = [["part", "left"], ["tokens", "left"], ["attention", "left"], ["heads"], ["MLP"], ["hidden"], ["of MACs"], ["of latency"]];
@@ -123,7 +123,7 @@ function cloudDetail(host, row) {
 
 function frontTable(host) {
   const metrics = [...ACCURACIES, ...COSTS], hasSupernets = DATA.supernets.length > 0;
-  const heads = [["", "left"], ["digest", "left"], ...metrics.map((metric) => [title(metric), "wrap"]), ...(hasSupernets ? [["supernet"]] : []), ["layers", "left"]];
+  const heads = [["", "left"], ["digest", "left"], ...metrics.map((metric) => [title(metric)]), ...(hasSupernets ? [["supernet"]] : []), ["layers", "left"]];
   const cell = (metric, row) => {
     const pair = row[`${metric}_ci`], { noisy, ties } = doubtsOf(row, metric);
     return node("td", {}, `${bare(metric, row[metric], 1)}${pair ? ` [${bare(metric, pair[0], 1)}, ${bare(metric, pair[1], 1)}]` : ""}`,
@@ -131,8 +131,8 @@ function frontTable(host) {
   };
   const rows = byCost.map((index) => {
     const row = FRONT[index], stars = Object.entries(DATA.picks).filter(([, digest]) => digest === row.digest).map(([name]) => name).join(", ");
-    const radio = node("input", { type: "radio", name: "pick", value: row.digest, "aria-label": describe(row).replaceAll("\n", ", "), onchange: () => select(index) });
-    return node("tr", { "data-digest": row.digest, onclick: () => select(index) }, node("td", { class: "left" }, radio),
+    const radio = node("input", { type: "radio", name: "pick", value: row.digest, "aria-label": describe(row).replaceAll("\n", ", ") });
+    return node("tr", { "data-digest": row.digest }, node("td", { class: "left" }, radio),
       node("td", { class: "left mono" }, `${row.digest.slice(0, 8)} ${stars}`), ...metrics.map((metric) => cell(metric, row)),
       ...(hasSupernets ? [node("td", {}, known(row.supernet) ? String(row.supernet) : "–")] : []), node("td", { class: "left mono" }, row.drawn));
   });

@@ -2,7 +2,9 @@
 
 const view = { log: false, zoom: false, bars: true, alone: true, target: COSTS[2], quantity: QUANTITIES[0] };
 const MANY_BARS = 60; // points whose intervals would hide one another; the switch shows them
-let plots = [], chosen = null, showRanges = () => {};
+let plots = [], lines = null, chosen = null;
+const ROWS = new Map([...CLOUD, ...FRONT].map((row) => [row.digest, row]));
+const rowOf = (digest) => ROWS.get(digest);
 
 // The best accuracy within a bound and the ranges. FRONT is in the order by which `pick top1` tells equal ones apart: the first counts.
 function bestWithin(metric, limit) {
@@ -10,23 +12,21 @@ function bestWithin(metric, limit) {
   return inside.reduce((best, row) => (best === null || row[ACC] > best[ACC] ? row : best), null);
 }
 
-function select(index) {
-  chosen = FRONT[index];
-  frontDetail($("detail"), chosen);
+// The one selection of the page: whatever names a network chooses it, and every part shows it.
+function choose(digest) {
+  chosen = rowOf(digest);
+  (known(chosen.export) ? frontDetail : cloudDetail)($("detail"), chosen);
   highlight();
-}
-function selectCloud(i) {
-  chosen = cloudRow(i);
-  cloudDetail($("detail"), chosen);
-  highlight();
+  fitTables();
+  const host = $("front-table"), row = host.querySelector("tr.selected");
+  if (row && (row.offsetTop < host.scrollTop || row.offsetTop + row.offsetHeight > host.scrollTop + host.clientHeight)) host.scrollTop = row.offsetTop - host.clientHeight / 2;
 }
 function highlight() {
   for (const marked of document.querySelectorAll(".selected")) marked.classList.remove("selected");
   for (const one of document.querySelectorAll(`[data-digest="${chosen.digest}"]`)) one.classList.add("selected");
-  const line = $("parallel").querySelector(".line.selected"), above = $("parallel").querySelector(".chosen");
-  above.setAttribute("d", line ? line.getAttribute("d") : "");
+  lines.place(chosen);
   for (const radio of document.querySelectorAll("input[name=pick]")) radio.checked = radio.value === chosen.digest;
-  for (const button of $("picks").querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.dataset.pick === chosen.digest));
+  for (const button of document.querySelectorAll("button[data-digest]")) button.setAttribute("aria-pressed", String(button.dataset.digest === chosen.digest));
   for (const plot of plots) {
     plot.place(chosen);
     const stop = plot.svg.querySelector(`.point[data-digest="${chosen.digest}"]`) || plot.svg.querySelector(".point");
@@ -70,14 +70,14 @@ function applyBudget(selects = true) {
   $("answer").replaceChildren(node("strong", {}, best.digest.slice(0, 8)), ` is the best of ${inside.length} with ${words}: ${unit(ACC).label} ${named(ACC, best[ACC])}, ` +
     `${named("macs", best.macs)}, ${named("params", best.params)}, ${COSTS.slice(2).map((cost) => named(cost, best[cost])).join(", ")}.`);
   $("answer-commands").replaceChildren(command("export", best.export));
-  if (selects) select(FRONT.indexOf(best));
+  if (selects) choose(best.digest);
 }
 
 // What is outside the ranges of the parallel coordinates is dimmed everywhere; grey dots outside them are not drawn.
 function applyRanges() {
   const outside = new Set(FRONT.filter((row) => !isWithin(row)).map((row) => row.digest));
   for (const one of document.querySelectorAll(".point, .interval, .line, .row, #front-table tr")) one.classList.toggle("filtered", outside.has(one.dataset.digest));
-  for (const plot of plots) plot.paint();
+  for (const plot of [...plots, lines]) plot.paint();
   const others = DATA.cloud.digest.length, kept = others - DATA.cloud.digest.filter((_, i) => !isCloudWithin(i)).length;
   $("ranges").textContent = ranges.size ? `${rangeWords()}: ${FRONT.length - outside.size} of ${FRONT.length} on the front, ${kept} of ${others} others` : "";
   $("no-ranges").disabled = !ranges.size;
@@ -86,7 +86,7 @@ function applyRanges() {
 function clearRanges() {
   if (!ranges.size) return;
   ranges.clear();
-  showRanges();
+  lines.showRanges();
   applyRanges();
 }
 
@@ -95,12 +95,10 @@ function draw() {
   const [left, right] = $("charts").children;
   plots = [scatter(left, "macs", view.target, view), scatter(right, view.target, "macs", view)].filter(Boolean);
   heatMap($("layers"), view.quantity);
-  showRanges = parallel($("parallel"), applyRanges);
+  lines = parallel($("parallel"), applyRanges);
   curve($("curve"));
-  const kept = chosen;
-  applyBudget();
-  if (kept) { chosen = kept; if (known(kept.export)) frontDetail($("detail"), kept); else cloudDetail($("detail"), kept); }
-  highlight();
+  if (chosen) applyBudget(false); else applyBudget();
+  choose(chosen.digest);
   applyRanges();
 }
 
@@ -139,8 +137,8 @@ function words() {
     `${differs ? `; during the search, latency of the ${conditions.cloud.latency_stage} stage. The front as measured at the end: ${DATA.hypervolume.toFixed(4)}.` : "."}` +
     `${DATA.supernets.length ? ` Trials of all supernets that were searched, one search after the other.` : ""}` +
     `${random ? ` Dashed: random search (${random.run}): ${random.hypervolume.toFixed(4)} after ${random.num_trials} trials.` : ""}`;
-  $("parallel-note").textContent = "One line an architecture, coloured by top-1; a click selects it. Drag along an axis to keep a range: what is outside fades on the whole page; a click on the axis or Escape clears it. " +
-    `With keys: Tab to a handle, left and right to the next, up and down to move it. Each axis runs from its lowest to its highest value on the front.${LATENCIES.length > 1 ? ` ${DATA.targets.map(({ target }, i) => `Latency ${i + 1}: ${target}`).join("; ")}.` : ""}`;
+  $("parallel-note").textContent = "One line an architecture, thin where it is not on the front, coloured by accuracy; a click selects it. Drag along an axis to keep a range: what is outside fades on the whole page; a click on the axis or Escape clears it. " +
+    `With keys: Tab to a handle, left and right to the next, up and down to move it. Each axis runs from the lowest to the highest value that was measured.${LATENCIES.length > 1 ? ` ${DATA.targets.map(({ target }, i) => `Latency ${i + 1}: ${target}`).join("; ")}.` : ""}`;
   const isDoubted = FRONT.some((row) => LATENCIES.some((metric) => doubtsOf(row, metric).noisy || doubtsOf(row, metric).ties.length));
   $("table-note").textContent = `Arrow keys move the selection. FLOPs = 2 × MACs. Intervals are 95 %.${isDoubted ? " ~ noisy: not known within 2 %. =n: not told apart from n others of the front, whose intervals overlap." : ""}${orders()}`;
 }
@@ -154,7 +152,7 @@ function plainSection(section, host) {
   const costs = COSTS.filter((metric) => points.some((row) => known(row[metric])));
   const sizes = [["embed_dim", "width"], ["depth", "layers"], ["num_heads", "heads"], ["mlp_ratio", "MLP ratio"]];
   const heads = [["digest", "left"], ...[...accuracies, ...costs].map((metric) => [title(metric)]), ...sizes.map(([, name]) => [name]), ["", "left"]];
-  const rows = points.map((row) => node("tr", {}, node("td", { class: "left mono" }, row.digest), ...[...accuracies, ...costs].map((metric) => node("td", {}, known(row[metric]) ? bare(metric, row[metric], 1) : "–")),
+  const rows = points.map((row) => node("tr", {}, node("td", { class: "left" }, chooser(row.digest)), ...[...accuracies, ...costs].map((metric) => node("td", {}, known(row[metric]) ? bare(metric, row[metric], 1) : "–")),
     ...sizes.map(([name]) => node("td", {}, String(row[name]))), node("td", { class: "left" }, row.is_on_front ? "on the front" : "")));
   host.append(node("div", { class: "scroll" }, table(heads, rows)),
     node("p", { class: "note" }, `${count(measured, "plain ViT")} measured: no token reduction, dynamic attention, real heads, full feed-forwards, all layers alike. Shown: those that no other plain one dominates. ` +
@@ -186,7 +184,7 @@ $("target-switch").hidden = DATA.targets.length < 2;
 $("target").addEventListener("change", () => { view.target = $("target").value; draw(); });
 $("alone-switch").hidden = !DATA.retrained.length;
 function sliderRangeOf(name) { return extent(FRONT.map((row) => row[name])); }
-for (const [name, digest] of Object.entries(DATA.picks)) $("picks").append(node("button", { type: "button", "data-pick": digest, onclick: () => select(FRONT.findIndex((row) => row.digest === digest)) }, name));
+for (const [name, digest] of Object.entries(DATA.picks)) $("picks").append(node("button", { type: "button", "data-digest": digest }, name));
 words();
 frontTable($("front-table"));
 layerSwitch($("layer-switch"), (quantity) => { view.quantity = quantity; heatMap($("layers"), quantity); highlight(); applyRanges(); });
@@ -201,6 +199,7 @@ $("log").checked = macs !== null && macs[0] > 0 && macs[1] / macs[0] > 8;
 $("bars").checked = FRONT.length <= MANY_BARS;
 for (const name of ["log", "zoom", "bars", "alone"]) $(name).addEventListener("change", draw);
 $("no-ranges").addEventListener("click", clearRanges);
+document.addEventListener("click", (event) => { const one = event.target.closest("[data-digest]"); if (one && rowOf(one.dataset.digest)) choose(one.dataset.digest); });
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") clearRanges(); });
 $("metric").addEventListener("change", () => { $("budget").value = $("budget").max; fromSlider(); });
 $("budget").addEventListener("input", fromSlider);
@@ -208,7 +207,7 @@ $("limit").addEventListener("input", fromNumber);
 $("no-limit").addEventListener("click", () => { $("limit").value = ""; fromNumber(); });
 $("budget").value = $("budget").max;
 draw();
-select(FRONT.findIndex((row) => row.digest === DATA.picks.knee));
+choose(DATA.picks.knee);
 let lastWidth = innerWidth;
 addEventListener("resize", () => { if (innerWidth !== lastWidth) { lastWidth = innerWidth; draw(); } });
 document.documentElement.dataset.drawn = "true";

@@ -1,4 +1,4 @@
-// Parallel coordinates, and the ranges that a reader draws on their axes: what is outside is dimmed on the whole page.
+// Parallel coordinates of all that was measured, and the ranges that a reader draws on their axes: what is outside is dimmed on the whole page.
 
 const ranges = new Map(); // axis -> [lowest, highest] in the axis' own values
 const AXES = [
@@ -11,71 +11,108 @@ const holds = (valueOf) => [...ranges].every(([axis, [low, high]]) => { const va
 const isWithin = (row) => holds((axis) => row[axis]);
 const isCloudWithin = (i) => ranges.size === 0 || holds((axis) => DATA.cloud[axis] && DATA.cloud[axis][i]);
 const rangeWords = () => AXES.filter((axis) => ranges.has(axis.id)).map((axis) => `${axis.name} ${ranges.get(axis.id).map(axis.say).join(" to ")} ${axis.unit}`).join("; ");
-const HANDLE = 8; // pixels
+const HANDLE = 8, ROOM = 62, LINE_REACH = 5; // pixels: a handle's length, the least from axis to axis, how near to a line a click is
 
+// Axes stand side by side; where they have no room so, they lie one below the other. `place` knows which: `axis` is where an
+// axis is across its direction, `low` and `high` where its values begin and end.
 function parallel(host, onChange) {
-  const width = Math.max(host.clientWidth, 62 * AXES.length), height = 340, top = 62, bottom = height - 28;
-  const x = (i) => 44 + (i * (width - 88)) / Math.max(AXES.length - 1, 1);
-  const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", style: "max-width:none",
-    "aria-label": `Parallel coordinates of ${FRONT.length} architectures. Every axis has a handle for its lowest and one for its highest value: ` +
-      "left and right arrow keys go from handle to handle, up and down move one, Escape clears all. The same values are in the table of the front." });
-  const spans = AXES.map((axis) => extent(FRONT.map((row) => row[axis.id])));
-  const to = (j, value) => bottom - shareOf(value, spans[j]) * (bottom - top);
-  const shades = extent(FRONT.map((row) => row[ACC]));
-  FRONT.forEach((row, i) => {
-    const there = AXES.map((axis, j) => [x(j), row[axis.id], j]).filter(([, value]) => known(value));
-    const path = there.map(([at, value, j], k) => `${k ? "L" : "M"}${at.toFixed(1)},${to(j, value).toFixed(1)}`).join("");
-    svg.append(shape("path", { class: "line", d: path, "data-digest": row.digest, stroke: rgb(viridis(shareOf(row[ACC], shades))), onclick: () => select(i),
-      onpointermove: (event) => showTip(event, describe(row)), onpointerleave: hideTip }));
-  });
-  svg.append(shape("path", { class: "chosen" }));
+  const width = host.clientWidth, isLying = width < ROOM * AXES.length, height = isLying ? 44 * AXES.length + 20 : 340;
+  const [low, high] = isLying ? [48, width - 48] : [height - 28, 62];
+  const place = { isLying, low, high, axis: (j) => (isLying ? 30 + 44 * j : 44 + (j * (width - 88)) / Math.max(AXES.length - 1, 1)), at: (j, value) => (isLying ? [value, place.axis(j)] : [place.axis(j), value]) };
+  const spans = AXES.map((axis) => extent([...FRONT.map((row) => row[axis.id]), ...(DATA.cloud[axis.id] || [])]));
+  const to = (j, value) => low + shareOf(value, spans[j]) * (high - low);
+  const corners = (row) => AXES.map((axis, j) => [j, row[axis.id]]).filter(([, value]) => known(value)).map(([j, value]) => place.at(j, to(j, value)));
+  const path = (row) => corners(row).map(([x, y], k) => `${k ? "L" : "M"}${x.toFixed(1)},${y.toFixed(1)}`).join("");
+  const shades = extent([...FRONT.map((row) => row[ACC]), ...DATA.cloud[ACC]]), colour = (row) => rgb(viridis(shareOf(row[ACC], shades)));
+  const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", class: isLying ? "lying" : null,
+    "aria-label": `Parallel coordinates of ${FRONT.length + CLOUD.length} architectures. Every axis has a handle for its lowest and one for its highest value: ` +
+      "left and right arrow keys go from handle to handle, up and down move one, Escape clears all. Values of the front are in its table." });
+  const canvas = node("canvas", { "aria-hidden": "true" }), drawn = shape("path", { class: "chosen" });
+  for (const row of FRONT) svg.append(shape("path", { class: "line", d: path(row), "data-digest": row.digest, stroke: colour(row), onpointermove: (event) => showTip(event, describe(row)), onpointerleave: hideTip }));
+  svg.append(drawn);
   const handles = [], updates = [];
   AXES.forEach((axis, j) => {
-    const middle = { x: x(j), "text-anchor": "middle" };
-    svg.append(shape("path", { class: "axis", d: `M${x(j)},${top}V${bottom}` }),
-      shape("text", { ...middle, y: 14 }, axis.name), shape("text", { ...middle, y: 29, class: "soft", style: "font-size:11px" }, axis.unit),
-      shape("text", { ...middle, y: top - 12, class: "soft halo" }, axis.say(spans[j][1])),
-      shape("text", { ...middle, y: bottom + 21, class: "soft halo" }, axis.say(spans[j][0])));
-    const values = [...new Set(FRONT.map((row) => row[axis.id]).filter(known))].sort((a, b) => a - b);
-    if (values.length > 1) rangeOf(svg, axis, values, { x: x(j), top, bottom, to: (value) => to(j, value) }, handles, updates, onChange);
+    const text = ([x, y], anchor, words, more) => shape("text", { x, y, "text-anchor": anchor, ...more }, words), soft = { class: "soft halo" };
+    const [start, end] = [low, high].map((value) => place.at(j, value));
+    svg.append(shape("path", { class: "axis", d: `M${start}L${end}` }), ...(isLying
+      ? [text([low, start[1] - 12], "start", `${axis.name} (${axis.unit})`, { class: "halo" }), text([low - 12, start[1] + 4], "end", axis.say(spans[j][0]), soft), text([high + 12, end[1] + 4], "start", axis.say(spans[j][1]), soft)]
+      : [text([end[0], 14], "middle", axis.name), text([end[0], 29], "middle", axis.unit, { class: "soft", style: "font-size:11px" }), text([end[0], high - 12], "middle", axis.say(spans[j][1]), soft), text([end[0], low + 21], "middle", axis.say(spans[j][0]), soft)]));
+    const values = [...new Set([spans[j][0], ...FRONT.map((row) => row[axis.id]).filter(known), spans[j][1]])].sort((a, b) => a - b);
+    if (values.length > 1) rangeOf(svg, axis, j, values, place, (value) => to(j, value), handles, updates, onChange);
   });
   if (handles.length) handles[0].setAttribute("tabindex", 0);
-  host.replaceChildren(svg);
-  return () => { for (const update of updates) update(); };
+  const lines = CLOUD.map((row) => ({ row, corners: corners(row) }));
+  const near = (event) => { // the line of a network that is not on the front, under the pointer
+    if (event.target !== svg) return null;
+    const box = svg.getBoundingClientRect(), pointer = [event.clientX - box.left, event.clientY - box.top], [along, aside] = isLying ? [1, 0] : [0, 1];
+    let best = null, least = LINE_REACH;
+    lines.forEach(({ row, corners }, i) => {
+      const k = corners.findIndex((corner) => corner[along] > pointer[along]);
+      if (k < 1 || !isCloudWithin(i)) return;
+      const share = (pointer[along] - corners[k - 1][along]) / (corners[k][along] - corners[k - 1][along]);
+      const far = Math.abs(corners[k - 1][aside] + share * (corners[k][aside] - corners[k - 1][aside]) - pointer[aside]);
+      if (far < least) [best, least] = [row, far];
+    });
+    return best;
+  };
+  svg.addEventListener("pointermove", (event) => { const row = near(event); if (row) showTip(event, `${describe(row)}\nnot on the front`); else if (event.target === svg) hideTip(); });
+  svg.addEventListener("click", (event) => { const row = near(event); if (row) choose(row.digest); });
+  host.replaceChildren(node("div", { class: "plot" }, canvas, svg));
+  return {
+    showRanges() { for (const update of updates) update(); },
+    place(row) { drawn.setAttribute("d", path(row)); },
+    paint() {
+      const pen = penOf(canvas, width, height);
+      pen.globalAlpha = Math.max(0.08, Math.min(0.5, 40 / CLOUD.length));
+      const inside = lines.filter((_, i) => isCloudWithin(i));
+      for (const { row, corners } of inside) {
+        pen.strokeStyle = colour(row);
+        pen.beginPath();
+        for (const [x, y] of corners) pen.lineTo(x, y);
+        pen.stroke();
+      }
+      canvas.dataset.lines = inside.length;
+    },
+  };
 }
 
 // The range of one axis: a drag on the axis draws it, its ends are handles for pointer and keys, a click clears it.
-function rangeOf(svg, axis, values, place, handles, updates, onChange) {
-  const [least, most] = [values[0], values.at(-1)];
+function rangeOf(svg, axis, j, values, place, to, handles, updates, onChange) {
+  const [least, most] = [values[0], values.at(-1)], outward = Math.sign(place.low - place.high) * HANDLE;
   const now = () => ranges.get(axis.id) || [least, most];
-  const strip = shape("rect", { class: "strip", x: place.x - 13, width: 26, y: place.top - HANDLE, height: place.bottom - place.top + 2 * HANDLE });
-  const bar = shape("rect", { class: "range", x: place.x - 6, width: 12 });
-  const ends = ["lowest", "highest"].map((words) => shape("rect", { class: "handle", role: "slider", tabindex: -1, x: place.x - 9, width: 18, height: HANDLE, rx: 2,
-    "aria-orientation": "vertical", "aria-label": `${axis.name}, ${words}`, "aria-valuemin": least, "aria-valuemax": most }));
+  const put = (one, from, end, half) => { // a rectangle from a place of the axis to another
+    const [x, y] = place.at(j, Math.min(from, end)), long = Math.max(Math.abs(end - from), 1);
+    const box = place.isLying ? { x, y: y - half, width: long, height: 2 * half } : { x: x - half, y, width: 2 * half, height: long };
+    for (const [name, value] of Object.entries(box)) one.setAttribute(name, value);
+    return one;
+  };
+  const strip = put(shape("rect", { class: "strip" }), place.low + outward, place.high - outward, 13), bar = shape("rect", { class: "range" });
+  const ends = ["lowest", "highest"].map((words) => shape("rect", { class: "handle", role: "slider", tabindex: -1, rx: 2,
+    "aria-orientation": place.isLying ? "horizontal" : "vertical", "aria-label": `${axis.name}, ${words}`, "aria-valuemin": least, "aria-valuemax": most }));
   const show = () => {
-    const pair = now(), [low, high] = pair.map(place.to);
-    bar.setAttribute("y", high); bar.setAttribute("height", Math.max(low - high, 1));
+    const pair = now(), [low, high] = pair.map(to);
+    put(bar, low, high, 6);
     bar.setAttribute("visibility", ranges.has(axis.id) ? "visible" : "hidden");
-    ends[0].setAttribute("y", low); ends[1].setAttribute("y", high - HANDLE);
+    put(ends[0], low, low + outward, 9); put(ends[1], high, high - outward, 9);
     ends.forEach((handle, end) => { handle.setAttribute("aria-valuenow", pair[end]); handle.setAttribute("aria-valuetext", `${axis.say(pair[end])} ${axis.unit}`); handle.classList.toggle("set", ranges.has(axis.id)); });
   };
-  const put = (low, high) => {
+  const limit = (low, high) => {
     if (low <= least && high >= most) ranges.delete(axis.id); else ranges.set(axis.id, [low, high]);
     show();
     onChange();
   };
-  const from = (y) => least + Math.min(Math.max((place.bottom - y) / (place.bottom - place.top), 0), 1) * (most - least);
+  const from = (value) => least + Math.min(Math.max((value - place.low) / (place.high - place.low), 0), 1) * (most - least);
   const drag = (event, fixed) => {
     if (event.button !== 0) return;
     event.preventDefault();
-    const target = event.currentTarget, height = (at) => at.clientY - svg.getBoundingClientRect().top, start = height(event);
+    const target = event.currentTarget, along = (at) => { const box = svg.getBoundingClientRect(); return place.isLying ? at.clientX - box.left : at.clientY - box.top; }, start = along(event);
     const anchor = fixed === null ? from(start) : fixed;
-    const move = (at) => { const end = from(height(at)); put(Math.min(anchor, end), Math.max(anchor, end)); };
+    const move = (at) => { const end = from(along(at)); limit(Math.min(anchor, end), Math.max(anchor, end)); };
     target.setPointerCapture(event.pointerId);
     target.addEventListener("pointermove", move);
     target.addEventListener("lostpointercapture", (at) => {
       target.removeEventListener("pointermove", move);
-      if (fixed === null && Math.abs(height(at) - start) < 4) put(least, most);
+      if (fixed === null && Math.abs(along(at) - start) < 4) limit(least, most);
     }, { once: true });
   };
   strip.addEventListener("pointerdown", (event) => drag(event, null));
@@ -92,8 +129,8 @@ function rangeOf(svg, axis, values, place, handles, updates, onChange) {
         const at = end ? values.findLastIndex((value) => value <= pair[1]) : values.findIndex((value) => value >= pair[0]);
         pair[end] = values[known(edge) ? edge : Math.min(Math.max(at + step, 0), values.length - 1)];
         if (pair[0] > pair[1]) pair[1 - end] = pair[end]; // it pushes the other end along
-        put(...pair);
-      } else if (event.key === "Delete" || event.key === "Backspace") put(least, most);
+        limit(...pair);
+      } else if (event.key === "Delete" || event.key === "Backspace") limit(least, most);
       else return;
       event.preventDefault();
     });

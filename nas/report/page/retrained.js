@@ -24,7 +24,7 @@ const triangle = (x, y, r = 5.5) => `M${x},${y - r}L${x + r},${y + r * 0.8}L${x 
 function retrainedMarks(svg, metric, x, y, [left, top, right, bottom], label) {
   DATA.retrained.forEach((row, i) => {
     if (!known(row[metric]) || !known(row[ACC])) return;
-    const at = x(row[metric]), group = shape("g", { class: "alone", "data-alone": i });
+    const at = x(row[metric]), group = shape("g", { class: "alone", "data-alone": i, "data-digest": row.digest });
     if (at < left || at > right) return;
     for (const [key, across, split] of [[ACC, at, "search"], [`test_${ACC}`, at + ASIDE, "test"]]) {
       const [before, after] = [y(row[`inherited_${key}`]), y(row[key])], sd = row[`${key}_sd`];
@@ -50,7 +50,7 @@ function retrainedLegend() {
 function finalistsTable() {
   const { candidates, epochs, seeds } = DATA.finalists;
   const shown = (value) => (known(value) ? value.toFixed(2) : "");
-  const rows = [...candidates].sort((one, other) => one.macs - other.macs).map((row) => node("tr", {}, node("td", { class: "left" }, row.digest), node("td", {}, bare("macs", row.macs, 1)),
+  const rows = [...candidates].sort((one, other) => one.macs - other.macs).map((row) => node("tr", {}, node("td", { class: "left" }, chooser(row.digest)), node("td", {}, bare("macs", row.macs, 1)),
     ...[row.inherited, ...row.trained].map((value) => node("td", {}, shown(value))), ...(seeds > 1 ? [node("td", {}, row.mean_ci ? row.mean_ci.map(shown).join(" to ") : "")] : []), node("td", { class: "left" }, [row.chosen && "chosen", row.plain && "plain ViT", row.on_inherited_front && "was on the inherited front"].filter(Boolean).join(", "))));
   const heads = [["candidate", "left"], [title("macs")], ["inherited"], ...epochs.map((count) => [`${count} epoch${count === 1 ? "" : "s"} alone`]), ...(seeds > 1 ? [[`mean of ${seeds} seeds, 95 %`]] : []), ["", "left"]];
   return node("div", {}, node("div", { class: "scroll", id: "finalists" }, table(heads, rows)), node("p", { class: "note" }, `Finalists: ${unit(DATA.finalists.accuracy).label}, %, on the search split, which chose them. ` +
@@ -63,7 +63,7 @@ function retrainedSection(host) {
     host.append(node("p", { class: "note" }, "No architecture of this front was trained alone."), command("train one", DATA.retrain_command));
     return;
   }
-  const rows = DATA.retrained.map((row) => node("tr", {}, node("td", { class: "left" }, `${row.is_baseline ? "baseline: " : ""}${row.name} (${row.digest})`), node("td", {}, bare("macs", row.macs, 1)),
+  const rows = DATA.retrained.map((row) => node("tr", {}, node("td", { class: "left" }, `${row.is_baseline ? "baseline: " : ""}${row.name} `, chooser(row.digest)), node("td", {}, bare("macs", row.macs, 1)),
     ...[row.inherited_top1.toFixed(2), spread(row, "top1"), row.inherited_test_top1.toFixed(2), spread(row, "test_top1")].map((text) => node("td", {}, text)), node("td", { class: "left words" }, `${trainedHow(row)}; ${row.file}`)));
   const heads = [["architecture", "left"], [title("macs")], ...["search split", "TEST split"].flatMap((split) => [[`${split}, inherited`], [`${split}, alone`]]), ["trained", "left"]];
   const [first] = DATA.retrained;

@@ -14,9 +14,9 @@ function trustSection(host) {
   const rows = [[`inherited ${found.accuracy || "top-1"}`, withRange(found, "kendall_tau"), withRange(found, "spearman_rho"), ""],
     ...Object.entries(DATA.trust_baselines).map(([key, words]) => [words, ...["kendall_tau", "spearman_rho", "tau_above_it"].map((name) => withRange(found.baselines[key], name))]),
     ["another seed (ceiling)", withRange(found, "seed_to_seed_tau"), "", ""]];
-  const heads = [["ranked by", "left"], ["Kendall tau"], ["Spearman rho"], ["inherited is above it in tau by", "wrap"]];
+  const heads = [["ranked by", "left"], ["Kendall tau"], ["Spearman rho"], ["inherited is above it in tau by"]];
   const body = rows.map(([words, ...cells]) => node("tr", {}, node("td", { class: "left" }, words), ...cells.map((text) => node("td", {}, text))));
-  host.append(node("p", { class: "verdict" }, `${found.verdict[0].toUpperCase()}${found.verdict.slice(1)}.`), node("div", { class: "two" },
+  host.append(node("p", { class: "verdict" }, `${found.verdict[0].toUpperCase()}${found.verdict.slice(1)}.`), node("div", { class: "two wide-right" },
     node("div", {}, node("div", { class: "scroll" }, table(heads, body)), node("p", { class: "note" },
       `Order of ${found.num_architectures} architectures, each trained alone ${count(found.num_seeds, "time")} for ${count(found.epochs, "epoch")}. Inherited top-1 is ${withRange(found, "gap_points")} points from stand-alone top-1, on average. ` +
       `${found.num_images} images of the ${found.split} split, ${found.precision}, weights of the supernet ${found.supernet}. Brackets hold 95 % of resamples of the architectures.` +
@@ -26,7 +26,7 @@ function trustSection(host) {
 
 // Inherited against stand-alone top-1; bars reach from the worst seed to the best, the dotted line is equality.
 function inheritedPlot(pairs, accuracy) {
-  const width = 440, height = 320, box = [52, 46, width - 14, height - 46];
+  const width = Math.min(440, document.querySelector("main").clientWidth), height = 320, box = [52, 46, width - 14, height - 46];
   const xRange = widened(extent(pairs.flatMap((one) => one.stand_alone_top1_by_seed)), 0.06), yRange = widened(extent(pairs.map((one) => one.inherited_top1)), 0.06);
   const x = scale(xRange, [box[0], box[2]]), y = scale(yRange, [box[3], box[1]]), shades = extent(pairs.map((one) => one.macs));
   const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Inherited against stand-alone top-1 of ${pairs.length} architectures` });

@@ -15,7 +15,6 @@ from nas.runs.trial import Trial
 
 pytestmark = [needs_browser, pytest.mark.slow]
 MANY = 5_000
-NARROW = 400
 
 
 def test_the_page_is_drawn_without_a_complaint_or_a_request(page, run):
@@ -179,12 +178,6 @@ def test_colours_follow_the_system_until_they_are_switched(browser, run, preferr
     back, ink = map(brightness, colours())
     assert (back > ink) == (preferred == "dark")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-
-
-def test_a_narrow_window_needs_no_sideways_scrolling(browser, run):
-    opened(browser, run, width=NARROW)
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= NARROW
-    assert complaints(browser) == []
 
 
 def test_thousands_of_trials_are_all_drawn(browser, tmp_path):

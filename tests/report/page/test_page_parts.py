@@ -1,7 +1,7 @@
 """The page by hand: ranges, the heat map by keys, several targets, what was trained alone, several supernets."""
 
 import pytest
-from report_browser import answer, budget, complaints, css, needs_browser, opened, selected, set_value
+from report_browser import answer, budget, complaints, css, cut_off, needs_browser, opened, selected, set_value
 from report_runs import made_trials, make_run, retrained, supernets_run, trusted
 
 from nas.report.page.file import write_report
@@ -11,7 +11,6 @@ from nas.runs.supernets import supernet_trials
 from nas.space.designs import is_plain
 
 pytestmark = [needs_browser, pytest.mark.slow]
-NARROW = 400
 
 
 # --- ranges on the parallel coordinates --------------------------------------------------------------------
@@ -96,7 +95,9 @@ def test_keys_alone_draw_a_range_and_the_slider_keeps_it(page, run):
     set_value(page, "budget", 400)
     assert answer(page) in inside
     last.send_keys(Keys.HOME)
-    assert len(kept_everywhere(page)) == 1
+    lowest = min(trial.measurement.values["top1"] for trial in run.trials() if trial.measurement is not None)
+    assert float(last.get_attribute("aria-valuenow")) == pytest.approx(lowest, rel=1e-4)
+    assert kept_everywhere(page) == {p.digest for p in front.points if p.measurement.values["top1"] <= lowest}
     last.send_keys(Keys.DELETE)
     assert len(kept_everywhere(page)) == len(front.points)
 
@@ -109,6 +110,36 @@ def test_a_range_survives_what_draws_the_page_anew(page):
     css(page, "#log")[0].click()
     css(page, "#layer-switch input[value=tokens]")[0].click()
     assert kept_everywhere(page) == before
+
+
+def test_every_trial_is_a_line_that_can_be_chosen(page, run):
+    from selenium.webdriver import ActionChains
+
+    front = {point.digest for point in ParetoFront.from_run(run.path).points}
+    canvas, svg = (css(page, f"#parallel {name}")[0] for name in ("canvas", "svg"))
+    trials = {trial.architecture.digest for trial in run.trials() if trial.measurement is not None}
+    assert int(canvas.get_attribute("data-lines")) == len(trials - front)
+    assert page.execute_script("return getComputedStyle(arguments[0]).pointerEvents", canvas) == "none"
+    ActionChains(page).scroll_to_element(svg).perform()
+    spot = page.execute_script(  # a pixel of a thin line, where no thick one is
+        "const [canvas, svg] = arguments, box = svg.getBoundingClientRect(), {width, height} = canvas;"
+        "const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);"
+        "for (let x = 80; x < width; x += 7) for (let y = 70; y < 300; y++)"
+        "  if (data[4 * (y * width + x) + 3] > 60"
+        "    && document.elementFromPoint(box.left + x, box.top + y) === svg) return [x, y];",
+        canvas,
+        svg,
+    )
+    from_centre = [round(spot[i] - svg.size[("width", "height")[i]] / 2) for i in (0, 1)]
+    ActionChains(page).move_to_element_with_offset(svg, *from_centre).perform()
+    assert "not on the front" in css(page, "#tip")[0].text
+    ActionChains(page).click().perform()
+    assert selected(page) in trials - front
+    for chart in ("by-macs", "by-latency"):
+        assert css(page, f"#{chart} .ring")[0].get_attribute("visibility") == "visible"
+    assert css(page, "#parallel .chosen")[0].get_attribute("d").startswith("M")
+    assert css(page, "#front-table tr.selected") == []
+    assert complaints(page) == []
 
 
 # --- the heat map by keys ----------------------------------------------------------------------------------
@@ -201,6 +232,37 @@ def test_what_was_trained_alone_is_marked_with_the_test_split_apart(browser, dou
     assert complaints(browser) == []
 
 
+CHOOSERS = (
+    "#plain button",
+    "#alone-table button",
+    "#layers .row text",
+    "#parallel .line",
+    "#picks button",
+    "#by-macs .search",
+)
+
+
+@pytest.mark.parametrize("place", CHOOSERS)
+def test_a_network_is_chosen_wherever_it_is_named(browser, doubted, place):
+    from selenium.webdriver import Keys
+
+    opened(browser, doubted)
+    one = css(browser, place)[-1]
+    wanted = browser.execute_script("return arguments[0].closest('[data-digest]').dataset.digest", one)
+    assert selected(browser) != wanted
+    if one.tag_name == "button":
+        one.send_keys(Keys.ENTER)
+        assert one.get_attribute("aria-pressed") == "true"
+    else:
+        browser.execute_script("arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true}))", one)
+    assert selected(browser) == wanted
+    (row,) = css(browser, "#front-table tr.selected")
+    assert row.get_attribute("data-digest") == wanted
+    line = css(browser, f"#parallel .line[data-digest='{wanted}']")[0]
+    assert css(browser, "#parallel .chosen")[0].get_attribute("d") == line.get_attribute("d")
+    assert complaints(browser) == []
+
+
 def test_plain_vits_are_a_line_of_their_own_with_a_table_and_what_the_front_gains(page, run):
     plain = plain_vits(results_of(run))
     assert plain.points
@@ -224,9 +286,15 @@ def test_a_run_without_plain_vits_says_nothing_of_them(browser, tmp_path):
     assert css(page, ".plain-mark, .plain-stairs") == []
 
 
-def test_points_of_several_supernets_say_which_is_theirs(browser, tmp_path):
-    run = supernets_run(tmp_path / "several", 40)
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    run = supernets_run(tmp_path_factory.mktemp("runs") / "several", 40)
     write_report(run)
+    return run
+
+
+def test_points_of_several_supernets_say_which_is_theirs(browser, several):
+    run = several
     opened(browser, run)
     assert complaints(browser) == []
     rows = [row.text for row in css(browser, "#supernets tbody tr")]
@@ -248,6 +316,13 @@ def key_of(run, number):
     return next(trial.key for trial in supernet_trials(run) if trial.number == number)
 
 
-def test_a_narrow_window_holds_all_of_it_without_sideways_scrolling(browser, doubted):
-    opened(browser, doubted, width=NARROW)
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= NARROW
+@pytest.mark.parametrize("width", [360, 768, 1280, 1920])
+def test_nothing_is_cut_or_has_to_be_scrolled_sideways(browser, doubted, several, width):
+    for run in (doubted, several):
+        opened(browser, run, width=width)
+        assert cut_off(browser) == []
+        for quantity in ("tokens", "latency_share"):
+            css(browser, f"#layer-switch input[value={quantity}]")[0].click()
+        css(browser, "details summary")[0].click()
+        assert cut_off(browser) == []
+    assert complaints(browser) == []
