@@ -182,6 +182,13 @@ def retrained(run: RunDirectory) -> RunDirectory:
     return run
 
 
+def training_log(run: RunDirectory, steps: int) -> None:
+    """A log: the loss of the largest subnet is the step, the smallest is one above, the random one is lost halfway."""
+    run.supernet_dir.mkdir()
+    lines = [f"{i},{steps},{i},{i + 1},{i if i <= steps / 2 else 'nan'}" for i in range(1, steps + 1)]
+    run.training_log.write_text("\n".join(["step,steps,loss_largest,loss_smallest,loss_random", *lines]) + "\n")
+
+
 def trusted(run: RunDirectory, count: int = 12) -> RunDirectory:
     """With what `trust` finds of some architectures, two seeds each."""
     space, rng = page_space(), np.random.default_rng(3)

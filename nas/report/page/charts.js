@@ -189,20 +189,27 @@ function listen(svg, dots, order) {
   });
 }
 
-function curve(host) {
-  host.replaceChildren();
-  if (!DATA.curve.length) { host.append(node("p", { class: "note" }, "This run keeps no trials of its own.")); return; }
-  const width = Math.max(host.clientWidth, 280), height = 330, box = [58, 34, width - 14, height - 46];
-  const others = DATA.random ? DATA.random.curve : [];
-  const ends = extent([...DATA.curve, ...others].map(([paid]) => paid)), tops = extent([...DATA.curve, ...others].map(([, value]) => value));
-  const xRange = [0, Math.max(ends[1], 1)], yRange = widened([0, tops[1] || 1], 0.05);
-  yRange[0] = 0;
+// Lines over a quantity that goes on; of `series` each has a name, points [x, y], a colour, and may be dashed. `isStep`: values hold until the next.
+function lineChart(host, words, xName, yName, series, isStep = false) {
+  const width = Math.max(host.clientWidth, 280), height = 330, box = [58, 34, width - 14, height - 46], points = series.flatMap((one) => one.points);
+  const xRange = [0, Math.max(...points.map(([at]) => at), 1)], yRange = widened(extent(points.map(([, value]) => value)), 0.05);
+  if (isStep) [yRange[0], yRange[1]] = [0, yRange[1] || 1];
   const x = scale(xRange, [box[0], box[2]]), y = scale(yRange, [box[3], box[1]]);
-  const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img",
-    "aria-label": `Hypervolume ${DATA.curve.at(-1)[1].toFixed(4)} after ${DATA.curve.at(-1)[0]} trials` });
-  axes(svg, box, { to: x, ticks: ticks(xRange, 6), say: short, name: "trials paid for" }, { to: y, ticks: ticks(yRange, 6), say: short, name: "hypervolume (share of the box)" });
-  const path = (points) => points.map(([paid, value], i) => (i ? `H${x(paid)}V${y(value)}` : `M${x(paid)},${y(value)}`)).join("");
-  if (others.length) svg.append(shape("path", { class: "random", d: path(others) }));
-  svg.append(shape("path", { class: "curve", d: path(DATA.curve) }));
-  host.append(svg);
+  const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words });
+  axes(svg, box, { to: x, ticks: ticks(xRange, Math.max(3, width / 110)), say: short, name: xName }, { to: y, ticks: ticks(yRange, 6), say: short, name: yName });
+  for (const one of series) svg.append(shape("path", { class: one.isDashed ? "random" : "curve", style: `stroke:var(${one.colour})`,
+    d: one.points.map(([at, value], i) => `${!i ? `M${x(at)},` : isStep ? `H${x(at)}V` : `L${x(at)},`}${y(value)}`).join("") }));
+  host.replaceChildren(series.length > 1 ? node("p", { class: "legend" }, ...series.map((one) => node("span", {}, swatch(`var(${one.colour})`), one.name))) : "", svg);
+}
+function curve(host) {
+  if (!DATA.curve.length) { host.replaceChildren(node("p", { class: "note" }, "This run keeps no trials of its own.")); return; }
+  const { random } = DATA, [paid, value] = DATA.curve.at(-1);
+  lineChart(host, `Hypervolume ${value.toFixed(4)} after ${paid} trials`, "trials paid for", "hypervolume (share of the box)",
+    [{ name: "this search", colour: "--accent", points: DATA.curve }, ...(random ? [{ name: `random search (${random.run})`, colour: "--mark", points: random.curve, isDashed: true }] : [])], true);
+}
+const COLOURS = ["--accent", "--mark", "--alone", "--plain", "--soft"];
+function losses(host) {
+  if (!DATA.losses.length) { host.replaceChildren(node("p", { class: "note" }, "This run keeps no log of a training.")); return; }
+  const series = DATA.losses.map(([name, points], i) => ({ name, points, colour: COLOURS[i % COLOURS.length] }));
+  lineChart(host, `Training loss; at the end ${series.map(({ name, points }) => `${name} ${points.at(-1)[1].toFixed(2)}`).join(", ")}`, "steps", "loss (nats)", series);
 }

@@ -3,6 +3,8 @@
 import math
 import os
 import shlex
+import statistics
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from nas.base import (
     PARAMS,
     TOP1,
     RunError,
+    duration,
     plural,
     shared,
     shared_command,
@@ -39,6 +42,7 @@ from nas.runs import (
     RunDirectory,
     RunResults,
     design_points,
+    log_rows,
     owner,
     plain_vits,
     random_search,
@@ -49,6 +53,8 @@ from nas.runs import (
 from nas.settings import flat_config
 
 COMMON_ERRORS = 5
+LOSSES = {f"loss_{which}": f"{which} subnet" for which in ("largest", "smallest", "random")}
+MOST_STEPS = 200  # of a training's course that are drawn: more than pixels are left to them on a phone
 GREY = (150, 158, 168)
 
 
@@ -63,6 +69,8 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
     return {
         "run": run.name,
         "space": found.space.name,
+        "summary": {"data": _data_words(found), "time": _time_words(found)},
+        "losses": _losses(found),
         "is_final": run.front() is not None,
         "objectives": [objective.metric.name for objective in front.objectives],
         "accuracy": front.accuracy.name,
@@ -249,6 +257,49 @@ def _plain(found: RunResults) -> dict[str, Any]:
         for point in plain.points
     ]
     return {"num_measured": plain.num_measured, "words": plain_lines(plain, found.front), "points": rows}
+
+
+def _data_words(found: RunResults) -> str:
+    manifest, backbone = found.run.manifest, found.space.backbone
+    conditions = found.front.points[0].measurement.conditions
+    spec = _public(flat_config(found.run.config()).get("data.spec")) or "images"
+    return (
+        f"{spec}: {plural(len(manifest.class_names), 'class', 'classes')}, {backbone.image_size} x "
+        f"{backbone.image_size} pixels, {conditions.num_images:,} images of the {conditions.split} split chose"
+    )
+
+
+def _time_words(found: RunResults) -> str:
+    created = found.run.manifest.created
+    words = time.strftime("begun %Y-%m-%d %H:%M UTC", time.gmtime(created))
+    ended = [trial.finished for trial in found.all_trials if trial.finished is not None]
+    if not ended:
+        return words
+    first = min(trial.started for trial in found.all_trials)
+    spent = f"{duration(first - created)} to the first trial, {duration(max(ended) - first)} of search"
+    return f"{spent}, pauses counted; {words}"
+
+
+def _losses(found: RunResults) -> list[tuple[str, list[tuple[float, float]]]]:
+    """The course of the training, a name and pairs of step and loss a line; of several supernets a line each."""
+    logs = {"": found.run.training_log} | {
+        f"supernet {trial.number}, ": RunDirectory(found.run.supernets_dir / trial.key).training_log
+        for trial in supernet_trials(found.run)
+    }
+    lines = []
+    for owner_words, path in logs.items():
+        rows = log_rows(path)
+        size = -(-len(rows) // MOST_STEPS) or 1
+        parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+        for column, words in LOSSES.items() if not owner_words else [("loss_random", LOSSES["loss_random"])]:
+            values = [[float(row[column]) for row in part if row.get(column)] for part in parts]
+            pairs = [
+                (float(part[0]["step"]), round(statistics.fmean(of_part), 4))
+                for part, of_part in zip(parts, values, strict=True)
+                if of_part and math.isfinite(sum(of_part))
+            ]
+            lines += [(owner_words + words, pairs)] if pairs else []
+    return lines
 
 
 def _supernets(found: RunResults) -> list[dict[str, Any]]:

@@ -97,6 +97,7 @@ function draw() {
   heatMap($("layers"), view.quantity);
   lines = parallel($("parallel"), applyRanges);
   curve($("curve"));
+  losses($("losses"));
   if (chosen) applyBudget(false); else applyBudget();
   choose(chosen.digest);
   applyRanges();
@@ -113,7 +114,13 @@ function words() {
   $("name").textContent = DATA.run;
   $("summary").textContent = `${DATA.is_final ? "" : "The search has not ended; this is the front so far. "}Search space ${DATA.space}: ${FRONT.length} of ${measured} wholly measured architectures ` +
     `are on the front of ${DATA.objectives.map((name) => unit(name).label).join(", ")}; hypervolume ${DATA.hypervolume.toFixed(4)}.`;
-  $("verdict").replaceChildren(...[DATA.verdict, DATA.chance].filter(Boolean).map((text, i) => node(i || !DATA.verdict ? "span" : "strong", {}, `${text[0].toUpperCase()}${text.slice(1)}. `)));
+  const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`, alone = DATA.retrained.filter((row) => !row.is_baseline), metrics = [ACC, ...COSTS.filter((metric) => metric !== "params" && isMeasured(metric))];
+  const choices = ["top1", "knee"].map((name) => [name, rowOf(DATA.picks[name])]).filter(([name, row], i, all) => row && (!i || row !== all[0][1]));
+  const cards = { data: [DATA.summary.data], time: [DATA.summary.time],
+    best: [...choices.map(([name, row]) => node("span", { class: "block" }, `${name}: ${metrics.map((metric) => named(metric, row[metric])).join(", ")} `, chooser(row.digest))),
+      ...alone.map((row) => node("span", { class: "block" }, `${row.name}, trained alone: ${spread(row, "test_top1")} % on the test split`))],
+    verdict: [DATA.verdict ? node("strong", {}, `${sentence(DATA.verdict)} `) : "", sentence(DATA.chance)] };
+  $("cards").replaceChildren(...Object.entries(cards).map(([name, parts]) => node("div", {}, node("dt", {}, name), node("dd", { id: `card-${name}` }, ...parts))));
   const dot = (style) => shape("svg", { width: 14, height: 14, "aria-hidden": "true" }, shape("circle", { cx: 7, cy: 7, r: 5, style }));
   const cross = () => shape("svg", { width: 14, height: 14, "aria-hidden": "true" }, shape("path", { class: "mark", d: "M2,2l10,10m0,-10l-10,10" }));
   const dashed = () => shape("svg", { width: 24, height: 14, "aria-hidden": "true" }, shape("path", { class: "random", d: "M0,7h24" }));
@@ -136,7 +143,7 @@ function words() {
   $("curve-note").textContent = `Share of the box between the ideal and the reference corner (${box}) that all trials so far dominate` +
     `${differs ? `; during the search, latency of the ${conditions.cloud.latency_stage} stage. The front as measured at the end: ${DATA.hypervolume.toFixed(4)}.` : "."}` +
     `${DATA.supernets.length ? ` Trials of all supernets that were searched, one search after the other.` : ""}` +
-    `${random ? ` Dashed: random search (${random.run}): ${random.hypervolume.toFixed(4)} after ${random.num_trials} trials.` : ""}`;
+    `${random ? ` Random search: ${random.hypervolume.toFixed(4)} after ${random.num_trials} trials.` : ""}`;
   $("parallel-note").textContent = "One line an architecture, thin where it is not on the front, coloured by accuracy; a click selects it. Drag along an axis to keep a range: what is outside fades on the whole page; a click on the axis or Escape clears it. " +
     `With keys: Tab to a handle, left and right to the next, up and down to move it. Each axis runs from the lowest to the highest value that was measured.${LATENCIES.length > 1 ? ` ${DATA.targets.map(({ target }, i) => `Latency ${i + 1}: ${target}`).join("; ")}.` : ""}`;
   const isDoubted = FRONT.some((row) => LATENCIES.some((metric) => doubtsOf(row, metric).noisy || doubtsOf(row, metric).ties.length));

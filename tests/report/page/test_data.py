@@ -2,9 +2,10 @@
 
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
-from report_runs import COUNT, made_trials, make_run, page_data, page_space, supernets_run, trusted
+from report_runs import COUNT, made_trials, make_run, page_data, page_space, supernets_run, training_log, trusted
 
 from nas.arch import cost
 from nas.report.page.data import genes
@@ -85,3 +86,32 @@ def test_the_page_says_what_the_front_gains_and_what_chance_is(page_run):
     data = page_data(page_run)
     assert "the best plain ViT" in data["verdict"]
     assert data["chance"] == "chance: 10.0 % (10 classes)"
+
+
+def test_the_summary_says_which_data_and_how_long(tmp_path):
+    trials = [
+        replace(trial, started=1_000.0 + 10 * i, finished=1_008.0 + 10 * i) for i, trial in enumerate(made_trials(12))
+    ]
+    run = make_run(tmp_path / "r", trials, config={"data": {"spec": "digits"}}, created=700.0)
+    summary = page_data(run)["summary"]
+    assert summary["data"] == "digits: 10 classes, 16 x 16 pixels, 144 images of the search split chose"
+    told = "5:00 to the first trial, 1:58 of search, pauses counted; begun 1970-01-01 00:11 UTC"
+    assert summary["time"] == told
+
+
+def test_the_losses_are_means_of_as_many_steps_as_can_be_drawn(tmp_path):
+    run = make_run(tmp_path / "r", made_trials(12))
+    assert page_data(run)["losses"] == []
+    training_log(run, 1_000)
+    largest, smallest, random = page_data(run)["losses"]
+    assert [name for name, _ in (largest, smallest, random)] == ["largest subnet", "smallest subnet", "random subnet"]
+    assert (len(largest[1]), largest[1][0], largest[1][-1]) == (200, (1.0, 3.0), (996.0, 998.0))
+    assert smallest[1][0] == (1.0, 4.0)
+    assert random[1] == largest[1][:100]  # the later ones are not numbers
+
+
+def test_of_several_supernets_each_has_a_line_of_losses(tmp_path):
+    run = supernets_run(tmp_path / "several", 12)
+    for folder in run.supernets_dir.iterdir():
+        training_log(RunDirectory(folder), 10)
+    assert sorted(name for name, _ in page_data(run)["losses"]) == [f"supernet {i}, random subnet" for i in range(3)]

@@ -2,7 +2,7 @@
 
 import pytest
 from report_browser import answer, budget, complaints, css, cut_off, needs_browser, opened, selected, set_value
-from report_runs import made_trials, make_run, retrained, supernets_run, trusted
+from report_runs import made_trials, make_run, retrained, supernets_run, training_log, trusted
 
 from nas.report.page.file import write_report
 from nas.runs.front import ParetoFront
@@ -176,6 +176,7 @@ def test_arrow_keys_walk_over_the_heat_map_and_enter_selects(page, run):
 @pytest.fixture(scope="module")
 def doubted(tmp_path_factory):
     run = trusted(retrained(make_run(tmp_path_factory.mktemp("runs") / "targets", made_trials(80), targets=2)))
+    training_log(run, 300)
     write_report(run)
     return run
 
@@ -314,6 +315,31 @@ def test_points_of_several_supernets_say_which_is_theirs(browser, several):
 
 def key_of(run, number):
     return next(trial.key for trial in supernet_trials(run) if trial.number == number)
+
+
+def test_a_summary_on_top_says_data_time_best_and_verdict(browser, doubted):
+    opened(browser, doubted)
+    front = ParetoFront.from_run(doubted.path)
+    cards = {name: css(browser, f"#card-{name}")[0] for name in ("data", "time", "best", "verdict")}
+    assert all(card.location["y"] < css(browser, "main")[0].location["y"] for card in cards.values())
+    assert "10 classes" in cards["data"].text
+    assert "to the first trial" in cards["time"].text
+    assert "knee, trained alone: 77.50 ± 1.41 % on the test split" in cards["best"].text
+    assert "best plain ViT" in cards["verdict"].text
+    top, knee = cards["best"].find_elements("css selector", "button")
+    assert (top.text, knee.text) == (front.pick("top1").digest, front.knee().digest)
+    top.click()
+    assert selected(browser) == front.pick("top1").digest
+
+
+def test_the_losses_of_the_training_are_drawn(browser, tmp_path):
+    run = make_run(tmp_path / "r", made_trials(12))
+    training_log(run, 40)
+    write_report(run)
+    opened(browser, run)
+    assert len(css(browser, "#losses .curve")) == 3
+    assert "smallest subnet 41.00" in css(browser, "#losses > svg")[0].get_attribute("aria-label")
+    assert complaints(browser) == []
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280, 1920])
