@@ -31,6 +31,7 @@ from nas.base import (
     visible,
 )
 from nas.cli.alone import alone
+from nas.cli.begin import first
 from nas.cli.latency import latency
 from nas.cli.look import look
 from nas.cli.options import (
@@ -66,6 +67,7 @@ app = typer.Typer(
     epilog="stdout is data, stderr is for people. Exit: 0 done, 1 the answer is bad, 2 misuse, 130 interrupted.",
 )
 app.add_typer(look)
+app.add_typer(first)
 app.add_typer(alone)
 app.add_typer(latency, name="latency")
 EVERYWHERE = ("-q", "--quiet", "-v", "--verbose", "--debug", "--version")

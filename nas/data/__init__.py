@@ -2,11 +2,12 @@
 
 # fmt: off
 from nas.data.images import DataInfo, ImageData, ImageSet, TestSplit
-from nas.data.loader import load_images
+from nas.data.loader import load_images, sizes_of_some
 from nas.data.sources import spec_at
 from nas.data.store.folder import cache_folder, stored_files, sweep_store
+from nas.data.summary import IMBALANCED
 
 __all__ = [
-    "DataInfo", "ImageData", "ImageSet", "TestSplit", "cache_folder", "load_images", "spec_at",
-    "stored_files", "sweep_store",
+    "IMBALANCED", "DataInfo", "ImageData", "ImageSet", "TestSplit", "cache_folder", "load_images",
+    "sizes_of_some", "spec_at", "stored_files", "sweep_store",
 ]

@@ -3,11 +3,25 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
 
 from nas.base import DataError, Reporter, plural
 from nas.data.images import DataInfo, ImageData, TestSplit, Triple, image_set
-from nas.data.samples import SMALL_CLASSES_HINT, Source, data_error, listed, problems_error
+from nas.data.samples import (
+    SMALL_CLASSES_HINT,
+    Part,
+    Source,
+    UnreadableImageError,
+    data_error,
+    listed,
+    problems_error,
+    size_in_head,
+)
 from nas.data.sources import open_source
 from nas.data.splits import Entry, Listing, carve, contradicted, ordered, split_hash
 from nas.data.store.part import Origin, Stored, read_part
@@ -40,6 +54,37 @@ def load_images(
         return _load(config, open_source(config), image_size, seed, reporter or Reporter(quiet=True))
     except OSError as error:
         raise DataError(f"{config.spec}: cannot be read: {error}") from error
+
+
+def sizes_of_some(config: DataConfig, most: int = 400) -> tuple[list[tuple[int, int]], int]:
+    """Width and height, pixels, of up to so many training images, evenly through the source; nothing is decoded.
+
+    Those whose heads cannot be read are left out: `load_images` names them. Second is how many images there are, before
+    a split is carved.
+
+    Raises:
+        DataError: The spec, or what it names, is not understood.
+    """
+    part = open_source(config).train
+    count = part.count if isinstance(part, Part) else sum(1 for _ in part())
+    step = max(1, count // most)
+    found: Iterable[bytes | Image.Image | None]
+    if isinstance(part, Part) and len(part.files) == count:  # a file an image: only some need be read
+        found = map(_content, part.files[::step])
+    else:
+        found = (sample.content for sample in islice(part(), 0, None, step))
+    sizes = []
+    for content in found:
+        with suppress(UnreadableImageError):
+            sizes.append(size_in_head(content or b""))
+    return sizes, count
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _load(

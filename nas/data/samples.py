@@ -167,6 +167,11 @@ def decoded(content: bytes | Image.Image) -> Picture:
         raise DamagedImageError(_reason(error)) from error
 
 
+def size_in_head(content: bytes | Image.Image) -> tuple[int, int]:
+    """Width and height as they are stored, pixels; an UnreadableImageError where it is no image."""
+    return _opened(content).size
+
+
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))

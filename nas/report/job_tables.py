@@ -172,6 +172,27 @@ def forecast_table(values: Mapping[str, Any]) -> Table:
     )
 
 
+def proposal_table(values: Mapping[str, Any]) -> Table:
+    """`init` for people: what was chosen, and why."""
+    rows: list[Sequence[Cell]] = [(row["choice"], row["value"], row["why"]) for row in values["choices"]]
+    factor, prefix = unit_of(values["macs"])
+    macs = " to ".join(f"{ends / factor:.3g}" for ends in values["macs"])
+    rows += [(), ("networks", f"{values['architectures']:.2g}", f"of {macs} {prefix}MACs an image")]
+    if (needs := values["forecast"]) is not None:
+        parts = ("training", "train_s"), ("search", "search_s"), ("finalists", "finalists_s"), ("latency", "measure_s")
+        told = ", ".join(f"{name} {duration(needs[key])}" for name, key in parts if needs[key])
+        memory, disk = (f"{needs[key] / 1e6:,.0f} MB" for key in ("memory_bytes", "disk_bytes"))
+        rows.append(("time", duration(needs["total_s"]), f"rehearsed: {told}; memory {memory}, disk {disk}"))
+    else:
+        rows.append(("time", duration(values["training_core_s"]), values["rule"]))
+    return Table(
+        title=f"{values['space_file']} and {values['config_file']}",
+        columns=[Column(), Column(wraps=True), Column(wraps=True)],
+        rows=rows,
+        caption=[f"$ {values['command']}"],
+    )
+
+
 COLUMNS = {
     "layer": ("layer", "{:d}"),
     "dispersion_nats": ("dispersion (nats)", "{:.3f}"),

@@ -24,6 +24,7 @@ COMMANDS = {
     "run": SHARED | BUDGET | {"--finalists", "--supernet-trials", "--tensorboard", "--dry-run", "--format"},
     "train": SHARED | {"--workers", "--ray-address", "--tensorboard", "--dry-run", "--format"},
     "search": BUDGET | {"--data", "--seeds", "--tensorboard", "--dry-run", "--format"},
+    "init": {"--data", "--to", "--from-scratch", "--forecast", "--set", "--skip-bad-images", "--format"},
     "check": {"--init", "--set", "--format"},
     "spaces": {"--format"},
     "status": {"--watch", "--format"},

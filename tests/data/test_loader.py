@@ -23,7 +23,8 @@ from image_files import (
 )
 from PIL import Image
 
-from nas.data.loader import _crop_pct
+from nas.data.loader import _crop_pct, sizes_of_some
+from nas.settings.config import DataConfig
 
 
 @pytest.fixture(scope="module")
@@ -324,3 +325,20 @@ def test_the_share_that_is_cropped_makes_the_stored_side_in_timms_arithmetic():
             share = _crop_pct(size, side)
             assert math.floor(size / share) == side
             assert share == pytest.approx(size / side, rel=1e-12)
+
+
+# --- a look at the sizes ---
+
+
+def test_some_sizes_are_read_without_decoding(tmp_path):
+    write_folder(tmp_path / "images")
+    (tmp_path / "images" / "cat" / "bad.png").write_bytes(b"nothing")
+    (tmp_path / "images" / "cat" / "empty.png").write_bytes(b"")
+    write_parquet(tmp_path / "p.parquet", encoded_images(9), [0, 1, 2] * 3)
+    for spec, sizes, count in (
+        ("digits", [(8, 8)] * 450, 1797),
+        (f"folder:{tmp_path / 'images'}", [(SIZE, SIZE)] * 30, 32),
+        (f"parquet:{tmp_path / 'p.parquet'}", [(SIZE, SIZE)] * 9, 9),
+    ):
+        assert sizes_of_some(DataConfig(spec=spec)) == (sizes, count)
+    assert len(sizes_of_some(DataConfig(), 10)[0]) == 11

@@ -1,0 +1,1 @@
+"""A search space and a configuration for somebody's images."""
