@@ -4,6 +4,8 @@
 how to build an exported model, whichever is imported first:
 
     timm.create_model("local-dir:DIR", pretrained=True)
+
+`nas.search(...)` does what `nas run` does, and `nas.load(path)` opens what it left.
 """
 
 import importlib
@@ -13,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from wrapt import register_post_import_hook
 
 if TYPE_CHECKING:
+    from nas.api import Run, load, search
     from nas.arch import Architecture, Backbone, LayerChoice, cost
+    from nas.jobs import Callback
     from nas.model import Subnet, Supernet
     from nas.runs import ParetoFront, RunDirectory
     from nas.space import SearchSpace
@@ -23,25 +27,33 @@ if TYPE_CHECKING:
 __all__ = [
     "Architecture",
     "Backbone",
+    "Callback",
     "LayerChoice",
     "ParetoFront",
+    "Run",
     "RunDirectory",
     "SearchSpace",
     "Subnet",
     "Supernet",
     "__version__",
     "cost",
+    "load",
+    "search",
 ]
 
 _HOMES = {
     "Architecture": "nas.arch",
     "Backbone": "nas.arch",
+    "Callback": "nas.jobs",
     "LayerChoice": "nas.arch",
     "ParetoFront": "nas.runs",
+    "Run": "nas.api",
     "RunDirectory": "nas.runs",
     "SearchSpace": "nas.space",
     "Subnet": "nas.model",
     "Supernet": "nas.model",
+    "load": "nas.api",
+    "search": "nas.api",
 }
 
 

@@ -27,21 +27,21 @@ FLOORS = (
     {"evaluation", "initial", "bundle"},
     {"study"},
     {"jobs"},
-    {"cli"},
+    {"cli", "api"},
 )
 """Packages from low to high; those of one floor do not know each other."""
 
 MOST_FILES = 12  # a folder
 MOST_LINES = 400  # a file
 SMALLEST_TESTED = 60  # lines: a file as long as this has a test file of its own
-NO_TORCH = ("base", "settings", "arch", "cluster", "space", "data", "runs", "report", "cli")
+NO_TORCH = ("base", "settings", "arch", "cluster", "space", "data", "runs", "report", "cli", "api")
 """Packages that can be imported without what is slow to import: looking at results is quick."""
 HEAVY = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")
 AT_HOME = {
     "optuna": ("study",),
     "ray": ("cluster", "study", "training.distributed"),
-    "pandas": ("runs.directory",),
-    "matplotlib": ("report.figures",),
+    "pandas": ("runs.directory", "api.tables", "api.run"),
+    "matplotlib": ("report.figures", "api.run"),
     "typer": ("cli",),
 }
 """Engines, and the only places that import them."""

@@ -21,21 +21,24 @@ from nas.base.privacy import (
     STORAGE_VARIABLE, hidden_words, hide_secrets, secrets_in, shared, shared_command, shared_word,
     visible,
 )
-from nas.base.program import NAME, command_line, keys_hint, program_name, rename_program, spaces_folder
+from nas.base.program import (
+    DEFAULT_TRIALS, NAME, command_line, keys_hint, program_name, rename_program, spaces_folder,
+)
 from nas.base.progress import Reporter
 from nas.base.scratch import remove, scratch_path, sweep, temporary_folder
 from nas.base.words import duration, format_choices, plural, unit_column, unit_of, with_interval, with_spread
 
 __all__ = [
-    "BALANCED", "LATENCIES", "LATENCY", "MACS", "METRICS", "NAME", "PARAMS", "SCHEMA_VERSION",
-    "STORAGE_VARIABLE", "TOP1", "ArchitectureError", "CheckpointError", "ConfigError", "DataError",
-    "Direction", "DiskError", "EvaluationError", "ExportError", "InputFileError", "Metric", "NasError",
-    "NoResultError", "Objective", "OutOfMemoryError", "Reporter", "RunError", "SearchSpaceError",
-    "TrainingError", "accuracy_of", "atomic_write_bytes", "atomic_write_text", "by_target",
-    "cached_method", "check_schema", "check_writable", "command_line", "disk_error", "duration",
-    "expanded", "format_choices", "hidden_words", "hide_secrets", "is_out_of_memory", "keys_hint",
-    "memory_error", "metric_named", "one_line", "parse_json", "plural", "program_name", "read_bytes",
-    "read_json", "remove", "rename_program", "replacing", "scratch_path", "secrets_in", "shared",
-    "shared_command", "shared_word", "spaces_folder", "sweep", "sync_folder", "temporary_folder",
-    "to_json_text", "unit_column", "unit_of", "visible", "with_interval", "with_spread", "writing",
+    "BALANCED", "DEFAULT_TRIALS", "LATENCIES", "LATENCY", "MACS", "METRICS", "NAME", "PARAMS",
+    "SCHEMA_VERSION", "STORAGE_VARIABLE", "TOP1", "ArchitectureError", "CheckpointError", "ConfigError",
+    "DataError", "Direction", "DiskError", "EvaluationError", "ExportError", "InputFileError", "Metric",
+    "NasError", "NoResultError", "Objective", "OutOfMemoryError", "Reporter", "RunError",
+    "SearchSpaceError", "TrainingError", "accuracy_of", "atomic_write_bytes", "atomic_write_text",
+    "by_target", "cached_method", "check_schema", "check_writable", "command_line", "disk_error",
+    "duration", "expanded", "format_choices", "hidden_words", "hide_secrets", "is_out_of_memory",
+    "keys_hint", "memory_error", "metric_named", "one_line", "parse_json", "plural", "program_name",
+    "read_bytes", "read_json", "remove", "rename_program", "replacing", "scratch_path", "secrets_in",
+    "shared", "shared_command", "shared_word", "spaces_folder", "sweep", "sync_folder",
+    "temporary_folder", "to_json_text", "unit_column", "unit_of", "visible", "with_interval",
+    "with_spread", "writing",
 ]

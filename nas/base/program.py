@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 NAME = "nas"
+DEFAULT_TRIALS = 200  # architectures that a run measures where nothing is said
 _TYPED = re.compile(r"(?:\S*python[\d.]*\s+(?:-m\s+nas|\S*search\.py|\S*/nas)|\S*/nas|nas)(?=\s|$)")
 
 

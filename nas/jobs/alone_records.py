@@ -23,8 +23,9 @@ from nas.base import (
 from nas.cluster import run_tasks
 from nas.data import ImageData
 from nas.jobs.alone import StandAloneSetup, image_arrays, recipe_digest, train_alone
+from nas.jobs.measures import evaluator_setup
 from nas.jobs.session import Session
-from nas.jobs.stages import evaluator_setup, training_schedule
+from nas.jobs.stages import training_schedule
 from nas.runs import Measurement, RunDirectory, course_of
 from nas.settings import located
 from nas.study import Result

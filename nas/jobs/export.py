@@ -35,8 +35,8 @@ from nas.evaluation import (
     wilson_interval,
 )
 from nas.jobs.alone import network_at
+from nas.jobs.measures import evaluator_setup
 from nas.jobs.session import Session, reopen_with_test
-from nas.jobs.stages import evaluator_setup
 from nas.latency import CALIBRATION_IMAGES, torch_threads
 from nas.model import Subnet
 from nas.report import best_plain, chance_level, shape_words
@@ -107,19 +107,25 @@ def open_pick(
         raise RunError(
             f"{run.path}: the search has not ended, so there is no final table", hint="run it to the end first"
         )
-    if isinstance(asked, Architecture) and (supernets := searched_runs(run)):
-        raise RunError(
-            f"{run.path}: none of its {len(supernets)} supernets has measured {asked.digest}",
-            hint=f"say whose weights it takes: export from {run.path / next(iter(supernets))}, or another of them",
-        )
-    owning = run if isinstance(asked, Architecture) else owner(run, asked)
-    session, test = reopen_with_test(owning.path, reporter, data)
+    session, test = reopen_with_test(owning_run(run, asked).path, reporter, data)
     if test is None:
         what, better = lacking
         raise DataError(
             f"{path}: its images have no test split, {what}", hint=f"{better} a run with data.test_fraction above 0"
         )
     return run, _unmeasured(asked, session) if isinstance(asked, Architecture) else asked, session, test
+
+
+def owning_run(run: RunDirectory, asked: FrontPoint | Architecture) -> RunDirectory:
+    """The run whose supernet has the weights of an architecture, itself or one below; a RunError: it may be any."""
+    if not isinstance(asked, Architecture):
+        return owner(run, asked)
+    if supernets := searched_runs(run):
+        raise RunError(
+            f"{run.path}: none of its {len(supernets)} supernets has measured {asked.digest}",
+            hint=f"say whose weights it takes: export from {run.path / next(iter(supernets))}, or another of them",
+        )
+    return run
 
 
 def _unmeasured(architecture: Architecture, session: Session) -> FrontPoint:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from nas.base import LATENCIES, TOP1, Metric, Objective, RunError, plural
+from nas.jobs.measures import search_identity
 from nas.jobs.session import Budget, Session
-from nas.jobs.stages import measure_points, search_identity, search_into
+from nas.jobs.stages import measure_points, search_into
 from nas.runs import FOUND_BY, MANIFEST, FrontPoint, ParetoFront, RunDirectory, Trial, points_of, searched_runs
 from nas.study import ReusedMeasurement
 from nas.training import load_trained

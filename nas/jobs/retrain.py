@@ -14,8 +14,8 @@ from nas.evaluation import balanced_percent, top1_percent
 from nas.jobs.alone import StandAloneSetup, trained_network
 from nas.jobs.alone_records import inherited_setup, stand_alone_setup, trained_alone, untrained
 from nas.jobs.export import export_measured, open_pick, provenance, table_row
+from nas.jobs.measures import evaluator_setup
 from nas.jobs.session import Session
-from nas.jobs.stages import evaluator_setup
 from nas.jobs.trust import inherited_accuracy
 from nas.latency import torch_threads
 from nas.model import Subnet

@@ -1,11 +1,9 @@
 """One run, opened for work: its space, configuration, images and device, the same on every resume."""
 
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,6 +22,7 @@ from nas.cluster import check_cluster
 from nas.data import ImageData, TestSplit, load_images, spec_at
 from nas.initial import check_init
 from nas.jobs.callbacks import Callback
+from nas.jobs.opening.same_run import differences, found_spec, knowing_run, typed_folders
 from nas.latency import (
     check_targets_here,
     device_name,
@@ -48,7 +47,7 @@ from nas.runs import (
     typed_in,
     versions_here,
 )
-from nas.settings import RunConfig, config_differences, flat_config, located, read_space_text, same_places
+from nas.settings import RunConfig, located, read_space_text
 from nas.space import SearchSpace, check_memory, parse_space
 from nas.study import check_storage
 from nas.training import Teacher, check_policy
@@ -83,7 +82,7 @@ class Session:
     @property
     def located(self) -> RunConfig:
         """The configuration with paths that lead from anywhere: what is worked by, where `config` is what was asked."""
-        return with_kept_profiles(_owner(self.run), located(self.config, self.folders))
+        return with_kept_profiles(knowing_run(self.run), located(self.config, self.folders))
 
     @property
     def threads(self) -> int:
@@ -125,7 +124,7 @@ def check_budget(budget: Budget) -> None:
 
 
 def start(
-    space_file: Path,
+    asked: Path | SearchSpace,
     settings: tuple[str, ...],
     config: RunConfig,
     path: Path | None,
@@ -133,12 +132,14 @@ def start(
     *,
     scratch: Path | None = None,
     plan: RunPlan | None = None,
+    command: str | None = None,
 ) -> Session:
-    """Create the run, or resume the one that is there.
+    """Create the run, or resume the one that is there; `asked` is its space, or the file or name of one.
 
     Settings change the space, as `constraints.max_macs=2e6` does. Without a path, the last unfinished run of this space
     and configuration is resumed, else a new one made. With `scratch`, all is checked, but a new run is created there.
-    A run without a plan gets `plan`, and its epochs too if it is new.
+    A run without a plan gets `plan`, and its epochs too if it is new. `command` is what starts it, as it is
+    kept; None: the command line.
 
     Raises:
         DiskError: There is no writing there.
@@ -148,7 +149,8 @@ def start(
     """
     if config.train.epochs == 0 and not config.init:
         raise ConfigError("train.epochs 0: there are no weights", hint="--init RUN, or --epochs N")
-    text = read_space_text(space_file)
+    space_file = asked.name if isinstance(asked, SearchSpace) else asked
+    text = asked.to_yaml() if isinstance(asked, SearchSpace) else read_space_text(asked)
     space = parse_space(text, str(space_file), settings)
     check_memory(space)
     candidates = config.tune.parameters.get("train.auto_augment", ())
@@ -157,30 +159,30 @@ def start(
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, space.macs_range()[1])
     before = RunDirectory.open(path) if path is not None and _is_taken(path) else None
-    folders = (Path.cwd(), *(() if before is None else _folders(before)))
+    folders = (Path.cwd(), *(() if before is None else typed_folders(before)))
     here = located(config, folders)
     if before is not None:
-        here = with_kept_profiles(_owner(before), here, only_missing=True)
+        here = with_kept_profiles(knowing_run(before), here, only_missing=True)
     check_targets_here(here, space, reporter)
     if before is None:
         check_writable(path or RESULTS / space.name)
     where = config.data
     if before is not None and spec_at(where.spec, Path.cwd()) is None and where.spec == config_of_run(before).data.spec:
-        where = where.model_copy(update={"spec": _found_spec(before, config)})
+        where = where.model_copy(update={"spec": found_spec(before, config)})
     data, _ = load_images(where, space.backbone.image_size, config.seed, reporter)
     info, space = data.info, _fit_classes(space, data.info.num_classes, space_file)
     identity = {"space_digest": space.digest, "splits": info.hashes}
     identity |= {"precision": precision, "device": device_name(device.type)}
     if path is None:
         unfinished = latest_unfinished(RESULTS, space.name)
-        if unfinished and not _differences(left := RunDirectory.open(unfinished), as_begun(config, left), identity):
+        if unfinished and not differences(left := RunDirectory.open(unfinished), as_begun(config, left), identity):
             path = unfinished
     if path is not None and _is_taken(path):
         run, verb = RunDirectory.open(path), "resumed"
         config = as_begun(config, run)
-        if differences := _differences(run, config, identity):
+        if found := differences(run, config, identity):
             raise RunError(
-                f"{path} holds another run:\n" + "\n".join(f"  {line}" for line in differences),
+                f"{path} holds another run:\n" + "\n".join(f"  {line}" for line in found),
                 hint="choose another --run DIR, or give the options it was started with",
             )
         if plan is not None and run.manifest.plan is None and scratch is None and not run.is_locked():
@@ -197,7 +199,7 @@ def start(
         run = RunDirectory.create(
             scratch or path,
             manifest=Manifest(
-                command=command_line(*hidden_words(sys.argv[1:])),
+                command=command or command_line(*hidden_words(sys.argv[1:])),
                 space_file=str(space_file),
                 space_settings=settings,
                 seed=config.seed,
@@ -267,9 +269,9 @@ def reopen_with_test(path: Path, reporter: Reporter, data: str | None = None) ->
     config, space = config_of_run(run), space_of_run(run)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, space.macs_range()[1])
-    folders = _folders(run)
-    check_targets_here(with_kept_profiles(_owner(run), located(config, folders)), space, reporter)
-    where = config.data.model_copy(update={"spec": data or _found_spec(run, config)})
+    folders = typed_folders(run)
+    check_targets_here(with_kept_profiles(knowing_run(run), located(config, folders)), space, reporter)
+    where = config.data.model_copy(update={"spec": data or found_spec(run, config)})
     try:
         images, test = load_images(where, space.backbone.image_size, config.seed, reporter)
     except DataError as error:
@@ -277,14 +279,14 @@ def reopen_with_test(path: Path, reporter: Reporter, data: str | None = None) ->
     if space.num_classes_from_data:
         space = space.with_num_classes(images.info.num_classes)
     identity = {"space_digest": space.digest, "splits": images.info.hashes}
-    if differences := _differences(run, None, identity):
+    if found := differences(run, None, identity):
         raise RunError(
-            f"{path} was made from other data than {where.spec}:\n" + "\n".join(f"  {line}" for line in differences),
+            f"{path} was made from other data than {where.spec}:\n" + "\n".join(f"  {line}" for line in found),
             hint=f"restore the images it was started with; {MOVED}",
         )
     if data is not None and not run.is_locked():
         with suppress(NasError, OSError):  # of a folder that cannot be written into it is told again
-            told = _owner(run)
+            told = knowing_run(run)
             told.update_manifest(images=ImagePlace(spec=data, folders=typed_in(told.path)))
     session = Session(
         run=run,
@@ -306,39 +308,7 @@ def _is_taken(path: Path) -> bool:
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
-def _folders(run: RunDirectory) -> tuple[Path, ...]:
-    """From where relative paths of a run's configuration start, best first.
-
-    Of a run of the first versions, which does not say it, the folder of now and those above the run.
-    """
-    run = _owner(run)
-    here, kept = run.path.resolve(), run.manifest.folders
-    return (Path.cwd(), *here.parents) if kept is None else tuple(here / folder for folder in kept)
-
-
-def _owner(run: RunDirectory) -> RunDirectory:
-    """The run that knows where paths lead: of a supernet trial the one that it belongs to, if it is there."""
-    if run.manifest.supernet_trial is not None:
-        with suppress(RunError):
-            return RunDirectory.open(run.path.resolve().parent.parent)
-    return run
-
-
-def _found_spec(run: RunDirectory, config: RunConfig) -> str:
-    """The data spec of a run, from where its relative paths lead to something.
-
-    The run's own folders come first; of a run of the first versions, which has none, the folder of now and those above
-    the run. Another's images are seen by the hashes of their splits.
-    """
-    run = _owner(run)
-    place, spec = run.manifest.images, config.data.spec
-    folders: Sequence[Path] = _folders(run)
-    if place is not None:
-        folders, spec = [run.path.resolve() / folder for folder in place.folders], place.spec
-    return next((found for folder in folders if (found := spec_at(spec, folder)) is not None), spec)
-
-
-def _fit_classes(space: SearchSpace, num_classes: int, source: Path) -> SearchSpace:
+def _fit_classes(space: SearchSpace, num_classes: int, source: object) -> SearchSpace:
     if space.num_classes_from_data:
         return space.with_num_classes(num_classes)
     if space.backbone.num_classes != num_classes:
@@ -347,38 +317,6 @@ def _fit_classes(space: SearchSpace, num_classes: int, source: Path) -> SearchSp
             hint="write `num_classes: auto`",
         )
     return space
-
-
-def _differences(run: RunDirectory, asked: RunConfig | None, identity: dict[str, Any]) -> list[str]:
-    """Where a run is not what is asked; without a configuration, what it is of alone counts."""
-    manifest = run.manifest
-    try:
-        found = [] if asked is None else _config_differences(run, config_of_run(run), asked)
-    except ConfigError as error:
-        return [error.message]
-    for key, value in identity.items():
-        kept = getattr(manifest, key)
-        if key == "splits":
-            names = [name for name in {**kept, **value} if kept.get(name) != value.get(name)]
-            found += [f"{name} split: {kept.get(name)} in the run, {value.get(name)} now" for name in names]
-        elif kept != value:
-            found.append(f"{key}: {kept} in the run, {value} now")
-    return found
-
-
-def _config_differences(run: RunDirectory, before: RunConfig, asked: RunConfig) -> list[str]:
-    folders, owner = _folders(run), _owner(run)
-    located_here = located(asked, (Path.cwd(), *folders))
-    both = (
-        with_kept_profiles(owner, located(before, folders)),
-        with_kept_profiles(owner, located_here, only_missing=True),
-    )
-    ours, other = (flat_config(each.model_dump(mode="json")) for each in both)
-    found = config_differences(ours, same_places(ours, other))
-    if before.data.carved_search == asked.data.carved_search:
-        # null says as much as its number, and what was made of either is in the hashes below
-        found = [line for line in found if not line.startswith("data.search_fraction:")]
-    return [line for line in found if not line.startswith("data.spec:")]  # the hashes say whether it is the same
 
 
 def _describe(session: Session) -> None:

@@ -12,8 +12,9 @@ from nas.base import BALANCED, MACS, TOP1, DiskError, Metric, Objective, Reporte
 from nas.cluster import reason_of
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, balanced_percent, top1_percent
+from nas.jobs.measures import evaluator_setup
 from nas.jobs.session import Session, reopen
-from nas.jobs.stages import evaluator_setup, supernet_trainer
+from nas.jobs.stages import supernet_trainer
 from nas.latency import torch_threads
 from nas.model import Supernet
 from nas.runs import (

@@ -7,25 +7,18 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from nas.arch import Architecture, cost
-from nas.base import BALANCED, LATENCY, MACS, PARAMS, TOP1, NoResultError, Objective, duration, metric_named
+from nas.arch import Architecture
+from nas.base import BALANCED, NoResultError, duration
 from nas.cluster import Arrays
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, build_evaluator, check_latency_bounds, evaluator_arrays
 from nas.initial import warm_start
+from nas.jobs.measures import evaluator_setup, search_identity
 from nas.jobs.session import LEAST_THREADED_MACS, Budget, Session
-from nas.latency import (
-    Predictor,
-    latency_profiles,
-    measure_front,
-    searched_latencies,
-    tighten_latency_bounds,
-    torch_threads,
-)
+from nas.latency import measure_front, tighten_latency_bounds, torch_threads
 from nas.model import Subnet, Supernet
 from nas.report import front_csv, write_report
 from nas.runs import (
-    REFERENCE_MARGIN,
     ParetoFront,
     RunDirectory,
     SearchBudget,
@@ -34,7 +27,6 @@ from nas.runs import (
     course_of,
     objectives_by,
     plain_vits,
-    reference_elsewhere,
     results_of,
 )
 from nas.settings import RunConfig
@@ -62,8 +54,6 @@ from nas.training import (
 
 LastChoice = Callable[[Session, Budget], ParetoFront | None]  # makes the front; of a finished run where it `chooses`
 UNSURE = 0.01  # share of a hypervolume: two measurings of quiet networks differ by less
-CALIBRATION_ROUNDS = 30
-CALIBRATION_S = 5.0  # at least, where latency is bounded: a machine's speed changes within seconds
 
 
 def run(session: Session, budget: Budget, last: LastChoice = lambda *_: None, *, chooses: bool = False) -> ParetoFront:
@@ -341,59 +331,3 @@ def begin_search(session: Session, supernet: Supernet, budget: Budget) -> Search
     )
     session.run.remove_front()
     return identity
-
-
-def search_identity(session: Session, supernet: Supernet) -> SearchIdentity:
-    """What a run's search is measured by: as it was when it first started, else measured now."""
-    if (fixed := session.run.manifest.search) is not None:
-        return fixed
-    space = session.space
-    setup = evaluator_setup(session)
-    searched = searched_latencies(session.config, space)
-    with torch_threads(1):
-        reference_ms = {
-            name: setup.meter(supernet, target).calibrate(
-                CALIBRATION_ROUNDS, CALIBRATION_S if name in space.constraints.max_latency else 0.0
-            )
-            for name, target in setup.targets.items()
-            if name == LATENCY.name or name in searched
-        }
-    largest = setup.reference or space.largest()
-    worst = {
-        TOP1.name: 0.0,
-        BALANCED.name: 0.0,
-        MACS.name: REFERENCE_MARGIN * cost.macs(largest, space.backbone),
-        PARAMS.name: REFERENCE_MARGIN * space.params_range()[1],
-    }
-    for name in reference_ms.keys() & setup.profiles.keys():
-        (reference_ms[name],) = Predictor(setup.profiles[name]).predict([largest])
-    worst |= {name: REFERENCE_MARGIN * ms for name, ms in reference_ms.items()}
-    return SearchIdentity(
-        objectives=tuple(Objective(metric_named(n), worst[n]) for n in session.config.search.objectives),
-        reference_ms=reference_ms.pop(LATENCY.name),
-        further_reference_ms=reference_ms,
-        reference_digest=largest.digest,
-    )
-
-
-def evaluator_setup(
-    session: Session, supernet_digest: str = "", reference_ms: Mapping[str, float] | None = None
-) -> EvaluatorSetup:
-    """How a run measures.
-
-    The digest names the weights in the conditions; `reference_ms` has the milliseconds per batch of the reference model
-    by the name of the metric. None: no latency is measured in a search.
-    """
-    return EvaluatorSetup(
-        space=session.space,
-        config=session.config.evaluate,
-        info=session.data.info,
-        device=session.device.type,
-        precision=session.precision,
-        supernet_digest=supernet_digest,
-        latencies=searched_latencies(session.config, session.space) if reference_ms else (),
-        reference_ms=reference_ms or {},
-        profiles=latency_profiles(session.located, session.space),
-        with_balanced=BALANCED.name in session.config.search.objectives,
-        reference=reference_elsewhere(session.run, session.space),
-    )

@@ -11,8 +11,8 @@ from nas.base import BALANCED, TOP1, ConfigError, Reporter, accuracy_of
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, SubnetEvaluator
 from nas.jobs.alone_records import RECORD_VERSION, stand_alone_setup, trained_alone
+from nas.jobs.measures import evaluator_setup
 from nas.jobs.session import reopen
-from nas.jobs.stages import evaluator_setup
 from nas.latency import torch_threads
 from nas.model import Supernet
 from nas.report import trust_figure

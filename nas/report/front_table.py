@@ -168,13 +168,18 @@ def front_csv(front: ParetoFront, path: Path) -> str:
 
     Columns of what only some runs have come last: doubts about latency, other targets, the supernet.
     """
+    return csv_text(front_rows(front, path), FRONT_COLUMNS)
+
+
+def front_rows(front: ParetoFront, path: Path) -> list[dict[str, Any]]:
+    """The rows of `front_csv`, in the front's order: values by column."""
     knee = front.knee().digest if front.points else None
     rows = []
     for point in front.points:
         row = {**_csv_row(point, front.points), "knee": point.digest == knee}
         row["latency_ratio"] = front.ratio(point, LATENCY) if LATENCY.name in front.clocks else None
         rows.append({**row, "export_command": shared_command(export_command(path, point.digest))})
-    return csv_text(rows, FRONT_COLUMNS)
+    return rows
 
 
 def _csv_row(point: FrontPoint, points: Sequence[FrontPoint]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from nas.runs.supernets import (
     trials_by_supernet, union_points,
 )
 from nas.runs.training_log import course_of, log_rows
-from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState, whole
+from nas.runs.trial import Conditions, Measurement, Timed, Trial, TrialState, trial_row, whole
 
 __all__ = [
     "BALANCED_SPLITS", "BASELINES", "CONFIDENCE", "CONFIG", "FINALIST", "FOUND_BY", "LEAST_ARCHITECTURES",
@@ -42,5 +42,5 @@ __all__ = [
     "non_dominated", "objectives_by", "owner", "picked", "plain_vits", "points_of", "random_search",
     "rank_statistics", "ranked", "reference_elsewhere", "results_of", "retrained_networks",
     "searched_runs", "space_of_run", "space_settings", "supernet_trial", "supernet_trials", "trial_key",
-    "trials_by_supernet", "typed_in", "union_points", "versions_here", "whole",
+    "trial_row", "trials_by_supernet", "typed_in", "union_points", "versions_here", "whole",
 ]

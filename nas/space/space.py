@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,17 @@ class SearchSpace(Genome):
             "constraints": self.constraints.to_dict(),
             "rules": {f.name: getattr(self.rules, f.name) for f in fields(Rules)},
         }
+
+    def to_yaml(self) -> str:
+        """The text of a file of this space, which `parse_space` reads back."""
+        from nas.settings import dump_yaml  # as in `read_space`
+
+        values = self.to_dict()
+        values["backbone"] = asdict(self.backbone)
+        if self.num_classes_from_data:
+            values["backbone"]["num_classes"] = "auto"
+        values["overrides"] = [{"layers": i, **domain} for i, domain in enumerate(values.pop("layers"))]
+        return dump_yaml({**values, "seeds": list(self.seeds)})
 
     def size(self) -> int:
         """Number of distinct architectures, before the hard constraints."""

@@ -16,7 +16,7 @@ from small_runs import command
 from nas.base.metrics import LATENCY, MACS, TOP1, Objective
 from nas.base.program import rename_program
 from nas.initial.warm_start import copy_supernet
-from nas.jobs.session import _differences
+from nas.jobs.opening.same_run import differences
 from nas.latency.device import device_name
 from nas.model.supernet import Supernet
 from nas.runs.directory import RunDirectory, space_of_run
@@ -131,5 +131,5 @@ def test_an_unfinished_run_with_such_an_option_is_another_run(home, tmp_path):
     config = tmp_path / "run" / "config.yaml"
     config.write_text(config.read_text().replace("images: split", "images: whole"))
     run = RunDirectory.open(tmp_path / "run")
-    (line,) = _differences(run, RunConfig(), {})
+    (line,) = differences(run, RunConfig(), {})
     assert "train.images: this option was removed" in line

@@ -125,16 +125,6 @@ def test_a_time_budget_ends_the_search(tmp_path):
     assert session.run.trials()
 
 
-def test_references_of_the_hypervolume_are_fixed_when_the_search_begins(tmp_path):
-    session = begin(tmp_path, "search.objectives=[top1, macs]")
-    stages.run(session, Budget(trials=2))
-    before = session.run.manifest.search
-    stages.run(session, Budget(trials=4))
-    assert session.run.manifest.search == before
-    assert before.objectives[0].reference == 0.0
-    assert before.objectives[1].reference > session.space.macs_range()[1]
-
-
 def test_training_is_not_done_again(tmp_path):
     session = begin(tmp_path)
     stages.train(session)

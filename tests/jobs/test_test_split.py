@@ -18,6 +18,7 @@ from nas.evaluation.evaluator import build_evaluator, evaluator_arrays
 from nas.jobs import stages
 from nas.jobs.alone import build_stand_alone, image_arrays
 from nas.jobs.alone_records import stand_alone_setup
+from nas.jobs.measures import evaluator_setup
 from nas.jobs.session import Budget, reopen, reopen_with_test, start
 from nas.model.supernet import Supernet
 from nas.settings.config import resolve_config
@@ -89,7 +90,7 @@ class Holder:
 def test_nothing_that_a_search_holds_leads_to_the_test_split(tmp_path):
     session = begin(tmp_path)
     supernet = stages.train(session)
-    setup = stages.evaluator_setup(session, weights_digest(session.run))
+    setup = evaluator_setup(session, weights_digest(session.run))
     arrays = evaluator_arrays(supernet, session.data.search)
     alone = stand_alone_setup(session, None, tmp_path / "alone")
     held = {
@@ -132,7 +133,7 @@ def test_a_search_ends_where_who_asks_for_test_images_is_an_error(tmp_path, imag
     session = start(space_file, (), config, tmp_path / "r", Reporter(quiet=True))
     assert stages.run(session, Budget(trials=6)).points
     assert build_evaluator(
-        stages.evaluator_setup(session, weights_digest(session.run)),
+        evaluator_setup(session, weights_digest(session.run)),
         evaluator_arrays(Supernet(session.space), session.data.search),
     ).evaluate(session.space.smallest())
 

@@ -17,6 +17,7 @@ from scipy.stats import theilslopes  # type: ignore[import-untyped]
 
 from nas.base import NoResultError, Reporter, command_line
 from nas.jobs import stages
+from nas.jobs.measures import search_identity
 from nas.jobs.session import Budget, Session
 from nas.latency import torch_threads
 from nas.model import Supernet
@@ -182,7 +183,7 @@ def rehearse_search(copy: Session, supernet: Supernet, budget: Budget) -> Search
         start_s=min(begin for begin, _ in spans) - began,
         close_s=closed - stopped,
         files_s=files_s,
-        reference_s=stages.search_identity(copy, supernet).reference_ms / 1e3,
+        reference_s=search_identity(copy, supernet).reference_ms / 1e3,
         trial_bytes=per_trial / len(begun),  # of those in flight, the journal has most of what it will have
         point_bytes=per_point / max(1, len(front.points)),
         fixed_bytes=size_of(run.path) - size_of(run.supernet_dir) - per_trial - per_point,

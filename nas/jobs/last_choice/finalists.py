@@ -23,8 +23,9 @@ from nas.jobs.last_choice.candidates import (
     rungs_of,
     trained_cost,
 )
+from nas.jobs.measures import search_identity
 from nas.jobs.session import Budget, Session, reopen
-from nas.jobs.stages import measure_points, search_identity, training_schedule
+from nas.jobs.stages import measure_points, training_schedule
 from nas.model import Supernet
 from nas.runs import (
     FINALIST,

@@ -1,0 +1,190 @@
+"""A run as an object: its front and trials as tables, its supernet, and what can be asked of them."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.api.tables import front_frame, trials_frame
+from nas.arch import Architecture
+from nas.base import Reporter, RunError, temporary_folder
+from nas.report import draw_front, verdict_of
+from nas.runs import (
+    Measurement,
+    ParetoFront,
+    RunDirectory,
+    config_of_run,
+    design_points,
+    picked,
+    plain_vits,
+    results_of,
+    retrained_networks,
+    searched_runs,
+    space_of_run,
+)
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+    from nas.bundle import ExportReport
+    from nas.model import Supernet
+    from nas.space import SearchSpace
+
+SHOWN = ("knee", "top1", "balanced_top1", "macs", "params", "latency_ms", "latency_ratio")
+"""Columns of a front in a notebook, those that there are."""
+
+
+class Run:
+    """A run in a folder, finished or not: `nas.search` returns one, `nas.load` opens one.
+
+    Tables are read when they are asked for, so a run that goes on elsewhere is seen as it is.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path, *, data: str | None = None, quiet: bool = True) -> None:
+        self.path, self._data, self._reporter = path, data, Reporter(quiet=quiet)
+        self._run = RunDirectory.open(path)
+
+    def __repr__(self) -> str:
+        return f"nas.load({str(self.path)!r})"
+
+    @property
+    def space(self) -> "SearchSpace":
+        """The search space, with the classes of the images."""
+        return space_of_run(self._run)
+
+    @property
+    def pareto(self) -> ParetoFront:
+        """The front as a value: `pareto.knee()`, `pareto.pick("top1")`, `pareto.hypervolume()`."""
+        return results_of(self._run).front
+
+    @property
+    def front(self) -> "pandas.DataFrame":
+        """The Pareto front, of the trials so far until it is final: a row an architecture, by digest, cheapest first.
+
+        The columns are those of `front.csv` (results/README.md) and one for each gene that the space leaves open, such
+        as `layers.03.attention`, empty where it has no effect. `front.attrs["units"]` has the unit of each metric.
+
+        Raises:
+            RunError: Nothing was measured yet.
+        """
+        return front_frame(results_of(self._run))
+
+    @property
+    def trials(self) -> "pandas.DataFrame":
+        """All trials, also failed and repeated ones: a row a trial, by number; columns of `trials.csv`, and the genes.
+
+        Raises:
+            RunError: Nothing was measured yet.
+        """
+        return trials_frame(results_of(self._run))
+
+    @property
+    def supernet(self) -> "Supernet":
+        """The trained supernet, in evaluation mode; `supernet.extract(architecture)` is a network of its own.
+
+        Raises:
+            RunError: It is not trained to the end, or there are several.
+        """
+        from nas.latency import resolve_device
+        from nas.training import load_trained
+
+        if supernets := searched_runs(self._run):
+            raise RunError(
+                f"{self.path}: has {len(supernets)} supernets",
+                hint=f"nas.load({str(self.path / next(iter(supernets)))!r}).supernet is one of them",
+            )
+        return load_trained(self._run, self.space, resolve_device(config_of_run(self._run).device))
+
+    def plot(self) -> "Figure":
+        """Draw accuracy against MACs and against latency: the front, what is not on it, plain ViTs, the knee."""
+        found = results_of(self._run)
+        drawn = design_points(found), retrained_networks(found), plain_vits(found)
+        return draw_front(found.front, found.others, *drawn)
+
+    def _repr_html_(self) -> str:
+        """The front as a table with a line above it, as a notebook shows a run."""
+        stage, name = self._run.manifest.stage, escape(self._run.name)
+        try:
+            found = results_of(self._run)
+        except RunError as error:
+            return f"<p><b>{name}</b>: {stage}; {escape(error.message)}</p>"
+        frame, verdict = front_frame(found), verdict_of(found)["text"] or ""
+        objectives = [objective.metric.name for objective in found.front.objectives]
+        columns = [column for column in dict.fromkeys([*SHOWN, *objectives]) if column in frame]
+        words = f"{stage}, {len(frame)} architectures on the front, hypervolume {found.front.hypervolume():.4f}"
+        return f"<p><b>{name}</b>: {words}. {escape(verdict)}</p>{frame[columns].to_html(float_format='{:.4g}'.format)}"
+
+    def evaluate(self, architecture: Architecture | str) -> Measurement:
+        """Measure an architecture of the space with the supernet's weights, as a trial of the search is measured.
+
+        Args:
+            architecture: Or what `nas show` takes: `knee`, `top1`, a digest, the path of an architecture file.
+
+        Returns:
+            Values and intervals (`.values`, `.intervals`) on the search split, in the units of the metrics, and the
+            conditions. Nothing is written into the run.
+
+        Raises:
+            ArchitectureError: It is not in the space.
+            EvaluationError: It cannot be measured.
+            RunError: No such architecture, or the images are others than they were.
+        """
+        from nas.jobs import evaluate, owning_run, reopen
+
+        asked = picked(self._run, architecture) if isinstance(architecture, str) else architecture
+        session = reopen(owning_run(self._run, asked).path, self._reporter, self._data)
+        return evaluate(session, asked if isinstance(asked, Architecture) else asked.architecture)
+
+    def export(
+        self,
+        architecture: Architecture | str = "knee",
+        *,
+        to: str | Path,
+        formats: Sequence[str] = ("timm", "pt2", "onnx"),
+        opset: int | None = None,
+        max_int8_loss: float | None = None,
+        license: str | None = None,
+    ) -> "ExportReport":
+        """Write an architecture as a model bundle, as `nas export` does: measured again, reloaded, compared.
+
+        Args:
+            architecture: Or what `nas export --pick` takes.
+            to: Folder of the bundle.
+            formats: Of `timm`, `pt2`, `onnx`, `onnx-int8`, `openvino`.
+            opset: Of ONNX; None: that of the installed torch.
+            max_int8_loss: Points of top-1 that `onnx-int8` may lose; None: 1.
+            license: Of the weights, such as `apache-2.0`; None: the bundle says none.
+
+        Raises:
+            ExportError: What was written differs from the table; nothing is left behind.
+            DataError: There is no test split, or its images changed.
+            RunError: The search has not ended, or there is no such architecture.
+        """
+        from nas.bundle import BundleOptions
+        from nas.jobs import export_pick
+
+        options = BundleOptions(formats=formats, opset=opset, max_int8_loss=max_int8_loss, license=license)
+        with temporary_folder("architecture") as folder:
+            pick = str(architecture)
+            if isinstance(architecture, Architecture):
+                (folder / "architecture.json").write_text(architecture.to_json())
+                pick = str(folder / "architecture.json")
+            return export_pick(self.path, pick, Path(to), options, self._reporter, self._data)
+
+
+def load(path: str | Path, *, data: str | None = None, quiet: bool = True) -> Run:
+    """Open a run that is there; looking at it imports no torch.
+
+    Args:
+        path: Its folder, such as `results/digits-1`.
+        data: A data spec of the same images, where they are now; None: where they were.
+        quiet: Whether nothing is said on standard error.
+
+    Raises:
+        RunError: It is no run.
+    """
+    return Run(Path(path), data=data, quiet=quiet)

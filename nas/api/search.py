@@ -1,0 +1,114 @@
+"""`nas.search`: everything that `nas run` does, as one call."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.api.run import Run
+from nas.base import DEFAULT_TRIALS, NAME, Reporter
+from nas.settings import resolve_config, split_settings
+from nas.space import SearchSpace
+
+if TYPE_CHECKING:
+    from nas.jobs import Callback
+
+
+def search(
+    space: "SearchSpace | str | Path" = "digits",
+    *,
+    data: str | None = None,
+    objectives: Sequence[str] | None = None,
+    sampler: str | None = None,
+    callbacks: "Sequence[Callback]" = (),
+    epochs: int | None = None,
+    trials: int = DEFAULT_TRIALS,
+    finalists: int | None = None,
+    workers: int = 0,
+    ray_address: str | None = None,
+    storage: str | None = None,
+    targets: Sequence[str] = (),
+    init: str | None = None,
+    teacher: str | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    config: str | Path | None = None,
+    run: str | Path | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train a supernet on images, search its architectures, measure the front: all that `nas run` does.
+
+    The same call goes on with a run that was interrupted, and with more `trials` extends a finished one. What is not
+    given is as on the command line (docs/configuration.md has every key and its default).
+
+    Args:
+        space: A `nas.SearchSpace`, the path of a YAML file, or the name of a space that comes with the program.
+        data: A data spec, such as `folder:photos`; None: scikit-learn's digits.
+        objectives: Metrics to optimise, such as `["top1", "macs"]`.
+        sampler: Who proposes architectures, such as `nsga2`.
+        callbacks: Told how the run goes on (`nas.Callback`); what one raises ends the run as Ctrl-C does.
+        epochs: Passes over the training images.
+        trials: Architectures to measure over the life of the run.
+        finalists: Candidates that are trained on at the end; None: as many as usual, where that is worth it.
+        workers: Ray actors that measure; 0: this process, without Ray.
+        ray_address: Of a Ray cluster; None: this machine.
+        storage: Database URL of the Optuna study; None: a journal in the run.
+        targets: Where latency is measured, such as `onnxruntime-cpu:batch=1`; empty: torch on the device.
+        init: Weights to start from, such as `timm:deit_tiny_patch16_224`.
+        teacher: A trained model that teaches every subnet.
+        seed: Of splits, training and search.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto`, `fp32` or `bf16`.
+        settings: Any other key of the configuration or of the space: `{"train.lr": 1e-3, "constraints.max_macs": 2e6}`.
+        config: YAML file of the configuration.
+        run: Folder of the run, resumed where it is there; None: the unfinished one of this space and configuration,
+            else a new `results/<space>-<n>`.
+        quiet: Whether nothing is said on standard error.
+
+    Raises:
+        NasError: What is asked for cannot be: every problem of space and settings at once, with a hint.
+        KeyboardInterrupt: Ctrl-C; what is finished is kept, and the same call goes on.
+    """
+    written = [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
+    for_space, for_config = split_settings(written)
+    flags = {
+        "data.spec": data,
+        "search.objectives": None if objectives is None else list(objectives),
+        "search.sampler": sampler,
+        "train.epochs": epochs,
+        "evaluate.targets": list(targets) or None,
+        "init": init,
+        "teacher": teacher,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+    }
+    resolved = resolve_config(None if config is None else Path(config), for_config, flags)
+    from nas.jobs import Budget, check_budget, several, start  # after what is cheap to check: it takes seconds
+
+    budget = Budget(
+        trials=trials,
+        workers=workers,
+        train_workers=workers,
+        ray_address=ray_address,
+        storage=storage,
+        finalists=finalists,
+    )
+    check_budget(budget)
+    asked = space if isinstance(space, SearchSpace) else Path(space)
+    given = {"trials": trials, "run": run and str(run), **flags, **(settings or {})}
+    name = space.name if isinstance(space, SearchSpace) else str(space)
+    words = ", ".join(f"{key.rpartition('.')[2]}={value!r}" for key, value in given.items() if value is not None)
+    session = start(
+        asked,
+        for_space,
+        resolved,
+        None if run is None else Path(run),
+        Reporter(quiet=quiet),
+        command=f"{NAME}.search({name!r}, {words})",
+    )
+    several.run(replace(session, callbacks=tuple(callbacks)), budget)
+    return Run(session.run.path, quiet=quiet)

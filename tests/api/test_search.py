@@ -1,0 +1,53 @@
+"""A search from Python, each program in a process of its own, as a user has it."""
+
+import json
+
+import pytest
+from api_programs import SEARCH
+from small_runs import command, python
+
+from nas.runs.directory import RunDirectory
+
+
+def test_a_run_says_what_call_made_it(folder):
+    words = RunDirectory.open(folder / "r").manifest.command
+    assert words.startswith("nas.search('tiny.yaml', trials=12, run='r', objectives=['top1', 'macs'], epochs=2, seed=3")
+
+
+def test_a_run_is_what_the_command_line_makes(folder):
+    settings = ("train.batch_size=256", "train.lr=0.01", "train.warmup_epochs=0", "evaluate.final_rounds=3")
+    words = ["--workers=0", "--epochs=2", "--trials=12", "--finalists=0", "--seed=3"]
+    words += [f"--set={setting}" for setting in ("search.objectives=[top1,macs]", *settings)]
+    done = command("run", folder / "tiny.yaml", "--run", folder / "cli", *words)
+    assert done.code == 0, done.stderr
+    ours, theirs = (json.loads((folder / name / "front.json").read_text()) for name in ("r", "cli"))
+    assert [(p["digest"], p["top1"]) for p in ours["points"]] == [(p["digest"], p["top1"]) for p in theirs["points"]]
+
+
+@pytest.mark.slow
+def test_the_same_call_extends_a_run_and_a_space_made_in_python_is_searched(folder):
+    code = (
+        SEARCH.replace("trials=12", "trials=16")
+        + """
+import dataclasses
+
+space = nas.SearchSpace.from_yaml("tiny.yaml")
+small = dataclasses.replace(space, name="small", depth=(2,))
+again = nas.search(small, epochs=1, trials=4, finalists=0, objectives=["top1", "macs"], quiet=True,
+                   settings={"train.batch_size": 400, "evaluate.final_rounds": 3})
+print(len(run.trials), again.path, again.space == small.with_num_classes(10), set(again.trials["depth"]))
+"""
+    )
+    done = python(code, folder)
+    assert done.code == 0, done.stderr
+    number, path, is_same, depths = done.stdout.split()
+    assert int(number) >= 16
+    assert (path, is_same, depths) == ("results/small-1", "True", "{2}")
+
+
+def test_what_is_wrong_is_said_at_once_with_a_hint(folder):
+    code = "import nas; nas.search('tiny.yaml', objectives=['top2'], settings={'train.lrr': 1, 'train.epochs': -1})"
+    done = python(code, folder)
+    assert done.code == 1
+    assert "3 problems" in done.stderr
+    assert "hint: " in done.stderr
