@@ -9,22 +9,18 @@ from nas.jobs.dry_run.forecast import check_budget_dry, forecast, plan_job
 from nas.jobs.dry_run.rehearsal import WATCH_S, memory_of, size_of
 from nas.jobs.export import export_pick, owning_run
 from nas.jobs.last_choice.finalists import Contest, finalists
-from nas.jobs.proposal.propose import propose
 from nas.jobs.measures import CALIBRATION_ROUNDS, evaluate, evaluator_setup
+from nas.jobs.proposal.propose import propose
 from nas.jobs.repeats import repeat
 from nas.jobs.retrain import Request, retrain
 from nas.jobs.session import Budget, Session, check_budget, reopen, start
 from nas.jobs.trust import inherited_accuracy, trust
 
 __all__ = [
-    "CALIBRATION_ROUNDS", "WATCH_S", "Budget", "Contest", "Request", "Session", "StandAloneSetup",
-    "TensorBoard", "check_budget", "check_budget_dry", "evaluator_setup", "export_pick", "finalists",
-    "forecast", "inherited_accuracy", "inherited_setup", "memory_of", "network_at", "plan_job", "propose",
-    "reopen", "repeat", "retrain", "several", "size_of", "space_of_one", "stages", "stand_alone_setup",
-    "start", "trained_alone", "trained_network", "trust",
     "CALIBRATION_ROUNDS", "WATCH_S", "Budget", "Callback", "Contest", "Request", "Session",
     "StandAloneSetup", "TensorBoard", "check_budget", "check_budget_dry", "evaluate", "evaluator_setup",
     "export_pick", "finalists", "forecast", "inherited_accuracy", "inherited_setup", "memory_of",
-    "network_at", "owning_run", "plan_job", "reopen", "repeat", "retrain", "several", "size_of",
-    "space_of_one", "stages", "stand_alone_setup", "start", "trained_alone", "trained_network", "trust",
+    "network_at", "owning_run", "plan_job", "propose", "reopen", "repeat", "retrain", "several",
+    "size_of", "space_of_one", "stages", "stand_alone_setup", "start", "trained_alone", "trained_network",
+    "trust",
 ]

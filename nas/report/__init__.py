@@ -20,13 +20,11 @@ from nas.report.verdict import best_plain, chance_level, chance_words, shape_wor
 
 __all__ = [
     "Column", "Markup", "Table", "best_plain", "chance_level", "chance_words", "compare_rows",
-    "compare_runs", "compare_tables", "csv_text", "export_command", "export_table", "finalists_table",
-    "forecast_table", "front_csv", "front_notes", "front_plots", "front_table", "measured_rows",
-    "measured_tables", "plain_table", "profile_table", "proposal_table", "redundancy_table",
     "compare_runs", "compare_tables", "csv_text", "draw_front", "export_command", "export_table",
     "finalists_table", "forecast_table", "front_csv", "front_notes", "front_plots", "front_rows",
-    "front_table", "measured_rows", "measured_tables", "plain_table", "profile_table", "redundancy_table",
-    "results_table", "retrain_table", "run_rows", "runs_table", "shape_words", "show_rows", "show_table",
-    "space_summary", "space_table", "spaces_table", "status_dict", "status_line", "status_table",
-    "training_rows", "trust_figure", "trust_table", "verdict_of", "write_report",
+    "front_table", "measured_rows", "measured_tables", "plain_table", "profile_table", "proposal_table",
+    "redundancy_table", "results_table", "retrain_table", "run_rows", "runs_table", "shape_words",
+    "show_rows", "show_table", "space_summary", "space_table", "spaces_table", "status_dict",
+    "status_line", "status_table", "training_rows", "trust_figure", "trust_table", "verdict_of",
+    "write_report",
 ]
