@@ -3,22 +3,33 @@
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
 
 from nas.arch import Architecture, Backbone
 from nas.base import LATENCIES, LATENCY, plural, visible
 from nas.runs import Conditions, interval_key
 
-FRONT_MATTER = """---
-library_name: timm
-pipeline_tag: image-classification
-tags:
-- image-classification
-- timm
-- vision-transformer
-- neural-architecture-search
----
+TAGS = ["image-classification", "timm", "vision-transformer", "neural-architecture-search"]
+HUB_NAME = "USER/NAME"
+"""Stands on the card for the name of its repository on the hub."""
+
+MOST_CLASSES = 100  # named on the card; ImageNet's thousand are for programs to read
+
+OPENED = """image = Image.open("image.png").convert("{mode}")
+short = min(image.size)
+image = image.resize([int({side} * side / short) for side in image.size], Image.Resampling.BICUBIC)
+left, top = (round((side - {S}) / 2) for side in image.size)
+pixels = numpy.asarray(image.crop((left, top, left + {S}, top + {S})), numpy.float32).reshape({S}, {S}, {C})
+mean, std = {mean}, {std}
+images = ((pixels / 255 - mean) / std).transpose(2, 0, 1)[None].astype(numpy.float32)
+"""
+"""From a file to images [1, C, S, S] with Pillow and NumPy alone: what timm's transform does."""
+
+NAMES = """names = json.loads(Path({table}).read_text(encoding="utf-8"))["preprocessing"]["class_names"]
 """
 
 SNIPPETS = {
@@ -28,47 +39,73 @@ SNIPPETS = {
 import nas
 import timm
 import torch
+from PIL import Image
 
 model = timm.create_model({source}, pretrained=True).eval()
-transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))  # PIL image -> tensor
-logits = model(torch.zeros(1, {C}, {S}, {S}))
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+images = transform(Image.open("image.png").convert("{mode}"))[None]
+with torch.no_grad():
+    logits = model(images)
+print(model.pretrained_cfg["label_names"][int(logits[0].argmax())])
 ```
 
 Without `pretrained=True` timm builds it with random weights. `num_classes=N` gives it a fresh classifier.
 `features_only=True` makes it a backbone for detection and segmentation: a list of feature maps, one a layer of
 `out_indices`; by default of every layer whose tokens lie on a square grid.
 """,
-    "pt2": """With torch alone, on normalised images, any batch size:
+    "pt2": """With torch alone:
 
 ```python
-import torch
+import json
+from pathlib import Path
 
+import numpy
+import torch
+from PIL import Image
+
+{opened}
 model = torch.export.load({pt2}).module()
-logits = model(torch.zeros(1, {C}, {S}, {S}))
+with torch.no_grad():
+    logits = model(torch.from_numpy(images))
+{names}print(names[int(logits[0].argmax())])
 ```
 """,
-    "onnx": """With ONNX Runtime, on normalised images, any batch size:
+    "onnx": """With ONNX Runtime; the file holds the names of the classes as well:
 
 ```python
+import json
+
 import numpy
 import onnxruntime
+from PIL import Image
 
+{opened}
 session = onnxruntime.InferenceSession({onnx}, providers=["CPUExecutionProvider"])
-(logits,) = session.run(["logits"], {{"images": numpy.zeros((1, {C}, {S}, {S}), numpy.float32)}})
+(logits,) = session.run(["logits"], {{"images": images}})
+names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+print(names[int(logits[0].argmax())])
 ```
 """,
-    "openvino": """With OpenVINO, on normalised images, any batch size; without the hint it may compute in bf16:
+    "openvino": """With OpenVINO; without the hint it may compute in bf16:
 
 ```python
+import json
+from pathlib import Path
+
 import numpy
 import openvino
+from PIL import Image
 
+{opened}
 model = openvino.compile_model({openvino}, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
-logits = model({{"images": numpy.zeros((1, {C}, {S}, {S}), numpy.float32)}})["logits"]
+logits = model({{"images": images}})["logits"]
+{names}print(names[int(logits[0].argmax())])
 ```
 """,
 }
-SNIPPETS["onnx-int8"] = SNIPPETS["onnx"].replace("Runtime,", "Runtime in eight bits,").replace("{onnx}", "{int8}")
+SNIPPETS["onnx-int8"] = SNIPPETS["onnx"].replace("Runtime;", "Runtime in eight bits;").replace("{onnx}", "{int8}")
+CODE = frozenset({"pt2"})
+"""Formats that can run code of their maker when they are loaded; the others are data."""
 
 
 def model_card(
@@ -83,34 +120,71 @@ def model_card(
     paths = {"source": f"local-dir:{name}", "pt2": f"{name}/model.pt2", "onnx": f"{name}/model.onnx"}
     paths["int8"] = f"{name}/model_int8.onnx"
     paths["openvino"] = f"{name}/openvino_model.xml"
-    values = {"C": C, "S": S} | {key: json.dumps(path, ensure_ascii=False) for key, path in paths.items()}
+    paths["table"] = f"{name}/metrics.json"
+    prepared = table["preprocessing"]
+    side = math.floor(S / prepared["crop_pct"])
+    values = {"C": C, "S": S, "side": side, "mode": "L" if C == 1 else "RGB"}
+    values |= {key: [round(value, 6) for value in prepared[key]] for key in ("mean", "std")}
+    values |= {key: json.dumps(path, ensure_ascii=False) for key, path in paths.items()}
+    values |= {"opened": OPENED.format(**values), "names": NAMES.format(**values)}
     snippets = "\n".join(SNIPPETS[kind].format(**values) for kind in table["formats"])
+    place = (
+        f"Each loads the folder `{_text(name)}`, takes any batch size, and names what is on `image.png`. From the "
+        f"Hugging Face hub the folder comes by `hf download {HUB_NAME} --local-dir {_text(shlex.quote(name))}`.\n"
+    )
     summary = (
         f"A Vision Transformer found by architecture search: {architecture.depth} layers, "
         f"{architecture.embed_dim} channels, {S}x{S} pixels, {backbone.num_classes} classes. "
         f"Architecture `{architecture.digest}`, in `architecture.json`."
     )
-    prepared = table["preprocessing"]
-    side = math.floor(S / prepared["crop_pct"])
     resized = prepared["interpolation"] + (f", the shorter side to {side} px" if side > S else "")
     normalised = (
         f"Images are resized ({resized}) and cropped to {S}x{S}, scaled to 0..1 and "
         f"normalised by mean {_triple(prepared['mean'])} and standard deviation {_triple(prepared['std'])}. "
-        "These and the class names are under `preprocessing` in `metrics.json`."
+        "These and the class names are under `preprocessing` in `metrics.json`.\n"
     )
     sections: dict[str, Iterable[str]] = {
         "Metrics": _metrics(table),
         **({"Training": _training(table["retrained"])} if table.get("retrained") else {}),
-        "Use": (snippets, normalised),
+        "Use": (place, snippets, normalised, _classes(prepared["class_names"])),
         "Files": _files(table["formats"]),
         "Layers": _layers(architecture),
         "Limits": (f"- {limit}" for limit in _limits(table, backbone)),
         "Reproduce": _reproduce(provenance),
     }
     body = "\n\n".join("\n".join((f"## {title}\n", *lines)) for title, lines in sections.items())
-    given = table.get("license")
-    head = FRONT_MATTER.replace("pipeline_tag", f"license: {given}\npipeline_tag") if given else FRONT_MATTER
-    return visible(f"{head}\n# {_text(name)}\n\n{summary}\n\n{body}\n")
+    about = ModelCardData(
+        license=table.get("license"),
+        library_name="timm",
+        pipeline_tag="image-classification",
+        tags=TAGS,
+        model_name=name,
+        eval_results=list(_results(table, provenance)) or None,
+    )
+    return visible(f"---\n{about.to_yaml()}\n---\n\n# {_text(name)}\n\n{summary}\n\n{body}\n")
+
+
+def _results(table: Mapping[str, Any], provenance: Mapping[str, Any]) -> Iterator[EvalResult]:
+    """Accuracy as the hub lists it, a share: of test images where there are any, else of those that chose it."""
+    data = str(provenance.get("data") or "images")
+    conditions = table.get("conditions") or {}
+    split, key = ("test", "test_top1") if table.get("test_top1") is not None else (conditions.get("split"), "top1")
+    if (value := table.get(key)) is not None:
+        yield EvalResult(
+            task_type="image-classification",
+            dataset_type=data,
+            dataset_name=data,
+            dataset_split=split,
+            metric_type="accuracy",
+            metric_value=round(value / 100, 6),
+            metric_name="top-1",
+        )
+
+
+def _classes(names: Sequence[str]) -> str:
+    shown = ", ".join(f"{i}: {_text(name)}" for i, name in enumerate(names[:MOST_CLASSES]))
+    more = f", and {len(names) - MOST_CLASSES:,} more" if len(names) > MOST_CLASSES else ""
+    return f"Classes, by the index of the logit: {shown}{more}."
 
 
 def _text(words: object) -> str:
@@ -213,12 +287,13 @@ def _interval(pair: tuple[float, float] | None) -> str:
 
 
 def _files(formats: Mapping[str, Any]) -> Iterator[str]:
-    yield "| format | file | MB | greatest logit difference after reloading (batch 1, 2, 7) |"
-    yield "| --- | --- | ---: | --- |"
+    yield "| format | file | MB | loading it | greatest logit difference after reloading (batch 1, 2, 7) |"
+    yield "| --- | --- | ---: | --- | --- |"
     for kind, written in formats.items():
         file, facts = next(iter(written["files"].items()))
         deltas = ", ".join(f"{delta:.2g}" for delta in written["max_delta"].values())
-        yield f"| {kind} | {file} | {facts['size_bytes'] / 1e6:.2f} | {deltas} |"
+        safe = "can run code of its maker" if kind in CODE else "reads data only"
+        yield f"| {kind} | {file} | {facts['size_bytes'] / 1e6:.2f} | {safe} | {deltas} |"
 
 
 def _layers(architecture: Architecture) -> Iterator[str]:
@@ -250,7 +325,7 @@ def _limits(table: Mapping[str, Any], backbone: Backbone) -> Iterator[str]:
         "(`img_size=`), for which nothing was measured; the other files take no other."
     )
     yield (
-        "From a stranger load nothing but `model.safetensors` and `model.onnx`: they are data. Loading `model.pt2` "
+        "From a stranger load nothing but what reads data only, as the table of files says. Loading `model.pt2` "
         "(or any `.bin`, `.pt`, `.pth`) can run code that its maker put there."
     )
     given = table.get("license")

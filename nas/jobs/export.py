@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.arch import Architecture, cost
-from nas.base import BALANCED, MACS, NAME, TOP1, DataError, ExportError, Reporter, RunError, shared_command
+from nas.base import BALANCED, MACS, NAME, TOP1, DataError, ExportError, Reporter, RunError, shared_command, shared_word
 from nas.bundle import (
     ARCHITECTURE,
     DEFAULT_FORMATS,
@@ -51,6 +51,7 @@ from nas.runs import (
     results_of,
     searched_runs,
 )
+from nas.settings import flat_config
 from nas.training import load_trained, weights_digest
 
 
@@ -261,8 +262,10 @@ def provenance(run: RunDirectory, digest: str, command: str) -> dict[str, Any]:
     manifest = run.manifest
     keys = ("versions", "device", "precision", "seed", "splits", "space_digest")
     found = {key: getattr(manifest, key) for key in keys}
+    data = flat_config(run.config()).get("data.spec")
     return {
         "run": run.name,
+        "data": None if data is None else shared_word(str(data)),
         "digest": digest,
         "commands": [shared_command(manifest.command), shared_command(command)],
         **found,

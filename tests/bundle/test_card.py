@@ -1,12 +1,30 @@
 """The model card says what was measured, in which unit, and where it comes from."""
 
+import importlib.util
+import json
+from dataclasses import replace
 from pathlib import Path
 
-from bundles import CLASS_TOKEN, EVERY_OPERATOR, export, point_of, small_subnet, subnet_of
+import factories
+import numpy as np
+import pytest
+from bundles import (
+    CLASS_TOKEN,
+    EVERY_OPERATOR,
+    ROOT,
+    draw_image,
+    export,
+    point_of,
+    run_python,
+    small_subnet,
+    snippets,
+    subnet_of,
+)
+from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 
 from nas.arch import cost
-from nas.bundle.card import model_card
+from nas.bundle.card import MOST_CLASSES, model_card
 
 
 def test_the_model_card_states_numbers_units_and_origin(tmp_path: Path) -> None:
@@ -65,7 +83,13 @@ def test_names_and_commands_cannot_write_into_the_card(tmp_path: Path) -> None:
     table = {
         **point_of(small),
         "flops": 2,
-        "preprocessing": {"mean": [0.5], "std": [0.5], "interpolation": "bicubic", "crop_pct": 1.0},
+        "preprocessing": {
+            "mean": [0.5],
+            "std": [0.5],
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "class_names": ["<b>"],
+        },
         "formats": {},
         "conditions": {"device": "<script>alert(1)</script> | [a](b)\n# x"},
     }
@@ -78,3 +102,73 @@ def test_names_and_commands_cannot_write_into_the_card(tmp_path: Path) -> None:
     assert fenced.count("\n````") == 2  # a longer fence than what is in it
     assert "\x1b" not in card
     assert 'Run: "\\<b\\>".' in fenced
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("channels", "crop_pct"), [(3, 0.8), (1, 1.0)])
+def test_every_snippet_runs_as_it_stands_and_sees_what_timm_sees(
+    channels: int, crop_pct: float, tmp_path: Path
+) -> None:
+    formats = ("timm", "pt2", "onnx") + (("openvino",) if importlib.util.find_spec("openvino") else ())
+    subnet = subnet_of(factories.plain(depth=1), factories.backbone(in_chans=channels))
+    prepared = {"crop_pct": crop_pct, "mean": (0.4, 0.5, 0.6)[:channels], "std": (0.2, 0.25, 0.3)[:channels]}
+    export(subnet, tmp_path / "b c", formats=formats, **prepared)
+    draw_image(tmp_path / "image.png", "L" if channels == 1 else "RGB")
+    programs = snippets((tmp_path / "b c" / "README.md").read_text())
+    assert len(programs) == len(formats)
+    found = []
+    for with_torch in (True, False):  # a program loads no more than it imports
+        own = [program for program in programs if ("import torch" in program) == with_torch]
+        tail = "\nprint(*map(float, logits[0]))\n"
+        code = "".join(program + tail for program in own) + "import sys\nprint('torch' in sys.modules)"
+        *lines, has_torch = run_python(code, tmp_path, path=ROOT).splitlines()
+        assert has_torch == str(with_torch)
+        found += [(name, np.array(logits.split(), float)) for name, logits in zip(*[iter(lines)] * 2, strict=True)]
+    assert {name for name, _ in found} == {f"class {found[0][1].argmax()}"}
+    for _, logits in found[1:]:
+        np.testing.assert_allclose(logits, found[0][1], atol=1e-4)
+
+
+def test_the_card_is_one_of_the_hub_with_its_results(tmp_path: Path) -> None:
+    small = small_subnet()
+    point = point_of(small) | {"test_top1": 88.5}
+    export(small, tmp_path / "b", point=point, provenance={"data": "folder:photos"}, license="cc-by-4.0")
+    about = ModelCard.load(tmp_path / "b" / "README.md").data
+    assert (about.license, about.library_name, about.model_name) == ("cc-by-4.0", "timm", "b")
+    (result,) = about.eval_results
+    assert (result.task_type, result.dataset_name, result.dataset_split) == (
+        "image-classification",
+        "folder:photos",
+        "test",
+    )
+    assert (result.metric_type, result.metric_value) == ("accuracy", 0.885)
+
+
+def test_without_test_images_the_result_is_of_the_split_that_chose(tmp_path: Path) -> None:
+    export(small_subnet(), tmp_path / "b")
+    (result,) = ModelCard.load(tmp_path / "b" / "README.md").data.eval_results
+    assert (result.dataset_split, result.metric_value) == ("search", 0.9125)
+
+
+def test_the_card_names_classes_input_and_what_is_safe_to_load(tmp_path: Path) -> None:
+    export(small_subnet(), tmp_path / "b", formats=("timm", "pt2"))
+    card = (tmp_path / "b" / "README.md").read_text()
+    size = (tmp_path / "b" / "model.safetensors").stat().st_size / 1e6
+    for text in (
+        "Classes, by the index of the logit: 0: class 0, 1: class 1",
+        f"| timm | model.safetensors | {size:.2f} | reads data only |",
+        "| pt2 | model.pt2 |",
+        "| can run code of its maker |",
+        "The input size is 3 x 16 x 16",
+        "`hf download USER/NAME --local-dir b`",
+    ):
+        assert text in card, text
+
+
+def test_of_many_classes_the_card_names_the_first(tmp_path: Path) -> None:
+    names = [f"kind {i}" for i in range(MOST_CLASSES + 5)]
+    small = subnet_of(EVERY_OPERATOR, replace(CLASS_TOKEN, num_classes=len(names)))
+    export(small, tmp_path / "b", class_names=names)
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert f"{MOST_CLASSES - 1}: kind {MOST_CLASSES - 1}, and 5 more." in card
+    assert json.loads((tmp_path / "b" / "metrics.json").read_text())["preprocessing"]["class_names"] == names

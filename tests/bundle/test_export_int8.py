@@ -1,13 +1,12 @@
 """A file in eight bits: calibrated, judged as it was reloaded, timed, and told; or refused whole."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
-from bundles import export, images_for, logits_of, run_python, small_subnet
+from bundles import draw_image, export, images_for, logits_of, run_python, small_subnet, snippets
 
 from nas.base.errors import ExportError
 from nas.bundle.bundle import Int8
@@ -60,9 +59,10 @@ def test_eight_bits_are_calibrated_judged_as_reloaded_timed_and_told(small: Subn
         "model_int8.onnx",
     ):
         assert text in card, text
-    snippet = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)[2]
+    draw_image(tmp_path / "image.png")
+    snippet = snippets(card)[2]
     assert "b/model_int8.onnx" in snippet
-    assert run_python(snippet + "print(logits.shape)\n", tmp_path).strip() == "(1, 10)"
+    assert run_python(snippet + "print(logits.shape)\n", tmp_path).splitlines()[1] == "(1, 10)"
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Networks with every operator, their rows of the table, and how tests export and load them."""
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import factories
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from nas.arch import cost
@@ -129,3 +132,14 @@ def run_python(code: str, cwd: Path, *options: str, path: Path | None = None) ->
 def small_subnet() -> Subnet:
     """One plain layer on 16 x 16 colour images."""
     return subnet_of(factories.plain(depth=1), factories.backbone(in_chans=3))
+
+
+def snippets(card: str) -> list[str]:
+    """The Python programs on a model card, in its order."""
+    return re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+
+
+def draw_image(path: Path, mode: str = "RGB") -> None:
+    """A picture that is not square, with an edge in every place."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 10, 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).resize((77, 61), Image.Resampling.NEAREST).save(path)
