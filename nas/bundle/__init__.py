@@ -5,8 +5,9 @@ from nas.bundle.bundle import (
     ARCHITECTURE, DEFAULT_FORMATS, INT8, MAX_INT8_LOSS, BundleOptions, ExportReport, Int8,
 )
 from nas.bundle.export import check_options, check_place, export_bundle
+from nas.bundle.opened import Opened, open_bundle
 
 __all__ = [
     "ARCHITECTURE", "DEFAULT_FORMATS", "INT8", "MAX_INT8_LOSS", "BundleOptions", "ExportReport", "Int8",
-    "check_options", "check_place", "export_bundle",
+    "Opened", "check_options", "check_place", "export_bundle", "open_bundle",
 ]

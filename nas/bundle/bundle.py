@@ -155,7 +155,7 @@ def compare(folder: Path, reference: Subnet, on_step: Callable[[str], None]) -> 
         ConfigError: The package that runs a format is missing.
         ExportError: Lists every difference.
     """
-    table, architecture, backbone = _read(folder)
+    table, architecture, backbone = read_table(folder)
     formats = [name for name in FILES if name in table["formats"]]
     require(formats, to_write=False)
     problems = [
@@ -169,7 +169,7 @@ def compare(folder: Path, reference: Subnet, on_step: Callable[[str], None]) -> 
     for name in formats:
         on_step(f"{name}: reload and compare")
         started = time.perf_counter()
-        damage = list(_damage(folder, name, table["formats"][name]["files"], table["params"]))
+        damage = list(file_damage(folder, name, table["formats"][name]["files"], table["params"]))
         problems += damage
         if damage:
             continue  # nothing loads a file that somebody else wrote
@@ -203,8 +203,12 @@ def compare(folder: Path, reference: Subnet, on_step: Callable[[str], None]) -> 
     return tuple(reports)
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], Architecture, Backbone]:
-    """Read the table, the architecture and the fixed part that a bundle says it holds."""
+def read_table(folder: Path) -> tuple[dict[str, Any], Architecture, Backbone]:
+    """The table, the architecture and the fixed part that a bundle says it holds.
+
+    Raises:
+        ExportError: It is none, or damaged.
+    """  # noqa: DOC501 - the ValueError within becomes an ExportError
     try:
         table = read_json(folder / TABLE)
         check_schema(table, TABLE)
@@ -223,7 +227,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], Architecture, Backbone]:
     return table, architecture, backbone
 
 
-def _damage(folder: Path, name: str, files: Mapping[str, Mapping[str, Any]], params: int) -> Iterator[str]:
+def file_damage(folder: Path, name: str, files: Mapping[str, Mapping[str, Any]], params: int) -> Iterator[str]:
     """Say what is wrong with the files of a format, before anything loads them."""
     for file, written in files.items():
         path = folder / file

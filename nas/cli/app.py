@@ -32,6 +32,7 @@ from nas.base import (
 )
 from nas.cli.alone import alone
 from nas.cli.begin import first
+from nas.cli.bundle import bundle
 from nas.cli.latency import latency
 from nas.cli.look import look
 from nas.cli.options import (
@@ -68,6 +69,7 @@ app = typer.Typer(
 )
 app.add_typer(look)
 app.add_typer(first)
+app.add_typer(bundle)
 app.add_typer(alone)
 app.add_typer(latency, name="latency")
 EVERYWHERE = ("-q", "--quiet", "-v", "--verbose", "--debug", "--version")

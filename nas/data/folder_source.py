@@ -122,6 +122,11 @@ def folder_source(config: DataConfig) -> Source:
     )
 
 
+def images_below(root: Path) -> list[Path]:
+    """All image files in a folder, however deep, in order, without the litter of systems and tools."""
+    return _scan(root, []).all_images
+
+
 def split_folders(spec: str, root: Path) -> dict[str, Path]:
     """The folder of class folders of each split that there is in one folder; train is the folder itself without splits.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from nas.base import DataError, Reporter, plural
-from nas.data.images import DataInfo, ImageData, TestSplit, Triple, image_set
+from nas.data.images import DataInfo, ImageData, ImageSet, TestSplit, Triple, image_set
 from nas.data.samples import (
     SMALL_CLASSES_HINT,
     Part,
@@ -54,6 +54,35 @@ def load_images(
         return _load(config, open_source(config), image_size, seed, reporter or Reporter(quiet=True))
     except OSError as error:
         raise DataError(f"{config.spec}: cannot be read: {error}") from error
+
+
+def every_image(config: DataConfig, size: int, reporter: Reporter) -> list[ImageSet]:
+    """All images of all splits of a source as they are stored, a set each: nothing is carved and no copy left out.
+
+    They see the centre of `size` pixels of images kept at `config.stored_size`. Mean and deviation are 0 and 1.
+
+    Raises:
+        DataError: Images cannot be read, or have no class.
+    """  # noqa: DOC501 - `problems_error` is a DataError
+    try:
+        source = open_source(config)
+        names, sets = source.class_names, []
+        parts = {"train": source.train, "validation": source.validation, "test": source.test}
+        for title, part in parts.items():
+            if part is None:
+                continue
+            listing, stored = read_part(part, Origin(config, title, len(names), config.stored_size or size), reporter)
+            assert stored is not None, "images are kept"
+            problems = [f"without a class: {listed(listing.bad_labels)}"] if listing.bad_labels else []
+            if problems or (listing.unreadable and not config.skip_bad_images):
+                raise problems_error(config.spec, problems, [] if config.skip_bad_images else listing.unreadable)
+            info = DataInfo(class_names=names, mean=(0.0,) * 3, std=(1.0,) * 3, flip_safe=False, hashes={})
+            sets.append(image_set(stored, [entry for entry in listing.entries if entry.pixels], size, info))
+    except OSError as error:
+        raise DataError(f"{config.spec}: cannot be read: {error}") from error
+    if not sum(map(len, sets)):
+        raise DataError(f"{config.spec}: there is no image", hint="give a folder with a folder for each class")
+    return [images for images in sets if len(images)]
 
 
 def sizes_of_some(config: DataConfig, most: int = 400) -> tuple[list[tuple[int, int]], int]:

@@ -7,6 +7,7 @@ from nas.base import BALANCED, TOP1, duration, plural, unit_of, with_interval
 from nas.report.table import Cell, Column, Markup, Table, columns_of
 from nas.runs import BALANCED_SPLITS, BASELINES, CONFIDENCE, RESAMPLES, SPLITS
 
+MOST_CLASSES = 20  # rows of a table
 UNDIMMED = {"caption_style": "none"}  # captions that are half of the answer
 
 
@@ -190,6 +191,57 @@ def proposal_table(values: Mapping[str, Any]) -> Table:
         columns=[Column(), Column(wraps=True), Column(wraps=True)],
         rows=rows,
         caption=[f"$ {values['command']}"],
+    )
+
+
+def predict_table(found: Mapping[str, Any]) -> Table:
+    """`predict` for people: an image a row."""
+    rows = []
+    for row in found["images"]:
+        best, *others = row["predictions"]
+        also = ", ".join(f"{one['class']} {100 * one['probability']:.1f}" for one in others)
+        rows.append((row["image"], best["class"], 100 * best["probability"], also))
+    return Table(
+        title=f"{found['bundle']}: {len(rows):,} images, by {found['runtime']}",
+        columns=[
+            Column("image", wraps=True),
+            Column("class", wraps=True),
+            Column("%", "{:.1f}"),
+            Column("then", wraps=True),
+        ],
+        rows=rows,
+    )
+
+
+def validate_table(found: Mapping[str, Any]) -> Table:
+    """`validate` for people: all images, then the classes, the worst first."""
+
+    def row(title: str, images: int, value: float, low: float, high: float) -> tuple[str, int, float, str]:
+        return title, images, value, f"{low:.1f} to {high:.1f}"
+
+    classes = sorted(found["classes"], key=lambda one: (one["top1"], one["class"]))
+    rows: list[Any] = [row("all", found["images"], found["top1"], *found["top1_ci"])]
+    if len({one["images"] for one in classes}) > 1:
+        rows.append(row("mean of the classes", found["images"], found["balanced_top1"], *found["balanced_top1_ci"]))
+    rows.append(())
+    rows += [row(*(one[key] for key in ("class", "images", "top1", "top1_low", "top1_high"))) for one in classes]
+    shown = rows[: MOST_CLASSES + 3]
+    card = found["card_test_top1"]
+    lines = [f"chance {found['chance']:.1f} %" + ("" if card is None else f", on its card {card:.1f} % (test)")]
+    if len(shown) < len(rows):
+        lines.append(f"the {len(rows) - len(shown)} better classes: --format csv")
+    lines += [f"{note[0].upper()}{note[1:]}." for note in found["notes"]]
+    lines.append(f"{found['runtime']}, fp32, {found['device']}, torch {found['torch']}, seed {found['seed']}")
+    return Table(
+        title=f"{found['bundle']} on {found['data']}, {found['split']}",
+        columns=[
+            Column("class", wraps=True),
+            Column("images", "{:,}"),
+            Column("top-1 (%)", "{:.1f}"),
+            Column("95 % interval"),
+        ],
+        rows=shown,
+        caption=lines,
     )
 
 

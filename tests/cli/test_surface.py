@@ -34,6 +34,8 @@ COMMANDS = {
     "compare": {"--format"},
     "report": {"--random", "--format"},
     "export": {"--pick", "--to", "--formats", "--opset", "--max-int8-loss", "--license", "--data", "--format"},
+    "predict": {"--top", "--runtime", "--device", "--skip-bad-images", "--format"},
+    "validate": {"--data", "--split", "--runtime", "--seed", "--device", "--set", "--skip-bad-images", "--format"},
     "doctor": {"--format"},
     "cache": {"--sweep", "--format"},
     "latency": set(),

@@ -1,0 +1,1 @@
+"""What a bundle does with images: classes, and how many are right."""
