@@ -141,15 +141,17 @@ def show(run: RunArgument, pick: Annotated[str, typer.Argument(help=PICK_HELP)],
 
 @look.command(epilog=example("compare results/digits-1 results/digits-2"))
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="RUN1", help="A run's folder.")],
-    second: Annotated[Path, typer.Argument(metavar="RUN2", help="Another run's folder.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="The folders of two runs or more.")],
     format_: FormatOption = None,
 ) -> None:
-    """Two runs side by side: fronts, hypervolumes with one reference, what was different."""
+    """Runs side by side: fronts, hypervolumes with one reference, what was different.
+
+    Of more than two, those that differ by the seed alone are a group: medians, intervals, differences seed by seed.
+    """
     from nas.report import compare_rows, compare_runs, compare_tables
 
-    found = compare_runs(first, second)
-    for run in (first, second):
+    found = compare_runs(*runs)
+    for run in runs:
         tell_doubts(run)
     print_result(format_, found, compare_tables, compare_rows(found))
 

@@ -1,7 +1,10 @@
-"""Two runs side by side: how good their fronts are by one measure, and what was different."""
+"""Runs side by side: how good their fronts are by one measure, and what was different; seeds of one set-up together."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,18 +34,25 @@ if TYPE_CHECKING:
 NUM_BUDGETS = 6
 RATIO = "of the reference model's"
 IDENTITY = ("space_digest", "splits", "seed", "device", "precision", "versions")
+BY_SEED = ("seed", "splits")
+"""What may differ within a group: splits are carved with the seed."""
+SIGNS = "●○■□▲△◆◇"
 
 
-def compare_runs(first: Path, second: Path) -> dict[str, Any]:
-    """What `compare --format json` prints; results/README.md explains the keys.
+def compare_runs(*paths: Path) -> dict[str, Any]:
+    """What `compare --format json` prints of two runs or more; results/README.md explains the keys.
 
-    The hypervolumes have one reference: of each shared objective, the worse one of both runs. Latencies are compared as
-    ratios to the reference model, and left out where the runs timed different ones, or elsewhere.
+    The hypervolumes have one reference: of each shared objective, the worst one of all runs. Latencies are compared as
+    ratios to the reference model, and left out where the runs timed different ones, or elsewhere. Of more than two runs
+    those that differ by the seed alone are a group.
 
     Raises:
-        RunError: One is not a run, has measured nothing, or they share no objective that can be compared.
+        RunError: There is one run only, one is none, has measured nothing, or they share no objective that can be
+            compared.
     """
-    runs = [RunDirectory.open(path) for path in (first, second)]
+    if len(paths) < 2:
+        raise RunError("compare takes two runs or more", hint=f"such as `{command_line('compare', 'RUN1', 'RUN2')}`")
+    runs = [RunDirectory.open(path) for path in paths]
     fronts = [front_of(run.path) for run in runs]
     for run, front in zip(runs, fronts, strict=True):
         if not front.points:
@@ -51,13 +61,14 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
     fronts = [front.by_clocks(dict.fromkeys(front.clocks, 1.0)) for front in fronts]
     objectives, by = _common_objectives(fronts, left_out), shared_accuracy(fronts)
     names = [run.name for run in runs]
-    if names[0] == names[1]:
+    if len(set(names)) < len(names):
         names = [str(run.path) for run in runs]
     conditions = [front.points[0].measurement.conditions.to_dict() for front in fronts]
     for values in conditions:
         del values["supernet"]  # the weights: what runs are compared for
-    shared = {p.digest for p in fronts[0].points} & {p.digest for p in fronts[1].points}
-    return {
+    shared = set.intersection(*({point.digest for point in front.points} for front in fronts))
+    identities = [_identity(run) for run in runs]
+    found: dict[str, Any] = {
         "schema_version": 1,
         "objectives": [
             {
@@ -84,12 +95,76 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
         "accuracy": by.name,
         "budgets": best_within_budgets(fronts),
         "other_conditions": differences(*conditions),
-        "differences": differences(*(_identity(run) for run in runs)),
+        "differences": differences(*identities),
     }
+    return found if len(runs) == 2 else {**found, **_groups(found["runs"], identities)}
+
+
+def _groups(rows: Sequence[Mapping[str, Any]], identities: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Runs by what was the same but for the seed: `groups`, and `pairs` of those that have seeds in common."""
+    keys = [
+        json.dumps({key: v for key, v in values.items() if key not in BY_SEED}, sort_keys=True) for values in identities
+    ]
+    groups = []
+    for number, key in enumerate(dict.fromkeys(keys)):
+        members = [i for i, own in enumerate(keys) if own == key]
+        volumes = [rows[i]["hypervolume"] for i in members]
+        groups.append(
+            {
+                "group": _letter(number),
+                "runs": [rows[i]["run"] for i in members],
+                "seeds": [identities[i]["seed"] for i in members],
+                "hypervolume_median": statistics.median(volumes),
+                "hypervolume_range": [min(volumes), max(volumes)],
+                "hypervolume_mean": statistics.fmean(volumes),
+                "hypervolume_mean_ci": _mean_interval(volumes),
+            }
+        )
+    pairs = []
+    for one, other in combinations(groups, 2):
+        first, second = (
+            dict(zip(group["seeds"], (_volume(rows, name) for name in group["runs"]), strict=True))
+            for group in (one, other)
+        )
+        seeds = sorted(first.keys() & second.keys())
+        if not seeds or len(first) < len(one["seeds"]) or len(second) < len(other["seeds"]):
+            continue  # a seed that is there twice has no one partner
+        gains = [second[seed] - first[seed] for seed in seeds]
+        pairs.append(
+            {
+                "groups": [one["group"], other["group"]],
+                "seeds": seeds,
+                "median_difference": statistics.median(gains),
+                "mean_difference": statistics.fmean(gains),
+                "mean_difference_ci": _mean_interval(gains),
+                "second_is_better": sum(gain > 0 for gain in gains),
+            }
+        )
+    return {"groups": groups, "pairs": pairs}
+
+
+def _letter(number: int) -> str:
+    """A, B, ... Z, A1, B1, ..."""
+    return f"{chr(ord('A') + number % 26)}{number // 26 or ''}"
+
+
+def _volume(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    return next(float(row["hypervolume"]) for row in rows if row["run"] == name)
+
+
+def _mean_interval(values: Sequence[float]) -> list[float] | None:
+    """95 % interval of the mean by Student's t; None of a single value, which has none."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t  # type: ignore[import-untyped]
+
+    mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    half = float(t.ppf(0.975, len(values) - 1)) * error
+    return [mean - half, mean + half]
 
 
 def latencies_apart(runs: Sequence[RunDirectory], fronts: Sequence[ParetoFront]) -> dict[str, str]:
-    """The latencies that both runs optimised and that cannot be compared, with the reason."""
+    """The latencies that all runs optimised and that cannot be compared, with the reason."""
     searches = [run.manifest.search for run in runs]
     conditions = [front.points[0].measurement.conditions.to_dict() for front in fronts]
     found = {}
@@ -97,11 +172,12 @@ def latencies_apart(runs: Sequence[RunDirectory], fronts: Sequence[ParetoFront])
         if not all(any(o.metric.name == name for o in front.objectives) for front in fronts):
             continue
         digests = [search.reference_digest if search else "unknown" for search in searches]
-        reasons = [f"the reference model is {' against '.join(digests)}"] if digests[0] != digests[1] else []
+        known = dict.fromkeys(digests)
+        reasons = [f"the reference model is {' against '.join(known)}"] if len(known) > 1 else []
         for key in ("device", "target", "latency_batch_size", "latency_threads"):
             places = [str(values[key]).split("; ")[0 if name == LATENCY.name else slice(None)] for values in conditions]
-            if places[0] != places[1]:
-                reasons.append(f"{key} is {' against '.join(map(str, places))}")
+            if len(said := dict.fromkeys(map(str, places))) > 1:
+                reasons.append(f"{key} is {' against '.join(said)}")
         if not all(name in front.clocks for front in fronts):
             reasons.append("the time of the reference model was not kept")
         if reasons:
@@ -110,7 +186,7 @@ def latencies_apart(runs: Sequence[RunDirectory], fronts: Sequence[ParetoFront])
 
 
 def shared_accuracy(fronts: Sequence[ParetoFront]) -> Metric:
-    """The accuracy that both runs rank by, else top-1, which all have."""
+    """The accuracy that all runs rank by, else top-1, which all have."""
     return BALANCED if all(front.accuracy is BALANCED for front in fronts) else TOP1
 
 
@@ -135,86 +211,166 @@ def best_within_budgets(fronts: Sequence[ParetoFront]) -> list[dict[str, Any]]:
     ]
 
 
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Keys, nested ones dotted, whose values differ: `key` and the two `values`, null where one has none."""
-    one, other = flat_config(first), flat_config(second)
-    pairs = {key: [one.get(key), other.get(key)] for key in [*one, *other]}
-    return [{"key": key, "values": values} for key, values in pairs.items() if values[0] != values[1]]
+def differences(*given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Keys, nested ones dotted, whose values differ: `key` and the `values`, one for each, null where it has none."""
+    flat = [flat_config(values) for values in given]
+    rows = {key: [values.get(key) for values in flat] for key in dict.fromkeys(key for one in flat for key in one)}
+    return [{"key": k, "values": values} for k, values in rows.items() if any(v != values[0] for v in values)]
 
 
 def compare_tables(found: Mapping[str, Any]) -> "Group":
-    """`compare_runs` for people: a table of runs, one of budgets, a plot, and what was different."""
+    """`compare_runs` for people: tables of runs, groups and budgets, a plot, and what was different."""
     from rich.console import Group
     from rich.text import Text
 
     runs = found["runs"]
+    is_pair = "groups" not in found
     names = [run["run"] for run in runs]
+    # Of a pair each run is a column of its own; of more runs each group is, with the median of its runs.
+    columns = [(name, [i]) for i, name in enumerate(names)] if is_pair else list(_members(found))
+    place = {i: number for number, (_, members) in enumerate(columns) for i in members}
+    heads = [name for name, _ in columns]
     reference = ", ".join(f"{o['name']} {o['reference']:.4g} {o['unit']}" for o in found["objectives"])
     headers = {"run": "", "front": "{}", "hypervolume": "{:.4f}", "best top-1 (%)": "{:.1f}", "knee": "{}"}
     balanced = [r.get("best_balanced_top1") for r in runs]
     if any(value is not None for value in balanced):
         headers["best balanced top-1 (%)"] = "{:.1f}"
+    rows = [
+        (r["run"], r["front_size"], r["hypervolume"], r["best_top1"], r["knee"][:8], value)[: len(headers)]
+        for r, value in zip(runs, balanced, strict=True)
+    ]
+    shared = f"{found['shared_architectures']} architectures"
     table = Table(
-        title=f"{' and '.join(names)}: {found['shared_architectures']} architectures on both fronts",
-        columns=columns_of(headers, wraps=True),
-        rows=[
-            (r["run"], r["front_size"], r["hypervolume"], r["best_top1"], r["knee"][:8], value)[: len(headers)]
-            for r, value in zip(runs, balanced, strict=True)
-        ],
+        title=f"{' and '.join(names)}: {shared} on both fronts" if is_pair else f"{shared} on all fronts",
+        columns=columns_of(headers if is_pair else {"group": "", **headers}, wraps=True),
+        rows=rows if is_pair else [(heads[place[i]], *row) for i, row in enumerate(rows)],
         caption=[
             f"hypervolume with one reference: {reference}",
             *(f"{row['name']} is left out of it: {row['reason']}" for row in found["left_out"]),
         ],
     )
-    parts: list[Any] = [table]
+    parts: list[Any] = [table, *([] if is_pair else _group_tables(found))]
     by = metric_named(found["accuracy"])
     factor, prefix = unit_of(budget["max_macs"] for budget in found["budgets"])
     if found["budgets"]:
-        forms = [(f"{prefix}MACs", "{:.3g}"), *((name, "{:.1f}") for name in names), ("difference", "{:+.1f}")]
-        best = [(budget["max_macs"] / factor, *budget[f"best_{by.name}"]) for budget in found["budgets"]]
-        rows = [(macs, one, other, other - one) for macs, one, other in best]
+        forms = [(f"{prefix}MACs", "{:.3g}"), *((name, "{:.1f}") for name in heads)]
+        best: list[tuple[float, ...]] = []
+        for budget in found["budgets"]:
+            values = budget[f"best_{by.name}"]
+            medians = [statistics.median(values[i] for i in members) for _, members in columns]
+            best.append((budget["max_macs"] / factor, *medians))
+        if len(columns) == 2:
+            forms.append(("difference", "{:+.1f}"))
+            best = [(macs, one, other, other - one) for macs, one, other in best]
         title = f"best {by.label} (%) within a budget of MACs per image"
-        parts.append(Table(title=title, columns=[Column(*form, wraps=True) for form in forms], rows=rows))
+        title += "" if len(columns) == len(runs) else ", median of the group"
+        parts.append(Table(title=title, columns=[Column(*form, wraps=True) for form in forms], rows=best))
+    signs = [SIGNS[i % len(SIGNS)] for i in range(len(columns))]
     series = [
-        Series(sign, [(p["macs"] / factor, p[by.name]) for p in run["points"] if None not in p.values()])
-        for sign, run in zip("●○", runs, strict=True)
+        Series(signs[place[i]], [(p["macs"] / factor, p[by.name]) for p in run["points"] if None not in p.values()])
+        for i, run in enumerate(runs)
     ]
     parts.append(Text(scatter(series, f"{prefix}MACs per image", f"{by.label} (%)")))
-    parts.append(Text(f"● {names[0]}   ○ {names[1]}", "dim"))
+    parts.append(Text("   ".join(f"{sign} {name}" for sign, name in zip(signs, heads, strict=True)), "dim"))
     for key, title in (
         ("other_conditions", "measured under other conditions: their numbers must not be compared"),
         ("differences", "what was different"),
     ):
-        if different := [(row["key"], *("-" if v is None else str(v) for v in row["values"])) for row in found[key]]:
+        different = [
+            (row["key"], *(_said(row["values"][i] for i in members) for _, members in columns))
+            for row in found[key]
+            if is_pair or row["key"].partition(".")[0] not in BY_SEED
+        ]
+        if different:
             parts.append(
-                Table(title=title, columns=[Column(header, wraps=True) for header in ("", *names)], rows=different)
+                Table(title=title, columns=[Column(header, wraps=True) for header in ("", *heads)], rows=different)
             )
     return Group(*parts)
 
 
+def _said(values: Iterable[Any]) -> str:
+    return ", ".join(dict.fromkeys("-" if value is None else str(value) for value in values))
+
+
+def _members(found: Mapping[str, Any]) -> Iterator[tuple[str, list[int]]]:
+    """Each group, and the places of its runs."""
+    names = [run["run"] for run in found["runs"]]
+    for group in found["groups"]:
+        yield group["group"], [i for i, name in enumerate(names) if name in group["runs"]]
+
+
+def _group_tables(found: Mapping[str, Any]) -> Iterator[Table]:
+    """The hypervolume of each group over its seeds, and the differences of groups, seed by seed."""
+    if all(len(group["runs"]) == 1 for group in found["groups"]):
+        return
+    headers = {"group": "", "seeds": "", "median": "{:.4f}", "least to most": "", "mean, 95 % interval": ""}
+    yield Table(
+        title="hypervolume over the seeds of a group: runs that differ by the seed alone",
+        columns=columns_of(headers, wraps=True),
+        rows=[
+            (
+                group["group"],
+                ", ".join(map(str, group["seeds"])),
+                group["hypervolume_median"],
+                " to ".join(f"{value:.4f}" for value in group["hypervolume_range"]),
+                _with_ends(group["hypervolume_mean"], group["hypervolume_mean_ci"], ".4f"),
+            )
+            for group in found["groups"]
+        ],
+    )
+    if found["pairs"]:
+        headers = {"groups": "", "seeds in both": "{}", "median": "{:+.4f}", "mean, 95 % interval": "", "more on": ""}
+        yield Table(
+            title="difference of hypervolume, seed by seed: the second group less the first",
+            columns=columns_of(headers, wraps=True),
+            rows=[
+                (
+                    " to ".join(pair["groups"]),
+                    len(pair["seeds"]),
+                    pair["median_difference"],
+                    _with_ends(pair["mean_difference"], pair["mean_difference_ci"], "+.4f"),
+                    f"{pair['second_is_better']} of {len(pair['seeds'])}",
+                )
+                for pair in found["pairs"]
+            ],
+        )
+
+
+def _with_ends(value: float, ends: Sequence[float] | None, form: str) -> str:
+    return f"{value:{form}}" if ends is None else f"{value:{form}}, {ends[0]:{form}} to {ends[1]:{form}}"
+
+
 def compare_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """`compare_runs` as rows of CSV, one a run; the budgets are columns."""
+    """`compare_runs` as rows of CSV, one a run; the budgets are columns, and of more than two runs the groups."""
     best = f"best_{found['accuracy']}"
+    own: dict[str, dict[str, Any]] = {}
+    for group in found.get("groups", ()):
+        for run, seed in zip(group["runs"], group["seeds"], strict=True):
+            own[run] = {"group": group["group"], "seed": seed}
     return [
         {
             name: run[name]
             for name in ("run", "front_size", "hypervolume", "best_top1", "best_balanced_top1", "knee")
             if name in run
         }
+        | own.get(run["run"], {})
         | {f"{best}_within_{b['max_macs']:.0f}_macs": b[best][i] for b in found["budgets"]}
         for i, run in enumerate(found["runs"])
     ]
 
 
 def _common_objectives(fronts: Sequence[ParetoFront], left_out: Mapping[str, str]) -> list[Objective]:
-    one, other = ({o.metric.name: o for o in front.objectives} for front in fronts)
-    common = [
-        other[name] if objective.metric.is_better(objective.reference, other[name].reference) else objective
-        for name, objective in one.items()
-        if name in other and name not in left_out
-    ]
+    own = [{o.metric.name: o for o in front.objectives} for front in fronts]
+    common = []
+    for name in own[0]:
+        if name in left_out or any(name not in objectives for objectives in own):
+            continue
+        worst, *others = (objectives[name] for objectives in own)
+        for other in others:
+            worst = other if worst.metric.is_better(worst.reference, other.reference) else worst
+        common.append(worst)
     if not common:
-        text = f"the runs share no objective: {', '.join(one)} against {', '.join(other)}"
+        text = f"the runs share no objective: {' against '.join(', '.join(names) for names in own)}"
         text += "".join(f"; {name} cannot be compared: {reason}" for name, reason in left_out.items())
         raise RunError(text, hint="compare runs with the same search.objectives")
     return common

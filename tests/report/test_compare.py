@@ -5,10 +5,12 @@ import shutil
 from dataclasses import replace
 
 import factories
+import numpy as np
 import pytest
 from factories import OBJECTIVES
 from report_runs import made_trials, make_run
 from rich.console import Console
+from scipy import stats
 
 from nas.base.errors import RunError
 from nas.base.metrics import BALANCED, LATENCY, MACS, TOP1, Objective
@@ -197,3 +199,77 @@ def test_runs_after_balanced_accuracy_are_compared_by_it_throughout(tmp_path):
     mixed = compare_runs(pair[0].path, make_run(tmp_path / "c", made_trials(30), seed=2).path)
     assert mixed["accuracy"] == "top1"
     assert "best_top1" in mixed["budgets"][0]
+
+
+# --- more than two ---
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Two set-ups, with seeds 0, 1, 2 and 0, 1, 7."""
+
+    def run(name, seed, epochs):
+        trials = made_trials(20, seed=seed + 10 * epochs)
+        return make_run(tmp_path / name, trials, seed=seed, config={"train": {"epochs": epochs}}).path
+
+    return [run(f"a{seed}", seed, 3) for seed in (0, 1, 2)] + [run(f"b{seed}", seed, 30) for seed in (0, 1, 7)]
+
+
+def test_runs_that_differ_by_the_seed_alone_are_a_group(many):
+    found = compare_runs(*many)
+    volumes = {run["run"]: run["hypervolume"] for run in found["runs"]}
+    first, second = found["groups"]
+    assert (first["group"], first["runs"], first["seeds"]) == ("A", ["a0", "a1", "a2"], [0, 1, 2])
+    assert (second["runs"], second["seeds"]) == (["b0", "b1", "b7"], [0, 1, 7])
+    own = [volumes[name] for name in first["runs"]]
+    assert first["hypervolume_median"] == sorted(own)[1]
+    assert first["hypervolume_range"] == [min(own), max(own)]
+    expected = stats.t.interval(0.95, 2, np.mean(own), stats.sem(own))
+    assert first["hypervolume_mean_ci"] == pytest.approx(expected)
+
+
+def test_groups_are_compared_on_the_seeds_that_both_have(many):
+    found = compare_runs(*many)
+    volumes = {run["run"]: run["hypervolume"] for run in found["runs"]}
+    (pair,) = found["pairs"]
+    gains = [volumes[f"b{seed}"] - volumes[f"a{seed}"] for seed in (0, 1)]
+    assert (pair["groups"], pair["seeds"]) == (["A", "B"], [0, 1])
+    assert pair["mean_difference"] == pytest.approx(np.mean(gains))
+    assert pair["median_difference"] == pytest.approx(np.median(gains))
+    assert pair["second_is_better"] == sum(gain > 0 for gain in gains)
+    assert pair["mean_difference_ci"] == pytest.approx(stats.t.interval(0.95, 1, np.mean(gains), stats.sem(gains)))
+
+
+def test_all_runs_have_one_reference_and_are_a_row_each(many):
+    found = compare_runs(*many)
+    assert len(found["budgets"][0]["best_top1"]) == 6
+    alone = compare_runs(many[0], many[3])
+    assert [o["reference"] for o in found["objectives"]] == [o["reference"] for o in alone["objectives"]]
+    rows = compare_rows(found)
+    assert [(row["run"], row["group"], row["seed"]) for row in rows][2:4] == [("a2", "A", 2), ("b0", "B", 0)]
+    assert {row["key"] for row in found["differences"]} == {"seed", "train.epochs"}
+
+
+def test_tables_of_many_runs_have_a_column_a_group(many):
+    text = text_of(compare_runs(*many))
+    for words in ("on all fronts", "over the seeds of a group", "seed by seed", "median of the group", "● A   ○ B"):
+        assert words in text
+    different = text.partition("what was different")[2]
+    assert "train.epochs" in different
+    assert "seed" not in different
+
+
+def test_three_runs_of_their_own_are_three_groups_of_one(many, tmp_path):
+    third = make_run(tmp_path / "c", made_trials(9), config={"train": {"epochs": 9}}).path
+    found = compare_runs(many[0], many[3], third)
+    assert [group["group"] for group in found["groups"]] == ["A", "B", "C"]
+    assert all(group["hypervolume_mean_ci"] is None for group in found["groups"])
+    assert "seeds of a group" not in text_of(found)
+    assert "median of the group" not in text_of(found)
+    text_of(compare_runs(many[0], many[0], many[0]))  # a seed that is there three times has no partner
+
+
+def test_two_runs_are_no_groups_and_one_is_refused(many):
+    assert not {"groups", "pairs"} & set(compare_runs(*many[:2]))
+    with pytest.raises(RunError, match="two runs or more"):
+        compare_runs(many[0])
