@@ -30,6 +30,7 @@ GENERATIONS = 4  # of the search on the predictions
 CHILDREN = 160  # candidates of a generation, or four times the batch
 NEWCOMERS = 0.25  # share of the candidates that are drawn uniformly
 PARENTS = 48
+LOG_MACS = -2  # among the features
 
 Floats = NDArray[np.float64]
 
@@ -160,7 +161,7 @@ class _Model:
         chosen = [points[i] for i in sorted(rng.permutation(len(points))[:MOST_POINTS])]
         architectures, values, errors = zip(*chosen, strict=True)
         rows = self._features(architectures)
-        return GaussianProcess(rows, genes_of_features(self._space), np.array(values), np.array(errors))
+        return GaussianProcess(rows, genes_of_features(self._space), np.array(values), np.array(errors), LOG_MACS)
 
     def losses(
         self,
