@@ -3,7 +3,7 @@
 # fmt: off
 from nas.base.disk import DiskError, check_writable, disk_error, writing
 from nas.base.errors import (
-    ArchitectureError, CheckpointError, ConfigError, DataError, EvaluationError, ExportError,
+    ArchitectureError, CheckpointError, ConfigError, DataError, EvaluationError, ExportError, HubError,
     InputFileError, NasError, NoResultError, OutOfMemoryError, RunError, SearchSpaceError, TrainingError,
     one_line,
 )
@@ -31,8 +31,8 @@ from nas.base.words import duration, format_choices, plural, unit_column, unit_o
 __all__ = [
     "BALANCED", "DEFAULT_TRIALS", "LATENCIES", "LATENCY", "MACS", "METRICS", "NAME", "PARAMS",
     "SCHEMA_VERSION", "STORAGE_VARIABLE", "TOP1", "ArchitectureError", "CheckpointError", "ConfigError",
-    "DataError", "Direction", "DiskError", "EvaluationError", "ExportError", "InputFileError", "Metric",
-    "NasError", "NoResultError", "Objective", "OutOfMemoryError", "Reporter", "RunError",
+    "DataError", "Direction", "DiskError", "EvaluationError", "ExportError", "HubError", "InputFileError",
+    "Metric", "NasError", "NoResultError", "Objective", "OutOfMemoryError", "Reporter", "RunError",
     "SearchSpaceError", "TrainingError", "accuracy_of", "atomic_write_bytes", "atomic_write_text",
     "by_target", "cached_method", "check_schema", "check_writable", "command_line", "disk_error",
     "duration", "expanded", "format_choices", "hidden_words", "hide_secrets", "is_out_of_memory",

@@ -76,6 +76,12 @@ class ExportError(NasError):
     exit_code = 1
 
 
+class HubError(NasError):
+    """The hub cannot be reached, or refuses; nothing, or not all, was put there."""
+
+    exit_code = 1
+
+
 class NoResultError(NasError):
     """A search ended without an architecture to show."""
 

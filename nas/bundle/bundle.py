@@ -203,6 +203,30 @@ def compare(folder: Path, reference: Subnet, on_step: Callable[[str], None]) -> 
     return tuple(reports)
 
 
+def check_bundle(folder: Path) -> dict[str, Any]:
+    """The table of a bundle whose files are still those that passed the comparison (`compare`).
+
+    Raises:
+        ExportError: It is no bundle, it was not compared, or something changed since; lists everything.
+    """
+    table, architecture, _ = read_table(folder)
+    problems = [] if (folder / CARD).is_file() else [f"{CARD}: missing"]
+    if table["digest"] != architecture.digest:
+        problems.append(f"{ARCHITECTURE} holds architecture {architecture.digest}, the table {table['digest']}")
+    for name, written in table["formats"].items():
+        problems += file_damage(folder, name, written["files"], table["params"])
+        deltas = written.get("max_delta") or {}
+        if set(map(str, deltas)) != set(map(str, BATCHES)) or not all(d <= TOLERANCE[name] for d in deltas.values()):
+            problems.append(f"{name}: it was not found to be the searched network")
+    if problems:
+        raise ExportError(
+            f"{folder}: not the bundle that was exported: {plural(len(problems), 'difference')}\n"
+            + "\n".join(f"  {p}" for p in problems),
+            hint="export it again from its run",
+        )
+    return table
+
+
 def read_table(folder: Path) -> tuple[dict[str, Any], Architecture, Backbone]:
     """The table, the architecture and the fixed part that a bundle says it holds.
 

@@ -50,6 +50,7 @@ from nas.cli.options import (
     takes,
 )
 from nas.cli.output import COMMON, RESUMABLE, begin, print_result, reporter, show_front
+from nas.cli.push import push
 
 if TYPE_CHECKING:
     from nas.jobs import Session
@@ -72,6 +73,7 @@ app.add_typer(first)
 app.add_typer(bundle)
 app.add_typer(alone)
 app.add_typer(latency, name="latency")
+app.add_typer(push)
 EVERYWHERE = ("-q", "--quiet", "-v", "--verbose", "--debug", "--version")
 
 

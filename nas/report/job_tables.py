@@ -291,6 +291,17 @@ def export_table(bundle: Mapping[str, Any]) -> Table:
     )
 
 
+def push_table(found: Mapping[str, Any]) -> Table:
+    """What `push` put onto the hub, or would, file by file."""
+    return Table(
+        title=found["repo"],
+        columns=columns_of({"file": "", "size (kB)": "{:,.1f}"}),
+        rows=[(row["file"], row["size_bytes"] / 1e3) for row in found["files"]],
+        caption=["nothing was sent" if found["url"] is None else "sent", f"licence: {found['license'] or 'not said'}"],
+        box="HEAVY_HEAD",
+    )
+
+
 def _eight_bits(found: Mapping[str, Any] | None) -> Iterator[str]:
     if found:
         low, high = found["lost_points_ci"]

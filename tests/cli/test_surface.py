@@ -36,6 +36,7 @@ COMMANDS = {
     "export": {"--pick", "--to", "--formats", "--opset", "--max-int8-loss", "--license", "--data", "--format"},
     "predict": {"--top", "--runtime", "--device", "--skip-bad-images", "--format"},
     "validate": {"--data", "--split", "--runtime", "--seed", "--device", "--set", "--skip-bad-images", "--format"},
+    "push": {"--repo", "--private", "--dry-run", "--format"},
     "doctor": {"--format"},
     "cache": {"--sweep", "--format"},
     "latency": set(),
