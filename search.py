@@ -2,7 +2,7 @@
 
 import sys
 
-from nas.cli import main
+from nas.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from nas.base import (
     STORAGE_VARIABLE,
@@ -35,6 +36,7 @@ from nas.cli.begin import first
 from nas.cli.bundle import bundle
 from nas.cli.latency import latency
 from nas.cli.look import look
+from nas.cli.metavars import readable
 from nas.cli.options import (
     CONFIG_KEYS,
     DEFAULT_SPACE,
@@ -304,7 +306,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     everywhere = [word for word in arguments if word in EVERYWHERE]  # click: only before a command
     rest = [word for word in arguments if word not in EVERYWHERE]
     try:
-        result = app(args=[*everywhere, *rest], prog_name=program_name(), standalone_mode=False)
+        program = readable(get_command(app))
+        result = program(args=[*everywhere, *rest], prog_name=program_name(), standalone_mode=False)
         code = result if isinstance(result, int) else 0
         sys.stdout.flush()  # here, where a full disk is told
     except NasError as error:
@@ -323,11 +326,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         error.message = visible(hide_secrets(str(getattr(error, "message", ""))))  # type: ignore[attr-defined]
         error.show()  # click's words on a wrong flag or argument, with the usage and a suggestion
+        _say_key(str(getattr(error, "option_name", "")))
         return int(error.exit_code)
     if code == INTERRUPTED:  # typer turns Ctrl-C within a command into this code
         again = f"; {COMMON.interrupted} {command_line(*hidden_words(arguments))}" if COMMON.interrupted else ""
         _say(f"\ninterrupted{again}")
     return code
+
+
+def _say_key(option: str) -> None:
+    """Where an option that is not there is a key, say so."""
+    from nas.settings import keys_for
+
+    if option.startswith("--") and (keys := keys_for(option.lstrip("-").replace("-", "_"))):
+        _say(f"hint: {' or '.join(f'--set {key}=VALUE' for key in keys)}")
 
 
 def _told(error: NasError) -> int:

@@ -3,7 +3,7 @@
 # fmt: off
 from nas.settings.config import (
     DataConfig, EvaluateConfig, Precision, RunConfig, SamplerName, TrainConfig, check_retraining,
-    config_differences, flat_config, resolve_config, split_settings,
+    config_differences, flat_config, keys_for, resolve_config, split_settings,
 )
 from nas.settings.document import Document, KeyPath, Problem, Section, check, in_order, shown, suggestion
 from nas.settings.paths import located, located_path, same_places
@@ -16,7 +16,7 @@ __all__ = [
     "OURS", "PROFILE", "SPACE", "TRAIN", "DataConfig", "Document", "EvaluateConfig", "KeyPath",
     "Precision", "Problem", "RunConfig", "SamplerName", "Section", "Target", "TrainConfig", "TuneConfig",
     "apply_settings", "baseline", "check", "check_retraining", "config_differences", "dump_yaml",
-    "flat_config", "in_order", "is_whole", "located", "located_path", "missing_package", "parse_target",
-    "profile_path", "read_space_text", "read_text", "read_yaml", "resolve_config", "same_places",
-    "scan_yaml", "shipped_spaces", "shown", "split_settings", "suggestion",
+    "flat_config", "in_order", "is_whole", "keys_for", "located", "located_path", "missing_package",
+    "parse_target", "profile_path", "read_space_text", "read_text", "read_yaml", "resolve_config",
+    "same_places", "scan_yaml", "shipped_spaces", "shown", "split_settings", "suggestion",
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from nas.base import LATENCIES, ConfigError, InputFileError, plural
-from nas.settings.document import Document, Problem, Section, check, in_order, shown
+from nas.settings.document import Document, Problem, Section, check, in_order, keys_named, shown
 from nas.settings.target import target_problems
 from nas.settings.tune import TuneConfig, candidate_problems
 from nas.settings.yaml_file import apply_settings, read_text, scan_yaml
@@ -26,6 +26,17 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 SPACE_KEYS = ("name", "backbone", "embed_dim", "depth", "layers", "overrides", "rules", "constraints", "seeds")
 """Groups of a search space file; `--set` on one of these changes the space, not the run's configuration."""
+
+INNER_SPACE_KEYS = (
+    *(f"backbone.{key}" for key in ("family", "timm", "image_size", "patch_size", "in_chans", "num_classes")),
+    *(f"backbone.{key}" for key in ("head_dim", "class_token")),
+    *(f"layers.{key}" for key in ("num_tokens", "reducer", "attention", "hallucination_ratio", "hallucination")),
+    *(f"layers.{key}" for key in ("num_heads", "ffn_rank", "mlp_ratio")),
+    *(f"rules.{key}" for key in ("max_shared", "max_reductions", "static_after_reduction")),
+    *(f"constraints.{key}" for key in ("max_macs", "max_params", "max_memory")),
+    *(f"constraints.max_{latency}" for latency in LATENCIES),
+)
+"""Keys within these groups, for who leaves the group out."""
 
 
 class DataConfig(Section):
@@ -313,7 +324,7 @@ def resolve_config(
             document = document.with_value(path, value, "option")
         except ValueError as error:
             problems.append(document.problem(path, str(error)))
-    config, found = check(RunConfig, document, also_known=SPACE_KEYS)
+    config, found = check(RunConfig, document, also_known=(*SPACE_KEYS, *INNER_SPACE_KEYS))
     problems += found
     if config is not None:
         wrong = candidate_problems(config.tune, config.train)
@@ -352,6 +363,11 @@ def flat_config(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def keys_for(word: str) -> list[str]:
+    """Dotted keys of configuration and space that a person may mean by a word, such as `train.lr` by `lr`."""
+    return keys_named(word, [*flat_config(RunConfig().model_dump()), *INNER_SPACE_KEYS, "embed_dim", "depth"])
+
+
 def check_retraining(seeds: int, settings: Sequence[str]) -> None:
     """Raise a ConfigError where `retrain` has no seed, or a setting of something else than the training."""
     if seeds < 1:
@@ -359,4 +375,7 @@ def check_retraining(seeds: int, settings: Sequence[str]) -> None:
     foreign = [setting for setting in settings if not setting.strip().startswith("train.")]
     if foreign:
         text = f"--set {foreign[0]}: retrain takes data, space and evaluation from the run"
+        word, equals, value = foreign[0].partition("=")
+        if meant := [key for key in keys_for(word.strip()) if key.startswith("train.")]:
+            raise ConfigError(f"--set {foreign[0]}: unknown key", hint=f"--set {meant[0]}{equals}{value}")
         raise ConfigError(text, hint="--set train.KEY=VALUE changes the recipe; another run is what changes the rest")

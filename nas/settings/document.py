@@ -154,6 +154,22 @@ OTHER_NAMES = {
 }
 """What some keys are called elsewhere."""
 
+OPTIONS = {
+    "trials": "--trials",
+    "num_trials": "--trials",
+    "minutes": "--minutes",
+    "finalists": "--finalists",
+    "workers": "--workers",
+    "num_workers": "--workers",
+    "storage": "--storage",
+    "run": "--run",
+    "output": "--run",
+    "ray_address": "--ray-address",
+    "supernet_trials": "--supernet-trials",
+    "tensorboard": "--tensorboard",
+}
+"""What only decides how long or where a run goes on is no key of its configuration."""
+
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: the one that was probably meant, or nothing."""
@@ -172,7 +188,8 @@ def check(
 ) -> tuple[Model | None, list[Problem]]:
     """The document as an instance of `model`, or every reason why it is none.
 
-    `also_known` are words to suggest for unknown keys of the top level, beside the model's own.
+    `also_known` are words to suggest for unknown keys of the top level, beside the model's own; those with a dot are
+    suggested with their group.
     """
     try:
         return model.model_validate(document.data), []
@@ -230,7 +247,8 @@ def _wrong_value(kind: str, message: str, value: Any, limits: dict[str, Any]) ->
 
 def _unknown_key(model: type[BaseModel], path: KeyPath, also_known: Sequence[str]) -> str:
     group = _model_at(model, path[:-1])
-    known = [*(group.model_fields if group else ()), *(also_known if len(path) == 1 else ())]
+    here = [name for name in also_known if "." not in name] if len(path) == 1 else []
+    known = [*(group.model_fields if group else ()), *here]
     key = str(path[-1])
     if group is not None and issubclass(group, Section) and key in group.removed:
         return f"this option was removed; only its default, {shown(group.removed[key])}, is still read"
@@ -239,19 +257,33 @@ def _unknown_key(model: type[BaseModel], path: KeyPath, also_known: Sequence[str
         return f'unknown key; did you mean "{meant}"?'
     if near := suggestion(key, known):
         return f"unknown key{near}"
-    elsewhere = _with_key(model, meant)
-    if len(elsewhere) == 1:
-        return f'unknown key here; did you mean "{elsewhere[0]}"?'
+    inner = [*_inner_keys(model), *(name for name in also_known if "." in name)]
+    if elsewhere := keys_named(key, inner):
+        names = " or ".join(f'"{name}"' for name in elsewhere)
+        return f"unknown key here; did you mean {names}?"
+    if also_known and len(path) == 1 and key.lower() in OPTIONS:
+        return f"no key, but an option: {OPTIONS[key.lower()]}"
     return f"unknown key; known here: {', '.join(known)}"
 
 
-def _with_key(model: type[BaseModel], key: str) -> list[str]:
-    """Dotted names of a key in the groups of a model; lists of groups are left out."""
+def keys_named(word: str, keys: Sequence[str]) -> list[str]:
+    """Of dotted keys those whose last part a person means by a word, which may be another program's, or misspelt."""
+    meant = OTHER_NAMES.get(word.lower(), word)
+    last = {key: key.rpartition(".")[2] for key in keys}
+    if found := [key for key in keys if last[key] == meant]:
+        return found
+    near = get_close_matches(word.lower(), sorted(set(last.values())), n=1, cutoff=0.8)
+    return [key for key in keys if near and last[key] == near[0]]
+
+
+def _inner_keys(model: type[BaseModel]) -> list[str]:
+    """Dotted names of all keys in the groups of a model; lists of groups are left out."""
     groups = {name: info.annotation for name, info in model.model_fields.items()}
     return [
         f"{name}.{key}"
         for name, group in groups.items()
-        if isinstance(group, type) and issubclass(group, BaseModel) and key in group.model_fields
+        if isinstance(group, type) and issubclass(group, BaseModel)
+        for key in group.model_fields
     ]
 
 

@@ -160,3 +160,55 @@ def test_the_front_door_is_the_same_program(tmp_path):
     )
     assert done.code == 0
     assert done.stdout == command("--version").stdout
+
+
+INTERRUPTED = """
+import os, signal, sys
+import nas.__main__ as program
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "nas.cli.app":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["nas", "--version"]
+sys.exit(program.main())
+"""
+
+
+def test_ctrl_c_while_the_program_is_imported_is_quiet(tmp_path):
+    done = python(INTERRUPTED, tmp_path)
+    assert (done.code, done.stdout, done.stderr.strip()) == (130, "", "interrupted")
+
+
+def test_once_it_is_imported_ctrl_c_is_what_it_was(tmp_path):
+    done = python(
+        "import signal, sys\n"
+        "import nas.__main__ as program\n"
+        "sys.argv = ['nas', '--version']\n"
+        "code = program.main()\n"
+        "print(code, signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n",
+        tmp_path,
+    )
+    assert done.stdout.splitlines()[-1] == "0 True"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--lr", "3"], "hint: --set train.lr=VALUE"),
+        (["--learning-rate=3"], "hint: --set train.lr=VALUE"),
+        (["--batch-size=3"], "hint: --set train.batch_size=VALUE or --set evaluate.batch_size=VALUE"),
+        (["--max-macs=3"], "hint: --set constraints.max_macs=VALUE"),
+    ],
+)
+def test_an_option_that_is_a_key_leads_to_it(words, hint):
+    done = command("run", "digits", *words)
+    assert done.code == 2
+    assert "No such option" in done.stderr
+    assert done.stderr.splitlines()[-1] == hint
+
+
+def test_an_option_that_is_nothing_leads_nowhere():
+    assert "hint" not in command("run", "digits", "--foo=3").stderr

@@ -5,7 +5,15 @@ import re
 import pytest
 
 from nas.base.errors import ConfigError
-from nas.settings.config import RunConfig, TrainConfig, config_differences, resolve_config, split_settings
+from nas.settings.config import (
+    RunConfig,
+    TrainConfig,
+    check_retraining,
+    config_differences,
+    keys_for,
+    resolve_config,
+    split_settings,
+)
 from nas.settings.yaml_file import dump_yaml
 
 
@@ -186,6 +194,13 @@ class TestComparing:
     [
         ("train.learning_rate=1", 'train.learning_rate: unknown key; did you mean "lr"?'),
         ("learning_rate=1", 'learning_rate: unknown key here; did you mean "train.lr"?'),
+        ("batch_size=1", 'unknown key here; did you mean "train.batch_size" or "evaluate.batch_size"?'),
+        ("weight_decya=1", 'unknown key here; did you mean "train.weight_decay"?'),
+        ("max_macs=1", 'unknown key here; did you mean "constraints.max_macs"?'),
+        ("heads=1", 'unknown key here; did you mean "layers.num_heads"?'),
+        ("trials=1", "no key, but an option: --trials"),
+        ("num_workers=1", "no key, but an option: --workers"),
+        ("optimizer=sgd", "unknown key; known here: seed, device, precision"),
         ("search.metrics=[top1]", 'did you mean "objectives"?'),
         ("evaluate.targets=[tensorrt]", "unknown runtime 'tensorrt'"),
     ],
@@ -193,3 +208,19 @@ class TestComparing:
 def test_what_is_called_otherwise_elsewhere_is_found(setting, said):
     with pytest.raises(ConfigError, match=re.escape(said)):
         resolve_config(settings=[setting])
+
+
+def test_retrain_takes_settings_of_the_recipe_and_leads_to_them():
+    check_retraining(1, ["train.lr=1e-3"])
+    with pytest.raises(ConfigError, match="--set learning_rate=1e-3: unknown key") as caught:
+        check_retraining(1, ["learning_rate=1e-3"])
+    assert caught.value.hint == "--set train.lr=1e-3"
+    with pytest.raises(ConfigError, match="retrain takes data, space and evaluation from the run"):
+        check_retraining(1, ["embed_dim=3"])
+
+
+def test_a_word_leads_to_the_keys_that_it_may_mean():
+    assert keys_for("lr") == keys_for("learning_rate") == ["train.lr"]
+    assert keys_for("batch_size") == ["train.batch_size", "evaluate.batch_size"]
+    assert keys_for("width") == ["embed_dim"]
+    assert keys_for("foo") == []

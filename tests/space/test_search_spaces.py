@@ -12,7 +12,7 @@ import pytest
 from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.operator import Rules
 from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS
-from nas.settings.config import SPACE_KEYS
+from nas.settings.config import INNER_SPACE_KEYS, SPACE_KEYS
 from nas.settings.document import Section
 from nas.settings.yaml_file import dump_yaml, read_yaml
 from nas.space.designs import DESIGNS
@@ -249,6 +249,11 @@ class TestReadme:
 
     def test_configuration_knows_the_groups_of_the_space(self):
         assert tuple(SpaceFile.model_fields) == SPACE_KEYS
+        groups = {
+            "backbone": BackboneSection, "layers": GeneSection, "rules": RuleSection, "constraints": ConstraintSection,
+        }  # fmt: skip
+        inner = [f"{name}.{key}" for name, group in groups.items() for key in group.model_fields]
+        assert sorted(INNER_SPACE_KEYS) == sorted(inner)
 
     def test_readme_documents_every_key_and_no_other(self):
         def keys(section: type[Section], prefix: str) -> set[str]:
