@@ -33,7 +33,7 @@ NAMES = """names = json.loads(Path({table}).read_text(encoding="utf-8"))["prepro
 """
 
 SNIPPETS = {
-    "timm": """With timm, after `import nas` (it registers the architecture):
+    "timm": """With timm, after `import nas` (of vit-front, the search that found it; it registers the architecture):
 
 ```python
 import nas
@@ -130,7 +130,8 @@ def model_card(
     snippets = "\n".join(SNIPPETS[kind].format(**values) for kind in table["formats"])
     place = (
         f"Each loads the folder `{_text(name)}`, takes any batch size, and names what is on `image.png`. From the "
-        f"Hugging Face hub the folder comes by `hf download {HUB_NAME} --local-dir {_text(shlex.quote(name))}`.\n"
+        f"Hugging Face hub the folder comes by `hf download {HUB_NAME} --local-dir {_text(shlex.quote(name))}`; timm "
+        f"alone takes `hf-hub:{HUB_NAME}` for `local-dir:`.\n"
     )
     summary = (
         f"A Vision Transformer found by architecture search: {architecture.depth} layers, "

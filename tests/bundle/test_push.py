@@ -1,18 +1,20 @@
 """A bundle goes to the hub whole and as it was compared, or not at all; nobody sees the token."""
 
 import base64
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import ROOT, export, small_subnet
+import torch
+from bundles import ROOT, export, logits_of, small_subnet
 from small_runs import command
 
 from nas.base.errors import ConfigError, ExportError, HubError
@@ -52,13 +54,23 @@ class Hub(BaseHTTPRequestHandler):
         else:
             self.answer({"error": f"unexpected {self.path}"}, 404)
 
-    def answer(self, values: dict[str, Any], code: int = 200) -> None:
-        text = json.dumps(values).encode()
+    def do_GET(self) -> None:
+        content = self.server.files.get(self.path.removeprefix("/me/my_vit/resolve/main/"))
+        if content is None:
+            self.answer({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
+        else:
+            self.answer(content, 200, {"ETag": hashlib.sha1(content).hexdigest(), "X-Repo-Commit": "0123456789" * 4})
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def answer(self, values: Any, code: int = 200, heads: Mapping[str, str] | None = None) -> None:
+        content = values if isinstance(values, bytes) else json.dumps(values).encode()
         self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
+        for name, value in {**(heads or {}), "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(text)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
         """Nothing on stderr."""
@@ -100,14 +112,30 @@ def test_a_push_makes_the_repository_and_commits_the_files_as_they_are(hub: Any,
     assert "no licence" not in done.stderr
 
 
+STRANGER = """
+import nas
+import timm
+import torch
+
+model = timm.create_model("hf-hub:me/my_vit", pretrained=True).eval()
+print(*model(torch.ones(1, 3, 16, 16))[0].tolist())
+"""
+
+
 @pytest.mark.slow
-def test_the_program_pushes_to_the_hub_of_the_environment(hub: Any, bundle: Path) -> None:
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HF_TOKEN": TOKEN}
-    words = [sys.executable, "-m", "nas", "-q", "push", str(bundle), "--repo", "me/my_vit"]
-    place = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}"}
-    done = subprocess.run(words, env=environment | place, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr, set(hub.files)) == (0, "", FILES)
-    assert TOKEN not in done.stdout
+def test_what_the_program_pushed_a_stranger_loads_from_the_hub(hub: Any, bundle: Path, tmp_path: Path) -> None:
+    about = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    about |= {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(tmp_path / "cache")}
+
+    def run(*words: str, **more: str) -> str:
+        done = subprocess.run([sys.executable, *words], env=about | more, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    told = run("-m", "nas", "-q", "push", str(bundle), "--repo", "me/my_vit", HF_TOKEN=TOKEN)
+    assert (set(hub.files), TOKEN in told) == (FILES, False)
+    logits = logits_of(small_subnet(), torch.ones(1, 3, 16, 16))[0]
+    assert [float(word) for word in run("-c", STRANGER).split()] == pytest.approx(logits.tolist())
 
 
 def test_a_dry_run_lists_the_files_and_asks_nobody(hub: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

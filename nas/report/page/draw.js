@@ -116,10 +116,13 @@ function widened([low, high], share, isLog = false) {
 // Both axes with grid, tick labels and names. `box` = left, top, right, bottom in pixels.
 function axes(svg, box, x, y) {
   const [left, top, right, bottom] = box;
+  let taken = -Infinity;
   for (const value of x.ticks) {
-    const at = x.to(value);
-    svg.append(shape("line", { class: "grid", x1: at, x2: at, y1: top, y2: bottom }),
-      shape("text", { class: "soft", x: at, y: bottom + 16, "text-anchor": "middle" }, x.say(value)));
+    const at = x.to(value), half = 3.5 * x.say(value).length + 2;
+    svg.append(shape("line", { class: "grid", x1: at, x2: at, y1: top, y2: bottom }));
+    if (at - half < taken) continue; // its number would run into the one before
+    svg.append(shape("text", { class: "soft", x: at, y: bottom + 16, "text-anchor": "middle" }, x.say(value)));
+    taken = at + half;
   }
   for (const value of y.ticks) {
     const at = y.to(value);
