@@ -1,11 +1,13 @@
 """Samplers and racing, compared exactly on tables of spaces that were measured whole (benchmarks/replay/README.md).
 
-    python benchmarks/replay_search.py [--tables digits cifar10 fashion] [--seeds 10] [--processes 2]
+    python benchmarks/replay_search.py [--tables digits cifar10 fashion mixed] [--seeds 10] [--processes 2]
 
 The whole search runs, journal and all, on a RAM disk where there is one; only the evaluator looks its values up.
 Hypervolume is that of the architectures measured so far as a share of the whole space's, reference point fixed per
 table: 10 % top-1, and 1.1 times the largest MACs. Writes results/reference/replay_search.csv (curves),
-replay_bars.csv (evaluations to reach a bar), replay_racing.csv and replay_search.png.
+replay_bars.csv (evaluations to reach a bar), replay_racing.csv and replay_search.png. What has ended is kept in
+results/replay_search and is not repeated: remove it when the search has changed. `--samplers qlognehvi` needs BoTorch
+(`pip install botorch`).
 """
 
 import argparse
@@ -23,6 +25,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from replay_evaluator import ReplayEvaluator, ReplayTable
+from replay_opponents import OPPONENTS, search_by_opponent
 from tables import REFERENCE, write_table
 
 from nas.base import MACS, TOP1, Objective, atomic_write_text
@@ -35,9 +38,15 @@ RAM = Path("/dev/shm")
 POPULATION = 24
 CHANCE = 10.0  # percent; all tables have ten classes
 LIMITS = {"random": 2000, "nsga2": 540, "nsga3": 540, "evolution": 540, "tpe": 300, "predictor": 300, "gp": 50}
+LIMITS |= {"linas": 300, "qlognehvi": 160}
 COUNTS = (25, 50, 75, 100, 150, 200, 250, 300, 400, 540, 750, 1000, 1500, 2000)
 RACED = 540  # most trials of a search with racing
-FEWER_SEEDS = {"gp": 1, "tpe": 3, "nsga3": 3}  # their proposals take long; 'seeds' in the tables says how many
+FEWER_SEEDS = {
+    "gp": 1,
+    "tpe": 3,
+    "nsga3": 3,
+    "qlognehvi": 3,
+}  # their proposals take long; 'seeds' in the tables says how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,11 @@ def search(job: Job) -> dict[str, Any]:
     table = ReplayTable.load(TABLES / f"{job.table}.npz")
     objectives = objectives_of(table)
     started = time.process_time()
+    if job.sampler in OPPONENTS:
+        rows = search_by_opponent(table, job.sampler, job.seed, job.trials)
+        images = len(rows) * table.conditions.num_images
+        seconds = time.process_time() - started
+        return {"rows": rows, "pruned": [False] * len(rows), "images": images, "seconds": seconds}
     with tempfile.TemporaryDirectory(dir=RAM if RAM.is_dir() else None) as folder:
         run = RunDirectory(Path(folder))
         study = ArchitectureStudy(
@@ -129,9 +143,10 @@ def reached(curve_: dict[int, float], bar: float) -> float:
 def main() -> None:
     """Search, and write the tables and the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tables", nargs="+", default=["digits", "cifar10", "fashion"])
-    parser.add_argument("--samplers", nargs="+", default=list(LIMITS))
+    parser.add_argument("--tables", nargs="+", default=["digits", "cifar10", "fashion", "mixed"])
+    parser.add_argument("--samplers", nargs="+", default=[name for name in LIMITS if name != "qlognehvi"])
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--no-write", action="store_true", help="print only")
     arguments = parser.parse_args()
@@ -141,7 +156,9 @@ def main() -> None:
         for table in tables
         for sampler in arguments.samplers
         for racing in ((False, True) if sampler in ("random", "nsga2", "predictor") else (False,))
-        for seed in range(min(arguments.seeds, FEWER_SEEDS.get(sampler, arguments.seeds)))
+        for seed in range(
+            arguments.first_seed, arguments.first_seed + min(arguments.seeds, FEWER_SEEDS.get(sampler, arguments.seeds))
+        )
     ]
     with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
         found = list(pool.map(searched, jobs))
@@ -177,7 +194,7 @@ def main() -> None:
                 )
         for result in found:
             job = result["job"]
-            if job.table == name and job.racing and job.seed == 0:
+            if job.table == name and job.racing and job.seed == arguments.first_seed:
                 same = [
                     r for r in found if (r["job"].table, r["job"].sampler, r["job"].racing) == (name, job.sampler, True)
                 ]
