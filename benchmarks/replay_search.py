@@ -29,7 +29,9 @@ from replay_opponents import OPPONENTS, search_by_opponent
 from tables import REFERENCE, write_table
 
 from nas.base import MACS, TOP1, Objective, atomic_write_text
-from nas.runs import RunDirectory, TrialState, hypervolume, non_dominated
+from nas.runs import RunDirectory, Trial, TrialState, hypervolume, non_dominated
+from nas.settings import SamplerName
+from nas.space import SearchSpace
 from nas.study import ArchitectureStudy, InlineWorkers, Search
 
 TABLES = Path(__file__).resolve().parent / "replay"
@@ -83,27 +85,13 @@ def searched(job: Job) -> dict[str, Any]:
 def search(job: Job) -> dict[str, Any]:
     """Run one search: the rows of the table in the order in which they were paid for, and their states."""
     table = ReplayTable.load(TABLES / f"{job.table}.npz")
-    objectives = objectives_of(table)
     started = time.process_time()
     if job.sampler in OPPONENTS:
         rows = search_by_opponent(table, job.sampler, job.seed, job.trials)
         images = len(rows) * table.conditions.num_images
         seconds = time.process_time() - started
         return {"rows": rows, "pruned": [False] * len(rows), "images": images, "seconds": seconds}
-    with tempfile.TemporaryDirectory(dir=RAM if RAM.is_dir() else None) as folder:
-        run = RunDirectory(Path(folder))
-        study = ArchitectureStudy(
-            table.space,
-            objectives,
-            job.sampler,
-            POPULATION,
-            job.seed,
-            run.journal_path,  # type: ignore[arg-type]
-        )
-        workers = InlineWorkers(ReplayEvaluator(table))
-        loop = Search(table.space, objectives, study, workers, run, racing=job.racing)
-        trials = loop.run(trials=job.trials)
-        study.close()
+    trials = search_table(table, table.space, job.sampler, job.seed, job.trials, racing=job.racing)
     paid = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     return {
         "rows": [table.row(trial.architecture) for trial in paid],
@@ -111,6 +99,20 @@ def search(job: Job) -> dict[str, Any]:
         "images": sum(trial.measurement.conditions.num_images for trial in paid),
         "seconds": time.process_time() - started,
     }
+
+
+def search_table(
+    table: ReplayTable, space: SearchSpace, sampler: SamplerName, seed: int, trials: int, *, racing: bool
+) -> Sequence[Trial]:
+    """The search that ships, on a space whose architectures a table has; nothing of it stays on the disk."""
+    objectives = objectives_of(table)
+    with tempfile.TemporaryDirectory(dir=RAM if RAM.is_dir() else None) as folder:
+        run = RunDirectory(Path(folder))
+        study = ArchitectureStudy(space, objectives, sampler, POPULATION, seed, run.journal_path)
+        loop = Search(space, objectives, study, InlineWorkers(ReplayEvaluator(table)), run, racing=racing)
+        found = loop.run(trials=trials)
+        study.close()
+    return found
 
 
 def curve(table: ReplayTable, found: dict[str, Any]) -> dict[int, float]:
