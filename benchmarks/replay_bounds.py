@@ -58,7 +58,7 @@ def searched(job: Job) -> list[int]:
         if job.metric:
             bounds = Constraints.from_keys({f"max_{job.metric}": bound_of(table, job.metric, job.share)})
             space = replace(space, constraints=bounds)
-        trials = search_table(table, space, job.sampler, job.seed, job.trials, racing=False)
+        trials = search_table(table, space, job.sampler, job.seed, job.trials)
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_text(path, json.dumps([table.row(trial.architecture) for trial in trials]))
     found: list[int] = json.loads(path.read_text())

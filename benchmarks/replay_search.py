@@ -29,8 +29,8 @@ from replay_opponents import OPPONENTS, search_by_opponent
 from tables import REFERENCE, write_table
 
 from nas.base import MACS, TOP1, Objective, atomic_write_text
+from nas.evaluation import Evaluator
 from nas.runs import RunDirectory, Trial, TrialState, hypervolume, non_dominated
-from nas.settings import SamplerName
 from nas.space import SearchSpace
 from nas.study import ArchitectureStudy, InlineWorkers, Search
 
@@ -102,14 +102,25 @@ def search(job: Job) -> dict[str, Any]:
 
 
 def search_table(
-    table: ReplayTable, space: SearchSpace, sampler: SamplerName, seed: int, trials: int, *, racing: bool
+    table: ReplayTable,
+    space: SearchSpace,
+    sampler: str,
+    seed: int,
+    trials: int,
+    *,
+    racing: bool = False,
+    objectives: Sequence[Objective] | None = None,
+    by: Evaluator | None = None,
 ) -> Sequence[Trial]:
-    """The search that ships, on a space whose architectures a table has; nothing of it stays on the disk."""
-    objectives = objectives_of(table)
+    """The search that ships, on a space whose architectures a table has; nothing of it stays on the disk.
+
+    It is for top-1 and MACs, and the table answers, unless `objectives` and `by` say otherwise.
+    """
+    objectives = objectives or objectives_of(table)
     with tempfile.TemporaryDirectory(dir=RAM if RAM.is_dir() else None) as folder:
         run = RunDirectory(Path(folder))
-        study = ArchitectureStudy(space, objectives, sampler, POPULATION, seed, run.journal_path)
-        loop = Search(space, objectives, study, InlineWorkers(ReplayEvaluator(table)), run, racing=racing)
+        study = ArchitectureStudy(space, objectives, sampler, POPULATION, seed, run.journal_path)  # type: ignore[arg-type]
+        loop = Search(space, objectives, study, InlineWorkers(by or ReplayEvaluator(table)), run, racing=racing)
         found = loop.run(trials=trials)
         study.close()
     return found
