@@ -9,7 +9,7 @@ from nas.base import errors
 from nas.base.errors import InputFileError, NasError, one_line
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, NasError)]
-BAD_ANSWER = {"ExportError", "NoResultError"}
+BAD_ANSWER = {"ExportError", "HubError", "NoResultError"}
 
 
 def make(kind: type[NasError]) -> NasError:

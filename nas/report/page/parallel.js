@@ -41,7 +41,7 @@ function parallel(host, onChange) {
     if (values.length > 1) rangeOf(svg, axis, j, values, place, (value) => to(j, value), handles, updates, onChange);
   });
   if (handles.length) handles[0].setAttribute("tabindex", 0);
-  const lines = CLOUD.map((row) => ({ row, corners: corners(row) }));
+  const lines = CLOUD.map((row) => ({ row, corners: corners(row), stroke: colour(row) }));
   const near = (event) => { // the line of a network that is not on the front, under the pointer
     if (event.target !== svg) return null;
     const box = svg.getBoundingClientRect(), pointer = [event.clientX - box.left, event.clientY - box.top], [along, aside] = isLying ? [1, 0] : [0, 1];
@@ -65,8 +65,8 @@ function parallel(host, onChange) {
       const pen = penOf(canvas, width, height);
       pen.globalAlpha = Math.max(0.08, Math.min(0.5, 40 / CLOUD.length));
       const inside = lines.filter((_, i) => isCloudWithin(i));
-      for (const { row, corners } of inside) {
-        pen.strokeStyle = colour(row);
+      for (const { corners, stroke } of inside) {
+        pen.strokeStyle = stroke;
         pen.beginPath();
         for (const [x, y] of corners) pen.lineTo(x, y);
         pen.stroke();
