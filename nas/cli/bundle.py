@@ -72,7 +72,7 @@ def validate(
     skip_bad_images: SkipOption = False,
     format_: FormatOption = None,
 ) -> None:
-    """Top-1 of an exported model on labelled images, with intervals and by class, and on what it holds."""
+    """Top-1 of an exported model on labelled images, in all and by class, with intervals."""
     begin(has_run=False)
     from nas.bundle import open_bundle
     from nas.jobs import validate as validated

@@ -96,6 +96,17 @@ def test_the_index_names_every_page():
     assert sorted(listed) == sorted(path.name for path in DOCS.glob("*.md") if path.name != "README.md")
 
 
+def test_the_tour_shows_every_command():
+    shown = [shlex.split(line)[1:] for line in commands(text_of("docs/tour.md").replace(NOT_RUN, "#"))]
+
+    def names(group, path=()):
+        for name, found in group.commands.items():
+            yield from names(found, (*path, name)) if hasattr(found, "commands") else [(*path, name)]
+
+    paths = {path[:-1] if path[-1] == "measure" else path for path in names(get_command(app))}
+    assert [path for path in sorted(paths) if not any(tuple(words[: len(path)]) == path for words in shown)] == []
+
+
 # --- what runs them -----------------------------------------------------------------------------------------
 
 PAGE = """

@@ -28,3 +28,9 @@ def test_every_command_is_one_of_the_program():
 def test_every_linked_file_exists():
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_it_is_short_and_its_first_screen_has_a_picture():
+    lines = README.splitlines()
+    assert len(lines) <= 120
+    assert any(line.startswith("![") for line in lines[:24])

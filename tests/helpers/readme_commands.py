@@ -32,6 +32,7 @@ PAGES = tuple(
     f"docs/{name}.md"
     for name in (
         "tutorial",
+        "tour",
         "spaces",
         "data",
         "operators",
