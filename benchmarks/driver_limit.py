@@ -29,7 +29,6 @@ from tables import write_table
 from nas.arch import cost
 from nas.base import MACS, TOP1, Objective
 from nas.runs import Measurement, RunDirectory
-from nas.settings import SamplerName
 from nas.space import SearchSpace
 from nas.study import AHEAD, WINDOW, ArchitectureStudy, Progress, Result, Search, Task
 
@@ -110,9 +109,7 @@ class Bench:
         checkpoints: Numbers of paid trials at which a row is noted.
     """
 
-    def __init__(
-        self, folder: Path, sampler: SamplerName, in_flight: int, evaluation_s: float, checkpoints: Set[int]
-    ) -> None:
+    def __init__(self, folder: Path, sampler: str, in_flight: int, evaluation_s: float, checkpoints: Set[int]) -> None:
         self.sampler, self.in_flight, self.evaluation_s = sampler, in_flight, evaluation_s
         self.num_workers = in_flight // AHEAD
         self.space = SearchSpace.from_yaml(SPACE)
@@ -170,9 +167,7 @@ class Bench:
             )
 
 
-def measure(
-    sampler: SamplerName, in_flight: int, trials: int, evaluation_s: float, with_memory: bool
-) -> list[dict[str, Any]]:
+def measure(sampler: str, in_flight: int, trials: int, evaluation_s: float, with_memory: bool) -> list[dict[str, Any]]:
     """One search; a row per checkpoint that it passes, with what resuming takes in the last one."""
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from nas.api import Run, load, search
     from nas.arch import Architecture, Backbone, LayerChoice, cost
     from nas.jobs import Callback
+    from nas.latency import save_onnx
     from nas.model import Subnet, Supernet
     from nas.runs import ParetoFront, RunDirectory
+    from nas.settings import OwnMetric, OwnTarget
     from nas.space import SearchSpace
 
     __version__: str
@@ -29,6 +31,8 @@ __all__ = [
     "Backbone",
     "Callback",
     "LayerChoice",
+    "OwnMetric",
+    "OwnTarget",
     "ParetoFront",
     "Run",
     "RunDirectory",
@@ -38,6 +42,7 @@ __all__ = [
     "__version__",
     "cost",
     "load",
+    "save_onnx",
     "search",
 ]
 
@@ -46,6 +51,8 @@ _HOMES = {
     "Backbone": "nas.arch",
     "Callback": "nas.jobs",
     "LayerChoice": "nas.arch",
+    "OwnMetric": "nas.settings",
+    "OwnTarget": "nas.settings",
     "ParetoFront": "nas.runs",
     "Run": "nas.api",
     "RunDirectory": "nas.runs",
@@ -53,6 +60,7 @@ _HOMES = {
     "Subnet": "nas.model",
     "Supernet": "nas.model",
     "load": "nas.api",
+    "save_onnx": "nas.latency",
     "search": "nas.api",
 }
 

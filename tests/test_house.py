@@ -38,7 +38,7 @@ NO_TORCH = ("base", "settings", "arch", "cluster", "space", "data", "runs", "rep
 """Packages that can be imported without what is slow to import: looking at results is quick."""
 HEAVY = ("torch", "timm", "ray", "optuna", "pandas", "matplotlib")
 AT_HOME = {
-    "optuna": ("study",),
+    "optuna": ("study", "api.search"),
     "ray": ("cluster", "study", "training.distributed"),
     "pandas": ("runs.directory", "api.tables", "api.run"),
     "matplotlib": ("report.figures", "api.run"),

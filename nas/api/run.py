@@ -1,13 +1,15 @@
 """A run as an object: its front and trials as tables, its supernet, and what can be asked of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import wraps
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from nas.api.tables import front_frame, trials_frame
 from nas.arch import Architecture
-from nas.base import Reporter, RunError, temporary_folder
+from nas.base import NasError, Reporter, RunError, temporary_folder
 from nas.report import draw_front, verdict_of
 from nas.runs import (
     Measurement,
@@ -22,6 +24,7 @@ from nas.runs import (
     searched_runs,
     space_of_run,
 )
+from nas.settings import NO_OWN, Own, OwnMetric, OwnTarget, own_name
 
 if TYPE_CHECKING:
     import pandas
@@ -35,6 +38,25 @@ SHOWN = ("knee", "top1", "balanced_top1", "macs", "params", "latency_ms", "laten
 """Columns of a front in a notebook, those that there are."""
 
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def hinted(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The function, whose errors say what to do also where Python shows them."""
+
+    @wraps(function)
+    def told(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        try:
+            return function(*args, **kwargs)
+        except NasError as error:
+            if error.hint:
+                error.add_note(f"hint: {error.hint}")
+            raise
+
+    return told
+
+
 class Run:
     """A run in a folder, finished or not: `nas.search` returns one, `nas.load` opens one.
 
@@ -44,8 +66,11 @@ class Run:
         path: The folder.
     """
 
-    def __init__(self, path: Path, *, data: str | None = None, quiet: bool = True) -> None:
-        self.path, self._data, self._reporter = path, data, Reporter(quiet=quiet)
+    def __init__(self, path: Path, *, data: Any = None, own: Own = NO_OWN, quiet: bool = True) -> None:
+        self.path, self._reporter = path, Reporter(quiet=quiet)
+        self._data, self._own = (
+            (data, own) if data is None or isinstance(data, str) else (None, replace(own, data=data))
+        )
         self._run = RunDirectory.open(path)
 
     def __repr__(self) -> str:
@@ -83,6 +108,7 @@ class Run:
         return trials_frame(results_of(self._run))
 
     @property
+    @hinted
     def supernet(self) -> "Supernet":
         """The trained supernet, in evaluation mode; `supernet.extract(architecture)` is a network of its own.
 
@@ -114,10 +140,12 @@ class Run:
             return f"<p><b>{name}</b>: {stage}; {escape(error.message)}</p>"
         frame, verdict = front_frame(found), verdict_of(found)["text"] or ""
         objectives = [objective.metric.name for objective in found.front.objectives]
-        columns = [column for column in dict.fromkeys([*SHOWN, *objectives]) if column in frame]
+        metrics = config_of_run(self._run).search.own_metrics
+        columns = [column for column in dict.fromkeys([*SHOWN, *objectives, *metrics]) if column in frame]
         words = f"{stage}, {len(frame)} architectures on the front, hypervolume {found.front.hypervolume():.4f}"
         return f"<p><b>{name}</b>: {words}. {escape(verdict)}</p>{frame[columns].to_html(float_format='{:.4g}'.format)}"
 
+    @hinted
     def evaluate(self, architecture: Architecture | str) -> Measurement:
         """Measure an architecture of the space with the supernet's weights, as a trial of the search is measured.
 
@@ -136,9 +164,10 @@ class Run:
         from nas.jobs import evaluate, owning_run, reopen
 
         asked = picked(self._run, architecture) if isinstance(architecture, str) else architecture
-        session = reopen(owning_run(self._run, asked).path, self._reporter, self._data)
+        session = reopen(owning_run(self._run, asked).path, self._reporter, self._data, self._own)
         return evaluate(session, asked if isinstance(asked, Architecture) else asked.architecture)
 
+    @hinted
     def export(
         self,
         architecture: Architecture | str = "knee",
@@ -173,18 +202,30 @@ class Run:
             if isinstance(architecture, Architecture):
                 (folder / "architecture.json").write_text(architecture.to_json())
                 pick = str(folder / "architecture.json")
-            return export_pick(self.path, pick, Path(to), options, self._reporter, self._data)
+            return export_pick(self.path, pick, Path(to), options, self._reporter, self._data, self._own)
 
 
-def load(path: str | Path, *, data: str | None = None, quiet: bool = True) -> Run:
+@hinted
+def load(
+    path: str | Path,
+    *,
+    data: Any = None,
+    metrics: Sequence[OwnMetric] = (),
+    targets: Sequence[OwnTarget] = (),
+    quiet: bool = True,
+) -> Run:
     """Open a run that is there; looking at it imports no torch.
 
     Args:
         path: Its folder, such as `results/digits-1`.
-        data: A data spec of the same images, where they are now; None: where they were.
+        data: A data spec of the same images, where they are now, or the data set that the run was made with; needed to
+            measure and export where they are not where they were.
+        metrics: Those the run was made with, to measure other architectures; what was measured is shown without.
+        targets: Devices, likewise.
         quiet: Whether nothing is said on standard error.
 
     Raises:
         RunError: It is no run.
     """
-    return Run(Path(path), data=data, quiet=quiet)
+    own = Own(metrics=tuple(metrics), targets={own_name(target): target for target in targets})
+    return Run(Path(path), data=data, own=own, quiet=quiet)

@@ -1,26 +1,30 @@
 """`nas.search`: everything that `nas run` does, as one call."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.api.run import Run
-from nas.base import DEFAULT_TRIALS, NAME, Reporter
-from nas.settings import resolve_config, split_settings
+from nas.api.run import Run, hinted
+from nas.base import DEFAULT_TRIALS, NAME, ConfigError, Reporter
+from nas.settings import Own, OwnMetric, OwnTarget, own_name, resolve_config, split_settings
 from nas.space import SearchSpace
 
 if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
     from nas.jobs import Callback
 
 
+@hinted
 def search(
     space: "SearchSpace | str | Path" = "digits",
     *,
-    data: str | None = None,
+    data: Any = None,
     objectives: Sequence[str] | None = None,
-    sampler: str | None = None,
+    metrics: Sequence[OwnMetric] = (),
+    sampler: "str | Callable[..., BaseSampler] | None" = None,
     callbacks: "Sequence[Callback]" = (),
     epochs: int | None = None,
     trials: int = DEFAULT_TRIALS,
@@ -28,7 +32,7 @@ def search(
     workers: int = 0,
     ray_address: str | None = None,
     storage: str | None = None,
-    targets: Sequence[str] = (),
+    targets: "Sequence[str | OwnTarget]" = (),
     init: str | None = None,
     teacher: str | None = None,
     seed: int | None = None,
@@ -46,17 +50,22 @@ def search(
 
     Args:
         space: A `nas.SearchSpace`, the path of a YAML file, or the name of a space that comes with the program.
-        data: A data spec, such as `folder:photos`; None: scikit-learn's digits.
-        objectives: Metrics to optimise, such as `["top1", "macs"]`.
-        sampler: Who proposes architectures, such as `nsga2`.
+        data: A data spec, such as `folder:photos`; or a data set, anything with a length and items (image, label), or
+            `{"train": ..., "validation": ..., "test": ...}` of them (docs/python.md); None: scikit-learn's digits.
+        objectives: Metrics to optimise, such as `["top1", "macs"]`, those in `metrics` by their names.
+        metrics: What is measured besides (`nas.OwnMetric`): objectives, bounds, or columns of the tables.
+        sampler: Who proposes architectures, such as `nsga2`; or what makes an Optuna sampler from `seed=`, such as
+            `optuna.samplers.TPESampler`: every trial has a new one.
         callbacks: Told how the run goes on (`nas.Callback`); what one raises ends the run as Ctrl-C does.
         epochs: Passes over the training images.
         trials: Architectures to measure over the life of the run.
-        finalists: Candidates that are trained on at the end; None: as many as usual, where that is worth it.
+        finalists: Candidates that are trained on at the end; None: as many as usual, where that is worth it, and none
+            with metrics of one's own, which are measured on the supernet's weights.
         workers: Ray actors that measure; 0: this process, without Ray.
         ray_address: Of a Ray cluster; None: this machine.
         storage: Database URL of the Optuna study; None: a journal in the run.
-        targets: Where latency is measured, such as `onnxruntime-cpu:batch=1`; empty: torch on the device.
+        targets: Where latency is measured, such as `onnxruntime-cpu:batch=1`, or a device of one's own
+            (`nas.OwnTarget`); empty: torch on the device.
         init: Weights to start from, such as `timm:deit_tiny_patch16_224`.
         teacher: A trained model that teaches every subnet.
         seed: Of splits, training and search.
@@ -69,17 +78,31 @@ def search(
         quiet: Whether nothing is said on standard error.
 
     Raises:
-        NasError: What is asked for cannot be: every problem of space and settings at once, with a hint.
+        ConfigError: What is asked for cannot be: every problem of space and settings at once, with a hint.
         KeyboardInterrupt: Ctrl-C; what is finished is kept, and the same call goes on.
     """
     written = [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
     for_space, for_config = split_settings(written)
+    if sampler is not None and hasattr(sampler, "sample_relative") and not isinstance(sampler, type):
+        raise ConfigError(
+            f"sampler: {type(sampler).__name__} is a sampler, and every trial has a new one, made from seed and number",
+            hint="give its class, or a function: lambda seed: TPESampler(seed=seed, ...)",
+        )
+    if metrics and finalists:
+        raise ConfigError("finalists have weights of their own, on which no metric of one's own is measured")
+    own = Own(
+        metrics=tuple(metrics),
+        targets={own_name(target): target for target in targets if not isinstance(target, str)},
+        data=None if isinstance(data, str) else data,
+        sampler=None if sampler is None or isinstance(sampler, str) else sampler,
+    )
     flags = {
-        "data.spec": data,
+        "data.spec": own_name(_named(data)) if own.data is not None else data,
+        "search.own_metrics": {metric.name: metric.to_dict() for metric in metrics} or None,
         "search.objectives": None if objectives is None else list(objectives),
-        "search.sampler": sampler,
+        "search.sampler": own_name(sampler) if own.sampler is not None else sampler,
         "train.epochs": epochs,
-        "evaluate.targets": list(targets) or None,
+        "evaluate.targets": [t if isinstance(t, str) else own_name(t) for t in targets] or None,
         "init": init,
         "teacher": teacher,
         "seed": seed,
@@ -95,7 +118,7 @@ def search(
         train_workers=workers,
         ray_address=ray_address,
         storage=storage,
-        finalists=finalists,
+        finalists=0 if metrics else finalists,
     )
     check_budget(budget)
     asked = space if isinstance(space, SearchSpace) else Path(space)
@@ -109,6 +132,12 @@ def search(
         None if run is None else Path(run),
         Reporter(quiet=quiet),
         command=f"{NAME}.search({name!r}, {words})",
+        own=own,
     )
     several.run(replace(session, callbacks=tuple(callbacks)), budget)
-    return Run(session.run.path, quiet=quiet)
+    return Run(session.run.path, own=own, quiet=quiet)
+
+
+def _named(data: Any) -> Any:
+    """What a data set is called by: of several that which trains."""
+    return data.get("train", data) if isinstance(data, Mapping) else data

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.arch import Architecture
-from nas.base import LATENCIES, Metric, metric_named
+from nas.base import LATENCIES, metric_named
 from nas.report import front_rows
-from nas.runs import RunResults, trial_row
+from nas.runs import RunResults, config_of_run, trial_row
 from nas.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -33,29 +33,26 @@ def front_frame(found: RunResults) -> "pandas.DataFrame":
     """The front, a row a point by digest: the columns of `front.csv`, then the genes."""
     rows = front_rows(found.front, found.run.path)
     architectures = [point.architecture for point in found.front.points]
-    return _frame(rows, architectures, found.space, "digest")
+    return _frame(rows, architectures, found, "digest")
 
 
 def trials_frame(found: RunResults) -> "pandas.DataFrame":
     """All trials by number: the columns of `trials.csv` that say something, then the genes; `supernet` of several."""
     trials = [(name, trial) for name, of_one in found.trials.items() for trial in of_one]
     rows = [{**trial_row(trial), **({"supernet": name} if name else {})} for name, trial in trials]
-    return _frame(rows, [trial.architecture for _, trial in trials], found.space, "number")
+    return _frame(rows, [trial.architecture for _, trial in trials], found, "number")
 
 
 def _frame(
-    rows: Sequence[dict[str, Any]], architectures: Sequence[Architecture], space: SearchSpace, index: str
+    rows: Sequence[dict[str, Any]], architectures: Sequence[Architecture], found: RunResults, index: str
 ) -> "pandas.DataFrame":
     import pandas
 
+    metrics = config_of_run(found.run).search.own_metrics
+    own_units = {name: metric.unit for name, metric in metrics.items()}
     values = pandas.DataFrame(rows).drop(columns=[*LEFT_OUT], errors="ignore").dropna(axis="columns", how="all")
-    genes = pandas.DataFrame([gene_row(architecture, space) for architecture in architectures])
+    genes = pandas.DataFrame([gene_row(architecture, found.space) for architecture in architectures])
     frame = pandas.concat([values, genes], axis="columns")
-    frame.attrs["units"] = {name: unit for name in frame.columns if (unit := unit_of_column(name))}
+    known = {n: metric_named(n).unit for n in ("top1", "balanced_top1", "macs", "params", *LATENCIES)} | own_units
+    frame.attrs["units"] = {name: known[name] for name in frame.columns if name in known}
     return frame.set_index(index)
-
-
-def unit_of_column(name: str) -> str:
-    """The unit of a column such as `macs` or `latency_ms`; empty where it has none."""
-    known: dict[str, Metric] = {n: metric_named(n) for n in ("top1", "balanced_top1", "macs", "params", *LATENCIES)}
-    return known[name].unit if name in known else ""

@@ -21,8 +21,6 @@ class NasError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
-        if hint:
-            self.add_note(f"hint: {hint}")  # what a traceback shows of it
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the hint when the error crosses a process boundary, whatever arguments its class takes."""

@@ -18,6 +18,7 @@ class Metric:
     unit: str
     direction: Direction
     label: str
+    best: float | None = None  # the best value there can be; None: 100 where more is better, else 0
 
     def is_better(self, a: float, b: float) -> bool:
         """Whether value `a` is strictly better than `b`."""
@@ -40,6 +41,10 @@ LATENCIES = {LATENCY.name: LATENCY} | {
 """By name; on the targets of a run, in their order (`evaluate.targets`). Where none is named there is the first."""
 
 
+AT_LEAST = ">="
+"""Behind the name of a metric in bounds: its value is not above but below what is allowed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """A metric that the search optimises; `reference` is the worst corner for the hypervolume, in its unit."""
@@ -50,6 +55,8 @@ class Objective:
     @property
     def ideal(self) -> float:
         """The best value there can be: 100 % for top-1, 0 for costs."""
+        if self.metric.best is not None:
+            return self.metric.best
         return 100.0 if self.metric.direction == "maximize" else 0.0
 
 
@@ -69,3 +76,8 @@ def metric_named(name: str) -> Metric:
     if name not in known:
         raise ConfigError(f"unknown metric {name!r}", hint=f"one of: {', '.join(known)}")
     return known[name]
+
+
+def is_own_metric(metric: Metric) -> bool:
+    """Whether it is not one of ours, but of a Python program."""
+    return metric.name not in {BALANCED.name, *METRICS, *LATENCIES}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from nas.base import NasError, disk_error, one_line
+from nas.base import ConfigError, NasError, disk_error, one_line
 from nas.cluster.connection import CHECK_S, RayConnection, possible_workers
 
 Job = TypeVar("Job")
@@ -13,6 +13,16 @@ Value = TypeVar("Value")
 Arrays = Mapping[str, Any]
 
 ATTEMPTS = 3  # of a job that kills its process or runs out of memory
+
+
+def check_sendable(value: object, what: str, hint: str) -> None:
+    """Find out whether a value can go to other processes; a ConfigError says what cannot, and why."""
+    from ray import cloudpickle
+
+    try:
+        cloudpickle.dumps(value)
+    except Exception as error:  # whatever an object of a user raises
+        raise ConfigError(f"{what} cannot be sent to Ray's processes: {one_line(str(error))}", hint=hint) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from nas.base import DataError, Reporter, plural
 from nas.data.images import DataInfo, ImageData, ImageSet, TestSplit, Triple, image_set
+from nas.data.own_source import own_source
 from nas.data.samples import (
     SMALL_CLASSES_HINT,
     Part,
@@ -31,9 +33,11 @@ from nas.settings import DataConfig
 
 
 def load_images(
-    config: DataConfig, image_size: int, seed: int, reporter: Reporter | None = None
+    config: DataConfig, image_size: int, seed: int, reporter: Reporter | None = None, own: Any = None
 ) -> tuple[ImageData, TestSplit | None]:
-    """Read, check, split and decode the images that `config.spec` names; the test split stays closed.
+    """Read, check, split and decode the images that `config.spec` names, or `own` (`own_source`).
+
+    The test split stays closed.
 
     Splits go by a seeded hash of each stored image, class by class: neither file names nor their order matter, and
     images of the same pixels share a split. The test split is the source's own, else `test_fraction` of the images; the
@@ -51,7 +55,8 @@ def load_images(
         DataError: Everything that is wrong with the images, at once.
     """
     try:
-        return _load(config, open_source(config), image_size, seed, reporter or Reporter(quiet=True))
+        source = open_source(config) if own is None else own_source(own, config)
+        return _load(config, source, image_size, seed, reporter or Reporter(quiet=True))
     except OSError as error:
         raise DataError(f"{config.spec}: cannot be read: {error}") from error
 

@@ -12,8 +12,9 @@ from nas.data.parquet_source import parquet_source
 from nas.data.samples import Sample, Source
 from nas.data.split_names import is_there
 from nas.data.timm_source import PACKAGES, timm_source
-from nas.settings import DataConfig
+from nas.settings import DataConfig, is_own
 
+OWN_HINT = "nas.search(..., data=...) and nas.load(run, data=...) with the same data set"
 _DATA_HELP = (
     "digits | folder:DIR | parquet:PATH | folder or parquet:TRAIN[,VALIDATION],TEST | torch/NAME:DIR | "
     "hfds/NAME[:DIR] | wds/:DIR"
@@ -37,6 +38,8 @@ def open_source(config: DataConfig) -> Source:
         return folder_source(config)
     if kind == "parquet" and rest:
         return parquet_source(config)
+    if is_own(spec):
+        raise DataError(f"{spec}: its images are in a Python program", hint=OWN_HINT)
     prefix, slash, name = kind.partition("/")
     if slash and prefix.lower() in PACKAGES and not Path(spec).exists():
         return timm_source(config, prefix.lower(), name, rest)

@@ -44,10 +44,12 @@ def count_together(
     batch_size: int,
     device: torch.device,
     precision: str,
+    hear: Callable[[int, int, Tensor], None] = lambda *_: None,
 ) -> tuple[dict[int, NDArray[np.bool_]], dict[int, Exception]]:
     """Which images each of the wanted subnets of a tree classifies right, [N] bool, as `count_correct` finds.
 
-    Those that cannot be measured are left out; second is why, by their numbers.
+    Those that cannot be measured are left out; second is why, by their numbers. `hear` is told the number of a subnet,
+    that of its first image and its logits, batch by batch.
     """
     correct = {number: np.empty(len(images), dtype=bool) for number in wanted}
     failed: dict[int, Exception] = {}
@@ -57,6 +59,7 @@ def count_together(
             for number, found in logits.items():
                 try:
                     correct[number][start : start + len(pixels)] = _are_right(found, images.labels, start)
+                    hear(number, start, found)
                 except EvaluationError as error:
                     errors[number] = error
             failed |= errors

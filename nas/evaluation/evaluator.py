@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nas.arch import Architecture, cost
 from nas.base import LATENCY, NoResultError, OutOfMemoryError, by_target, is_out_of_memory, plural
 from nas.data import DataInfo, ImageSet
 from nas.evaluation.accuracy import count_correct, count_together, with_answers
+from nas.evaluation.own_metrics import of_logits, of_network
 from nas.evaluation.protocol import RacePlan
 from nas.evaluation.racing import Race
 from nas.latency import LatencyMeter, LatencyProfile, Predictor, default_batch, describe, device_name
 from nas.model import Subnet, SubnetParts, SubnetTree, Supernet, subtrees
 from nas.runs import Conditions, Measurement, Timed
-from nas.settings import EvaluateConfig, Target, parse_target
+from nas.settings import EvaluateConfig, OwnMetric, OwnTarget, Target, parse_target
 from nas.space import SearchSpace, plain_shapes
 
 TIMINGS = 20  # of a network that a bound on latency is tried on
@@ -37,6 +39,8 @@ class EvaluatorSetup:
         reference_ms: Calibrated milliseconds per batch of the reference model on the targets of these, by their names.
         profiles: Answer instead of the meter during the search, by the name of the metric.
         with_balanced: Whether the search is after balanced accuracy.
+        metrics: What a Python program measures besides; nothing is raced then.
+        devices: Targets of a Python program, by the names that the configuration has for them.
         reference: The reference model, where it is another than the largest architecture of the space.
     """
 
@@ -50,6 +54,8 @@ class EvaluatorSetup:
     reference_ms: Mapping[str, float] = field(default_factory=dict)
     profiles: Mapping[str, LatencyProfile] = field(default_factory=dict)
     with_balanced: bool = False
+    metrics: tuple[OwnMetric, ...] = ()
+    devices: Mapping[str, OwnTarget] = field(default_factory=dict)
     reference: Architecture | None = None
 
     @property
@@ -57,9 +63,13 @@ class EvaluatorSetup:
         """Where and how each latency is measured, by its name: the configuration's targets, or those of profiles."""
         texts = self.config.targets or ("torch-cuda" if self.device == "cuda" else "torch-cpu",)
         return {
-            name: self.profiles[name].target if name in self.profiles else parse_target(text)
+            name: self.profiles[name].target if name in self.profiles else self._target(text)
             for name, text in by_target(texts).items()
         }
+
+    def _target(self, text: str) -> Target:
+        target = parse_target(text)
+        return replace(target, own=self.devices.get(target.runtime))
 
     @property
     def target(self) -> Target:
@@ -174,6 +184,8 @@ class SubnetEvaluator:
         self.setup, self.supernet, self.images = setup, supernet, setup.ranked(images)
         self.clocks = {name: setup.clock(name, supernet) for name in setup.latencies}
         self.conditions = setup.conditions(len(self.images), stage="search")
+        self._of_logits = tuple(metric for metric in setup.metrics if metric.of_logits is not None)
+        self._logits: dict[int, Tensor] = {}  # [N, K] of what is measured now, where a metric is of them
         self._parts = SubnetParts(supernet, torch.device(setup.device), setup.precision)
 
     def evaluate(self, architecture: Architecture, plan: RacePlan | None = None, *, attempt: int = 0) -> Measurement:
@@ -208,7 +220,10 @@ class SubnetEvaluator:
             shares = {i: cost.macs(chosen[i], self.setup.space.backbone) * races[i].seen for i in chosen}
             s_per_mac = (time.perf_counter() - started) / max(sum(shares.values()), 1)
             for i in chosen.keys() - failed.keys():
-                found[i] = self._with_answers(costs[i], races[i], shares[i] * s_per_mac)
+                try:
+                    found[i] = self._with_answers(i, costs[i], races[i], shares[i] * s_per_mac)
+                except Exception as error:  # noqa: BLE001 - of another's metric
+                    found[i] = error
             for i, reason in failed.items():
                 again = self.evaluate_many([candidates[i]], attempt=attempt) if len(chosen) > 1 else ()
                 (found[i],) = again or (_explained(reason, batch_size),)
@@ -219,12 +234,15 @@ class SubnetEvaluator:
         started, backbone = time.perf_counter(), self.setup.space.backbone
         self.supernet.check(architecture)
         latency = {}
-        if self.clocks:
+        own: dict[str, float] = {}
+        if self.clocks or len(self._of_logits) < len(self.setup.metrics):
             subnet = self.supernet.extract(architecture).to(self.setup.device)
+            own = of_network(self.setup.metrics, subnet)
             latency = {name: Timed(ms=clock(subnet)) for name, clock in self.clocks.items()}
         return Measurement(
             macs=float(cost.macs(architecture, backbone)),
             params=float(cost.params(architecture, backbone)),
+            own=own,
             latency=latency,
             conditions=self.conditions,
             seconds=time.perf_counter() - started,
@@ -255,6 +273,7 @@ class SubnetEvaluator:
                     batch_size=batch_size,
                     device=torch.device(self.setup.device),
                     precision=self.setup.precision,
+                    hear=self._keep if self._of_logits else lambda *_: None,
                 )
                 failed |= errors
                 for i, correct in answers.items():
@@ -264,7 +283,15 @@ class SubnetEvaluator:
                     break
         return failed
 
-    def _with_answers(self, costs: Measurement, race: Race, seconds: float) -> Measurement:
+    def _keep(self, number: int, start: int, logits: Tensor) -> None:
+        shape = len(self.images), logits.shape[1]
+        kept = self._logits.setdefault(number, torch.empty(shape))
+        kept[start : start + len(logits)] = logits.float().cpu()
+
+    def _with_answers(self, number: int, costs: Measurement, race: Race, seconds: float) -> Measurement:
+        if self._of_logits:
+            own = of_logits(self._of_logits, self._logits.pop(number), torch.tensor(self.images.labels))
+            costs = replace(costs, own={**costs.own, **own})
         labels = self.images.labels if self.setup.with_balanced else None
         found = with_answers(costs, race.correct, race.verdict, labels)
         return replace(found, seconds=costs.seconds + seconds)

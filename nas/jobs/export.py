@@ -51,17 +51,23 @@ from nas.runs import (
     results_of,
     searched_runs,
 )
-from nas.settings import flat_config
+from nas.settings import NO_OWN, Own, flat_config
 from nas.training import load_trained, weights_digest
 
 
 def export_pick(
-    path: Path, pick: str, directory: Path, options: BundleOptions, reporter: Reporter, data: str | None = None
+    path: Path,
+    pick: str,
+    directory: Path,
+    options: BundleOptions,
+    reporter: Reporter,
+    data: str | None = None,
+    own: Own = NO_OWN,
 ) -> ExportReport:
     """Write one architecture of a run's space as a model bundle, verified against the table.
 
     `pick` may be any architecture (`nas.runs.picked`); of one that is in no table the accuracy is measured now, and
-    nothing else. `data` says where the images are now (`nas.jobs.session.reopen`).
+    nothing else. `data` and `own` are as for `nas.jobs.session.reopen`.
 
     Opens the test split, which no stage before has read; its accuracy goes onto the model card.
 
@@ -72,7 +78,7 @@ def export_pick(
     check_options(options)
     check_place(directory)
     lacking = "so its model card would have no final accuracy", "export from"
-    run, point, session, test = open_pick(path, pick, reporter, lacking, data)
+    run, point, session, test = open_pick(path, pick, reporter, lacking, data, own)
     if (finalist := point.details.get(FINALIST)) is not None:
         weights = session.run.finalists_dir / Path(finalist["weights"]).name
         subnet = network_at(weights, session.space.backbone, point.architecture).to(session.device)
@@ -90,7 +96,7 @@ def export_pick(
 
 
 def open_pick(
-    path: Path, pick: str, reporter: Reporter, lacking: tuple[str, str], data: str | None = None
+    path: Path, pick: str, reporter: Reporter, lacking: tuple[str, str], data: str | None = None, own: Own = NO_OWN
 ) -> tuple[RunDirectory, FrontPoint, Session, TestSplit]:
     """The architecture that a user asks for, of a run that has ended, opened for work that ends with test images.
 
@@ -108,7 +114,7 @@ def open_pick(
         raise RunError(
             f"{run.path}: the search has not ended, so there is no final table", hint="run it to the end first"
         )
-    session, test = reopen_with_test(owning_run(run, asked).path, reporter, data)
+    session, test = reopen_with_test(owning_run(run, asked).path, reporter, data, own)
     if test is None:
         what, better = lacking
         raise DataError(

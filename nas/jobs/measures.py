@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from nas.arch import Architecture, cost
-from nas.base import BALANCED, LATENCY, MACS, PARAMS, TOP1, Objective, metric_named
-from nas.evaluation import EvaluatorSetup, build_evaluator, evaluator_arrays
+from nas.base import BALANCED, LATENCY, MACS, PARAMS, TOP1, Objective
+from nas.evaluation import EvaluatorSetup, build_evaluator, evaluator_arrays, of_network
 from nas.jobs.session import Session
 from nas.latency import Predictor, latency_profiles, searched_latencies, torch_threads
 from nas.model import Supernet
@@ -40,8 +40,13 @@ def search_identity(session: Session, supernet: Supernet) -> SearchIdentity:
     for name in reference_ms.keys() & setup.profiles.keys():
         (reference_ms[name],) = Predictor(setup.profiles[name]).predict([largest])
     worst |= {name: REFERENCE_MARGIN * ms for name, ms in reference_ms.items()}
+    of_largest = of_network(session.own.metrics, supernet.extract(space.largest()))
+    for metric in session.own.metrics:
+        given = 0.0 if metric.direction == "maximize" else REFERENCE_MARGIN * of_largest.get(metric.name, 1.0)
+        worst[metric.name] = given if metric.worst is None else metric.worst
+    search = session.config.search
     return SearchIdentity(
-        objectives=tuple(Objective(metric_named(n), worst[n]) for n in session.config.search.objectives),
+        objectives=tuple(Objective(search.metric(n), worst[n]) for n in search.objectives),
         reference_ms=reference_ms.pop(LATENCY.name),
         further_reference_ms=reference_ms,
         reference_digest=largest.digest,
@@ -66,6 +71,8 @@ def evaluator_setup(
         latencies=searched_latencies(session.config, session.space) if reference_ms else (),
         reference_ms=reference_ms or {},
         profiles=latency_profiles(session.located, session.space),
+        metrics=session.own.metrics,
+        devices=session.own.targets,
         with_balanced=BALANCED.name in session.config.search.objectives,
         reference=reference_elsewhere(session.run, session.space),
     )

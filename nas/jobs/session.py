@@ -20,6 +20,7 @@ from nas.base import (
 )
 from nas.cluster import check_cluster
 from nas.data import ImageData, TestSplit, load_images, spec_at
+from nas.evaluation import check_metrics
 from nas.initial import check_init
 from nas.jobs.callbacks import Callback
 from nas.jobs.opening.same_run import differences, found_spec, knowing_run, typed_folders
@@ -47,7 +48,7 @@ from nas.runs import (
     typed_in,
     versions_here,
 )
-from nas.settings import RunConfig, located, read_space_text
+from nas.settings import NO_OWN, Own, RunConfig, located, read_space_text
 from nas.space import SearchSpace, check_memory, parse_space
 from nas.study import check_storage
 from nas.training import Teacher, check_policy
@@ -67,6 +68,7 @@ class Session:
         precision: `fp32` or `bf16`.
         folders: From which relative paths of the configuration start, best first.
         callbacks: Told how the run goes on.
+        own: Objects of a Python program that the configuration names.
     """
 
     run: RunDirectory
@@ -78,6 +80,7 @@ class Session:
     precision: str
     reporter: Reporter
     callbacks: tuple[Callback, ...] = ()
+    own: Own = NO_OWN
 
     @property
     def located(self) -> RunConfig:
@@ -133,13 +136,14 @@ def start(
     scratch: Path | None = None,
     plan: RunPlan | None = None,
     command: str | None = None,
+    own: Own = NO_OWN,
 ) -> Session:
     """Create the run, or resume the one that is there; `asked` is its space, or the file or name of one.
 
     Settings change the space, as `constraints.max_macs=2e6` does. Without a path, the last unfinished run of this space
     and configuration is resumed, else a new one made. With `scratch`, all is checked, but a new run is created there.
     A run without a plan gets `plan`, and its epochs too if it is new. `command` is what starts it, as it is
-    kept; None: the command line.
+    kept; None: the command line. `own` has the objects of a Python program that the configuration names.
 
     Raises:
         DiskError: There is no writing there.
@@ -149,6 +153,7 @@ def start(
     """
     if config.train.epochs == 0 and not config.init:
         raise ConfigError("train.epochs 0: there are no weights", hint="--init RUN, or --epochs N")
+    own.require(config.own_names)
     space_file = asked.name if isinstance(asked, SearchSpace) else asked
     text = asked.to_yaml() if isinstance(asked, SearchSpace) else read_space_text(asked)
     space = parse_space(text, str(space_file), settings)
@@ -169,8 +174,9 @@ def start(
     where = config.data
     if before is not None and spec_at(where.spec, Path.cwd()) is None and where.spec == config_of_run(before).data.spec:
         where = where.model_copy(update={"spec": found_spec(before, config)})
-    data, _ = load_images(where, space.backbone.image_size, config.seed, reporter)
+    data, _ = load_images(where, space.backbone.image_size, config.seed, reporter, own.data)
     info, space = data.info, _fit_classes(space, data.info.num_classes, space_file)
+    check_metrics(own.metrics, space, data.search)
     identity = {"space_digest": space.digest, "splits": info.hashes}
     identity |= {"precision": precision, "device": device_name(device.type)}
     if path is None:
@@ -208,7 +214,7 @@ def start(
                 images=ImagePlace(spec=config.data.spec, folders=typed_in(path)),
                 folders=typed_in(path),
                 started_from=source,
-                constraints=space.constraints.max_latency,
+                constraints={**space.constraints.max_latency, **config.search.own_bounds},
                 mean=info.mean,
                 std=info.std,
                 class_names=info.class_names,
@@ -229,6 +235,7 @@ def start(
         device=device,
         precision=precision,
         reporter=reporter,
+        own=own,
     )
     _describe(session)
     advice = f"{verb}; the same command resumes it, Ctrl-C keeps what is finished"
@@ -246,19 +253,22 @@ def _check_place(path: Path) -> None:
         raise RunError(f"{str(path)!r}: the name of a run must be printable text", hint="choose another --run DIR")
 
 
-def reopen(path: Path, reporter: Reporter, data: str | None = None) -> Session:
+def reopen(path: Path, reporter: Reporter, data: str | None = None, own: Own = NO_OWN) -> Session:
     """Open a run as it was started.
 
-    `data` is a data spec of the same images, where they are now; it is remembered.
+    `data` is a data spec of the same images, where they are now; it is remembered. `own` has the objects
+    of a Python program that the configuration names; what is missing is said where it is needed.
 
     Raises:
         RunError: It is no run, or the data or the machine is another than it was.
         DataError: The images cannot be read.
     """
-    return reopen_with_test(path, reporter, data)[0]
+    return reopen_with_test(path, reporter, data, own)[0]
 
 
-def reopen_with_test(path: Path, reporter: Reporter, data: str | None = None) -> tuple[Session, TestSplit | None]:
+def reopen_with_test(
+    path: Path, reporter: Reporter, data: str | None = None, own: Own = NO_OWN
+) -> tuple[Session, TestSplit | None]:
     """As `reopen`, with what opens the test split where there is one: for final numbers, never for a search (law 7).
 
     Raises:
@@ -273,7 +283,7 @@ def reopen_with_test(path: Path, reporter: Reporter, data: str | None = None) ->
     check_targets_here(with_kept_profiles(knowing_run(run), located(config, folders)), space, reporter)
     where = config.data.model_copy(update={"spec": data or found_spec(run, config)})
     try:
-        images, test = load_images(where, space.backbone.image_size, config.seed, reporter)
+        images, test = load_images(where, space.backbone.image_size, config.seed, reporter, own.data)
     except DataError as error:
         raise DataError(f"the images of {path}: {error.message}", hint=f"{error.hint}; {MOVED}".lstrip("; ")) from error
     if space.num_classes_from_data:
@@ -297,6 +307,7 @@ def reopen_with_test(path: Path, reporter: Reporter, data: str | None = None) ->
         device=device,
         precision=precision,
         reporter=reporter,
+        own=own,
     )
     for doubt in doubts_of(run):
         reporter.line("warning", doubt)

@@ -9,7 +9,7 @@ from typing import Any
 
 from nas.arch import Architecture
 from nas.base import BALANCED, NoResultError, duration
-from nas.cluster import Arrays
+from nas.cluster import Arrays, check_sendable
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, build_evaluator, check_latency_bounds, evaluator_arrays
 from nas.initial import warm_start
@@ -197,6 +197,7 @@ def search_into(
     None: what the runs beside it measured is known, and counts as nothing.
     """
     config = session.config
+    session.own.require(config.own_names)
     identity = search_identity(session, supernet)
     objectives = identity.objectives
     setup = evaluator_setup(session, weights_digest(session.run), identity.reference_clocks)
@@ -211,18 +212,31 @@ def search_into(
         seeds=_seeds(session),
         window=window_of(budget.workers),
         name=(run.manifest.study or run.name) if budget.storage else "architectures",
+        own_sampler=session.own.sampler,
+        own_bounds=config.search.own_bounds,
     )
     with closing(study), closing(_start_workers(session, budget, setup, arrays)) as workers:
         if not (counts_known := known is not None):
             conditions = setup.conditions(len(arrays["labels"]), stage="search")
-            known = known_measurements(run, conditions, {*config.search.objectives, *setup.latencies})
+            wanted = {*config.search.objectives, *setup.latencies}
+            # Of a metric of a Python program a run knows the name alone: another's may be another function.
+            known = {} if setup.metrics else known_measurements(run, conditions, wanted)
         if known:
             session.reporter.line("known", f"{len(known)} architectures were measured by other runs")
         if config.evaluate.racing and BALANCED.name in config.search.objectives:
             session.reporter.line("racing", "off: balanced accuracy needs all images of every class")
-        racing = config.evaluate.racing
+        elif config.evaluate.racing and setup.metrics:
+            session.reporter.line("racing", "off: metrics of a Python program need all images")
         loop = Search(
-            session.space, objectives, study, workers, run, racing=racing, known=known, counts_known=counts_known
+            session.space,
+            objectives,
+            study,
+            workers,
+            run,
+            racing=config.evaluate.racing and not setup.metrics,
+            known=known,
+            counts_known=counts_known,
+            own_bounds=config.search.own_bounds,
         )
         with torch_threads(1), session.reporter.bar("search") as bar:
 
@@ -241,6 +255,8 @@ def _start_workers(session: Session, budget: Budget, setup: EvaluatorSetup, arra
     build = partial(build_evaluator, setup)
     if budget.workers == 0:
         return InlineWorkers(build(arrays))
+    if session.config.own_names:
+        check_sendable(setup, "a metric or target of this program", "workers=0 measures in this process")
     gpus = 1 / budget.workers if session.device.type == "cuda" else 0
     timeout_s = session.config.evaluate.timeout_s
     workers = RayWorkers(build, arrays, budget.workers, budget.ray_address, timeout_s, num_gpus=gpus)
@@ -302,11 +318,14 @@ def measure_points(
             rounds=setup.config.final_rounds,
             conditions=setup.conditions(1, stage="exclusive"),
         )
-    bounds = tighten_latency_bounds(run.manifest.constraints, targets, session.reporter)
+    bounds = dict(run.manifest.constraints)
+    bounds |= tighten_latency_bounds({n: b for n, b in bounds.items() if n in targets}, targets, session.reporter)
     objectives = objectives_by(identity.objectives, {name: row["reference_ms"] for name, row in targets.items()})
     front = ParetoFront(objectives, ParetoFront.from_points(points, objectives, bounds).points, targets)
     if not front.points:
-        names = " and ".join(f"constraints.max_{name}" for name in bounds)
+        names = " and ".join(
+            f"constraints.max_{name}" if name in targets else f"the bound on {name}" for name in bounds
+        )
         raise NoResultError(
             f"{run.path}: none of {len(points)} candidates keeps {names} when measured again",
             hint="raise the bound, or search longer",

@@ -21,7 +21,7 @@ from nas.latency.profile import LatencyProfile, mismatches, read_profile
 from nas.latency.runtimes import check_available
 from nas.model import Subnet
 from nas.runs import Conditions, FrontPoint, RunDirectory, Timed
-from nas.settings import PROFILE, RunConfig, parse_target, profile_path
+from nas.settings import PROFILE, RunConfig, is_own, parse_target, profile_path
 from nas.space import SearchSpace
 
 SHARE_ROUNDS = 9
@@ -99,7 +99,11 @@ def check_targets_here(config: RunConfig, space: SearchSpace, reporter: Reporter
     """Find out what would stop measuring latency; a ConfigError says it. A profile of another device is a warning."""
     profiles = latency_profiles(config, space).values()
     texts = [text for text in config.evaluate.targets if profile_path(text) is None]
-    for target in [*map(parse_target, texts), *(profile.target for profile in profiles)]:
+    own = [text for text in texts if is_own(text)]  # is missed where something is measured
+    for target in [
+        *(parse_target(text) for text in texts if text not in own),
+        *(profile.target for profile in profiles),
+    ]:
         check_available(target)
     known = list(LATENCIES)[: max(1, len(config.evaluate.targets))]
     if bounded := [f"max_{name}" for name in space.constraints.max_latency if name not in known]:

@@ -20,10 +20,19 @@ from torch import Tensor, nn
 
 from nas.base import EvaluationError
 from nas.latency.device_measure import TOLERANCE, warm_timer
-from nas.latency.runtimes import Program, describe, device_of, machine_state, own_cores, prepare, torch_threads
+from nas.latency.runtimes import (
+    Program,
+    describe,
+    device_of,
+    machine_state,
+    own_cores,
+    own_timer,
+    prepare,
+    torch_threads,
+)
 from nas.model import Subnet
 from nas.runs import Timed
-from nas.settings import Target
+from nas.settings import Target, is_own
 
 PATIENCE = 3  # times the rounds asked for are spent at most on a model that is not known within 2 %
 PARTS, SLOW = 20, 0.95  # of the reference's timings; the quantile of the parts' medians that is called slow
@@ -170,6 +179,8 @@ class LatencyMeter:
 
     def _runner(self, model: nn.Module) -> Callable[[], float]:
         """Make ready, warm up, and return a function that times one forward pass, seconds."""
+        if self.target.own is not None or is_own(self.target.runtime):
+            return warm_timer(own_timer(self.target, model, self.images))
         run = prepare(self.target, model, self.images)
 
         def forward(times: int) -> float:

@@ -1,5 +1,6 @@
 """A subnet as an ONNX file: what an export writes, and what ONNX Runtime and OpenVINO are timed on."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,11 @@ def trace(model: Subnet) -> ExportedProgram:
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
+
+
+def save_onnx(model: Subnet, path: str | Path) -> None:
+    """Write a network as ONNX with a free batch size: input `images` [B, C, S, S], float32, output `logits` [B, K]."""
+    write_onnx(trace(copy.deepcopy(model).cpu()), Path(path))
 
 
 def check_opset(opset: int | None) -> None:

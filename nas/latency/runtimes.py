@@ -1,6 +1,7 @@
 """A target turns an extracted subnet into a function that runs one batch, with all that can be prepared done."""
 
 import copy
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 
 from nas.base import ConfigError, EvaluationError, command_line, disk_error, temporary_folder
 from nas.latency.int8 import CALIBRATION_STEP, write_int8
-from nas.latency.onnx_file import trace, write_onnx
+from nas.latency.onnx_file import save_onnx
 from nas.model import Subnet
-from nas.settings import Target, missing_package
+from nas.settings import Target, is_own, missing_package
 
 Program = Callable[[], Any]
 """Runs one batch and returns its logits, a tensor or an array; on a GPU possibly before they are there."""
@@ -69,6 +70,8 @@ def check_available(target: Target) -> None:
         raise ConfigError(
             f"target {target}: torch sees no CUDA device", hint=f"a CPU target, or `{command_line('doctor')}`"
         )
+    if is_own(target.runtime) and target.own is None:
+        raise ConfigError(f"target {target} is an object of a Python program", hint="nas.search(..., targets=[...])")
     if (package := missing_package(target.runtime)) is not None:
         raise ConfigError(f"target {target}: {package} is not installed", hint=f"pip install {package}")
     if target.runtime == "torch-cpu-packed" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
@@ -78,7 +81,7 @@ def check_available(target: Target) -> None:
 def describe(target: Target) -> str:
     """`Conditions.target`: runtime and precision, and the runtime's version where it is not torch's."""
     package = target.runtime.partition("-")[0]
-    return target.kind if package == "torch" else f"{target.kind} {_version(package)}"
+    return target.kind if package == "torch" or is_own(target.runtime) else f"{target.kind} {_version(package)}"
 
 
 def device_of(target: Target) -> torch.device:
@@ -103,10 +106,11 @@ def torch_threads(count: int) -> Iterator[None]:
 def own_cores(target: Target) -> Iterator[tuple[int, ...]]:
     """Pin this process to as many cores as the target has threads, those that are idle now; yields them.
 
-    None on a GPU, where the system has no affinity, and where there are not more cores than asked for.
+    None on a GPU and on a device of a Python program, where the system has no affinity, and where there are not more
+    cores than asked for.
     """
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if target.is_cuda or len(allowed) <= target.threads:
+    if target.is_cuda or is_own(target.runtime) or len(allowed) <= target.threads:
         yield ()
         return
     load = psutil.cpu_percent(interval=0.3, percpu=True)
@@ -184,13 +188,37 @@ def _cuda_graph(model: nn.Module, batch: Tensor) -> Program:
     return replay
 
 
+def own_timer(target: Target, model: nn.Module, images: Tensor) -> Callable[[int], float]:
+    """What times forward passes on a device of a Python program (`OwnTarget.timer`), and checks what it says.
+
+    Raises:
+        EvaluationError: The device cannot take the model, or what it returns is no time.
+    """
+    check_available(target)
+    assert target.own is not None, "check_available"
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            timer = target.own.timer(model, images)
+    except Exception as error:  # another's code; the trial fails, with the reason
+        raise EvaluationError(f"{target.runtime} cannot take it: {type(error).__name__}: {error}") from error
+
+    def forward(times: int) -> float:
+        with torch.inference_mode():
+            seconds = timer(times)
+        if not (isinstance(seconds, float | int) and 0 < seconds < math.inf):
+            raise EvaluationError(f"{target.runtime}: {seconds!r} are no seconds")
+        return seconds
+
+    return forward
+
+
 @contextmanager
 def _as_onnx(model: nn.Module) -> Iterator[Path]:
     if not isinstance(model, Subnet):
         raise TypeError(f"only a Subnet can be written as ONNX, not a {type(model).__name__}")
     with temporary_folder("onnx") as folder:
         path = folder / "model.onnx"
-        write_onnx(trace(copy.deepcopy(model).cpu()), path)
+        save_onnx(model, path)
         yield path
 
 

@@ -17,6 +17,7 @@ from nas.base import (
     TOP1,
     Metric,
     command_line,
+    is_own_metric,
     metric_named,
     plural,
     shared_command,
@@ -53,6 +54,7 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
     digests = [point.digest[:digits] for point in points]
     layers = [draw_layers(point.architecture) for point in points]
     shown = [TOP1, *[BALANCED][: any(p.measurement.balanced_top1 is not None for p in whole.points)], MACS, PARAMS]
+    shown += [objective.metric for objective in whole.objectives if is_own_metric(objective.metric)]
     columns = [*(_metric_column(points, metric) for metric in shown), *_latency_columns(points, whole)]
     if any(FOUND_BY in point.details for point in points):
         columns.append(("found by", [str(point.details.get(FOUND_BY, "")) for point in points]))
@@ -188,6 +190,7 @@ def _csv_row(point: FrontPoint, points: Sequence[FrontPoint]) -> dict[str, Any]:
     row |= {f"conditions.{name}": value for name, value in values["conditions"].items()}
     row |= zip(("top1_ci_low", "top1_ci_high"), values["top1_ci"] or (None, None), strict=True)
     row["architecture"] = json.dumps(values["architecture"], sort_keys=True, separators=(",", ":"))
+    row |= point.measurement.own
     for name, timed in point.measurement.latency.items():
         suffix = name.removeprefix(LATENCY.name)
         low, high = timed.interval or (None, None)
@@ -215,7 +218,7 @@ def _metric_column(points: Sequence[FrontPoint], metric: Metric) -> tuple[str, l
         "-" if math.isnan(v) else with_spread(v, interval, f".{decimals}f")
         for v, interval in zip(values, intervals, strict=True)
     ]
-    return f"{metric.label} ({'%' if is_share else 'ms'})", cells
+    return f"{metric.label} ({'%' if is_share else metric.unit if is_own_metric(metric) else 'ms'})", cells
 
 
 def _latency_columns(points: Sequence[FrontPoint], whole: ParetoFront) -> Iterator[tuple[str, list[str]]]:

@@ -144,6 +144,10 @@ class ParetoFront:
         """The accuracy that the points are ranked by."""
         return accuracy_of(objective.metric.name for objective in self.objectives)
 
+    def metric(self, name: str) -> Metric:
+        """The metric called `name`, an objective or one of ours; a ConfigError where there is none."""
+        return next((o.metric for o in self.objectives if o.metric.name == name), None) or metric_named(name)
+
     def hypervolume(self) -> float:
         """Share in [0, 1] of the box between ideal and reference that the front dominates."""
         return hypervolume(self._values(), self.objectives)
@@ -197,7 +201,7 @@ class ParetoFront:
 
     def within(self, metric_name: str, *, maximum: float | None = None, minimum: float | None = None) -> "ParetoFront":
         """The points inside a bound (inclusive; NaN is a ConfigError); a point without the value is outside."""
-        metric = metric_named(metric_name)
+        metric = self.metric(metric_name)
         low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
         if math.isnan(low) or math.isnan(high):
             raise ConfigError(f"a bound on {metric_name} must be a number, got nan")
@@ -205,7 +209,7 @@ class ParetoFront:
 
     def sorted_by(self, metric_name: str) -> "ParetoFront":
         """The same points, best in a metric first; points without the value last, ties by digest."""
-        metric = metric_named(metric_name)
+        metric = self.metric(metric_name)
         return replace(self, points=tuple(sorted(self.points, key=lambda p: (_loss(p, metric), p.digest))))
 
     def to_dict(self, run: str) -> dict[str, Any]:

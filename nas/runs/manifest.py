@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
-from nas.base import LATENCY, SCHEMA_VERSION, ConfigError, Objective, RunError, metric_named
+from nas.base import LATENCY, SCHEMA_VERSION, ConfigError, Metric, Objective, RunError, metric_named
 
 PACKAGES = ("torch", "timm", "optuna", "ray", "numpy", "pandas", "scikit-learn", "onnx", "onnxruntime")
 Stage = Literal["created", "training", "searching", "finalists", "measuring", "finished"]
@@ -48,12 +48,20 @@ def objectives_by(objectives: Iterable[Objective], clocks: Clocks) -> tuple[Obje
 def objective_to_dict(objective: Objective) -> dict[str, Any]:
     """An objective as JSON values: in the manifest, and in `front.json`."""
     metric = objective.metric
-    return {"name": metric.name, "unit": metric.unit, "direction": metric.direction, "reference": objective.reference}
+    values = {"name": metric.name, "unit": metric.unit, "direction": metric.direction, "reference": objective.reference}
+    return values if metric.best is None else {**values, "best": metric.best}
 
 
 def objective_from_dict(values: Mapping[str, Any]) -> Objective:
-    """Inverse of `objective_to_dict`; name and reference are enough."""
-    return Objective(metric_named(values["name"]), float(values["reference"]))
+    """Inverse of `objective_to_dict`; of our own metrics name and reference are enough."""
+    name = values["name"]
+    try:
+        metric = metric_named(name)
+    except ConfigError:
+        if "unit" not in values:  # as is every metric of a Python program
+            raise
+        metric = Metric(name, values["unit"], values["direction"], name, values.get("best"))
+    return Objective(metric, float(values["reference"]))
 
 
 def _objective(value: Any) -> Objective:

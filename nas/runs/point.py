@@ -70,6 +70,8 @@ class FrontPoint:
         if measurement.balanced_top1 is not None:
             interval = _listed(measurement.balanced_top1_interval)
             values |= {BALANCED.name: measurement.balanced_top1, interval_key(BALANCED.name): interval}
+        if measurement.own:
+            values["own"] = dict(measurement.own)
         for name, timed in measurement.latency.items():
             if timed.is_searched and name != LATENCY.name:
                 values |= {name: _finite(timed.ms), interval_key(name): _listed(timed.interval)}
@@ -103,6 +105,7 @@ class FrontPoint:
             top1_interval=_pair(values.get(interval_key(TOP1.name))),
             balanced_top1=values.get(BALANCED.name),
             balanced_top1_interval=_pair(values.get(interval_key(BALANCED.name))),
+            own=values.get("own", {}),
             latency=latency,
             conditions=Conditions(**values["conditions"]),
             seconds=values["seconds"],

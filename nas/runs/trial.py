@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any
 
 from nas.arch import Architecture
-from nas.base import BALANCED, LATENCIES, LATENCY, MACS, PARAMS, TOP1, RunError
+from nas.base import AT_LEAST, BALANCED, LATENCIES, LATENCY, MACS, PARAMS, TOP1, RunError
 
 
 class TrialState(StrEnum):
@@ -96,6 +96,7 @@ class Measurement:
         top1_interval: 95 % confidence interval (low, high) of that.
         balanced_top1: Percent, the mean over classes; `balanced_top1_interval` likewise.
         macs: Per image.
+        own: What a Python program measured, by the name of its metric.
         latency: On each target where it was measured, in their order, by the name of the metric.
         conditions: Under which all of it holds.
         seconds: Wall time the measurement took.
@@ -112,6 +113,7 @@ class Measurement:
     balanced_top1_interval: tuple[float, float] | None = None
     macs: float | None = None
     params: float | None = None
+    own: Mapping[str, float] = field(default_factory=dict)
     latency: Mapping[str, Timed] = field(default_factory=dict)
     conditions: Conditions
     seconds: float
@@ -128,7 +130,7 @@ class Measurement:
     def values(self) -> dict[str, float]:
         """All that was measured by the name of the metric, in its unit."""
         found = {name: getattr(self, name) for name in (TOP1.name, BALANCED.name, MACS.name, PARAMS.name)}
-        found |= {name: timed.ms for name, timed in self.latency.items()}
+        found |= {name: timed.ms for name, timed in self.latency.items()} | dict(self.own)
         return {name: value for name, value in found.items() if value is not None}
 
     @property
@@ -146,10 +148,18 @@ class Measurement:
     def keeps(self, bounds: Mapping[str, float]) -> bool:
         """Whether it keeps bounds (highest value by metric name): the one rule for search, curve and final front.
 
+        `NAME>=` is a bound from below, on a metric of which more is better.
+
         A bound is kept by what was measured and is not above it, with the upper end of its interval where there is
         one: the front promises it. What was not measured, or is no number, promises nothing and keeps no bound.
         """
-        return all(self.highest(name) <= bound for name, bound in bounds.items())
+        return all(self.excess(name, bound) <= 0 for name, bound in bounds.items())
+
+    def excess(self, name: str, bound: float) -> float:
+        """By how much a bound is broken, in the metric's unit; NaN: it is not known."""
+        if name.endswith(AT_LEAST):
+            return bound - self.values.get(name.removesuffix(AT_LEAST), math.nan)
+        return self.highest(name) - bound
 
     def scaled(self, factors: Mapping[str, float]) -> "Measurement":
         """The same with milliseconds of another clock: each latency times the factor by its name, if there is one."""
@@ -173,7 +183,9 @@ class Measurement:
         found = values["values"]
         intervals = {name: (pair[0], pair[1]) for name, pair in values["intervals"].items()}
         latency = {name: Timed(ms=found[name], interval=intervals.get(name)) for name in LATENCIES if name in found}
+        ours = {TOP1.name, BALANCED.name, MACS.name, PARAMS.name, *LATENCIES}
         return cls(
+            own={name: value for name, value in found.items() if name not in ours},
             **{name: found.get(name) for name in ("top1", "balanced_top1", "macs", "params")},
             top1_interval=intervals.get(TOP1.name),
             balanced_top1_interval=intervals.get(BALANCED.name),

@@ -8,15 +8,13 @@ from pydantic import Field, field_validator, model_validator
 
 from nas.base import LATENCIES, ConfigError, InputFileError, plural
 from nas.settings.document import Document, Problem, Section, check, in_order, keys_named, shown
+from nas.settings.own import is_own
+from nas.settings.search_section import SearchConfig
 from nas.settings.target import target_problems
 from nas.settings.tune import TuneConfig, candidate_problems
 from nas.settings.yaml_file import apply_settings, read_text, scan_yaml
 
 Precision = Literal["auto", "fp32", "bf16"]
-SamplerName = Literal["predictor", "nsga2", "nsga3", "tpe", "gp", "evolution", "random"]
-MetricName = Literal[
-    "top1", "balanced_top1", "macs", "params", "latency_ms", "latency_ms_2", "latency_ms_3", "latency_ms_4"
-]
 Positive = Annotated[float, Field(gt=0, le=1e30)]
 LEAST_ALPHA = 1e-3
 MOST_SHOWN = 1000  # characters of a value that differs: paths often differ at their ends
@@ -222,36 +220,6 @@ class EvaluateConfig(Section):
         return value
 
 
-class SearchConfig(Section):
-    """How the front is searched."""
-
-    objectives: tuple[MetricName, ...] = Field(
-        ("top1", "macs", "latency_ms"),
-        min_length=1,
-        description="metrics to optimise; `balanced_top1` is the mean over classes, for imbalanced images; "
-        "`latency_ms` is on the first target, `latency_ms_2` on the second",
-    )
-
-    sampler: SamplerName = Field("predictor", description="what proposes architectures")
-    population_size: int = Field(
-        24,
-        ge=4,
-        le=1_000_000,
-        description="of NSGA-II, NSGA-III and evolution; and the designs that a search starts from",
-    )
-
-    seed_runs: tuple[str, ...] = Field(
-        (), description="folders of earlier runs; the search starts from those of their fronts that it can have"
-    )
-
-    @field_validator("objectives")
-    @classmethod
-    def _are_distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) < len(value):
-            raise ValueError(f"names a metric twice: {shown(value)}")
-        return value
-
-
 class RunConfig(Section):
     """Everything that decides a run's results. What only decides how long or where it runs is not here."""
 
@@ -276,6 +244,14 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
+
+    @property
+    def own_names(self) -> list[tuple[str, str]]:
+        """What is an object of a Python program: the word of `nas.search` that it is given by, and its name."""
+        named = [("data", self.data.spec), ("sampler", self.search.sampler)]
+        named += [("targets", text.partition(":")[0]) for text in self.evaluate.targets]
+        metrics = [("metrics", name) for name in self.search.own_metrics]
+        return [(word, name) for word, name in named if is_own(name)] + metrics
 
     def with_epochs(self, epochs: int | None) -> "RunConfig":
         """The same with so many epochs of training."""

@@ -6,12 +6,13 @@ The image size is the search space's: position embeddings and static maps fit no
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from nas.base import LATENCIES, ConfigError, command_line
+from nas.settings.own import OwnTarget, is_own
 
 Runtime = Literal[
     "torch-cpu",
@@ -47,13 +48,15 @@ class Target:
             weights; `-compiled` is `torch.compile` with frozen weights; `-graph` replays a CUDA graph.
         batch: Images per forward pass; None: chosen by the image size.
         threads: Of the runtime.
+        own: The object of a Python program that `runtime` names; it does not say what a target is.
         precision: Of the arithmetic, `fp32` or `bf16`; `int8`: of weights and of what they are multiplied with.
     """
 
-    runtime: Runtime
+    runtime: str
     batch: int | None = None
     threads: int = 1
     precision: str = "fp32"
+    own: OwnTarget | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_cuda(self) -> bool:
@@ -77,7 +80,7 @@ def parse_target(text: str) -> Target:
     """Read `runtime:batch=N,threads=N,precision=fp32|bf16|int8`; a ConfigError has every problem of the text."""
     runtime, _, rest = text.strip().partition(":")
     problems = []
-    if runtime not in RUNTIMES:
+    if runtime not in RUNTIMES and not is_own(runtime):
         problems.append(f"unknown runtime {runtime!r}{_guess(runtime, RUNTIMES)} ({_runtimes_here()})")
     values: dict[str, str] = {}
     for part in rest.split(",") if rest else []:
@@ -92,18 +95,18 @@ def parse_target(text: str) -> Target:
         if name in values and not (re.fullmatch("[0-9]{1,7}", values[name]) and 0 < int(values[name]) <= MOST[name]):
             problems.append(f"{name} must be a whole number from 1 to {MOST[name]}, got {values[name][:60]!r}")
     precision = values.get("precision", "fp32")
-    able = OF_ONNXRUNTIME if runtime == "onnxruntime-cpu" else ("fp32", "bf16")
+    able = OF_ONNXRUNTIME if runtime == "onnxruntime-cpu" else ("fp32",) if is_own(runtime) else ("fp32", "bf16")
     if precision not in PRECISIONS:
         problems.append(f"precision must be fp32, bf16 or int8, got {precision!r}")
-    elif precision not in able and runtime in RUNTIMES:
+    elif precision not in able and (runtime in RUNTIMES or is_own(runtime)):
         problems.append(f"{runtime} computes in {' and '.join(able)}, got precision={precision}")
     if problems:
         hint = (
             f"such as onnxruntime-cpu:batch=1,threads=1; or profile:FILE, from `{command_line('latency', 'profile')}`"
         )
         raise ConfigError(f"target {text!r}: " + "; ".join(problems), hint=hint)
-    numbers = {name: int(values[name]) for name in ("batch", "threads") if name in values}
-    return Target(runtime=cast(Runtime, runtime), precision=precision, **numbers)
+    batch, threads = (int(values[name]) if name in values else None for name in ("batch", "threads"))
+    return Target(runtime=runtime, precision=precision, batch=batch, threads=threads or 1)
 
 
 def missing_package(runtime: str) -> str | None:

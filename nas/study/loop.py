@@ -40,9 +40,9 @@ class Search:
     """Searches one space with one study and one set of workers, and writes every trial into a run.
 
     Hold `run.lock()` meanwhile. The caller closes study and workers. A measurement without one of the objectives is a
-    failure; bounds of the space on latency hold for the front that is reported. With `racing` what is surely dominated
-    is stopped early. `known` are measurements of other runs by digest; they are taken over and cost nothing, and count
-    as trials with `counts_known` alone. `outcome` is why the last `run` ended.
+    failure; bounds of the space on latency, and `own_bounds`, hold for the front that is reported. With `racing` what
+    is surely dominated is stopped early. `known` are measurements of other runs by digest; they are taken over and cost
+    nothing, and count as trials with `counts_known` alone. `outcome` is why the last `run` ended.
     """
 
     outcome: Outcome
@@ -58,6 +58,7 @@ class Search:
         racing: bool = False,
         known: Mapping[str, ReusedMeasurement] | None = None,
         counts_known: bool = False,
+        own_bounds: Mapping[str, float] | None = None,
     ) -> None:
         self.space = space
         self.objectives = tuple(objectives)
@@ -66,6 +67,7 @@ class Search:
         self._workers = workers
         self._run = run
         self._racing = racing
+        self._bounds = {**space.constraints.max_latency, **(own_bounds or {})}
         self._known, self._counts_known = known or {}, counts_known
         self._forget()
 
@@ -78,7 +80,7 @@ class Search:
         self._counts = Counter[str]()  # of ended trials, by their field in `Progress`
         self._best_accuracy: float | None = None
         self._front = np.empty((0, len(self.objectives)))
-        self._visible = VisibleFront(self.objectives, self.space.constraints.max_latency)
+        self._visible = VisibleFront(self.objectives, self._bounds)
         self._num_free = 0  # architectures that were taken over
         self._next = 0
         self._streak = 0  # repeats since the last new architecture
@@ -268,7 +270,7 @@ class Search:
         found = measurement.values.get(self._accuracy.name)
         if found is not None:
             self._best_accuracy = max(self._best_accuracy or 0.0, found)
-        if not measurement.keeps(self.space.constraints.max_latency):
+        if not measurement.keeps(self._bounds):
             return
         row = [measurement.values[objective.metric.name] for objective in self.objectives]
         rows = np.vstack([self._front, row])

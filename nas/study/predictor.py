@@ -9,7 +9,7 @@ taking those before it, and those in flight, as measured at their expected value
 import heapq
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import moocore
 import numpy as np
@@ -45,6 +45,7 @@ class Observation:
     latencies: Mapping[str, float]  # milliseconds per batch by the name of the metric; empty where none was measured
     is_whole: bool  # whether it may be on a front
     balanced_top1: float | None = None  # percent; None where it was not measured
+    own: Mapping[str, float] = field(default_factory=dict)  # of metrics of a Python program, by their names
 
 
 def propose(
@@ -150,6 +151,10 @@ class _Model:
         if BALANCED.name in names:
             points = [(o.architecture, o.balanced_top1, 0.0) for o in observations if o.balanced_top1 is not None]
             self._accuracies[BALANCED.name] = self._fit(points, rng)
+        self._own = {
+            name: self._fit([(o.architecture, o.own[name], 0.0) for o in observations if name in o.own], rng)
+            for name in sorted({name for o in observations for name in o.own} & set(names))
+        }
         bounds = space.constraints.max_latency
         for name in LATENCIES:
             points = [(o.architecture, math.log(o.latencies[name]), 0.0) for o in observations if name in o.latencies]
@@ -199,6 +204,11 @@ class _Model:
                         values[:, i] = found
             elif name in latencies:
                 values = latencies[name][None]
+            elif name in self._own:
+                predicted = self._own[name].predict(rows)[0]
+                values = np.array(
+                    [[v if o is None else o.own.get(name, v) for o, v in zip(known, predicted, strict=True)]]
+                )
             else:
                 count = {MACS.name: cost.macs, PARAMS.name: cost.params}[name]
                 values = np.array([[count(a, self._space.backbone) for a in architectures]], dtype=float)

@@ -7,7 +7,7 @@ ones have arrived. So neither the order in which workers finish, nor a kill, nor
 
 import copy
 import warnings
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.arch import Architecture
-from nas.base import BALANCED, LATENCIES, TOP1, Objective
-from nas.settings import SamplerName
+from nas.base import BALANCED, LATENCIES, METRICS, TOP1, Objective
 from nas.space import SearchSpace
 from nas.study import evolution, predictor
 from nas.study.predictor import Observation
@@ -36,6 +35,9 @@ SHARED_ERROR = 0.3
 """Of a whole measurement's binomial error, what surrogates take for noise: the rest is common to all networks, which
 are shown the same images."""
 
+OURS = {TOP1.name, BALANCED.name, *METRICS, *LATENCIES}
+"""What is measured, but for the metrics of a Python program."""
+
 SMALLEST_ROUND = 8
 ROUND_SHARE = 16  # a round is at least this part of the trials before it, so that fitting stays cheap
 
@@ -46,15 +48,17 @@ class NumberedSampler(BaseSampler):
 
     Set these before the first proposal: `view`, the study as a trial may see it; `num_designs`, the trials after which
     the predictor's rounds begin; `fixed`, what is proposed later whatever the sampler says, by number.
-    `distributions` are the parameters with more than one choice.
+    `own` makes a sampler that is not one of ours, from `seed=`. `distributions` are the parameters with more than one
+    choice.
     """
 
-    kind: SamplerName
+    kind: str
     space: SearchSpace
     objectives: Sequence[Objective]
     population_size: int
     seed: int
     distributions: dict[str, BaseDistribution]
+    own: Callable[..., BaseSampler] | None = None
     view: "View" = field(init=False)
     num_designs: int = field(default=0, init=False)
     fixed: Mapping[int, Architecture] = field(default_factory=dict, init=False)
@@ -84,7 +88,10 @@ class NumberedSampler(BaseSampler):
             return self.encode(self._predict(trial.number, rng))
         if self.kind == "random":
             return self.encode(self.space.sample(rng, tries=UNIFORM_TRIES))
-        inner = self._inner(int(inner_seed.generate_state(1)[0]))
+        number = int(inner_seed.generate_state(1)[0])
+        if self.own is not None:
+            return self._ask_own(self.own(seed=number), trial)
+        inner = self._inner(number)
         if isinstance(inner, BaseGASampler) and self._is_first:
             self._forget_parents(inner, trial.number)
         self._is_first = False
@@ -95,6 +102,16 @@ class NumberedSampler(BaseSampler):
             assert isinstance(distribution, CategoricalDistribution)
             drawn = distribution.choices[int(rng.integers(len(distribution.choices)))]
             params.setdefault(name, drawn)
+        return params
+
+    def _ask_own(self, sampler: BaseSampler, trial: FrozenTrial) -> dict[str, Any]:
+        """What a sampler that is not one of ours proposes, asked as Optuna asks it."""
+        sampler.before_trial(self.view, trial)
+        wanted = sampler.infer_relative_search_space(self.view, trial)
+        params = sampler.sample_relative(self.view, trial, wanted)
+        for name, distribution in self.distributions.items():
+            if name not in params:
+                params[name] = sampler.sample_independent(self.view, trial, name, distribution)
         return params
 
     def _forget_parents(self, inner: BaseGASampler, number: int) -> None:
@@ -205,13 +222,14 @@ def _observation(trial: FrozenTrial, architecture: Architecture) -> Observation:
     known = trial.user_attrs[ATTRIBUTE]
     values: Mapping[str, float] = known["values"]
     latencies = {name: values[name] for name in LATENCIES if name in values}
+    own = {name: values[name] for name in values if name not in OURS}
     if trial.state is TrialState.COMPLETE:
         balanced = values.get(BALANCED.name)
         low, high = known.get("top1_interval", (0.0, 0.0))  # not in studies of earlier versions
         error = SHARED_ERROR * (high - low) / 4
-        return Observation(architecture, values.get(TOP1.name), error, latencies, is_whole=True, balanced_top1=balanced)
+        return Observation(architecture, values.get(TOP1.name), error, latencies, True, balanced, own)
     low, high = known["top1_interval"]
-    return Observation(architecture, (low + high) / 2, (high - low) / 4, latencies, is_whole=False)
+    return Observation(architecture, (low + high) / 2, (high - low) / 4, latencies, False, own=own)
 
 
 class View(optuna.Study):

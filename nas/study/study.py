@@ -1,9 +1,10 @@
 """The Optuna study behind a search: proposes architectures, is told how they did, survives a kill."""
 
+import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import zip_longest
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -20,7 +22,6 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from nas.arch import Architecture
 from nas.base import TOP1, Objective, RunError, hidden_words, hide_secrets
 from nas.runs import Trial
-from nas.settings import SamplerName
 from nas.space import SearchSpace, known_designs, plain_shapes
 from nas.study.journal import SearchJournal
 from nas.study.samplers import ATTRIBUTE, NumberedSampler, View, seed_words
@@ -64,7 +65,8 @@ class ArchitectureStudy:
     with more or fewer workers. The metrics' raw values are told, each with its direction.
 
     The storage is the path of the journal, or a database URL (`postgresql://...`, `sqlite:///...`); where runs share
-    one, the study's name in it has to be the run's own.
+    one, the study's name in it has to be the run's own. `own_sampler` makes a sampler from `seed=`, where `sampler` is
+    the name of one that is not ours. `own_bounds` are bounds beside those of the space (`Measurement.keeps`).
 
     Raises:
         RunError: The storage cannot be used, is being written by another process, or holds another search.
@@ -74,7 +76,7 @@ class ArchitectureStudy:
         self,
         space: SearchSpace,
         objectives: Sequence[Objective],
-        sampler: SamplerName,
+        sampler: str,
         population_size: int,
         seed: int,
         storage: Path | str,
@@ -82,17 +84,22 @@ class ArchitectureStudy:
         seeds: Sequence[Architecture] = (),
         window: int = WINDOW,
         name: str = "architectures",
+        own_sampler: Callable[..., BaseSampler] | None = None,
+        own_bounds: Mapping[str, float] | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space = space
         self.objectives = tuple(objectives)
         self._seed = seed
+        self._bounds = {**space.constraints.max_latency, **(own_bounds or {})}
         self._cleanup = ExitStack()
         self._where = _shown(storage)
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(values) for name, values in space.choices().items() if len(values) > 1
         }
-        self._sampler = NumberedSampler(sampler, space, objectives, population_size, seed, self._distributions)
+        self._sampler = NumberedSampler(
+            sampler, space, objectives, population_size, seed, self._distributions, own_sampler
+        )
         identity = {
             "space": space.digest,
             "objectives": [objective.metric.name for objective in objectives],
@@ -163,7 +170,7 @@ class ArchitectureStudy:
         return study
 
     def _first_designs(
-        self, sampler: SamplerName, population_size: int, seeds: Sequence[Architecture], shapes: Sequence[Architecture]
+        self, sampler: str, population_size: int, seeds: Sequence[Architecture], shapes: Sequence[Architecture]
     ) -> tuple[list[Architecture], list[Architecture]]:
         """What a search starts from, and the plain shapes that are proposed later."""
         ends = [self.space.largest(), self.space.smallest()]
@@ -231,9 +238,9 @@ class ArchitectureStudy:
             self._study.tell(ended.number, state=TrialState.PRUNED)
             return
         trial.set_user_attr(ATTRIBUTE, attribute)
-        for name, bound in self.space.constraints.max_latency.items():
-            if name in found.latency:
-                trial.set_constraint(name, found.highest(name) - bound)
+        for name, bound in self._bounds.items():
+            if math.isfinite(excess := found.excess(name, bound)):
+                trial.set_constraint(name, excess)
         told = [float(values[objective.metric.name]) for objective in self.objectives]
         self._study.tell(ended.number, told, state=TrialState.COMPLETE)
 

@@ -1,6 +1,8 @@
 """The keys of the configuration in words, of which docs/configuration.md is made."""
 
 import types
+from collections.abc import Iterable
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -41,14 +43,20 @@ def _type_words(info: FieldInfo) -> str:
         for name, sign in signs.items()
         if (bound := getattr(limit, name, None)) is not None and (name[0] == "g" or bound < A_SLIP)
     ]
-    return ", ".join([_words(info.annotation), *bounds])
+    return ", ".join([_known(info.metadata) or _words(info.annotation), *bounds])
+
+
+def _known(metadata: Iterable[Any]) -> str:
+    """The words that a validator lets pass."""
+    functions = (getattr(item, "func", None) for item in metadata)
+    return " | ".join(word for f in functions if isinstance(f, partial) for word in f.keywords.get("known", ()))
 
 
 def _words(annotation: Any) -> str:
     """A type as a reader would say it."""
     arguments = get_args(annotation)
     if get_origin(annotation) is Annotated:
-        return _words(arguments[0])
+        return _known(arguments[1:]) or _words(arguments[0])
     if get_origin(annotation) is Literal:
         return " | ".join(map(str, arguments))
     if get_origin(annotation) in (Union, types.UnionType):

@@ -21,7 +21,6 @@ from nas.base.errors import EvaluationError, OutOfMemoryError
 from nas.base.metrics import LATENCY, MACS, TOP1, Objective
 from nas.runs.directory import RunDirectory
 from nas.runs.trial import Measurement, Timed, Trial
-from nas.settings.config import SamplerName
 from nas.space.constraints import Constraints
 from nas.space.domain import LayerDomain
 from nas.space.space import SearchSpace
@@ -180,7 +179,7 @@ def new_run(folder: Path) -> RunDirectory:
 
 
 def make_study(
-    space: SearchSpace, storage: Path | str, sampler: SamplerName = "nsga2", seed: int = 0, **options: Any
+    space: SearchSpace, storage: Path | str, sampler: str = "nsga2", seed: int = 0, **options: Any
 ) -> ArchitectureStudy:
     return ArchitectureStudy(space, OBJECTIVES, sampler, 6, seed, storage, **options)
 
@@ -191,7 +190,7 @@ def search(
     evaluator: AnalyticEvaluator | None = None,
     workers: Workers | None = None,
     *,
-    sampler: SamplerName = "nsga2",
+    sampler: str = "nsga2",
     trials: int | None = None,
     minutes: float | None = None,
     **options: Any,

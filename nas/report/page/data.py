@@ -20,8 +20,10 @@ from nas.base import (
     NAME,
     PARAMS,
     TOP1,
+    Metric,
     RunError,
     duration,
+    is_own_metric,
     plural,
     shared,
     shared_command,
@@ -177,7 +179,7 @@ def _cloud(found: RunResults, origin: Callable[[FrontPoint], dict[str, int | Non
     """Measured but not on the front, a column a quantity: thousands of them have to be small."""
     points = found.others
     values = [found.values(point) | genes(point.architecture) | origin(point) for point in points]
-    further = (n for n in (BALANCED.name, *LATENCIES) if any(n in row for row in values))
+    further = (n for n in (BALANCED.name, *LATENCIES, *_own_metrics(found)) if any(n in row for row in values))
     names = dict.fromkeys([*METRICS, *further, *GENES])
     return {
         **{name: [_rounded(row.get(name)) for row in values] for name in names},
@@ -204,13 +206,14 @@ def _units(
     batch = found.front.points[0].measurement.conditions.latency_batch_size
     batches = {name: row["batch"] for name, row in found.front.targets.items()}
     units: dict[str, dict[str, Any]] = {}
-    for metric in (*METRICS.values(), BALANCED, *list(LATENCIES.values())[1:]):
+    for metric in (*METRICS.values(), BALANCED, *list(LATENCIES.values())[1:], *_own_metrics(found).values()):
         known = [row[metric.name] for row in rows if row.get(metric.name) is not None]
         known += [value for value in cloud.get(metric.name, ()) if value is not None]
         if metric.name not in METRICS and not known:
             continue
         factor, prefix = unit_of(known) if metric in (MACS, PARAMS) else (1.0, "")
         words = {TOP1: "%", BALANCED: "%", MACS: f"{prefix}MACs/image", PARAMS: f"{prefix} parameters".strip()}
+        words |= {own: own.unit for own in _own_metrics(found).values()}
         least = min((value / factor for value in known if value > 0), default=1.0)
         decimals = 1 if metric in (TOP1, BALANCED) else min(max(1 - math.floor(math.log10(least)), 0), 3)
         units[metric.name] = {
@@ -222,6 +225,11 @@ def _units(
             "is_measured": bool(known),
         }
     return units
+
+
+def _own_metrics(found: RunResults) -> dict[str, Metric]:
+    """The objectives that are metrics of a Python program, by name."""
+    return {o.metric.name: o.metric for o in found.front.objectives if is_own_metric(o.metric)}
 
 
 def _axis(clock: float | None, words: str) -> dict[str, Any] | None:

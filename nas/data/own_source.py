@@ -1,0 +1,78 @@
+"""Images of a Python program: anything with a length and items (image, label)."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from nas.base import DataError
+from nas.data.samples import Sample, Source
+from nas.data.split_names import SPLITS, roles
+from nas.settings import DataConfig
+
+CHANNELS = (1, 3)
+ENDS = 1e-6  # beyond 0 and 1: rounding
+
+
+def own_source(data: Any, config: DataConfig) -> Source:
+    """The source of a data set, or of data sets by split: `train`, and `validation` and `test` where they are.
+
+    A data set has `len(...)` and items `(image, label)`. An image is PIL's, or an array or a tensor: whole numbers
+    from 0 to 255 or floats from 0 to 1, [H, W], [C, H, W] or, of whole numbers, [H, W, C]. Labels count from 0.
+    `classes` of the training data set are their names, if it has them. The same item is the same image every time.
+
+    Raises:
+        DataError: There is no training data set, another split, or something without length and items.
+    """
+    name, notes = config.spec, list[str]()
+    splits = dict(data) if isinstance(data, Mapping) else {"train": data}
+    if "train" not in splits or not set(splits) <= set(SPLITS):
+        raise DataError(f"{name}: splits are {', '.join(map(str, splits))}", hint=f"train, and of {', '.join(SPLITS)}")
+    for split, part in splits.items():
+        if not (hasattr(part, "__len__") and hasattr(part, "__getitem__")):
+            text = f"{name}: the {split} data set, a {type(part).__name__}, has no length, or no items"
+            raise DataError(text, hint="a class with __len__ and __getitem__, whose items are (image, label)")
+    reads = {split: partial(_samples, part, split) for split, part in splits.items()}
+    names = tuple(map(str, getattr(splits["train"], "classes", None) or ()))
+    most = max((sample.label for sample in reads["train"]()), default=-1) if not names else -1
+    test, validation = roles(reads, config, notes)
+    return Source(
+        f"{name}, of a Python program",
+        names or tuple(map(str, range(most + 1))),
+        reads["train"],
+        reads[test] if test else None,
+        reads[validation] if validation else None,
+        named_classes=bool(names),
+        notes=tuple(notes),
+    )
+
+
+def _samples(part: Any, split: str) -> Iterator[Sample]:
+    for number in range(len(part)):
+        name = f"{split} item {number}"
+        try:
+            image, label = part[number]
+            yield Sample(name, int(label), _as_image(image))
+        except Exception as error:  # noqa: BLE001 - what another's code raises, listed as what is unreadable
+            yield Sample(name, 0, None, f"{type(error).__name__}: {error}")
+
+
+def _as_image(image: Any) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    pixels = np.asarray(image)
+    if pixels.dtype.kind == "f":
+        if not (pixels.min() >= -ENDS and pixels.max() <= 1 + ENDS):  # nor is it NaN
+            raise ValueError(f"floats from {pixels.min():.3g} to {pixels.max():.3g}, not 0 to 1: leave normalising out")
+        pixels = np.rint(pixels * 255)
+    elif not (pixels.dtype.kind in "iu" and pixels.min() >= 0 and pixels.max() <= 255):
+        raise ValueError(f"values of {pixels.dtype}, not whole numbers from 0 to 255 or floats from 0 to 1")
+    if pixels.ndim == 3 and pixels.shape[0] in CHANNELS and pixels.shape[2] not in CHANNELS:
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise ValueError(f"shape {np.shape(image)}, not [H, W] or [C, H, W] of 1 or 3 channels")
+    return Image.fromarray(pixels.astype(np.uint8))

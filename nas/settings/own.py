@@ -1,0 +1,123 @@
+"""What a Python program brings along to a run: objects that its configuration names as `python/NAME`."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nas.base import BALANCED, LATENCIES, METRICS, ConfigError, Direction
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PYTHON = "python/"
+"""Prefix of what is an object of a Python program, in `data.spec`, `search.sampler` and `evaluate.targets`."""
+
+HINT = "nas.search(..., {word}=...) with the same object goes on with the run; nas.load(run) shows it without"
+
+
+class OwnTarget(Protocol):
+    """A device of a Python program, on which latency is measured: a board behind a cable, a simulator, another runtime.
+
+    How often it is timed, in which order and beside which reference model is decided as for every target: a latency is
+    a ratio to the largest network, timed in turn with it (docs/latency.md).
+
+    Attributes:
+        name: What tables call it: letters, digits, `_`, `.` and `-`.
+    """
+
+    name: str
+
+    def timer(self, model: "nn.Module", images: "Tensor") -> Callable[[int], float]:
+        """Make a network ready, once: compile it, or write it as ONNX (`nas.save_onnx`) and send it somewhere.
+
+        Args:
+            model: A `nas.Subnet` in evaluation mode on a CPU; not to be changed.
+            images: One batch, [B, C, S, S], float32.
+
+        Returns:
+            A function that does so many forward passes of the batch and returns the seconds of one.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnMetric:
+    """A quantity that a Python program measures of every architecture, as an objective, within a bound, or beside them.
+
+    Exactly one of the functions is given. Its name is all that a run keeps of it: a run that is resumed with another
+    function of the same name mixes the two.
+
+    Attributes:
+        name: The key in tables and files: small letters, digits and `_`.
+        unit: Of the value, for tables and axes.
+        direction: Which way is better.
+        of_logits: From the logits [N, K] and labels [N] of the search split, tensors on a CPU.
+        of_network: From the extracted network, a `nas.Subnet` in evaluation mode on the device, weights included.
+        worst: The value that is worth nothing (the corner of the hypervolume); None: 0 where more is better, else 1.1
+            times that of the largest network, for what is of a network.
+        best: The best value there can be; None: 100 where more is better, else 0.
+        bound: The worst value that the front may have.
+    """
+
+    name: str
+    unit: str
+    direction: Direction
+    of_logits: "Callable[[Tensor, Tensor], float] | None" = None
+    of_network: Callable[[Any], float] | None = None
+    worst: float | None = None
+    best: float | None = None
+    bound: float | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or self.name in {**METRICS, **LATENCIES, BALANCED.name: 0}:
+            hint = "small letters, digits and _, and none of " + ", ".join(METRICS)
+            raise ConfigError(f"metric {self.name!r}: not a name of its own", hint=hint)
+        if (self.of_logits is None) == (self.of_network is None):
+            raise ConfigError(f"metric {self.name}: measured by one function", hint="of_logits=... or of_network=...")
+        if self.worst is None and self.direction == "minimize" and self.of_network is None:
+            raise ConfigError(f"metric {self.name}: from which value on is it worth nothing?", hint="worst=...")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a configuration keeps of it, JSON values under its name."""
+        words = ("unit", "direction", "worst", "best", "bound")
+        found = {word: value for word in words if (value := getattr(self, word)) is not None}
+        return {**found, "of": "network" if self.of_logits is None else "logits"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Own:
+    """The objects of a Python program that a run works with; a configuration holds their names alone.
+
+    Attributes:
+        data: A data set, or data sets by split (`nas.data.own_source`); None: the configuration names one.
+        metrics: What is measured of every architecture besides.
+        sampler: Makes an Optuna sampler from `seed=`; None: the configuration names one.
+        targets: Devices, by the names that the configuration has for them.
+    """
+
+    data: Any = None
+    metrics: tuple[OwnMetric, ...] = ()
+    sampler: Callable[..., Any] | None = None
+    targets: Mapping[str, OwnTarget] = field(default_factory=dict)
+
+    def require(self, names: Iterable[tuple[str, str]]) -> None:
+        """Raise a ConfigError where a name (`RunConfig.own_names`) has no object here."""
+        here = {metric.name for metric in self.metrics} | set(self.targets)
+        here |= {word for word in ("data", "sampler") if getattr(self, word) is not None}
+        for word, name in names:
+            if not {word, name} & here:
+                raise ConfigError(f"{name} is an object of a Python program", hint=HINT.format(word=word))
+
+
+NO_OWN = Own()
+
+
+def is_own(text: Any) -> bool:
+    """Whether a value names an object of a Python program."""
+    return isinstance(text, str) and re.fullmatch(rf"{PYTHON}[\w.-]+(?::.*)?", text) is not None
+
+
+def own_name(value: Any) -> str:
+    """What an object is called in a configuration: `python/` and its `name`, or that of its function or class."""
+    name = next((n for n in (getattr(value, "name", None), getattr(value, "__name__", None)) if isinstance(n, str)), "")
+    return PYTHON + (re.sub(r"[^\w.-]+", "", name) or type(value).__name__)
