@@ -3,7 +3,7 @@
 # fmt: off
 from nas.settings.config import (
     DataConfig, EvaluateConfig, Precision, RunConfig, TrainConfig, check_retraining, config_differences,
-    flat_config, resolve_config, split_settings,
+    flat_config, keys_for, resolve_config, split_settings,
 )
 from nas.settings.document import Document, KeyPath, Problem, Section, check, in_order, shown, suggestion
 from nas.settings.own import NO_OWN, Own, OwnMetric, OwnTarget, is_own, own_name
@@ -17,8 +17,8 @@ __all__ = [
     "NO_OWN", "OURS", "PROFILE", "SPACE", "TRAIN", "DataConfig", "Document", "EvaluateConfig", "KeyPath",
     "Own", "OwnMetric", "OwnTarget", "Precision", "Problem", "RunConfig", "Section", "Target",
     "TrainConfig", "TuneConfig", "apply_settings", "baseline", "check", "check_retraining",
-    "config_differences", "dump_yaml", "flat_config", "in_order", "is_own", "is_whole", "located",
-    "located_path", "missing_package", "own_name", "parse_target", "profile_path", "read_space_text",
-    "read_text", "read_yaml", "resolve_config", "same_places", "scan_yaml", "shipped_spaces", "shown",
-    "split_settings", "suggestion",
+    "config_differences", "dump_yaml", "flat_config", "in_order", "is_own", "is_whole", "keys_for",
+    "located", "located_path", "missing_package", "own_name", "parse_target", "profile_path",
+    "read_space_text", "read_text", "read_yaml", "resolve_config", "same_places", "scan_yaml",
+    "shipped_spaces", "shown", "split_settings", "suggestion",
 ]
