@@ -40,7 +40,7 @@ SkipOption = Annotated[bool, typer.Option("--skip-bad-images", help="Leave unrea
 @bundle.command(epilog=example("predict my_vit photos --top 3"))
 def predict(
     folder: BundleArgument,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="So many of the most probable classes of each.")] = 3,
     runtime: RuntimeOption = None,
     device: DeviceOption = None,

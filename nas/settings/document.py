@@ -255,6 +255,8 @@ def _unknown_key(model: type[BaseModel], path: KeyPath, also_known: Sequence[str
     meant = OTHER_NAMES.get(key.lower(), key)
     if meant in known and meant != key:
         return f'unknown key; did you mean "{meant}"?'
+    if key in here:
+        return "a key of the search space, which is not changed here"
     if near := suggestion(key, known):
         return f"unknown key{near}"
     inner = [*_inner_keys(model), *(name for name in also_known if "." in name)]

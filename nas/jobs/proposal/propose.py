@@ -88,9 +88,9 @@ def propose(
         DiskError: A file cannot be written.
     """
     given = resolve_config(None, settings, {"data.spec": spec})
-    files = Files.at(to, spec)
     device = resolve_device(given.device)
     sizes, count = sizes_of_some(given.data)
+    files = Files.at(to, spec)
     side = int(np.median([min(size) for size in sizes])) if sizes else 32
     images = Images(side=side, num_images=count, on_cuda=device.type == "cuda")
     design = design_for(images, from_scratch=from_scratch)

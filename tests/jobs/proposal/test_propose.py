@@ -106,6 +106,8 @@ def test_what_is_wrong_with_the_images_is_said_before_a_file_is_written(tmp_path
         proposed("folder:nowhere")
     with pytest.raises(ConfigError, match="unknown key"):
         proposed(settings=["train.epoch_count=3"])
+    with pytest.raises(ConfigError, match="--set layers: a key of the search space, which is not changed here"):
+        proposed(settings=["layers.num_heads=2"])
     assert [path.name for path in tmp_path.iterdir()] == ["pets"]
 
 
