@@ -340,8 +340,9 @@ def flat_config(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def keys_for(word: str) -> list[str]:
-    """Dotted keys of configuration and space that a person may mean by a word, such as `train.lr` by `lr`."""
-    return keys_named(word, [*flat_config(RunConfig().model_dump()), *INNER_SPACE_KEYS, "embed_dim", "depth"])
+    """Dotted keys of configuration and space that a word, well spelt, stands for, such as `train.lr` for `lr`."""
+    keys = [*flat_config(RunConfig().model_dump()), *INNER_SPACE_KEYS, "embed_dim", "depth"]
+    return keys_named(word, keys, cutoff=1)
 
 
 def check_retraining(seeds: int, settings: Sequence[str]) -> None:

@@ -268,13 +268,16 @@ def _unknown_key(model: type[BaseModel], path: KeyPath, also_known: Sequence[str
     return f"unknown key; known here: {', '.join(known)}"
 
 
-def keys_named(word: str, keys: Sequence[str]) -> list[str]:
-    """Of dotted keys those whose last part a person means by a word, which may be another program's, or misspelt."""
+def keys_named(word: str, keys: Sequence[str], *, cutoff: float = 0.8) -> list[str]:
+    """Of dotted keys those whose last part a person means by a word, which may be another program's, or misspelt.
+
+    So much of its letters must be right; 1: all.
+    """
     meant = OTHER_NAMES.get(word.lower(), word)
     last = {key: key.rpartition(".")[2] for key in keys}
     if found := [key for key in keys if last[key] == meant]:
         return found
-    near = get_close_matches(word.lower(), sorted(set(last.values())), n=1, cutoff=0.8)
+    near = get_close_matches(word.lower(), sorted(set(last.values())), n=1, cutoff=cutoff)
     return [key for key in keys if near and last[key] == near[0]]
 
 
