@@ -15,7 +15,7 @@ REQUIREMENTS = [
     for text in chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
     if not text.startswith(PROJECT["name"])
 ]
-READERS = {"mypy", "ruff", "pandas-stubs"}
+READERS = {"mypy", "ruff", "pandas-stubs", "mkdocs-material", "mkdocstrings"}
 """Packages that only read the code: the newest release judges, the oldest is of no use to anyone."""
 
 

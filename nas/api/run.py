@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -129,7 +130,9 @@ class Run:
         """Draw accuracy against MACs and against latency: the front, what is not on it, plain ViTs, the knee."""
         found = results_of(self._run)
         drawn = design_points(found), retrained_networks(found), plain_vits(found)
-        return draw_front(found.front, found.others, *drawn)
+        figure = draw_front(found.front, found.others, *drawn)
+        setattr(figure, "_repr_png_", partial(_png, figure))  # noqa: B010 - shown in a notebook without its magic words
+        return figure
 
     def _repr_html_(self) -> str:
         """The front as a table with a line above it, as a notebook shows a run."""
@@ -203,6 +206,12 @@ class Run:
                 (folder / "architecture.json").write_text(architecture.to_json())
                 pick = str(folder / "architecture.json")
             return export_pick(self.path, pick, Path(to), options, self._reporter, self._data, self._own)
+
+
+def _png(figure: "Figure") -> bytes:
+    content = BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 @hinted
