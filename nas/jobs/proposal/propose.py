@@ -50,6 +50,11 @@ class Files:
     space: Path
     config: Path
 
+    @property
+    def name(self) -> str:
+        """Of the space."""
+        return _name(self.space.stem)
+
     @classmethod
     def at(cls, to: Path | None, spec: str) -> "Files":
         """`X.yaml` and `X.config.yaml`: in a folder, under the name of the data; or those of a file's name.
@@ -101,13 +106,16 @@ def propose(
         label, _, text = line.partition("  ")
         reporter.line(label, text.strip())
     document, _ = apply_settings(Document("settings"), settings)
-    proposal = _Proposal(design=design, given=given, document=document.data, data=data, files=files)
+    space = parse_space(design.text(files.name, ""), str(files.space)).with_num_classes(data.info.num_classes)
+    proposal = _Proposal(design=design, given=given, document=document.data, data=data, space=space, files=files)
     values = proposal.values()
     values["images"] |= {"test": len(test.entries) if test else 0, "shorter_side": side}
     values["device"] = device_name(device.type)
     values["forecast"] = _forecast(proposal, reporter) if with_forecast else None
     if values["forecast"] and values["forecast"]["total_s"] > LONG_S:
-        values["warnings"].append("this takes more than half a day here: --minutes M plans all of it for M minutes")
+        values["warnings"].append(
+            "this takes more than half a day here: without train.epochs, --minutes M plans all of it for M minutes"
+        )
     for path, text in ((files.space, proposal.space_text()), (files.config, proposal.config_text())):
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,17 +132,13 @@ class _Proposal:
     given: RunConfig
     document: Mapping[str, Any]  # the configuration's keys that were given, nested
     data: ImageData
+    space: SearchSpace
     files: Files
 
     @property
     def command(self) -> str:
         words = "run", self.files.space, "--config", self.files.config, "--trials", self.trials
         return command_line(*words)
-
-    @property
-    def space(self) -> SearchSpace:
-        text = self.design.text(_name(self.files.space.stem), "")
-        return parse_space(text, self.files.space.name).with_num_classes(self.data.info.num_classes)
 
     @property
     def schedule(self) -> Schedule:
@@ -163,7 +167,10 @@ class _Proposal:
         schedule, batch = self.schedule, self.given.train.batch_size
         steps = f"{schedule.epochs} epochs are {schedule.steps:,} steps of {batch} images"
         chosen: dict[str, tuple[Any, str]] = {
-            "train.epochs": (schedule.epochs, f"60, or as many as make 2,000 steps: {steps} (docs/training.md)")
+            "train.epochs": (
+                schedule.epochs,
+                f"60, or as many as make 2,000 steps: {steps} (docs/training.md); without it --minutes plans them",
+            )
         }
         if self.design.init:
             chosen["init"] = (self.design.init, self.design.why["init"])
@@ -253,7 +260,7 @@ class _Proposal:
             f"architectures: {space.size():.3g}   MACs: {macs}   parameters: {params}   (with these classes)",
             f"Every key: search_spaces/README.md; `{NAME} check {self.files.space}` says what a change amounts to.",
         ]
-        return self.design.text(_name(self.files.space.stem), "\n".join(lines))
+        return self.design.text(self.files.name, "\n".join(lines))
 
     def config_text(self) -> str:
         """The configuration's file."""
