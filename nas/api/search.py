@@ -122,16 +122,13 @@ def search(
     )
     check_budget(budget)
     asked = space if isinstance(space, SearchSpace) else Path(space)
-    given = {"trials": trials, "run": run and str(run), **flags, **(settings or {})}
-    name = space.name if isinstance(space, SearchSpace) else str(space)
-    words = ", ".join(f"{key.rpartition('.')[2]}={value!r}" for key, value in given.items() if value is not None)
     session = start(
         asked,
         for_space,
         resolved,
         None if run is None else Path(run),
         Reporter(quiet=quiet),
-        command=f"{NAME}.search({name!r}, {words})",
+        command=_call(space, run, trials, flags, settings or {}),
         own=own,
     )
     several.run(replace(session, callbacks=tuple(callbacks)), budget)
@@ -141,3 +138,20 @@ def search(
 def _named(data: Any) -> Any:
     """What a data set is called by: of several that which trains."""
     return data.get("train", data) if isinstance(data, Mapping) else data
+
+
+def _call(
+    space: "SearchSpace | str | Path",
+    run: str | Path | None,
+    trials: int,
+    flags: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> str:
+    """The call in words, as the run keeps it."""
+    words = {"data.spec": "data", "search.own_metrics": "metrics"}
+    given = {words.get(key, key.rpartition(".")[2]): value for key, value in flags.items()}
+    given |= {"metrics": [*(given["metrics"] or ())] or None, "trials": trials, "run": run and str(run)}
+    given["settings"] = dict(settings) or None
+    name = space.name if isinstance(space, SearchSpace) else str(space)
+    named = [f"{key}={value!r}" for key, value in given.items() if value is not None]
+    return f"{NAME}.search({', '.join([repr(name), *named])})"

@@ -342,7 +342,12 @@ def measure_points(
 
 
 def begin_search(session: Session, supernet: Supernet, budget: Budget) -> SearchIdentity:
-    """Fix what a search is measured by, where that is not fixed yet, and withdraw an earlier answer."""
+    """Fix what a search is measured by, where that is not fixed yet, and withdraw an earlier answer.
+
+    Raises:
+        ConfigError: An object of a Python program that the configuration names is not there.
+    """
+    session.own.require(session.config.own_names)
     identity = search_identity(session, supernet)
     deadline = None if budget.minutes is None else time.time() + 60 * budget.minutes
     session.run.update_manifest(

@@ -145,13 +145,16 @@ print(json.dumps([run.front.recall_7.tolist(), run.trials.largest_weight.tolist(
     without = """
 run = nas.load("r")
 words = [str(run.plot()), run._repr_html_()]
-try:
-    nas.search("tiny.yaml", run="r", trials=40, epochs=1, finalists=0)
-except Exception as error:
-    words.append(str(error))
-print(json.dumps([run.front.recall_7.tolist(), words]))
+from nas.cli import main
+codes = [main(["search", "r", "--trials=40", "--workers=0"]), main(["finalists", "r"]), main(["report", "r"])]
+print()
+print(json.dumps([run.front.recall_7.tolist(), codes, run._run.front() is not None, run._run.manifest.command]))
 """
-    assert printed(without, here)[0] == recalls
+    shown, codes, has_front, call = printed(without, here)
+    assert shown == recalls
+    assert codes == [2, 2, 0]
+    assert has_front
+    assert "metrics=['recall_7', 'largest_weight']" in call
 
 
 def test_a_bound_of_ones_own_keeps_architectures_off_the_front(here):

@@ -11,7 +11,9 @@ from nas.runs.directory import RunDirectory
 
 def test_a_run_says_what_call_made_it(folder):
     words = RunDirectory.open(folder / "r").manifest.command
-    assert words.startswith("nas.search('tiny.yaml', trials=12, run='r', objectives=['top1', 'macs'], epochs=2, seed=3")
+    assert words.startswith(
+        "nas.search('tiny.yaml', objectives=['top1', 'macs'], epochs=2, seed=3, trials=12, run='r', settings={"
+    )
 
 
 def test_a_run_is_what_the_command_line_makes(folder):

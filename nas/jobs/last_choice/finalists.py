@@ -89,13 +89,15 @@ def finalists(path: Path, reporter: Reporter, contest: Contest, *, data: str | N
         The key `finalists` of `front.json`: JSON values, explained in results/README.md.
 
     Raises:
-        ConfigError: No epochs are said of a supernet that was not trained here.
+        ConfigError: No epochs are said of a supernet that was not trained here; or the run has metrics of a program.
         RunError: The search has not ended, or another process writes into the run.
         NoResultError: All trainings failed.
         KeyboardInterrupt: Ctrl-C; the same command goes on.
     """
     session = reopen(path, reporter, data)
     run = session.run
+    if session.config.search.own_metrics:
+        raise ConfigError(f"{path}: finalists have weights of their own, on which no metric of a program is measured")
     if run.manifest.supernet_trial is not None:
         raise RunError(
             f"{path}: a supernet of another run", hint="name that run: its finalists are of all its supernets"
