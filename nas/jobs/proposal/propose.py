@@ -193,7 +193,11 @@ class _Proposal:
             ("width, depth", f"{min(space.embed_dim)} to {max(space.embed_dim)}, {deep}", why["embed_dim"]),
             ("start", design.init or "random weights", why["init"]),
             *((key, shown(value), reason) for key, (value, reason) in self.settings().items() if key != "init"),
-            ("trials", f"{self.trials:,}", "the default sampler has by then what 2,000 random draws find"),
+            (
+                "trials",
+                f"{self.trials:,}",
+                "of the digits, CIFAR-10 and Fashion-MNIST 50 to 115 found what 2,000 draws did",
+            ),
         ]
         return [dict(zip(("choice", "value", "why"), row, strict=True)) for row in rows]
 
