@@ -5,6 +5,14 @@ from typing import Any, Literal
 
 from nas.base import ArchitectureError
 
+CHOICES = {
+    "pool": ("", "token", "avg"),
+    "final_norm": ("", "before", "after", "none"),
+    "act": ("gelu", "gelu_tanh", "silu"),
+}
+LATER = {"reg_tokens": 0, "pool": "", "final_norm": "", "norm_pre": False, "norm_eps": 1e-6, "act": "gelu"}
+"""Options that today's files need not say, with the values that they have then."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
@@ -18,21 +26,38 @@ class Backbone:
     num_classes: int = 1000  # outputs of the classifier
     head_dim: int = 64  # channels per attention head
     class_token: bool = True  # whether a class token is classified; otherwise the mean of the patch tokens
+    reg_tokens: int = 0  # register tokens, between the class token and the patches
+    pool: Literal["", "token", "avg"] = ""  # what is classified; empty: the class token where there is one, else "avg"
+    final_norm: Literal["", "before", "after", "none"] = ""  # the last norm and pooling; empty: "after" an average
+    norm_pre: bool = False  # a norm before the first layer, as CLIP has it
+    norm_eps: float = 1e-6  # epsilon of every LayerNorm
+    act: Literal["gelu", "gelu_tanh", "silu"] = "gelu"  # activation of the feed-forward (timm's names)
 
     def __post_init__(self) -> None:
-        least = {"image_size": 1, "patch_size": 1, "in_chans": 1, "num_classes": 0, "head_dim": 1}
+        least = {"image_size": 1, "patch_size": 1, "in_chans": 1, "num_classes": 0, "head_dim": 1, "reg_tokens": 0}
         given = {name: getattr(self, name) for name in least}
         wrong = [
             f"{name} must be {'at least ' + str(least[name]) if type(n) is int else 'a whole number'}, got {n!r}"
             for name, n in given.items()
             if type(n) is not int or n < least[name]
         ]
-        if type(class_token := getattr(self, "class_token")) is not bool:  # noqa: B009 - it may come from a file
-            wrong.append(f"class_token must be true or false, got {class_token!r}")
+        switches = ((name, getattr(self, name)) for name in ("class_token", "norm_pre"))  # they may come from a file
+        wrong += [f"{name} must be true or false, got {value!r}" for name, value in switches if type(value) is not bool]
+        for name, words in CHOICES.items():
+            if (word := getattr(self, name)) not in words:
+                wrong.append(f"{name} must be one of {', '.join(filter(None, words))}, got {word!r}")
+        if not (type(self.norm_eps) is float and 0 < self.norm_eps < 1):
+            wrong.append(f"norm_eps must be a number above 0 and below 1, got {self.norm_eps!r}")
+        if self.pool == "token" and not self.class_token:
+            wrong.append("pool token needs class_token true")
         if wrong:
             raise ArchitectureError("backbone: " + "; ".join(wrong))
         if self.image_size % self.patch_size:
             raise ArchitectureError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        if self.pool == ("token" if self.class_token else "avg"):  # said or not, it is the same network
+            object.__setattr__(self, "pool", "")
+        if self.final_norm == ("after" if self.pooling == "avg" else "before"):
+            object.__setattr__(self, "final_norm", "")
 
     @property
     def num_patches(self) -> int:
@@ -41,9 +66,20 @@ class Backbone:
 
     @property
     def num_prefix_tokens(self) -> int:
-        """Tokens before the patch tokens: 1 with a class token, else 0 (timm's word)."""
-        return int(self.class_token)
+        """Tokens before the patch tokens: class token and registers (timm's word)."""
+        return self.class_token + self.reg_tokens
+
+    @property
+    def pooling(self) -> str:
+        """What is classified: the class token ("token"), or the mean of the patch tokens ("avg")."""
+        return self.pool or ("token" if self.class_token else "avg")
+
+    @property
+    def norm_place(self) -> str:
+        """Where the last norm stands: "before" or "after" pooling, or "none"."""
+        return self.final_norm or ("after" if self.pooling == "avg" else "before")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        """Plain JSON values; options that came later are left out where they are as they always were."""
+        fixed = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in fixed.items() if LATER.get(name, ...) != value}

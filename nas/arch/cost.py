@@ -48,7 +48,8 @@ def _outside(embed_dim: int, backbone: Backbone) -> Operations:
     return (
         ("patch_embed", N * D * patch, D * (patch + 1)),
         ("pos_embed", 0, (N + P) * D + P * D),
-        ("norm", 0, 2 * D),
+        *((("norm_pre", 0, 2 * D),) if backbone.norm_pre else ()),
+        *((("norm", 0, 2 * D),) if backbone.norm_place != "none" else ()),
         ("head", D * backbone.num_classes, (D + 1) * backbone.num_classes),
     )
 

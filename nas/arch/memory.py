@@ -83,12 +83,15 @@ def before(D: int, backbone: Backbone, B: int = 1) -> Iterator[Stage]:
     patches, tokens = B * backbone.num_patches * D, B * (backbone.num_patches + prefix) * D
     yield "patch_embed", images + patches
     yield "pos_embed", images + tokens + (max(patches, tokens) if prefix else tokens)
+    if backbone.norm_pre:
+        count = B * (backbone.num_patches + prefix)
+        yield "norm_pre", images + 2 * tokens + 2 * count
 
 
 def after(num_tokens: int, provided: int, D: int, backbone: Backbone, B: int = 1) -> Iterator[Stage]:
     """Operations behind a last layer of so many patch tokens, and the values alive at once."""
     images, last = (B * backbone.in_chans * backbone.image_size**2, B * (num_tokens + backbone.num_prefix_tokens))
-    if backbone.class_token:
+    if backbone.norm_place == "before":
         yield "norm", images + provided + 2 * last * D + 2 * last
     yield "head", images + last * D + B * (2 * D + backbone.num_classes)
 

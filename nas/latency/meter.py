@@ -163,9 +163,7 @@ class LatencyMeter:
         images = self.images.to(self.device)
         times: NDArray[np.float64] = np.empty((rounds, len(subnet.blocks)))
         with torch.inference_mode():
-            first = subnet.patch_embed(images)
-            if subnet.cls_token is not None:
-                first = torch.cat([subnet.cls_token.expand(len(first), -1, -1), first], dim=1)
+            first = subnet.embed(images)
             for r in range(rounds):
                 x, maps = first, None
                 for i, block in enumerate(subnet.blocks):

@@ -1,6 +1,5 @@
 """One layer of a network: reducer, attention, feed-forward."""
 
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -11,8 +10,6 @@ from nas.arch import Backbone, LayerChoice, LayerContext
 from nas.model.layers.feed_forward import build_feed_forward
 from nas.model.layers.maps import Guidance, Provided
 from nas.model.layers.part import Frame, Part
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # timm's ViT
 
 
 class Block(nn.Module):
@@ -34,10 +31,10 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.reducer = None if layer.reducer is None else build_operator(layer.reducer, embed_dim, layer, backbone)
-        self.norm1 = LayerNorm(embed_dim)
+        self.norm1 = nn.LayerNorm(embed_dim, eps=backbone.norm_eps)
         self.attn = build_operator(layer.attention, embed_dim, layer, context, backbone, guided=guided)
-        self.norm2 = LayerNorm(embed_dim)
-        self.mlp = build_feed_forward(embed_dim, layer, drop)
+        self.norm2 = nn.LayerNorm(embed_dim, eps=backbone.norm_eps)
+        self.mlp = build_feed_forward(embed_dim, layer, backbone.act, drop)
         self.proj_drop = nn.Dropout(drop) if drop else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 

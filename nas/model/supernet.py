@@ -188,12 +188,12 @@ class Supernet(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that the optimiser does not decay (timm's interface)."""
-        return {"pos_embed", "cls_token", *self._undecayed}
+        return {"pos_embed", "cls_token", "reg_token", *self._undecayed}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: ARG002 - timm's interface
         """Which layer a parameter belongs to, for layer-wise decay of the learning rate (timm's interface)."""
         return {
-            "stem": r"^cls_token|^pos_embed|^patch_embed",
+            "stem": r"^cls_token|^reg_token|^pos_embed|^patch_embed|^norm_pre",
             "blocks": [(r"^blocks\.(\d+)", None), (r"^norm|^fc_norm", (99999,))],
         }
 

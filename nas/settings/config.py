@@ -27,7 +27,8 @@ SPACE_KEYS = ("name", "backbone", "embed_dim", "depth", "layers", "overrides", "
 
 INNER_SPACE_KEYS = (
     *(f"backbone.{key}" for key in ("family", "timm", "image_size", "patch_size", "in_chans", "num_classes")),
-    *(f"backbone.{key}" for key in ("head_dim", "class_token")),
+    *(f"backbone.{key}" for key in ("head_dim", "class_token", "reg_tokens", "pool", "final_norm", "norm_pre")),
+    *(f"backbone.{key}" for key in ("norm_eps", "act")),
     *(f"layers.{key}" for key in ("num_tokens", "reducer", "attention", "hallucination_ratio", "hallucination")),
     *(f"layers.{key}" for key in ("num_heads", "ffn_rank", "mlp_ratio")),
     *(f"rules.{key}" for key in ("max_shared", "max_reductions", "static_after_reduction")),

@@ -117,6 +117,12 @@ class BackboneSection(Section):
     num_classes: Annotated[int | None, PlainValidator(_read_classes)] = None
     head_dim: Size = 64
     class_token: bool = True
+    reg_tokens: Annotated[int, Field(ge=0, le=64)] = 0
+    pool: Literal["", "token", "avg"] = ""
+    final_norm: Literal["", "before", "after", "none"] = ""
+    norm_pre: bool = False
+    norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    act: Literal["gelu", "gelu_tanh", "silu"] = "gelu"
 
 
 class GeneSection(Section):

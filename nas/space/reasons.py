@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain, product
 from typing import Any
 
@@ -107,7 +107,7 @@ def why_not_within(space: Genome, whole: Genome) -> list[str]:
     Names, hard bounds and rules do not count, nor do choices that change no network, such as reducers where tokens
     cannot fall.
     """
-    ours, theirs = space.backbone.to_dict(), whole.backbone.to_dict()
+    ours, theirs = asdict(space.backbone), asdict(whole.backbone)
     found = [
         f"backbone.{key}: {value}, there {theirs[key]}"
         for key, value in ours.items()

@@ -12,6 +12,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor, fx, nn
 
 from nas.arch import Architecture, Backbone
 from nas.base import ArchitectureError
-from nas.model.block import Block, LayerNorm
+from nas.model.block import Block
 from nas.model.families.features import Intermediates
 from nas.model.families.input_size import frames, layer_sides, resized_weights
 from nas.model.layers.maps import Guidance, Provided
@@ -86,8 +87,8 @@ class Subnet(Intermediates):
         self.has_class_token = backbone.class_token
         self.global_pool = _checked_pool(global_pool or "", self.has_class_token)
         if global_pool is None:
-            self.global_pool = "token" if backbone.class_token else "avg"
-        self.num_prefix_tokens, self.num_reg_tokens = backbone.num_prefix_tokens, 0
+            self.global_pool = backbone.pooling
+        self.num_prefix_tokens, self.num_reg_tokens = backbone.num_prefix_tokens, backbone.reg_tokens
         self.no_embed_class = self.pool_include_prefix = self.grad_checkpointing = False
         self.dynamic_img_size, self.attn_pool = dynamic_img_size, None
         self.patch_embed = PatchEmbed(
@@ -99,9 +100,12 @@ class Subnet(Intermediates):
             dynamic_img_pad=dynamic_img_pad,
         )
         self.cls_token = nn.Parameter(torch.empty(1, 1, width)) if backbone.class_token else None
+        registers = backbone.reg_tokens
+        self.reg_token = nn.Parameter(torch.empty(1, registers, width)) if registers else None
         self.pos_embed = nn.Parameter(torch.empty(1, backbone.num_patches + backbone.num_prefix_tokens, width))
         self.pos_drop = nn.Dropout(pos_drop_rate)
-        self.patch_drop, self.norm_pre = nn.Identity(), nn.Identity()
+        norm: Callable[[int], nn.Module] = partial(nn.LayerNorm, eps=backbone.norm_eps)
+        self.patch_drop, self.norm_pre = nn.Identity(), norm(width) if backbone.norm_pre else nn.Identity()
         self.blocks = nn.ModuleList(
             build_block(
                 width,
@@ -114,9 +118,11 @@ class Subnet(Intermediates):
             )
             for i, layer in enumerate(architecture.layers)
         )
-        normed_after_pool = self.global_pool in ("avg", "avgmax", "max") if fc_norm is None else fc_norm
-        self.norm = nn.Identity() if normed_after_pool else LayerNorm(width)
-        self.fc_norm = LayerNorm(width) if normed_after_pool else nn.Identity()
+        place = backbone.final_norm or ("after" if self.global_pool in ("avg", "avgmax", "max") else "before")
+        if fc_norm is not None and place != "none":
+            place = "after" if fc_norm else "before"
+        self.norm = norm(width) if place == "before" else nn.Identity()
+        self.fc_norm = norm(width) if place == "after" else nn.Identity()
         self.head_drop = nn.Dropout(drop_rate)
         self.head: nn.Module = nn.Linear(width, backbone.num_classes) if backbone.num_classes else nn.Identity()
         self.feature_info = self._feature_info()
@@ -139,6 +145,8 @@ class Subnet(Intermediates):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=1e-6)
+        if self.reg_token is not None:
+            nn.init.normal_(self.reg_token, std=1e-6)
 
     def forward_features(
         self,
@@ -193,8 +201,9 @@ class Subnet(Intermediates):
         """The tokens, with their positions, and what every layer is told."""
         held, grid = self.patch_embed.grid_size, self._grid(images)
         x = self.patch_embed(images)
-        if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
+        prefix = [token.expand(x.shape[0], -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
+        if prefix:
+            x = torch.cat([*prefix, x], dim=1)
         positions = self.pos_embed
         if grid != held:
             positions = resample_abs_pos_embed(positions, grid, held, num_prefix_tokens=self.num_prefix_tokens)
@@ -309,7 +318,7 @@ class Subnet(Intermediates):
     def no_weight_decay(self) -> set[str]:
         """Parameters that the optimiser does not decay (timm's interface)."""
         own = {f"{path}.{name}" for path, part in self._parts() for name in part.NO_DECAY}
-        return {"pos_embed", "cls_token"} | own
+        return {"pos_embed", "cls_token"} | own | ({"reg_token"} if self.reg_token is not None else set())
 
     def _parts(self) -> Iterator[tuple[str, Part]]:
         return ((path, part) for path, part in self.named_modules() if isinstance(part, Part))

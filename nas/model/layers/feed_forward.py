@@ -3,7 +3,7 @@
 Shape letters: B batch, T tokens, D channels, F hidden channels, r rank.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import ClassVar
 
@@ -18,6 +18,13 @@ from nas.model.layers.part import FirstValue, Part
 def _factor_init(weight: Tensor, *, rank_dim: int) -> Tensor:
     """Entries of the factors' product have the std 0.02 of timm's `fc2.weight`."""
     return nn.init.trunc_normal_(weight, std=(0.02**2 / weight.shape[rank_dim]) ** 0.25)
+
+
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+    "silu": nn.SiLU,
+}
 
 
 class CompactMlp(Part):
@@ -36,10 +43,10 @@ class CompactMlp(Part):
         "up.weight": partial(_factor_init, rank_dim=1),
     }
 
-    def __init__(self, embed_dim: int, hidden_dim: int, rank: int, drop: float = 0.0) -> None:
+    def __init__(self, embed_dim: int, hidden_dim: int, rank: int, act: str = "gelu", drop: float = 0.0) -> None:
         super().__init__()
         self.fc1 = nn.Linear(embed_dim, hidden_dim)
-        self.act = nn.GELU()
+        self.act = ACTIVATIONS[act]()
         self.down = nn.Linear(hidden_dim, rank, bias=False)
         self.up = nn.Linear(rank, embed_dim)
         self.drop = nn.Dropout(drop)
@@ -56,12 +63,12 @@ class CompactMlp(Part):
         return y
 
 
-def build_feed_forward(embed_dim: int, layer: LayerChoice, drop: float = 0.0) -> nn.Module:
+def build_feed_forward(embed_dim: int, layer: LayerChoice, act: str, drop: float = 0.0) -> nn.Module:
     """The feed-forward of a layer: timm's `Mlp`, or `CompactMlp` where the layer has a rank."""
     hidden_dim = round(embed_dim * layer.mlp_ratio)
     if layer.ffn_rank == 1:
-        return Mlp(embed_dim, hidden_dim, drop=drop)  # type: ignore[no-any-return]
-    return CompactMlp(embed_dim, hidden_dim, round(embed_dim * layer.ffn_rank), drop)
+        return Mlp(embed_dim, hidden_dim, act_layer=ACTIVATIONS[act], drop=drop)  # type: ignore[no-any-return]
+    return CompactMlp(embed_dim, hidden_dim, round(embed_dim * layer.ffn_rank), act, drop)
 
 
 def svd_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:

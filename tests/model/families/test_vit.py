@@ -1,14 +1,22 @@
+from functools import partial
+
+import numpy as np
 import pytest
 import timm
 import torch
 from factories import backbone, plain, varied
-from small_spaces import randomise
+from flops import flop_counter
+from live_storages import tracked_peak
+from small_spaces import every_choice, randomise, space
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
+from nas.arch import cost, memory
 from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
 from nas.base.errors import ArchitectureError
 from nas.model.families.vit import Subnet
+from nas.model.supernet import Supernet
 
 IMAGES = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -44,6 +52,59 @@ def test_plain_subnet_is_timms_vision_transformer(class_token):
             head = theirs.forward_head(tokens, pre_logits=pre_logits)
             assert torch.allclose(ours.forward_head(tokens, pre_logits=pre_logits), head, atol=1e-5)
     assert ours.no_weight_decay() == set(theirs.no_weight_decay()) & {"pos_embed", "cls_token"}
+
+
+OPTIONS = {
+    "registers": ({"reg_tokens": 2}, {"reg_tokens": 2}),
+    "averaged beside a class token": ({"pool": "avg"}, {"global_pool": "avg"}),
+    "norm before the average": (
+        {"class_token": False, "final_norm": "before"},
+        {"class_token": False, "global_pool": "avg", "fc_norm": False},
+    ),
+    "averaged with registers": (
+        {"class_token": False, "reg_tokens": 3},
+        {"class_token": False, "reg_tokens": 3, "global_pool": "avg"},
+    ),
+    "no last norm": ({"final_norm": "none"}, {"final_norm": False}),
+    "CLIP": ({"norm_pre": True, "norm_eps": 1e-2}, {"pre_norm": True, "norm_layer": partial(nn.LayerNorm, eps=1e-2)}),
+    "tanh": ({"act": "gelu_tanh"}, {"act_layer": "gelu_tanh"}),
+    "silu": ({"act": "silu"}, {"act_layer": "silu"}),
+}
+
+
+@pytest.mark.parametrize(("ours", "theirs"), OPTIONS.values(), ids=OPTIONS)
+def test_every_option_is_that_of_timm(ours, theirs):
+    shape = {"img_size": 16, "patch_size": 4, "in_chans": 1, "num_classes": 10, "embed_dim": 24, "num_heads": 3}
+    model = VisionTransformer(**shape, depth=3, mlp_ratio=2, **theirs).eval()
+    randomise(model)
+    weights = {"patch_embed.proj.bias": torch.zeros(24)} | model.state_dict()  # before a norm, timm has no bias
+    fixed = backbone(**ours)
+    subnet = Subnet(fixed, plain()).eval()
+    subnet.load_state_dict(weights)
+    with torch.no_grad():
+        assert torch.allclose(subnet(IMAGES), model(IMAGES), atol=1e-5)
+        tokens = model.forward_features(IMAGES)
+        assert torch.allclose(subnet.forward_features(IMAGES), tokens, atol=1e-5)
+        assert torch.allclose(subnet.forward_head(tokens), model.forward_head(tokens), atol=1e-5)
+
+
+@pytest.mark.parametrize("ours", [ours for ours, _ in OPTIONS.values()], ids=OPTIONS)
+def test_every_option_keeps_the_laws(ours):
+    fixed = backbone(**ours)
+    searched = space(every_choice(), backbone=fixed)
+    supernet = Supernet(searched).eval()
+    randomise(supernet)
+    sampled = searched.sample(np.random.default_rng(0))
+    for architecture in (sampled, varied()):
+        subnet = built(architecture, fixed)
+        assert cost.params(architecture, fixed) == sum(p.numel() for p in subnet.parameters())
+        with flop_counter() as counter:
+            subnet(IMAGES[:1])
+        assert counter.get_total_flops() == 2 * cost.macs(architecture, fixed)
+        for count in (1, 3):
+            assert tracked_peak(subnet, count) == memory.peak_activation_bytes(architecture, fixed, count)
+    with torch.no_grad():
+        assert torch.equal(supernet.extract(sampled).eval()(IMAGES), supernet(IMAGES, sampled))
 
 
 def test_token_counts_follow_the_architecture():
