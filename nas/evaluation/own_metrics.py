@@ -13,8 +13,6 @@ from nas.model import Subnet
 from nas.settings import OwnMetric
 from nas.space import SearchSpace
 
-CHECKED = 64  # images
-
 
 def of_network(metrics: Sequence[OwnMetric], network: Subnet) -> dict[str, float]:
     """What the metrics of a network say of one, by their names; an EvaluationError: one raises, or it is no number."""
@@ -27,20 +25,26 @@ def of_logits(metrics: Sequence[OwnMetric], logits: Tensor, labels: Tensor) -> d
 
 
 def check_metrics(metrics: Sequence[OwnMetric], space: SearchSpace, images: ImageSet) -> None:
-    """Call every function once, with random weights, before hours of training; a ConfigError says what is wrong."""
+    """Call every function once, before hours of training.
+
+    Those of logits see random ones of the whole search split, those of a network the smallest one, untrained.
+
+    Raises:
+        ConfigError: One raises, or returns what is no finite number.
+    """
     if not metrics:
         return
     network = Subnet(space.backbone, space.smallest()).eval()
-    some = slice(0, CHECKED)
-    with torch.inference_mode():
-        logits, labels = network(images.normalized(some)), torch.tensor(images.labels[some])
+    logits = torch.randn(len(images), images.info.num_classes, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor(images.labels)
     for metric in metrics:
         try:
             of_network([metric], network)
             of_logits([metric], logits, labels)
         except Exception as error:
             reason = error.message if isinstance(error, EvaluationError) else f"{type(error).__name__}: {error}"
-            text = f"metric {metric.name} of a network with random weights: {reason}"
+            tried = "random logits" if metric.of_logits else "an untrained network"
+            text = f"metric {metric.name}, tried on {tried}: {reason}"
             raise ConfigError(text, hint="of_logits(logits, labels) and of_network(network) return a number") from error
 
 

@@ -1,0 +1,43 @@
+import pytest
+import torch
+from small_runs import digits
+from small_spaces import tiny_space
+
+from nas.base.errors import ConfigError, EvaluationError
+from nas.evaluation.own_metrics import check_metrics, of_logits, of_network
+from nas.settings.own import OwnMetric
+
+
+def metric(**given):
+    return OwnMetric(**{"name": "mine", "unit": "%", "direction": "maximize", **given})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "7", None, torch.ones(2)])
+def test_what_is_no_finite_number_is_refused(value):
+    with pytest.raises(EvaluationError, match="not a finite number"):
+        of_network([metric(of_network=lambda _: value)], None)
+
+
+@pytest.mark.parametrize("value", [7, 7.0, torch.tensor(7.0), torch.tensor([7])])
+def test_a_number_is_a_number_in_every_form(value):
+    assert of_network([metric(of_network=lambda _: value)], None) == {"mine": 7.0}
+
+
+def test_each_function_sees_what_it_is_of():
+    both = [metric(of_logits=lambda logits, labels: len(logits) + len(labels)), metric(name="b", of_network=len)]
+    assert of_logits(both, torch.ones(3, 2), torch.ones(3)) == {"mine": 6.0}
+    assert of_network(both, "abcd") == {"b": 4.0}
+
+
+def test_functions_are_tried_on_the_whole_split_and_a_network():
+    images, seen = digits().search, []
+    space = tiny_space().with_num_classes(10)
+
+    def count(logits, labels):
+        seen.append((tuple(logits.shape), labels.tolist()))
+        return 1
+
+    check_metrics([metric(of_logits=count)], space, images)
+    assert seen == [((len(images), 10), images.labels.tolist())]
+    with pytest.raises(ConfigError, match="mine, tried on an untrained network: TypeError"):
+        check_metrics([metric(of_network=len)], space, images)
