@@ -1,4 +1,4 @@
-"""The order of channels, heads and hidden neurons in the weights that a supernet starts from.
+"""The order of heads and hidden neurons, and the axes of channels, in the weights that a supernet starts from.
 
 Subnets take the first ones of each, so the order decides what a narrow subnet keeps, and which head a
 hallucinated head copies. For the whole network every order is the same function.
@@ -13,41 +13,29 @@ import torch
 from torch import Tensor
 
 from nas.initial.plain import Weights, depth_of
+from nas.initial.rotation import rotate_stream
 from nas.training import Calibration, LayerCalibration
-
-WRITING = ("patch_embed.proj.weight", "attn.proj.weight", "mlp.fc2.weight")
-READING = ("attn.qkv.weight", "mlp.fc1.weight", "head.weight")
-"""Linear layers that write to the residual stream by their rows, and that read from it by their columns."""
 
 
 def order_by_importance(
     weights: Weights, head_dim: int, calibration: Calibration, *, num_real: int | None = None
 ) -> dict[str, Tensor]:
-    """The same plain ViT with its channels, heads and hidden neurons sorted, the most important first.
+    """The same plain ViT with its heads and hidden neurons sorted, and its channels rotated, the most important first.
 
-    - Channel of the residual stream (one order for the whole network): over every linear layer that writes to the
-      stream or reads from it, the channel's share of the L1 norm of the weights, added up.
     - Head (one order per layer): the mean norm of what it adds to the stream, E||A_h V_h W_o,h||; with `num_real` as by
       `pair_heads`.
     - Hidden neuron (one order per layer): its root mean square times the norm of its outgoing weights.
+    - Channels of the residual stream: by `rotate_stream`. Whatever their order, single channels all matter.
 
     The calibration is of the network with these weights, and does not hold for the result.
-
-    Source: OFA sorts channels by the L1 norm of their weights (arXiv 1908.09791). Differs: heads and neurons are
-    measured on images. For channels, what was measured on images kept less of the accuracy than their weights.
     """
-    shares = []
-    for name, weight in weights.items():
-        if name.endswith(WRITING):
-            shares.append(_share(weight.flatten(1).abs().sum(dim=1)))
-        elif name.endswith(READING):
-            shares.append(_share(weight.abs().sum(dim=0)))
     heads, hidden = [], []
     for i, layer in enumerate(calibration.layers):
         heads.append(_descending(layer.output_norm) if num_real is None else _paired(layer, num_real))
-        outgoing = weights[f"blocks.{i}.mlp.fc2.weight"].norm(dim=0)
+        outgoing = weights[f"blocks.{i}.mlp.fc2.weight"]
+        outgoing = (outgoing - outgoing.mean(dim=0)).norm(dim=0)  # layer norms see no more
         hidden.append(_descending(layer.second_moment.diagonal().sqrt() * outgoing))
-    return _reordered(weights, head_dim, _descending(torch.stack(shares).sum(dim=0)), heads, hidden)
+    return rotate_stream(_reordered(weights, head_dim, heads, hidden), calibration)
 
 
 def pair_heads(weights: Weights, head_dim: int, calibration: Calibration, num_real: int) -> dict[str, Tensor]:
@@ -60,10 +48,9 @@ def pair_heads(weights: Weights, head_dim: int, calibration: Calibration, num_re
     Source: METHODS 1.2. Differs: there heads are matched by the cosine of their maps, and the one with the larger
     output norm is real; the error that is minimised here also says what the difference of the maps does.
     """
-    width = weights["pos_embed"].shape[-1]
     heads = [_paired(layer, num_real) for layer in calibration.layers]
     hidden = [torch.arange(len(weights[f"blocks.{i}.mlp.fc1.bias"])) for i in range(depth_of(weights))]
-    return _reordered(weights, head_dim, torch.arange(width), heads, hidden)
+    return _reordered(weights, head_dim, heads, hidden)
 
 
 def _paired(layer: LayerCalibration, num_real: int) -> Tensor:
@@ -92,36 +79,20 @@ def _exchanges(order: Sequence[int]) -> Iterator[list[int]]:
         yield exchanged
 
 
-def _share(sizes: Tensor) -> Tensor:
-    return sizes / sizes.sum()
-
-
 def _descending(importance: Tensor) -> Tensor:
     return importance.argsort(descending=True, stable=True)
 
 
-def _reordered(
-    weights: Weights, head_dim: int, channels: Tensor, heads: Sequence[Tensor], hidden: Sequence[Tensor]
-) -> dict[str, Tensor]:
-    """Every tensor with its old channels, heads and neurons at their new places."""
-    ordered = {}
-    for name, value in weights.items():
-        match name.split("."):
-            case ["blocks", layer, "attn", "qkv", kind]:
-                rows = torch.unflatten(value, 0, (3, -1, head_dim))[:, heads[int(layer)]].flatten(0, 2)
-                ordered[name] = rows[:, channels] if kind == "weight" else rows
-            case ["blocks", layer, "attn", "proj", "weight"]:
-                columns = torch.unflatten(value, 1, (-1, head_dim))[:, heads[int(layer)]].flatten(1)
-                ordered[name] = columns[channels]
-            case ["blocks", layer, "mlp", "fc1", kind]:
-                rows = value[hidden[int(layer)]]
-                ordered[name] = rows[:, channels] if kind == "weight" else rows
-            case ["blocks", layer, "mlp", "fc2", "weight"]:
-                ordered[name] = value[channels][:, hidden[int(layer)]]
-            case ["head", "bias"]:
-                ordered[name] = value
-            case ["cls_token" | "pos_embed"] | ["head", "weight"]:
-                ordered[name] = value[..., channels]
-            case _:  # patch embedding, norms, biases that are added to the residual stream
-                ordered[name] = value[channels]
+def _reordered(weights: Weights, head_dim: int, heads: Sequence[Tensor], hidden: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Every tensor with its old heads and neurons at their new places."""
+    ordered = dict(weights)
+    for i, (its, neurons) in enumerate(zip(heads, hidden, strict=True)):
+        qkv, proj, fc1, fc2 = (f"blocks.{i}.{name}" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"))
+        for kind in ("weight", "bias"):
+            split = torch.unflatten(weights[f"{qkv}.{kind}"], 0, (3, -1, head_dim))
+            ordered[f"{qkv}.{kind}"] = split[:, its].flatten(0, 2)
+            ordered[f"{fc1}.{kind}"] = weights[f"{fc1}.{kind}"][neurons]
+        split = torch.unflatten(weights[f"{proj}.weight"], 1, (-1, head_dim))
+        ordered[f"{proj}.weight"] = split[:, its].flatten(1)
+        ordered[f"{fc2}.weight"] = weights[f"{fc2}.weight"][:, neurons]
     return ordered

@@ -54,7 +54,7 @@ class LayerCalibration:
     # KL(p || q) of the network's predictions p and those q with the mean maps in this layer, mean over the first
     # `CLOSER_IMAGES` images, nats; None without a classifier
     static_change: float | None
-    output_norm: Tensor  # ||A_h V_h W_o,h|| of a token, [H]
+    output_norm: Tensor  # ||A_h V_h W_o,h|| of a token, less its mean over channels, [H]
     # ||(A_g - A_h) V_h W_o,h||^2 of a token, [H, H] with g the row: what the layer's output loses if head h takes the
     # map of head g
     copy_error: Tensor
@@ -66,6 +66,9 @@ class Calibration:
     """A plain ViT on images."""
 
     layers: tuple[LayerCalibration, ...]  # one a layer
+    # what is read of each direction of the residual stream, [D, D] on the CPU: over all layer norms, the second moment
+    # of a token that they have normalised, as a share, times the sum of squares of gains and weights that read it
+    stream: Tensor
     embed_dim: int  # its channels
     num_images: int  # so many
 
@@ -83,6 +86,7 @@ def calibrate(model: Subnet, batches: Iterable[Tensor]) -> Calibration:
     layers: list[_LayerWatch] = []
     for block in watched.blocks:
         layers.append(_LayerWatch(cast(Block, block), layers[-1] if layers else None))
+    stream = _StreamWatch(watched)
     first: list[Tensor] = []
     num_images = 0
     for images in batches:
@@ -95,6 +99,7 @@ def calibrate(model: Subnet, batches: Iterable[Tensor]) -> Calibration:
     changes = _static_changes(model, [mean["mean_map"] for mean in means], torch.cat(first))
     return Calibration(
         layers=tuple(_layer(mean, change) for mean, change in zip(means, changes, strict=True)),
+        stream=stream.total(),
         embed_dim=model.embed_dim,
         num_images=num_images,
     )
@@ -143,6 +148,31 @@ def _apply_maps(
 def _values(attention: DynamicAttention, qkv: Tensor) -> Tensor:
     """[B, H, T, d] of a plain attention's projection."""
     return torch.unflatten(qkv, 2, (3, attention.heads, -1))[:, :, 2].transpose(1, 2)
+
+
+class _StreamWatch:
+    """Second moments of what layer norms normalise: float64, on the device that computes."""
+
+    def __init__(self, model: Subnet) -> None:
+        last = model.norm if isinstance(model.norm, nn.LayerNorm) else model.fc_norm
+        reads: list[tuple[Any, Any]] = [(last, model.head)]
+        for block in model.blocks:
+            reads += [(block.norm1, cast(Block, block).attn.qkv), (block.norm2, cast(Block, block).mlp.fc1)]
+        self.moments: list[Tensor] = [torch.zeros(())] * len(reads)
+        self.weights: list[float] = []
+        for i, (norm, reader) in enumerate(reads):
+            norm.register_forward_hook(partial(self._see, i))
+            read = reader.weight * norm.weight if isinstance(reader, nn.Linear) else norm.weight
+            self.weights.append(float(read.square().sum()))
+
+    def _see(self, number: int, norm: nn.LayerNorm, inputs: tuple[Tensor], _: Tensor) -> None:
+        rows = functional.layer_norm(inputs[0], norm.normalized_shape, eps=norm.eps).flatten(0, -2)
+        self.moments[number] = self.moments[number] + (rows.T @ rows).double()
+
+    def total(self) -> Tensor:
+        """[D, D]; see `Calibration.stream`."""
+        parts = [w * moment / moment.trace() for w, moment in zip(self.weights, self.moments, strict=True)]
+        return torch.stack(parts).sum(dim=0).cpu()
 
 
 class _LayerWatch:
@@ -198,7 +228,8 @@ class _LayerWatch:
 
     def _add_outputs(self, maps: Tensor, values_BHTd: Tensor) -> None:
         """Add the sizes of what the heads add to the stream, and of errors of copied maps."""
-        weight_HDd = torch.unflatten(self.attention.proj.weight, 1, (self.attention.heads, -1)).transpose(0, 1)
+        weight = self.attention.proj.weight - self.attention.proj.weight.mean(dim=0)  # layer norms see no more
+        weight_HDd = torch.unflatten(weight, 1, (self.attention.heads, -1)).transpose(0, 1)
         gram_Hdd = weight_HDd.mT @ weight_HDd
 
         def squares(gathered_BHTd: Tensor) -> Tensor:

@@ -75,6 +75,7 @@ def test_every_figure_is_its_definition(class_token):
         assert close(layer.effective_rank, rank)
         gathered = by_hand["gathered"]
         output = model.blocks[number].attn.proj.weight.detach().double().unflatten(1, (HEADS, DIM))
+        output = output - output.mean(dim=0)
         for head in range(HEADS):
             added = gathered[:, head] @ output[:, head].T
             assert close(layer.output_norm[head], added.norm(dim=2).mean())
