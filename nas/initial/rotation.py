@@ -15,21 +15,23 @@ def rotate_stream(weights: Weights, calibration: Calibration) -> dict[str, Tenso
     how much is read of them, is put on axis k of Helmert's basis: 1/sqrt(k(k+1)) in the first k channels, minus k times
     that in the next. The first m channels then hold the first m - 1 components and a constant, which the norm of a
     subnet of width m takes away. The whole network computes the same logits; its features have other axes and no gains.
-    Where the stream itself goes through a norm (`norm_pre`, or `norm` before `fc_norm`), nothing is changed.
+    Where the stream itself goes through a norm (`norm_pre`, or `norm` before `fc_norm`) or ends without one, nothing is
+    changed.
 
     The calibration is of the network with these weights, and does not hold for the result.
 
     Source: SliceGPT (arXiv 2401.15024). Differs: one rotation for all layers, so that skip connections need no matrices
     and one store serves every width; layer norms stay, by Helmert's basis, where it makes them RMS norms.
     """
-    if "norm_pre.weight" in weights or {"norm.weight", "fc_norm.weight"} <= weights.keys():
+    last = [name for name in ("norm", "fc_norm") if f"{name}.weight" in weights]
+    if "norm_pre.weight" in weights or len(last) != 1:
         return dict(weights)
     width = calibration.embed_dim
     components = torch.linalg.eigh(calibration.stream).eigenvectors.flip(1)[:, : width - 1]  # the last is (1, ..., 1)
     axes = _helmert(width) @ components.T
     centred = axes - axes.mean(dim=1, keepdim=True)
     found = {name: value.double() for name, value in weights.items()}
-    reads = [("fc_norm" if "fc_norm.weight" in found else "norm", "head")]
+    reads = [(last[0], "head")]
     for i in range(depth_of(weights)):
         reads += [(f"blocks.{i}.norm1", f"blocks.{i}.attn.qkv"), (f"blocks.{i}.norm2", f"blocks.{i}.mlp.fc1")]
         for name in (f"blocks.{i}.attn.proj", f"blocks.{i}.mlp.fc2"):

@@ -31,8 +31,8 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
     `local-dir:DIR`, `file:PATH`) go where they belong (law 2). Then it is watched on the first training images without
     augmentation: static maps become its mean maps, low-rank factors the truncated decomposition of its matrices, and
     the rest is what `fit_operators` gives; where the space hallucinates, similar heads are put where a derived head
-    starts as a copy of its parent. `ordered`: channels, heads and hidden neurons are put in the order of their
-    importance, so that narrow subnets keep the best ones.
+    starts as a copy of its parent. `ordered`: where the space has narrower networks, heads and hidden neurons are put
+    in the order of their importance and channels on their principal axes (`order_by_importance`), which they keep.
 
     Raises:
         ConfigError: The weights cannot be had or are no plain ViT.
@@ -44,6 +44,10 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
         return []
     weights = initial_weights(spec, space.backbone)
     missing = set(supernet.load_timm(weights))
+    ordered = ordered and any(
+        len(values) > 1 and name.endswith(("embed_dim", "num_heads", "mlp_ratio"))
+        for name, values in space.choices().items()
+    )
     if not (missing or ordered):
         return []
     calibration = watch(weights, space, images, device)

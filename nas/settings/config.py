@@ -233,7 +233,9 @@ class RunConfig(Section):
         "from; empty: random",
     )
     init_ordered: bool = Field(
-        False, description="put the channels, heads and neurons of these weights in the order of importance"
+        True,
+        description="rotate the channels of these weights onto their principal axes and sort heads and neurons, the "
+        "most important first, where the space has narrower networks",
     )
     teacher: str = Field(
         "",

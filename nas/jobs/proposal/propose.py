@@ -174,8 +174,6 @@ class _Proposal:
         }
         if self.design.init:
             chosen["init"] = (self.design.init, self.design.why["init"])
-            why = "channels, heads and neurons by importance, so that narrow networks keep the best of them"
-            chosen["init_ordered"] = (True, why)
         if self.is_imbalanced:
             why = f"a class has {self.per_class.min():,} to {self.per_class.max():,} images, so all classes count alike"
             chosen["train.class_weights"] = ("balanced", why)

@@ -154,8 +154,8 @@ class _StreamWatch:
     """Second moments of what layer norms normalise: float64, on the device that computes."""
 
     def __init__(self, model: Subnet) -> None:
-        last = model.norm if isinstance(model.norm, nn.LayerNorm) else model.fc_norm
-        reads: list[tuple[Any, Any]] = [(last, model.head)]
+        reads: list[tuple[Any, Any]] = [(norm, model.head) for norm in (model.norm, model.fc_norm)]
+        reads = [(norm, head) for norm, head in reads if isinstance(norm, nn.LayerNorm)]
         for block in model.blocks:
             reads += [(block.norm1, cast(Block, block).attn.qkv), (block.norm2, cast(Block, block).mlp.fc1)]
         self.moments: list[Tensor] = [torch.zeros(())] * len(reads)
