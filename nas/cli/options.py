@@ -67,7 +67,8 @@ SeedOption = Annotated[int | None, typer.Option(help="Of splits, training and se
 InitOption = Annotated[
     str | None,
     typer.Option(
-        help="timm:NAME | local-dir:DIR | file:PATH | a run's folder: weights to start from. Default: random."
+        help="timm:NAME | hf-hub:OWNER/NAME | local-dir:DIR | file:PATH | a run's folder: weights to start from. "
+        "Default: random."
     ),
 ]
 TeacherOption = Annotated[

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from nas.arch import Backbone
 from nas.base import ConfigError
+from nas.initial.kind import facts_of_names, settings_for
+from nas.initial.names import timm_names
 
 Weights = Mapping[str, Tensor]
 """State dict of a plain timm ViT."""
@@ -23,14 +26,17 @@ def depth_of(weights: Weights) -> int:
     return 1 + max((int(found[1]) for name in weights if (found := LAYER.fullmatch(name))), default=-1)
 
 
-def plain_weights(spec: str, given: Mapping[object, object], class_token: bool) -> dict[str, Tensor]:
-    """The weights in float32 under the names of a plain ViT, all of them and no others.
+def plain_weights(
+    spec: str, given: Mapping[object, object], backbone: Backbone, *, quick_gelu: bool = False
+) -> dict[str, Tensor]:
+    """The weights in float32 under the names of a plain ViT of the backbone's kind, all of them and no others.
 
-    LayerScale is folded into the projections, and a class token without a position gets a zero one. `spec` is what the
-    user calls them.
+    What is the same network in other weights becomes that: LayerScale goes into the projections, and so does the
+    factor of `quick_gelu`, so that silu is left; what has no bias gets a zero one, and so do tokens without a position.
+    `spec` is what the user calls them.
 
     Raises:
-        ConfigError: They are not; says all that is wrong.
+        ConfigError: They are not; says all that is wrong, and what the space has to set where that is enough.
     """
     strange = [str(name) for name, value in given.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if strange:
@@ -38,36 +44,55 @@ def plain_weights(spec: str, given: Mapping[object, object], class_token: bool) 
             f"--init {spec}: not a state dict: {_listed(strange)} are no tensors",
             hint="save model.state_dict(), or the same under the key model or state_dict",
         )
-    weights = {str(name): value.detach() for name, value in given.items() if isinstance(value, Tensor)}
-    if "dist_token" in weights:
-        raise ConfigError(
-            f"--init {spec}: it has a distillation token, which no network of this search has",
-            hint="use the model without one, such as deit_tiny_patch16_224",
-        )
+    weights = timm_names({str(name): value.detach() for name, value in given.items() if isinstance(value, Tensor)})
     depth = depth_of(weights)
-    expected = _names(depth, class_token)
+    weights |= _zero_biases(weights, depth)
+    expected = _names(depth, backbone)
     scales = {f"blocks.{i}.{scale}.gamma" for i in range(depth) for scale in SCALES}
     unknown = [name for name in weights if name not in expected and name not in scales]
     missing = sorted(expected - set(weights) - ({"head.weight", "head.bias"} - set(_partner(weights))))
     wrong = [f"{word} {_listed(names)}" for word, names in (("has", unknown), ("lacks", missing)) if names]
     problems = [" and ".join(wrong)] if wrong else [] if depth else ["has no layers"]
     known = {name: value for name, value in weights.items() if name in expected or name in scales}
-    problems += _kinds(known) or _shapes(known, class_token) or _values(known)
+    problems += _kinds(known) or _shapes(known, backbone) or _values(known)
     if problems:
-        kind = "with" if class_token else "without"
+        kind = "with" if backbone.class_token else "without"
+        keys = settings_for(backbone, facts_of_names(weights, backbone))
         raise ConfigError(
             f"--init {spec}: not a plain ViT {kind} class token: {'; '.join(problems)}",
-            hint="backbone.class_token says which kind it must be; register tokens, rotary positions and "
-            "other extras have no place in the searched networks",
+            hint=f"the space has to say of its backbone what the weights are: --set {' --set '.join(keys)}"
+            if keys
+            else "backbone.class_token, reg_tokens, norm_pre and final_norm say which kind it must be; norms within "
+            "attention, rotary positions and gates have no place in the searched networks",
         )
-    return _rewritten({name: value.float() for name, value in weights.items()}, depth, class_token)
+    return _rewritten({name: value.float() for name, value in weights.items()}, depth, backbone, quick_gelu)
 
 
-def _names(depth: int, class_token: bool) -> set[str]:
-    modules = ["patch_embed.proj", "norm" if class_token else "fc_norm", "head"]
+def _zero_biases(weights: Weights, depth: int) -> dict[str, Tensor]:
+    """Of the attention of models that have none at all, and of patches before a norm."""
+    found = {}
+    modules = [f"blocks.{i}.attn.qkv" for i in range(depth)]
+    if any(f"{module}.bias" in weights for module in modules):
+        modules = []
+    modules += ["patch_embed.proj"] * ("norm_pre.weight" in weights)
+    for module in modules:
+        weight = weights.get(f"{module}.weight")
+        if weight is not None and weight.ndim and f"{module}.bias" not in weights:
+            found[f"{module}.bias"] = weight.new_zeros(len(weight))
+    return found
+
+
+def _last_norm(backbone: Backbone) -> str:
+    return {"before": "norm", "after": "fc_norm", "none": "blocks.0.norm1"}[backbone.norm_place]
+
+
+def _names(depth: int, backbone: Backbone) -> set[str]:
+    modules = ["patch_embed.proj", "head"] + ["norm_pre"] * backbone.norm_pre
+    modules += [_last_norm(backbone)] * (backbone.norm_place != "none")
     modules += [f"blocks.{i}.{part}" for i in range(depth) for part in LAYER_PARTS]
     names = {f"{module}.{kind}" for module in modules for kind in ("weight", "bias")}
-    return names | {"pos_embed"} | ({"cls_token"} if class_token else set())
+    tokens = {"cls_token": backbone.class_token, "reg_token": backbone.reg_tokens}
+    return names | {"pos_embed"} | {name for name, there in tokens.items() if there}
 
 
 def _partner(weights: Weights) -> Iterator[str]:
@@ -87,11 +112,15 @@ def _kinds(weights: Weights) -> list[str]:
     return [f"{_listed(strange)} {'is' if len(strange) == 1 else 'are'} not of floating point"] if strange else []
 
 
-def _shapes(weights: Weights, class_token: bool) -> list[str]:
-    """Shapes that do not belong together: D is the width, N patches, A heads times their width, H hidden, K classes."""
-    norm = weights.get("norm.weight" if class_token else "fc_norm.weight")
+def _shapes(weights: Weights, backbone: Backbone) -> list[str]:
+    """Shapes that do not belong together.
+
+    D is the width, N patches, A heads times their width, H hidden, K classes, R registers.
+    """
+    norm = weights.get(f"{_last_norm(backbone)}.weight")
     sizes: dict[str, int] = {"D": norm.shape[0]} if norm is not None and norm.ndim == 1 and len(norm) else {}
-    wrong = []
+    sizes |= {"R": backbone.reg_tokens} if "reg_token" in weights else {}
+    wrong, prefix = [], backbone.num_prefix_tokens
     for name in sorted(weights, key=lambda name: (not name.endswith(DEFINING), name)):
         value = weights[name]
         block, part = (found[1], name.split(".", 2)[2]) if (found := LAYER.fullmatch(name)) else ("", name)
@@ -104,9 +133,10 @@ def _shapes(weights: Weights, class_token: bool) -> list[str]:
             else:
                 fits &= size == (1 if letter == "1" else sizes.setdefault(own.get(letter, letter), size))
         if fits and part == "pos_embed":
-            fits = any(math.isqrt(n) ** 2 == n > 0 for n in {shape[1], shape[1] - class_token})
+            fits = _prefix_rows(shape[1], backbone) is not None
         if not fits:
-            grid = " with N a square" + (", or one more" if class_token else "") if part == "pos_embed" else ""
+            more = {1: ", or one more"}.get(prefix, f", or 1 or {prefix} more") if prefix else ""
+            grid = f" with N a square{more}" if part == "pos_embed" else ""
             wrong.append(f"{name} is {list(shape)}, expected [{', '.join(letters)}]{grid}")
     said = f" (where {', '.join(f'{letter} is {size}' for letter, size in sizes.items() if len(letter) == 1)})"
     return [_listed(wrong, "; ") + (said if sizes else "")] if wrong else []
@@ -115,6 +145,7 @@ def _shapes(weights: Weights, class_token: bool) -> list[str]:
 _SHAPES = {
     "pos_embed": "1 N D",
     "cls_token": "1 1 D",
+    "reg_token": "1 R D",
     "patch_embed.proj.weight": "D C P P",
     "head.weight": "K D",
     "head.bias": "K",
@@ -134,15 +165,27 @@ def _values(weights: Weights) -> list[str]:
     return [f"{_listed(strange)} {'holds' if len(strange) == 1 else 'hold'} NaN or infinity"] if strange else []
 
 
-def _rewritten(weights: dict[str, Tensor], depth: int, class_token: bool) -> dict[str, Tensor]:
+def _prefix_rows(rows: int, backbone: Backbone) -> int | None:
+    """How many of the rows of a position embedding are of tokens before the patches; None where it cannot be."""
+    possible = (0, backbone.num_prefix_tokens, int(backbone.class_token))
+    return next((n for n in possible if math.isqrt(max(rows - n, 0)) ** 2 == rows - n > 0), None)
+
+
+def _rewritten(weights: dict[str, Tensor], depth: int, backbone: Backbone, quick_gelu: bool) -> dict[str, Tensor]:
     for i in range(depth):
+        if quick_gelu:  # x sigmoid(1.702 x) = silu(1.702 x) / 1.702
+            for name, factor in (("fc1.weight", 1.702), ("fc1.bias", 1.702), ("fc2.weight", 1 / 1.702)):
+                weights[f"blocks.{i}.mlp.{name}"] = factor * weights[f"blocks.{i}.mlp.{name}"]
         for scale, last in SCALES.items():
             if (gamma := weights.pop(f"blocks.{i}.{scale}.gamma", None)) is not None:
                 weights[f"blocks.{i}.{last}.weight"] = gamma[:, None] * weights[f"blocks.{i}.{last}.weight"]
                 weights[f"blocks.{i}.{last}.bias"] = gamma * weights[f"blocks.{i}.{last}.bias"]
     positions = weights["pos_embed"]
-    if class_token and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
-        weights["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+    there, prefix = _prefix_rows(positions.shape[1], backbone), backbone.num_prefix_tokens
+    if there != prefix:
+        assert there is not None, "its shape was looked at"
+        none = positions.new_zeros(1, prefix - there, positions.shape[2])
+        weights["pos_embed"] = torch.cat([positions[:, :there], none, positions[:, there:]], dim=1)
     return weights
 
 

@@ -3,42 +3,46 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import timm
 import torch
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from timm.models import adapt_input_conv, load_state_dict
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.arch import Architecture, Backbone, LayerChoice
 from nas.base import ConfigError, one_line
+from nas.initial.kind import facts_of, has_quick_gelu, left_out, settings_for, why_not_plain
 from nas.initial.plain import Weights, depth_of, plain_weights
 from nas.model import UNREADABLE, Subnet, check_model_folder
 
-KINDS = ("timm", "local-dir", "file")
+KINDS = ("timm", "local-dir", "hf-hub", "file")
+NETWORKS = ("teacher", "target_encoder", "encoder", "student", "network")
+"""Keys under which files keep one network of several, the best first."""
 
 
 def initial_weights(spec: str, backbone: Backbone) -> dict[str, Tensor]:
     """Weights of a trained plain ViT, made to fit a backbone: float32 by timm's names.
 
-    `timm:NAME` takes them from timm's registry, `local-dir:DIR` from a folder that timm wrote, and `file:PATH` from a
-    state dict (.safetensors, or .pth read without running code in it; one that holds it under `model` or `state_dict`
-    will do). LayerScale is folded into the projections, and a class token without a position gets a zero one. Patch and
-    position embeddings of other sizes are resampled, input channels adapted. The backbone's `head_dim` cannot be
-    compared with a file's, which does not say how many heads there are.
+    `timm:NAME` takes them from timm's registry, `hf-hub:OWNER/NAME` from the hub, `local-dir:DIR` from a folder that
+    timm wrote, and `file:PATH` from a state dict (.safetensors, or .pth read without running code in it; one that holds
+    it under `model`, `state_dict` or one of `NETWORKS` will do) by timm's names or those of `nas.initial.names`. What
+    `plain_weights` can rewrite is rewritten. Patch and position embeddings of other sizes are resampled, input channels
+    adapted. What a file does not say is the backbone's (`start_note`).
 
     Raises:
-        ConfigError: No such model or file, it cannot be read, or it is not a plain ViT of this `head_dim` with or
-            without the class token as the backbone says. Distilled models, which have a second prefix token, are not
-            plain: without that token they compute something else.
+        ConfigError: No such model or file, it cannot be read, it is no plain ViT, or the backbone is of another kind:
+            says which keys to set.
     """
     kind, _, name = spec.partition(":")
     if kind not in KINDS or not name:
         raise ConfigError(
-            f"--init {spec}: not understood", hint="timm:NAME, local-dir:DIR, file:PATH or a run's folder"
+            f"--init {spec}: not understood",
+            hint="timm:NAME, hf-hub:OWNER/NAME, local-dir:DIR, file:PATH or a run's folder",
         )
     if kind == "file":
-        weights = plain_weights(spec, _read_file(spec, name), backbone.class_token)
+        weights = plain_weights(spec, _read_file(spec, name), backbone)
     else:
         weights = _from_timm(spec, name if kind == "timm" else spec, backbone)
     for i in range(depth_of(weights)):
@@ -77,7 +81,8 @@ def _read_file(spec: str, path: str) -> Mapping[object, object]:
         raise ConfigError(f"--init {spec}: it is not a file", hint="file:PATH; a folder is local-dir:DIR, or a run")
     try:
         found: Mapping[object, object] = load_state_dict(path, weights_only=True)
-        return dict(found)
+        inner = next((found[key] for key in NETWORKS if isinstance(found.get(key), Mapping)), found)
+        return dict(cast("Mapping[object, object]", inner))
     except AttributeError as error:
         text = f"--init {spec}: it holds something else than tensors by name"
         raise ConfigError(
@@ -97,13 +102,17 @@ def _from_timm(spec: str, name: str, backbone: Backbone) -> dict[str, Tensor]:
             check_model_folder(Path(name.removeprefix("local-dir:")))
         with torch.device("meta"):  # what it is, before anything is downloaded
             skeleton = timm.create_model(name, pretrained=False, in_chans=backbone.in_chans)
-        plain_weights(spec, skeleton.state_dict(), backbone.class_token)
-        head_dim = skeleton.blocks[0].attn.head_dim
-        if head_dim != backbone.head_dim:
+        if reasons := why_not_plain(skeleton):
             raise ConfigError(
-                f"--init {spec}: its heads are {head_dim} channels wide, backbone.head_dim is {backbone.head_dim}",
-                hint=f"set backbone.head_dim of the search space to {head_dim}",
+                f"--init {spec}: not a plain ViT: {'; '.join(reasons)}",
+                hint="docs/starts.md lists the models of timm that can be taken",
             )
+        if keys := settings_for(backbone, facts_of(skeleton)):
+            raise ConfigError(
+                f"--init {spec}: the backbone of the search space is of another kind",
+                hint=f"--set {' --set '.join(keys)}",
+            )
+        plain_weights(spec, skeleton.state_dict(), backbone)
         model = timm.create_model(name, pretrained=True, in_chans=backbone.in_chans).eval()
     except ConfigError as error:
         if error.message.startswith("--init"):
@@ -114,24 +123,49 @@ def _from_timm(spec: str, name: str, backbone: Backbone) -> dict[str, Tensor]:
             f"--init {spec}: {_reason(error)}",
             hint="timm.list_models('vit*') names them; without a network, use local-dir:DIR or file:PATH",
         ) from error
-    weights = plain_weights(spec, model.state_dict(), backbone.class_token)
-    (image_size, _), (patch_size, _) = model.patch_embed.img_size, model.patch_embed.patch_size
-    own = plain_subnet(weights, replace(backbone, image_size=image_size, patch_size=patch_size))
-    _check_same(spec, model, own)
+    weights = plain_weights(spec, model.state_dict(), backbone, quick_gelu=has_quick_gelu(model))
+    if difference(model, weights, backbone) > 1e-3:
+        raise ConfigError(
+            f"--init {spec}: it has the weights of a plain ViT but computes something else",
+            hint="plain: pre-norm layers, one activation, LayerNorm with one epsilon, no extras",
+        )
     return weights
 
 
 @torch.no_grad()
-def _check_same(spec: str, model: nn.Module, subnet: Subnet) -> None:
-    """Names do not say which activation, which norm epsilon, or norms before or after."""
-    size = subnet.backbone.image_size
-    images = torch.randn(2, subnet.backbone.in_chans, size, size, generator=torch.Generator().manual_seed(0))
-    theirs, ours = model(images), subnet(images)
-    if (theirs - ours).abs().max() > 1e-3 * max(1.0, float(theirs.abs().max())):
-        raise ConfigError(
-            f"--init {spec}: it has the weights of a plain ViT but computes something else",
-            hint="plain: pre-norm layers, GELU, LayerNorm with epsilon 1e-6, no extras",
+def difference(model: Any, weights: Weights, backbone: Backbone) -> float:
+    """Largest difference between a timm model and its plain weights on two random images.
+
+    Of logits; of the normalised tokens where the model's head is left out (`left_out`); over the greatest one, if above
+    1. The names of weights do not say what is computed with them.
+    """
+    (patch, _), (side, _) = model.patch_embed.patch_size, model.patch_embed.grid_size
+    own = plain_subnet(weights, replace(backbone, image_size=side * patch, patch_size=patch))
+    size = model.patch_embed.img_size[0]
+    images = torch.randn(2, backbone.in_chans, size, size, generator=torch.Generator().manual_seed(0))
+    seen = images[..., : side * patch, : side * patch]  # a rest beside the last patch is not
+    if left_out(model):
+        theirs, ours = model.forward_features(images), own.forward_features(seen)
+    else:
+        theirs, ours = model(images), own(seen)
+    return float((theirs - ours).abs().max() / max(1.0, float(theirs.abs().max())))
+
+
+def start_note(spec: str, backbone: Backbone) -> str:
+    """What is to be known of a start beside where it is from; empty where there is nothing.
+
+    Of a file, what it does not say and the backbone does; of a model, the part that is left out. Asks for no weights.
+    """
+    kind, _, name = spec.partition(":")
+    if kind == "file":
+        return (
+            f"assumed, as no file says it: heads of {backbone.head_dim} channels, {backbone.act}, epsilon of norms "
+            f"{backbone.norm_eps:g}, classified is the {'class token' if backbone.pooling == 'token' else 'average'}"
         )
+    if kind not in KINDS:
+        return ""
+    with torch.device("meta"):
+        return left_out(timm.create_model(name if kind == "timm" else spec, pretrained=False))
 
 
 def _fitted(weights: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:

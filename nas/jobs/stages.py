@@ -12,7 +12,7 @@ from nas.base import BALANCED, NoResultError, duration
 from nas.cluster import Arrays, check_sendable
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, build_evaluator, check_latency_bounds, evaluator_arrays
-from nas.initial import warm_start
+from nas.initial import start_note, warm_start
 from nas.jobs.measures import evaluator_setup, search_identity
 from nas.jobs.session import LEAST_THREADED_MACS, Budget, Session
 from nas.latency import measure_front, tighten_latency_bounds, torch_threads
@@ -167,6 +167,8 @@ def supernet_trainer(session: Session) -> SupernetTrainer:
     def start(fresh: Supernet) -> None:
         random = warm_start(fresh, session.located.init, images, ordered=config.init_ordered, device=session.device)
         session.reporter.line("init", f"{config.init}: {len(random)} weights of the operators start at random")
+        if note := start_note(session.located.init, session.space.backbone):
+            session.reporter.line("init", note)
 
     return trainer_setup(session).trainer(images, session.device, start=start if config.init else None)
 

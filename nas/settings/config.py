@@ -229,8 +229,8 @@ class RunConfig(Section):
     precision: Precision = Field("auto", description="bf16 where the device computes in it, else fp32")
     init: str = Field(
         "",
-        description="timm:NAME | local-dir:DIR | file:PATH | a run's folder: weights to start the supernet "
-        "from; empty: random",
+        description="timm:NAME | hf-hub:OWNER/NAME | local-dir:DIR | file:PATH | a run's folder: weights to start "
+        "the supernet from; empty: random",
     )
     init_ordered: bool = Field(
         True,

@@ -14,7 +14,7 @@ from nas.base import expanded
 from nas.settings.config import RunConfig
 from nas.settings.target import PROFILE
 
-_WRITTEN = re.compile(r"(?!timm:)(file:|local-dir:|profile:|)(.+)", re.DOTALL)
+_WRITTEN = re.compile(r"(?!timm:|hf-hub:)(file:|local-dir:|profile:|)(.+)", re.DOTALL)
 
 
 def located(config: RunConfig, folders: Sequence[Path]) -> RunConfig:

@@ -6,9 +6,11 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from nas.arch.backbone import Backbone
 from nas.base.errors import ConfigError
 from nas.initial.plain import depth_of, plain_weights
 
+BACKBONE = Backbone(image_size=16, patch_size=4, head_dim=8)
 SHAPE = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 7}
 
 
@@ -16,9 +18,9 @@ def state(**changes):
     return dict(VisionTransformer(**{**SHAPE, **changes}).state_dict())
 
 
-def refusal(weights, class_token=True):
+def refusal(weights, backbone=BACKBONE):
     with pytest.raises(ConfigError, match="--init w: ") as caught:
-        plain_weights("w", weights, class_token)
+        plain_weights("w", weights, backbone)
     assert caught.value.hint
     return caught.value.message
 
@@ -105,7 +107,7 @@ def test_weights_that_are_no_floating_point_are_named(dtype):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_other_floating_point_becomes_float32(dtype):
     given = {name: tensor.to(dtype) for name, tensor in state().items()}
-    found = plain_weights("w", given, True)
+    found = plain_weights("w", given, BACKBONE)
     assert {value.dtype for value in found.values()} == {torch.float32}
     assert all(torch.equal(value, given[name].float()) for name, value in found.items())
 
@@ -134,4 +136,4 @@ def test_nothing_has_no_layers():
 
 
 def test_a_model_of_many_layers_is_plain():
-    assert depth_of(plain_weights("w", state(depth=12), True)) == 12
+    assert depth_of(plain_weights("w", state(depth=12), BACKBONE)) == 12

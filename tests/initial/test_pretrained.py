@@ -174,11 +174,16 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_distilled_model_is_refused_with_the_name_of_another(tmp_path):
-    for spec in (saved(tmp_path, vit(VisionTransformerDistilled).state_dict()), "timm:deit_tiny_distilled_patch16_224"):
-        with pytest.raises(ConfigError, match="distillation token") as caught:
-            initial_weights(spec, backbone())
-        assert "deit_tiny_patch16_224" in caught.value.hint
+def test_a_distilled_models_second_token_is_a_register_and_its_second_head_is_left_out(tmp_path):
+    theirs, fixed = vit(VisionTransformerDistilled), backbone(reg_tokens=1)
+    weights = initial_weights(saved(tmp_path, theirs.state_dict()), fixed)
+    with torch.no_grad():
+        tokens = theirs.forward_features(images())
+        assert torch.allclose(plain_subnet(weights, fixed).forward_features(images()), tokens, atol=1e-5)
+        assert torch.allclose(plain_subnet(weights, fixed)(images()), theirs.head(tokens[:, 0]), atol=1e-5)
+    with pytest.raises(ConfigError) as caught:
+        initial_weights("timm:deit_tiny_distilled_patch16_224", backbone())
+    assert caught.value.hint == "--set backbone.head_dim=64 --set backbone.reg_tokens=1"
 
 
 @pytest.mark.parametrize(
@@ -186,26 +191,27 @@ def test_a_distilled_model_is_refused_with_the_name_of_another(tmp_path):
     [
         ({"class_token": False, "global_pool": "avg"}, "has fc_norm.weight.* lacks cls_token"),
         ({"reg_tokens": 2}, "has reg_token"),
+        ({"pre_norm": True}, "has norm_pre.weight"),
         ({"qk_norm": True}, r"has blocks.0.attn.q_norm.weight.* and 3 more"),
-        ({"qkv_bias": False}, "lacks blocks.0.attn.qkv.bias"),
     ],
 )
 def test_a_vit_with_other_parts_is_refused_with_their_names(tmp_path, changes, named):
     with pytest.raises(ConfigError, match=f"not a plain ViT with class token: {named}") as caught:
         initial_weights(saved(tmp_path, vit(**changes).state_dict()), backbone())
-    assert "class_token" in caught.value.hint
+    keys = {"class_token": "class_token=false", "reg_tokens": "reg_tokens=2", "pre_norm": "norm_pre=true"}
+    assert f"backbone.{keys.get(next(iter(changes)), 'class_token')}" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224", "vit_base_patch16_siglip_224"])
+@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224", "samvit_base_patch16"])
 def test_a_model_that_is_no_plain_vit_is_refused_before_it_is_downloaded(name):
     with pytest.raises(ConfigError, match="not a plain ViT"):
         initial_weights(f"timm:{name}", backbone())
 
 
 def test_heads_of_another_width_are_refused_before_the_download():
-    with pytest.raises(ConfigError, match="heads are 64 channels wide") as caught:
+    with pytest.raises(ConfigError, match="of another kind") as caught:
         initial_weights("timm:deit_tiny_patch16_224", backbone())
-    assert caught.value.hint.endswith("head_dim of the search space to 64")
+    assert caught.value.hint == "--set backbone.head_dim=64"
 
 
 def test_a_file_whose_width_is_not_whole_heads_is_refused(tmp_path):
@@ -216,5 +222,5 @@ def test_a_file_whose_width_is_not_whole_heads_is_refused(tmp_path):
 
 def test_a_model_with_plain_names_that_computes_something_else_is_refused(tmp_path):
     spec = folder_of_timm(tmp_path, vit(), act_layer="relu")
-    with pytest.raises(ConfigError, match="computes something else"):
+    with pytest.raises(ConfigError, match="not a plain ViT: its activation is ReLU"):
         initial_weights(spec, backbone())
