@@ -99,7 +99,8 @@ def timm_names(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if any(name.endswith(mark) for name in weights):
             if mark == "visual.class_embedding":  # of a model of images and texts
                 weights = {name: value for name, value in weights.items() if name.startswith("visual.")}
-                if (projection := weights.pop("visual.proj", None)) is not None:
+                if (projection := weights.get("visual.proj")) is not None and projection.ndim == 2:
+                    del weights["visual.proj"]
                     weights["head.weight"] = projection.T
                     weights["head.bias"] = projection.new_zeros(projection.shape[-1])
                 for name in ("visual.class_embedding", "visual.positional_embedding"):
@@ -143,7 +144,9 @@ def _merged(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """One `attn.qkv` of three matrices, and one layer of those that run in parallel on the same tokens."""
     for name in [name for name in weights if re.fullmatch(r"blocks\.\d+\.attn\.q\.(weight|bias)", name)]:
         thirds = [name.replace(".attn.q.", f".attn.{part}.") for part in QKV]
-        if all(third in weights for third in thirds):
+        shapes = {weights[third].shape if third in weights else None for third in thirds}
+        kinds = {weights[third].layout for third in thirds if third in weights}
+        if len(shapes) == 1 and shapes != {torch.Size()} and kinds == {torch.strided}:
             weights[name.replace(".attn.q.", ".attn.qkv.")] = torch.cat([weights.pop(third) for third in thirds])
     for block in sorted({found[1] for name in weights if (found := re.match(r"(blocks\.\d+)\.attns\.\d+\.", name))}):
         own = {name.removeprefix(f"{block}."): value for name, value in weights.items() if name.startswith(f"{block}.")}

@@ -77,7 +77,7 @@ def _zero_biases(weights: Weights, depth: int) -> dict[str, Tensor]:
     modules += ["patch_embed.proj"] * ("norm_pre.weight" in weights)
     for module in modules:
         weight = weights.get(f"{module}.weight")
-        if weight is not None and weight.ndim and f"{module}.bias" not in weights:
+        if weight is not None and weight.ndim and weight.is_floating_point() and f"{module}.bias" not in weights:
             found[f"{module}.bias"] = weight.new_zeros(len(weight))
     return found
 

@@ -9,6 +9,7 @@ from small_spaces import randomise
 from timm.models.vision_transformer import VisionTransformer
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 
+from nas.base.errors import ConfigError
 from nas.initial.names import timm_names
 from nas.initial.plain import plain_weights
 from nas.initial.pretrained import initial_weights, plain_subnet
@@ -128,6 +129,16 @@ def test_dinov2_with_registers_that_have_no_positions():
 def test_own_names_stay_and_unknown_ones_too():
     weights = vit().state_dict() | {"extra": torch.ones(1)}
     assert timm_names(weights) == weights
+
+
+@pytest.mark.parametrize("value", [torch.ones(()), torch.ones(3, 1), torch.ones(2, dtype=torch.int64), torch.ones(0)])
+@pytest.mark.parametrize("write", [as_transformers, as_clip, dict])
+def test_whatever_a_file_holds_is_one_clear_error(write, value):
+    weights = write(vit(pre_norm=write is as_clip).state_dict())
+    for name in weights:
+        if weights[name].shape != value.shape and not name.startswith(("logit", "transformer.")):
+            with pytest.raises(ConfigError, match="--init w: not a plain ViT"):
+                plain_weights("w", weights | {name: value}, backbone(in_chans=3, norm_pre=write is as_clip))
 
 
 def test_a_parallel_layer_that_lacks_a_part_is_left_for_its_name_to_be_said():

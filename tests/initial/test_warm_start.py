@@ -7,8 +7,13 @@ import pytest
 import timm
 import torch
 from small_runs import command, digits, one_thread
+from small_spaces import every_choice, randomise
+from small_spaces import space as small_space
+from timm.models.vision_transformer import VisionTransformer
 from warm_space import SPACE
 
+from nas.arch.architecture import Architecture, LayerChoice
+from nas.arch.backbone import Backbone
 from nas.base.errors import ConfigError
 from nas.initial.warm_start import copy_supernet, warm_start
 from nas.model.supernet import Supernet
@@ -106,3 +111,28 @@ def test_a_run_whose_weights_are_no_numbers_starts_nothing(monkeypatch):
     monkeypatch.setattr(module.RunDirectory, "open", lambda path: path)
     with pytest.raises(ConfigError, match=r"--init run: NaN or infinity in norm.weight"):
         copy_supernet(Supernet(space()), Path("run"))
+
+
+REGISTERS = ({"class_token": False, "reg_tokens": 3}, {"class_token": False, "reg_tokens": 3, "global_pool": "avg"})
+OPTIONS = {
+    "registers": REGISTERS,
+    "average of normed tokens": ({"pool": "avg", "final_norm": "before"}, {"global_pool": "avg", "fc_norm": False}),
+    "no last norm": ({"final_norm": "none"}, {"final_norm": False}),
+    "CLIP": ({"norm_pre": True}, {"pre_norm": True}),
+}
+
+
+@pytest.mark.parametrize(("ours", "theirs"), OPTIONS.values(), ids=OPTIONS)
+def test_a_vit_of_every_kind_starts_a_supernet_that_has_its_logits(tmp_path, ours, theirs):
+    shape = {"img_size": 8, "patch_size": 2, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2}
+    model = VisionTransformer(**shape, num_classes=10, **theirs).eval()
+    randomise(model)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    fixed = Backbone(image_size=8, patch_size=2, head_dim=8, num_classes=10, **ours)
+    domain = every_choice(num_tokens=(16, 4), num_heads=(1, 3), mlp_ratio=(1.0, 2.0))
+    supernet = Supernet(small_space(domain, backbone=fixed, embed_dim=(16, 24), depth=(2,))).eval()
+    warm_start(supernet, f"file:{tmp_path / 'w.pth'}", digits().train, ordered=True, device=torch.device("cpu"))
+    largest = Architecture(embed_dim=24, layers=(LayerChoice(num_tokens=16, num_heads=3, mlp_ratio=2),) * 2)
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(supernet(images, largest), model(images), atol=1e-5)

@@ -103,7 +103,11 @@ def test_every_option_keeps_the_laws(ours):
         assert counter.get_total_flops() == 2 * cost.macs(architecture, fixed)
         for count in (1, 3):
             assert tracked_peak(subnet, count) == memory.peak_activation_bytes(architecture, fixed, count)
+    values = {"architecture": sampled.to_dict(), "backbone": fixed.to_dict()}
+    loaded = timm.create_model("nas_vit", **values, num_classes=10, in_chans=1).eval()
+    loaded.load_state_dict(supernet.extract(sampled).state_dict())
     with torch.no_grad():
+        assert torch.equal(loaded(IMAGES), supernet(IMAGES, sampled))
         assert torch.equal(supernet.extract(sampled).eval()(IMAGES), supernet(IMAGES, sampled))
 
 
