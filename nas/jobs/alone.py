@@ -140,9 +140,10 @@ def recipe_digest(config: RunConfig, hashes: Mapping[str, str], precision: str) 
     train = config.train
     of_supernets = {"checkpoint_minutes", "draw", "same_attention"}  # without effect on what a network alone learns
     by_default = {**type(train)().model_dump(mode="json"), **train.former, **train.model_dump(include=of_supernets)}
-    elsewhere = {"seed", "device", "precision", "data", "search", "evaluate", "tune"}
+    elsewhere = {"seed", "device", "precision", "data", "search", "evaluate", "tune", "init_ordered"}
     content = {
         **config.model_dump(mode="json", exclude_defaults=True, exclude=elsewhere),
+        **({"init_ordered": True} if config.init and config.init_ordered else {}),  # False was the default once
         "train": {key: value for key, value in train.model_dump(mode="json").items() if value != by_default[key]},
         "max_images": config.evaluate.max_images,
         "splits": [hashes["train"], hashes["search"]],
