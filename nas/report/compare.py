@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 NUM_BUDGETS = 6
 RATIO = "of the reference model's"
 IDENTITY = ("space_digest", "splits", "seed", "device", "precision", "versions")
-BY_SEED = ("seed", "splits")
+BY_SEED = ("seed", "splits", "taken_over")
 """What may differ within a group: splits are carved with the seed."""
 SIGNS = "●○■□▲△◆◇"
 
@@ -47,12 +47,14 @@ def compare_runs(*paths: Path) -> dict[str, Any]:
     those that differ by the seed alone are a group.
 
     Raises:
-        RunError: There is one run only, one is none, has measured nothing, or they share no objective that can be
-            compared.
+        RunError: There is one run only, one is none, has measured nothing, or is there twice among several, or they
+            share no objective that can be compared.
     """
     if len(paths) < 2:
         raise RunError("compare takes two runs or more", hint=f"such as `{command_line('compare', 'RUN1', 'RUN2')}`")
     runs = [RunDirectory.open(path) for path in paths]
+    if len(runs) > 2 and len({run.path.resolve() for run in runs}) < len(runs):
+        raise RunError("a run is there twice", hint="each run once: seeds of a group are counted")
     fronts = [front_of(run.path) for run in runs]
     for run, front in zip(runs, fronts, strict=True):
         if not front.points:
@@ -108,16 +110,16 @@ def _groups(rows: Sequence[Mapping[str, Any]], identities: Sequence[Mapping[str,
     groups = []
     for number, key in enumerate(dict.fromkeys(keys)):
         members = [i for i, own in enumerate(keys) if own == key]
-        volumes = [rows[i]["hypervolume"] for i in members]
+        volumes, seeds = [rows[i]["hypervolume"] for i in members], [identities[i]["seed"] for i in members]
         groups.append(
             {
                 "group": _letter(number),
                 "runs": [rows[i]["run"] for i in members],
-                "seeds": [identities[i]["seed"] for i in members],
+                "seeds": seeds,
                 "hypervolume_median": statistics.median(volumes),
                 "hypervolume_range": [min(volumes), max(volumes)],
                 "hypervolume_mean": statistics.fmean(volumes),
-                "hypervolume_mean_ci": _mean_interval(volumes),
+                "hypervolume_mean_ci": _mean_interval(volumes) if len(members) == len(set(seeds)) else None,
             }
         )
     pairs = []
@@ -380,6 +382,7 @@ def _identity(run: RunDirectory) -> dict[str, Any]:
     manifest = run.manifest
     about = {name: getattr(manifest, name) for name in IDENTITY}  # `device` is resolved there
     about["trials"] = manifest.budget and manifest.budget.num_trials
+    about["taken_over"] = sum(trial.source is not None for trial in run.trials())  # measured by other runs
     return {**config_of_run(run).model_dump(mode="json"), **about}
 
 

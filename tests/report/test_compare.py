@@ -18,6 +18,7 @@ from nas.report.compare import compare_rows, compare_runs, compare_tables
 from nas.runs.dominance import hypervolume
 from nas.runs.front import ParetoFront
 from nas.runs.manifest import objective_to_dict
+from nas.runs.trial import TrialState
 
 
 def text_of(found):
@@ -266,7 +267,30 @@ def test_three_runs_of_their_own_are_three_groups_of_one(many, tmp_path):
     assert all(group["hypervolume_mean_ci"] is None for group in found["groups"])
     assert "seeds of a group" not in text_of(found)
     assert "median of the group" not in text_of(found)
-    text_of(compare_runs(many[0], many[0], many[0]))  # a seed that is there three times has no partner
+
+
+def test_a_seed_that_is_there_twice_has_no_partner_and_its_group_no_interval(many, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(many[0], again)
+    found = compare_runs(many[0], again, many[3])
+    text_of(found)
+    first = found["groups"][0]
+    assert first["seeds"][0] == first["seeds"][1]
+    assert first["hypervolume_mean_ci"] is None
+    assert not found["pairs"]
+
+
+def test_a_run_that_is_given_twice_among_several_is_refused(many):
+    with pytest.raises(RunError, match="a run is there twice"):
+        compare_runs(many[0], many[1], many[0])
+
+
+def test_what_other_runs_had_measured_is_a_difference(many, tmp_path):
+    trials = made_trials(9)
+    taken = [replace(trials[0], state=TrialState.REPEATED, source="results/x#3"), *trials[1:]]
+    run = make_run(tmp_path / "c", taken).path
+    rows = {row["key"]: row["values"] for row in compare_runs(many[0], run)["differences"]}
+    assert rows["taken_over"] == [0, 1]
 
 
 def test_two_runs_are_no_groups_and_one_is_refused(many):
