@@ -4,25 +4,27 @@ Needs numpy, Pillow and onnxruntime alone. The images are prepared as `preproces
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 bundle, images = map(Path, sys.argv[1:])
 how = json.loads((bundle / "metrics.json").read_text())["preprocessing"]
 mean, std = np.float32(how["mean"]), np.float32(how["std"])
 session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
 S = session.get_inputs()[0].shape[3]
+stored = math.floor(S / how["crop_pct"])
 
 
 def prepared(path: Path) -> np.ndarray:
-    """The image as the model takes it: shorter side resized to S, the centre cut out, normalised."""
-    image = Image.open(path)
+    """The image as a model takes it: upright (EXIF), shorter side resized to `stored`, centre cut out, normalised."""
+    image = ImageOps.exif_transpose(Image.open(path))
     image = (image.convert("RGBA") if image.mode in ("P", "PA") else image).convert("RGB")
-    width, height = (int(S * side / min(image.size)) for side in image.size)
+    width, height = (int(stored * side / min(image.size)) for side in image.size)
     image = image.resize((width, height), Image.Resampling[how["interpolation"].upper()])
     left, top = round((width - S) / 2), round((height - S) / 2)
     pixels = np.asarray(image.crop((left, top, left + S, top + S)), np.float32) / 255

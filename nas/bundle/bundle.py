@@ -203,6 +203,12 @@ def compare(folder: Path, reference: Subnet, on_step: Callable[[str], None]) -> 
     return tuple(reports)
 
 
+def check_there(folder: Path) -> None:
+    """Raise a ConfigError where no bundle is in a folder."""
+    if not (folder / TABLE).is_file():
+        raise ConfigError(f"{folder}: no bundle, there is no {TABLE}", hint="give a folder that `export` wrote")
+
+
 def check_bundle(folder: Path) -> dict[str, Any]:
     """The table of a bundle whose files are still those that passed the comparison (`compare`).
 

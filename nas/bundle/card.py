@@ -19,7 +19,7 @@ HUB_NAME = "USER/NAME"
 
 MOST_CLASSES = 100  # named on the card; ImageNet's thousand are for programs to read
 
-OPENED = """image = Image.open("image.png").convert("{mode}")
+OPENED = """image = ImageOps.exif_transpose(Image.open("image.png")).convert("{mode}")
 short = min(image.size)
 image = image.resize([int({side} * side / short) for side in image.size], Image.Resampling.BICUBIC)
 left, top = (round((side - {S}) / 2) for side in image.size)
@@ -27,7 +27,7 @@ pixels = numpy.asarray(image.crop((left, top, left + {S}, top + {S})), numpy.flo
 mean, std = {mean}, {std}
 images = ((pixels / 255 - mean) / std).transpose(2, 0, 1)[None].astype(numpy.float32)
 """
-"""From a file to images [1, C, S, S] with Pillow and NumPy alone: what timm's transform does."""
+"""From a file to images [1, C, S, S] with Pillow and NumPy alone: what timm's transform does, on an upright image."""
 
 NAMES = """names = json.loads(Path({table}).read_text(encoding="utf-8"))["preprocessing"]["class_names"]
 """
@@ -39,11 +39,11 @@ SNIPPETS = {
 import nas
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 model = timm.create_model({source}, pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-images = transform(Image.open("image.png").convert("{mode}"))[None]
+images = transform(ImageOps.exif_transpose(Image.open("image.png")).convert("{mode}"))[None]
 with torch.no_grad():
     logits = model(images)
 print(model.pretrained_cfg["label_names"][int(logits[0].argmax())])
@@ -61,7 +61,7 @@ from pathlib import Path
 
 import numpy
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 {opened}
 model = torch.export.load({pt2}).module()
@@ -77,7 +77,7 @@ import json
 
 import numpy
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 {opened}
 session = onnxruntime.InferenceSession({onnx}, providers=["CPUExecutionProvider"])
@@ -94,7 +94,7 @@ from pathlib import Path
 
 import numpy
 import openvino
-from PIL import Image
+from PIL import Image, ImageOps
 
 {opened}
 model = openvino.compile_model({openvino}, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
@@ -140,9 +140,9 @@ def model_card(
     )
     resized = prepared["interpolation"] + (f", the shorter side to {side} px" if side > S else "")
     normalised = (
-        f"Images are resized ({resized}) and cropped to {S}x{S}, scaled to 0..1 and "
-        f"normalised by mean {_triple(prepared['mean'])} and standard deviation {_triple(prepared['std'])}. "
-        "These and the class names are under `preprocessing` in `metrics.json`.\n"
+        f"Images are turned upright as their EXIF orientation says, resized ({resized}) and cropped to {S}x{S}, "
+        f"scaled to 0..1 and normalised by mean {_triple(prepared['mean'])} and standard deviation "
+        f"{_triple(prepared['std'])}. These and the class names are under `preprocessing` in `metrics.json`.\n"
     )
     sections: dict[str, Iterable[str]] = {
         "Metrics": _metrics(table),

@@ -100,6 +100,7 @@ def export_bundle(
     """
     chosen = check_options(options)
     preprocessing = {
+        "exif_orientation": "applied",  # before all else: a photo of a phone is often stored sideways
         "mean": list(map(float, info.mean)),
         "std": list(map(float, info.std)),
         "interpolation": "bicubic",

@@ -11,7 +11,18 @@ from torch import Tensor
 
 from nas.arch import Backbone
 from nas.base import ConfigError, ExportError, read_json
-from nas.bundle.bundle import ARCHITECTURE, FILES, INT8, PROVENANCE, TABLE, file_damage, load, read_table, require
+from nas.bundle.bundle import (
+    ARCHITECTURE,
+    FILES,
+    INT8,
+    PROVENANCE,
+    TABLE,
+    check_there,
+    file_damage,
+    load,
+    read_table,
+    require,
+)
 from nas.model import check_inside, check_model_folder
 
 Triple = tuple[float, float, float]
@@ -54,8 +65,7 @@ def open_bundle(folder: Path, runtime: str | None = None, device: torch.device |
     Raises:
         ConfigError: It is no bundle, or a damaged one, it lacks this format, or a package is missing.
     """
-    if not (folder / TABLE).is_file():
-        raise ConfigError(f"{folder}: no bundle, there is no {TABLE}", hint="give a folder that `export` wrote")
+    check_there(folder)
     try:
         check_inside(folder, *(folder / name for name in (TABLE, ARCHITECTURE, PROVENANCE)))
         table, _, backbone = read_table(folder)

@@ -9,7 +9,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError
 
 from nas.base import ConfigError, HubError, one_line
-from nas.bundle.bundle import CARD, OWN_FILES, check_bundle
+from nas.bundle.bundle import CARD, OWN_FILES, check_bundle, check_there
 from nas.bundle.card import HUB_NAME
 from nas.model import check_inside
 
@@ -27,13 +27,15 @@ def push_bundle(
     repository, the files with their sizes, the licence or null, and `url`, of the commit, null where nothing was done.
 
     Raises:
-        ConfigError: The repository's name is none, a file is a link out of the folder, or there is no token.
-        ExportError: It is no bundle, or not the one that was compared with its network.
+        ConfigError: There is no bundle or no token, the repository's name is none, or a file is a link out of the
+            folder.
+        ExportError: It is a damaged bundle, or not the one that was compared with its network.
         HubError: The hub cannot be reached, or refuses.
     """
     endpoint = constants.ENDPOINT  # HF_ENDPOINT, where it is set
     if not re.fullmatch(f"{NAME}/{NAME}", repo, re.ASCII) or re.search(r"--|\.\.|\.git$", repo):
         raise ConfigError(f"--repo {repo}: it has to be USER/NAME, as the hub allows", hint="such as --repo me/my_vit")
+    check_there(folder)
     table = check_bundle(folder)
     names = sorted(OWN_FILES & {path.name for path in folder.iterdir()})
     check_inside(folder, *(folder / name for name in names))

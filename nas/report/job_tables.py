@@ -231,7 +231,8 @@ def validate_table(found: Mapping[str, Any]) -> Table:
     if len(shown) < len(rows):
         lines.append(f"the {len(rows) - len(shown)} better classes: --format csv")
     lines += [f"{note[0].upper()}{note[1:]}." for note in found["notes"]]
-    lines.append(f"{found['runtime']}, fp32, {found['device']}, torch {found['torch']}, seed {found['seed']}")
+    runtime = found["runtime"] + ("" if found["runtime"].endswith("int8") else ", fp32")
+    lines.append(f"{runtime}, {found['device']}, torch {found['torch']}, seed {found['seed']}")
     return Table(
         title=f"{found['bundle']} on {found['data']}, {found['split']}",
         columns=[

@@ -109,6 +109,7 @@ def test_a_bundle_holds_what_it_says(bundle: Path) -> None:
     macs = cost.macs(EVERY_OPERATOR, CLASS_TOKEN)
     assert (table["digest"], table["macs"], table["flops"]) == (EVERY_OPERATOR.digest, macs, 2 * macs)
     assert table["preprocessing"]["mean"] == list(MEAN)
+    assert table["preprocessing"]["exif_orientation"] == "applied"
     assert table["formats"]["pt2"]["max_delta"] == {"1": 0.0, "2": 0.0, "7": 0.0}
     assert json.loads((bundle / "provenance.json").read_text())["seed"] == 3
 
@@ -124,6 +125,7 @@ def test_no_file_names_a_path_of_the_machine_that_wrote_it(bundle: Path) -> None
 def test_the_onnx_file_says_how_to_use_it(bundle: Path) -> None:
     facts = {entry.key: entry.value for entry in onnx.load(bundle / "model.onnx").metadata_props}
     assert (facts.pop("interpolation"), facts.pop("architecture")) == ("bicubic", EVERY_OPERATOR.digest)
+    assert facts.pop("exif_orientation") == "applied"
     assert {key: json.loads(value) for key, value in facts.items()} == {
         "class_names": [f"class {i}" for i in range(10)],
         "crop_pct": 1.0,

@@ -59,10 +59,14 @@ def test_eight_bits_are_calibrated_judged_as_reloaded_timed_and_told(small: Subn
         "model_int8.onnx",
     ):
         assert text in card, text
-    draw_image(tmp_path / "image.png")
-    snippet = snippets(card)[2]
+    snippet = snippets(card)[2] + "print(logits.shape, logits)\n"
     assert "b/model_int8.onnx" in snippet
-    assert run_python(snippet + "print(logits.shape)\n", tmp_path).splitlines()[1] == "(1, 10)"
+    seen = []
+    for sideways in (False, True):
+        draw_image(tmp_path / "image.png", sideways=sideways)
+        seen.append(run_python(snippet, tmp_path))
+    assert seen[0] == seen[1]
+    assert seen[0].splitlines()[1].startswith("(1, 10)")
 
 
 @pytest.mark.slow

@@ -174,6 +174,14 @@ def test_what_is_not_the_bundle_that_was_compared_is_not_pushed(damage: str, hub
     assert hub.asked == []
 
 
+@pytest.mark.parametrize("place", ["vit/README.md", "nosuch", "."])
+def test_where_no_bundle_is_the_message_is_that_of_predict(place: str, bundle: Path, tmp_path: Path) -> None:
+    done = command("push", tmp_path / place, "--repo", "me/my_vit")
+    assert (done.code, done.stdout) == (2, "")
+    assert f"{tmp_path / place}: no bundle, there is no metrics.json" in done.stderr
+    assert "hint: give a folder that `export` wrote" in done.stderr
+
+
 def test_a_link_out_of_the_folder_is_not_followed(hub: Any, bundle: Path, tmp_path: Path) -> None:
     (bundle / "README.md").rename(tmp_path / "secret")
     (bundle / "README.md").symlink_to(tmp_path / "secret")

@@ -12,6 +12,7 @@ from typing import Any
 import factories
 import numpy as np
 import torch
+from odd_images import exif
 from PIL import Image
 from torch import nn
 
@@ -139,7 +140,12 @@ def snippets(card: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
 
 
-def draw_image(path: Path, mode: str = "RGB") -> None:
-    """A picture that is not square, with an edge in every place."""
+def draw_image(path: Path, mode: str = "RGB", *, sideways: bool = False) -> Image.Image:
+    """Write and return a picture, not square, with an edge in every place; `sideways` stores it as phones do."""
     pixels = np.random.default_rng(0).integers(0, 256, (8, 10, 3), np.uint8)
-    Image.fromarray(pixels).convert(mode).resize((77, 61), Image.Resampling.NEAREST).save(path)
+    image = Image.fromarray(pixels).convert(mode).resize((77, 61), Image.Resampling.NEAREST)
+    if sideways:
+        image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif(6))
+    else:
+        image.save(path)
+    return image

@@ -12,6 +12,7 @@ from nas.report.job_tables import (
     retrain_table,
     training_rows,
     trust_table,
+    validate_table,
 )
 
 UP = [60.0, 70.0, 75.0, 80.0, 90.0, 95.0]
@@ -105,6 +106,15 @@ def test_redundancy_has_a_row_a_layer_and_a_dash_where_there_is_nothing_to_compa
     rows[0]["similarity_to_previous"] = None
     text = text_of(redundancy_table({"source": "r", "images": 10, "split": "train", "layers": rows}))
     assert row_with(text, "  -  ").split() == ["0", "0.500", "0.500", "-", "0.50", "12.3", "64"]
+
+
+@pytest.mark.parametrize(("runtime", "told"), [("onnx", "onnx, fp32, cpu"), ("onnx-int8", "onnx-int8, cpu")])
+def test_a_validation_in_eight_bits_does_not_say_fp32(runtime, told):
+    top1 = {"top1": 50.0, "top1_low": 40.0, "top1_high": 60.0}
+    found = {"bundle": "vit", "data": "digits", "split": "test", "images": 10, "top1": 50.0, "top1_ci": [40.0, 60.0]}
+    found |= {"classes": [{"class": "a", "images": 10, **top1}], "chance": 10.0, "card_test_top1": None, "notes": []}
+    found |= {"runtime": runtime, "device": "cpu", "torch": "2.8", "seed": 0}
+    assert f"{told}, torch 2.8, seed 0" in text_of(validate_table(found))
 
 
 def test_an_export_has_a_row_a_file_with_its_largest_difference():

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from nas.base import DataError, EvaluationError, Reporter, plural
 from nas.bundle import Opened
-from nas.data import UnreadableImageError, decoded, fitted, images_below, problems_error
+from nas.data import UnreadableImageError, decoded, fitted, images_below
 
 BATCH = 64
+MOST_NAMED = 10  # unreadable images, in an error
 
 
 def predict(
@@ -25,7 +26,7 @@ def predict(
     Raises:
         DataError: There is no image, or some cannot be read; names them.
         EvaluationError: A logit is not finite.
-    """  # noqa: DOC501 - `problems_error` is a DataError
+    """
     files = _files(images)
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
@@ -36,7 +37,11 @@ def predict(
                 rows += _predicted(bundle, batch, min(top, len(bundle.class_names)))
             bar(min(start + BATCH, len(files)), len(files), f"{len(rows):,} of {len(files):,}")
     if bad and not skip_bad_images:
-        raise problems_error(str(bundle.folder), [], bad)
+        named = [*bad[:MOST_NAMED], "..."] if len(bad) > MOST_NAMED else bad
+        raise DataError(
+            bad[0] if len(bad) == 1 else "\n    ".join([f"{plural(len(bad), 'unreadable image')}:", *named]),
+            hint="give image files, or folders of them; --skip-bad-images leaves out what is none",
+        )
     if bad:
         reporter.line("images", f"{plural(len(bad), 'unreadable image')} left out")
     return {

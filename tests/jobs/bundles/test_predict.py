@@ -13,7 +13,7 @@ from PIL import Image
 from nas.base.errors import DataError
 from nas.base.progress import Reporter
 from nas.bundle.opened import open_bundle
-from nas.jobs.bundles.predict import predict, prediction_rows
+from nas.jobs.bundles.predict import MOST_NAMED, predict, prediction_rows
 
 QUIET = Reporter(quiet=True)
 
@@ -67,8 +67,17 @@ def test_a_file_that_is_named_twice_counts_once_and_no_more_classes_come_than_th
 def test_what_is_no_image_is_named_or_left_out(bundle, photos, tmp_path):
     opened = open_bundle(bundle)
     (tmp_path / "bad.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"bad.png: not an image of a known form"):
+    with pytest.raises(DataError) as caught:
         predict(opened, [photos, tmp_path / "bad.png"], 1, QUIET)
+    assert caught.value.message == f"{tmp_path / 'bad.png'}: not an image of a known form"
+    assert "--skip-bad-images" in caught.value.hint
+    assert "data." not in caught.value.hint  # `predict` has no --set
+    for i in range(MOST_NAMED):
+        (tmp_path / f"worse{i}.png").write_bytes(b"nothing")
+    with pytest.raises(DataError) as caught:
+        predict(opened, sorted(tmp_path.iterdir()), 1, QUIET)
+    lines = caught.value.message.split("\n    ")
+    assert (lines[0], len(lines), lines[-1]) == ("11 unreadable images:", 2 + MOST_NAMED, "...")
     found = predict(opened, [photos, tmp_path / "bad.png"], 1, QUIET, skip_bad_images=True)
     assert (len(found["images"]), len(found["left_out"])) == (3, 1)
     (tmp_path / "empty").mkdir()
