@@ -25,7 +25,7 @@ from nas.runs import (
     searched_runs,
     space_of_run,
 )
-from nas.settings import NO_OWN, Own, OwnMetric, OwnTarget, own_name
+from nas.settings import NO_OWN, Own, OwnMetric, OwnTarget, own_metrics, own_targets
 
 if TYPE_CHECKING:
     import pandas
@@ -235,6 +235,7 @@ def load(
 
     Raises:
         RunError: It is no run.
+        ConfigError: A metric or a target is none.
     """
-    own = Own(metrics=tuple(metrics), targets={own_name(target): target for target in targets})
+    own = Own(metrics=own_metrics(metrics), targets=own_targets(targets))
     return Run(Path(path), data=data, own=own, quiet=quiet)

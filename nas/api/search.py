@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from nas.api.run import Run, hinted
 from nas.base import DEFAULT_TRIALS, NAME, ConfigError, Reporter
-from nas.settings import Own, OwnMetric, OwnTarget, own_name, resolve_config, split_settings
+from nas.settings import (
+    Own,
+    OwnMetric,
+    OwnTarget,
+    items_of,
+    own_metrics,
+    own_name,
+    own_targets,
+    resolve_config,
+    split_settings,
+)
 from nas.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -81,18 +91,20 @@ def search(
         ConfigError: What is asked for cannot be: every problem of space and settings at once, with a hint.
         KeyboardInterrupt: Ctrl-C; what is finished is kept, and the same call goes on.
     """
+    asked = _asked(space)
+    if objectives is not None:
+        objectives = items_of("objectives", objectives, '"top1", "macs"')
+    targets = items_of("targets", targets, '"torch-cpu"')
+    callbacks = items_of("callbacks", callbacks, "MyCallback()")
+    metrics = own_metrics(metrics)
     written = [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
     for_space, for_config = split_settings(written)
-    if sampler is not None and hasattr(sampler, "sample_relative") and not isinstance(sampler, type):
-        raise ConfigError(
-            f"sampler: {type(sampler).__name__} is a sampler, and every trial has a new one, made from seed and number",
-            hint="give its class, or a function: lambda seed: TPESampler(seed=seed, ...)",
-        )
+    _check_sampler(sampler)
     if metrics and finalists:
         raise ConfigError("finalists have weights of their own, on which no metric of one's own is measured")
     own = Own(
-        metrics=tuple(metrics),
-        targets={own_name(target): target for target in targets if not isinstance(target, str)},
+        metrics=metrics,
+        targets=own_targets(targets),
         data=None if isinstance(data, str) else data,
         sampler=None if sampler is None or isinstance(sampler, str) else sampler,
     )
@@ -121,7 +133,6 @@ def search(
         finalists=0 if metrics else finalists,
     )
     check_budget(budget)
-    asked = space if isinstance(space, SearchSpace) else Path(space)
     session = start(
         asked,
         for_space,
@@ -131,8 +142,24 @@ def search(
         command=_call(space, run, trials, flags, settings or {}),
         own=own,
     )
-    several.run(replace(session, callbacks=tuple(callbacks)), budget)
+    several.run(replace(session, callbacks=callbacks), budget)
     return Run(session.run.path, own=own, quiet=quiet)
+
+
+def _asked(space: Any) -> SearchSpace | Path:
+    if not isinstance(space, SearchSpace | str | Path):
+        hint = "a nas.SearchSpace, the path of a YAML file, or the name of a space that comes with the program"
+        raise ConfigError(f"space: {space!r:.80} is no search space", hint=hint)
+    return space if isinstance(space, SearchSpace) else Path(space)
+
+
+def _check_sampler(sampler: Any) -> None:
+    hint = "give its class, or a function: lambda seed: TPESampler(seed=seed, ...)"
+    if hasattr(sampler, "sample_relative") and not isinstance(sampler, type):
+        text = f"{type(sampler).__name__} is a sampler, and every trial has a new one, made from seed and number"
+        raise ConfigError(f"sampler: {text}", hint=hint)
+    if not (sampler is None or isinstance(sampler, str) or callable(sampler)):
+        raise ConfigError(f"sampler: {sampler!r:.80} makes no sampler", hint=hint)
 
 
 def _named(data: Any) -> Any:

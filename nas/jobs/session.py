@@ -25,6 +25,7 @@ from nas.initial import check_init
 from nas.jobs.callbacks import Callback
 from nas.jobs.opening.same_run import differences, found_spec, knowing_run, typed_folders
 from nas.latency import (
+    check_own_targets,
     check_targets_here,
     device_name,
     keep_profiles,
@@ -177,6 +178,7 @@ def start(
     data, _ = load_images(where, space.backbone.image_size, config.seed, reporter, own.data)
     info, space = data.info, _fit_classes(space, data.info.num_classes, space_file)
     check_metrics(own.metrics, space, data.search)
+    check_own_targets(own.targets, config.evaluate, space)
     identity = {"space_digest": space.digest, "splits": info.hashes}
     identity |= {"precision": precision, "device": device_name(device.type)}
     if path is None:

@@ -4,10 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from nas.base import (
     LATENCIES,
     LATENCY,
     ConfigError,
+    NasError,
     Reporter,
     atomic_write_bytes,
     by_target,
@@ -15,13 +18,13 @@ from nas.base import (
     read_bytes,
     writing,
 )
-from nas.latency.device import device_name
+from nas.latency.device import default_batch, device_name
 from nas.latency.meter import LatencyMeter, Readings, measure_alone
 from nas.latency.profile import LatencyProfile, mismatches, read_profile
-from nas.latency.runtimes import check_available
+from nas.latency.runtimes import check_available, own_timer
 from nas.model import Subnet
 from nas.runs import Conditions, FrontPoint, RunDirectory, Timed
-from nas.settings import PROFILE, RunConfig, is_own, parse_target, profile_path
+from nas.settings import PROFILE, EvaluateConfig, OwnTarget, RunConfig, is_own, parse_target, profile_path
 from nas.space import SearchSpace
 
 SHARE_ROUNDS = 9
@@ -119,6 +122,30 @@ def check_targets_here(config: RunConfig, space: SearchSpace, reporter: Reporter
                 f"the latency profile was measured on {profile.device}, this is {here}: the search goes by that "
                 "device, the front is measured on this one",
             )
+
+
+def check_own_targets(devices: Mapping[str, OwnTarget], config: EvaluateConfig, space: SearchSpace) -> None:
+    """Have each device of a Python program time one pass of the smallest network, untrained, before hours of training.
+
+    They are by the names that the configuration has for them; the space has the classes of the images.
+
+    Raises:
+        ConfigError: One cannot take it, raises, or says no time.
+    """
+    backbone = space.backbone
+    for text in (text for text in config.targets if is_own(text)):
+        target = parse_target(text)
+        target = replace(target, own=devices.get(target.runtime))
+        batch = target.batch or config.latency_batch_size or default_batch(backbone.image_size)
+        images = torch.zeros(batch, backbone.in_chans, backbone.image_size, backbone.image_size)
+        try:
+            own_timer(target, Subnet(backbone, space.smallest()).eval(), images)(1)
+        except Exception as error:
+            reason = error.message if isinstance(error, NasError) else f"{type(error).__name__}: {error}"
+            raise ConfigError(
+                f"target {target}, tried on the smallest network of the space: {reason}",
+                hint="timer(model, images) returns a function of how many passes, which returns the seconds of one",
+            ) from error
 
 
 def latency_profiles(config: RunConfig, space: SearchSpace) -> dict[str, LatencyProfile]:

@@ -6,7 +6,9 @@ from nas.settings.config import (
     flat_config, keys_for, resolve_config, split_settings,
 )
 from nas.settings.document import Document, KeyPath, Problem, Section, check, in_order, shown, suggestion
-from nas.settings.own import NO_OWN, Own, OwnMetric, OwnTarget, is_own, own_name
+from nas.settings.own import (
+    NO_OWN, Own, OwnMetric, OwnTarget, is_own, items_of, own_metrics, own_name, own_targets,
+)
 from nas.settings.paths import located, located_path, same_places
 from nas.settings.shipped import read_space_text, shipped_spaces
 from nas.settings.target import OURS, PROFILE, Target, missing_package, parse_target, profile_path
@@ -17,8 +19,8 @@ __all__ = [
     "NO_OWN", "OURS", "PROFILE", "SPACE", "TRAIN", "DataConfig", "Document", "EvaluateConfig", "KeyPath",
     "Own", "OwnMetric", "OwnTarget", "Precision", "Problem", "RunConfig", "Section", "Target",
     "TrainConfig", "TuneConfig", "apply_settings", "baseline", "check", "check_retraining",
-    "config_differences", "dump_yaml", "flat_config", "in_order", "is_own", "is_whole", "keys_for",
-    "located", "located_path", "missing_package", "own_name", "parse_target", "profile_path",
-    "read_space_text", "read_text", "read_yaml", "resolve_config", "same_places", "scan_yaml",
-    "shipped_spaces", "shown", "split_settings", "suggestion",
+    "config_differences", "dump_yaml", "flat_config", "in_order", "is_own", "is_whole", "items_of",
+    "keys_for", "located", "located_path", "missing_package", "own_metrics", "own_name", "own_targets",
+    "parse_target", "profile_path", "read_space_text", "read_text", "read_yaml", "resolve_config",
+    "same_places", "scan_yaml", "shipped_spaces", "shown", "split_settings", "suggestion",
 ]

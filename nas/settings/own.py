@@ -112,6 +112,43 @@ class Own:
 NO_OWN = Own()
 
 
+def items_of(word: str, value: Any, example: str) -> tuple[Any, ...]:
+    """What an argument of `nas.search` holds; a ConfigError where it is text or a single thing, and no list."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        text = f"{word}: {value!r:.80} is no list" if isinstance(value, str) else f"{word}: {_kind(value)} is no list"
+        raise ConfigError(text, hint=f"{word}=[{example}]")
+    return tuple(value)
+
+
+def own_metrics(value: Any) -> tuple[OwnMetric, ...]:
+    """The metrics that a program gives; a ConfigError: not all of a list are `OwnMetric`."""
+    found = items_of("metrics", value, "nas.OwnMetric(...)")
+    for metric in found:
+        if not isinstance(metric, OwnMetric):
+            hint = "nas.OwnMetric(name=..., unit=..., direction=..., of_logits=... or of_network=...)"
+            raise ConfigError(f"metrics: {_kind(metric)} is no nas.OwnMetric", hint=hint)
+    return found
+
+
+def own_targets(value: Any) -> dict[str, OwnTarget]:
+    """The devices among the targets that a program gives, by name; a ConfigError: one lacks what `OwnTarget` has."""
+    found = [target for target in items_of("targets", value, '"torch-cpu", Board()') if not isinstance(target, str)]
+    for target in found:
+        lacks = [] if isinstance(getattr(target, "name", None), str) else ["text `name`"]
+        lacks += [] if callable(getattr(target, "timer", None)) else ["method `timer`"]
+        if lacks:
+            hint = "timer(model, images) returns what times forward passes: nas.OwnTarget, docs/python.md"
+            raise ConfigError(f"targets: {_kind(target)} has no {' and no '.join(lacks)}", hint=hint)
+    return {own_name(target): target for target in found}
+
+
+def _kind(value: Any) -> str:
+    """A value by its type, such as `a list`, or by itself where it is a number."""
+    name = type(value).__name__
+    article = "an" if name[0] in "AEIOUaeiou" else "a"
+    return repr(value) if value is None or isinstance(value, int | float) else f"{article} {name}"
+
+
 def is_own(text: Any) -> bool:
     """Whether a value names an object of a Python program."""
     return isinstance(text, str) and re.fullmatch(rf"{PYTHON}[\w.-]+(?::.*)?", text) is not None

@@ -216,6 +216,40 @@ print(json.dumps([run.front.latency_ms.tolist(), run.front.macs.tolist(), run.fr
     assert targets == ["python/board"]
 
 
+def test_what_cannot_be_used_stops_a_run_before_there_is_one(here):
+    code = """
+import os
+class Silent:
+    name = "silent"
+class Broken(Silent):
+    def timer(self, model, images): return lambda times: None
+said = []
+devices = [{"targets": [Silent()]}, {"targets": [Broken()]}]
+for given in [*devices, {"metrics": [len]}, {"objectives": "top1"}, {"sampler": 3}]:
+    try:
+        search(**given)
+    except Exception as error:
+        said.append([type(error).__name__, error.message, os.path.exists("r")])
+try:
+    nas.search(3)
+except Exception as error:
+    said.append([type(error).__name__, error.message, os.path.exists("results")])
+print(json.dumps(said))
+"""
+    said = printed(code, here)
+    assert [name for name, _, _ in said] == ["ConfigError"] * 6
+    words = [
+        "a Silent has no method `timer`",
+        "None are no seconds",
+        "no nas.OwnMetric",
+        "'top1' is no list",
+        "sampler: 3 makes no sampler",
+        "space: 3 is no search space",
+    ]
+    assert all(text in message for text, (_, message, _) in zip(words, said, strict=True))
+    assert not any(exists for _, _, exists in said)
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 def test_ray_workers_measure_what_is_ones_own_where_it_can_be_sent(here):

@@ -76,6 +76,25 @@ def test_what_cannot_be_used_is_said(data, words):
         load_images(CONFIG, 8, 0, None, data)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_data_set_whose_images_change_is_refused(split):
+    rng = np.random.default_rng(0)
+    flipped = Mine(lambda pixels: np.ascontiguousarray(pixels[:, :: rng.choice([-1, 1])].astype(np.uint8)))
+    with pytest.raises(DataError, match=f"{split} item [0-9]+ has another image when it is read again") as caught:
+        own_source({"train": Mine(FORMS["PIL"]), split: flipped}, CONFIG)
+    assert "train.auto_augment" in caught.value.hint
+
+
+def test_a_data_set_whose_labels_change_is_refused():
+    class Relabelled(Mine):
+        def __getitem__(self, number):
+            self.start += 1
+            return np.zeros((8, 8), np.uint8), self.start
+
+    with pytest.raises(DataError, match="train item 0 has another label"):
+        own_source(Relabelled(None), CONFIG)
+
+
 def test_names_of_classes_are_taken_where_there_are_any():
     named = Mine(FORMS["PIL"])
     assert own_source(named, CONFIG).class_names == ("0", "1")

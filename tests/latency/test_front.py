@@ -5,12 +5,14 @@ import json
 
 import pytest
 from small_runs import begin
+from small_spaces import tiny_space
 
 from nas.base.errors import ConfigError, NoResultError
 from nas.base.progress import Reporter
 from nas.jobs import stages
 from nas.jobs.session import Budget
-from nas.latency.front import tighten_latency_bounds
+from nas.latency.front import check_own_targets, tighten_latency_bounds
+from nas.settings.config import EvaluateConfig
 from nas.training.trained import load_trained
 
 
@@ -56,3 +58,47 @@ def patched_measurements(front, row):
 def test_a_bound_on_a_target_that_there_is_not_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"max_latency_ms_2, but evaluate\.targets names 0"):
         begin(tmp_path, space_settings=["constraints.max_latency_ms_2=3"])
+
+
+class Device:
+    """Times as it is told; keeps what it saw."""
+
+    name = "device"
+
+    def __init__(self, seconds):
+        self.seconds, self.seen = seconds, []
+
+    def timer(self, model, images):
+        def forward(times):
+            self.seen.append((model.architecture, tuple(images.shape), times))
+            return self.seconds()
+
+        return forward
+
+
+def test_a_device_of_a_program_is_tried_once_on_the_smallest_network():
+    space, device = tiny_space().with_num_classes(10), Device(lambda: 1e-3)
+    config = EvaluateConfig(targets=("torch-cpu", "python/device:batch=5"))
+    check_own_targets({"python/device": device}, config, space)
+    side = space.backbone.image_size
+    assert device.seen == [(space.smallest(), (5, space.backbone.in_chans, side, side), 1)]
+
+
+class Deaf(Device):
+    def timer(self, _model):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        (Device(lambda: 0.0), "0.0 are no seconds"),
+        (Device(lambda: None), "None are no seconds"),
+        (Device(lambda: 1 / 0), "ZeroDivisionError"),
+        (Deaf(None), "cannot take it: TypeError"),
+    ],
+)
+def test_a_device_that_cannot_be_used_is_refused(device, words):
+    space = tiny_space().with_num_classes(10)
+    with pytest.raises(ConfigError, match=f"target python/device, tried on the smallest network.*{words}"):
+        check_own_targets({"python/device": device}, EvaluateConfig(targets=("python/device",)), space)

@@ -2,7 +2,7 @@ import pytest
 
 from nas.base.errors import ConfigError
 from nas.settings.config import resolve_config
-from nas.settings.own import Own, OwnMetric, is_own, own_name
+from nas.settings.own import Own, OwnMetric, is_own, items_of, own_metrics, own_name, own_targets
 
 RECALL = OwnMetric(name="recall", unit="%", direction="maximize", of_logits=lambda *_: 1.0)
 
@@ -47,3 +47,38 @@ def test_every_object_that_a_configuration_names_is_required():
             Own(**some).require(names)
         assert f"{left_out}=" in caught.value.hint
     Own().require(resolve_config().own_names)
+
+
+class Timed(Board):
+    timer = print
+
+
+class Nameless(Timed):
+    name = None
+
+
+def test_metrics_and_devices_are_what_they_are_asked_to_be():
+    board = Timed()
+    assert own_metrics([RECALL]) == (RECALL,)
+    assert own_targets(["torch-cpu", board]) == {"python/myboard": board}
+    assert items_of("objectives", iter(["top1"]), "...") == ("top1",)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: own_metrics([lambda *_: 1]), "metrics: a function is no nas.OwnMetric"),
+        (lambda: own_metrics(RECALL), "metrics: an OwnMetric is no list"),
+        (lambda: own_metrics("top1"), "metrics: 'top1' is no list"),
+        (lambda: own_targets([Board()]), "targets: a Board has no method `timer`"),
+        (lambda: own_targets([Nameless()]), "targets: a Nameless has no text `name`"),
+        (lambda: own_targets([3]), "targets: 3 has no text `name` and no method `timer`"),
+        (lambda: own_targets(Timed()), "targets: a Timed is no list"),
+        (lambda: items_of("objectives", "top1", '"top1", "macs"'), "objectives: 'top1' is no list"),
+    ],
+)
+def test_what_a_program_gives_that_cannot_be_is_said(call, words):
+    with pytest.raises(ConfigError) as caught:
+        call()
+    assert caught.value.message == words
+    assert caught.value.hint
