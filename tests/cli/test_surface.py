@@ -164,6 +164,7 @@ def test_the_front_door_is_the_same_program(tmp_path):
 
 INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
 import nas.__main__ as program
 
 class Interrupting:
@@ -185,6 +186,7 @@ def test_ctrl_c_while_the_program_is_imported_is_quiet(tmp_path):
 def test_once_it_is_imported_ctrl_c_is_what_it_was(tmp_path):
     done = python(
         "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import nas.__main__ as program\n"
         "sys.argv = ['nas', '--version']\n"
         "code = program.main()\n"

@@ -37,7 +37,7 @@ def layer(**changes) -> LayerChoice:
 
 
 def test_rank_decides_the_feed_forward():
-    full, compact = (build_feed_forward(DIM, layer(ffn_rank=rank)) for rank in (1, 0.25))
+    full, compact = (build_feed_forward(DIM, layer(ffn_rank=rank), "gelu") for rank in (1, 0.25))
     assert isinstance(full, Mlp)
     assert (full.fc1.out_features, full.fc2.out_features) == (24, DIM)
     assert isinstance(compact, CompactMlp)
