@@ -124,7 +124,11 @@ def test_compare_prints_each_format(tmp_path):
     pair = [make_run(tmp_path / name, made_trials(20, seed=seed)).path for name, seed in (("a", 0), ("b", 1))]
     found = compare_runs(*pair)
     assert json.loads(command("compare", *pair).stdout) == found
-    assert [group["runs"] for group in json.loads(command("compare", *pair, pair[0]).stdout)["groups"]]
+    third = make_run(tmp_path / "c", made_trials(20, seed=2)).path
+    assert [group["runs"] for group in json.loads(command("compare", *pair, third).stdout)["groups"]]
+    twice = command("compare", *pair, pair[0])
+    assert twice.code == 2
+    assert "a run is there twice" in twice.stderr
     printed = rows(command("compare", *pair, "-f", "csv").stdout)
     assert [row["run"] for row in printed] == ["a", "b"]
     assert "best top-1 (%) within a budget" in command("compare", *pair, "-f", "table").stdout
