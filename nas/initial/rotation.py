@@ -27,7 +27,9 @@ def rotate_stream(weights: Weights, calibration: Calibration) -> dict[str, Tenso
     if "norm_pre.weight" in weights or len(last) != 1:
         return dict(weights)
     width = calibration.embed_dim
-    components = torch.linalg.eigh(calibration.stream).eigenvectors.flip(1)[:, : width - 1]  # the last is (1, ..., 1)
+    # (1, ..., 1) is made the last component, also beside others of which the images showed nothing.
+    stream = calibration.stream - calibration.stream.trace() / width
+    components = torch.linalg.eigh(stream).eigenvectors.flip(1)[:, : width - 1]
     axes = _helmert(width) @ components.T
     centred = axes - axes.mean(dim=1, keepdim=True)
     found = {name: value.double() for name, value in weights.items()}

@@ -1,5 +1,7 @@
 """Other axes of the residual stream change nothing for the whole network, and keep most of it in its first channels."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from factories import backbone
@@ -80,6 +82,14 @@ def test_the_first_channels_hold_the_most_of_what_is_read():
     held = [float(stream[:m, :m].trace() - stream[:m, :m].sum() / m) for m in range(2, WIDTH + 1)]
     shares = torch.tensor([held[0], *torch.tensor(held).diff().tolist()])
     assert (shares.diff() <= 1e-6 * held[-1]).all()
+
+
+def test_directions_that_no_image_showed_are_kept_too():
+    weights, seen = vit_weights(), torch.randn(WIDTH, 3, dtype=torch.float64)
+    seen -= seen.mean(dim=0)
+    result = rotate_stream(weights, replace(calibrated(weights), stream=seen @ seen.T))
+    before, after = (plain_subnet(w, backbone())(images()).detach() for w in (weights, result))
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
 
 
 def test_where_the_stream_goes_through_a_norm_nothing_is_changed():
