@@ -48,6 +48,12 @@ def test_the_dense_subnet_is_the_teacher_however_its_heads_and_channels_are_orde
         assert torch.allclose(supernet.dense()(images), teacher(images), atol=2e-5, rtol=0)
 
 
+def test_channels_are_rotated_where_that_is_asked_for_and_narrower_networks_are_there(spec):
+    gains = [started(spec, ordered=ordered)[0].state_dict()["blocks.0.norm1.weight"] for ordered in (False, True)]
+    assert (gains[1] == 1).all()
+    assert not torch.equal(*gains)
+
+
 def test_operators_start_near_the_teacher_and_random_ones_do_not(spec):
     supernet, random = started(spec)
     plain = space().largest()

@@ -159,6 +159,7 @@ def test_a_recipe_has_a_name_of_its_own_that_what_cannot_matter_leaves_alone():
 
     assert named() == named(seed=5) == named(train=RECIPE.model_copy(update={"checkpoint_minutes": 3.0}))
     assert named() == named(init_ordered=False)  # with nothing to order
+    assert named(init="file:x") != named(init="file:x", init_ordered=False)
     others = [
         named(train=RECIPE.model_copy(update={"lr": 0.02})),
         named(train=RECIPE.model_copy(update={"epochs": 3})),

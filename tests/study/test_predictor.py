@@ -6,10 +6,12 @@ from replay_evaluator import all_architectures
 from replay_tables import small_table
 from search_fakes import AnalyticEvaluator, digits
 
+from nas.arch import cost
 from nas.base.metrics import BALANCED, LATENCY, MACS, PARAMS, TOP1, Objective
 from nas.runs.dominance import hypervolume
 from nas.space.constraints import Constraints
 from nas.study.predictor import (
+    LOG_MACS,
     MIDDLE,
     NODES,
     WEIGHTS,
@@ -164,3 +166,10 @@ def test_features_tell_all_architectures_apart():
     assert np.isfinite(rows).all()
     assert len(np.unique(rows, axis=0)) == len(architectures)
     assert len(genes_of_features(TABLE.space)) == rows.shape[1]
+
+
+def test_the_line_of_the_surrogate_is_in_the_logarithm_of_macs():
+    space, rng = digits(), np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(20)]
+    expected = [np.log(cost.macs(architecture, space.backbone)) for architecture in drawn]
+    np.testing.assert_allclose(features(drawn, space)[:, LOG_MACS], expected)

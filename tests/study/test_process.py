@@ -63,6 +63,16 @@ def test_beyond_what_was_measured_it_goes_on_along_the_line():
     assert deviation > process.predict(x)[1].max()
 
 
+def test_the_line_is_as_steep_as_the_values_make_likely():
+    x = np.linspace(0, 1, 20)[:, None]
+    straight, wavy = (GaussianProcess(x, [0], f(x[:, 0]), np.zeros(20), line=0) for f in (lambda v: 9 * v, wave))
+    assert straight._steepness > 1.4 * wavy._steepness
+
+
+def wave(x):
+    return np.sin(12 * x)
+
+
 def test_what_is_believed_makes_it_surer_nearby_and_changes_no_expectation():
     process, others = fitted(count=12), rows(30, seed=7)
     mean, before = process.predict(others)

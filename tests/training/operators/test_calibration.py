@@ -53,6 +53,12 @@ def test_every_figure_is_its_definition(class_token):
     x, model = images(), vit(class_token)
     calibration = calibrate(model, x.split(5))
     assert calibration.num_images == 12
+    assert torch.allclose(calibration.stream.sum(dim=0), torch.zeros(()).double(), atol=1e-6)  # norms leave no mean
+    reads = [(model.norm if class_token else model.fc_norm, model.head)]
+    for block in model.blocks:
+        reads += [(block.norm1, block.attn.qkv), (block.norm2, block.mlp.fc1)]
+    read = sum(float((norm.weight * linear.weight).detach().square().sum()) for norm, linear in reads)
+    assert float(calibration.stream.trace()) == pytest.approx(read, rel=1e-5)
     before = None
     for number, layer in enumerate(calibration.layers):
         by_hand = seen(vit(class_token), x, number)
