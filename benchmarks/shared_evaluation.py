@@ -111,7 +111,7 @@ def macs_in_common(architectures: Sequence[Architecture], space: SearchSpace) ->
     whole, once = 0, {}
     for architecture in architectures:
         width, key = architecture.embed_dim, ()
-        steps = [((width,), cost.outside_macs_params(width, space.backbone)[0])]
+        steps = [((width, architecture.stem), cost.outside_macs_params(width, architecture.stem, space.backbone)[0])]
         for i, layer in enumerate(architecture.layers):
             context = architecture.context(i, space.backbone)
             attention = (layer.num_tokens, layer.reducer, layer.attention, layer.num_heads)

@@ -11,7 +11,7 @@ from typing import Any
 
 from nas.arch.backbone import Backbone
 from nas.arch.operator import AttentionKind, Place, Sizes
-from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS
+from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS, STEMS
 from nas.arch.operators.hallucination import hallucinated_heads
 from nas.arch.operators.low_rank import stored_rank
 from nas.base import ArchitectureError, parse_json
@@ -142,12 +142,15 @@ class Architecture:
     """
 
     embed_dim: int  # channels of every token
+    stem: str = "patch"  # how an image becomes patch tokens, by its name in `nas.arch.operators`
     layers: tuple[LayerChoice, ...]  # one choice per layer; the depth is its length
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
         object.__setattr__(self, "embed_dim", int(self.embed_dim))
         problems = [f"layer {i}: {text}" for i, text in self._problems()]
+        if not isinstance(self.stem, str) or self.stem not in STEMS:
+            problems.append(f"stem must be one of {', '.join(STEMS)}, got {self.stem!r}")
         if self.embed_dim < 1:
             problems.append(f"embed_dim must be at least 1, got {self.embed_dim}")
         if not self.layers:
@@ -218,7 +221,8 @@ class Architecture:
             {gene: value for gene in WRITTEN if (value := getattr(layer, gene)) != LEFT_OUT.get(gene)}
             for layer in self.layers
         ]
-        return {"embed_dim": self.embed_dim, "layers": written}
+        stem = {} if self.stem == "patch" else {"stem": self.stem}
+        return {"embed_dim": self.embed_dim, **stem, "layers": written}
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""
@@ -228,11 +232,11 @@ class Architecture:
     def from_dict(cls, values: Any) -> "Architecture":
         """Inverse of `to_dict`; an ArchitectureError names unknown or missing fields, or a broken rule."""
         try:
-            unknown = sorted(set(values) - {"embed_dim", "layers"})
+            unknown = sorted(set(values) - {"embed_dim", "stem", "layers"})
             if unknown:
                 raise ArchitectureError(f"architecture: unknown field {', '.join(map(repr, unknown))}")
             layers = tuple(LayerChoice(**layer) for layer in values["layers"])
-            return cls(embed_dim=int(values["embed_dim"]), layers=layers)
+            return cls(embed_dim=int(values["embed_dim"]), stem=values.get("stem", "patch"), layers=layers)
         except KeyError as error:
             raise ArchitectureError(f"architecture: field {error} is missing", hint=WRITTEN_BY) from error
         except (OverflowError, TypeError, ValueError) as error:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from nas.arch.architecture import Architecture, LayerChoice, LayerContext, sizes_of
 from nas.arch.backbone import Backbone
 from nas.arch.operator import Operations
-from nas.arch.operators import REDUCERS
+from nas.arch.operators import REDUCERS, STEMS
 from nas.arch.operators.low_rank import feed_forward_operations
 
 
@@ -42,11 +42,10 @@ def layer_cost(layer: LayerChoice, context: LayerContext, embed_dim: int, backbo
     return token_cost(layer, context, embed_dim, backbone) + feed_forward
 
 
-def _outside(embed_dim: int, backbone: Backbone) -> Operations:
+def _outside(embed_dim: int, stem: str, backbone: Backbone) -> Operations:
     D, N, P = embed_dim, backbone.num_patches, backbone.num_prefix_tokens
-    patch = backbone.in_chans * backbone.patch_size**2
     return (
-        ("patch_embed", N * D * patch, D * (patch + 1)),
+        *STEMS[stem].cost(D, backbone),
         ("pos_embed", 0, (N + P) * D + P * D),
         *((("norm_pre", 0, 2 * D),) if backbone.norm_pre else ()),
         *((("norm", 0, 2 * D),) if backbone.norm_place != "none" else ()),
@@ -56,7 +55,7 @@ def _outside(embed_dim: int, backbone: Backbone) -> Operations:
 
 def breakdown(architecture: Architecture, backbone: Backbone) -> tuple[OperationCost, ...]:
     """Cost of every operation, in order of execution."""
-    outside = [OperationCost(None, *cost) for cost in _outside(architecture.embed_dim, backbone)]
+    outside = [OperationCost(None, *cost) for cost in _outside(architecture.embed_dim, architecture.stem, backbone)]
     inside = [
         OperationCost(i, *cost)
         for i, layer in enumerate(architecture.layers)
@@ -78,7 +77,7 @@ def params(architecture: Architecture, backbone: Backbone) -> int:
 @lru_cache(maxsize=4096)
 def _totals(architecture: Architecture, backbone: Backbone) -> tuple[int, int]:
     width = architecture.embed_dim
-    sums = [outside_macs_params(width, backbone)]
+    sums = [outside_macs_params(width, architecture.stem, backbone)]
     for i, layer in enumerate(architecture.layers):
         sums.append(token_macs_params(layer, architecture.context(i, backbone), width, backbone))
         pair = (layer.mlp_ratio, layer.ffn_rank)
@@ -101,9 +100,9 @@ def feed_forward_macs_params(
 
 
 @lru_cache(maxsize=256)
-def outside_macs_params(embed_dim: int, backbone: Backbone) -> tuple[int, int]:
+def outside_macs_params(embed_dim: int, stem: str, backbone: Backbone) -> tuple[int, int]:
     """(MACs per image, parameters) of everything that is not in a layer."""
-    return _sums(_outside(embed_dim, backbone))
+    return _sums(_outside(embed_dim, stem, backbone))
 
 
 def _sums(operations: Operations) -> tuple[int, int]:

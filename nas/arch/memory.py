@@ -10,7 +10,7 @@ from nas.arch import cost
 from nas.arch.architecture import Architecture, LayerChoice, LayerContext, sizes_of
 from nas.arch.backbone import Backbone
 from nas.arch.operator import Stage
-from nas.arch.operators import REDUCERS
+from nas.arch.operators import REDUCERS, STEMS
 from nas.arch.operators.low_rank import feed_forward_memory
 from nas.arch.tiling import VALUE_BYTES
 
@@ -43,7 +43,7 @@ def live_values(
     consumer, and an operation's operands, results and copies. Weights are not counted.
     """
     B, D = batch_size, architecture.embed_dim
-    found: list[tuple[int | None, str, int]] = [(None, *stage) for stage in before(D, backbone, B)]
+    found: list[tuple[int | None, str, int]] = [(None, *stage) for stage in before(D, architecture.stem, backbone, B)]
     provided = 0
     for i, layer in enumerate(architecture.layers):
         context = architecture.context(i, backbone)
@@ -77,11 +77,11 @@ def token_values(layer: LayerChoice, context: LayerContext, embed_dim: int, back
     return max(n for _, n in _tokens(layer, context, embed_dim, backbone, 1))
 
 
-def before(D: int, backbone: Backbone, B: int = 1) -> Iterator[Stage]:
+def before(D: int, stem: str, backbone: Backbone, B: int = 1) -> Iterator[Stage]:
     """Operations before the first layer, and the values alive at once."""
     images, prefix = B * backbone.in_chans * backbone.image_size**2, backbone.num_prefix_tokens
     patches, tokens = B * backbone.num_patches * D, B * (backbone.num_patches + prefix) * D
-    yield "patch_embed", images + patches
+    yield "patch_embed", images + STEMS[stem].memory(D, backbone, B)
     yield "pos_embed", images + tokens + (max(patches, tokens) if prefix else tokens)
     if backbone.norm_pre:
         count = B * (backbone.num_patches + prefix)

@@ -136,6 +136,19 @@ class Reducer:
         return ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stem:
+    """How an image becomes patch tokens: a value of the gene `stem`, one for the whole network."""
+
+    name: str  # the value
+    words: str  # what it is
+    rank: int  # its place from cheap to dear, by which draws are spread over the range of MACs
+    cost: Callable[[int, Backbone], Operations]  # its operations for D channels
+    memory: Callable[[int, Backbone, int], int]  # most values alive at once for D and so many images (B), beside these
+    # Why it cannot cut images into such patches; empty: it can.
+    broken: Callable[[Backbone], str] = lambda _: ""
+
+
 def is_square(num_tokens: int) -> bool:
     """Whether so many tokens can lie on a square grid."""
     return math.isqrt(num_tokens) ** 2 == num_tokens

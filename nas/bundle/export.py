@@ -309,6 +309,7 @@ def _write_timm(model: Subnet, folder: Path, preprocessing: Mapping[str, Any], l
     described.pretrained_cfg = timm.get_pretrained_cfg("nas_vit").to_dict() | {
         "num_classes": backbone.num_classes,
         "input_size": input_size,
+        "first_conv": next(name for name, part in model.named_modules() if isinstance(part, torch.nn.Conv2d)),
         **({"license": license_} if license_ else {}),
     }
     timm.models.save_for_hf(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors import SafetensorError
 from timm.layers import resample_patch_embed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -95,7 +96,8 @@ def _adapted(weights: Mapping[str, Tensor], model: Subnet) -> dict[str, Tensor]:
             found[f"{ours}.{part}"] = found.pop(f"{theirs}.{part}")
     patch, wanted = found.get("patch_embed.proj.weight"), model.patch_embed.grid_size
     tokens = found["pos_embed"].shape[1] - model.num_prefix_tokens if "pos_embed" in found else 0
-    held = get_pretrained_grid_size(model, patch, tokens) or (wanted if math.prod(wanted) == tokens else None)
+    cut = torch.empty(1, 1, *model.patch_embed.patch_size, device="meta") if patch is None else patch
+    held = get_pretrained_grid_size(model, cut, tokens) or (wanted if math.prod(wanted) == tokens else None)
     if held is None and math.isqrt(tokens) ** 2 == tokens:
         held = (math.isqrt(tokens),) * 2
     if held is not None and held != wanted:

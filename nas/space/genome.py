@@ -15,6 +15,7 @@ from nas.arch import (
     ATTENTION,
     HALLUCINATION,
     REDUCERS,
+    STEMS,
     Architecture,
     Backbone,
     LayerChoice,
@@ -33,7 +34,7 @@ from nas.space.walk import LegalSequences, why_empty
 MOST_STATES, MOST_WITH_MEMORY = 200_000, 3_000
 Value = int | float | str
 COST_RANKS: dict[Value, int] = {
-    operator.name: operator.rank for table in (ATTENTION, REDUCERS, HALLUCINATION) for operator in table.values()
+    operator.name: operator.rank for table in (ATTENTION, REDUCERS, HALLUCINATION, STEMS) for operator in table.values()
 }
 """Operators from cheap to dear."""
 _legal_sequences, _extremes = lru_cache(maxsize=16)(LegalSequences), lru_cache(maxsize=16)(Extremes)

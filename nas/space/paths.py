@@ -95,8 +95,8 @@ class Graph:
         self.backbone: Backbone = walk.backbone
         self.with_memory = with_memory
         self.start = Node(walk.start)
-        self.macs, self.params = cost.outside_macs_params(embed_dim, self.backbone)
-        self.before = max(n for _, n in memory.before(embed_dim, self.backbone)) if with_memory else 0
+        self.macs, self.params = cost.outside_macs_params(embed_dim, "patch", self.backbone)
+        self.before = max(n for _, n in memory.before(embed_dim, "patch", self.backbone)) if with_memory else 0
 
     def held(self, state: State) -> int:
         """Values alive throughout the next layer, beside what is provided."""

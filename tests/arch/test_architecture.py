@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -292,3 +293,14 @@ def test_impossible_backbone_is_refused():
         backbone(image_size="16", num_classes=-1)
     with pytest.raises(ArchitectureError, match="class_token must be true or false, got 'no'"):
         backbone(class_token="no")
+
+
+def test_the_stem_is_told_only_where_it_is_no_patch_embedding():
+    conv = replace(plain(), stem="conv")
+    assert conv.to_dict()["stem"] == "conv"
+    assert "stem" not in plain().to_dict()
+    assert Architecture.from_json(conv.to_json()) == conv != plain()
+    assert conv.digest != plain().digest
+    for stem in ("pool", 3, ["conv"]):
+        with pytest.raises(ArchitectureError, match="stem must be one of patch, conv"):
+            replace(plain(), stem=stem)

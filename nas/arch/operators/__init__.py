@@ -1,6 +1,6 @@
 """The operators of the search space, a file a method. Every file of this folder is read; nothing else lists them.
 
-`ATTENTION`, `REDUCERS` and `HALLUCINATION` have them by their values of the genes, in the order of messages.
+`ATTENTION`, `REDUCERS`, `HALLUCINATION` and `STEMS` have them by their values of the genes, in the order of messages.
 """
 
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, TypeVar
 
-from nas.arch.operator import AttentionKind, Hallucination, Reducer
+from nas.arch.operator import AttentionKind, Hallucination, Reducer, Stem
 
-Operator = TypeVar("Operator", AttentionKind, Reducer, Hallucination)
+Operator = TypeVar("Operator", AttentionKind, Reducer, Hallucination, Stem)
 
 _FOUND = [value for file in iter_modules(__path__) for value in vars(import_module(f"{__name__}.{file.name}")).values()]
 
@@ -23,3 +23,4 @@ def _table(kind: type[Operator], order: Callable[[Operator], Any]) -> dict[str, 
 ATTENTION = _table(AttentionKind, lambda kind: kind.order)
 REDUCERS = _table(Reducer, lambda reducer: reducer.rank)
 HALLUCINATION = _table(Hallucination, lambda variant: variant.rank)
+STEMS = _table(Stem, lambda stem: stem.rank)

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from timm.layers import PatchEmbed, global_pool_nlc, resample_abs_pos_embed
+from timm.layers import global_pool_nlc, resample_abs_pos_embed
 from timm.models import checkpoint
 from timm.models._input import update_model_args, update_model_input_size
 from timm.models.vision_transformer import init_weights_vit_timm
@@ -29,6 +29,7 @@ from nas.model.families.features import Intermediates
 from nas.model.families.input_size import frames, layer_sides, resized_weights
 from nas.model.layers.maps import Guidance, Provided
 from nas.model.layers.part import Frame, Part, Sides, is_symbolic
+from nas.model.stem import build_stem
 
 POOLS = ("", "avg", "avgmax", "max", "token")
 """Ways to pool the tokens before the classifier; none, with the first: all tokens are given out."""
@@ -91,14 +92,8 @@ class Subnet(Intermediates):
         self.num_prefix_tokens, self.num_reg_tokens = backbone.num_prefix_tokens, backbone.reg_tokens
         self.no_embed_class = self.pool_include_prefix = self.grad_checkpointing = False
         self.dynamic_img_size, self.attn_pool = dynamic_img_size, None
-        self.patch_embed = PatchEmbed(
-            backbone.image_size,
-            backbone.patch_size,
-            backbone.in_chans,
-            width,
-            strict_img_size=not dynamic_img_size,
-            dynamic_img_pad=dynamic_img_pad,
-        )
+        cut = {"strict_img_size": not dynamic_img_size, "dynamic_img_pad": dynamic_img_pad}
+        self.patch_embed = build_stem(architecture.stem, width, backbone, **cut)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width)) if backbone.class_token else None
         registers = backbone.reg_tokens
         self.reg_token = nn.Parameter(torch.empty(1, registers, width)) if registers else None
@@ -284,14 +279,18 @@ class Subnet(Intermediates):
         """Take images of another size from now on, with weights made for it (timm's interface).
 
         Raises:
-            ArchitectureError: A size that is none, or an image smaller than a patch.
+            ArchitectureError: A size that is none, an image smaller than a patch, or, for a conv stem, another patch
+                size or an image that is no multiple of it.
         """
         size, patch = (None if of is None else _pair(of) for of in (img_size, patch_size))
-        wanted = size or self.patch_embed.img_size
-        if any(a < b for a, b in zip(wanted, patch or self.patch_embed.patch_size, strict=True)):
-            raise ArchitectureError(
-                f"images of {wanted} pixels hold no patch of {patch or self.patch_embed.patch_size}"
-            )
+        wanted, cut = size or self.patch_embed.img_size, patch or self.patch_embed.patch_size
+        if any(a < b for a, b in zip(wanted, cut, strict=True)):
+            raise ArchitectureError(f"images of {wanted} pixels hold no patch of {cut}")
+        if self.architecture.stem == "conv":
+            if cut != self.patch_embed.patch_size:
+                raise ArchitectureError(f"a conv stem is made for patches of {self.patch_embed.patch_size}, not {cut}")
+            if not self.patch_embed.dynamic_img_pad and any(a % b for a, b in zip(wanted, cut, strict=True)):
+                raise ArchitectureError(f"a conv stem needs images that are a multiple of {cut}, not {wanted}")
         held = self.patch_embed.grid_size
         self.patch_embed.set_input_size(img_size=size, patch_size=patch)
         grid = self.patch_embed.grid_size

@@ -8,11 +8,11 @@ import pytest
 import nas
 from nas.arch import operators
 from nas.arch.operator import Reducer
-from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS
+from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS, STEMS
 from nas.space.genome import COST_RANKS
 
 FILES = {path.stem for path in Path(operators.__file__).parent.glob("*.py")} - {"__init__"}
-TABLES = [ATTENTION, REDUCERS, HALLUCINATION]
+TABLES = [ATTENTION, REDUCERS, HALLUCINATION, STEMS]
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -38,7 +38,8 @@ def test_looks_and_colours_tell_operators_apart():
 
 
 def test_every_attention_and_reducer_has_its_file_and_its_module():
-    assert {*ATTENTION, *REDUCERS} | {"hallucination", "low_rank"} == FILES
+    stems = {f"{name}_stem" for name in STEMS}
+    assert {*ATTENTION, *REDUCERS} | {"hallucination", "low_rank"} | stems == FILES
     modules = Path(nas.__file__).parent / "model" / "layers"  # to import them takes torch
     texts = {name: (modules / f"{name}.py").read_text() for name in (*ATTENTION, *REDUCERS)}
     assert [name for name, text in texts.items() if not re.search(r"^(def )?build\b", text, re.MULTILINE)] == []
@@ -46,11 +47,25 @@ def test_every_attention_and_reducer_has_its_file_and_its_module():
 
 def test_known_operators_keep_their_order():
     """Messages, legends, and the columns of the surrogate follow it."""
-    known = {"dynamic", "static", "shared", "linear", "pool", "conv_pool", "glad", "copy", "mix", "mix_conv"}
+    known = {
+        "dynamic",
+        "static",
+        "shared",
+        "linear",
+        "pool",
+        "conv_pool",
+        "glad",
+        "copy",
+        "mix",
+        "mix_conv",
+        "patch",
+        "conv",
+    }
     assert [[name for name in table if name in known] for table in TABLES] == [
         ["dynamic", "static", "shared", "linear"],
         ["pool", "conv_pool", "glad"],
         ["copy", "mix", "mix_conv"],
+        ["patch", "conv"],
     ]
 
 
