@@ -29,6 +29,9 @@ TOP1 = Metric("top1", "%", "maximize", "top-1")
 BALANCED = Metric("balanced_top1", "%", "maximize", "balanced top-1")
 """Mean over the classes of the share of right answers: every class counts alike. Measured where it is an objective."""
 
+AGREEMENT = Metric("agreement", "%", "maximize", "agreement")
+"""How alike the features of a subnet and the whole network are, without labels. Measured where it is an objective."""
+
 MACS = Metric("macs", "MACs/image", "minimize", "MACs")
 PARAMS = Metric("params", "parameters", "minimize", "parameters")
 LATENCY = Metric("latency_ms", "ms/batch", "minimize", "latency")
@@ -79,5 +82,5 @@ def metric_named(name: str) -> Metric:
 
 
 def is_own_metric(metric: Metric) -> bool:
-    """Whether it is not one of ours, but of a Python program."""
+    """Whether it is kept as the metrics of a Python program are."""
     return metric.name not in {BALANCED.name, *METRICS, *LATENCIES}

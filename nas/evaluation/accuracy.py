@@ -14,7 +14,7 @@ from torch import Tensor
 from nas.base import EvaluationError
 from nas.data import ImageSet
 from nas.evaluation.racing import Verdict
-from nas.model import SubnetTree
+from nas.model import Subnet, SubnetTree
 from nas.runs import Measurement
 
 
@@ -44,27 +44,37 @@ def count_together(
     batch_size: int,
     device: torch.device,
     precision: str,
-    hear: Callable[[int, int, Tensor], None] = lambda *_: None,
+    hear: Callable[[int, int, Tensor, Tensor], None] = lambda *_: None,
 ) -> tuple[dict[int, NDArray[np.bool_]], dict[int, Exception]]:
     """Which images each of the wanted subnets of a tree classifies right, [N] bool, as `count_correct` finds.
 
     Those that cannot be measured are left out; second is why, by their numbers. `hear` is told the number of a subnet,
-    that of its first image and its logits, batch by batch.
+    that of its first image, its features and its logits, batch by batch.
     """
     correct = {number: np.empty(len(images), dtype=bool) for number in wanted}
     failed: dict[int, Exception] = {}
     with _inference(device, precision):
         for start, pixels in _batches(images, batch_size, device):
-            logits, errors = tree.logits(pixels, correct.keys())
-            for number, found in logits.items():
+            answers, errors = tree.answers(pixels, correct.keys())
+            for number, (features, logits) in answers.items():
                 try:
-                    correct[number][start : start + len(pixels)] = _are_right(found, images.labels, start)
-                    hear(number, start, found)
+                    correct[number][start : start + len(pixels)] = _are_right(logits, images.labels, start)
+                    hear(number, start, features, logits)
                 except EvaluationError as error:
                     errors[number] = error
             failed |= errors
             correct = {number: right for number, right in correct.items() if number not in errors}
     return correct, failed
+
+
+def features_of(model: Subnet, images: ImageSet, *, batch_size: int, device: torch.device, precision: str) -> Tensor:
+    """What goes into the classifier of a network in evaluation mode on the device, [N, D] float32 on a CPU."""
+    with _inference(device, precision):
+        batches = [
+            model.forward_head(model.forward_features(pixels), pre_logits=True).float().cpu()
+            for _, pixels in _batches(images, batch_size, device)
+        ]
+    return torch.cat(batches)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +15,8 @@ from torch import Tensor
 from nas.arch import Architecture, cost
 from nas.base import LATENCY, NoResultError, OutOfMemoryError, by_target, is_out_of_memory, plural
 from nas.data import DataInfo, ImageSet
-from nas.evaluation.accuracy import count_correct, count_together, with_answers
-from nas.evaluation.own_metrics import of_logits, of_network
+from nas.evaluation.accuracy import count_correct, count_together, features_of, with_answers
+from nas.evaluation.own_metrics import of_features, of_logits, of_network
 from nas.evaluation.protocol import RacePlan
 from nas.evaluation.racing import Race
 from nas.latency import LatencyMeter, LatencyProfile, Predictor, default_batch, describe, device_name
@@ -184,8 +185,8 @@ class SubnetEvaluator:
         self.setup, self.supernet, self.images = setup, supernet, setup.ranked(images)
         self.clocks = {name: setup.clock(name, supernet) for name in setup.latencies}
         self.conditions = setup.conditions(len(self.images), stage="search")
-        self._of_logits = tuple(metric for metric in setup.metrics if metric.of_logits is not None)
-        self._logits: dict[int, Tensor] = {}  # [N, K] of what is measured now, where a metric is of them
+        self._of_answers = tuple(metric for metric in setup.metrics if metric.of_network is None)
+        self._answers: dict[int, list[tuple[Tensor, Tensor]]] = {}  # of what is measured now: features and logits
         self._parts = SubnetParts(supernet, torch.device(setup.device), setup.precision)
 
     def evaluate(self, architecture: Architecture, plan: RacePlan | None = None, *, attempt: int = 0) -> Measurement:
@@ -235,7 +236,7 @@ class SubnetEvaluator:
         self.supernet.check(architecture)
         latency = {}
         own: dict[str, float] = {}
-        if self.clocks or len(self._of_logits) < len(self.setup.metrics):
+        if self.clocks or len(self._of_answers) < len(self.setup.metrics):
             subnet = self.supernet.extract(architecture).to(self.setup.device)
             own = of_network(self.setup.metrics, subnet)
             latency = {name: Timed(ms=clock(subnet)) for name, clock in self.clocks.items()}
@@ -273,7 +274,7 @@ class SubnetEvaluator:
                     batch_size=batch_size,
                     device=torch.device(self.setup.device),
                     precision=self.setup.precision,
-                    hear=self._keep if self._of_logits else lambda *_: None,
+                    hear=self._keep if self._of_answers else lambda *_: None,
                 )
                 failed |= errors
                 for i, correct in answers.items():
@@ -283,14 +284,29 @@ class SubnetEvaluator:
                     break
         return failed
 
-    def _keep(self, number: int, start: int, logits: Tensor) -> None:
-        shape = len(self.images), logits.shape[1]
-        kept = self._logits.setdefault(number, torch.empty(shape))
-        kept[start : start + len(logits)] = logits.float().cpu()
+    def _keep(self, number: int, start: int, features: Tensor, logits: Tensor) -> None:
+        if start == 0:
+            self._answers[number] = []
+        self._answers[number].append((features.float().cpu(), logits.float().cpu()))
+
+    @cached_property
+    def _whole(self) -> Tensor:
+        """Features [N, D] of the plain ViT that the supernet holds."""
+        model = self.supernet.dense().to(self.setup.device)
+        return features_of(
+            model,
+            self.images,
+            batch_size=self.setup.config.batch_size,
+            device=torch.device(self.setup.device),
+            precision=self.setup.precision,
+        )
 
     def _with_answers(self, number: int, costs: Measurement, race: Race, seconds: float) -> Measurement:
-        if self._of_logits:
-            own = of_logits(self._of_logits, self._logits.pop(number), torch.tensor(self.images.labels))
+        if self._of_answers:
+            features, logits = map(torch.cat, zip(*self._answers.pop(number), strict=True))
+            own = of_logits(self._of_answers, logits, torch.tensor(self.images.labels))
+            if any(metric.of_features for metric in self._of_answers):
+                own |= of_features(self._of_answers, features, self._whole)
             costs = replace(costs, own={**costs.own, **own})
         labels = self.images.labels if self.setup.with_balanced else None
         found = with_answers(costs, race.correct, race.verdict, labels)

@@ -1,17 +1,33 @@
-"""Metrics of a Python program: their functions called, and what they return checked."""
+"""Metrics that are functions: of a Python program, and agreement. Called, and what they return checked."""
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from numbers import Real
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from nas.base import ConfigError, EvaluationError
+from nas.base import AGREEMENT, ConfigError, EvaluationError
 from nas.data import ImageSet
 from nas.model import Subnet
 from nas.settings import OwnMetric
 from nas.space import SearchSpace
+
+
+def agreement(features: Tensor, whole: Tensor) -> float:
+    """Mean over images of the cosine between their features and those of the whole network, percent; 100 is the same.
+
+    Shapes: [N, d], d <= D, and [N, D], both less their mean over images, without which all cosines are near 1. Channels
+    are the first ones of the whole network's, as its classifier reads them, and those that are missing are 0. No label
+    and no class is needed, and a classifier that is random is not asked.
+    """
+    padded = functional.pad(features - features.mean(dim=0), (0, whole.shape[1] - features.shape[1]))
+    return 100 * float(functional.cosine_similarity(padded, whole - whole.mean(dim=0)).mean())
+
+
+AGREES = OwnMetric(name=AGREEMENT.name, unit=AGREEMENT.unit, direction=AGREEMENT.direction, of_features=agreement)
 
 
 def of_network(metrics: Sequence[OwnMetric], network: Subnet) -> dict[str, float]:
@@ -24,10 +40,16 @@ def of_logits(metrics: Sequence[OwnMetric], logits: Tensor, labels: Tensor) -> d
     return {m.name: _number(m, m.of_logits(logits, labels)) for m in metrics if m.of_logits is not None}
 
 
+def of_features(metrics: Sequence[OwnMetric], features: Tensor, whole: Tensor) -> dict[str, float]:
+    """The same of those of features [N, d] and those of the whole network [N, D], float32 on a CPU."""
+    return {m.name: _number(m, m.of_features(features, whole)) for m in metrics if m.of_features is not None}
+
+
 def check_metrics(metrics: Sequence[OwnMetric], space: SearchSpace, images: ImageSet) -> None:
     """Call every function once, before hours of training.
 
-    Those of logits see random ones of the whole search split, those of a network the smallest one, untrained.
+    Those of logits and features see random ones of the whole search split, those of a network the smallest one,
+    untrained.
 
     Raises:
         ConfigError: One raises, or returns what is no finite number.
@@ -35,17 +57,21 @@ def check_metrics(metrics: Sequence[OwnMetric], space: SearchSpace, images: Imag
     if not metrics:
         return
     network = Subnet(space.backbone, space.smallest()).eval()
-    logits = torch.randn(len(images), images.info.num_classes, generator=torch.Generator().manual_seed(0))
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    logits = draw(len(images), images.info.num_classes)
+    features = [draw(len(images), width) for width in (min(space.embed_dim), max(space.embed_dim))]
     labels = torch.tensor(images.labels)
     for metric in metrics:
         try:
             of_network([metric], network)
             of_logits([metric], logits, labels)
+            of_features([metric], *features)
         except Exception as error:
             reason = error.message if isinstance(error, EvaluationError) else f"{type(error).__name__}: {error}"
-            tried = "random logits" if metric.of_logits else "an untrained network"
-            text = f"metric {metric.name}, tried on {tried}: {reason}"
-            raise ConfigError(text, hint="of_logits(logits, labels) and of_network(network) return a number") from error
+            kind = "random logits" if metric.of_logits else "random features" if metric.of_features else ""
+            text = f"metric {metric.name}, tried on {kind or 'an untrained network'}: {reason}"
+            hint = "of_logits(logits, labels), of_features(features, whole) and of_network(network) return a number"
+            raise ConfigError(text, hint=hint) from error
 
 
 def _number(metric: OwnMetric, value: object) -> float:

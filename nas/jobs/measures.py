@@ -40,8 +40,8 @@ def search_identity(session: Session, supernet: Supernet) -> SearchIdentity:
     for name in reference_ms.keys() & setup.profiles.keys():
         (reference_ms[name],) = Predictor(setup.profiles[name]).predict([largest])
     worst |= {name: REFERENCE_MARGIN * ms for name, ms in reference_ms.items()}
-    of_largest = of_network(session.own.metrics, supernet.extract(space.largest()))
-    for metric in session.own.metrics:
+    of_largest = of_network(session.metrics, supernet.extract(space.largest()))
+    for metric in session.metrics:
         given = 0.0 if metric.direction == "maximize" else REFERENCE_MARGIN * of_largest.get(metric.name, 1.0)
         worst[metric.name] = given if metric.worst is None else metric.worst
     search = session.config.search
@@ -71,7 +71,7 @@ def evaluator_setup(
         latencies=searched_latencies(session.config, session.space) if reference_ms else (),
         reference_ms=reference_ms or {},
         profiles=latency_profiles(session.located, session.space),
-        metrics=session.own.metrics,
+        metrics=session.metrics,
         devices=session.own.targets,
         with_balanced=BALANCED.name in session.config.search.objectives,
         reference=reference_elsewhere(session.run, session.space),

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from nas.base import (
+    AGREEMENT,
     ConfigError,
     DataError,
     NasError,
@@ -20,7 +21,7 @@ from nas.base import (
 )
 from nas.cluster import check_cluster
 from nas.data import ImageData, TestSplit, load_images, spec_at
-from nas.evaluation import check_metrics
+from nas.evaluation import AGREES, check_metrics
 from nas.initial import check_init
 from nas.jobs.callbacks import Callback
 from nas.jobs.opening.same_run import differences, found_spec, knowing_run, typed_folders
@@ -49,7 +50,7 @@ from nas.runs import (
     typed_in,
     versions_here,
 )
-from nas.settings import NO_OWN, Own, RunConfig, located, read_space_text
+from nas.settings import NO_OWN, Own, OwnMetric, RunConfig, located, read_space_text
 from nas.space import SearchSpace, check_memory, parse_space
 from nas.study import check_storage
 from nas.training import Teacher, check_policy
@@ -87,6 +88,11 @@ class Session:
     def located(self) -> RunConfig:
         """The configuration with paths that lead from anywhere: what is worked by, where `config` is what was asked."""
         return with_kept_profiles(knowing_run(self.run), located(self.config, self.folders))
+
+    @property
+    def metrics(self) -> tuple[OwnMetric, ...]:
+        """What is measured of every architecture besides: by a Python program, and agreement where it is asked for."""
+        return (*self.own.metrics, *[AGREES][: AGREEMENT.name in self.config.search.own_metrics])
 
     @property
     def threads(self) -> int:

@@ -228,7 +228,8 @@ def search_into(
         if config.evaluate.racing and BALANCED.name in config.search.objectives:
             session.reporter.line("racing", "off: balanced accuracy needs all images of every class")
         elif config.evaluate.racing and setup.metrics:
-            session.reporter.line("racing", "off: metrics of a Python program need all images")
+            whose = "metrics of a Python program need" if session.own.metrics else "agreement needs"
+            session.reporter.line("racing", f"off: {whose} all images")
         loop = Search(
             session.space,
             objectives,

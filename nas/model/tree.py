@@ -118,12 +118,14 @@ class SubnetTree:
             node.ends.add(number)
         parts.trim()
 
-    def logits(self, images: Tensor, wanted: Collection[int]) -> tuple[dict[int, Tensor], dict[int, Exception]]:
-        """Logits [B, K] of the wanted subnets by number; second, of those that have none, the error of a layer.
+    def answers(
+        self, images: Tensor, wanted: Collection[int]
+    ) -> tuple[dict[int, tuple[Tensor, Tensor]], dict[int, Exception]]:
+        """Features [B, D] and logits [B, K] of the wanted subnets by number; second, where there are none, the error.
 
         Images [B, C, S, S] are normalised. Tokens of the batch are held only where beginnings part.
         """
-        left, failed, found = set(wanted), dict[int, Exception](), dict[int, Tensor]()
+        left, failed, found = set(wanted), dict[int, Exception](), dict[int, tuple[Tensor, Tensor]]()
         for ends, root in self._roots.values():
             pending: list[tuple[_Node, Tensor, Provided | None]] = [(root, images, None)]
             while pending:
@@ -132,7 +134,9 @@ class SubnetTree:
                     continue
                 try:
                     x, provided = node.run(x, provided)
-                    found |= {number: ends.forward_head(ends.norm(x)) for number in left & node.ends}
+                    if numbers := left & node.ends:
+                        features = ends.forward_head(ends.norm(x), pre_logits=True)
+                        found |= dict.fromkeys(numbers, (features, ends.head(features)))
                 except Exception as error:  # noqa: BLE001 - whatever a layer does, the others go on
                     # Without its traceback, whose frames would keep tokens alive.
                     failed |= dict.fromkeys(left & node.subnets, error.with_traceback(None))

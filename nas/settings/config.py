@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from nas.base import LATENCIES, ConfigError, InputFileError, plural
+from nas.base import AGREEMENT, LATENCIES, ConfigError, InputFileError, plural
 from nas.settings.document import Document, Problem, Section, check, in_order, keys_named, shown
 from nas.settings.own import is_own
 from nas.settings.search_section import SearchConfig
@@ -253,7 +253,7 @@ class RunConfig(Section):
         """What is an object of a Python program: the word of `nas.search` that it is given by, and its name."""
         named = [("data", self.data.spec), ("sampler", self.search.sampler)]
         named += [("targets", text.partition(":")[0]) for text in self.evaluate.targets]
-        metrics = [("metrics", name) for name in self.search.own_metrics]
+        metrics = [("metrics", name) for name in self.search.own_metrics if name != AGREEMENT.name]
         return [(word, name) for word, name in named if is_own(name)] + metrics
 
     def with_epochs(self, epochs: int | None) -> "RunConfig":

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nas.base import BALANCED, LATENCIES, METRICS, ConfigError, Direction
+from nas.base import AGREEMENT, BALANCED, LATENCIES, METRICS, ConfigError, Direction
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,6 +52,8 @@ class OwnMetric:
         unit: Of the value, for tables and axes.
         direction: Which way is better.
         of_logits: From the logits [N, K] and labels [N] of the search split, tensors on a CPU.
+        of_features: From what goes into the classifier on the search split, float32 on a CPU: [N, d], and [N, D] of
+            the plain ViT that the supernet holds (`Supernet.dense`).
         of_network: From the extracted network, a `nas.Subnet` in evaluation mode on the device, weights included.
         worst: The value that is worth nothing (the corner of the hypervolume); None: 0 where more is better, else 1.1
             times that of the largest network, for what is of a network.
@@ -63,17 +65,20 @@ class OwnMetric:
     unit: str
     direction: Direction
     of_logits: "Callable[[Tensor, Tensor], float] | None" = None
+    of_features: "Callable[[Tensor, Tensor], float] | None" = None
     of_network: Callable[[Any], float] | None = None
     worst: float | None = None
     best: float | None = None
     bound: float | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or self.name in {**METRICS, **LATENCIES, BALANCED.name: 0}:
+        taken = {**METRICS, **LATENCIES, BALANCED.name: 0}
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or self.name in taken:
             hint = "small letters, digits and _, and none of " + ", ".join(METRICS)
             raise ConfigError(f"metric {self.name!r}: not a name of its own", hint=hint)
-        if (self.of_logits is None) == (self.of_network is None):
-            raise ConfigError(f"metric {self.name}: measured by one function", hint="of_logits=... or of_network=...")
+        if [self.of_logits, self.of_features, self.of_network].count(None) != 2:
+            hint = "of_logits=..., of_features=... or of_network=..."
+            raise ConfigError(f"metric {self.name}: measured by one function", hint=hint)
         if self.worst is None and self.direction == "minimize" and self.of_network is None:
             raise ConfigError(f"metric {self.name}: from which value on is it worth nothing?", hint="worst=...")
 
@@ -81,7 +86,8 @@ class OwnMetric:
         """What a configuration keeps of it, JSON values under its name."""
         words = ("unit", "direction", "worst", "best", "bound")
         found = {word: value for word in words if (value := getattr(self, word)) is not None}
-        return {**found, "of": "network" if self.of_logits is None else "logits"}
+        of = "logits" if self.of_logits else "features" if self.of_features else "network"
+        return {**found, "of": of}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +133,10 @@ def own_metrics(value: Any) -> tuple[OwnMetric, ...]:
         if not isinstance(metric, OwnMetric):
             hint = "nas.OwnMetric(name=..., unit=..., direction=..., of_logits=... or of_network=...)"
             raise ConfigError(f"metrics: {_kind(metric)} is no nas.OwnMetric", hint=hint)
+        if metric.name == AGREEMENT.name:
+            raise ConfigError(
+                f"metric {metric.name!r}: there is one of that name", hint="as an objective it is measured"
+            )
     return found
 
 

@@ -1,18 +1,21 @@
 """The section `search` of a configuration: what is optimised, and who proposes architectures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
-from nas.base import AT_LEAST, Direction, Metric, metric_named
+from nas.base import AGREEMENT, AT_LEAST, Direction, Metric, metric_named
 from nas.settings.document import Section, shown
 from nas.settings.own import is_own
 
 SAMPLERS = ("predictor", "nsga2", "nsga3", "tpe", "gp", "evolution", "random")
-MEASURED = ("top1", "balanced_top1", "macs", "params", "latency_ms", "latency_ms_2", "latency_ms_3", "latency_ms_4")
+MEASURED = (
+    "top1", "balanced_top1", "macs", "params",
+    "latency_ms", "latency_ms_2", "latency_ms_3", "latency_ms_4", "agreement",
+)  # fmt: skip
 
 
 def _one_of(value: Any, info: ValidationInfo, *, known: Sequence[str]) -> Any:
@@ -28,7 +31,7 @@ class OwnMetricSection(Section):
 
     unit: str
     direction: Direction
-    of: Literal["logits", "network"]
+    of: Literal["logits", "features", "network"]
     worst: float | None = None
     best: float | None = None
     bound: float | None = None
@@ -44,7 +47,8 @@ class SearchConfig(Section):
         ("top1", "macs", "latency_ms"),
         min_length=1,
         description="metrics to optimise; `balanced_top1` is the mean over classes, for imbalanced images; "
-        "`latency_ms` is on the first target, `latency_ms_2` on the second",
+        "`latency_ms` is on the first target, `latency_ms_2` on the second; `agreement` with the whole "
+        "network needs no labels",
     )
 
     sampler: Annotated[str, BeforeValidator(partial(_one_of, known=SAMPLERS))] = Field(
@@ -75,6 +79,14 @@ class SearchConfig(Section):
         if (found := self.own_metrics.get(name)) is None:
             return metric_named(name)
         return Metric(name, found.unit, found.direction, name, found.best)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keeps_agreement_as_if_of_a_program(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or AGREEMENT.name not in (value.get("objectives") or ()):
+            return value
+        kept = {"unit": AGREEMENT.unit, "direction": AGREEMENT.direction, "of": "features"}
+        return {**value, "own_metrics": {**(value.get("own_metrics") or {}), AGREEMENT.name: kept}}
 
     @field_validator("objectives")
     @classmethod

@@ -18,6 +18,7 @@ from nas.evaluation.evaluator import (
     check_latency_bounds,
     evaluator_arrays,
 )
+from nas.evaluation.own_metrics import AGREES, agreement
 from nas.evaluation.protocol import FrontRunner, RacePlan
 from nas.evaluation.racing import race_order
 from nas.latency.device import device_name, resolve_device, resolve_precision
@@ -346,3 +347,20 @@ def test_a_bound_that_the_smallest_network_breaks_is_refused_with_the_least_poss
     ) as caught:
         check_latency_bounds(bounded(latency_ms=1e6, latency_ms_2=1e-9))
     assert caught.value.hint.startswith("the bound has to be above ")
+
+
+def test_features_are_those_before_the_classifier_of_each_subnet_and_of_the_whole_network(supernet, architectures):
+    def features(network):
+        pixels = images.normalized(slice(None))
+        with torch.inference_mode():
+            return network.forward_head(network.forward_features(pixels), pre_logits=True)
+
+    images = digits().search
+    asked = replace(setup(batch_size=50), metrics=(AGREES,))  # several batches
+    found = build_evaluator(asked, evaluator_arrays(supernet, images)).evaluate_many([(a, None) for a in architectures])
+    whole = features(supernet.dense())
+    for architecture, measurement in zip(architectures, found, strict=True):
+        expected = agreement(features(supernet.extract(architecture)), whole)
+        assert measurement.values["agreement"] == pytest.approx(expected, abs=1e-3)
+    assert found[1].values["agreement"] == pytest.approx(100, abs=1e-3)  # the largest is plain here
+    assert 0 < found[0].values["agreement"] < 100

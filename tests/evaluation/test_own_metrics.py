@@ -4,7 +4,7 @@ from small_runs import digits
 from small_spaces import tiny_space
 
 from nas.base.errors import ConfigError, EvaluationError
-from nas.evaluation.own_metrics import check_metrics, of_logits, of_network
+from nas.evaluation.own_metrics import agreement, check_metrics, of_logits, of_network
 from nas.settings.own import OwnMetric
 
 
@@ -41,3 +41,26 @@ def test_functions_are_tried_on_the_whole_split_and_a_network():
     assert seen == [((len(images), 10), images.labels.tolist())]
     with pytest.raises(ConfigError, match="mine, tried on an untrained network: TypeError"):
         check_metrics([metric(of_network=len)], space, images)
+
+
+def test_features_agree_up_to_size_and_shift_and_less_where_channels_are_gone():
+    whole = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    assert agreement(3 * whole + 5, whole) == pytest.approx(100, abs=1e-3)
+    assert agreement(whole - 2 * (whole - whole.mean(dim=0)), whole) == pytest.approx(-100, abs=1e-3)
+    # 6 of 8 independent channels of one size are sqrt(6 / 8) of a vector, up to what chance makes of single ones
+    assert agreement(whole[:, :6], whole) == pytest.approx(100 * (6 / 8) ** 0.5, abs=3)
+    assert abs(agreement(whole.roll(1, dims=0), whole)) < 10
+
+
+def test_a_metric_of_features_is_tried_on_those_of_a_narrow_network():
+    seen = []
+
+    def note(features, whole):
+        seen.append((features.shape, whole.shape))
+        return 1
+
+    images, space = digits().search, tiny_space().with_num_classes(10)
+    check_metrics([metric(of_features=note)], space, images)
+    assert seen == [((len(images), min(space.embed_dim)), (len(images), max(space.embed_dim)))]
+    with pytest.raises(ConfigError, match="mine, tried on random features: TypeError"):
+        check_metrics([metric(of_features=len)], space, images)

@@ -17,6 +17,7 @@ from nas.arch.backbone import Backbone
 from nas.base.errors import ConfigError
 from nas.initial.warm_start import copy_supernet, warm_start
 from nas.model.supernet import Supernet
+from nas.runs.front import ParetoFront
 from nas.space.space import parse_space
 
 CPU = torch.device("cpu")
@@ -142,3 +143,20 @@ def test_a_vit_of_every_kind_starts_a_supernet_that_has_its_logits(tmp_path, our
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.allclose(supernet(images, largest), model(images), atol=1e-5)
+
+
+def test_a_search_for_agreement_needs_no_training_and_says_what_it_leaves_out(spec, tmp_path):
+    file, run = tmp_path / "warm.yaml", tmp_path / "run"
+    file.write_text(SPACE)
+    asked = ("run", file, "--run", run, f"--init={spec}", "--epochs=0", "--trials=6", "--device=cpu", "--workers=0")
+    asked = (*asked, "--set=search.objectives=[agreement,macs]")
+    refused = command(*asked, "--finalists=4")
+    assert refused.code == 2
+    assert "neither agreement nor" in refused.stderr
+    done = command(*asked)
+    assert done.code == 0, done.stderr
+    assert "off: agreement needs all images" in done.stderr
+    front = ParetoFront.from_run(run)
+    best = max(front.points, key=lambda point: point.measurement.values["agreement"])
+    assert [objective.metric.name for objective in front.objectives] == ["agreement", "macs"]
+    assert 50 < best.measurement.values["agreement"] <= 100.001

@@ -35,7 +35,7 @@ def precision(request):
 
 def run(supernet, architectures, images, precision, wanted=None):
     joined = SubnetTree(SubnetParts(supernet, CPU, precision), dict(enumerate(architectures)))
-    return joined.logits(images, range(len(architectures)) if wanted is None else wanted)
+    return joined.answers(images, range(len(architectures)) if wanted is None else wanted)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -45,16 +45,16 @@ def test_logits_are_those_of_the_extracted_subnets_bit_for_bit(seed, precision):
     assert not failed
     assert found.keys() == set(range(len(architectures)))
     for number, architecture in enumerate(architectures):
-        assert torch.equal(found[number], supernet.extract(architecture)(images))
+        assert torch.equal(found[number][1], supernet.extract(architecture)(images))
 
 
 def test_parts_that_were_kept_for_a_tree_serve_the_next_one(precision):
     supernet, architectures, images = case(3)
     parts = SubnetParts(supernet, CPU, precision)
     for half in (architectures[::2], architectures[1::2], architectures):
-        found, _ = SubnetTree(parts, dict(enumerate(half))).logits(images, range(len(half)))
+        found, _ = SubnetTree(parts, dict(enumerate(half))).answers(images, range(len(half)))
         for number, architecture in enumerate(half):
-            assert torch.equal(found[number], supernet.extract(architecture)(images))
+            assert torch.equal(found[number][1], supernet.extract(architecture)(images))
         parts.trim(0 if half is architectures[1::2] else tree.MOST_BYTES)
 
 
@@ -64,7 +64,7 @@ def test_who_is_not_wanted_is_not_run(precision):
     found, failed = run(supernet, architectures, images, precision, wanted={1, 4})
     assert not failed
     assert found.keys() == {1, 4}
-    assert all(torch.equal(found[number], everyone[number]) for number in found)
+    assert all(torch.equal(found[number][1], everyone[number][1]) for number in found)
 
 
 def test_a_layer_that_fails_takes_with_it_those_behind_it_and_no_others():
@@ -78,7 +78,7 @@ def test_a_layer_that_fails_takes_with_it_those_behind_it_and_no_others():
 
     broken.run = fail
     with torch.inference_mode():
-        found, failed = joined.logits(images, range(len(architectures)))
+        found, failed = joined.answers(images, range(len(architectures)))
     assert failed.keys() == broken.subnets
     assert {str(error) for error in failed.values()} == {"broken"}
     assert found.keys() == set(range(len(architectures))) - broken.subnets

@@ -1,8 +1,8 @@
 import pytest
 
 from nas.base.errors import ConfigError
-from nas.base.metrics import TOP1
-from nas.settings.config import resolve_config
+from nas.base.metrics import AGREEMENT, TOP1
+from nas.settings.config import RunConfig, resolve_config
 
 RECALL = {"recall": {"unit": "%", "direction": "maximize", "of": "logits", "bound": 80.0, "worst": 10.0}}
 SIZE = {"size": {"unit": "kB", "direction": "minimize", "of": "network", "best": 1.0, "bound": 5.0}}
@@ -40,3 +40,14 @@ def test_an_unknown_sampler_is_told_from_those_there_are():
 def test_a_metric_twice_is_refused():
     with pytest.raises(ConfigError, match="names a metric twice"):
         section(objectives=["top1", "top1"])
+
+
+def test_agreement_is_kept_as_a_metric_of_a_program_that_needs_none():
+    found = section(own_metrics=RECALL, objectives=["agreement", "recall", "macs"])
+    assert set(found.own_metrics) == {"recall", "agreement"}
+    assert found.metric("agreement") == AGREEMENT
+    config = resolve_config(flags={"search.objectives": ["agreement", "macs"]})
+    assert config.own_names == []
+    assert config.search.own_metrics.keys() == {"agreement"}
+    assert "agreement" not in section(objectives=["top1"]).own_metrics
+    assert RunConfig.model_validate(config.model_dump()) == config

@@ -49,6 +49,7 @@ SHARE = 0.5  # of what the supernet's training took, where nothing is asked
 LEAST_STEPS = 200  # of the last rung, where nothing is asked (docs/decisions.md)
 DRAWS = 64  # for the mean MACs of a step of the supernet
 TOLD_EVERY_S = 10.0  # how far it is, in the manifest
+UNMEASURED = "finalists have weights of their own, on which neither agreement nor a metric of a program is measured"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +98,7 @@ def finalists(path: Path, reporter: Reporter, contest: Contest, *, data: str | N
     session = reopen(path, reporter, data)
     run = session.run
     if session.config.search.own_metrics:
-        raise ConfigError(f"{path}: finalists have weights of their own, on which no metric of a program is measured")
+        raise ConfigError(f"{path}: {UNMEASURED}")
     if run.manifest.supernet_trial is not None:
         raise RunError(
             f"{path}: a supernet of another run", hint="name that run: its finalists are of all its supernets"
@@ -120,6 +121,9 @@ def last_choice(session: Session, budget: Budget) -> ParetoFront | None:
     """
     schedule, say = training_schedule(session.config, session.data.train), session.reporter.line
     if budget.finalists == 0 or (budget.finalists is None and not schedule.epochs):
+        return None
+    if session.config.search.own_metrics:
+        say("finalists", f"none: {UNMEASURED}")
         return None
     contest = Contest(count=budget.finalists or COUNT, workers=budget.workers)
     if schedule.epochs:
@@ -145,6 +149,8 @@ def finalists_left(run: RunDirectory, budget: Budget) -> bool:
 
 def check_last_choice(session: Session, budget: Budget) -> None:
     """Find out before anything is trained that finalists are asked for and cannot be had: a ConfigError."""
+    if budget.finalists and session.config.search.own_metrics:
+        raise ConfigError(f"--finalists {budget.finalists}: {UNMEASURED}")
     if budget.finalists and not training_schedule(session.config, session.data.train).epochs:
         raise ConfigError(
             f"--finalists {budget.finalists}: they may cost half of the supernet's training, and there is none",
