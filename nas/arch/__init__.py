@@ -9,15 +9,15 @@ from nas.arch.drawing import FEWER_TOKENS, LEGEND, LOOKS, draw_layers, look_of
 from nas.arch.memory import bytes_to_run, peak_activation_bytes
 from nas.arch.operator import Place, Rules, is_square
 from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS, STEMS
-from nas.arch.operators.conv_stem import KERNEL, stem_channels
+from nas.arch.operators.conv_stem import STEM_KERNEL, stem_channels
 from nas.arch.operators.hallucination import hallucinated_heads
 from nas.arch.operators.low_rank import feed_forward_features, feed_forward_memory, stored_rank
 from nas.arch.tiling import VALUE_BYTES
 
 __all__ = [
-    "ATTENTION", "DIAGNOSTICS", "FEWER_TOKENS", "HALLUCINATION", "KERNEL", "LEGEND", "LOOKS", "REDUCERS",
-    "STEMS", "VALUE_BYTES", "Architecture", "Backbone", "LayerChoice", "LayerContext", "Place", "Rules",
-    "bytes_to_run", "cost", "dead_operators", "draw_layers", "feed_forward_features",
+    "ATTENTION", "DIAGNOSTICS", "FEWER_TOKENS", "HALLUCINATION", "LEGEND", "LOOKS", "REDUCERS", "STEMS",
+    "STEM_KERNEL", "VALUE_BYTES", "Architecture", "Backbone", "LayerChoice", "LayerContext", "Place",
+    "Rules", "bytes_to_run", "cost", "dead_operators", "draw_layers", "feed_forward_features",
     "feed_forward_memory", "hallucinated_heads", "is_square", "look_of", "memory",
     "peak_activation_bytes", "sizes_of", "stem_channels", "stored_rank", "tiling", "token_problems",
 ]

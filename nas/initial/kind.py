@@ -27,10 +27,9 @@ def why_not_plain(model: nn.Module) -> list[str]:
         rotary = " with rotary positions" if getattr(model, "rope", None) is not None else ""
         return [f"it is timm's {type(model).__name__}{rotary}, not its VisionTransformer"]
     block, found = model.blocks[0], []
-    if not isinstance(model.patch_embed, PatchEmbed):
-        return [
-            f"its patches are not cut from the image but come from convolutions ({type(model.patch_embed).__name__})"
-        ]
+    stem = model.patch_embed.proj if isinstance(model.patch_embed, PatchEmbed) else model.patch_embed
+    if not isinstance(stem, nn.Conv2d):
+        return [f"its patches are not cut from the image but come from convolutions ({type(stem).__name__})"]
     if type(block).__name__ in BLOCKS:
         return [BLOCKS[type(block).__name__]]
     parts = dict(block.named_modules())

@@ -122,6 +122,7 @@ def space_of_one(space: SearchSpace, architecture: Architecture) -> SearchSpace:
     return replace(
         space,
         embed_dim=(architecture.embed_dim,),
+        stem=(architecture.stem,),
         depth=(architecture.depth,),
         layers=tuple(
             LayerDomain(**{gene: (genes[f"layers.{i:02d}.{gene}"],) for gene in GENES})

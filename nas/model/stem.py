@@ -10,7 +10,7 @@ from typing import Any
 from timm.layers import LayerNorm2d, PatchEmbed
 from torch import nn
 
-from nas.arch import KERNEL, STEMS, Backbone, stem_channels
+from nas.arch import STEM_KERNEL, STEMS, Backbone, stem_channels
 from nas.base import ArchitectureError
 
 
@@ -35,7 +35,7 @@ class ConvStem(nn.Sequential):
 
 def _convolutions(channels: tuple[int, ...], eps: float) -> Iterator[nn.Module]:
     for i, (before, after) in enumerate(pairwise(channels)):
-        convolution = nn.Conv2d(before, after, KERNEL, stride=2, padding=KERNEL // 2)
+        convolution = nn.Conv2d(before, after, STEM_KERNEL, stride=2, padding=STEM_KERNEL // 2)
         if i and convolution.bias is not None:
             yield LayerNorm2d(before, eps=eps)
             yield nn.GELU()

@@ -22,6 +22,7 @@ from nas.model.families.vit import Subnet
 from nas.model.layers.hallucination import OF_REAL_HEADS
 from nas.model.layers.maps import Guidance
 from nas.model.layers.part import OwnWeight, Part
+from nas.model.stem import build_stem
 from nas.space import AttentionChoice, LayerDomain, SearchSpace, attention_choices, feed_forwards
 
 Value = TypeVar("Value")
@@ -61,6 +62,10 @@ class Supernet(nn.Module):
                     weights[name] = nn.Parameter(own.first_value(torch.empty(own.shape)))
                     if not own.decays:
                         self._undecayed.add(name)
+            for stem in space.stem:
+                if stem != plain.stem:
+                    other = build_stem(stem, plain.embed_dim, space.backbone)
+                    weights |= {f"patch_embed.{name}": weight for name, weight in other.named_parameters()}
         self.register_load_state_dict_pre_hook(_rename_old)  # type: ignore[no-untyped-call]
         self._owners = {name: _register(self, name, parameter) for name, parameter in weights.items()}
         self._skeletons: OrderedDict[Hashable, _Skeleton] = OrderedDict()
@@ -148,7 +153,9 @@ class Supernet(nn.Module):
             given = {name: value for name, value in given.items() if not name.startswith("head.")}
         for name, value in given.items():
             if name not in stored:
-                problems.append(f"{name}: not a weight of this supernet")
+                lacks_stem = name.startswith("patch_embed.") and "patch" not in self.space.stem
+                reason = "the space has no patch stem to start from" if lacks_stem else "not a weight of this supernet"
+                problems.append(f"{name}: {reason}")
             elif not _fits(name, value.shape, stored[name].shape):
                 problems.append(f"{name}: {tuple(value.shape)} does not fit into {tuple(stored[name].shape)}")
         if problems:
@@ -253,14 +260,15 @@ def _cached(cache: OrderedDict[Hashable, Value], key: Hashable, build: Callable[
 
 
 def _plain_largest(space: SearchSpace) -> Architecture:
-    """Dynamic attention on all patches at every greatest size; it need not be in the space."""
+    """Dynamic attention on all patches at every greatest size, and the patch stem, if any; maybe not in the space."""
     layers = tuple(
         LayerChoice(
             num_tokens=space.backbone.num_patches, num_heads=max(domain.num_heads), mlp_ratio=max(domain.mlp_ratio)
         )
         for domain in space.layers
     )
-    return Architecture(embed_dim=max(space.embed_dim), layers=layers)
+    stem = "patch" if "patch" in space.stem else space.stem[0]
+    return Architecture(embed_dim=max(space.embed_dim), stem=stem, layers=layers)
 
 
 def _fits(name: str, shape: Sequence[int], stored: Sequence[int]) -> bool:

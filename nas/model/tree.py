@@ -51,16 +51,17 @@ class SubnetParts:
         self.supernet = supernet
         self._device, self._is_bf16 = device, precision == "bf16"
         self._halves: OrderedDict[Hashable, tuple[Run, int]] = OrderedDict()
-        self._ends: dict[int, Subnet] = {}
+        self._ends: dict[tuple[int, str], Subnet] = {}
 
     def ends(self, architecture: Architecture) -> Subnet:
-        """A subnet of an architecture's width without layers."""
-        if architecture.embed_dim not in self._ends:
+        """A subnet of an architecture's width and stem without layers."""
+        ends = (architecture.embed_dim, architecture.stem)
+        if ends not in self._ends:
             with torch.device("meta"):
                 subnet = Subnet(self.supernet.space.backbone, architecture, build_block=_no_block)
             self._lend(subnet)
-            self._ends[architecture.embed_dim] = subnet
-        return self._ends[architecture.embed_dim]
+            self._ends[ends] = subnet
+        return self._ends[ends]
 
     def half(self, key: Hashable, i: int, architecture: Architecture, context: LayerContext) -> Run:
         """The half of layer `i` that has the key."""
@@ -93,20 +94,20 @@ class SubnetParts:
 
 
 class SubnetTree:
-    """Subnets joined where they begin alike: the same width and the same first halves of layers.
+    """Subnets joined where they begin alike: the same width and stem and the same first halves of layers.
 
     They are told apart by numbers. See `subtrees` for how many are good for a tree.
     """
 
     def __init__(self, parts: SubnetParts, architectures: Mapping[int, Architecture]) -> None:
-        self._roots: dict[int, tuple[Subnet, _Node]] = {}
+        self._roots: dict[tuple[int, str], tuple[Subnet, _Node]] = {}
         backbone = parts.supernet.space.backbone
         for number, architecture in architectures.items():
             width = architecture.embed_dim
-            if width not in self._roots:
+            if (root := (width, architecture.stem)) not in self._roots:
                 ends = parts.ends(architecture)
-                self._roots[width] = ends, _Node(partial(_embed, ends))
-            _, node = self._roots[width]
+                self._roots[root] = ends, _Node(partial(_embed, ends))
+            _, node = self._roots[root]
             node.subnets.add(number)
             for i, layer in enumerate(architecture.layers):
                 context = architecture.context(i, backbone)

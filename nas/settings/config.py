@@ -22,7 +22,7 @@ MOST = 1_000_000_000  # of what is counted: no longer a slip of the finger, and 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
-SPACE_KEYS = ("name", "backbone", "embed_dim", "depth", "layers", "overrides", "rules", "constraints", "seeds")
+SPACE_KEYS = ("name", "backbone", "embed_dim", "stem", "depth", "layers", "overrides", "rules", "constraints", "seeds")
 """Groups of a search space file; `--set` on one of these changes the space, not the run's configuration."""
 
 INNER_SPACE_KEYS = (
@@ -344,7 +344,7 @@ def flat_config(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def keys_for(word: str) -> list[str]:
     """Dotted keys of configuration and space that a word, well spelt, stands for, such as `train.lr` for `lr`."""
-    keys = [*flat_config(RunConfig().model_dump()), *INNER_SPACE_KEYS, "embed_dim", "depth"]
+    keys = [*flat_config(RunConfig().model_dump()), *INNER_SPACE_KEYS, "embed_dim", "stem", "depth"]
     return keys_named(word, keys, cutoff=1)
 
 

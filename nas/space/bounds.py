@@ -19,6 +19,7 @@ within a range its upper end limits the peak, and what its lower end leaves of t
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from typing import Literal, NamedTuple
 
 from nas.arch import VALUE_BYTES, LayerChoice, memory
@@ -38,8 +39,10 @@ NOT_EMPTY = "that some architecture is within the bounds is checked at construct
 class Extremes:
     """The least and most that networks need, with and without bounds; what it has found once, it keeps."""
 
-    def __init__(self, walk: LegalSequences, embed_dims: Sequence[int], depths: Sequence[int]) -> None:
-        self._walk, self._embed_dims, self._depths = walk, embed_dims, depths
+    def __init__(
+        self, walk: LegalSequences, embed_dims: Sequence[int], stems: Sequence[str], depths: Sequence[int]
+    ) -> None:
+        self._walk, self._ends, self._depths = walk, tuple(product(embed_dims, stems)), depths
         self._known: dict[tuple[int, int, bool], list[tuple[float, CostedNetwork | None]]] = {}
 
     def weighted(self, macs_weight: int, params_weight: int, limit: float | None = None) -> CostedNetwork | None:
@@ -195,7 +198,7 @@ class Extremes:
 
     @cached_method
     def _with_memory(self, counts: bool) -> list[Graph]:
-        return [Graph(self._walk, width, self._depths, with_memory=counts) for width in self._embed_dims]
+        return [Graph(self._walk, *ends, self._depths, with_memory=counts) for ends in self._ends]
 
 
 def _whole(bound: float | None) -> float:
@@ -266,7 +269,7 @@ def _network(label: _Label, graph: Graph) -> CostedNetwork:
     while label.edge is not None and label.before is not None:
         layers.insert(0, label.edge.choice)
         label = label.before
-    network = CostedNetwork(macs, params, 0, graph.embed_dim, tuple(layers))
+    network = CostedNetwork(macs, params, 0, graph.embed_dim, graph.stem, tuple(layers))
     if not graph.with_memory:
         return network
     peak = memory.peak_activation_bytes(network.architecture, graph.backbone) // VALUE_BYTES

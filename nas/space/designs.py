@@ -74,7 +74,7 @@ def is_plain(architecture: Architecture) -> bool:
 
 
 def plain_shapes(space: Genome, most: int = MOST_SHAPES) -> tuple[Architecture, ...]:
-    """The plain ViTs of a space within its hard bounds, cheapest first: width x depth x MLP ratio.
+    """The plain ViTs of a space within its hard bounds, cheapest first: width x depth x MLP ratio x stem.
 
     A width has the number of heads, of those that all layers can have, that is nearest to `embed_dim` / `head_dim`, the
     more in doubt. Where there are more than `most` shapes, so many are spread evenly over the logarithm of their MACs,
@@ -109,6 +109,7 @@ def _sized(space: Genome, name: str, share: float) -> Architecture:
     """A design with width, depth, heads and hidden width at a share of their ranges."""
     depth = _at(space.depth, share)
     wanted: dict[str, Any] = {"embed_dim": _at(space.embed_dim, share), "depth": depth}
+    wanted["stem"] = _first(space.stem, "patch")
     for i, domain in enumerate(space.layers):
         genes = _plain(domain, share) | _pattern(name, domain, i, depth, space.backbone.num_patches)
         if name == "uniform":
@@ -191,7 +192,7 @@ def _of_depth(space: Genome, depth: int) -> list[Architecture]:
         own = min(heads, key=lambda count: (abs(count - wanted), -count))
         for ratio in _spread(ratios):
             layer = LayerChoice(num_tokens=patches, num_heads=own, mlp_ratio=ratio)
-            found.append(Architecture(embed_dim=width, layers=(layer,) * depth))
+            found += [Architecture(embed_dim=width, stem=stem, layers=(layer,) * depth) for stem in space.stem]
     return found
 
 

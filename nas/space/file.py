@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
-from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, Backbone, Rules, is_square
+from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, STEMS, Backbone, Rules, is_square
 from nas.base import SearchSpaceError, command_line, keys_hint
 from nas.settings import (
     Document,
@@ -170,6 +170,7 @@ class SpaceFile(Section):
     name: Annotated[str, AfterValidator(_folder_name)]
     backbone: BackboneSection
     embed_dim: Annotated[tuple[Size, ...], *_Choices]
+    stem: Annotated[tuple[Annotated[str, _name_of(STEMS)], ...], *_Choices] = ("patch",)
     depth: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_DEPTH)], ...], *_Choices]
     layers: GeneSection = GeneSection()
     overrides: Annotated[tuple[OverrideSection, ...], BeforeValidator(lambda value: value or ())] = ()
@@ -286,6 +287,9 @@ def _contradictions(content: SpaceFile, document: Document, dropped: set[str]) -
         legal = ", ".join(str(patch * n) for n in (side, side + 1) if n)
         text = f"{size} is not a multiple of patch_size {patch}; nearest legal: {legal}"
         yield {"image_size", "patch_size"}, at(("backbone", "image_size"), text)
+    for i, stem in enumerate(content.stem):
+        if broken := STEMS[stem].broken(Backbone(image_size=patch, patch_size=patch)):
+            yield {"patch_size"}, at(("stem", i), broken)
     for k, override in enumerate(content.overrides):
         if beyond := [i for i in _numbers(override.layers, content.depth) if i >= max(content.depth)]:
             text = f"there is no layer {min(beyond)}; layers are 0 to {max(content.depth) - 1}"
@@ -357,6 +361,7 @@ def _attributes(content: SpaceFile) -> dict[str, Any]:
         "name": content.name,
         "backbone": Backbone(**backbone.model_dump() | {"num_classes": backbone.num_classes or ASSUMED_CLASSES}),
         "embed_dim": content.embed_dim,
+        "stem": content.stem,
         "depth": content.depth,
         "layers": tuple(LayerDomain(**{gene: g.values for gene, g in la.items()}) for la in _layer_genes(content)),
         "constraints": Constraints.from_keys(content.constraints.model_dump()),

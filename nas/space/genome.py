@@ -52,6 +52,7 @@ class Genome:
     name: str  # names the run folders
     backbone: Backbone  # the fixed part
     embed_dim: tuple[int, ...]  # widths to choose from
+    stem: tuple[str, ...] = ("patch",)  # how an image may become patch tokens
     depth: tuple[int, ...]  # numbers of layers to choose from
     layers: tuple[LayerDomain, ...]  # domains of layer 0 up to the greatest depth
     constraints: Constraints = field(default_factory=Constraints)  # hard bounds
@@ -85,6 +86,11 @@ class Genome:
             values = getattr(self, key)
             if not values or len(set(values)) != len(values) or min(values) < 1:
                 yield f"{key}: needs one or more different positive numbers, got {list(values)}"
+        if not self.stem or len(set(self.stem)) != len(self.stem):
+            yield f"stem: needs one or more different choices, got {list(self.stem)}"
+        for stem in self.stem:
+            if broken := STEMS[stem].broken(self.backbone) if stem in STEMS else f"not one of {', '.join(STEMS)}":
+                yield f"stem: {stem}: {broken}"
         if self.depth and len(self.layers) != max(self.depth):
             yield f"layers: {len(self.layers)} domains for a greatest depth of {max(self.depth)}"
         for i, domain in enumerate(self.layers):
@@ -116,7 +122,7 @@ class Genome:
 
     @cached_property
     def _extremes(self) -> Extremes:
-        return _extremes(self.walk, self.embed_dim, self.depth)
+        return _extremes(self.walk, self.embed_dim, self.stem, self.depth)
 
     @cached_property
     def _smallest(self) -> Architecture | None:
@@ -144,6 +150,8 @@ class Genome:
         reasons = []
         if architecture.embed_dim not in self.embed_dim:
             reasons.append(f"embed_dim {architecture.embed_dim} is not one of {list(self.embed_dim)}")
+        if architecture.stem not in self.stem:
+            reasons.append(f"stem {architecture.stem} is not one of {list(self.stem)}")
         if architecture.depth not in self.depth:
             return [*reasons, f"depth {architecture.depth} is not one of {list(self.depth)}"]
         if illegal := self.walk.why_not(architecture.layers):
@@ -152,10 +160,17 @@ class Genome:
             reasons.append(f"it breaks the constraints: {self.constraints.text()}")
         return reasons
 
+    @property
+    def has_stems(self) -> bool:
+        """Whether another stem than the plain ViT's may be chosen."""
+        return self.stem != ("patch",)
+
     @cached_method
     def choices(self) -> dict[str, tuple[Value, ...]]:
         """Flat parameters, such as `layers.07.attention`, and their values; the same for all."""
         flat: dict[str, tuple[Value, ...]] = {"embed_dim": self.embed_dim, "depth": self.depth}
+        if self.has_stems:
+            flat["stem"] = self.stem
         for i, domain in enumerate(self.layers):
             for gene in GENES:
                 flat[f"layers.{i:02d}.{gene}"] = getattr(domain, gene)
@@ -183,6 +198,7 @@ class Genome:
         """`encode` for an architecture that may break the constraints, but no other rule of the space."""
         params = {name: values[0] for name, values in self.choices().items()}
         params |= {"embed_dim": architecture.embed_dim, "depth": architecture.depth}
+        params |= {"stem": architecture.stem} if self.has_stems else {}
         provider = architecture.layers[0]
         for i, layer in enumerate(architecture.layers):
             prefix = f"layers.{i:02d}."
@@ -228,7 +244,8 @@ class Genome:
         if not self.walk.count(self.walk.start, depth):
             depth = next(d for d in self.depth if self.walk.count(self.walk.start, d))
         genes = [genes_of(wanted) for genes_of in self._genes_of_layers[:depth]]
-        return Architecture(embed_dim=int(wanted["embed_dim"]), layers=self.walk.nearest(genes))
+        width, stem = int(wanted["embed_dim"]), str(wanted.get("stem", self.stem[0]))
+        return Architecture(embed_dim=width, stem=stem, layers=self.walk.nearest(genes))
 
     @cached_property
     def _genes_of_layers(self) -> list[Callable[[Mapping[str, Value]], tuple[Value, ...]]]:

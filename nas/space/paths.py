@@ -67,12 +67,13 @@ class CostedNetwork(NamedTuple):
     params: int  # parameters
     peak: int  # most values of images and activations alive at once; 0 where memory does not count
     embed_dim: int  # its width
+    stem: str  # how its images become tokens
     layers: tuple[LayerChoice, ...]  # its choices
 
     @property
     def architecture(self) -> Architecture:
         """The network as a value."""
-        return Architecture(embed_dim=self.embed_dim, layers=self.layers)
+        return Architecture(embed_dim=self.embed_dim, stem=self.stem, layers=self.layers)
 
 
 class Edge(NamedTuple):
@@ -85,18 +86,20 @@ class Edge(NamedTuple):
 
 
 class Graph:
-    """The networks of one width as nodes and edges, made when they are asked for; what it has found once, it keeps.
+    """The networks of one width and stem as nodes and edges, made when asked for; what it has found once, it keeps.
 
     They end with any of `depths` layers. Without memory all peaks are 0, and the graph is smaller.
     """
 
-    def __init__(self, walk: LegalSequences, embed_dim: int, depths: Sequence[int], *, with_memory: bool) -> None:
-        self.walk, self.embed_dim, self.depths = walk, embed_dim, frozenset(depths)
+    def __init__(
+        self, walk: LegalSequences, embed_dim: int, stem: str, depths: Sequence[int], *, with_memory: bool
+    ) -> None:
+        self.walk, self.embed_dim, self.stem, self.depths = walk, embed_dim, stem, frozenset(depths)
         self.backbone: Backbone = walk.backbone
         self.with_memory = with_memory
         self.start = Node(walk.start)
-        self.macs, self.params = cost.outside_macs_params(embed_dim, "patch", self.backbone)
-        self.before = max(n for _, n in memory.before(embed_dim, "patch", self.backbone)) if with_memory else 0
+        self.macs, self.params = cost.outside_macs_params(embed_dim, stem, self.backbone)
+        self.before = max(n for _, n in memory.before(embed_dim, stem, self.backbone)) if with_memory else 0
 
     def held(self, state: State) -> int:
         """Values alive throughout the next layer, beside what is provided."""
@@ -264,7 +267,7 @@ class Cheapest:
             layers.append(step.choice)
             step = step.rest
         costs = (found.macs + self.graph.macs, found.params + self.graph.params, max(found.peak, self.graph.before))
-        return CostedNetwork(*costs, self.graph.embed_dim, tuple(layers))
+        return CostedNetwork(*costs, self.graph.embed_dim, self.graph.stem, tuple(layers))
 
     def value(self, node: Node) -> float:
         """Least weighted sum of what is still to come; infinite where no network goes on from here."""

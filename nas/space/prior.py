@@ -11,7 +11,7 @@ import numpy as np
 
 from nas.arch import Architecture
 from nas.space.genome import Genome
-from nas.space.sampling import first_within
+from nas.space.sampling import any_stem, first_within
 from nas.space.walk import with_feed_forward
 
 PLAIN = 0.25
@@ -21,7 +21,7 @@ PLAIN = 0.25
 def sample_by_gene(space: Genome, rng: np.random.Generator) -> Architecture:
     """Draw gene by gene, width and depth first, each uniformly among the values that can still be had.
 
-    - Width and depth: uniform.
+    - Width, depth and stem: uniform.
     - Tokens: uniform over how often they are reduced, then over the layers where; each time uniform over the counts
       that are left, then the reducers. A layer that leaves no choice has its way.
     - A layer's attention, heads, share and kind of hallucination, hidden width and rank, in this order: uniform.
@@ -62,7 +62,7 @@ def _draw(space: Genome, rng: np.random.Generator) -> Architecture:
         ratio = _at(ratios, hidden_share) if plain_share == 1 else _any(ratios, rng)
         ranks = [rank for each, rank in pairs if each == ratio]
         layers.append(with_feed_forward(structure, ratio, max(ranks) if is_plain else _any(ranks, rng)))
-    return Architecture(embed_dim=width, layers=tuple(layers))
+    return Architecture(embed_dim=width, stem=any_stem(space, rng), layers=tuple(layers))
 
 
 def _any(values: Collection[Any], rng: np.random.Generator, wanted: Any = None) -> Any:

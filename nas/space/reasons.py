@@ -113,7 +113,7 @@ def why_not_within(space: Genome, whole: Genome) -> list[str]:
         for key, value in ours.items()
         if key != "timm" and value != theirs[key]
     ]
-    for gene in ("embed_dim", "depth"):
+    for gene in ("embed_dim", "stem", "depth"):
         chosen, there = getattr(space, gene), getattr(whole, gene)
         if more := [value for value in chosen if value not in there]:
             found.append(f"{gene}: {format_choices(more)}, there {format_choices(there)}")

@@ -51,7 +51,12 @@ def _sample_unconstrained(space: Genome, rng: np.random.Generator) -> Architectu
         pairs = walk.feed_forwards(state.layer)
         structure, state = options[_weighted([walk.count(following, depth) for _, following in options], rng)]
         layers.append(with_feed_forward(structure, *pairs[int(rng.integers(len(pairs)))]))
-    return Architecture(embed_dim=width, layers=tuple(layers))
+    return Architecture(embed_dim=width, stem=any_stem(space, rng), layers=tuple(layers))
+
+
+def any_stem(space: Genome, rng: np.random.Generator) -> str:
+    """A stem, uniformly; a space that has only one takes nothing of the generator, as before there were stems."""
+    return space.stem[int(rng.integers(len(space.stem)))] if len(space.stem) > 1 else space.stem[0]
 
 
 def sample_near(space: Genome, macs: float, rng: np.random.Generator) -> Architecture:
@@ -154,10 +159,15 @@ def _spliced(space: Genome, large: Sequence[Architecture], lean: Architecture) -
     end = space.encode_unbounded(lean)
     for begin in map(space.encode_unbounded, large):
         yield from (
-            space.nearest(end | {name: value for name, value in begin.items() if name < f"layers.{i:02d}"})
+            space.nearest(end | {name: value for name, value in begin.items() if name not in _layers_from(space, i)})
             for i in range(max(space.depth) + 1)
         )
     yield from (lean, *large)
+
+
+def _layers_from(space: Genome, first: int) -> set[str]:
+    """The flat parameters of the layers from one on."""
+    return {name for name in space.choices() if name.startswith("layers.") and name >= f"layers.{first:02d}"}
 
 
 def _climbed(space: Genome, architecture: Architecture) -> Architecture:
@@ -168,7 +178,7 @@ def _climbed(space: Genome, architecture: Architecture) -> Architecture:
     while improved:
         improved = False
         params = space.encode_unbounded(best)
-        added = {name: value for name, value in lean.items() if name >= f"layers.{best.depth:02d}"}
+        added = {name: lean[name] for name in _layers_from(space, best.depth)}
         deeper = [added | {"depth": depth} for depth in space.depth if depth > best.depth]
         single = [{name: value} for name, values in space.choices().items() for value in values]
         for change in [*single, *deeper]:

@@ -57,6 +57,7 @@ class SearchSpace(Genome):
             "name": self.name,
             "backbone": self.backbone.to_dict(),
             "embed_dim": list(self.embed_dim),
+            **({"stem": list(self.stem)} if self.has_stems else {}),
             "depth": list(self.depth),
             "layers": [{gene: list(getattr(domain, gene)) for gene in GENES} for domain in self.layers],
             "constraints": self.constraints.to_dict(),
@@ -76,7 +77,7 @@ class SearchSpace(Genome):
 
     def size(self) -> int:
         """Number of distinct architectures, before the hard constraints."""
-        return len(self.embed_dim) * self.walk.total(self.walk.start, frozenset(self.depth))
+        return len(self.embed_dim) * len(self.stem) * self.walk.total(self.walk.start, frozenset(self.depth))
 
     @cached_method
     def largest(self) -> Architecture:

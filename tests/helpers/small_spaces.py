@@ -86,10 +86,26 @@ def only_half() -> SearchSpace:
     return space(every_choice(hallucination_ratio=(0.5,), mlp_ratio=(1.0,), **genes), embed_dim=(8,), depth=(2,))
 
 
+def stems(**changes: Any) -> SearchSpace:
+    """Two stems and two widths, with what acts on costs and memory in short networks."""
+    domain = every_choice(
+        num_tokens=(16, 4),
+        reducer=("pool",),
+        attention=("dynamic", "shared"),
+        hallucination_ratio=(0.0, 0.5),
+        hallucination=("mix",),
+        num_heads=(1, 2),
+        ffn_rank=(0.25, 1.0),
+        mlp_ratio=(1.0,),
+    )
+    return space(domain, **{"embed_dim": (8, 16), "stem": ("patch", "conv"), "depth": (1, 2), **changes})
+
+
 def listed(space: SearchSpace) -> Iterator[Architecture]:
     """Every architecture of a space, before its constraints: all combinations but the illegal ones."""
     for width, depth in product(space.embed_dim, space.depth):
-        yield from _extended(space, width, depth, ())
+        for found in _extended(space, width, depth, ()):
+            yield from (replace(found, stem=stem) for stem in space.stem)
 
 
 def _extended(space: SearchSpace, width: int, depth: int, layers: tuple[LayerChoice, ...]) -> Iterator[Architecture]:
@@ -172,6 +188,8 @@ def part_of(whole: SearchSpace, rng: np.random.Generator) -> SearchSpace:
             for domain in whole.layers[: max(depth)]
         )
         try:
-            return replace(whole, name="part", embed_dim=some(whole.embed_dim), depth=depth, layers=layers)
+            sizes = {"embed_dim": some(whole.embed_dim), "depth": depth, "layers": layers}
+            stem = some(whole.stem) if whole.has_stems else whole.stem
+            return replace(whole, name="part", stem=stem, **sizes)
         except SearchSpaceError:
             continue

@@ -120,3 +120,17 @@ def test_class_token_model_does_not_fit_a_mean_pooled_space():
         Supernet(vit_space(class_token=False)).load_timm(timm_vit().state_dict())
     for name in ("pos_embed", "cls_token", "norm.weight"):
         assert f"{name}: " in error.value.message
+
+
+def test_a_trained_vit_fills_the_patch_stem_and_a_conv_stem_is_told_as_missing():
+    both = replace(vit_space(), stem=("patch", "conv"))
+    supernet = Supernet(both).eval()
+    missing = supernet.load_timm(timm_vit().state_dict())
+    assert {name for name in missing if "patch_embed" in name} == {
+        f"patch_embed.proj.{i}.{kind}" for i in (0, 1, 3) for kind in ("weight", "bias")
+    }
+    x = images(3)
+    with torch.no_grad():
+        assert torch.allclose(supernet(x, plain_largest()), timm_vit()(x), atol=1e-5, rtol=0)
+    with pytest.raises(CheckpointError, match=r"patch_embed\.proj\.weight: the space has no patch stem to start from"):
+        Supernet(replace(both, stem=("conv",))).load_timm(timm_vit().state_dict())

@@ -1,12 +1,13 @@
 """Subnets that are run together have the logits they have alone."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from small_spaces import chains, part_of, randomise, space
+from small_spaces import chains, part_of, randomise, space, stems
 
 from nas.model import tree
 from nas.model.supernet import Supernet
@@ -46,6 +47,18 @@ def test_logits_are_those_of_the_extracted_subnets_bit_for_bit(seed, precision):
     assert found.keys() == set(range(len(architectures)))
     for number, architecture in enumerate(architectures):
         assert torch.equal(found[number][1], supernet.extract(architecture)(images))
+
+
+def test_stems_are_roots_of_their_own(precision):
+    supernet = Supernet(stems()).eval()
+    randomise(supernet)
+    rng = np.random.default_rng(0)
+    drawn = [replace(supernet.space.sample(rng), stem=stem) for _ in range(6) for stem in ("patch", "conv")]
+    images = torch.randn(5, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    found, failed = run(supernet, drawn, images, precision)
+    assert not failed
+    for number, architecture in enumerate(drawn):
+        assert torch.equal(found[number], supernet.extract(architecture)(images))
 
 
 def test_parts_that_were_kept_for_a_tree_serve_the_next_one(precision):

@@ -9,7 +9,7 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 from factories import backbone
-from small_spaces import chains, listed, only_half, space, tiny
+from small_spaces import chains, listed, only_half, space, stems, tiny
 
 from nas.arch import cost, memory
 from nas.arch.architecture import Architecture
@@ -58,7 +58,7 @@ def bounds_at(make: Callable[[], SearchSpace], keys: Sequence[str], shares: Sequ
     return bounds
 
 
-@pytest.mark.parametrize("make", [tiny, chains, only_half])
+@pytest.mark.parametrize("make", [tiny, chains, only_half, stems])
 @pytest.mark.parametrize("keys", EVERY_ORDER, ids="-".join)
 def test_bounds_together_are_refused_exactly_where_nothing_keeps_them(make, keys):
     """The last bound is the least that is possible within the others, and one less."""
@@ -84,7 +84,7 @@ def test_bounds_together_are_refused_exactly_where_nothing_keeps_them(make, keys
 RARE = [pytest.param(share, marks=pytest.mark.slow) for share in (0.0, 0.05, 0.7)]
 
 
-@pytest.mark.parametrize("make", [tiny, chains, only_half])
+@pytest.mark.parametrize("make", [tiny, chains, only_half, stems])
 @pytest.mark.parametrize("keys", EVERY_MIX, ids="-".join)
 @pytest.mark.parametrize("share", [0.3, *RARE])
 def test_largest_is_within_the_bounds_and_no_change_of_one_gene_makes_it_larger(make, keys, share):
@@ -103,7 +103,7 @@ def test_largest_is_within_the_bounds_and_no_change_of_one_gene_makes_it_larger(
     assert all(macs(a) <= macs(largest) for a in one_gene_off if a in searched)
 
 
-@pytest.mark.parametrize("make", [tiny, chains, only_half])
+@pytest.mark.parametrize("make", [tiny, chains, only_half, stems])
 def test_range_of_memory_is_that_of_the_listing(make):
     needed = [amount["max_memory"] for _, amount in priced(make)]
     assert make().memory_range() == (min(needed), max(needed))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_spaces import every_choice, space
+from small_spaces import every_choice, space, stems
 
 from nas.arch import cost
 from nas.arch.architecture import Architecture, LayerChoice
@@ -241,3 +241,12 @@ def test_unknown_name_is_told_with_the_known_ones():
     with pytest.raises(SearchSpaceError, match="seeds: 'vit' is not one of deit, psvit, dgssa_glad") as error:
         known_designs(everything(), ["deit", "vit"])
     assert error.value.hint
+
+
+def test_designs_keep_the_patch_stem_and_plain_vits_have_each():
+    both = stems()
+    assert {a.stem for a in known_designs(both, DESIGNS).values()} == {"patch"}
+    assert {a.stem for a in known_designs(stems(stem=("conv",)), DESIGNS).values()} == {"conv"}
+    shapes = plain_shapes(both)
+    assert len(shapes) == len(set(shapes)) == 2 * len(plain_shapes(stems(stem=("patch",))))
+    assert all(is_plain(shape) and shape in both for shape in shapes)

@@ -49,7 +49,7 @@ seeds: [deit, psvitt, deit]
 budget: 3
 depth: 3
 """
-        keys = "name, backbone, embed_dim, depth, layers, overrides, rules, constraints, seeds"
+        keys = "name, backbone, embed_dim, stem, depth, layers, overrides, rules, constraints, seeds"
         designs = "deit, psvit, dgssa_glad, hmhsa_cffn, castling, uniform, plain"
         assert refused(text) == [
             "line 1: name: may hold only letters, digits and -_., as it names folders, got '../x y'",

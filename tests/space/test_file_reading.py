@@ -3,6 +3,7 @@
 import pytest
 
 from nas.arch.operator import Rules
+from nas.base.errors import SearchSpaceError
 from nas.space.constraints import Constraints
 from nas.space.designs import DESIGNS
 from nas.space.domain import LayerDomain
@@ -165,3 +166,20 @@ def test_file_is_read(tmp_path):
     (tmp_path / "a.yaml").write_text(PLAIN)
     assert read_space(tmp_path / "a.yaml") == parse_space(PLAIN, "a.yaml")
     assert read_space(tmp_path / "a.yaml", ["name=b"]).name == "b"
+
+
+def test_the_stem_is_a_choice_of_the_network():
+    assert parse_space(PLAIN, "a.yaml").stem == ("patch",)
+    both = parse_space(PLAIN + "stem: [patch, conv]\n", "a.yaml")
+    assert (both.stem, both.size()) == (("patch", "conv"), 4)
+    assert parse_space(both.to_yaml(), "a.yaml") == both
+    assert parse_space(PLAIN, "a.yaml", ["stem=conv"]).stem == ("conv",)
+
+
+def test_a_conv_stem_for_patches_that_are_no_power_of_two_is_refused_with_its_line():
+    text = PLAIN.replace("patch_size: 4", "patch_size: 16").replace("size: 32", "size: 48") + "stem: [patch, conv]\n"
+    assert parse_space(text, "a.yaml").stem == ("patch", "conv")
+    with pytest.raises(SearchSpaceError, match=r"line 5: stem\[1\]: a conv stem halves the image, .* not 12"):
+        parse_space(text.replace("patch_size: 16", "patch_size: 12"), "a.yaml")
+    with pytest.raises(SearchSpaceError, match=r"line 5: stem: 'cnv' is not one of patch, conv; did you mean \"conv\""):
+        parse_space(PLAIN + "stem: cnv\n", "a.yaml")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
-from small_spaces import chains, every_choice, listed, only_half, space, tiny
+from small_spaces import chains, every_choice, listed, only_half, space, stems, tiny
 
 from nas.arch import cost
 from nas.arch.architecture import Architecture
@@ -31,7 +31,7 @@ def values_of(searched: SearchSpace) -> st.SearchStrategy:
     return st.fixed_dictionaries(choices)
 
 
-@pytest.mark.parametrize("searched", [SPACE, JOINT, BOUNDED], ids=["free", "joint", "bounded"])
+@pytest.mark.parametrize("searched", [SPACE, JOINT, BOUNDED, stems()], ids=["free", "joint", "bounded", "stems"])
 def test_decode_inverts_encode(searched):
     rng = np.random.default_rng(0)
     for _ in range(50 if searched is BOUNDED else 150):
@@ -42,7 +42,7 @@ def test_decode_inverts_encode(searched):
         assert all(type(value) in (int, float, str) for value in params.values())
 
 
-@pytest.mark.parametrize("make", [tiny, chains, only_half])
+@pytest.mark.parametrize("make", [tiny, chains, only_half, stems])
 def test_decode_inverts_encode_on_every_architecture(make):
     searched = make()
     assert [a for a in set(listed(searched)) if searched.decode(searched.encode(a)) != a] == []
@@ -284,3 +284,17 @@ def test_what_exceeds_a_bound_is_repaired_to_many_networks_just_within_it():
     assert np.median(used) > 0.75
     assert len(set(repaired)) > 0.95 * len(repaired)
     assert all(space.repair(a) == a and space.decode(space.encode(a)) == a for a in repaired)
+
+
+def test_the_stem_is_a_gene_only_where_there_is_another():
+    both = stems()
+    assert both.choices()["stem"] == ("patch", "conv")
+    assert "stem" not in SPACE.choices()
+    conv = replace(both.smallest(), stem="conv")
+    assert both.decode(both.encode(conv)) == conv
+    assert stems(stem=("patch",)).why_not(conv) == ["stem conv is not one of ['patch']"]
+    assert stems(stem=("conv",)).decode({"embed_dim": 8, "depth": 1} | only_first(both)).stem == "conv"
+
+
+def only_first(searched):
+    return {name: values[0] for name, values in searched.choices().items() if name.startswith("layers.")}

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
 from factories import backbone
-from small_spaces import chains, listed, only_half, tiny
+from small_spaces import chains, listed, only_half, stems, tiny
 
 from nas.arch import cost, memory
 from nas.arch.architecture import Architecture
@@ -17,7 +17,7 @@ from nas.space.space import SearchSpace
 from nas.space.walk import State
 
 WEIGHTS = [(1, 0), (0, 1), (-1, 0), (0, -1), (1, 7), (3, -50), (-2, 9)]
-SPACES = [tiny, chains, only_half]
+SPACES = [tiny, chains, only_half, partial(stems, stem=("conv",), embed_dim=(8,))]
 
 
 @cache
@@ -32,8 +32,8 @@ def costs_of(architecture: Architecture) -> tuple[int, int, int]:
 
 
 def graph_of(searched: SearchSpace, *, with_memory: bool) -> Graph:
-    (width,) = searched.embed_dim
-    return Graph(searched.walk, width, searched.depth, with_memory=with_memory)
+    (width,), (stem,) = searched.embed_dim, searched.stem
+    return Graph(searched.walk, width, stem, searched.depth, with_memory=with_memory)
 
 
 def least(rows: Iterable[tuple[int, int, int]], weights: tuple[int, int]) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from factories import backbone
-from small_spaces import every_choice, space
+from small_spaces import every_choice, space, stems
 
 from nas.arch import LayerChoice
 from nas.base.errors import SearchSpaceError
@@ -102,3 +102,8 @@ def test_all_that_is_outside_is_named_with_its_layers():
         "embed_dim: [32], there [16, 24]",
         "depth: [5], there [2, 3, 4]",
     ]
+
+
+def test_a_stem_that_another_space_does_not_have_is_named():
+    assert why_not_within(stems(), stems(stem=("patch",))) == ["stem: [conv], there [patch]"]
+    assert why_not_within(stems(stem=("patch",)), stems()) == []

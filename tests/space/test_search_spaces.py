@@ -11,7 +11,7 @@ import pytest
 
 from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.operator import Rules
-from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS
+from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS, STEMS
 from nas.settings.config import INNER_SPACE_KEYS, SPACE_KEYS
 from nas.settings.document import Section
 from nas.settings.yaml_file import dump_yaml, read_yaml
@@ -267,7 +267,7 @@ class TestReadme:
 
     def test_readme_names_every_choice(self):
         text = README.read_text()
-        words = [*ATTENTION, *REDUCERS, *HALLUCINATION]
+        words = [*ATTENTION, *REDUCERS, *HALLUCINATION, *STEMS]
         assert [word for word in words if f"`{word}`" not in text] == []
 
     def test_readme_has_every_design(self):

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from factories import backbone
-from small_spaces import every_choice, space, tiny
+from small_spaces import every_choice, listed, space, stems, tiny
 
+from nas.arch import cost
 from nas.base.errors import SearchSpaceError
 from nas.space.constraints import Constraints
 from nas.space.designs import DESIGNS
@@ -46,6 +47,12 @@ def test_contradictory_domain_is_refused(message, changes):
     [
         ("embed_dim: needs one or more different positive numbers, got []", {"embed_dim": ()}),
         ("depth: needs one or more different positive numbers, got [2, 2]", {"depth": (2, 2)}),
+        ("stem: needs one or more different choices, got []", {"stem": ()}),
+        ("stem: pool: not one of patch, conv", {"stem": ("patch", "pool")}),
+        (
+            "stem: conv: a conv stem halves the image",
+            {"stem": ("conv",), "backbone": backbone(image_size=12, patch_size=3)},
+        ),
         ("layers: 1 domains for a greatest depth of 2", {"layers": (every_choice(),), "depth": (2,)}),
     ],
 )
@@ -132,3 +139,27 @@ def test_a_copied_space_is_equal_and_leaves_what_was_found_behind():
     assert copied == searched
     assert copied.__dict__.keys() < searched.__dict__.keys()
     assert copied.sample(np.random.default_rng(1)) == searched.sample(np.random.default_rng(1))
+
+
+def test_a_space_of_two_stems_is_twice_as_large_and_one_of_the_patch_stem_is_as_before():
+    both, patch, conv = stems(), stems(stem=("patch",)), stems(stem=("conv",))
+    assert both.size() == 2 * patch.size() == 2 * conv.size() == len(set(listed(both)))
+    assert "stem" not in patch.to_dict()
+    assert both.to_dict()["stem"] == ["patch", "conv"]
+    assert len({each.digest for each in (both, patch, conv)}) == 3
+    for each in (both, patch, conv):
+        networks = set(listed(each))
+        costs = [cost.macs(a, each.backbone) for a in networks]
+        assert each.macs_range() == (min(costs), max(costs))
+        weights = [cost.params(a, each.backbone) for a in networks]
+        assert each.params_range() == (min(weights), max(weights))
+
+
+def test_draws_reach_both_stems():
+    searched, rng = stems(), np.random.default_rng(0)
+    for draw in (searched.sample, searched.sample_by_gene, searched.sample_stratified):
+        drawn = [draw(rng) for _ in range(60)]
+        assert {a.stem for a in drawn} == {"patch", "conv"}
+        assert all(a in searched for a in drawn)
+    neighbours = [searched.mutate(drawn[0], rng) for _ in range(200)]
+    assert {a.stem for a in neighbours} == {"patch", "conv"}

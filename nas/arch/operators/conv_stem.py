@@ -9,7 +9,7 @@ from itertools import pairwise
 from nas.arch.backbone import Backbone
 from nas.arch.operator import Operations, Stem
 
-KERNEL = 3  # pixels; stride 2, one pixel of padding
+STEM_KERNEL = 3  # pixels; stride 2, one pixel of padding
 
 
 def stem_channels(D: int, backbone: Backbone) -> tuple[int, ...]:
@@ -34,8 +34,8 @@ def _positions(backbone: Backbone) -> list[int]:
 def _cost(D: int, backbone: Backbone) -> Operations:
     channels = stem_channels(D, backbone)
     steps = list(zip(pairwise(channels), _positions(backbone)[1:], strict=True))
-    macs = sum(n * KERNEL**2 * before * after for (before, after), n in steps)
-    params = sum((KERNEL**2 * before + 1) * after for (before, after), _ in steps)
+    macs = sum(n * STEM_KERNEL**2 * before * after for (before, after), n in steps)
+    params = sum((STEM_KERNEL**2 * before + 1) * after for (before, after), _ in steps)
     return (("conv_stem", macs, params + 2 * sum(channels[1:-1])),)
 
 
