@@ -29,7 +29,8 @@ class TestDescribing:
         assert options["evaluate.max_images"].type == "whole number | null, >= 1"
         assert options["evaluate.max_images"].default == "null"
         assert options["search.objectives"].type == (
-            "list of top1 | balanced_top1 | macs | params | latency_ms | latency_ms_2 | latency_ms_3 | latency_ms_4"
+            "list of top1 | balanced_top1 | macs | params | latency_ms | latency_ms_2 | latency_ms_3 | latency_ms_4 | "
+            "agreement"
         )
         assert options["train.crop_scale"].type == "[number, number] | null"
         assert options["data.skip_bad_images"].type == "true | false"
