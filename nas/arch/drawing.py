@@ -15,5 +15,6 @@ def look_of(layer: LayerChoice) -> Look:
 
 
 def draw_layers(architecture: Architecture) -> str:
-    """One glyph a layer, and a mark before a layer with fewer tokens than what arrives."""
-    return "".join((FEWER_TOKENS if layer.reducer else "") + look_of(layer).glyph for layer in architecture.layers)
+    """One glyph a layer, a mark before one with fewer tokens than what arrives, and first a stem other than patch."""
+    glyphs = ((FEWER_TOKENS if layer.reducer else "") + look_of(layer).glyph for layer in architecture.layers)
+    return ("" if architecture.stem == "patch" else f"{architecture.stem} ") + "".join(glyphs)

@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from nas.arch import Architecture, Backbone
+from nas.arch import STEMS, Architecture, Backbone
 from nas.base import LATENCIES, LATENCY, plural, visible
 from nas.runs import Conditions, interval_key
 
@@ -133,9 +133,10 @@ def model_card(
         f"Hugging Face hub the folder comes by `hf download {HUB_NAME} --local-dir {_text(shlex.quote(name))}`; timm "
         f"alone takes `hf-hub:{HUB_NAME}` for `local-dir:`.\n"
     )
+    stem = "" if architecture.stem == "patch" else f"a stem of {STEMS[architecture.stem].words}, "
     summary = (
         f"A Vision Transformer found by architecture search: {architecture.depth} layers, "
-        f"{architecture.embed_dim} channels, {S}x{S} pixels, {backbone.num_classes} classes. "
+        f"{architecture.embed_dim} channels, {stem}{S}x{S} pixels, {backbone.num_classes} classes. "
         f"Architecture `{architecture.digest}`, in `architecture.json`."
     )
     resized = prepared["interpolation"] + (f", the shorter side to {side} px" if side > S else "")

@@ -185,9 +185,12 @@ def features(architecture: Architecture, backbone: Backbone) -> dict[str, float]
     """How much there is of everything that takes time, in a unit of its own each."""
     found: Counter[str] = Counter({"one": 1.0})
     width, prefix = architecture.embed_dim, backbone.num_prefix_tokens
-    for operation in cost.breakdown(architecture, backbone):
+    is_patched = architecture.stem == "patch"
+    for i, operation in enumerate(cost.breakdown(architecture, backbone)):
         if operation.layer is None:
-            found["outside"] += operation.macs
+            found["outside" if i or is_patched else operation.operation] += operation.macs
+    if not is_patched:
+        found[f"stem {architecture.stem}"] += 1
     for i, layer in enumerate(architecture.layers):
         context = architecture.context(i, backbone)
         kind, tokens = layer.attention, layer.num_tokens + prefix

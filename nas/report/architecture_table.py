@@ -55,6 +55,7 @@ def show_table(point: FrontPoint, backbone: Backbone, *, bars: bool = True) -> T
         unit_column(label, [*values, sum(values)])
         for label, values in (("MACs", [r["macs"] for r in rows]), ("params", [r["params"] for r in rows]))
     )
+    stem = "" if architecture.stem == "patch" else f", {architecture.stem} stem"
     cells = []
     for row, macs_cell, params_cell in zip(rows, macs[1], params[1], strict=False):
         inside: list[Cell] = [""] * 5
@@ -67,7 +68,7 @@ def show_table(point: FrontPoint, backbone: Backbone, *, bars: bool = True) -> T
         macs_share, latency = (_share(row.get(name), bars) for name in ("macs_share", "latency_share"))
         cells.append([row["part"], *inside, macs_cell, macs_share, params_cell, latency])
     return Table(
-        title=f"{architecture.digest}: {architecture.depth} layers, {architecture.embed_dim} channels",
+        title=f"{architecture.digest}: {architecture.depth} layers, {architecture.embed_dim} channels{stem}",
         columns=[
             Column(footer="total"),
             *columns_of({"tokens": "", "attention": "", "heads": "{:g}", "mlp": "{:g}", "hidden": "{:g}"}),

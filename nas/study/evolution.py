@@ -44,7 +44,7 @@ def child(
         params = space.encode(parents[int(rng.integers(len(parents)))])
         if is_mutant:
             for name, values in choices.items():
-                if rng.random() < (SIZE_RATE if name in ("depth", "embed_dim") else GENE_RATE):
+                if rng.random() < (SIZE_RATE if name in ("depth", "embed_dim", "stem") else GENE_RATE):
                     params[name] = values[int(rng.integers(len(values)))]
         else:
             other = space.encode(parents[int(rng.integers(len(parents)))])

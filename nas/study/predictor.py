@@ -15,7 +15,7 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, Architecture, cost
+from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, STEMS, Architecture, cost
 from nas.base import BALANCED, LATENCIES, MACS, PARAMS, TOP1, Objective
 from nas.runs import non_dominated
 from nas.space import SearchSpace
@@ -236,6 +236,7 @@ def features(architectures: Sequence[Architecture], space: SearchSpace) -> Float
 def genes_of_features(space: SearchSpace) -> list[int]:
     """[features]; the gene that each belongs to: those of a choice among operators are one."""
     sizes = [1, 1, len(REDUCERS), len(ATTENTION), 1, 1, len(HALLUCINATION), 1, 1] * len(space.layers) + [1] * 5
+    sizes += [len(STEMS)] if space.has_stems else []
     return [gene for gene, size in enumerate(sizes) for _ in range(size)]
 
 
@@ -261,6 +262,7 @@ def _features(architecture: Architecture, space: SearchSpace) -> Iterator[float]
     yield math.log(sum(tokens) / len(tokens))
     yield math.log(cost.macs(architecture, space.backbone))
     yield math.log(cost.params(architecture, space.backbone))
+    yield from (float(architecture.stem == name) for name in STEMS if space.has_stems)
 
 
 def _best(architectures: Sequence[Architecture], losses: Floats) -> list[Architecture]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from factories import plain, varied
 
 from nas.arch.architecture import Architecture, LayerChoice
@@ -21,3 +23,7 @@ def test_shared_layers_look_the_same_whether_or_not_they_derive():
     provider, shared = LayerChoice(**half), LayerChoice(**half, attention="shared")
     assert draw_layers(Architecture(embed_dim=8, layers=(provider, shared))) == "◐○"
     assert look_of(shared).name == "shared"
+
+
+def test_a_stem_that_is_no_patch_embedding_is_told_first():
+    assert draw_layers(replace(plain(4), stem="conv")) == "conv ●●●●"

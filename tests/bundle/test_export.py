@@ -23,6 +23,7 @@ from bundles import (
     STD,
     export,
     images_for,
+    layer,
     logits_of,
     point_of,
     run_python,
@@ -384,6 +385,23 @@ def test_all_missing_packages_are_named_together(
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match=r"onnx format needs onnxruntime.*openvino format needs openvino"):
         export(small, tmp_path / "b", formats=("onnx", "openvino"))
+
+
+CONV_STEM = Architecture(embed_dim=24, stem="conv", layers=(layer(64), layer(36, reducer="pool")))
+
+
+def test_a_conv_stem_survives_every_format_and_timm_knows_its_first_convolution(tmp_path: Path) -> None:
+    subnet = subnet_of(CONV_STEM, CLASS_TOKEN)
+    report = export(subnet, tmp_path / "b", formats=("onnx", "timm", "pt2"))
+    check_report(report, CONV_STEM, CLASS_TOKEN)
+    reloaded = timm.create_model(f"local-dir:{tmp_path / 'b'}", pretrained=True).eval()
+    images = images_for(CLASS_TOKEN)
+    assert torch.equal(logits_of(reloaded, images), logits_of(subnet, images))
+    assert reloaded.pretrained_cfg["first_conv"] == "patch_embed.proj.0"
+    grey = timm.create_model(f"local-dir:{tmp_path / 'b'}", pretrained=True, in_chans=1)
+    assert torch.allclose(grey.patch_embed.proj[0].weight, subnet.patch_embed.proj[0].weight.sum(1, keepdim=True))
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert "24 channels, a stem of 3x3 convolutions of stride 2 down to the grid of patches, 32x32 pixels" in card
 
 
 @pytest.mark.slow

@@ -168,6 +168,14 @@ def test_a_map_that_a_later_layer_takes_costs_what_one_that_nobody_takes_does_no
         assert features(architecture, space.backbone).get("softmax written", 0) > 0
 
 
+def test_a_conv_stem_has_features_of_its_own(space):
+    patch, conv = (features(replace(space.largest(), stem=stem), space.backbone) for stem in ("patch", "conv"))
+    stem, *others = cost.breakdown(replace(space.largest(), stem="conv"), space.backbone)
+    outside = sum(operation.macs for operation in others if operation.layer is None)
+    assert (conv["conv_stem"], conv["stem conv"], conv["outside"]) == (stem.macs, 1, outside)
+    assert set(conv) - set(patch) == {"conv_stem", "stem conv"}
+
+
 def test_too_few_architectures_teach_nothing(space):
     with pytest.raises(ConfigError, match="needs at least 12 architectures, got 5"):
         profile_of(space, true_latency, count=5)

@@ -1,5 +1,7 @@
 """An architecture layer by layer: words, units and shares are those of the values."""
 
+from dataclasses import replace
+
 import factories
 import pytest
 from report_runs import row_with, text_of
@@ -43,3 +45,9 @@ def test_show_prints_the_latency_shares_of_the_point_and_the_totals():
     macs = cost.macs(shown.architecture, factories.backbone())
     assert row_with(text, "total").split()[1] == f"{macs / 1e3:.2f}"
     assert "kMACs" in text
+
+
+def test_a_conv_stem_is_a_part_and_in_the_title():
+    shown = FrontPoint(replace(factories.plain(), stem="conv"), factories.measurement())
+    assert show_rows(shown, factories.backbone())[0]["part"] == "conv_stem"
+    assert "24 channels, conv stem" in text_of(show_table(shown, factories.backbone()), width=160)

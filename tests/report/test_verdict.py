@@ -4,10 +4,11 @@ import math
 from dataclasses import replace
 
 import pytest
+from factories import plain
 from report_runs import made_trials, make_run, page_space
 
 from nas.base.metrics import BALANCED, TOP1
-from nas.report.verdict import best_plain, chance_level, chance_words, verdict_of
+from nas.report.verdict import best_plain, chance_level, chance_words, shape_words, verdict_of
 from nas.runs.front import ParetoFront
 from nas.runs.point import FINALIST
 from nas.runs.results import results_of
@@ -124,3 +125,8 @@ def test_beside_finalists_stands_the_best_plain_vit_that_was_trained_to_the_end(
         "60.5 %) the front has 0.50 of its MACs and 0.50 of its latency; top-1 differs by +0.5 points"
         in verdict["text"]
     )
+
+
+def test_a_plain_vit_is_told_by_its_sizes_and_a_stem_of_its_own():
+    assert shape_words(plain()) == "d24 L3 h3 m2"
+    assert shape_words(replace(plain(), stem="conv")) == "d24 L3 h3 m2 conv stem"

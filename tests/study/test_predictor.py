@@ -5,6 +5,7 @@ import pytest
 from replay_evaluator import all_architectures
 from replay_tables import small_table
 from search_fakes import AnalyticEvaluator, digits
+from small_spaces import listed, stems
 
 from nas.arch import cost
 from nas.base.metrics import BALANCED, LATENCY, MACS, PARAMS, TOP1, Objective
@@ -166,6 +167,15 @@ def test_features_tell_all_architectures_apart():
     assert np.isfinite(rows).all()
     assert len(np.unique(rows, axis=0)) == len(architectures)
     assert len(genes_of_features(TABLE.space)) == rows.shape[1]
+
+
+def test_stems_are_told_apart_where_there_are_several():
+    searched = stems()
+    networks = list(listed(searched))
+    rows = features(networks, searched)
+    assert len(np.unique(rows, axis=0)) == len(set(networks))
+    assert len(genes_of_features(searched)) == rows.shape[1]
+    assert rows.shape[1] == features(networks[:1], stems(stem=("patch",))).shape[1] + 2
 
 
 def test_the_line_of_the_surrogate_is_in_the_logarithm_of_macs():
