@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from wrapt import register_post_import_hook
 
 if TYPE_CHECKING:
+    from nas import dense
     from nas.api import Run, load, search
     from nas.arch import Architecture, Backbone, LayerChoice, cost
     from nas.jobs import Callback
@@ -41,6 +42,7 @@ __all__ = [
     "Supernet",
     "__version__",
     "cost",
+    "dense",
     "load",
     "save_onnx",
     "search",
@@ -63,14 +65,15 @@ _HOMES = {
     "save_onnx": "nas.latency",
     "search": "nas.api",
 }
+_MODULES = {"cost": "nas.arch.cost", "dense": "nas.dense"}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name == "cost":
-        value = importlib.import_module("nas.arch.cost")
+    elif name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
     elif name == "__version__":
         value = _version()
     else:

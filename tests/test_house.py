@@ -27,7 +27,7 @@ FLOORS = (
     {"evaluation", "initial", "bundle"},
     {"study"},
     {"jobs"},
-    {"cli", "api"},
+    {"cli", "api", "dense"},
 )
 """Packages from low to high; those of one floor do not know each other."""
 

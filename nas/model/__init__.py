@@ -2,6 +2,7 @@
 
 # fmt: off
 from nas.model.block import Block
+from nas.model.families.features import at_stride
 from nas.model.families.vit import Subnet
 from nas.model.folder import check_finite, check_inside, check_model_folder
 from nas.model.instruments import Instruments, watched_networks
@@ -17,7 +18,7 @@ from nas.model.tree import SubnetParts, SubnetTree, subtrees
 
 __all__ = [
     "UNREADABLE", "Block", "DynamicAttention", "Guidance", "Instruments", "Provided", "Subnet",
-    "SubnetParts", "SubnetTree", "Supernet", "activation_aware_factors", "average_tokens", "check_finite",
-    "check_inside", "check_model_folder", "log_mean_map", "reduced_sides", "subtrees", "svd_factors",
-    "transport_map", "watched_networks",
+    "SubnetParts", "SubnetTree", "Supernet", "activation_aware_factors", "at_stride", "average_tokens",
+    "check_finite", "check_inside", "check_model_folder", "log_mean_map", "reduced_sides", "subtrees",
+    "svd_factors", "transport_map", "watched_networks",
 ]

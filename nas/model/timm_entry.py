@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nas.arch import Architecture, Backbone, cost
 from nas.base import ArchitectureError, ConfigError
-from nas.model.families.features import layers_on_grid
+from nas.model.families.features import StridedFeatures, layers_on_grid, warn_of_strides
 from nas.model.families.input_size import resized_weights
 from nas.model.families.vit import Subnet
 
@@ -130,7 +130,8 @@ def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
     `img_size` and `dynamic_img_size` among them.
 
     With `features_only=True` it returns a list of feature maps [B, D, H, W], one a layer of `out_indices`; by default
-    of every layer whose tokens lie on a square grid.
+    of every layer whose tokens lie on a square grid. `out_strides` resamples them, one number of pixels for each;
+    without it, strides that are no powers of two are warned of.
 
     Raises:
         TypeError: `architecture` or `backbone` is missing, or an argument would change the network.
@@ -152,9 +153,13 @@ def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
     features: dict[str, Any] = {"feature_cls": "getter"}
     if kwargs.get("features_only"):
         features["out_indices"] = layers_on_grid(found, fixed)
-    return cast(
-        Subnet,
-        build_model_with_cfg(
-            _create, "nas_vit", pretrained, feature_cfg=features, pretrained_filter_fn=_adapted, **kwargs
-        ),
+        if "out_strides" in kwargs:
+            if kwargs.pop("feature_cls", "getter") != "getter":
+                raise TypeError("nas_vit cannot take out_strides with feature_cls='fx'")
+            features |= {"feature_cls": StridedFeatures, "out_strides": kwargs.pop("out_strides")}
+    built = build_model_with_cfg(
+        _create, "nas_vit", pretrained, feature_cfg=features, pretrained_filter_fn=_adapted, **kwargs
     )
+    if kwargs.get("features_only") and "out_strides" not in features:
+        warn_of_strides(built.feature_info.out_indices, built.feature_info.reduction())
+    return cast(Subnet, built)

@@ -21,6 +21,8 @@ from nas.arch.architecture import Architecture
 from nas.base.errors import ArchitectureError
 from nas.model.families.vit import Subnet
 
+pytestmark = pytest.mark.filterwarnings("ignore:strides that are no powers of two")
+
 PLAIN = Architecture(embed_dim=16, layers=(layer(64),) * 3)
 ON_MAPS = Architecture(  # every operator that has maps and keeps the tokens
     embed_dim=16,

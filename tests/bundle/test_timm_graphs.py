@@ -59,6 +59,7 @@ def test_a_graph_is_the_network_for_any_number_of_images(name: str, graph: str, 
 
 
 @FX
+@pytest.mark.filterwarnings("ignore:strides that are no powers of two")
 def test_features_are_taken_by_the_names_of_timms_vit(folder: Path) -> None:
     """Torchvision's extractor and timm's `feature_cls="fx"`."""
     x, source = images(5), f"local-dir:{folder / 'every'}"

@@ -37,6 +37,7 @@ PAGES = tuple(
         "data",
         "operators",
         "deploy",
+        "dense",
         "python",
         "faq",
         "latency",

@@ -3,12 +3,16 @@
 Shape letters: B batch, D channels, H and W rows and columns of the map.
 """
 
+import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nas.arch import Architecture, Backbone
 from nas.base import ArchitectureError
@@ -52,6 +56,48 @@ def check_on_grid(layers: Sequence[int], architecture: Architecture, backbone: B
 def as_map(tokens: Tensor, sides: Sides) -> Tensor:
     """Patch tokens on their grid: [B, H W, D] -> [B, D, H, W]."""
     return torch.unflatten(tokens, 1, sides).permute(0, 3, 1, 2).contiguous()
+
+
+def at_stride(found: Tensor, images: Tensor, stride: int) -> Tensor:
+    """A map [B, D, h, w] of images [B, C, H, W] as one of that stride, [B, D, H / stride, W / stride], rounded up."""
+    rows, columns = (-(-side // stride) for side in images.shape[-2:])
+    if found.shape[-2:] == (rows, columns):
+        return found
+    return functional.interpolate(found, (rows, columns), mode="bilinear", align_corners=False)
+
+
+def warn_of_strides(layers: Sequence[int], strides: Sequence[float]) -> None:
+    """Say which of the layers chosen have strides that heads which infer one from the sizes of maps would get wrong."""
+    odd = [(i, s) for i, s in zip(layers, strides, strict=True) if not math.log2(s).is_integer()]
+    if odd:
+        powers = [min(2 ** round(math.log2(s)), 32) for s in strides]
+        warnings.warn(
+            f"strides that are no powers of two: {', '.join(f'{s:.3g} of layer {i}' for i, s in odd)}; torchvision's "
+            f"RoI pooling would cut beside its boxes: out_strides={powers} resamples the maps",
+            stacklevel=4,  # the line that calls timm.create_model
+        )
+
+
+class StridedFeatures(FeatureGetterNet):  # type: ignore[misc]
+    """timm's `features_only` network, its maps resampled to the strides asked for."""
+
+    feature_info: Any
+
+    def __init__(self, model: "Intermediates", out_indices: Sequence[int], out_strides: Sequence[int], **others: Any):
+        super().__init__(model, out_indices, **others)
+        if len(out_strides) != len(self.out_indices) or any(not isinstance(s, int) or s < 1 for s in out_strides):
+            raise ArchitectureError(
+                f"out_strides {out_strides}: a whole number of pixels for each of layers {list(self.out_indices)}",
+                hint="choose as many out_indices",
+            )
+        self.out_strides = tuple(out_strides)
+        self.feature_info = self.feature_info.from_other(self.out_indices)
+        for i, stride in zip(self.out_indices, out_strides, strict=True):
+            self.feature_info.info[i]["reduction"] = stride
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Images [B, C, H, W] to maps [B, D, H / stride, W / stride], one for each layer chosen."""
+        return [at_stride(found, x, s) for found, s in zip(super().forward(x), self.out_strides, strict=True)]
 
 
 class Intermediates(nn.Module):

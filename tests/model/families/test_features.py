@@ -1,5 +1,7 @@
 """An exported network as a backbone: feature maps by timm's interface, from the layers whose tokens are on a grid."""
 
+import warnings
+
 import pytest
 import timm
 import torch
@@ -10,6 +12,7 @@ from nas.arch.architecture import Architecture
 from nas.base.errors import ArchitectureError
 from nas.model.families.features import layers_on_grid
 
+pytestmark = pytest.mark.filterwarnings("ignore:strides that are no powers of two")
 NETWORKS = ((EVERY_OPERATOR, CLASS_TOKEN), (OPERATORS_MEAN_POOLED, MEAN_POOL))
 
 
@@ -117,3 +120,43 @@ def test_a_grid_is_square_and_was_never_left(counts, expected):
     fewer = [a > b for a, b in zip((64, *counts), counts, strict=False)]
     layers = [layer(n, reducer="glad" if less else None) for n, less in zip(counts, fewer, strict=True)]
     assert layers_on_grid(Architecture(embed_dim=16, layers=tuple(layers)), CLASS_TOKEN) == expected
+
+
+def test_maps_are_resampled_to_the_strides_asked_for_at_any_size_of_images(tmp_path):
+    source = exported(tmp_path / "b", subnet_of(EVERY_OPERATOR, CLASS_TOKEN))
+    chosen = {"pretrained": True, "features_only": True, "out_indices": [0, -5, 8], "dynamic_img_size": True}
+    as_they_are = timm.create_model(source, **chosen).eval()
+    strided = timm.create_model(source, out_strides=[4, 4, 8], **chosen).eval()
+    assert strided.feature_info.reduction() == [4, 4, 8]
+    assert strided.feature_info.channels() == [24, 24, 24]
+    for rows, columns in ((32, 32), (48, 32), (40, 56)):
+        images = torch.randn(2, 3, rows, columns)
+        with torch.no_grad():
+            maps, before = strided(images), as_they_are(images)
+        assert [found.shape[2:] for found in maps] == [(rows // s, columns // s) for s in (4, 4, 8)]
+        assert torch.equal(maps[0], before[0]), "what has the stride is as it was"
+        assert maps[1].shape != before[1].shape
+
+
+def test_strides_that_are_no_powers_of_two_are_told_unless_they_are_resampled(tmp_path):
+    source = exported(tmp_path / "b", subnet_of(EVERY_OPERATOR, CLASS_TOKEN))
+    with pytest.warns(
+        UserWarning, match=r"5\.33 of layer 6, 6\.4 of layer 8; .* out_strides=\[4, 4, 8\] resamples"
+    ) as told:
+        timm.create_model(source, features_only=True, out_indices=(0, 6, 8))
+    assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        timm.create_model(source, features_only=True, out_indices=(0, 2))
+        timm.create_model(source, features_only=True, out_indices=(0, 6), out_strides=(4, 8))
+
+
+@pytest.mark.parametrize("strides", [(4,), (4, 4, 8), (4, 0), (4, 5.5)], ids=str)
+def test_strides_that_cannot_be_are_refused(strides, tmp_path):
+    source = exported(tmp_path / "b", subnet_of(EVERY_OPERATOR, CLASS_TOKEN))
+    with pytest.raises(ArchitectureError, match=r"a whole number of pixels for each of layers \[0, 6\]"):
+        timm.create_model(source, features_only=True, out_indices=(0, 6), out_strides=strides)
+    with pytest.raises(TypeError, match="feature_cls='fx'"):
+        timm.create_model(source, features_only=True, out_indices=(0, 6), out_strides=(4, 8), feature_cls="fx")
+    with pytest.raises(TypeError, match="nas_vit cannot take out_strides"):
+        timm.create_model(source, out_strides=(4, 8))

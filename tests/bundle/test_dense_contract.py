@@ -1,0 +1,154 @@
+"""Exported bundles in detectors and segmentation networks of others, at sizes that the search did not see."""
+
+import pytest
+import timm
+import torch
+from bundles import CLASS_TOKEN, export, layer, subnet_of
+from torch import nn
+from torch.nn import functional
+from torchvision.models.detection import FasterRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+
+from nas.arch.architecture import Architecture
+from nas.dense import SimplePyramid
+
+NETWORKS = {
+    "plain": Architecture(embed_dim=24, layers=(layer(64),) * 4),
+    "pooled": Architecture(
+        embed_dim=24,
+        layers=(
+            layer(64),
+            layer(64, attention="static"),
+            layer(16, reducer="pool"),
+            layer(16, hallucination_ratio=0.5, hallucination="mix_conv", ffn_rank=0.5),
+        ),
+    ),
+    "odd": Architecture(
+        embed_dim=24, layers=(layer(64), layer(36, reducer="conv_pool"), layer(16, reducer="glad"), layer(16))
+    ),
+}
+"""At 32 pixels with patches of 4: strides 4; 4 and 8; 4, 16/3 and 8."""
+SIZES = ((64, 64), (64, 96))
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Where timm finds the bundle of a network."""
+    folder = tmp_path_factory.mktemp("bundles")
+    for name, architecture in NETWORKS.items():
+        export(subnet_of(architecture, CLASS_TOKEN), folder / name)
+    return lambda name: f"local-dir:{folder / name}"
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def features(source, name, **changes):
+    return timm.create_model(source(name), pretrained=True, features_only=True, dynamic_img_size=True, **changes)
+
+
+def fall(model, loss_of, may_lack=()):
+    """Train a few steps: the loss falls, and every parameter has a gradient."""
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=2e-3)
+    losses = []
+    for _ in range(STEPS):
+        loss = loss_of()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    lacking = [n for n, p in model.named_parameters() if p.grad is None and not n.startswith(may_lack)]
+    assert lacking == []
+    assert min(losses[-2:]) < 0.9 * losses[0], losses
+
+
+class Pyramid(nn.Module):
+    """torchvision's pyramid over maps of several strides."""
+
+    out_channels = 32
+
+    def __init__(self, body):
+        super().__init__()
+        self.body, self.pyramid = body, FeaturePyramidNetwork(body.feature_info.channels(), 32)
+
+    def forward(self, images):
+        return self.pyramid({str(i): found for i, found in enumerate(self.body(images))})
+
+
+def detector(kind, backbone, size, levels):
+    anchors = AnchorGenerator(tuple((8 * 2**i,) for i in range(levels)), ((0.5, 1.0, 2.0),) * levels)
+    sizes = {"min_size": min(size), "max_size": max(size), "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    if kind == "RetinaNet":
+        return RetinaNet(backbone, 3, anchor_generator=anchors, **sizes)
+    head = {"box_head": TwoMLPHead(32 * 49, 32), "box_predictor": FastRCNNPredictor(32, 3)}
+    maps = [str(i) for i in range(min(levels, 4))]
+    few = {f"rpn_{order}_nms_top_n_{mode}": 50 for order in ("pre", "post") for mode in ("train", "test")}
+    head["box_roi_pool"] = MultiScaleRoIAlign(maps, 7, 2)
+    return FasterRCNN(backbone, rpn_anchor_generator=anchors, **head, **sizes, **few)
+
+
+def detect(model, size):
+    images = [torch.rand(3, *size) for _ in range(2)]
+    targets = [
+        {"boxes": torch.tensor([[8.0, 8.0, 40.0, 48.0]]), "labels": torch.tensor([1])},
+        {"boxes": torch.tensor([[20.0, 4.0, 60.0, 30.0], [0.0, 30.0, 30.0, 60.0]]), "labels": torch.tensor([2, 1])},
+    ]
+    fall(model, lambda: sum(model(images, targets).values()))
+    assert [set(found) for found in model.eval()(images)] == [{"boxes", "labels", "scores"}] * 2
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("kind", ["RetinaNet", "FasterRCNN"])
+@pytest.mark.parametrize("name", ["plain", "pooled"])
+def test_torchvisions_detectors_train_over_the_simple_pyramid(name, kind, size, source):
+    detect(detector(kind, SimplePyramid(features(source, name), 32), size, 5), size)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_torchvisions_detectors_train_over_maps_of_several_strides(size, source):
+    body = features(source, "odd", out_indices=[0, 1, 3], out_strides=[4, 8, 16])
+    detect(detector("FasterRCNN", Pyramid(body), size, 3), size)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", ["plain", "pooled"])
+def test_segmentation_models_pytorchs_dpt_trains_over_a_bundle(name, size, source):
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    model = smp.DPT(
+        f"tu-{source(name)}",  # weights of the bundle: `encoder_weights` is not None
+        decoder_intermediate_channels=(8, 8, 8, 8),
+        decoder_fusion_channels=8,
+        classes=2,
+        dynamic_img_size=True,
+    )
+    images, masks = torch.randn(2, 3, *size), torch.zeros(2, *size, dtype=torch.long)
+    masks[:, 8:40, 16:] = 1
+    images[:, 0] += 2 * masks
+    # The classifier and the norm before it are there, as they are of timm's own ViT.
+    fall(model, lambda: functional.cross_entropy(model(images), masks), ("encoder.model.head", "encoder.model.norm"))
+    assert model.eval()(images).shape == (2, 2, *size)
+
+
+def test_maps_of_odd_strides_are_cut_beside_the_box_and_resampled_ones_are_not(source):
+    """torchvision infers 1/4 for a stride of 16/3: a box in the middle reads the map at 2/3 of its width."""
+    with pytest.warns(UserWarning, match=r"5\.33 of layer 1.*out_strides=\[4, 4, 8, 8\] resamples"):
+        body = features(source, "odd")
+    images, boxes = torch.zeros(1, 3, 96, 96), [torch.tensor([[40.0, 40.0, 56.0, 56.0]])]
+
+    def read(found):
+        """What a pooling that is told the size of the images reads of the column in pixels."""
+        cells = found.shape[-1]
+        columns = ((torch.arange(cells) + 0.5) * 96 / cells).expand(1, 1, cells, cells)
+        return MultiScaleRoIAlign(["0"], 1, 2)({"0": columns}, boxes, [(96, 96)]).item()
+
+    assert body.feature_info.reduction() == [4, pytest.approx(16 / 3), 8, 8]
+    assert [found.shape[-1] for found in body(images)] == [24, 18, 12, 12]
+    assert read(body(images)[1]) == pytest.approx(64 + 16 / 6), "it counts from the middle of the first cell"
+    strided = features(source, "odd", out_strides=[4, 4, 8, 8])
+    assert strided.feature_info.reduction() == [4, 4, 8, 8]
+    assert [read(found) for found in strided(images)] == pytest.approx([48 + 2, 48 + 2, 48 + 4, 48 + 4])
