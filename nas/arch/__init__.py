@@ -5,7 +5,7 @@ from nas.arch import cost, memory, tiling
 from nas.arch.architecture import Architecture, LayerChoice, LayerContext, sizes_of, token_problems
 from nas.arch.backbone import Backbone
 from nas.arch.diagnostics import DIAGNOSTICS, dead_operators
-from nas.arch.drawing import FEWER_TOKENS, LEGEND, LOOKS, draw_layers, look_of
+from nas.arch.drawing import FEWER_TOKENS, LEGEND, LOOKS, channels_of, draw_layers, look_of
 from nas.arch.memory import bytes_to_run, peak_activation_bytes
 from nas.arch.operator import Place, Rules, is_square
 from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS, STEMS
@@ -17,7 +17,8 @@ from nas.arch.tiling import VALUE_BYTES
 __all__ = [
     "ATTENTION", "DIAGNOSTICS", "FEWER_TOKENS", "HALLUCINATION", "LEGEND", "LOOKS", "REDUCERS", "STEMS",
     "STEM_KERNEL", "VALUE_BYTES", "Architecture", "Backbone", "LayerChoice", "LayerContext", "Place",
-    "Rules", "bytes_to_run", "cost", "dead_operators", "draw_layers", "feed_forward_features",
-    "feed_forward_memory", "hallucinated_heads", "is_square", "look_of", "memory",
-    "peak_activation_bytes", "sizes_of", "stem_channels", "stored_rank", "tiling", "token_problems",
+    "Rules", "bytes_to_run", "channels_of", "cost", "dead_operators", "draw_layers",
+    "feed_forward_features", "feed_forward_memory", "hallucinated_heads", "is_square", "look_of",
+    "memory", "peak_activation_bytes", "sizes_of", "stem_channels", "stored_rank", "tiling",
+    "token_problems",
 ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from typing import Any
 
 from nas.arch.backbone import Backbone
@@ -17,7 +17,7 @@ from nas.arch.operators.low_rank import stored_rank
 from nas.base import ArchitectureError, parse_json
 
 WRITTEN_BY = "such JSON is written by Architecture.to_json"
-LEFT_OUT = {"reducer": None, "ffn_rank": 1.0, "hallucination_ratio": 0.0, "hallucination": None}
+LEFT_OUT = {"reducer": None, "ffn_rank": 1.0, "hallucination_ratio": 0.0, "hallucination": None, "embed_dim": 0}
 WRITTEN = ("num_tokens", "attention", "num_heads", "mlp_ratio", *LEFT_OUT)
 """Genes in the order of files; those of `LEFT_OUT` only where they have other values."""
 
@@ -28,6 +28,7 @@ class LayerChoice:
 
     num_tokens: int  # patch tokens in this layer; class token not counted. Pooling leaves a square number, `glad` any
     reducer: str | None = None  # present exactly where `num_tokens` is lower than in the layer before
+    embed_dim: int = 0  # channels of every token from here on, where they become more; 0: as many as arrive
     attention: str = "dynamic"  # source of the attention maps, by its name in `nas.arch.operators` as all operators
     # Hallucinated heads / all heads. Rounded down to whole heads on construction (METHODS C6), so 0.5 with 3 heads is
     # stored as 1/3 and two spellings of one network are equal. A shared layer with one derives its maps anew from its
@@ -45,6 +46,7 @@ class LayerChoice:
         try:
             store(self, "num_tokens", int(self.num_tokens))
             store(self, "num_heads", int(self.num_heads))
+            store(self, "embed_dim", int(self.embed_dim))
             store(self, "mlp_ratio", float(self.mlp_ratio))
             store(self, "ffn_rank", float(self.ffn_rank))
             store(self, "attention", _name_in(ATTENTION, self.attention, "AttentionKind"))
@@ -60,6 +62,8 @@ class LayerChoice:
             problems.append(f"num_tokens must be at least 1, got {self.num_tokens}")
         elif self.reducer and (broken := REDUCERS[self.reducer].broken(self.num_tokens, on_grid=True)):
             problems.append(broken)
+        if self.embed_dim < 0 or (self.embed_dim and self.reducer is None):
+            problems.append(f"embed_dim grows only where tokens are reduced, got {self.embed_dim} (C16)")
         if self.num_heads < 1:
             problems.append(f"num_heads must be at least 1, got {self.num_heads}")
         if not 0 < self.mlp_ratio < math.inf:
@@ -119,6 +123,7 @@ class LayerContext:
     """What a layer's network and cost depend on beside its own choice."""
 
     tokens_before: int  # patch tokens that arrive, before the reducer
+    width_before: int = 0  # channels that arrive, where the layer has more; 0: as many as it has
     on_grid: bool = True  # whether the layer's patch tokens lie on their square grid: no `glad` up to this layer
     exports_maps: bool = False  # whether a later layer takes this one's maps, so that they are materialised
     exports_logits: bool = False  # whether a later layer derives maps from the logits of this one's real heads
@@ -141,7 +146,7 @@ class Architecture:
         ArchitectureError: A rule between layers is broken; the message lists every break.
     """
 
-    embed_dim: int  # channels of every token
+    embed_dim: int  # channels of every token before the first layer, and behind it until a layer has more
     stem: str = "patch"  # how an image becomes patch tokens, by its name in `nas.arch.operators`
     layers: tuple[LayerChoice, ...]  # one choice per layer; the depth is its length
 
@@ -160,7 +165,7 @@ class Architecture:
 
     def _problems(self) -> Iterator[tuple[int, str]]:
         heads = derived = arriving = 0  # of the maps that could be shared
-        on_grid = True
+        on_grid, width = True, self.embed_dim
         for i, layer in enumerate(self.layers):
             tokens, kind = layer.num_tokens, layer.kind
             if tokens != arriving:
@@ -178,25 +183,33 @@ class Architecture:
                 provided = (layer.num_heads, layer.num_hallucinated)
                 heads, derived = provided if kind.provides else (0, 0)
             arriving = tokens
-            hidden, rank = self.embed_dim * layer.mlp_ratio, self.embed_dim * layer.ffn_rank
+            if layer.embed_dim and layer.embed_dim <= width:
+                yield i, f"embed_dim {layer.embed_dim} is not above the {width} that arrive (C16)"
+            width = layer.embed_dim or width
+            hidden, rank = width * layer.mlp_ratio, width * layer.ffn_rank
             if abs(hidden - round(hidden)) > 1e-6 or round(hidden) < 1:
-                yield i, f"mlp_ratio {layer.mlp_ratio} x embed_dim {self.embed_dim} is not whole and positive"
+                yield i, f"mlp_ratio {layer.mlp_ratio} x embed_dim {width} is not whole and positive"
             if abs(rank - round(rank)) > 1e-6 or round(rank) < 1:
-                yield i, f"ffn_rank {layer.ffn_rank} x embed_dim {self.embed_dim} is not whole and positive"
+                yield i, f"ffn_rank {layer.ffn_rank} x embed_dim {width} is not whole and positive"
 
     @property
     def depth(self) -> int:
         """Number of layers."""
         return len(self.layers)
 
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of every token in each layer, behind its reducer."""
+        return tuple(accumulate((layer.embed_dim for layer in self.layers), max, initial=self.embed_dim))[1:]
+
     def hidden_dim(self, layer: int) -> int:
         """Hidden channels of a layer's feed-forward."""
-        return round(self.embed_dim * self.layers[layer].mlp_ratio)
+        return round(self.widths[layer] * self.layers[layer].mlp_ratio)
 
     def rank(self, layer: int) -> int | None:
         """Rank of a layer's factorised hidden-to-output matrix; None where it is whole."""
         share = self.layers[layer].ffn_rank
-        return None if share == 1 else round(self.embed_dim * share)
+        return None if share == 1 else round(self.widths[layer] * share)
 
     def context(self, layer: int, backbone: "Backbone") -> LayerContext:
         """What a layer depends on beside its own choice."""
@@ -205,6 +218,7 @@ class Architecture:
             consumers = list(takewhile(lambda later: later.kind.shares, self.layers[layer + 1 :]))
         return LayerContext(
             tokens_before=self.layers[layer - 1].num_tokens if layer else backbone.num_patches,
+            width_before=(self.widths[layer - 1] if layer else self.embed_dim) if choice.embed_dim else 0,
             on_grid=all(earlier.keeps_grid for earlier in self.layers[: layer + 1]),
             exports_maps=any(not later.num_hallucinated for later in consumers),
             exports_logits=any(later.num_hallucinated for later in consumers),

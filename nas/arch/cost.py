@@ -15,6 +15,7 @@ from nas.arch.backbone import Backbone
 from nas.arch.operator import Operations
 from nas.arch.operators import REDUCERS, STEMS
 from nas.arch.operators.low_rank import feed_forward_operations
+from nas.arch.operators.widen import widen_operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,12 @@ class OperationCost:
 
 
 def token_cost(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone: Backbone) -> Operations:
-    """Costs of a layer without its feed-forward: reducer, attention and both norms."""
-    sizes = sizes_of(layer, context, embed_dim, backbone)
-    reduced = () if layer.reducer is None else REDUCERS[layer.reducer].cost(sizes)
+    """Costs of a layer without its feed-forward: reducer, more channels, attention and both norms."""
+    sizes, before = sizes_of(layer, context, embed_dim, backbone), context.width_before or embed_dim
+    reduced = () if layer.reducer is None else REDUCERS[layer.reducer].cost(sizes._replace(D=before))
+    widened = widen_operations(sizes.T, before, embed_dim) if layer.embed_dim else ()
     norm1, norm2 = (("norm1", 0, 2 * embed_dim),), (("norm2", 0, 2 * embed_dim),)
-    return reduced + norm1 + layer.kind.cost(sizes) + norm2
+    return reduced + widened + norm1 + layer.kind.cost(sizes) + norm2
 
 
 def layer_cost(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone: Backbone) -> Operations:
@@ -42,12 +44,18 @@ def layer_cost(layer: LayerChoice, context: LayerContext, embed_dim: int, backbo
     return token_cost(layer, context, embed_dim, backbone) + feed_forward
 
 
-def _outside(embed_dim: int, stem: str, backbone: Backbone) -> Operations:
+def _before(embed_dim: int, stem: str, backbone: Backbone) -> Operations:
     D, N, P = embed_dim, backbone.num_patches, backbone.num_prefix_tokens
     return (
         *STEMS[stem].cost(D, backbone),
         ("pos_embed", 0, (N + P) * D + P * D),
         *((("norm_pre", 0, 2 * D),) if backbone.norm_pre else ()),
+    )
+
+
+def _behind(embed_dim: int, backbone: Backbone) -> Operations:
+    D = embed_dim
+    return (
         *((("norm", 0, 2 * D),) if backbone.norm_place != "none" else ()),
         ("head", D * backbone.num_classes, (D + 1) * backbone.num_classes),
     )
@@ -55,13 +63,14 @@ def _outside(embed_dim: int, stem: str, backbone: Backbone) -> Operations:
 
 def breakdown(architecture: Architecture, backbone: Backbone) -> tuple[OperationCost, ...]:
     """Cost of every operation, in order of execution."""
-    outside = [OperationCost(None, *cost) for cost in _outside(architecture.embed_dim, architecture.stem, backbone)]
     inside = [
         OperationCost(i, *cost)
         for i, layer in enumerate(architecture.layers)
-        for cost in layer_cost(layer, architecture.context(i, backbone), architecture.embed_dim, backbone)
+        for cost in layer_cost(layer, architecture.context(i, backbone), architecture.widths[i], backbone)
     ]
-    return (*outside[:2], *inside, *outside[2:])
+    before = (OperationCost(None, *cost) for cost in _before(architecture.embed_dim, architecture.stem, backbone))
+    behind = (OperationCost(None, *cost) for cost in _behind(architecture.widths[-1], backbone))
+    return (*before, *inside, *behind)
 
 
 def macs(architecture: Architecture, backbone: Backbone) -> int:
@@ -76,9 +85,11 @@ def params(architecture: Architecture, backbone: Backbone) -> int:
 
 @lru_cache(maxsize=4096)
 def _totals(architecture: Architecture, backbone: Backbone) -> tuple[int, int]:
-    width = architecture.embed_dim
-    sums = [outside_macs_params(width, architecture.stem, backbone)]
-    for i, layer in enumerate(architecture.layers):
+    sums = [
+        before_macs_params(architecture.embed_dim, architecture.stem, backbone),
+        behind_macs_params(architecture.widths[-1], backbone),
+    ]
+    for i, (layer, width) in enumerate(zip(architecture.layers, architecture.widths, strict=True)):
         sums.append(token_macs_params(layer, architecture.context(i, backbone), width, backbone))
         pair = (layer.mlp_ratio, layer.ffn_rank)
         sums.append(feed_forward_macs_params(*pair, layer.num_tokens, width, backbone))
@@ -100,9 +111,15 @@ def feed_forward_macs_params(
 
 
 @lru_cache(maxsize=256)
-def outside_macs_params(embed_dim: int, stem: str, backbone: Backbone) -> tuple[int, int]:
-    """(MACs per image, parameters) of everything that is not in a layer."""
-    return _sums(_outside(embed_dim, stem, backbone))
+def before_macs_params(embed_dim: int, stem: str, backbone: Backbone) -> tuple[int, int]:
+    """(MACs per image, parameters) of what is before the first layer."""
+    return _sums(_before(embed_dim, stem, backbone))
+
+
+@lru_cache(maxsize=256)
+def behind_macs_params(embed_dim: int, backbone: Backbone) -> tuple[int, int]:
+    """(MACs per image, parameters) of what is behind the last layer."""
+    return _sums(_behind(embed_dim, backbone))
 
 
 def _sums(operations: Operations) -> tuple[int, int]:

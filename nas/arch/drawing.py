@@ -18,3 +18,9 @@ def draw_layers(architecture: Architecture) -> str:
     """One glyph a layer, a mark before one with fewer tokens than what arrives, and first a stem other than patch."""
     glyphs = ((FEWER_TOKENS if layer.reducer else "") + look_of(layer).glyph for layer in architecture.layers)
     return ("" if architecture.stem == "patch" else f"{architecture.stem} ") + "".join(glyphs)
+
+
+def channels_of(architecture: Architecture) -> str:
+    """The width in words, or both where the layers become wider."""
+    first, last = architecture.embed_dim, architecture.widths[-1]
+    return f"{first} channels" if first == last else f"{first} to {last} channels"

@@ -12,6 +12,7 @@ from nas.arch.backbone import Backbone
 from nas.arch.operator import Stage
 from nas.arch.operators import REDUCERS, STEMS
 from nas.arch.operators.low_rank import feed_forward_memory
+from nas.arch.operators.widen import widen_memory
 from nas.arch.tiling import VALUE_BYTES
 
 
@@ -42,19 +43,19 @@ def live_values(
     Alive are the images, a layer's input until the layer ends, maps from their provider to the layer after their last
     consumer, and an operation's operands, results and copies. Weights are not counted.
     """
-    B, D = batch_size, architecture.embed_dim
-    found: list[tuple[int | None, str, int]] = [(None, *stage) for stage in before(D, architecture.stem, backbone, B)]
-    provided = 0
-    for i, layer in enumerate(architecture.layers):
+    B, provided = batch_size, 0
+    outside = before(architecture.embed_dim, architecture.stem, backbone, B)
+    found: list[tuple[int | None, str, int]] = [(None, *stage) for stage in outside]
+    for i, (layer, D) in enumerate(zip(architecture.layers, architecture.widths, strict=True)):
         context = architecture.context(i, backbone)
-        held = held_values(context.tokens_before, D, backbone, B) + provided
+        held = held_values(context.tokens_before, context.width_before or D, backbone, B) + provided
         exported = exported_values(layer, context, backbone, B)
         T = layer.num_tokens + backbone.num_prefix_tokens
         mlp = exported + feed_forward_memory(layer.mlp_ratio, layer.ffn_rank, T, D, B)
         found += [(i, name, held + n) for name, n in (*_tokens(layer, context, D, backbone, B), ("mlp", mlp))]
         if not layer.kind.shares:
             provided = exported
-    behind = after(architecture.layers[-1].num_tokens, provided, D, backbone, B)
+    behind = after(architecture.layers[-1].num_tokens, provided, architecture.widths[-1], backbone, B)
     return (*found, *((None, *stage) for stage in behind))
 
 
@@ -99,10 +100,12 @@ def after(num_tokens: int, provided: int, D: int, backbone: Backbone, B: int = 1
 def _tokens(layer: LayerChoice, context: LayerContext, D: int, backbone: Backbone, B: int) -> Iterator[Stage]:
     sizes = sizes_of(layer, context, D, backbone)
     T = sizes.T
-    X, held = B * T * D, 0
+    X, held, W = B * T * D, 0, context.width_before or D
     if layer.reducer is not None:
-        yield layer.reducer, REDUCERS[layer.reducer].memory(sizes, B)
+        yield layer.reducer, REDUCERS[layer.reducer].memory(sizes._replace(D=W), B)
         held = X
+    if layer.embed_dim:
+        yield "widen", widen_memory(T, W, D, B)
     yield "norm1", held + X + 2 * B * T
     given = held + X
     for name, values in layer.kind.memory(sizes, B):

@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from nas.arch import STEMS, Architecture, Backbone
+from nas.arch import STEMS, Architecture, Backbone, channels_of
 from nas.base import LATENCIES, LATENCY, plural, visible
 from nas.runs import Conditions, interval_key
 
@@ -136,7 +136,7 @@ def model_card(
     stem = "" if architecture.stem == "patch" else f"a stem of {STEMS[architecture.stem].words}, "
     summary = (
         f"A Vision Transformer found by architecture search: {architecture.depth} layers, "
-        f"{architecture.embed_dim} channels, {stem}{S}x{S} pixels, {backbone.num_classes} classes. "
+        f"{channels_of(architecture)}, {stem}{S}x{S} pixels, {backbone.num_classes} classes. "
         f"Architecture `{architecture.digest}`, in `architecture.json`."
     )
     resized = prepared["interpolation"] + (f", the shorter side to {side} px" if side > S else "")

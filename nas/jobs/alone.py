@@ -25,7 +25,7 @@ from nas.latency import torch_threads
 from nas.model import Subnet, Supernet
 from nas.runs import Measurement, RunDirectory
 from nas.settings import RunConfig
-from nas.space import GENES, Constraints, LayerDomain, SearchSpace
+from nas.space import Constraints, LayerDomain, SearchSpace
 from nas.study import InlineWorkers, Result, Task
 from nas.training import TrainerSetup
 
@@ -125,7 +125,7 @@ def space_of_one(space: SearchSpace, architecture: Architecture) -> SearchSpace:
         stem=(architecture.stem,),
         depth=(architecture.depth,),
         layers=tuple(
-            LayerDomain(**{gene: (genes[f"layers.{i:02d}.{gene}"],) for gene in GENES})
+            LayerDomain(**{gene: (genes[f"layers.{i:02d}.{gene}"],) for gene in space.layers[i].genes})
             for i in range(architecture.depth)
         ),
         constraints=Constraints(),

@@ -72,7 +72,7 @@ def models_of(source: Path) -> Models:
 def _check_size(backbone: Backbone, architecture: Architecture) -> None:
     """Raise a ValueError where a bundle, which may be a stranger's, is of a network that would only fill the memory."""
     sizes = {name: getattr(backbone, name) for name in ("image_size", "in_chans", "num_classes", "head_dim")}
-    sizes |= {"embed_dim": architecture.embed_dim, "number of layers": architecture.depth}
+    sizes |= {"embed_dim": architecture.widths[-1], "number of layers": architecture.depth}
     for name, value in sizes.items():
         if type(value) is not int or not 0 <= value <= MOST_OF_A_SIZE:
             raise ValueError(f"{name} {value!r} is not between 0 and {MOST_OF_A_SIZE:,}")

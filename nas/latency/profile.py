@@ -184,14 +184,13 @@ def feature_table(
 def features(architecture: Architecture, backbone: Backbone) -> dict[str, float]:
     """How much there is of everything that takes time, in a unit of its own each."""
     found: Counter[str] = Counter({"one": 1.0})
-    width, prefix = architecture.embed_dim, backbone.num_prefix_tokens
-    is_patched = architecture.stem == "patch"
+    prefix, is_patched = backbone.num_prefix_tokens, architecture.stem == "patch"
     for i, operation in enumerate(cost.breakdown(architecture, backbone)):
         if operation.layer is None:
             found["outside" if i or is_patched else operation.operation] += operation.macs
     if not is_patched:
         found[f"stem {architecture.stem}"] += 1
-    for i, layer in enumerate(architecture.layers):
+    for i, (layer, width) in enumerate(zip(architecture.layers, architecture.widths, strict=True)):
         context = architecture.context(i, backbone)
         kind, tokens = layer.attention, layer.num_tokens + prefix
         for name, macs, _ in cost.layer_cost(layer, context, width, backbone):
@@ -211,7 +210,7 @@ def features(architecture: Architecture, backbone: Backbone) -> dict[str, float]
         if layer.num_hallucinated:
             found["layers derived"] += 1
         if layer.reducer is not None:
-            found[f"reducer {layer.reducer}"] += context.tokens_before * width
+            found[f"reducer {layer.reducer}"] += context.tokens_before * (context.width_before or width)
     return dict(found)
 
 

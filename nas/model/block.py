@@ -1,4 +1,4 @@
-"""One layer of a network: reducer, attention, feed-forward."""
+"""One layer of a network: reducer, more channels, attention, feed-forward."""
 
 from importlib import import_module
 from typing import Any
@@ -10,12 +10,13 @@ from nas.arch import Backbone, LayerChoice, LayerContext
 from nas.model.layers.feed_forward import build_feed_forward
 from nas.model.layers.maps import Guidance, Provided
 from nas.model.layers.part import Frame, Part
+from nas.model.widen import Widen
 
 
 class Block(nn.Module):
     """One layer: reduce tokens where the architecture says so, attend, feed forward; both with residuals.
 
-    Shapes: x [B, T', D] -> [B, T, D]; beside it, what layers that share attention hand on.
+    Shapes: x [B, T', D'] -> [B, T, D]; beside it, what layers that share attention hand on.
     """
 
     def __init__(
@@ -30,7 +31,9 @@ class Block(nn.Module):
         guided: bool = False,
     ) -> None:
         super().__init__()
-        self.reducer = None if layer.reducer is None else build_operator(layer.reducer, embed_dim, layer, backbone)
+        before = context.width_before or embed_dim
+        self.reducer = None if layer.reducer is None else build_operator(layer.reducer, before, layer, backbone)
+        self.widen = Widen(before, embed_dim) if layer.embed_dim else None
         self.norm1 = nn.LayerNorm(embed_dim, eps=backbone.norm_eps)
         self.attn = build_operator(layer.attention, embed_dim, layer, context, backbone, guided=guided)
         self.norm2 = nn.LayerNorm(embed_dim, eps=backbone.norm_eps)
@@ -48,10 +51,12 @@ class Block(nn.Module):
     def attend(
         self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None, frame: Frame | None = None
     ) -> tuple[Tensor, Provided | None]:
-        """The first half of the layer: reducer and attention; returns tokens and what the next layer may share."""
+        """The first half of the layer, up to the attention; returns tokens and what the next layer may share."""
         framed = () if frame is None else (frame,)  # an operator that knows no frames runs as it was searched
         if self.reducer is not None:
             x = self.reducer(x, *framed)
+        if self.widen is not None:
+            x = self.widen(x)
         attended, exported = self.attn(self.norm1(x), provided, guidance, *framed)
         return x + self.drop_path(self.proj_drop(attended)), exported
 

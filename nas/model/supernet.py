@@ -27,6 +27,8 @@ from nas.space import AttentionChoice, LayerDomain, SearchSpace, attention_choic
 
 Value = TypeVar("Value")
 
+PARTS = ("reducer", "widen", "attn", "mlp")
+"""Of a block, those that may know their slices themselves."""
 CACHED_SKELETONS = 256  # modules without weights
 CACHED_BLOCKS = 2048  # layers of skeletons, some 40 kB each
 
@@ -98,7 +100,7 @@ class Supernet(nn.Module):
     @cached_property
     def _local_names(self) -> dict[str, tuple[str, ...]]:
         """Names of the stored weights within each part of a block, such as `blocks.3.attn`."""
-        paths = [f"blocks.{i}.{part}" for i in range(len(self.space.layers)) for part in ("reducer", "attn", "mlp")]
+        paths = [f"blocks.{i}.{part}" for i in range(len(self.space.layers)) for part in PARTS]
         return {
             path: tuple(name.removeprefix(path + ".") for name in self._owners if name.startswith(path + "."))
             for path in paths
@@ -268,7 +270,7 @@ def _plain_largest(space: SearchSpace) -> Architecture:
         for domain in space.layers
     )
     stem = "patch" if "patch" in space.stem else space.stem[0]
-    return Architecture(embed_dim=max(space.embed_dim), stem=stem, layers=layers)
+    return Architecture(embed_dim=max(space.widths), stem=stem, layers=layers)
 
 
 def _fits(name: str, shape: Sequence[int], stored: Sequence[int]) -> bool:
@@ -316,7 +318,8 @@ def _layers_of(domain: LayerDomain, providers: Sequence[tuple[int, int]], backbo
             )
         for reducer in domain.reducer if tokens < backbone.num_patches else ():
             if not REDUCERS[reducer].broken(tokens, on_grid=True):
-                yield LayerChoice(num_tokens=tokens, reducer=reducer, num_heads=1, mlp_ratio=1.0)
+                width = max(domain.embed_dim)
+                yield LayerChoice(num_tokens=tokens, reducer=reducer, embed_dim=width, num_heads=1, mlp_ratio=1.0)
     for ratio, rank in feed_forwards(domain):
         yield LayerChoice(num_tokens=domain.num_tokens[0], num_heads=1, mlp_ratio=ratio, ffn_rank=rank)
 
@@ -327,7 +330,7 @@ def _own_weights(
 ) -> tuple[OwnWeight, ...]:
     """Every weight that a plain ViT does not have, at its greatest, by its stored name within the block."""
     found: dict[str, OwnWeight] = {}
-    context = LayerContext(tokens_before=backbone.num_patches)
+    context = LayerContext(tokens_before=backbone.num_patches, width_before=embed_dim)
     for choice in _layers_of(domain, providers, backbone):
         with torch.device("meta"):
             block = Block(embed_dim, choice, context, backbone)

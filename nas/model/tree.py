@@ -51,22 +51,22 @@ class SubnetParts:
         self.supernet = supernet
         self._device, self._is_bf16 = device, precision == "bf16"
         self._halves: OrderedDict[Hashable, tuple[Run, int]] = OrderedDict()
-        self._ends: dict[tuple[int, str], Subnet] = {}
+        self._ends: dict[Hashable, Subnet] = {}
 
     def ends(self, architecture: Architecture) -> Subnet:
-        """A subnet of an architecture's width and stem without layers."""
-        ends = (architecture.embed_dim, architecture.stem)
-        if ends not in self._ends:
+        """A subnet of an architecture's stem, first and last width without layers."""
+        key = (architecture.stem, architecture.embed_dim, architecture.widths[-1])
+        if key not in self._ends:
             with torch.device("meta"):
                 subnet = Subnet(self.supernet.space.backbone, architecture, build_block=_no_block)
             self._lend(subnet)
-            self._ends[ends] = subnet
-        return self._ends[ends]
+            self._ends[key] = subnet
+        return self._ends[key]
 
     def half(self, key: Hashable, i: int, architecture: Architecture, context: LayerContext) -> Run:
         """The half of layer `i` that has the key."""
         if key not in self._halves:
-            width, layer = architecture.embed_dim, architecture.layers[i]
+            width, layer = architecture.widths[i], architecture.layers[i]
             with torch.device("meta"):
                 block = Block(width, layer, context, self.supernet.space.backbone)
                 layers = nn.ModuleDict({"blocks": nn.ModuleDict({str(i): block})})  # names as in a subnet
@@ -100,16 +100,15 @@ class SubnetTree:
     """
 
     def __init__(self, parts: SubnetParts, architectures: Mapping[int, Architecture]) -> None:
-        self._roots: dict[tuple[int, str], tuple[Subnet, _Node]] = {}
+        self._roots: dict[tuple[int, str], _Node] = {}  # by width and stem
+        self._ends: dict[int, Subnet] = {}  # by number
         backbone = parts.supernet.space.backbone
         for number, architecture in architectures.items():
-            width = architecture.embed_dim
-            if (root := (width, architecture.stem)) not in self._roots:
-                ends = parts.ends(architecture)
-                self._roots[root] = ends, _Node(partial(_embed, ends))
-            _, node = self._roots[root]
+            ends = self._ends[number] = parts.ends(architecture)
+            root = (architecture.embed_dim, architecture.stem)
+            node = self._roots.setdefault(root, _Node(partial(_embed, ends)))
             node.subnets.add(number)
-            for i, layer in enumerate(architecture.layers):
+            for i, (layer, width) in enumerate(zip(architecture.layers, architecture.widths, strict=True)):
                 context = architecture.context(i, backbone)
                 for key in _keys(i, width, layer, context):
                     if key not in node.following:
@@ -127,7 +126,7 @@ class SubnetTree:
         Images [B, C, S, S] are normalised. Tokens of the batch are held only where beginnings part.
         """
         left, failed, found = set(wanted), dict[int, Exception](), dict[int, tuple[Tensor, Tensor]]()
-        for ends, root in self._roots.values():
+        for root in self._roots.values():
             pending: list[tuple[_Node, Tensor, Provided | None]] = [(root, images, None)]
             while pending:
                 node, x, provided = pending.pop()
@@ -136,6 +135,7 @@ class SubnetTree:
                 try:
                     x, provided = node.run(x, provided)
                     if numbers := left & node.ends:
+                        ends = self._ends[min(numbers)]
                         features = ends.forward_head(ends.norm(x), pre_logits=True)
                         found |= dict.fromkeys(numbers, (features, ends.head(features)))
                 except Exception as error:  # noqa: BLE001 - whatever a layer does, the others go on
@@ -187,8 +187,8 @@ def subtrees(architectures: Sequence[Architecture], backbone: Backbone) -> list[
 
 def _values(architecture: Architecture, backbone: Backbone) -> dict[Hashable, int]:
     """How many weights each half of the layers has, in order."""
-    width, found = architecture.embed_dim, dict[Hashable, int]()
-    for i, layer in enumerate(architecture.layers):
+    found = dict[Hashable, int]()
+    for i, (layer, width) in enumerate(zip(architecture.layers, architecture.widths, strict=True)):
         context = architecture.context(i, backbone)
         attention, feed_forward = _keys(i, width, layer, context)
         pair = (layer.mlp_ratio, layer.ffn_rank)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nas.arch import FEWER_TOKENS, LEGEND, Architecture, Backbone, cost, look_of
+from nas.arch import FEWER_TOKENS, LEGEND, Architecture, Backbone, channels_of, cost, look_of
 from nas.base import unit_column
 from nas.report.table import Cell, Column, Table, columns_of
 from nas.runs import FrontPoint
@@ -31,6 +31,7 @@ def show_rows(point: FrontPoint, backbone: Backbone) -> list[dict[str, Any]]:
                     "layer": i,
                     "tokens": choice.num_tokens,
                     "reducer": choice.reducer,
+                    "embed_dim": architecture.widths[i],
                     "attention": _operator_words(architecture, i),
                     "heads": choice.num_heads,
                     "mlp_ratio": choice.mlp_ratio,
@@ -61,6 +62,8 @@ def show_table(point: FrontPoint, backbone: Backbone, *, bars: bool = True) -> T
         inside: list[Cell] = [""] * 5
         if row["layer"] is not None:
             arrow = f" {FEWER_TOKENS} {row['reducer']}" if row["reducer"] else ""
+            if architecture.layers[row["layer"]].embed_dim:
+                arrow += f" x {row['embed_dim']}"
             glyph = look_of(architecture.layers[row["layer"]]).glyph
             hidden = str(row["hidden"]) + (f" (rank {row['rank']})" if row["rank"] else "")
             words = f"{row['tokens']}{arrow}", f"{glyph} {row['attention']}"
@@ -68,7 +71,7 @@ def show_table(point: FrontPoint, backbone: Backbone, *, bars: bool = True) -> T
         macs_share, latency = (_share(row.get(name), bars) for name in ("macs_share", "latency_share"))
         cells.append([row["part"], *inside, macs_cell, macs_share, params_cell, latency])
     return Table(
-        title=f"{architecture.digest}: {architecture.depth} layers, {architecture.embed_dim} channels{stem}",
+        title=f"{architecture.digest}: {architecture.depth} layers, {channels_of(architecture)}{stem}",
         columns=[
             Column(footer="total"),
             *columns_of({"tokens": "", "attention": "", "heads": "{:g}", "mlp": "{:g}", "hidden": "{:g}"}),

@@ -29,8 +29,8 @@ INNER_SPACE_KEYS = (
     *(f"backbone.{key}" for key in ("family", "timm", "image_size", "patch_size", "in_chans", "num_classes")),
     *(f"backbone.{key}" for key in ("head_dim", "class_token", "reg_tokens", "pool", "final_norm", "norm_pre")),
     *(f"backbone.{key}" for key in ("norm_eps", "act")),
-    *(f"layers.{key}" for key in ("num_tokens", "reducer", "attention", "hallucination_ratio", "hallucination")),
-    *(f"layers.{key}" for key in ("num_heads", "ffn_rank", "mlp_ratio")),
+    *(f"layers.{key}" for key in ("num_tokens", "reducer", "embed_dim", "attention", "hallucination_ratio")),
+    *(f"layers.{key}" for key in ("hallucination", "num_heads", "ffn_rank", "mlp_ratio")),
     *(f"rules.{key}" for key in ("max_shared", "max_reductions", "static_after_reduction")),
     *(f"constraints.{key}" for key in ("max_macs", "max_params", "max_memory")),
     *(f"constraints.max_{latency}" for latency in LATENCIES),
@@ -344,7 +344,7 @@ def flat_config(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def keys_for(word: str) -> list[str]:
     """Dotted keys of configuration and space that a word, well spelt, stands for, such as `train.lr` for `lr`."""
-    keys = [*flat_config(RunConfig().model_dump()), *INNER_SPACE_KEYS, "embed_dim", "stem", "depth"]
+    keys = [*flat_config(RunConfig().model_dump()), "embed_dim", "stem", "depth", *INNER_SPACE_KEYS]
     return keys_named(word, keys, cutoff=1)
 
 

@@ -4,11 +4,13 @@
 from nas.space import sampling
 from nas.space.constraints import Constraints
 from nas.space.designs import DESIGNS, is_plain, known_designs, plain_shapes
-from nas.space.domain import GENES, LayerDomain
+from nas.space.domain import (
+    GENES, AttentionChoice, LayerDomain, attention_choices, feed_forwards, with_feed_forward,
+)
 from nas.space.reasons import check_memory, notes, why_not_within
 from nas.space.sampling import sample_near
 from nas.space.space import SearchSpace, parse_space, read_space
-from nas.space.walk import AttentionChoice, State, attention_choices, feed_forwards, with_feed_forward
+from nas.space.walk import State
 
 __all__ = [
     "DESIGNS", "GENES", "AttentionChoice", "Constraints", "LayerDomain", "SearchSpace", "State",

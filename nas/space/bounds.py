@@ -72,7 +72,7 @@ class Extremes:
     @cached_method
     def memory_range(self) -> tuple[int, int] | None:
         """Fewest and most bytes to run a network (`memory.bytes_to_run`); None where that would take too long."""
-        if self._walk.has_more_states(MOST_STATES):
+        if self._walk.has_more_states(MOST_STATES, tuple(dict.fromkeys(width for width, _ in self._ends))):
             return None
         fewest = self.least("max_memory", Constraints())
         assert fewest is not None, NOT_EMPTY
@@ -228,10 +228,11 @@ def _labelled(
         following: dict[Node, list[_Label]] = {}
         for node, labels in reached.items():
             end, unbeaten = graph.end(node), _unbeaten(labels)
-            if end is not None and end <= hull.limit:
+            if end is not None and end[2] <= hull.limit:
                 for label in unbeaten:
-                    if label.costs[wanted] < below and label.costs[1 - wanted] <= bound:
-                        found, below = label, label.costs[wanted]
+                    costs = (label.costs[0] + end[0], label.costs[1] + end[1])
+                    if costs[wanted] < below and costs[1 - wanted] <= bound:
+                        found, below = label._replace(costs=costs), costs[wanted]
             most = (below - 1, bound) if wanted == 0 else (bound, below - 1)
             budget = _dot(weights, most)
             lowest = min(_dot(weights, label.costs) for label in unbeaten)
@@ -289,11 +290,11 @@ def most_values(graph: Graph) -> int:
         """Most parameters still to come and the peak from here on, which is that of one layer."""
         if node not in found:
             end, held = graph.end(node), graph.held(node.state) + node.provided
-            ways: list[float] = [] if end is None else [end]
+            ways: list[float] = [] if end is None else [end[1] + end[2]]
             for group in (group for groups in graph.groups(node) for group in groups):
                 if params.rest(behind := group.behind(node.state)) is None:
                     continue
-                feed_forwards = graph.feed_forwards(node.state.layer, group.tokens)
+                feed_forwards = graph.feed_forwards(node.state.layer, *group.size)
                 widest = max(own for _, own, _, _ in feed_forwards)
                 rest = held - params.value(behind)
                 fullest = group.exported + max(own + values for _, own, values, _ in feed_forwards)

@@ -11,9 +11,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 from nas.arch import Architecture, LayerChoice, cost, hallucinated_heads, is_square
 from nas.base import SearchSpaceError, keys_hint
-from nas.space.domain import LayerDomain
+from nas.space.domain import LayerDomain, feed_forwards
 from nas.space.genome import Genome
-from nas.space.walk import feed_forwards
 
 Design = Literal["deit", "psvit", "dgssa_glad", "hmhsa_cffn", "castling", "uniform", "plain"]
 DESIGNS: tuple[str, ...] = get_args(Design)
@@ -114,7 +113,7 @@ def _sized(space: Genome, name: str, share: float) -> Architecture:
         genes = _plain(domain, share) | _pattern(name, domain, i, depth, space.backbone.num_patches)
         if name == "uniform":
             genes["num_tokens"] = _at(domain.num_tokens, share)
-        wanted |= {f"layers.{i:02d}.{gene}": value for gene, value in genes.items()}
+        wanted |= {f"layers.{i:02d}.{gene}": genes[gene] for gene in domain.genes}
     return space.nearest(wanted)
 
 
@@ -122,6 +121,7 @@ def _plain(domain: LayerDomain, share: float) -> dict[str, Any]:
     return {
         "num_tokens": max(domain.num_tokens),
         "reducer": domain.reducer[0],
+        "embed_dim": min(domain.embed_dim),
         "attention": _first(domain.attention, "dynamic"),
         "hallucination_ratio": min(domain.hallucination_ratio),
         "hallucination": domain.hallucination[0],
@@ -139,6 +139,7 @@ def _pattern(name: str, domain: LayerDomain, i: int, depth: int, patches: int) -
             return {
                 "num_tokens": _tokens(domain, patches / 2**stage, on_grid=True),
                 "reducer": _first(domain.reducer, "pool", "conv_pool"),
+                "embed_dim": sorted(domain.embed_dim)[: stage + 1][-1],
                 "attention": _first(domain.attention, *["shared"] * shares, "dynamic"),
             }
         case "dgssa_glad":

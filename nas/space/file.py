@@ -130,6 +130,7 @@ class GeneSection(Section):
 
     num_tokens: Annotated[tuple[Whole, ...], *_Choices] | None = None
     reducer: Annotated[tuple[Annotated[str, _name_of(REDUCERS)], ...], *_Choices] | None = None
+    embed_dim: Annotated[tuple[Annotated[int, Field(ge=0, le=MAX_SIZE)], ...], *_Choices] | None = None
     attention: Annotated[tuple[Annotated[str, _name_of(ATTENTION)], ...], *_Choices] | None = None
     hallucination_ratio: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], *_Choices] | None = None
     hallucination: Annotated[tuple[Annotated[str, _name_of(HALLUCINATION)], ...], *_Choices] | None = None

@@ -62,20 +62,33 @@ class Genome:
         problems = list(self._problems())
         if not problems:
             self._look_through()
-        if not problems and (empty := why_empty(self.walk, min(self.depth))):
-            problems.append(f"layers: {empty}")
+        if not problems:
+            problems += [
+                f"layers: {text}" for width in self._starts if (text := why_empty(self.walk, width, min(self.depth)))
+            ]
         if problems:
             raise SearchSpaceError(self.name, problems, hint=keys_hint())
         if self._smallest is None:
             text = f"constraints: {why_infeasible(self._extremes, self.constraints)}"
             raise SearchSpaceError(self.name, [text], hint="raise the bound, or allow cheaper choices")
 
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """The first widths, then those that layers may grow to."""
+        grown = (n for domain in self.layers for n in domain.embed_dim if n)
+        return tuple(dict.fromkeys([*self.embed_dim, *grown]))
+
+    @property
+    def _starts(self) -> tuple[int, ...]:
+        """The widths whose networks have different rules."""
+        return self.embed_dim if self.walk.grows else self.embed_dim[:1]
+
     def _look_through(self) -> None:
         """Raise where finding its extremes would take longer than anybody waits."""
         most, bounded = (
             (MOST_STATES, "") if self.constraints.max_memory is None else (MOST_WITH_MEMORY, "max_memory and ")
         )
-        if self.walk.has_more_states(most):
+        if self.walk.has_more_states(most, self._starts):
             text = f"layers: with {bounded}so many choices, there are more than {most:,} states between layers"
             text += " (tokens, heads to share, reductions left), too many to look through"
             hint = "fewer num_tokens, num_heads or hallucination_ratio, fewer layers, or a lower rules.max_shared"
@@ -101,14 +114,17 @@ class Genome:
                 elif len(set(values)) != len(values):
                     yield f"layers.{i}.{gene}: {list(values)} names a choice twice"
                 for value in values:
+                    genes = {"num_tokens": 1, "num_heads": 1, "mlp_ratio": 1.0, gene: value}
+                    if gene == "embed_dim":
+                        genes["reducer"] = "pool"
                     try:
-                        LayerChoice(**{"num_tokens": 1, "num_heads": 1, "mlp_ratio": 1.0, gene: value})
+                        LayerChoice(**genes)
                     except ArchitectureError as error:
                         yield f"layers.{i}.{gene}: {error.message.removeprefix('layer choice: ')}"
             for n in domain.num_tokens:
                 if n > self.backbone.num_patches:
                     yield f"layers.{i}.num_tokens: {n} is more than the {self.backbone.num_patches} patches"
-            for width, gene in product(self.embed_dim, ("mlp_ratio", "ffn_rank")):
+            for width, gene in product(self.widths, ("mlp_ratio", "ffn_rank")):
                 for ratio in getattr(domain, gene):
                     if abs(width * ratio - round(width * ratio)) > 1e-6:
                         yield f"layers.{i}.{gene}: {ratio} x embed_dim {width} is not whole"
@@ -154,7 +170,7 @@ class Genome:
             reasons.append(f"stem {architecture.stem} is not one of {list(self.stem)}")
         if architecture.depth not in self.depth:
             return [*reasons, f"depth {architecture.depth} is not one of {list(self.depth)}"]
-        if illegal := self.walk.why_not(architecture.layers):
+        if illegal := self.walk.why_not(architecture.embed_dim, architecture.layers):
             return [*reasons, illegal]
         if not reasons and not self.within_constraints(architecture):
             reasons.append(f"it breaks the constraints: {self.constraints.text()}")
@@ -172,7 +188,7 @@ class Genome:
         if self.has_stems:
             flat["stem"] = self.stem
         for i, domain in enumerate(self.layers):
-            for gene in GENES:
+            for gene in domain.genes:
                 flat[f"layers.{i:02d}.{gene}"] = getattr(domain, gene)
         return flat
 
@@ -202,7 +218,8 @@ class Genome:
         provider = architecture.layers[0]
         for i, layer in enumerate(architecture.layers):
             prefix = f"layers.{i:02d}."
-            params |= {prefix + gene: v for gene in GENES if (v := getattr(layer, gene)) is not None}
+            genes = (gene for gene in self.layers[i].genes if layer.reducer or gene != "embed_dim")
+            params |= {prefix + gene: v for gene in genes if (v := getattr(layer, gene)) is not None}
             if not layer.kind.shares:
                 provider = layer
             domain, derived = self.layers[i], layer.num_hallucinated
@@ -241,15 +258,18 @@ class Genome:
     def nearest(self, wanted: Mapping[str, Value]) -> Architecture:
         """The nearest legal architecture to a value for every parameter; constraints do not count."""
         depth = int(wanted["depth"])
-        if not self.walk.count(self.walk.start, depth):
-            depth = next(d for d in self.depth if self.walk.count(self.walk.start, d))
+        width = int(wanted["embed_dim"])
+        if not self.walk.count(self.walk.begin(width), depth):
+            depth = next(d for d in self.depth if self.walk.count(self.walk.begin(width), d))
         genes = [genes_of(wanted) for genes_of in self._genes_of_layers[:depth]]
-        width, stem = int(wanted["embed_dim"]), str(wanted.get("stem", self.stem[0]))
-        return Architecture(embed_dim=width, stem=stem, layers=self.walk.nearest(genes))
+        stem, layers = str(wanted.get("stem", self.stem[0])), self.walk.nearest(width, genes)
+        return Architecture(embed_dim=width, stem=stem, layers=layers)
 
     @cached_property
     def _genes_of_layers(self) -> list[Callable[[Mapping[str, Value]], tuple[Value, ...]]]:
-        return [itemgetter(*(f"layers.{i:02d}.{gene}" for gene in GENES)) for i in range(len(self.layers))]
+        return [
+            itemgetter(*(f"layers.{i:02d}.{gene}" for gene in domain.genes)) for i, domain in enumerate(self.layers)
+        ]
 
     def repair(self, architecture: Architecture) -> Architecture:
         """Move few genes to the smallest architecture's until the bounds hold, then back each that fits after all.

@@ -29,7 +29,8 @@ from typing import NamedTuple
 
 from nas.arch import Architecture, Backbone, LayerChoice, LayerContext, cost, feed_forward_memory, memory
 from nas.base import cached_method
-from nas.space.walk import LegalSequences, State, with_feed_forward
+from nas.space.domain import with_feed_forward
+from nas.space.walk import LegalSequences, State
 
 MAPS, LOGITS = 1, 2
 """What a provider may hand on; both is their sum."""
@@ -48,7 +49,7 @@ class Group(NamedTuple):
     """The structures of a layer that lead to the same node."""
 
     following: Node  # this node
-    tokens: int  # of the layer
+    size: tuple[int, int]  # tokens and channels of the layer
     exported: int  # values that it hands on
     # (MACs, parameters, most values beside what is held and provided, structure).
     structures: list[tuple[int, int, int, LayerChoice]]
@@ -86,7 +87,7 @@ class Edge(NamedTuple):
 
 
 class Graph:
-    """The networks of one width and stem as nodes and edges, made when asked for; what it has found once, it keeps.
+    """The networks of one first width and stem as nodes and edges, made when asked for; what is found once, it keeps.
 
     They end with any of `depths` layers. Without memory all peaks are 0, and the graph is smaller.
     """
@@ -97,20 +98,26 @@ class Graph:
         self.walk, self.embed_dim, self.stem, self.depths = walk, embed_dim, stem, frozenset(depths)
         self.backbone: Backbone = walk.backbone
         self.with_memory = with_memory
-        self.start = Node(walk.start)
-        self.macs, self.params = cost.outside_macs_params(embed_dim, stem, self.backbone)
+        self.start = Node(walk.begin(embed_dim))
+        self.macs, self.params = cost.before_macs_params(embed_dim, stem, self.backbone)
         self.before = max(n for _, n in memory.before(embed_dim, stem, self.backbone)) if with_memory else 0
+
+    def width(self, state: State) -> int:
+        """Channels that arrive at the next layer."""
+        return state.width or self.embed_dim
 
     def held(self, state: State) -> int:
         """Values alive throughout the next layer, beside what is provided."""
-        return memory.held_values(state.arriving, self.embed_dim, self.backbone) if self.with_memory else 0
+        return memory.held_values(state.arriving, self.width(state), self.backbone) if self.with_memory else 0
 
-    def end(self, node: Node) -> int | None:
-        """Most values behind the last layer; None where no network ends."""
+    def end(self, node: Node) -> tuple[int, int, int] | None:
+        """(MACs, parameters, most values) behind the last layer; None where no network ends."""
         if node.owed or node.state.layer not in self.depths:
             return None
-        behind = memory.after(node.state.arriving, node.provided, self.embed_dim, self.backbone)
-        return max(n for _, n in behind) if self.with_memory else 0
+        width, values = self.width(node.state), 0
+        if self.with_memory:
+            values = max(n for _, n in memory.after(node.state.arriving, node.provided, width, self.backbone))
+        return (*cost.behind_macs_params(width, self.backbone), values)
 
     def groups(self, node: Node) -> Iterator[list[Group]]:
         """The choices for the next layer: those that do not share, then those that do."""
@@ -138,18 +145,18 @@ class Graph:
         """Most values of any choice that does not share, beside what is held, in a state `without_sharing`."""
         most = 0
         for group in self.free(state):
-            hidden = (group.exported + values for _, _, values, _ in self.feed_forwards(state.layer, group.tokens))
+            hidden = (group.exported + values for _, _, values, _ in self.feed_forwards(state.layer, *group.size))
             most = max(most, *hidden, *(values for _, _, values, _ in group.structures))
         return most
 
     @cached_method
-    def feed_forwards(self, layer: int, tokens: int) -> list[tuple[int, int, int, tuple[float, float]]]:
-        """(MACs, parameters, most values, (mlp_ratio, ffn_rank)) of a layer of so many tokens."""
+    def feed_forwards(self, layer: int, tokens: int, width: int) -> list[tuple[int, int, int, tuple[float, float]]]:
+        """(MACs, parameters, most values, (mlp_ratio, ffn_rank)) of a layer of so many tokens and channels."""
         found = []
         for pair in self.walk.feed_forwards(layer):
-            costs = cost.feed_forward_macs_params(*pair, tokens, self.embed_dim, self.backbone)
+            costs = cost.feed_forward_macs_params(*pair, tokens, width, self.backbone)
             T = tokens + self.backbone.num_prefix_tokens
-            values = feed_forward_memory(*pair, T, self.embed_dim, 1) if self.with_memory else 0
+            values = feed_forward_memory(*pair, T, width, 1) if self.with_memory else 0
             found.append((*costs, values, pair))
         return found
 
@@ -161,7 +168,7 @@ class Graph:
                 for macs, params, values, structure in group.structures:
                     if values > room:
                         continue
-                    for more, more_params, hidden, pair in self.feed_forwards(node.state.layer, group.tokens):
+                    for more, more_params, hidden, pair in self.feed_forwards(node.state.layer, *group.size):
                         if hidden + group.exported <= room:
                             choice = with_feed_forward(structure, *pair)
                             yield Edge(macs + more, params + more_params, group.behind(node.state), choice)
@@ -180,7 +187,10 @@ class Graph:
         for choice, state in self.walk.unshared(before):
             for exports in self._exports(choice) if state.shares_left else (0,):
                 exported = {"exports_maps": bool(exports & MAPS), "exports_logits": bool(exports & LOGITS)}
-                context = LayerContext(tokens_before=before.arriving, on_grid=state.on_grid, **exported)
+                width_before = self.width(before) if choice.embed_dim else 0
+                context = LayerContext(
+                    tokens_before=before.arriving, width_before=width_before, on_grid=state.on_grid, **exported
+                )
                 provided = memory.exported_values(choice, context, self.backbone) if self.with_memory else 0
                 yield (Node(state if exports else state.without_sharing(), exports, exports, provided), choice, context)
 
@@ -190,14 +200,14 @@ class Graph:
         return (0, MAPS, LOGITS, MAPS + LOGITS) if choice.num_hallucinated else (0, MAPS)
 
     def _grouped(self, choices: Iterator[tuple[Node, LayerChoice, LayerContext]]) -> list[Group]:
-        grouped: dict[tuple[Node, int, int], Group] = {}
+        grouped: dict[tuple[Node, tuple[int, int], int], Group] = {}
         for following, choice, context in choices:
-            exported = values = 0
+            exported, values, width = 0, 0, self.width(following.state)
             if self.with_memory:
                 exported = memory.exported_values(choice, context, self.backbone)
-                values = memory.token_values(choice, context, self.embed_dim, self.backbone)
-            macs, params = cost.token_macs_params(choice, context, self.embed_dim, self.backbone)
-            key = (following, choice.num_tokens, exported)
+                values = memory.token_values(choice, context, width, self.backbone)
+            macs, params = cost.token_macs_params(choice, context, width, self.backbone)
+            key = (following, (choice.num_tokens, width), exported)
             group = grouped.setdefault(key, Group(*key, []))
             group.structures.append((macs, params, values, choice))
         most = [
@@ -207,11 +217,11 @@ class Graph:
         return [group._replace(most=pair) for group, pair in zip(grouped.values(), most, strict=True)]
 
     @cached_method
-    def sharing_costs(self, layer: int, tokens: int, on_grid: bool) -> frozenset[tuple[int, int]]:
-        """(MACs, parameters) of all that could share in a layer, behind whatever provider."""
+    def sharing_costs(self, layer: int, tokens: int, on_grid: bool, width: int) -> frozenset[tuple[int, int]]:
+        """(MACs, parameters) of all that could share in a layer of so many channels, behind whatever provider."""
         context, domain = LayerContext(tokens_before=tokens, on_grid=on_grid), self.walk.layers[layer]
         shared = self.walk.could_share(layer, tokens) if tokens in domain.num_tokens else ()
-        return frozenset(cost.token_macs_params(choice, context, self.embed_dim, self.backbone) for choice in shared)
+        return frozenset(cost.token_macs_params(choice, context, width, self.backbone) for choice in shared)
 
 
 class _Rest(NamedTuple):
@@ -239,7 +249,7 @@ class _Bundle(NamedTuple):
     """Groups that leave the same to later layers, but for what may be shared."""
 
     behind: State  # without heads
-    tokens: int  # of the layer
+    size: tuple[int, int]  # tokens and channels of the layer
     groups: list[tuple[int, int, Group]]  # the least weighted sum of a structure, and the group's number
 
 
@@ -278,7 +288,9 @@ class Cheapest:
     def rest(self, node: Node) -> _Rest | None:
         """The best way from a node to the end, if any."""
         end = self.graph.end(node)
-        ways = [_Rest(0, 0, 0, end, None, None)] if end is not None and end <= self.limit else []
+        ways = []
+        if end is not None and end[2] <= self.limit:
+            ways.append(_Rest(self.macs_weight * end[0] + self.params_weight * end[1], *end, None, None))
         held = self.graph.held(node.state) + node.provided
         for i, groups in enumerate(self.graph.groups(node)):
             free = i == 0 and not node.owed
@@ -306,7 +318,7 @@ class Cheapest:
         room, best, order = self.limit - held, None, (math.inf, math.inf, 0)
         bundles = []
         for bundle in self._bundles(groups):
-            hidden = self._feed_forward(state.layer, bundle.tokens, math.inf)
+            hidden = self._feed_forward(state.layer, bundle.size, math.inf)
             least = self._at_least(bundle.behind.at(state.layer + 1)) + (hidden.value if hidden else math.inf)
             bundles.append((least + bundle.groups[0][0], least, bundle))
         bundles.sort(key=lambda one: one[0])
@@ -315,7 +327,7 @@ class Cheapest:
                 if least + own > order[0] or least == math.inf:
                     break
                 rest = self.rest(group.behind(state))
-                hidden = self._feed_forward(state.layer, group.tokens, room - group.exported)
+                hidden = self._feed_forward(state.layer, group.size, room - group.exported)
                 if rest is None or hidden is None:
                     continue
                 behind, inner = rest.value + hidden.value, group.exported + hidden.peak
@@ -338,11 +350,11 @@ class Cheapest:
     def _bundles(self, groups: Sequence[Group]) -> list[_Bundle]:
         """Groups by what they leave but for the heads that can be shared; in each the cheapest first, by number."""
         if (key := id(groups)) not in self._bundled:
-            bundles: dict[tuple[State, int], _Bundle] = {}
+            bundles: dict[tuple[State, tuple[int, int]], _Bundle] = {}
             for number, group in enumerate(groups):
                 state = group.following.state
-                behind = State(*state[:3], 0, 0, state.shares_left if group.following.taken else 0, state[-1])
-                bundle = bundles.setdefault((behind, group.tokens), _Bundle(behind, group.tokens, []))
+                behind = State(*state[:4], 0, 0, state.shares_left if group.following.taken else 0, state[-1])
+                bundle = bundles.setdefault((behind, group.size), _Bundle(behind, group.size, []))
                 bundle.groups.append((self._unbeaten(group)[0][0], number, group))
             for bundle in bundles.values():
                 bundle.groups.sort(key=lambda one: one[:2])
@@ -370,18 +382,19 @@ class Cheapest:
         layer, shares = state.layer, state.shares_left
         if not shares or layer == max(self.graph.depths):
             return least
-        costs = self.graph.sharing_costs(layer, state.arriving, state.on_grid)
-        hidden = self._feed_forward(layer, state.arriving, math.inf)
+        width = self.graph.width(state)
+        costs = self.graph.sharing_costs(layer, state.arriving, state.on_grid, width)
+        hidden = self._feed_forward(layer, (state.arriving, width), math.inf)
         if not costs or hidden is None:
             return least
         own = min(self.macs_weight * macs + self.params_weight * params for macs, params in costs)
         return min(least, own + hidden.value + self._at_least(self.graph.walk.behind_sharing(state)))
 
     @cached_method
-    def _feed_forward(self, layer: int, tokens: int, room: float) -> _FeedForward | None:
+    def _feed_forward(self, layer: int, size: tuple[int, int], room: float) -> _FeedForward | None:
         fitting = (
             _FeedForward(self.macs_weight * macs + self.params_weight * params, values, macs, params, pair)
-            for macs, params, values, pair in self.graph.feed_forwards(layer, tokens)
+            for macs, params, values, pair in self.graph.feed_forwards(layer, *size)
             if values <= room
         )
         return min(fitting, default=None)

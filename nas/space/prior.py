@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from nas.arch import Architecture
+from nas.space.domain import with_feed_forward
 from nas.space.genome import Genome
 from nas.space.sampling import any_stem, first_within
-from nas.space.walk import with_feed_forward
 
 PLAIN = 0.25
 """Share of draws whose layers are all plain; in as many again, each is with probability one half."""
@@ -23,7 +23,7 @@ def sample_by_gene(space: Genome, rng: np.random.Generator) -> Architecture:
 
     - Width, depth and stem: uniform.
     - Tokens: uniform over how often they are reduced, then over the layers where; each time uniform over the counts
-      that are left, then the reducers. A layer that leaves no choice has its way.
+      that are left, then the reducers, then the widths. A layer that leaves no choice has its way.
     - A layer's attention, heads, share and kind of hallucination, hidden width and rank, in this order: uniform.
     - In a quarter of the draws all layers are plain: no reduction, dynamic attention, real heads, feed-forwards of
       full rank; and all have the same share of the range of their heads, and of that of their hidden widths. In
@@ -41,9 +41,9 @@ def _draw(space: Genome, rng: np.random.Generator) -> Architecture:
     lot, head_share, hidden_share = rng.random(3)
     plain_share = 1.0 if lot < PLAIN else 0.5 if lot < 2 * PLAIN else 0.0
     width = _any(space.embed_dim, rng)
-    depth = _any([depth for depth in space.depth if walk.count(walk.start, depth)], rng)
+    state = walk.begin(width)
+    depth = _any([depth for depth in space.depth if walk.count(state, depth)], rng)
     reductions = 0 if plain_share == 1 else int(rng.integers(walk.start.reductions_left + 1))
-    state = walk.start
     for i in range(depth):
         tree = walk.by_gene(state, depth)
         reduces = rng.random() < reductions / (depth - i)
@@ -52,7 +52,8 @@ def _draw(space: Genome, rng: np.random.Generator) -> Architecture:
         reducer = _any(by_reducer, rng)
         reductions -= reducer is not None
         is_plain = plain_share == 1 or rng.random() < plain_share
-        by_attention = by_reducer[reducer]
+        by_width = by_reducer[reducer]
+        by_attention = by_width[_any(by_width, rng)] if len(by_width) > 1 else next(iter(by_width.values()))
         by_heads = by_attention[_any(by_attention, rng, "dynamic" if is_plain else None)]
         by_ratio = by_heads[_at(by_heads, head_share) if plain_share == 1 else _any(by_heads, rng)]
         by_variant = by_ratio[_any(by_ratio, rng, 0.0 if is_plain else None)]

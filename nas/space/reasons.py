@@ -8,10 +8,10 @@ from typing import Any
 
 from nas.arch import ATTENTION, VALUE_BYTES, bytes_to_run, hallucinated_heads
 from nas.base import SearchSpaceError, format_choices, unit_of
-from nas.space.domain import GENES, LayerDomain
+from nas.space.domain import GENES, LayerDomain, feed_forwards
 from nas.space.genome import Genome
 from nas.space.space import SearchSpace
-from nas.space.walk import LegalSequences, State, feed_forwards, genes_of, why_empty
+from nas.space.walk import State, genes_of, why_empty
 
 FEW_TOKENS = 16  # fewer carry little of an image (C11)
 COPIES = 4  # of every weight while the largest network is trained: itself, its gradient, and AdamW's two averages
@@ -32,7 +32,7 @@ def check_memory(space: SearchSpace) -> None:
 
 def notes(space: Genome) -> list[str]:
     """What a space leaves open that priors would close (C11, C12, C13), and choices that no network has."""
-    possible, last, empty = _possible(space.walk, frozenset(space.depth))
+    possible, last, empty = _possible(space)
     few = {i for i, choices in enumerate(possible) if any(tokens < FEW_TOKENS for tokens, *_ in choices)}
     early = {i for i, choices in enumerate(possible[:2]) if any(reducer for _, reducer, *_ in choices)}
     unread = {kind for _, _, kind, _ in last if not ATTENTION[kind].own_maps}
@@ -46,7 +46,7 @@ def notes(space: Genome) -> list[str]:
         *(
             f"no network has {n} layers: {text}"
             for n in space.depth
-            if n in empty and (text := why_empty(space.walk, n))
+            if n in empty and (text := why_empty(space.walk, max(space.embed_dim), n))
         ),
         *(text for concerned, text in found if concerned),
         *_dead(space, possible),
@@ -58,13 +58,14 @@ Genes = tuple[int, str | None, str, int]
 """Tokens, reducer, attention and heads of a choice."""
 
 
-def _possible(walk: LegalSequences, depths: frozenset[int]) -> tuple[list[set[Genes]], set[Genes], set[int]]:
+def _possible(space: Genome) -> tuple[list[set[Genes]], set[Genes], set[int]]:
     """The choices of each layer that some network has; those of last layers; the depths that no network has.
 
     What does not share is the same behind whatever provider, so it is looked at once for all of them.
     """
     possible: list[set[Genes]] = []
-    last, empty, states = set[Genes](), set(depths), {walk.start}
+    walk, depths = space.walk, frozenset(space.depth)
+    last, empty, states = set[Genes](), set(depths), {walk.begin(width) for width in space.embed_dim}
     for layer in range(max(depths)):
         had, following = set[Genes](), set[State]()
         options = ((behind, (genes_of(choice),)) for state in states for choice, behind in walk.sharing(state))
@@ -130,7 +131,7 @@ def _lacking(domain: LayerDomain, whole: LayerDomain, arriving: int) -> Iterator
     """What a layer may have, where so many tokens arrive at most, that another domain does not have."""
     without = set[str]()  # genes whose values change no network
     if min(domain.num_tokens) >= arriving:
-        without.add("reducer")
+        without |= {"reducer", "embed_dim"}
     if not any(derived for _, derived in _derived(domain)):
         without.add("hallucination")
     for gene in GENES:

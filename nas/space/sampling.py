@@ -12,8 +12,8 @@ import numpy as np
 from nas.arch import Architecture, cost
 from nas.space.bounds import NOT_EMPTY, Extremes
 from nas.space.constraints import Constraints
+from nas.space.domain import with_feed_forward
 from nas.space.genome import Genome
-from nas.space.walk import with_feed_forward
 
 TRIES = 32  # draws before a constrained sample is made by repair
 NEAR = 0.02  # of the wanted MACs: near enough
@@ -43,9 +43,13 @@ def first_within(
 
 def _sample_unconstrained(space: Genome, rng: np.random.Generator) -> Architecture:
     walk, layers = space.walk, []
-    width = space.embed_dim[int(rng.integers(len(space.embed_dim)))]
-    depth = space.depth[_weighted([walk.count(walk.start, depth) for depth in space.depth], rng)]
-    state = walk.start
+    if walk.grows:
+        depths = frozenset(space.depth)
+        width = space.embed_dim[_weighted([walk.total(walk.begin(width), depths) for width in space.embed_dim], rng)]
+    else:
+        width = space.embed_dim[int(rng.integers(len(space.embed_dim)))]
+    state = walk.begin(width)
+    depth = space.depth[_weighted([walk.count(state, depth) for depth in space.depth], rng)]
     for _ in range(depth):
         options = walk.alive(state, depth)
         pairs = walk.feed_forwards(state.layer)

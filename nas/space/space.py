@@ -14,7 +14,6 @@ from nas.arch import Architecture, Rules, bytes_to_run, cost
 from nas.base import SearchSpaceError, cached_method
 from nas.space import sampling
 from nas.space.designs import DESIGNS
-from nas.space.domain import GENES
 from nas.space.genome import Genome
 from nas.space.prior import sample_by_gene
 
@@ -59,7 +58,7 @@ class SearchSpace(Genome):
             "embed_dim": list(self.embed_dim),
             **({"stem": list(self.stem)} if self.has_stems else {}),
             "depth": list(self.depth),
-            "layers": [{gene: list(getattr(domain, gene)) for gene in GENES} for domain in self.layers],
+            "layers": [{gene: list(getattr(domain, gene)) for gene in domain.genes} for domain in self.layers],
             "constraints": self.constraints.to_dict(),
             "rules": {f.name: getattr(self.rules, f.name) for f in fields(Rules)},
         }
@@ -77,7 +76,8 @@ class SearchSpace(Genome):
 
     def size(self) -> int:
         """Number of distinct architectures, before the hard constraints."""
-        return len(self.embed_dim) * len(self.stem) * self.walk.total(self.walk.start, frozenset(self.depth))
+        depths = frozenset(self.depth)
+        return len(self.stem) * sum(self.walk.total(self.walk.begin(width), depths) for width in self.embed_dim)
 
     @cached_method
     def largest(self) -> Architecture:

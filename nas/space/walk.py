@@ -11,16 +11,31 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from itertools import product
 from typing import Any, NamedTuple
 
 from nas.arch import ATTENTION, REDUCERS, Backbone, LayerChoice, Place, Rules, hallucinated_heads, token_problems
 from nas.base import ArchitectureError, cached_method, format_choices
-from nas.space.domain import GENES, PLAIN, LayerDomain
+from nas.space.domain import (
+    AttentionChoice,
+    LayerDomain,
+    attention_choices,
+    feed_forwards,
+    structure,
+    structure_of,
+    with_feed_forward,
+)
 
 # A gene is repaired to what the ones before it leave possible.
-DECIDED_IN_ORDER = ("num_tokens", "reducer", "attention", "num_heads", "hallucination_ratio", "hallucination")
+DECIDED_IN_ORDER = (
+    "num_tokens",
+    "reducer",
+    "embed_dim",
+    "attention",
+    "num_heads",
+    "hallucination_ratio",
+    "hallucination",
+)
 
 
 class State(NamedTuple):
@@ -29,6 +44,7 @@ class State(NamedTuple):
     layer: int  # about to be chosen
     arriving: int  # patch tokens
     on_grid: bool  # whether these lie on their square grid
+    width: int  # channels that arrive; 0: they never become more, or it does not matter how many there are
     heads: int  # of the maps that could be shared; 0: none
     hallucinated: int  # how many of these heads are derived
     shares_left: int  # layers that may still share these maps
@@ -36,7 +52,7 @@ class State(NamedTuple):
 
     def without_sharing(self) -> "State":
         """The same state, where nobody will share what could be."""
-        return State(*self[:3], 0, 0, 0, self.reductions_left)  # `_replace` takes twice as long
+        return State(*self[:4], 0, 0, 0, self.reductions_left)  # `_replace` takes twice as long
 
     def at(self, layer: int) -> "State":
         """The same state before another layer."""
@@ -59,9 +75,14 @@ class LegalSequences:
         later = (layers[i:] for i in range(len(layers) + 1))
         self._counts_from = [sorted({n for domain in rest for n in domain.num_tokens}) for rest in later]
         patches = backbone.num_patches
-        self.start = State(0, patches, True, 0, 0, 0, self._reductions(0, patches, rules.max_reductions))
+        self.grows = any(max(domain.embed_dim) for domain in layers)
+        self.start = State(0, patches, True, 0, 0, 0, 0, self._reductions(0, patches, rules.max_reductions))
         alike = [(layers[i], self._shares[i + 1], tuple(self._counts_from[i + 1])) for i in range(len(layers))]
         self._first_alike = [alike.index(one) for one in alike]
+
+    def begin(self, width: int) -> State:
+        """The state before the first layer of networks of so many channels."""
+        return self.start._replace(width=width) if self.grows else self.start
 
     @cached_method
     def options(self, state: State) -> tuple[Option, ...]:
@@ -112,14 +133,14 @@ class LegalSequences:
             derived = hallucinated_heads(heads, ratio)
             for variant in domain.hallucination if derived else (None,):
                 if ATTENTION[kind].shares:
-                    yield _structure(tokens, None, kind, heads, derived / heads, variant)
+                    yield structure(tokens, None, 0, kind, heads, derived / heads, variant)
 
     def behind_sharing(self, state: State) -> State:
         """The state behind a layer that shares."""
         following, tokens = state.layer + 1, state.arriving
         left = state.shares_left - 1 if self._shares[following] else 0
         reductions = self._reductions(following, tokens, state.reductions_left)
-        return State(following, tokens, state.on_grid, state.heads, state.hallucinated, left, reductions)
+        return State(following, *state[1:6], left, reductions)
 
     def _enumerate(self, domain: LayerDomain, state: State) -> Iterator[Option]:
         attention = {c: hallucinated_heads(c[1], c[2]) for c in attention_choices(domain, state.hallucinated)}
@@ -132,9 +153,9 @@ class LegalSequences:
                 if on_grid not in legal:
                     at = (state, tokens, on_grid)
                     legal[on_grid] = [c for c, n in attention.items() if not self.broken_attention(*at, c[0], c[1], n)]
-                for choice in legal[on_grid]:
-                    structure = _structure(tokens, reducer, *choice)
-                    yield structure, self._after(state, structure, on_grid)
+                for width, choice in product(domain.widths(state.width, reducer), legal[on_grid]):
+                    chosen = structure(tokens, reducer, width, *choice)
+                    yield chosen, self._after(state, chosen, on_grid)
 
     def broken_reduction(self, state: State, tokens: int, reducer: str | None) -> str:
         """The rule by which what arrives cannot become so many tokens; empty when it can."""
@@ -164,7 +185,8 @@ class LegalSequences:
         elif kind.shares and self._shares[following] and state.shares_left > 1:
             heads, hallucinated, left = state.heads, state.hallucinated, state.shares_left - 1
         reductions = self._reductions(following, tokens, state.reductions_left - (choice.reducer is not None))
-        return State(following, tokens, on_grid, heads, hallucinated, left, reductions)
+        width = choice.embed_dim or state.width
+        return State(following, tokens, on_grid, width, heads, hallucinated, left, reductions)
 
     def _reductions(self, layer: int, tokens: int, left: int) -> int:
         """Reductions left, or as many as later layers have lower counts to reduce to."""
@@ -189,9 +211,9 @@ class LegalSequences:
         return ends + behind * len(self.feed_forwards(state.layer))
 
     @cached_method
-    def has_more_states(self, most: int) -> bool:
-        """Whether there are more states than so many: the work of what looks at each."""
-        count, states = 0, {self.start}
+    def has_more_states(self, most: int, widths: tuple[int, ...]) -> bool:
+        """Whether networks of these widths have more states than so many: the work of what looks at each."""
+        count, states = 0, {self.begin(width) for width in widths}
         for _ in self.layers:
             count += len(states)
             if count > most:
@@ -233,9 +255,9 @@ class LegalSequences:
     def _following(self, state: State) -> dict[LayerChoice, State]:
         return dict(self.options(state))
 
-    def why_not(self, layers: Sequence[LayerChoice]) -> str:
-        """Why a sequence is not legal: the first rule that a choice breaks; empty when none is broken."""
-        state = self.start
+    def why_not(self, width: int, layers: Sequence[LayerChoice]) -> str:
+        """Why a sequence is not legal behind a first width: the first rule that is broken; empty when none is."""
+        state = self.begin(width)
         for i, layer in enumerate(layers):
             following = self._following(state).get(structure_of(layer))
             if following is None or (layer.mlp_ratio, layer.ffn_rank) not in self.feed_forwards(i):
@@ -243,13 +265,13 @@ class LegalSequences:
             state = following
         return ""
 
-    def nearest(self, wanted: Sequence[tuple[Any, ...]]) -> tuple[LayerChoice, ...]:
-        """The sequence for wanted genes, one tuple a layer in the order of `GENES`, repaired where illegal.
+    def nearest(self, width: int, wanted: Sequence[tuple[Any, ...]]) -> tuple[LayerChoice, ...]:
+        """The sequence for a first width and wanted genes, a tuple a layer as `LayerDomain.genes`, legal by repair.
 
         Left to right, gene by gene: a value that cannot be had becomes its nearest legal one (tokens the next lower
         count, an impossible kind of attention a dynamic one).
         """
-        state, layers = self.start, []
+        state, layers = self.begin(width), []
         for genes in wanted:
             layer, state = self._nearest_layer(state, len(wanted), genes)
             layers.append(layer)
@@ -257,7 +279,7 @@ class LegalSequences:
 
     @cached_method
     def _nearest_layer(self, state: State, depth: int, genes: tuple[Any, ...]) -> Option:
-        wanted = dict(zip(GENES, genes, strict=True))
+        wanted = dict(zip(self.layers[state.layer].genes, genes, strict=True))
         structure, following = _nearest(self.alive(state, depth), wanted)
         return with_feed_forward(structure, wanted["mlp_ratio"], wanted["ffn_rank"]), following
 
@@ -265,45 +287,6 @@ class LegalSequences:
 def genes_of(choice: LayerChoice) -> tuple[int, str | None, str, int]:
     """(tokens, reducer, attention, heads) of a choice."""
     return choice.num_tokens, choice.reducer, choice.attention, choice.num_heads
-
-
-AttentionChoice = tuple[str, int, float, str | None]
-"""(kind, heads, hallucination ratio, variant) of a layer."""
-
-
-def attention_choices(domain: LayerDomain, provided: int) -> Iterator[AttentionChoice]:
-    """Every attention that a domain has, legal or not, behind a provider with so many derived heads; some repeat."""
-    for kind, heads, ratio in product(domain.attention, domain.num_heads, domain.hallucination_ratio):
-        derived = ATTENTION[kind].derived(hallucinated_heads(heads, ratio), provided)
-        for variant in domain.hallucination if derived else (None,):
-            yield kind, heads, derived / heads, variant
-
-
-@lru_cache(maxsize=4096)
-def feed_forwards(domain: LayerDomain) -> tuple[tuple[float, float], ...]:
-    """The distinct (mlp_ratio, ffn_rank) of a domain: ranks that save nothing are 1."""
-    made = (
-        LayerChoice(num_tokens=1, num_heads=1, mlp_ratio=ratio, ffn_rank=rank)
-        for ratio, rank in product(domain.mlp_ratio, domain.ffn_rank)
-    )
-    return tuple(dict.fromkeys((layer.mlp_ratio, layer.ffn_rank) for layer in made))
-
-
-@lru_cache(maxsize=65536)
-def _structure(tokens: int, reducer: str | None, *attention: Any) -> LayerChoice:
-    named = zip(("attention", "num_heads", "hallucination_ratio", "hallucination"), attention, strict=True)
-    return LayerChoice(num_tokens=tokens, reducer=reducer, **dict(named), **PLAIN)
-
-
-@lru_cache(maxsize=65536)
-def with_feed_forward(structure: LayerChoice, mlp_ratio: float, ffn_rank: float) -> LayerChoice:
-    """A structure with a feed-forward."""
-    return replace(structure, mlp_ratio=mlp_ratio, ffn_rank=ffn_rank)
-
-
-def structure_of(layer: LayerChoice) -> LayerChoice:
-    """A choice without its feed-forward."""
-    return with_feed_forward(layer, **PLAIN)
 
 
 def _nearest(options: Sequence[Option], wanted: Mapping[str, Any]) -> Option:
@@ -324,6 +307,8 @@ def _nearest(options: Sequence[Option], wanted: Mapping[str, Any]) -> Option:
 
 
 def _fallback(gene: str, goal: Any, legal: Sequence[Any]) -> Any:
+    if gene == "embed_dim":
+        return max((value for value in legal if value <= goal), default=0)
     if gene == "num_tokens":
         lower = [value for value in legal if value <= goal]
         return max(lower) if lower else min(legal)
@@ -351,6 +336,9 @@ def broken_rule(walk: LegalSequences, state: State, layer: LayerChoice) -> str:
         return "; ".join(wrong)
     if broken := walk.broken_reduction(state, layer.num_tokens, layer.reducer):
         return broken
+    if layer.embed_dim not in (widths := domain.widths(state.width, layer.reducer)):
+        more = f"one of {format_choices(widths)}" if widths else f"to be had behind {state.width} channels"
+        return f"embed_dim {layer.embed_dim} is not {more} (C16)"
     on_grid = state.on_grid and layer.keeps_grid
     own = (layer.attention, layer.num_heads, layer.num_hallucinated)
     if broken := walk.broken_attention(state, layer.num_tokens, on_grid, *own):
@@ -360,11 +348,11 @@ def broken_rule(walk: LegalSequences, state: State, layer: LayerChoice) -> str:
     return ""
 
 
-def why_empty(walk: LegalSequences, depth: int) -> str:
-    """Why no sequence of so many layers is legal: the first layer that cannot be had, and what forbids it."""
-    if walk.count(walk.start, depth):
+def why_empty(walk: LegalSequences, width: int, depth: int) -> str:
+    """Why no sequence of so many layers is legal behind a width: the first layer that cannot be had, and the rule."""
+    if walk.count(walk.begin(width), depth):
         return ""
-    states = {walk.start}
+    states = {walk.begin(width)}
     for layer in range(depth):
         following = {after for state in states for _, after in walk.options(state)}
         if not following:
@@ -380,6 +368,7 @@ def _reasons(walk: LegalSequences, state: State) -> Iterator[str]:
     for tokens, kind, heads in product(domain.num_tokens, domain.attention, domain.num_heads):
         for reducer in domain.reducer if tokens < state.arriving else (None,):
             genes: dict[str, Any] = {"num_tokens": tokens, "reducer": reducer, "attention": kind, "num_heads": heads}
+            genes["embed_dim"] = max(domain.widths(state.width, reducer), default=0)
             try:
                 choice = LayerChoice(**genes, ffn_rank=ffn_rank, mlp_ratio=mlp_ratio)
             except ArchitectureError as error:

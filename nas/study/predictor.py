@@ -235,7 +235,8 @@ def features(architectures: Sequence[Architecture], space: SearchSpace) -> Float
 
 def genes_of_features(space: SearchSpace) -> list[int]:
     """[features]; the gene that each belongs to: those of a choice among operators are one."""
-    sizes = [1, 1, len(REDUCERS), len(ATTENTION), 1, 1, len(HALLUCINATION), 1, 1] * len(space.layers) + [1] * 5
+    grows = [1] * space.walk.grows
+    sizes = [1, 1, len(REDUCERS), *grows, len(ATTENTION), 1, 1, len(HALLUCINATION), 1, 1] * len(space.layers) + [1] * 5
     sizes += [len(STEMS)] if space.has_stems else []
     return [gene for gene, size in enumerate(sizes) for _ in range(size)]
 
@@ -244,13 +245,15 @@ def _features(architecture: Architecture, space: SearchSpace) -> Iterator[float]
     tokens = []
     for i in range(len(space.layers)):
         if i >= architecture.depth:
-            yield from [0.0] * (6 + len(REDUCERS) + len(ATTENTION) + len(HALLUCINATION))
+            yield from [0.0] * (6 + space.walk.grows + len(REDUCERS) + len(ATTENTION) + len(HALLUCINATION))
             continue
         layer = architecture.layers[i]
         tokens.append(layer.num_tokens)
         yield 1.0
         yield math.log(layer.num_tokens / space.backbone.num_patches)
         yield from (float(layer.reducer == name) for name in REDUCERS)
+        if space.walk.grows:
+            yield math.log(architecture.widths[i] / architecture.embed_dim)
         yield from (float(layer.attention == name) for name in ATTENTION)
         yield float(layer.num_heads)
         yield layer.num_hallucinated / layer.num_heads

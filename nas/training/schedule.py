@@ -23,7 +23,7 @@ def learning_rate(config: TrainConfig, space: SearchSpace) -> float:
     steps train another network each, learns as well at twice the rate (results/reference/alone_recipes.csv, LOG.md).
     """
     full = FULL_RATE_WIDTH if space.size() == 1 else FULL_RATE_WIDTH_OF_SUPERNETS
-    return config.lr or LEARNING_RATE * min(1.0, full / max(space.embed_dim))
+    return config.lr or LEARNING_RATE * min(1.0, full / max(space.widths))
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,17 @@ def chains(**changes: Any) -> SearchSpace:
     return space(domain, **{"embed_dim": (8,), "depth": (4,), **changes})
 
 
+def growing(**changes: Any) -> SearchSpace:
+    """Three layers that may widen where they reduce, in the second of which a reduction must."""
+    fixed: dict[str, Any] = {"reducer": ("pool", "glad"), "num_heads": (1, 2), "hallucination_ratio": (0.0,)}
+    fixed |= {"attention": ("dynamic", "shared"), "mlp_ratio": (1.0,), "ffn_rank": (0.25, 1.0)}
+    domains = tuple(
+        every_choice(num_tokens=counts, embed_dim=widths, **fixed)
+        for counts, widths in (((16, 9), (0, 12)), ((16, 4), (12, 16)), ((9, 4), (16, 0)))
+    )
+    return space(**{"layers": domains, "embed_dim": (8,), "depth": (2, 3), **changes})
+
+
 def only_half() -> SearchSpace:
     """Dynamic layers with two or more heads derive half of them: maps are never shared as they are."""
     genes = {"num_tokens": (16, 4), "reducer": ("pool",), "num_heads": (1, 2), "ffn_rank": (1.0,)}
@@ -141,6 +152,7 @@ def _may_follow(space: SearchSpace, before: tuple[LayerChoice, ...], layer: Laye
         "C10": layer.reducer in ("pool", "conv_pool") and (gathered or layer.num_tokens not in squares),
         "C11": layer.num_tokens > arriving or (layer.reducer is None) == (layer.num_tokens < arriving),
         "C12": len(reducers) > rules.max_reductions,
+        "C16": layer.reducer and layer.embed_dim not in space.layers[len(before)].embed_dim,
     }
     return not any(broken.values())
 
@@ -148,7 +160,8 @@ def _may_follow(space: SearchSpace, before: tuple[LayerChoice, ...], layer: Laye
 @cache
 def _spelled(domain: LayerDomain) -> frozenset[LayerChoice]:
     choices = set()
-    values = [(None, *domain.reducer) if gene == "reducer" else getattr(domain, gene) for gene in GENES]
+    listed: dict[str, tuple[Any, ...]] = {gene: getattr(domain, gene) for gene in GENES}
+    values = (listed | {"reducer": (None, *domain.reducer), "embed_dim": {0, *domain.embed_dim}}).values()
     for genes in product(*values):
         named = dict(zip(GENES, genes, strict=True))
         if named["attention"] != "dynamic":

@@ -58,7 +58,7 @@ def test_stems_are_roots_of_their_own(precision):
     found, failed = run(supernet, drawn, images, precision)
     assert not failed
     for number, architecture in enumerate(drawn):
-        assert torch.equal(found[number], supernet.extract(architecture)(images))
+        assert torch.equal(found[number][1], supernet.extract(architecture)(images))
 
 
 def test_parts_that_were_kept_for_a_tree_serve_the_next_one(precision):
@@ -83,7 +83,7 @@ def test_who_is_not_wanted_is_not_run(precision):
 def test_a_layer_that_fails_takes_with_it_those_behind_it_and_no_others():
     supernet, architectures, images = case(7)
     joined = SubnetTree(SubnetParts(supernet, CPU, "fp32"), dict(enumerate(architectures)))
-    _, root = next(iter(joined._roots.values()))
+    root = next(iter(joined._roots.values()))
     broken = next(iter(root.following.values()))
 
     def fail(*_):

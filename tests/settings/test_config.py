@@ -222,5 +222,5 @@ def test_retrain_takes_settings_of_the_recipe_and_leads_to_them():
 def test_a_word_leads_to_the_keys_that_it_may_mean():
     assert keys_for("lr") == keys_for("learning_rate") == ["train.lr"]
     assert keys_for("batch_size") == ["train.batch_size", "evaluate.batch_size"]
-    assert keys_for("width") == ["embed_dim"]
+    assert keys_for("width") == ["embed_dim", "layers.embed_dim"]
     assert keys_for("foo") == keys_for("epoch") == []

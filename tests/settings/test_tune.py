@@ -150,7 +150,7 @@ def test_a_choice_that_is_no_part_of_the_space_is_named(tmp_path):
         "tune.parameters.space.embed_dim: [16, 32] has choices that the search space has not",
         "tune.parameters.space.embed_dim: --set embed_dim[0]: must be at least 1, got 0",
         "tune.parameters.space.backbone.head_dim: 4 changes what is not searched",
-        "tune.parameters.space.nonsense: --set nonsense: unknown key; known here: name, backbone, embed_dim, "
+        "tune.parameters.space.nonsense: --set nonsense: unknown key; known here: name, backbone, embed_dim, stem, "
         "depth, layers, overrides, rules, constraints, seeds",
         "tune.parameters.space.constraints.max_params: line 7: constraints: no architecture meets at most 1 "
         "parameters; the least possible is 3,442 parameters",

@@ -9,7 +9,7 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 from factories import backbone
-from small_spaces import chains, listed, only_half, space, stems, tiny
+from small_spaces import chains, growing, listed, only_half, space, stems, tiny
 
 from nas.arch import cost, memory
 from nas.arch.architecture import Architecture
@@ -58,7 +58,7 @@ def bounds_at(make: Callable[[], SearchSpace], keys: Sequence[str], shares: Sequ
     return bounds
 
 
-@pytest.mark.parametrize("make", [tiny, chains, only_half, stems])
+@pytest.mark.parametrize("make", [tiny, chains, only_half, stems, growing])
 @pytest.mark.parametrize("keys", EVERY_ORDER, ids="-".join)
 def test_bounds_together_are_refused_exactly_where_nothing_keeps_them(make, keys):
     """The last bound is the least that is possible within the others, and one less."""
@@ -84,7 +84,7 @@ def test_bounds_together_are_refused_exactly_where_nothing_keeps_them(make, keys
 RARE = [pytest.param(share, marks=pytest.mark.slow) for share in (0.0, 0.05, 0.7)]
 
 
-@pytest.mark.parametrize("make", [tiny, chains, only_half, stems])
+@pytest.mark.parametrize("make", [tiny, chains, only_half, stems, growing])
 @pytest.mark.parametrize("keys", EVERY_MIX, ids="-".join)
 @pytest.mark.parametrize("share", [0.3, *RARE])
 def test_largest_is_within_the_bounds_and_no_change_of_one_gene_makes_it_larger(make, keys, share):
@@ -95,7 +95,8 @@ def test_largest_is_within_the_bounds_and_no_change_of_one_gene_makes_it_larger(
     searched = replace(make(), constraints=Constraints(**bounds))
     largest = searched.largest()
     assert largest in legal
-    assert macs(largest) >= 0.9 * max(map(macs, legal))  # exactly the most is a knapsack problem
+    near = 0.8 if make is growing else 0.9  # exactly the most is a knapsack problem, of few and large parts there
+    assert macs(largest) >= near * max(map(macs, legal))
     params = searched.encode(largest)
     one_gene_off = {
         searched.nearest(params | {name: value}) for name, values in searched.choices().items() for value in values
@@ -103,7 +104,7 @@ def test_largest_is_within_the_bounds_and_no_change_of_one_gene_makes_it_larger(
     assert all(macs(a) <= macs(largest) for a in one_gene_off if a in searched)
 
 
-@pytest.mark.parametrize("make", [tiny, chains, only_half, stems])
+@pytest.mark.parametrize("make", [tiny, chains, only_half, stems, growing])
 def test_range_of_memory_is_that_of_the_listing(make):
     needed = [amount["max_memory"] for _, amount in priced(make)]
     assert make().memory_range() == (min(needed), max(needed))

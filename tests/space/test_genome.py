@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
-from small_spaces import chains, every_choice, listed, only_half, space, stems, tiny
+from small_spaces import chains, every_choice, growing, listed, only_half, space, stems, tiny
 
 from nas.arch import cost
 from nas.arch.architecture import Architecture
@@ -42,7 +42,7 @@ def test_decode_inverts_encode(searched):
         assert all(type(value) in (int, float, str) for value in params.values())
 
 
-@pytest.mark.parametrize("make", [tiny, chains, only_half, stems])
+@pytest.mark.parametrize("make", [tiny, chains, only_half, stems, growing])
 def test_decode_inverts_encode_on_every_architecture(make):
     searched = make()
     assert [a for a in set(listed(searched)) if searched.decode(searched.encode(a)) != a] == []

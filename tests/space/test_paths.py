@@ -7,7 +7,7 @@ from functools import cache, partial
 import numpy as np
 import pytest
 from factories import backbone
-from small_spaces import chains, listed, only_half, stems, tiny
+from small_spaces import chains, growing, listed, only_half, stems, tiny
 
 from nas.arch import cost, memory
 from nas.arch.architecture import Architecture
@@ -17,7 +17,7 @@ from nas.space.space import SearchSpace
 from nas.space.walk import State
 
 WEIGHTS = [(1, 0), (0, 1), (-1, 0), (0, -1), (1, 7), (3, -50), (-2, 9)]
-SPACES = [tiny, chains, only_half, partial(stems, stem=("conv",), embed_dim=(8,))]
+SPACES = [tiny, chains, only_half, growing, partial(stems, stem=("conv",), embed_dim=(8,))]
 
 
 @cache
@@ -80,5 +80,5 @@ def test_no_network_ends_where_the_space_has_no_such_depth(with_memory):
 
 
 def test_without_sharing_only_what_could_be_shared_is_forgotten():
-    state = State(1, 16, True, 2, 1, 3, 1)
-    assert state.without_sharing() == State(1, 16, True, 0, 0, 0, 1)
+    state = State(1, 16, True, 96, 2, 1, 3, 1)
+    assert state.without_sharing() == State(1, 16, True, 96, 0, 0, 0, 1)

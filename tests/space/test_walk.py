@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 from factories import backbone
-from small_spaces import chains, every_choice, listed, only_half, space, tiny
+from small_spaces import chains, every_choice, growing, listed, only_half, space, tiny
 
 from nas.arch import cost
 from nas.arch.architecture import Architecture, LayerChoice
@@ -15,17 +15,8 @@ from nas.arch.operator import Rules
 from nas.arch.operators import ATTENTION
 from nas.base.errors import ArchitectureError
 from nas.space.constraints import Constraints
-from nas.space.domain import GENES, LayerDomain
-from nas.space.walk import (
-    LegalSequences,
-    State,
-    attention_choices,
-    broken_rule,
-    feed_forwards,
-    structure_of,
-    why_empty,
-    with_feed_forward,
-)
+from nas.space.domain import GENES, LayerDomain, attention_choices, feed_forwards, structure_of, with_feed_forward
+from nas.space.walk import LegalSequences, State, broken_rule, why_empty
 
 SPACE = space()
 
@@ -95,6 +86,20 @@ def test_rules_decide_membership(rules):
     searched = chains(rules=rules)
     unruled = set(members_of(Rules(max_shared=3, max_reductions=3, static_after_reduction=True), True))
     assert {a for a in unruled if a in searched} == set(members_of(rules, True)) < unruled
+
+
+@pytest.mark.parametrize("widths", [(8,), (8, 12, 16)])
+def test_size_where_widths_grow(widths):
+    searched = growing(embed_dim=widths)
+    members = set(listed(searched))
+    assert searched.size() == len(members)
+    assert len({a.widths for a in members if a.widths[0] < a.widths[-1]}) > 2
+    assert all(searched.decode(searched.encode(a)) == a for a in list(members)[::7])
+    rng = np.random.default_rng(0)
+    drawn = [draw(rng) for draw in (searched.sample, searched.sample_by_gene, searched.sample_stratified) * 60]
+    drawn += [searched.mutate(a, rng) for a in drawn]
+    assert set(drawn) <= members
+    assert {a.widths for a in drawn} == {a.widths for a in members}
 
 
 def test_size_where_maps_are_never_shared_as_they_are():
@@ -177,7 +182,7 @@ def test_a_choice_is_an_option_exactly_where_it_breaks_no_rule(rules, ratios):
         assert {structure_of(choice) for choice in legal} == options, state
 
 
-@pytest.mark.parametrize("make", [tiny, chains, only_half])
+@pytest.mark.parametrize("make", [tiny, chains, only_half, growing])
 def test_counts_are_those_of_the_listing(make):
     searched = make()
     members = list(listed(searched))
@@ -197,23 +202,23 @@ def test_options_that_lead_nowhere_are_not_alive():
 def test_why_not_names_the_first_layer_that_breaks_a_rule():
     searched = tiny(depth=(2,))
     legal = next(iter(listed(searched))).layers
-    assert searched.walk.why_not(legal) == ""
-    assert searched.walk.why_not((legal[0], replace(legal[1], num_heads=7))).startswith("layer 1: num_heads 7 ")
+    assert searched.walk.why_not(16, legal) == ""
+    assert searched.walk.why_not(16, (legal[0], replace(legal[1], num_heads=7))).startswith("layer 1: num_heads 7 ")
 
 
 def test_nearest_is_the_identity_on_what_is_legal():
     searched, rng = space(), np.random.default_rng(0)
     for _ in range(100):
         layers = searched.sample(rng).layers
-        genes = [tuple(getattr(layer, gene) for gene in GENES) for layer in layers]
-        assert searched.walk.nearest(genes) == layers
+        genes = [tuple(getattr(layer, gene) for gene in searched.layers[0].genes) for layer in layers]
+        assert searched.walk.nearest(16, genes) == layers
 
 
 def test_a_space_is_empty_from_the_layer_that_cannot_be_had():
     grown = LayerDomain(num_tokens=(9,), num_heads=(1,))
     walk = LegalSequences(backbone(), (replace(grown, num_tokens=(4,)), grown), Rules())
-    assert why_empty(walk, 1) == ""
-    assert why_empty(walk, 2) == "layer 1: no choice is legal: num_tokens grows from 4 to 9 (C11)"
+    assert why_empty(walk, 16, 1) == ""
+    assert why_empty(walk, 16, 2) == "layer 1: no choice is legal: num_tokens grows from 4 to 9 (C11)"
 
 
 def test_attention_is_listed_in_the_order_of_the_domain():
@@ -284,5 +289,5 @@ def test_states_are_counted_up_to_a_limit():
         count += len(states)
         states = {behind for state in states for _, behind in walk.options(state)}
     count += len(states)
-    assert walk.has_more_states(count - 1)
-    assert not walk.has_more_states(count)
+    assert walk.has_more_states(count - 1, (16,))
+    assert not walk.has_more_states(count, (16,))

@@ -76,7 +76,7 @@ class Subnet(Intermediates):
     ) -> None:
         super().__init__()
         self.backbone, self.architecture = backbone, architecture
-        width, depth = architecture.embed_dim, architecture.depth
+        width, last, depth = architecture.embed_dim, architecture.widths[-1], architecture.depth
         first, patches = architecture.layers[0], backbone.num_patches
         if first.num_tokens > patches or (first.reducer is not None) != (first.num_tokens < patches):
             raise ArchitectureError(
@@ -84,7 +84,7 @@ class Subnet(Intermediates):
                 "a reducer is present exactly where num_tokens falls"
             )
         self.num_classes, self.in_chans = backbone.num_classes, backbone.in_chans
-        self.embed_dim = self.num_features = self.head_hidden_size = width
+        self.embed_dim, self.num_features, self.head_hidden_size = width, last, last
         self.has_class_token = backbone.class_token
         self.global_pool = _checked_pool(global_pool or "", self.has_class_token)
         if global_pool is None:
@@ -103,7 +103,7 @@ class Subnet(Intermediates):
         self.patch_drop, self.norm_pre = nn.Identity(), norm(width) if backbone.norm_pre else nn.Identity()
         self.blocks = nn.ModuleList(
             build_block(
-                width,
+                architecture.widths[i],
                 layer,
                 architecture.context(i, backbone),
                 backbone,
@@ -116,17 +116,21 @@ class Subnet(Intermediates):
         place = backbone.final_norm or ("after" if self.global_pool in ("avg", "avgmax", "max") else "before")
         if fc_norm is not None and place != "none":
             place = "after" if fc_norm else "before"
-        self.norm = norm(width) if place == "before" else nn.Identity()
-        self.fc_norm = norm(width) if place == "after" else nn.Identity()
+        self.norm = norm(last) if place == "before" else nn.Identity()
+        self.fc_norm = norm(last) if place == "after" else nn.Identity()
         self.head_drop = nn.Dropout(drop_rate)
-        self.head: nn.Module = nn.Linear(width, backbone.num_classes) if backbone.num_classes else nn.Identity()
+        self.head: nn.Module = nn.Linear(last, backbone.num_classes) if backbone.num_classes else nn.Identity()
         self.feature_info = self._feature_info()
 
     def _feature_info(self) -> list[dict[str, Any]]:
         sides = layer_sides(self.architecture, self.backbone, self.patch_embed.grid_size)
         pixels = math.prod(self.patch_embed.grid_size) * math.prod(self.patch_embed.patch_size)
         return [
-            {"module": f"blocks.{i}", "num_chs": self.embed_dim, "reduction": _whole(math.sqrt(pixels / math.prod(of)))}
+            {
+                "module": f"blocks.{i}",
+                "num_chs": self.architecture.widths[i],
+                "reduction": _whole(math.sqrt(pixels / math.prod(of))),
+            }
             for i, (of, _) in enumerate(sides)
         ]
 
@@ -270,7 +274,9 @@ class Subnet(Intermediates):
         self.num_classes = max(num_classes, 0)
         self.backbone = replace(self.backbone, num_classes=self.num_classes)
         like = self.pos_embed
-        head = nn.Linear(self.embed_dim, num_classes, device=like.device, dtype=like.dtype) if num_classes > 0 else None
+        head = (
+            nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype) if num_classes > 0 else None
+        )
         self.head = (head or nn.Identity()).train(self.training)
 
     def set_input_size(

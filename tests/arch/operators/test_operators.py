@@ -39,7 +39,7 @@ def test_looks_and_colours_tell_operators_apart():
 
 def test_every_attention_and_reducer_has_its_file_and_its_module():
     stems = {f"{name}_stem" for name in STEMS}
-    assert {*ATTENTION, *REDUCERS} | {"hallucination", "low_rank"} | stems == FILES
+    assert {*ATTENTION, *REDUCERS} | {"hallucination", "low_rank", "widen"} | stems == FILES
     modules = Path(nas.__file__).parent / "model" / "layers"  # to import them takes torch
     texts = {name: (modules / f"{name}.py").read_text() for name in (*ATTENTION, *REDUCERS)}
     assert [name for name, text in texts.items() if not re.search(r"^(def )?build\b", text, re.MULTILINE)] == []
