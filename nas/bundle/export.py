@@ -26,6 +26,7 @@ from nas.base import (
     SCHEMA_VERSION,
     ConfigError,
     check_writable,
+    read_json,
     remove,
     replacing,
     scratch_path,
@@ -67,6 +68,8 @@ from nas.latency import (
 from nas.model import Subnet
 from nas.settings import Target
 
+RUN_KEYS = ("run", "seed", "space_digest", "splits")
+"""What of a bundle's provenance says that it is of the same run."""
 SPEED_PAIRS = 15  # of timings, in eight bits and as float, in turn
 ON_CPU = Target(runtime="onnxruntime-cpu", precision="int8")
 
@@ -84,8 +87,8 @@ def export_bundle(
 ) -> ExportReport:
     """Write a model bundle, load it again and compare it with the searched network.
 
-    The folder appears in one step and complete, or not at all. An earlier bundle there is replaced; it stays
-    when this export fails. Weights are written as fp32; `subnet` is not changed.
+    The folder appears in one step and complete, or not at all. An earlier bundle of the same run there is replaced; it
+    stays when this export fails. Weights are written as fp32; `subnet` is not changed.
 
     `point` is the row of the table, as in
     `front --format json`, with digest, macs and params at least. The provenance (run, commands, versions, data hashes,
@@ -93,7 +96,7 @@ def export_bundle(
 
     Raises:
         ConfigError: An unknown format, a missing package, arguments that do not fit the network, or something else in
-            the folder.
+            the folder, such as the bundle of another run.
         ExportError: What was written differs; says where. Or eight bits lose too much accuracy.
         DiskError: It cannot be written.
         RunError: `point` or `provenance` is not JSON.
@@ -111,7 +114,7 @@ def export_bundle(
     _check_arguments(subnet, preprocessing, point)
     model = copy.deepcopy(subnet).cpu().float().eval().requires_grad_(False)
     target = Path(directory).absolute()
-    with _replacing(target) as folder:
+    with _replacing(target, provenance) as folder:
         seconds, speed = _write_formats(model, folder, replace(options, formats=chosen), preprocessing, int8, on_step)
         _write_json(folder / ARCHITECTURE, model.architecture.to_dict())
         _write_json(folder / PROVENANCE, provenance)
@@ -185,33 +188,45 @@ def _check_arguments(subnet: Subnet, preprocessing: Mapping[str, Any], point: Ma
         raise ConfigError("nothing was exported: " + "; ".join(problems))
 
 
-def check_place(target: Path) -> None:
-    """Find out, before long work for it, whether a bundle can be written here.
+def check_place(target: Path, provenance: Mapping[str, Any]) -> None:
+    """Find out, before long work for it, whether a bundle with this provenance can be written here.
 
     Raises:
         ConfigError: Something else is there.
         DiskError: It cannot be written.
     """
-    _bundle_at(target)
+    _bundle_at(target, shared(provenance))
     check_writable(target)
 
 
-def _bundle_at(target: Path) -> set[str]:
-    """Names in a folder that is a bundle, or none where it is missing or empty; a ConfigError: something else."""
+def _bundle_at(target: Path, provenance: Mapping[str, Any]) -> set[str]:
+    """Names in a folder that is a bundle of the same run, or none where it is missing or empty.
+
+    Raises:
+        ConfigError: It is something else.
+    """
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{target} is a file", hint="choose a folder")
     names = {path.name for path in target.iterdir()} if target.exists() else set()
     if names and not ({ARCHITECTURE, TABLE} <= names <= OWN_FILES):
         foreign = ", ".join(sorted(names - OWN_FILES)[:5]) or "an incomplete bundle"
         raise ConfigError(f"{target} holds something else: {foreign}", hint="choose a new folder")
+    if names:
+        try:
+            held = dict(read_json(target / PROVENANCE))
+        except (OSError, ValueError, TypeError):
+            held = {}  # damaged, or from elsewhere
+        if any(held.get(key) != provenance.get(key) for key in RUN_KEYS):
+            text = f"{target} holds a bundle of another run: {held.get('digest', '?')} of {held.get('run', '?')}"
+            raise ConfigError(text, hint="choose a new folder, or remove that one first")
     return names
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
+def _replacing(target: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
     """Lend a scratch folder that takes the target's place when the block ends well, and vanishes when not."""
     with writing(target):
-        names = _bundle_at(target)
+        names = _bundle_at(target, provenance)
         target.parent.mkdir(parents=True, exist_ok=True)
         old = scratch_path(target)
         try:

@@ -76,7 +76,7 @@ def export_pick(
         ExportError: Something written differs from what was searched; nothing is left behind.
     """
     check_options(options)
-    check_place(directory)
+    check_place(directory, run_facts(RunDirectory.open(path)))
     lacking = "so its model card would have no final accuracy", "export from"
     run, point, session, test = open_pick(path, pick, reporter, lacking, data, own)
     if (finalist := point.details.get(FINALIST)) is not None:
@@ -265,14 +265,18 @@ def _int8(session: Session, subnet: Subnet, test: ImageSet, tested: NDArray[np.b
 
 def provenance(run: RunDirectory, digest: str, command: str) -> dict[str, Any]:
     """Where a network of a run comes from, and the commands that make it again."""
-    manifest = run.manifest
-    keys = ("versions", "device", "precision", "seed", "splits", "space_digest")
-    found = {key: getattr(manifest, key) for key in keys}
     data = flat_config(run.config()).get("data.spec")
+    facts = run_facts(run)
     return {
-        "run": run.name,
+        "run": facts.pop("run"),
         "data": None if data is None else shared_word(str(data)),
         "digest": digest,
-        "commands": [shared_command(manifest.command), shared_command(command)],
-        **found,
+        "commands": [shared_command(run.manifest.command), shared_command(command)],
+        **facts,
     }
+
+
+def run_facts(run: RunDirectory) -> dict[str, Any]:
+    """What of a bundle's provenance is the same for all of a run."""
+    keys = ("versions", "device", "precision", "seed", "splits", "space_digest")
+    return {"run": run.name, **{key: getattr(run.manifest, key) for key in keys}}

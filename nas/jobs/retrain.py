@@ -13,7 +13,7 @@ from nas.bundle import BundleOptions, check_place
 from nas.evaluation import balanced_percent, top1_percent
 from nas.jobs.alone import StandAloneSetup, trained_network
 from nas.jobs.alone_records import inherited_setup, stand_alone_setup, trained_alone, untrained
-from nas.jobs.export import export_measured, open_pick, provenance, table_row
+from nas.jobs.export import export_measured, open_pick, provenance, run_facts, table_row
 from nas.jobs.measures import evaluator_setup
 from nas.jobs.session import Session
 from nas.jobs.trust import inherited_accuracy
@@ -111,7 +111,7 @@ def retrain(
     """
     check_retraining(request.seeds, request.settings)
     if directory is not None:
-        check_place(directory)
+        check_place(directory, run_facts(RunDirectory.open(path)))
     lacking = "so nothing can be said of what it trains", "retrain"
     run, point, session, test_split = open_pick(path, request.pick, reporter, lacking, data)
     with run.lock():

@@ -327,6 +327,19 @@ def test_an_earlier_bundle_is_replaced_and_survives_a_failure(small: Subnet, two
     assert [path.name for path in two_formats.parent.iterdir()] == ["b"]
 
 
+@pytest.mark.parametrize("key", ["run", "seed", "space_digest", "splits"])
+def test_the_bundle_of_another_run_is_not_replaced(small: Subnet, two_formats: Path, key: str) -> None:
+    provenance = {"run": "test-1", "seed": 3, "commands": []}
+    export(small, two_formats, provenance=provenance)
+    with pytest.raises(ConfigError, match=r"holds a bundle of another run: \? of test-1$") as told:
+        export(small, two_formats, provenance=provenance | {key: "other"})
+    assert told.value.hint == "choose a new folder, or remove that one first"
+    (two_formats / "provenance.json").write_text("[")
+    with pytest.raises(ConfigError, match=r"another run: \? of \?"):
+        export(small, two_formats, provenance=provenance)
+    assert (two_formats / "model.safetensors").exists()
+
+
 def test_a_folder_with_anything_else_is_refused(small: Subnet, two_formats: Path, tmp_path: Path) -> None:
     (two_formats / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"holds something else: notes\.txt"):

@@ -50,6 +50,22 @@ def test_bundle_carries_the_test_accuracy_that_no_stage_before_has_seen(finished
     assert provenance["splits"] == RunDirectory.open(finished.folder).manifest.splits
 
 
+def test_a_bundle_gives_way_to_one_of_its_own_run_and_to_no_other(finished, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(finished.folder, other)
+    for pick in ("knee", "top1"):
+        assert (
+            command("export", finished.folder, f"--pick={pick}", "--to", tmp_path / "vit", "--formats=timm").code == 0
+        )
+    before = (tmp_path / "vit" / "metrics.json").read_bytes()
+    for words in (("export", other, "--pick=knee"), ("retrain", other, "--pick=knee", "--epochs=1")):
+        done = command(*words, "--to", tmp_path / "vit")
+        assert done.code == 2
+        assert re.search(r"vit holds a bundle of another run: \w+ of r", done.stderr.replace("\n", " ")), done.stderr
+        assert "choose a new folder, or remove that one first" in done.stderr
+    assert (tmp_path / "vit" / "metrics.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("key", "said"), [("top1", "top-1 on the search split"), ("macs", "MACs"), ("params", "param")]
 )
