@@ -56,12 +56,12 @@ def search(
     """Train a supernet on images, search its architectures, measure the front: all that `nas run` does.
 
     The same call goes on with a run that was interrupted, and with more `trials` extends a finished one. What is not
-    given is as on the command line (docs/configuration.md has every key and its default).
+    given is as on the command line (`config.yaml` of a run has every key).
 
     Args:
         space: A `nas.SearchSpace`, the path of a YAML file, or the name of a space that comes with the program.
         data: A data spec, such as `folder:photos`; or a data set, anything with a length and items (image, label), or
-            `{"train": ..., "validation": ..., "test": ...}` of them (docs/python.md); None: scikit-learn's digits.
+            `{"train": ..., "validation": ..., "test": ...}` of them; None: scikit-learn's digits.
         objectives: Metrics to optimise, such as `["top1", "macs"]`, those in `metrics` by their names.
         metrics: What is measured besides (`nas.OwnMetric`): objectives, bounds, or columns of the tables.
         sampler: Who proposes architectures, such as `nsga2`; or what makes an Optuna sampler from `seed=`, such as

@@ -28,7 +28,7 @@ latency = typer.Typer(
     cls=_MeasureByDefault,
     no_args_is_help=True,
     help="How fast models are: `latency RUN`, or a folder written by `export`, measures it on this machine; "
-    "profile, pack and read are for searches and for other devices (docs/latency.md).",
+    "profile, pack and read are for searches and for other devices.",
 )
 
 RoundsOption = Annotated[

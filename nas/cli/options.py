@@ -150,7 +150,7 @@ class RunOptions:
         typer.Option(
             min=0.01,
             help="Minutes for all of it: half for training, a fifth for the search, the rest for finalists, by a short "
-            "rehearsal; --epochs, --trials and --finalists stand where they are given (docs/training.md).",
+            "rehearsal; --epochs, --trials and --finalists stand where they are given.",
         ),
     ] = None
     finalists: Annotated[
@@ -159,7 +159,7 @@ class RunOptions:
             min=0,
             max=10_000,
             help="Candidates that are trained on at the end, two for each level of cost; the best are the front. "
-            "0: none. Default: 16, if half of what the supernet cost is enough to tell them apart (docs/training.md).",
+            "0: none. Default: 16, if half of what the supernet cost is enough to tell them apart.",
         ),
     ] = None
     workers: WorkersOption = None

@@ -105,7 +105,7 @@ def _from_timm(spec: str, name: str, backbone: Backbone) -> dict[str, Tensor]:
         if reasons := why_not_plain(skeleton):
             raise ConfigError(
                 f"--init {spec}: not a plain ViT: {'; '.join(reasons)}",
-                hint="docs/starts.md lists the models of timm that can be taken",
+                hint="plain ViTs are such as timm:deit_tiny_patch16_224; timm.list_models('vit_*') has more",
             )
         if keys := settings_for(backbone, facts_of(skeleton)):
             raise ConfigError(

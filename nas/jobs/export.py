@@ -243,7 +243,7 @@ def _int8(session: Session, subnet: Subnet, test: ImageSet, tested: NDArray[np.b
         if interval[0] > limit:
             raise ExportError(
                 f"eight bits cost {subnet.architecture.digest} too much: {told}, allowed are {limit:g}",
-                hint="--max-int8-loss allows more; docs/latency.md says which operators lose how much",
+                hint="--max-int8-loss allows more; --formats onnx is the float file",
             )
         session.reporter.line("warning" if lost > limit else "export", f"{INT8}: {told}")
         return {

@@ -193,9 +193,8 @@ class EvaluateConfig(Section):
     )
     targets: tuple[str, ...] = Field(
         (),
-        description="where latency is measured, such as onnxruntime-cpu:batch=1,threads=1, or profile:FILE "
-        "(docs/latency.md); latency_ms is the first's, the front is measured on the others too; "
-        "empty: torch on the device",
+        description="where latency is measured, such as onnxruntime-cpu:batch=1,threads=1, or profile:FILE; "
+        "latency_ms is the first's, the front is measured on the others too; empty: torch on the device",
     )
     latency_batch_size: int | None = Field(
         None,
@@ -312,7 +311,7 @@ def resolve_config(
         lines = in_order(problems)
         raise ConfigError(
             f"{document.source}: {plural(len(lines), 'problem')}\n" + "\n".join(f"  {line}" for line in lines),
-            hint="every key, its unit and its default: docs/configuration.md",
+            hint="config.yaml in the folder of any run has every key",
         )
     return config
 

@@ -147,7 +147,7 @@ def own_targets(value: Any) -> dict[str, OwnTarget]:
         lacks = [] if isinstance(getattr(target, "name", None), str) else ["text `name`"]
         lacks += [] if callable(getattr(target, "timer", None)) else ["method `timer`"]
         if lacks:
-            hint = "timer(model, images) returns what times forward passes: nas.OwnTarget, docs/python.md"
+            hint = "timer(model, images) returns what times forward passes: help(nas.OwnTarget)"
             raise ConfigError(f"targets: {_kind(target)} has no {' and no '.join(lacks)}", hint=hint)
     return {own_name(target): target for target in found}
 

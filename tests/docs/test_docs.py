@@ -65,6 +65,27 @@ def test_every_command_and_flag_exists_also_where_it_is_not_run(page):
         assert given <= known | {"--help", "--no-baseline"}, line
 
 
+def test_no_message_names_a_page_that_an_installed_wheel_lacks():
+    found = []
+    for path in sorted((ROOT / "nas").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        docstrings = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if hasattr(node, "body")
+            and isinstance(node.body, list)
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        texts = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        found += [
+            f"{path.name}:{text.lineno}"
+            for text in texts
+            if id(text) not in docstrings and re.search(r"docs/\w|\w/README\.md", text.value)
+        ]
+    assert found == []
+
+
 @pytest.mark.parametrize("page", EVERY_PAGE)
 def test_commands_stand_in_blocks_that_are_run(page):
     assert not re.findall(r"^    (?:python|pip|ray) .*$", text_of(page), flags=re.MULTILINE)

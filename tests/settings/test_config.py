@@ -85,7 +85,7 @@ class TestRefusing:
             "  option evaluate.batch_size: must be at least 1, got 0",
             '  --set constraint: unknown key; did you mean "constraints"?',
         ]
-        assert "docs/configuration.md" in caught.value.hint
+        assert "config.yaml" in caught.value.hint
 
     def test_missing_file_is_told_beside_wrong_settings(self, tmp_path):
         with pytest.raises(ConfigError) as caught:

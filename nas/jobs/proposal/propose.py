@@ -169,7 +169,7 @@ class _Proposal:
         chosen: dict[str, tuple[Any, str]] = {
             "train.epochs": (
                 schedule.epochs,
-                f"60, or as many as make 2,000 steps: {steps} (docs/training.md); without it --minutes plans them",
+                f"60, or as many as make 2,000 steps: {steps}; without it --minutes plans them",
             )
         }
         if self.design.init:
@@ -260,7 +260,7 @@ class _Proposal:
             f"For {spec}, {classes} classes: made of `{self.design.base}` by `{NAME} init`, and yours to change.",
             *(f"{key}: {f'{start}, ' * (key == 'init')}{text}." for key, text in self.design.why.items()),
             f"architectures: {space.size():.3g}   MACs: {macs}   parameters: {params}   (with these classes)",
-            f"Every key: search_spaces/README.md; `{NAME} check {self.files.space}` says what a change amounts to.",
+            f"`{NAME} check {self.files.space}` says what a change amounts to.",
         ]
         return self.design.text(self.files.name, "\n".join(lines))
 
@@ -279,7 +279,7 @@ class _Proposal:
                 groups[section] = value
         lines = [
             *comment(f"`{self.command}`"),
-            *comment("Relative paths start where the command is typed. Every key: docs/configuration.md"),
+            *comment("Relative paths start where the command is typed. A run's config.yaml has every key."),
         ]
         for section, value in groups.items():
             if not isinstance(value, dict):
