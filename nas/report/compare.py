@@ -66,8 +66,10 @@ def compare_runs(*paths: Path) -> dict[str, Any]:
     if len(set(names)) < len(names):
         names = [str(run.path) for run in runs]
     conditions = [front.points[0].measurement.conditions.to_dict() for front in fronts]
-    for values in conditions:
+    apart = not all(run.manifest.shares_data_with(runs[0].manifest) for run in runs)
+    for values, run in zip(conditions, runs, strict=True):
         del values["supernet"]  # the weights: what runs are compared for
+        values |= {"data": run.manifest.data_words} if apart else {}
     shared = set.intersection(*({point.digest for point in front.points} for front in fronts))
     identities = [_identity(run) for run in runs]
     found: dict[str, Any] = {
@@ -261,7 +263,7 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
             values = budget[f"best_{by.name}"]
             medians = [statistics.median(values[i] for i in members) for _, members in columns]
             best.append((budget["max_macs"] / factor, *medians))
-        if len(columns) == 2:
+        if len(columns) == 2 and not found["other_conditions"]:
             forms.append(("difference", "{:+.1f}"))
             best = [(macs, one, other, other - one) for macs, one, other in best]
         title = f"best {by.label} (%) within a budget of MACs per image"
@@ -274,9 +276,9 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
     ]
     parts.append(Text(scatter(series, f"{prefix}MACs per image", f"{by.label} (%)")))
     parts.append(Text("   ".join(f"{sign} {name}" for sign, name in zip(signs, heads, strict=True)), "dim"))
-    for key, title in (
-        ("other_conditions", "measured under other conditions: their numbers must not be compared"),
-        ("differences", "what was different"),
+    for key, title, at in (
+        ("other_conditions", "measured under other conditions: their numbers must not be compared", 0),
+        ("differences", "what was different", len(parts) + 1),
     ):
         different = [
             (row["key"], *(_said(row["values"][i] for i in members) for _, members in columns))
@@ -284,9 +286,8 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
             if is_pair or row["key"].partition(".")[0] not in BY_SEED
         ]
         if different:
-            parts.append(
-                Table(title=title, columns=[Column(header, wraps=True) for header in ("", *heads)], rows=different)
-            )
+            heading = [Column(header, wraps=True) for header in ("", *heads)]
+            parts.insert(at, Table(title=title, columns=heading, rows=different))
     return Group(*parts)
 
 

@@ -280,6 +280,18 @@ class Manifest(BaseModel):
         search = {key: flat.pop(key) for key in SearchIdentity.model_fields if key in flat}
         return cls._checked({**flat, "search": search or None}, source)
 
+    def shares_data_with(self, other: "Manifest") -> bool:
+        """Whether both are on the same images, as far as that is known: by classes, and a spec or a split in common."""
+        specs = {manifest.images.spec for manifest in (self, other) if manifest.images}
+        known = len(specs) < 2 or bool(self.splits.items() & other.splits.items())
+        return self.class_names == other.class_names and known
+
+    @property
+    def data_words(self) -> str:
+        """Its images, for people."""
+        spec = self.images.spec if self.images else "?"
+        return f"{spec}, {len(self.class_names)} classes, train split {self.splits.get('train', '?')[:8]}"
+
     def updated(self, changes: "ManifestChanges", source: object) -> "Manifest":
         """A copy with other values; raises as `from_dict` does."""
         return self._checked({**dict(self), **changes}, source)

@@ -84,8 +84,24 @@ def test_other_weights_may_be_compared_and_another_device_may_not(pair, tmp_path
     elsewhere = make_run(tmp_path / "c", made_trials(5, device="cpu: Other"))
     found = compare_runs(pair[0].path, elsewhere.path)
     assert found["other_conditions"] == [{"key": "device", "values": ["cpu: Test CPU", "cpu: Other"]}]
-    assert "must not be compared" in text_of(found)
+    said = " ".join(text_of(found).split())
+    assert said.startswith("measured under other conditions: their numbers must not be compared")
+    assert "difference" in text_of(compare_runs(*(run.path for run in pair)))
+    assert "difference" not in said
     assert "must not be compared" not in text_of(compare_runs(*(run.path for run in pair)))
+
+
+def test_runs_on_different_data_are_said_not_to_be_comparable_before_any_number(pair, tmp_path):
+    about = {"class_names": ("cat", "dog"), "splits": {"train": "0" * 16}}
+    other = make_run(tmp_path / "c", made_trials(30), seed=0, **about)
+    for runs in ((pair[0], other), (*pair, other)):
+        found = compare_runs(*(run.path for run in runs))
+        (row,) = found["other_conditions"]
+        assert row["key"] == "data"
+        assert "2 classes, train split 00000000" in row["values"][-1]
+        said = " ".join(text_of(found).split())
+        assert said.index("must not be compared") < said.index("hypervolume")
+    assert compare_runs(*(run.path for run in pair))["other_conditions"] == []
 
 
 def test_runs_without_a_shared_objective_or_a_measurement_are_refused(pair, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from nas.base.errors import RunError
 from nas.base.metrics import LATENCY, MACS, TOP1
 from nas.runs.directory import RunDirectory
-from nas.runs.manifest import Manifest, SearchBudget, SupernetTrial
+from nas.runs.manifest import ImagePlace, Manifest, SearchBudget, SupernetTrial
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 OLD = sorted(path for path in FIXTURES.rglob("manifest.json"))
@@ -118,3 +118,15 @@ def test_a_damaged_manifest_is_one_error_with_the_file_and_all_its_keys(run, cha
 def test_a_manifest_is_not_changed_in_place(run):
     with pytest.raises(ValueError, match="frozen"):
         run.manifest.seed = 1
+
+
+def test_runs_share_data_where_classes_and_a_spec_or_a_split_are_the_same():
+    def about(spec, **changes):
+        return factories.manifest(images=ImagePlace(spec=spec, folders=(".",)) if spec else None, **changes)
+
+    one = about("folder:a", splits={"train": "1", "test": "2"})
+    assert one.shares_data_with(about("folder:a", splits={"train": "3", "test": "4"})), "another seed"
+    assert one.shares_data_with(about("folder:b", splits={"train": "3", "test": "2"})), "moved, with a test split"
+    assert one.shares_data_with(about(None, splits={"train": "3"})), "of before: not known"
+    assert not one.shares_data_with(about("folder:b", splits={"train": "2", "test": "1"}))
+    assert not one.shares_data_with(about("folder:a", class_names=("x", "y")))
