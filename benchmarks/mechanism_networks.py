@@ -30,6 +30,8 @@ MECHANISMS: dict[str, tuple[str, str, str, str]] = {
     "compact ffn": ("ffn_rank", "0.5", "full rank", "plain"),
 }
 """Of each row: gene and value that make the mechanism, what stands there instead, and the arm that has this."""
+ALONE = {"conv stem": ("patch stem", "plain"), "growing widths": ("one width, all tokens", "plain")}
+"""Rows of networks that are trained alone only: what stands there instead, and the arm that has this."""
 
 
 def arms() -> dict[str, Architecture]:

@@ -132,7 +132,7 @@ def test_a_shell_completes_commands_and_spaces(tmp_path):
         return done.stdout.split()
 
     assert completed("nas fr") == ["front"]
-    assert completed("nas run cif") == ["cifar_joint", "cifar_small"]
+    assert completed("nas run cif") == ["cifar_groups", "cifar_joint", "cifar_small"]
 
 
 def test_help_and_version_import_nothing_heavy(tmp_path):

@@ -26,6 +26,7 @@ README = FOLDER / "README.md"
 NAMES = [
     "autoformer_tiny",
     "castling",
+    "cifar_groups",
     "cifar_joint",
     "cifar_small",
     "deit_tiny",
