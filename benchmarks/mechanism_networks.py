@@ -61,6 +61,7 @@ def arms() -> dict[str, Architecture]:
         "hallucination, mix_conv": of(hallucination_ratio=half, hallucination=dict.fromkeys(every, "mix_conv")),
         "pooling, conv_pool": reduced("conv_pool"),
         "pooled": reduced("pool", attention={1: "shared", 3: "shared"}, ffn_rank=half),
+        "conv stem": replace(of(), stem="conv"),
         "joint": reduced(
             "glad",
             attention={0: "static", 1: "linear", 3: "shared"},
@@ -73,7 +74,7 @@ def arms() -> dict[str, Architecture]:
 
 @cache
 def whole_space() -> SearchSpace:
-    """Every mechanism, and every arm."""
+    """Every mechanism, and every arm but the conv stem, which is trained alone only: the draws of `pairs` stay."""
     genes: dict[str, Any] = {
         "num_tokens": (64, 36, 16),
         "reducer": ("pool", "conv_pool", "glad"),

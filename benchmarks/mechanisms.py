@@ -204,14 +204,16 @@ def run_supernet(job: Job, machine: Machine) -> dict[str, Any]:
 
     drawn = {name: list(zip(*pairs(name, machine.subnets), strict=True)) for name in MECHANISMS}
     found["pairs"] = {name: [means(one), means(other)] for name, (one, other) in drawn.items()}
-    found["arms"] = dict(zip(arms(), top1_of(supernet, arms().values(), job, machine), strict=True))
+    inside = {name: architecture for name, architecture in arms().items() if architecture in whole_space()}
+    found["arms"] = dict(zip(inside, top1_of(supernet, inside.values(), job, machine), strict=True))
     return found
 
 
 def run_alone(job: Job, machine: Machine) -> dict[str, Any]:
     """Train an arm alone."""
     architecture = arms()[job.name]
-    supernet, found = trained(job, machine, space_of_one(whole_space(), architecture))
+    space = replace(whole_space(), stem=(architecture.stem,))
+    supernet, found = trained(job, machine, space_of_one(space, architecture))
     return {**found, "top1": top1_of(supernet, [architecture], job, machine)[0]}
 
 
