@@ -62,6 +62,9 @@ def arms() -> dict[str, Architecture]:
         "pooling, conv_pool": reduced("conv_pool"),
         "pooled": reduced("pool", attention={1: "shared", 3: "shared"}, ffn_rank=half),
         "conv stem": replace(of(), stem="conv"),
+        "growing widths": reduced(
+            "pool", embed_dim={2: 120, 4: 192}, num_heads={**dict.fromkeys((2, 3), 5), **dict.fromkeys((4, 5), 8)}
+        ),
         "joint": reduced(
             "glad",
             attention={0: "static", 1: "linear", 3: "shared"},
@@ -72,9 +75,22 @@ def arms() -> dict[str, Architecture]:
     }
 
 
+def space_with(architecture: Architecture) -> SearchSpace:
+    """A space that has an arm."""
+    whole = whole_space()
+    grown = tuple(width for width in architecture.widths if width > WIDTH)
+    layers = [
+        replace(
+            domain, embed_dim=(0, *dict.fromkeys(grown)), num_heads=tuple(sorted({*domain.num_heads, layer.num_heads}))
+        )
+        for domain, layer in zip(whole.layers, architecture.layers, strict=True)
+    ]
+    return replace(whole, stem=(architecture.stem,), layers=tuple(layers))
+
+
 @cache
 def whole_space() -> SearchSpace:
-    """Every mechanism, and every arm but the conv stem, which is trained alone only: the draws of `pairs` stay."""
+    """Every mechanism, and every arm but those of `ALONE`: the draws of `pairs` stay."""
     genes: dict[str, Any] = {
         "num_tokens": (64, 36, 16),
         "reducer": ("pool", "conv_pool", "glad"),

@@ -7,7 +7,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import torch
-from mechanism_networks import BACKBONE, DEPTH, MECHANISMS, SEARCH_IMAGES, SUBNETS, WIDTH, arms, pairs
+from mechanism_networks import ALONE, BACKBONE, DEPTH, MECHANISMS, SEARCH_IMAGES, SUBNETS, WIDTH, arms, pairs
 from scipy.stats import t as student
 
 from nas.arch import cost
@@ -63,22 +63,24 @@ def mechanism_rows(lines: list[dict[str, Any]], times: dict[str, dict[str, float
     supernets = [line for line in lines if line["part"] == "supernet"]
     alone = {(line["name"], line["seed"]): line["top1"] for line in lines if line["part"] == "alone"}
     rows = []
-    for name, (_, _, plain, against) in MECHANISMS.items():
+    rivals = {name: (plain, against) for name, (_, _, plain, against) in MECHANISMS.items()} | ALONE
+    for name, (plain, against) in rivals.items():
         arm = name if name in networks else name.partition(",")[0]
         one, other = networks[arm], networks[against]
         seeds = [seed for found, seed in alone if found == arm and (against, seed) in alone]
         row: dict[str, Any] = {"version": label, "mechanism": name, "instead": plain}
         columns = {
-            "subnets": [line["pairs"][name] for line in supernets],
-            "arm": [(line["arms"][arm], line["arms"][against]) for line in supernets],
+            "subnets": [line["pairs"][name] for line in supernets if name in line["pairs"]],
+            "arm": [(line["arms"][arm], line["arms"][against]) for line in supernets if arm in line["arms"]],
             "alone": [(alone[arm, seed], alone[against, seed]) for seed in seeds],
         }
         for column, both in columns.items():
             row[f"{column}_top1"] = round(mean(used for used, _ in both), 2) if both else ""
             row |= interval(f"{column}_gain", [used - unused for used, unused in both])
             row[f"{column}_seeds"] = len(both)
-        ratios = [cost.macs(a, BACKBONE) / cost.macs(b, BACKBONE) for a, b in pairs(name, SUBNETS)]
-        row["subnets_macs"] = round(median(ratios), 3)
+        drawn = pairs(name, SUBNETS) if name in MECHANISMS else ()
+        ratios = [cost.macs(a, BACKBONE) / cost.macs(b, BACKBONE) for a, b in drawn]
+        row["subnets_macs"] = round(median(ratios), 3) if ratios else ""
         row["arm_macs"] = round(cost.macs(one, BACKBONE) / cost.macs(other, BACKBONE), 3)
         for batch in ("b1", "b64"):
             row[f"arm_time_{batch}"] = round(times[arm][batch] / times[against][batch], 3) if times else ""

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from mechanism_networks import BACKBONE, MECHANISMS, SEARCH_IMAGES, SUBNETS, arms, pairs, whole_space
+from mechanism_networks import BACKBONE, MECHANISMS, SEARCH_IMAGES, SUBNETS, arms, pairs, space_with, whole_space
 from mechanism_tables import latency, lines_of, tables
 from torch import Tensor
 
@@ -212,8 +212,7 @@ def run_supernet(job: Job, machine: Machine) -> dict[str, Any]:
 def run_alone(job: Job, machine: Machine) -> dict[str, Any]:
     """Train an arm alone."""
     architecture = arms()[job.name]
-    space = replace(whole_space(), stem=(architecture.stem,))
-    supernet, found = trained(job, machine, space_of_one(space, architecture))
+    supernet, found = trained(job, machine, space_of_one(space_with(architecture), architecture))
     return {**found, "top1": top1_of(supernet, [architecture], job, machine)[0]}
 
 
