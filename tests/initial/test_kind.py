@@ -3,16 +3,19 @@
 `benchmarks/starts.py` does that for all of them, as wide as they are.
 """
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
-from factories import backbone
+from factories import backbone, plain
 from small_spaces import randomise
 
 from nas.arch.backbone import Backbone
 from nas.initial.kind import BLOCKS, facts_of, has_quick_gelu, left_out, settings_for, why_not_plain
 from nas.initial.plain import plain_weights
 from nas.initial.pretrained import difference, start_note
+from nas.model.families.vit import Subnet
 
 NARROW = {"depth": 2, "embed_dim": 48, "num_heads": 2, "num_classes": 5}
 TAKEN = {  # one of every group: what a space sets beside head_dim
@@ -76,3 +79,9 @@ def test_what_a_file_does_not_say_is_said_to_be_assumed():
     assert "attention pooling and classifier are left out" in start_note("timm:vit_base_patch16_siglip_224", backbone())
     assert start_note("timm:deit_tiny_patch16_224", backbone()) == ""
     assert start_note("results/run-1", backbone()) == ""
+
+
+def test_a_bundle_with_a_conv_stem_is_no_start():
+    model = Subnet(backbone(), replace(plain(), stem="conv"))
+    assert why_not_plain(model) == ["its patches are not cut from the image but come from convolutions (ConvStem)"]
+    assert why_not_plain(Subnet(backbone(), plain())) == []

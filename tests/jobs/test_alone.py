@@ -1,10 +1,12 @@
 """An architecture trained alone: the same recipe, its own record of weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from small_runs import digits, tiny_space
-from small_spaces import randomise
+from small_spaces import randomise, stems
 from small_spaces import space as space_of_every_operator
 
 from nas.base.errors import TrainingError
@@ -80,6 +82,20 @@ def test_a_network_alone_that_starts_from_its_slice_answers_as_the_supernet_does
             assert not torch.equal(alone(images, chosen), whole(images, chosen))
             alone.load_slices(whole.state_dict())
             assert torch.equal(alone(images, chosen), whole(images, chosen))
+
+
+def test_a_network_alone_has_its_stem_and_takes_its_slice():
+    whole = Supernet(stems()).eval()
+    randomise(whole)
+    images, rng = torch.randn(2, 1, 16, 16), np.random.default_rng(0)
+    for stem in ("patch", "conv"):
+        chosen = replace(whole.space.sample(rng), stem=stem)
+        alone = space_of_one(whole.space, chosen)
+        assert (alone.size(), alone.largest()) == (1, chosen)
+        subnet = Supernet(alone).eval()
+        subnet.load_slices(whole.state_dict())
+        with torch.no_grad():
+            assert torch.equal(subnet(images, chosen), whole(images, chosen))
 
 
 def test_a_recipe_of_before_a_default_changed_has_the_name_that_its_trainings_were_kept_under():
