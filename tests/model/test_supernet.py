@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from factories import backbone
-from small_spaces import every_choice, listed, part_of, randomise, space, stems
+from small_spaces import every_choice, listed, part_of, randomise, space
 
 from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
@@ -81,36 +81,6 @@ def test_extracted_subnet_equals_the_supernet_bit_for_bit(supernet):
     rng = np.random.default_rng(0)
     drawn = [SPACE.sample(rng) for _ in range(25)] + [SPACE.smallest(), SPACE.largest()]
     assert_extracted_are_equal(supernet, drawn, 1, 2, 7)
-
-
-@pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("patch", [2, 4, 8])
-def test_extracted_subnet_equals_the_supernet_with_every_stem(patch):
-    fixed = backbone(image_size=4 * patch, patch_size=patch, in_chans=3)
-    searched = stems(embed_dim=(8, 20, 24, 40), backbone=fixed)
-    rng = np.random.default_rng(0)
-    drawn = [replace(searched.sample(rng), stem=stem) for _ in range(10) for stem in searched.stem]
-    assert_extracted_are_equal(random_supernet(searched), drawn, 1, 2, 7)
-
-
-def test_stems_have_weights_of_their_own_and_leave_all_others_as_they_are():
-    both, patch = (Supernet(stems(stem=stem), seed=3).state_dict() for stem in (("patch", "conv"), ("patch",)))
-    own = {name for name in both if name not in patch}
-    assert own == {f"patch_embed.proj.{i}.{kind}" for i in (0, 1, 3) for kind in ("weight", "bias")}
-    assert all(torch.equal(both[name], value) for name, value in patch.items())
-    conv = Supernet(stems(stem=("conv",))).state_dict()
-    assert "patch_embed.proj.weight" not in conv
-    assert own <= set(conv)
-
-
-def test_only_the_stem_in_use_learns():
-    supernet = Supernet(stems())
-    for stem in ("patch", "conv"):
-        supernet.zero_grad(set_to_none=True)
-        supernet(images(2), replace(supernet.space.largest(), stem=stem)).sum().backward()
-        learned = {name for name, p in supernet.named_parameters() if p.grad is not None and "patch_embed" in name}
-        assert bool(learned & {"patch_embed.proj.weight"}) == (stem == "patch")
-        assert len(learned) == (2 if stem == "patch" else 6)
 
 
 def test_extracted_subnet_equals_the_supernet_for_all_neighbouring_operators():
