@@ -25,7 +25,7 @@ from nas.runs import (
     searched_runs,
     space_of_run,
 )
-from nas.settings import NO_OWN, Own, OwnMetric, OwnTarget, own_metrics, own_targets
+from nas.settings import NO_OWN, Own, OwnMetric, OwnTarget, own_metrics, own_targets, path_of
 
 if TYPE_CHECKING:
     import pandas
@@ -235,7 +235,7 @@ def load(
 
     Raises:
         RunError: It is no run.
-        ConfigError: A metric or a target is none.
+        ConfigError: A metric, a target or the path is none.
     """
     own = Own(metrics=own_metrics(metrics), targets=own_targets(targets))
-    return Run(Path(path), data=data, own=own, quiet=quiet)
+    return Run(path_of("path", path), data=data, own=own, quiet=quiet)

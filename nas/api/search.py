@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from nas.settings import (
     own_metrics,
     own_name,
     own_targets,
+    path_of,
     resolve_config,
     split_settings,
 )
@@ -91,14 +93,19 @@ def search(
         ConfigError: What is asked for cannot be: every problem of space and settings at once, with a hint.
         KeyboardInterrupt: Ctrl-C; what is finished is kept, and the same call goes on.
     """
-    asked = _asked(space)
+    asked, where = _asked(space), None if run is None else path_of("run", run)
     if objectives is not None:
         objectives = items_of("objectives", objectives, '"top1", "macs"')
     targets = items_of("targets", targets, '"torch-cpu"')
     callbacks = items_of("callbacks", callbacks, "MyCallback()")
     metrics = own_metrics(metrics)
-    written = [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
-    for_space, for_config = split_settings(written)
+    for word, value in (("trials", trials), ("workers", workers), ("finalists", finalists)):
+        if not (isinstance(value, Integral) or (value is None and word == "finalists")):
+            raise ConfigError(f"{word}: {value!r:.80} is no whole number")
+    for word, text in (("ray_address", ray_address), ("storage", storage)):
+        if not isinstance(text, str | None):
+            raise ConfigError(f"{word}: {text!r:.80} is no text")
+    for_space, for_config = split_settings(_written(settings))
     _check_sampler(sampler)
     if metrics and finalists:
         raise ConfigError("finalists have weights of their own, on which no metric of one's own is measured")
@@ -121,7 +128,7 @@ def search(
         "device": device,
         "precision": precision,
     }
-    resolved = resolve_config(None if config is None else Path(config), for_config, flags)
+    resolved = resolve_config(None if config is None else path_of("config", config), for_config, flags)
     from nas.jobs import Budget, check_budget, several, start  # after what is cheap to check: it takes seconds
 
     budget = Budget(
@@ -137,7 +144,7 @@ def search(
         asked,
         for_space,
         resolved,
-        None if run is None else Path(run),
+        where,
         Reporter(quiet=quiet),
         command=_call(space, run, trials, flags, settings or {}),
         own=own,
@@ -153,13 +160,37 @@ def _asked(space: Any) -> SearchSpace | Path:
     return space if isinstance(space, SearchSpace) else Path(space)
 
 
+def _written(settings: Any) -> list[str]:
+    """Settings as `--set` has them; a ConfigError: they are no mapping, or one has a value that no file can hold."""
+    if not isinstance(settings, Mapping | None):
+        text = f"settings: {settings!r:.80} is no mapping of keys and values"
+        raise ConfigError(text, hint='settings={"train.lr": 1e-3, "constraints.max_macs": 2e6}')
+    found = []
+    for key, value in (settings or {}).items():
+        try:
+            found.append(f"{key}={json.dumps(value)}")
+        except (TypeError, ValueError) as error:
+            hint = "numbers, texts, lists and mappings of them"
+            raise ConfigError(f"settings: {key}: {value!r:.80} is no value of a file", hint=hint) from error
+    return found
+
+
 def _check_sampler(sampler: Any) -> None:
     hint = "give its class, or a function: lambda seed: TPESampler(seed=seed, ...)"
     if hasattr(sampler, "sample_relative") and not isinstance(sampler, type):
         text = f"{type(sampler).__name__} is a sampler, and every trial has a new one, made from seed and number"
         raise ConfigError(f"sampler: {text}", hint=hint)
-    if not (sampler is None or isinstance(sampler, str) or callable(sampler)):
+    if sampler is None or isinstance(sampler, str):
+        return
+    if not callable(sampler):
         raise ConfigError(f"sampler: {sampler!r:.80} makes no sampler", hint=hint)
+    try:
+        made = sampler(seed=0)
+    except Exception as error:
+        text = f"sampler: called with seed=0 it raises {type(error).__name__}: {error}"
+        raise ConfigError(text, hint=hint) from error
+    if not hasattr(made, "sample_relative"):
+        raise ConfigError(f"sampler: called with seed=0 it makes no sampler, but {made!r:.80}", hint=hint)
 
 
 def _named(data: Any) -> Any:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nas.base import AGREEMENT, BALANCED, LATENCIES, METRICS, ConfigError, Direction
@@ -124,6 +125,13 @@ def items_of(word: str, value: Any, example: str) -> tuple[Any, ...]:
         text = f"{word}: {value!r:.80} is no list" if isinstance(value, str) else f"{word}: {_kind(value)} is no list"
         raise ConfigError(text, hint=f"{word}=[{example}]")
     return tuple(value)
+
+
+def path_of(word: str, value: Any) -> Path:
+    """An argument that is a path; a ConfigError where it is none."""
+    if not isinstance(value, str | Path):
+        raise ConfigError(f"{word}: {_kind(value)} is no path", hint="text, or a pathlib.Path")
+    return Path(value)
 
 
 def own_metrics(value: Any) -> tuple[OwnMetric, ...]:

@@ -43,7 +43,9 @@ def test_a_run_is_tables_a_figure_measurements_and_networks(folder):
 
 def test_what_is_no_run_is_said(tmp_path):
     import nas
-    from nas.base.errors import RunError
+    from nas.base.errors import ConfigError, RunError
 
     with pytest.raises(RunError, match="does not exist"):
         nas.load(tmp_path / "r")
+    with pytest.raises(ConfigError, match="path: 3 is no path"):
+        nas.load(3)

@@ -6,6 +6,8 @@ import pytest
 from api_programs import SEARCH
 from small_runs import command, python
 
+import nas
+from nas.base.errors import ConfigError
 from nas.runs.directory import RunDirectory
 
 
@@ -53,3 +55,29 @@ def test_what_is_wrong_is_said_at_once_with_a_hint(folder):
     assert done.code == 1
     assert "3 problems" in done.stderr
     assert "hint: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"settings": 3}, "settings: 3 is no mapping of keys and values"),
+        ({"settings": ["train.lr=1"]}, "settings: ['train.lr=1'] is no mapping of keys and values"),
+        ({"settings": {"train.lr": len}}, "settings: train.lr: <built-in function len> is no value of a file"),
+        ({"run": 3}, "run: 3 is no path"),
+        ({"config": 3.5}, "config: 3.5 is no path"),
+        ({"trials": 2.5}, "trials: 2.5 is no whole number"),
+        ({"workers": "2"}, "workers: '2' is no whole number"),
+        ({"finalists": "x"}, "finalists: 'x' is no whole number"),
+        ({"storage": 3}, "storage: 3 is no text"),
+        ({"sampler": lambda: None}, "called with seed=0 it raises TypeError"),
+        ({"sampler": lambda seed: seed}, "sampler: called with seed=0 it makes no sampler, but 0"),
+        ({"sampler": object()}, "makes no sampler"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_an_argument_of_another_kind_is_refused_before_there_is_a_run(given, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        nas.search("digits", quiet=True, **given)
+    assert words in caught.value.message
+    assert not list(tmp_path.iterdir())

@@ -2,7 +2,7 @@ import pytest
 
 from nas.base.errors import ConfigError
 from nas.settings.config import resolve_config
-from nas.settings.own import Own, OwnMetric, is_own, items_of, own_metrics, own_name, own_targets
+from nas.settings.own import Own, OwnMetric, is_own, items_of, own_metrics, own_name, own_targets, path_of
 
 RECALL = OwnMetric(name="recall", unit="%", direction="maximize", of_logits=lambda *_: 1.0)
 
@@ -74,6 +74,8 @@ def test_metrics_and_devices_are_what_they_are_asked_to_be():
         (lambda: own_targets([Nameless()]), "targets: a Nameless has no text `name`"),
         (lambda: own_targets([3]), "targets: 3 has no text `name` and no method `timer`"),
         (lambda: own_targets(Timed()), "targets: a Timed is no list"),
+        (lambda: path_of("run", 3), "run: 3 is no path"),
+        (lambda: path_of("path", None), "path: None is no path"),
         (lambda: items_of("objectives", "top1", '"top1", "macs"'), "objectives: 'top1' is no list"),
     ],
 )
