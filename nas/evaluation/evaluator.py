@@ -326,7 +326,8 @@ def build_evaluator(setup: EvaluatorSetup, arrays: Mapping[str, NDArray[Any]]) -
     """An evaluator over arrays that may be shared with other processes; they are read, never written."""
     supernet = Supernet(setup.space)
     images = ImageSet(arrays["images"], arrays["labels"], setup.info)
-    weights = {name: torch.from_numpy(arrays[f"weights/{name}"]) for name in supernet.state_dict()}
+    prefix = "weights/"
+    weights = {n.removeprefix(prefix): torch.from_numpy(a) for n, a in arrays.items() if n.startswith(prefix)}
     supernet.load_state_dict(weights, assign=True)
     return SubnetEvaluator(setup, supernet.requires_grad_(False).eval(), images)
 

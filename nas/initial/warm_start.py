@@ -15,9 +15,11 @@ from nas.runs import MANIFEST, RunDirectory, WeightSource, space_of_run
 from nas.space import SearchSpace, why_not_within
 from nas.training import (
     CALIBRATION_IMAGES,
+    FIRST_IMAGES,
     Calibration,
     calibrate,
     first_batches,
+    fit_cuts,
     fit_operators,
     start_operators,
     trained_weights,
@@ -32,7 +34,9 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
     augmentation: static maps become its mean maps, low-rank factors the truncated decomposition of its matrices, and
     the rest is what `fit_operators` gives; where the space hallucinates, similar heads are put where a derived head
     starts as a copy of its parent. `ordered`: where the space has narrower networks, heads and hidden neurons are put
-    in the order of their importance and channels on their principal axes (`order_by_importance`), which they keep.
+    in the order of their importance and channels on their principal axes (`order_by_importance`), which they keep; and
+    where the start has every greatest size, matrices are fitted to what narrower networks leave of their inputs
+    (`fit_cuts`).
 
     Raises:
         ConfigError: The weights cannot be had or are no plain ViT.
@@ -58,10 +62,21 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
         elif num_real is not None:
             weights = pair_heads(weights, space.backbone.head_dim, calibration, num_real)
         supernet.load_timm(weights)
-        calibration = watch(weights, space, images, device)
+        if any(not name.startswith("head.") for name in missing):
+            calibration = watch(weights, space, images, device)
     given = start_operators(dict(supernet.named_parameters()), calibration, space.backbone)
     given += fit_operators(supernet, first_batches(images, device), gains=True)
+    if ordered and _fills(supernet, weights):
+        fit_cuts(supernet, first_batches(images, device, FIRST_IMAGES))
     return sorted(missing.difference(given))
+
+
+def _fills(supernet: Supernet, weights: Weights) -> bool:
+    """Whether the start has the depth and all sizes of the supernet: what else there is knows nothing."""
+    stored = {
+        name: value.shape for name, value in supernet.dense().state_dict().items() if not name.startswith("head.")
+    }
+    return stored == {name: value.shape for name, value in weights.items() if not name.startswith("head.")}
 
 
 def check_init(space: SearchSpace, spec: str) -> WeightSource | None:

@@ -181,7 +181,7 @@ class SupernetTrainer:
             else:
                 fit_operators(self.supernet, first_batches(self.images, self.device, FIRST_IMAGES), gains=False)
             if self.ema is not None:
-                self.ema.set(self.supernet)
+                self.ema.module.load_state_dict(self.supernet.state_dict())
             self.save(0)
         return done or 0
 
