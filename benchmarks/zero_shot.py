@@ -28,7 +28,7 @@ from nas.initial import Weights, initial_weights, order_by_importance, pair_head
 from nas.model import Supernet, svd_factors
 from nas.settings import DataConfig
 from nas.space import LayerDomain, SearchSpace
-from nas.training import Calibration, calibrate, fit_operators, redundancy_rows, start_operators
+from nas.training import Calibration, calibrate, fit_cuts, fit_operators, redundancy_rows, start_operators
 
 DEPTH, HEADS, RATIO = 6, 4, 4.0
 SMALL = Backbone(image_size=8, patch_size=2, num_classes=10, head_dim=12)
@@ -103,10 +103,12 @@ class Starts:
             "random operators": self._supernet(weights, None),
             "as trained": self._supernet(weights, self.calibration),
             "ordered": self._supernet(ordered, self._watch(ordered)),
+            "fitted": self._supernet(ordered, self._watch(ordered)),
             "2 heads paired": self._supernet(halved, None),
             "1 head paired": self._supernet(less_one, None),
             "plain SVD": self._supernet(weights, None),
         }
+        fit_cuts(self.supernets["fitted"], images.split(BATCH))
         stored = dict(self.supernets["plain SVD"].named_parameters())
         with torch.no_grad():
             for i in range(DEPTH):
@@ -128,7 +130,7 @@ class Starts:
         return supernet
 
 
-NARROW = ("as trained", "ordered")
+NARROW = ("as trained", "ordered", "fitted")
 OPERATOR = ("random operators", "as trained")
 FACTORS = ("random operators", "plain SVD", "as trained")
 UNPAIRED = ("as trained", "ordered")

@@ -233,8 +233,8 @@ class RunConfig(Section):
     )
     init_ordered: bool = Field(
         True,
-        description="rotate the channels of these weights onto their principal axes and sort heads and neurons, the "
-        "most important first, where the space has narrower networks",
+        description="rotate the channels of these weights onto their principal axes, sort heads and neurons, the "
+        "most important first, and fit matrices to what is left of their inputs, where networks of the space are narrower",
     )
     teacher: str = Field(
         "",
