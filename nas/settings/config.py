@@ -234,7 +234,7 @@ class RunConfig(Section):
     init_ordered: bool = Field(
         True,
         description="rotate the channels of these weights onto their principal axes, sort heads and neurons, the "
-        "most important first, and fit matrices to what is left of their inputs, where networks of the space are narrower",
+        "most important first, and fit matrices to what is left of their inputs, where the space has narrower networks",
     )
     teacher: str = Field(
         "",
