@@ -37,12 +37,19 @@ def scatter(series: Sequence[Series], across: str, up: str, *, width: int = WIDT
         column = _cell(x, lowest_x, highest_x, width, is_log=is_log)
         grid[height - 1 - _cell(y, lowest_y, highest_y, height)][column] = sign
     labels = {0: f"{highest_y:.4g}", height - 1: f"{lowest_y:.4g}"}
+    if highest_y <= lowest_y:
+        labels = {height - 1 - height // 2: f"{lowest_y:.4g}"}  # where the points are
     margin = max(len(text) for text in labels.values())
     lines = [f"{labels.get(i, ''):>{margin}} │{''.join(row).rstrip()}" for i, row in enumerate(grid)]
     ends = f"{lowest_x:.4g}", f"{highest_x:.4g}"
     name = across + (", logarithmic" if is_log else "")
-    middle = name.center(width - len(ends[0]) - len(ends[1]))
-    frame = [f"{' ' * margin} └{'─' * width}", f"{' ' * margin}  {ends[0]}{middle}{ends[1]}"]
+    if highest_x <= lowest_x:
+        below = [" " * (width // 2) + ends[0], name.center(width)]
+    elif len(name) + 4 <= (between := width - len(ends[0]) - len(ends[1])):
+        below = [ends[0] + name.center(between) + ends[1]]
+    else:
+        below = [ends[0] + " " * between + ends[1], name.center(width)]
+    frame = [f"{' ' * margin} └{'─' * width}", *(f"{' ' * margin}  {text.rstrip()}" for text in below)]
     return "\n".join([f"{' ' * margin} {up}", *lines, *frame])
 
 

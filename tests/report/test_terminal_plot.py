@@ -15,7 +15,7 @@ from nas.runs.point import points_of
 
 def grid(text):
     """The lines between the axes' name and the frame, without the margin."""
-    return [line.partition("│")[2] for line in text.splitlines()[1:-2]]
+    return [line.partition("│")[2] for line in text.splitlines() if "│" in line]
 
 
 def test_corners_are_where_the_extremes_are():
@@ -47,7 +47,20 @@ def test_without_a_point_there_is_no_plot():
 
 
 def test_a_single_point_is_in_the_middle():
-    assert grid(scatter([Series("o", [(3, 3)])], "x", "y", width=5, height=3)) == ["", "  o", ""]
+    text = scatter([Series("o", [(3, 7)])], "x", "y", width=5, height=3)
+    assert grid(text) == ["", "  o", ""]
+    assert text.splitlines() == ["  y", "  │", "7 │  o", "  │", "  └─────", "     3", "     x"], "each value once"
+
+
+def test_the_name_of_an_axis_keeps_off_its_ends_and_within_the_width():
+    points = [Series("o", [(0.12345, 1), (123.45, 2)])]
+    short, long = (scatter(points, name, "y") for name in ("kMACs per image", "latency (1 = 142.4 ms / 64 images)"))
+    assert short.splitlines()[-1].split("  ")[-1].strip() == "123.5"
+    assert short.splitlines()[-1].split()[0] == "0.1235"
+    assert "kMACs per image, logarithmic" in short.splitlines()[-1]
+    assert long.splitlines()[-2].split() == ["0.1235", "123.5"]
+    assert long.splitlines()[-1].strip() == "latency (1 = 142.4 ms / 64 images), logarithmic"
+    assert max(map(len, long.splitlines())) <= 56 + 3
 
 
 def test_the_front_is_drawn_with_its_knee_and_what_is_not_on_it():
