@@ -260,6 +260,7 @@ def _plain(found: RunResults) -> dict[str, Any]:
             "depth": point.architecture.depth,
             "num_heads": point.architecture.layers[0].num_heads,
             "mlp_ratio": point.architecture.layers[0].mlp_ratio,
+            **({"stem": point.architecture.stem} if found.space.has_stems else {}),
             "is_on_front": point.digest in on_front,
         }
         for point in plain.points

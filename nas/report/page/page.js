@@ -157,7 +157,7 @@ function plainSection(section, host) {
   if (!points.length) return;
   const accuracies = ACCURACIES.filter((metric) => points.some((row) => known(row[metric])));
   const costs = COSTS.filter((metric) => points.some((row) => known(row[metric])));
-  const sizes = [["embed_dim", "width"], ["depth", "layers"], ["num_heads", "heads"], ["mlp_ratio", "MLP ratio"]];
+  const sizes = [["embed_dim", "width"], ["depth", "layers"], ["num_heads", "heads"], ["mlp_ratio", "MLP ratio"], ...(points[0].stem ? [["stem", "stem"]] : [])];
   const heads = [["digest", "left"], ...[...accuracies, ...costs].map((metric) => [title(metric)]), ...sizes.map(([, name]) => [name]), ["", "left"]];
   const rows = points.map((row) => node("tr", {}, node("td", { class: "left" }, chooser(row.digest)), ...[...accuracies, ...costs].map((metric) => node("td", {}, known(row[metric]) ? bare(metric, row[metric], 1) : "–")),
     ...sizes.map(([name]) => node("td", {}, String(row[name]))), node("td", { class: "left" }, row.is_on_front ? "on the front" : "")));

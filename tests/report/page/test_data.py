@@ -8,9 +8,10 @@ import pytest
 from report_runs import COUNT, made_trials, make_run, page_data, page_space, supernets_run, training_log, trusted
 
 from nas.arch import cost
-from nas.report.page.data import genes
+from nas.report.page.data import _plain, genes
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
+from nas.runs.results import results_of
 from nas.runs.trial import TrialState
 
 
@@ -115,3 +116,10 @@ def test_of_several_supernets_each_has_a_line_of_losses(tmp_path):
     for folder in run.supernets_dir.iterdir():
         training_log(RunDirectory(folder), 10)
     assert sorted(name for name, _ in page_data(run)["losses"]) == [f"supernet {i}, random subnet" for i in range(3)]
+
+
+def test_plain_vits_say_their_stem_where_there_is_another(page_run):
+    found = results_of(page_run)
+    assert not any("stem" in row for row in _plain(found)["points"])
+    rows = _plain(replace(found, space=replace(found.space, stem=("patch", "conv"))))["points"]
+    assert {row["stem"] for row in rows} == {"patch"}
