@@ -1,6 +1,6 @@
 """Tables of latencies: measured, profiled, from another device."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.base import plural, with_spread
@@ -56,10 +56,37 @@ def profile_table(values: Mapping[str, Any]) -> Table:
 
 
 def measured_tables(values: Mapping[str, Any]) -> "Group":
-    """`measure_source` as a table a target."""
+    """`measure_source` as a table a target, and of several targets one with a column each."""
     from rich.console import Group
 
-    return Group(*(_measured_table(values, found) for found in values["targets"]))
+    tables = [_measured_table(values, found) for found in values["targets"]]
+    return Group(*tables, *([_side_by_side(values["targets"])] if len(tables) > 1 else []))
+
+
+def _side_by_side(targets: Sequence[Mapping[str, Any]]) -> Table:
+    """The same networks on every target, and each target's share of the first one's time."""
+    batches = [found["batch"] for found in targets]
+    is_one = len(set(batches)) == 1
+    per, unit = ([1] * len(batches), "ms") if is_one else (batches, "ms / image")
+    names = [f"{found['runtime']}, {plural(found['threads'], 'thread')}" for found in targets]
+    times = [
+        {point["digest"]: point["latency_ms"] / count for point in found["points"]}
+        for found, count in zip(targets, per, strict=True)
+    ]
+    rows: list[tuple[str | float, ...]] = []
+    for digest, first in times[0].items():
+        rest = [own[digest] for own in times[1:]]
+        rows.append((digest, first, *(value for own in rest for value in (own, own / first))))
+    forms = [("digest", ""), (f"{names[0]} ({unit})", "{:.3f}")]
+    for name in names[1:]:
+        forms += [(f"{name} ({unit})", "{:.3f}"), ("of the first", "{:.2f}")]
+    return Table(
+        title="side by side",
+        columns=[Column(*form, wraps=True) for form in forms],
+        rows=rows,
+        caption=["targets are timed one after another: these ratios hold less well than those within a table"],
+        look=WIDE,
+    )
 
 
 def _measured_table(values: Mapping[str, Any], found: Mapping[str, Any]) -> Table:

@@ -29,6 +29,21 @@ def test_a_target_has_a_row_a_model_with_spread_rate_and_doubts():
     assert "order repeats" not in text  # there were too few to say
 
 
+def test_several_targets_stand_side_by_side_with_shares_of_the_first():
+    values = measured()
+    (float_,) = values["targets"]
+    int8 = {**float_, "runtime": "onnxruntime-cpu int8 1.20", "points": [point(2), point(0), point(1)]}
+    text = text_of(measured_tables({**values, "targets": [float_, int8]}))
+    both = text.partition("side by side")[2]
+    assert row_with(both, f"  {DIGESTS[0]}").split() == [DIGESTS[0], "1.500", "1.500", "1.00"]
+    assert row_with(both, f"  {DIGESTS[2]}").split() == [DIGESTS[2], "3.500", "3.500", "1.00"]
+    faster = {**int8, "batch": 2, "points": [point(i, latency_ms=1.5 + i) for i in range(3)]}
+    both = text_of(measured_tables({**values, "targets": [float_, faster]})).partition("side by side")[2]
+    assert "ms / image" in " ".join(both.split())
+    assert row_with(both, f"  {DIGESTS[1]}").split() == [DIGESTS[1], "2.500", "1.250", "0.50"]
+    assert "side by side" not in text_of(measured_tables(values))
+
+
 def test_many_ties_are_cut_and_what_is_known_of_a_target_is_said():
     points = [point(0, ties=DIGESTS * 3)]
     text = text_of(measured_tables(measured(points=points, note="a note", repeat_tau=0.5, cores=None)))
