@@ -20,6 +20,7 @@ from nas.training import (
     calibrate,
     first_batches,
     fit_cuts,
+    fit_head,
     fit_operators,
     start_operators,
     trained_weights,
@@ -36,7 +37,7 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
     starts as a copy of its parent. `ordered`: where the space has narrower networks, heads and hidden neurons are put
     in the order of their importance and channels on their principal axes (`order_by_importance`), which they keep; and
     where the start has every greatest size, matrices are fitted to what narrower networks leave of their inputs
-    (`fit_cuts`).
+    (`fit_cuts`). A classifier of other classes is replaced by one that is fitted to the images (`fit_head`).
 
     Raises:
         ConfigError: The weights cannot be had or are no plain ViT.
@@ -52,20 +53,21 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
         len(values) > 1 and name.endswith(("embed_dim", "num_heads", "mlp_ratio"))
         for name, values in space.choices().items()
     )
-    if not (missing or ordered):
-        return []
-    calibration = watch(weights, space, images, device)
-    num_real = _num_real(space, len(calibration.layers[0].output_norm))
+    num_real = _num_real(space, len(weights["blocks.0.attn.qkv.weight"]) // (3 * space.backbone.head_dim))
     if ordered or num_real is not None:
+        calibration = watch(weights, space, images, device)
         if ordered:
             weights = order_by_importance(weights, space.backbone.head_dim, calibration, num_real=num_real)
         elif num_real is not None:
             weights = pair_heads(weights, space.backbone.head_dim, calibration, num_real)
         supernet.load_timm(weights)
-        if any(not name.startswith("head.") for name in missing):
-            calibration = watch(weights, space, images, device)
-    given = start_operators(dict(supernet.named_parameters()), calibration, space.backbone)
-    given += fit_operators(supernet, first_batches(images, device), gains=True)
+    given: list[str] = []
+    if any(not name.startswith("head.") for name in missing):
+        calibration = watch(weights, space, images, device)
+        given += start_operators(dict(supernet.named_parameters()), calibration, space.backbone)
+        given += fit_operators(supernet, first_batches(images, device), gains=True)
+    if "head.weight" in missing:
+        given += fit_head(supernet, images)
     if ordered and _fills(supernet, weights):
         fit_cuts(supernet, first_batches(images, device, FIRST_IMAGES))
     return sorted(missing.difference(given))

@@ -12,6 +12,7 @@ from nas.training.operators.calibration import (
 )
 from nas.training.operators.cuts import fit_cuts
 from nas.training.operators.first_values import FIRST_IMAGES, fit_operators
+from nas.training.operators.head import fit_head
 from nas.training.sampling import drawn
 from nas.training.schedule import Schedule, learning_rate
 from nas.training.step import autocast
@@ -22,7 +23,7 @@ from nas.training.world import World
 __all__ = [
     "CALIBRATION_IMAGES", "FIRST_IMAGES", "KEPT", "Calibration", "LayerCalibration", "Schedule",
     "SupernetTrainer", "Teacher", "TrainProgress", "TrainerSetup", "World", "autocast", "calibrate",
-    "check_policy", "drawn", "first_batches", "fit_cuts", "fit_operators", "forget_processes",
+    "check_policy", "drawn", "first_batches", "fit_cuts", "fit_head", "fit_operators", "forget_processes",
     "learning_rate", "load_trained", "possible_processes", "redundancy_rows", "start_operators",
     "train_distributed", "trained_weights", "weights_digest",
 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from small_runs import command, digits, one_thread
 from small_spaces import every_choice, randomise
 from small_spaces import space as small_space
@@ -160,3 +161,13 @@ def test_a_search_for_agreement_needs_no_training_and_says_what_it_leaves_out(sp
     best = max(front.points, key=lambda point: point.measurement.values["agreement"])
     assert [objective.metric.name for objective in front.objectives] == ["agreement", "macs"]
     assert 50 < best.measurement.values["agreement"] <= 100.001
+
+
+def test_a_start_without_the_classes_of_the_data_gets_a_classifier_of_them(teacher, tmp_path):
+    weights = {name: value for name, value in teacher.state_dict().items() if not name.startswith("head.")}
+    save_file(weights, tmp_path / "features.safetensors")
+    supernet, random = started(f"file:{tmp_path / 'features.safetensors'}", ordered=True)
+    assert not [name for name in random if name.startswith("head.")]
+    assert top1(supernet, space().largest()) > 75
+    narrow = space().decode({**space().encode(space().largest()), "embed_dim": 16})
+    assert top1(supernet, narrow) > 40
