@@ -12,6 +12,7 @@ from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS, STEMS
 from nas.arch.operators.conv_stem import STEM_KERNEL, stem_channels
 from nas.arch.operators.hallucination import hallucinated_heads
 from nas.arch.operators.low_rank import feed_forward_features, feed_forward_memory, stored_rank
+from nas.arch.operators.overlap_stem import overlap_kernel
 from nas.arch.tiling import VALUE_BYTES
 
 __all__ = [
@@ -19,6 +20,6 @@ __all__ = [
     "STEM_KERNEL", "VALUE_BYTES", "Architecture", "Backbone", "LayerChoice", "LayerContext", "Place",
     "Rules", "bytes_to_run", "channels_of", "cost", "dead_operators", "draw_layers",
     "feed_forward_features", "feed_forward_memory", "hallucinated_heads", "is_square", "look_of",
-    "memory", "peak_activation_bytes", "sizes_of", "stem_channels", "stored_rank", "tiling",
-    "token_problems",
+    "memory", "overlap_kernel", "peak_activation_bytes", "sizes_of", "stem_channels", "stored_rank",
+    "tiling", "token_problems",
 ]

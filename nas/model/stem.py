@@ -1,8 +1,9 @@
-"""How images become patch tokens: timm's patch embedding, whose projection may be a stack of convolutions.
+"""How images become patch tokens: timm's patch embedding, whose projection may be another, or a stack of convolutions.
 
 Shape letters: B batch, C input channels, S image side, N patches, D channels.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from timm.layers import LayerNorm2d, PatchEmbed
 from torch import nn
 
-from nas.arch import STEM_KERNEL, STEMS, Backbone, stem_channels
+from nas.arch import STEM_KERNEL, STEMS, Backbone, overlap_kernel, stem_channels
 from nas.base import ArchitectureError
 
 
@@ -44,9 +45,36 @@ def _convolutions(channels: tuple[int, ...], eps: float) -> Iterator[nn.Module]:
         yield convolution
 
 
+class OverlapStem(nn.Sequential):
+    """A convolution over overlapping patches, in the place of `PatchEmbed.proj`, whose own norm is behind it.
+
+    It has a name of its own, so that a store may have its kernel beside that of plain patches. The first values are
+    PVT's: a normal distribution by the fan-out, no bias.
+
+    Source: PVT v2, arXiv 2106.13797; for patches of 4 pixels it is timm's.
+
+    Shapes: images [B, C, S, S] -> [B, D, sqrt(N), sqrt(N)].
+    """
+
+    EPS = 1e-5  # of the norm behind it, whatever the other norms have
+
+    def __init__(self, embed_dim: int, backbone: Backbone) -> None:
+        if broken := STEMS["overlap"].broken(backbone):
+            raise ArchitectureError(broken)
+        patch, kernel = backbone.patch_size, overlap_kernel(backbone)
+        overlap = nn.Conv2d(backbone.in_chans, embed_dim, kernel, stride=patch, padding=patch - 1)
+        nn.init.kaiming_normal_(overlap.weight, mode="fan_out")
+        super().__init__(OrderedDict(overlap=overlap))
+        if overlap.bias is not None:
+            nn.init.zeros_(overlap.bias)
+
+
 def build_stem(stem: str, embed_dim: int, backbone: Backbone, **options: Any) -> PatchEmbed:
     """The stem of a network, with options of timm's `PatchEmbed`: images [B, C, S, S] to tokens [B, N, D]."""
     built = PatchEmbed(backbone.image_size, backbone.patch_size, backbone.in_chans, embed_dim, **options)
     if stem == "conv":
         built.proj = ConvStem(embed_dim, backbone)
+    elif stem == "overlap":
+        built.proj = OverlapStem(embed_dim, backbone)
+        built.norm = nn.LayerNorm(embed_dim, eps=OverlapStem.EPS)
     return built

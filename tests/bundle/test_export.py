@@ -400,21 +400,29 @@ def test_all_missing_packages_are_named_together(
         export(small, tmp_path / "b", formats=("onnx", "openvino"))
 
 
-CONV_STEM = Architecture(embed_dim=24, stem="conv", layers=(layer(64), layer(36, reducer="pool")))
-
-
-def test_a_conv_stem_survives_every_format_and_timm_knows_its_first_convolution(tmp_path: Path) -> None:
-    subnet = subnet_of(CONV_STEM, CLASS_TOKEN)
+@pytest.mark.parametrize(
+    ("stem", "first", "words"),
+    [
+        ("conv", "proj.0", "3x3 convolutions of stride 2 down to the grid of patches"),
+        ("overlap", "proj.overlap", "one convolution over overlapping patches, normed"),
+    ],
+)
+def test_a_stem_survives_every_format_and_timm_knows_its_first_convolution(
+    tmp_path: Path, stem: str, first: str, words: str
+) -> None:
+    architecture = Architecture(embed_dim=24, stem=stem, layers=(layer(64), layer(36, reducer="pool")))
+    subnet = subnet_of(architecture, CLASS_TOKEN)
     report = export(subnet, tmp_path / "b", formats=("onnx", "timm", "pt2"))
-    check_report(report, CONV_STEM, CLASS_TOKEN)
+    check_report(report, architecture, CLASS_TOKEN)
     reloaded = timm.create_model(f"local-dir:{tmp_path / 'b'}", pretrained=True).eval()
     images = images_for(CLASS_TOKEN)
     assert torch.equal(logits_of(reloaded, images), logits_of(subnet, images))
-    assert reloaded.pretrained_cfg["first_conv"] == "patch_embed.proj.0"
+    assert reloaded.pretrained_cfg["first_conv"] == f"patch_embed.{first}"
     grey = timm.create_model(f"local-dir:{tmp_path / 'b'}", pretrained=True, in_chans=1)
-    assert torch.allclose(grey.patch_embed.proj[0].weight, subnet.patch_embed.proj[0].weight.sum(1, keepdim=True))
+    ours, theirs = (model.get_parameter(f"patch_embed.{first}.weight") for model in (grey, subnet))
+    assert torch.allclose(ours, theirs.sum(1, keepdim=True))
     card = (tmp_path / "b" / "README.md").read_text()
-    assert "24 channels, a stem of 3x3 convolutions of stride 2 down to the grid of patches, 32x32 pixels" in card
+    assert f"24 channels, a stem of {words}, 32x32 pixels" in card
 
 
 @pytest.mark.slow

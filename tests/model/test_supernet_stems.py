@@ -1,4 +1,4 @@
-"""Law 1 and the store where a space has both stems."""
+"""Law 1 and the store where a space has all stems."""
 
 from dataclasses import replace
 
@@ -14,6 +14,8 @@ from nas.arch.architecture import Architecture
 from nas.model.supernet import Supernet
 from nas.model.tree import SubnetParts, SubnetTree
 from nas.space.space import SearchSpace
+
+EVERY = ("patch", "conv", "overlap")
 
 
 def images(batch_size: int, searched: SearchSpace) -> torch.Tensor:
@@ -38,14 +40,14 @@ def assert_extracted_are_equal(supernet: Supernet, architectures: list[Architect
 @pytest.mark.parametrize("patch", [2, 4, 8])
 def test_extracted_subnet_equals_the_supernet_with_every_stem(patch):
     fixed = backbone(image_size=4 * patch, patch_size=patch, in_chans=3)
-    searched = stems(embed_dim=(8, 20, 24, 40), backbone=fixed)
+    searched = stems(embed_dim=(8, 20, 24, 40), stem=EVERY, backbone=fixed)
     rng = np.random.default_rng(0)
     drawn = [replace(searched.sample(rng), stem=stem) for _ in range(10) for stem in searched.stem]
     assert_extracted_are_equal(random_supernet(searched), drawn)
 
 
 def test_a_stem_is_as_wide_as_the_first_layer_where_later_ones_are_wider():
-    searched = growing(embed_dim=(8, 12), stem=("patch", "conv"))
+    searched = growing(embed_dim=(8, 12), stem=EVERY)
     rng = np.random.default_rng(0)
     drawn = [replace(searched.sample(rng), stem=stem) for _ in range(12) for stem in searched.stem]
     assert any(len(set(a.widths)) > 1 for a in drawn)
@@ -64,20 +66,22 @@ def test_a_stem_is_as_wide_as_the_first_layer_where_later_ones_are_wider():
 
 
 def test_stems_have_weights_of_their_own_and_leave_all_others_as_they_are():
-    both, patch = (Supernet(stems(stem=stem), seed=3).state_dict() for stem in (("patch", "conv"), ("patch",)))
-    own = {name for name in both if name not in patch}
-    assert own == {f"patch_embed.proj.{i}.{kind}" for i in (0, 1, 3) for kind in ("weight", "bias")}
-    assert all(torch.equal(both[name], value) for name, value in patch.items())
-    conv = Supernet(stems(stem=("conv",))).state_dict()
-    assert "patch_embed.proj.weight" not in conv
-    assert own <= set(conv)
+    all_three, patch = (Supernet(stems(stem=stem), seed=3).state_dict() for stem in (EVERY, ("patch",)))
+    conv = {f"patch_embed.proj.{i}.{kind}" for i in (0, 1, 3) for kind in ("weight", "bias")}
+    overlap = {f"patch_embed.{part}.{kind}" for part in ("proj.overlap", "norm") for kind in ("weight", "bias")}
+    assert {name for name in all_three if name not in patch} == conv | overlap
+    assert all(torch.equal(all_three[name], value) for name, value in patch.items())
+    for stem, own in (("conv", conv), ("overlap", overlap)):
+        alone = Supernet(stems(stem=(stem,))).state_dict()
+        assert {name for name in alone if "patch_embed" in name} == own
 
 
-def test_only_the_stem_in_use_learns():
-    supernet = Supernet(stems())
-    for stem in ("patch", "conv"):
-        supernet.zero_grad(set_to_none=True)
-        supernet(images(2, supernet.space), replace(supernet.space.largest(), stem=stem)).sum().backward()
-        learned = {name for name, p in supernet.named_parameters() if p.grad is not None and "patch_embed" in name}
-        assert bool(learned & {"patch_embed.proj.weight"}) == (stem == "patch")
-        assert len(learned) == (2 if stem == "patch" else 6)
+@pytest.mark.parametrize(
+    ("stem", "own"), [("patch", "proj.weight"), ("conv", "proj.0.weight"), ("overlap", "norm.bias")]
+)
+def test_only_the_stem_in_use_learns(stem, own):
+    supernet = Supernet(stems(stem=EVERY))
+    supernet(images(2, supernet.space), replace(supernet.space.largest(), stem=stem)).sum().backward()
+    learned = {name for name, p in supernet.named_parameters() if p.grad is not None and "patch_embed" in name}
+    assert f"patch_embed.{own}" in learned
+    assert len(learned) == {"patch": 2, "conv": 6, "overlap": 4}[stem]

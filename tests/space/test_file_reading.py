@@ -181,5 +181,7 @@ def test_a_conv_stem_for_patches_that_are_no_power_of_two_is_refused_with_its_li
     assert parse_space(text, "a.yaml").stem == ("patch", "conv")
     with pytest.raises(SearchSpaceError, match=r"line 5: stem\[1\]: a conv stem halves the image, .* not 12"):
         parse_space(text.replace("patch_size: 16", "patch_size: 12"), "a.yaml")
-    with pytest.raises(SearchSpaceError, match=r"line 5: stem: 'cnv' is not one of patch, conv; did you mean \"conv\""):
+    with pytest.raises(
+        SearchSpaceError, match=r"line 5: stem: 'cnv' is not one of patch, conv, overlap; did you mean \"conv\""
+    ):
         parse_space(PLAIN + "stem: cnv\n", "a.yaml")

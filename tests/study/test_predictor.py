@@ -176,6 +176,7 @@ def test_stems_are_told_apart_where_there_are_several():
     assert len(np.unique(rows, axis=0)) == len(set(networks))
     assert len(genes_of_features(searched)) == rows.shape[1]
     assert rows.shape[1] == features(networks[:1], stems(stem=("patch",))).shape[1] + 2
+    assert features(networks[:1], stems(stem=("patch", "conv", "overlap"))).shape[1] == rows.shape[1] + 1
 
 
 def test_the_line_of_the_surrogate_is_in_the_logarithm_of_macs():

@@ -285,18 +285,18 @@ class Subnet(Intermediates):
         """Take images of another size from now on, with weights made for it (timm's interface).
 
         Raises:
-            ArchitectureError: A size that is none, an image smaller than a patch, or, for a conv stem, another patch
-                size or an image that is no multiple of it.
+            ArchitectureError: A size that is none, an image smaller than a patch, or, for a stem other than `patch`,
+                another patch size or an image that is no multiple of it.
         """
         size, patch = (None if of is None else _pair(of) for of in (img_size, patch_size))
         wanted, cut = size or self.patch_embed.img_size, patch or self.patch_embed.patch_size
         if any(a < b for a, b in zip(wanted, cut, strict=True)):
             raise ArchitectureError(f"images of {wanted} pixels hold no patch of {cut}")
-        if self.architecture.stem == "conv":
-            if cut != self.patch_embed.patch_size:
-                raise ArchitectureError(f"a conv stem is made for patches of {self.patch_embed.patch_size}, not {cut}")
+        if (stem := self.architecture.stem) != "patch":
+            if cut != (own := self.patch_embed.patch_size):
+                raise ArchitectureError(f"the {stem} stem is made for patches of {own}, not {cut}")
             if not self.patch_embed.dynamic_img_pad and any(a % b for a, b in zip(wanted, cut, strict=True)):
-                raise ArchitectureError(f"a conv stem needs images that are a multiple of {cut}, not {wanted}")
+                raise ArchitectureError(f"the {stem} stem needs images that are a multiple of {cut}, not {wanted}")
         held = self.patch_embed.grid_size
         self.patch_embed.set_input_size(img_size=size, patch_size=patch)
         grid = self.patch_embed.grid_size
