@@ -1,18 +1,19 @@
-"""The operators of the search space, a file a method. Every file of this folder is read; nothing else lists them.
+"""The operators of the search space, a file a method. Every file here and below is read; nothing else lists them.
 
 `ATTENTION`, `REDUCERS`, `HALLUCINATION` and `STEMS` have them by their values of the genes, in the order of messages.
 """
 
 from collections.abc import Callable
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from typing import Any, TypeVar
 
 from nas.arch.operator import AttentionKind, Hallucination, Reducer, Stem
 
 Operator = TypeVar("Operator", AttentionKind, Reducer, Hallucination, Stem)
 
-_FOUND = [value for file in iter_modules(__path__) for value in vars(import_module(f"{__name__}.{file.name}")).values()]
+_FILES = walk_packages(__path__, f"{__name__}.")
+_FOUND = [value for file in _FILES for value in vars(import_module(file.name)).values()]
 
 
 def _table(kind: type[Operator], order: Callable[[Operator], Any]) -> dict[str, Operator]:

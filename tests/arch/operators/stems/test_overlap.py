@@ -6,7 +6,7 @@ import pytest
 from factories import backbone, plain
 
 from nas.arch import cost, memory
-from nas.arch.operators.overlap_stem import OVERLAP_STEM, overlap_kernel
+from nas.arch.operators.stems.overlap import OVERLAP_STEM, overlap_kernel
 
 
 @pytest.mark.parametrize(("patch", "kernel"), [(2, 3), (3, 5), (4, 7), (16, 31)])

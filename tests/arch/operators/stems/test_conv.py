@@ -7,7 +7,7 @@ import pytest
 from factories import backbone, plain
 
 from nas.arch import cost, memory
-from nas.arch.operators.conv_stem import CONV_STEM, stem_channels
+from nas.arch.operators.stems.conv import CONV_STEM, stem_channels
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Stems: how an image becomes patch tokens, one for a network."""
