@@ -7,6 +7,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from nas.arch import Architecture
 from nas.base import BALANCED, NoResultError, duration
 from nas.cluster import Arrays, check_sendable
@@ -241,7 +243,8 @@ def search_into(
             counts_known=counts_known,
             own_bounds=config.search.own_bounds,
         )
-        with torch_threads(1), session.reporter.bar("search") as bar:
+        # For a predictor's matrices a second thread of OpenBLAS mostly waits, at the expense of the workers.
+        with torch_threads(1), threadpool_limits(1, "blas"), session.reporter.bar("search") as bar:
 
             def show(progress: Progress) -> None:
                 bar(progress.paid, progress.total, progress.text)

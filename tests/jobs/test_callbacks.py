@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from small_runs import begin, command, one_thread, run_arguments, trainer
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from nas.base.errors import RunError
 from nas.base.progress import Reporter
@@ -95,6 +96,24 @@ def test_what_a_callback_raises_costs_nothing_that_is_finished(tmp_path):
     assert [trial.architecture for trial in undisturbed.run.trials()] == [
         trial.architecture for trial in session.run.trials()
     ]
+
+
+def test_a_search_leaves_the_cores_to_its_workers_and_gives_them_back(tmp_path):
+    seen = []
+
+    class Counting(Listener):
+        def on_trial(self, run, progress):
+            super().on_trial(run, progress)
+            seen.append(blas_threads())
+
+    with threadpool_limits(2, "blas"):
+        stages.run(watched(tmp_path, Counting()), Budget(trials=2))
+        assert blas_threads() == {2}
+    assert seen == [{1}, {1}]
+
+
+def blas_threads():
+    return {found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"}
 
 
 def scalars(folder):
