@@ -10,9 +10,9 @@ from nas.arch.memory import bytes_to_run, peak_activation_bytes
 from nas.arch.operator import Place, Rules, is_square
 from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS, STEMS
 from nas.arch.operators.hallucination import hallucinated_heads
-from nas.arch.operators.low_rank import feed_forward_features, feed_forward_memory, stored_rank
 from nas.arch.operators.stems.conv import STEM_KERNEL, stem_channels
 from nas.arch.operators.stems.overlap import overlap_kernel
+from nas.arch.parts.low_rank import feed_forward_features, feed_forward_memory, stored_rank
 from nas.arch.tiling import VALUE_BYTES
 
 __all__ = [

@@ -13,7 +13,7 @@ from nas.arch.backbone import Backbone
 from nas.arch.operator import AttentionKind, Place, Sizes
 from nas.arch.operators import ATTENTION, HALLUCINATION, REDUCERS, STEMS
 from nas.arch.operators.hallucination import hallucinated_heads
-from nas.arch.operators.low_rank import stored_rank
+from nas.arch.parts.low_rank import stored_rank
 from nas.base import ArchitectureError, parse_json
 
 WRITTEN_BY = "such JSON is written by Architecture.to_json"
@@ -133,7 +133,8 @@ def sizes_of(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone
     """A layer in numbers."""
     H, E, N = layer.num_heads, layer.num_hallucinated, layer.num_tokens
     variant = None if layer.hallucination is None else HALLUCINATION[layer.hallucination]
-    numbers = (embed_dim, backbone.head_dim, H, H - E, E, N, N + backbone.num_prefix_tokens)
+    stride, T = backbone.key_stride(N), N + backbone.num_prefix_tokens
+    numbers = (embed_dim, backbone.head_dim, H, H - E, E, N, T, T // stride**2, stride)
     exported = (context.exports_maps, context.exports_logits)
     return Sizes(*numbers, context.tokens_before, context.on_grid, *exported, variant)
 

@@ -1,5 +1,6 @@
 """The fixed part of a network: family, image and patch size, channels, classes, width of a head."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,9 @@ CHOICES = {
     "final_norm": ("", "before", "after", "none"),
     "act": ("gelu", "gelu_tanh", "silu"),
 }
-LATER = {"reg_tokens": 0, "pool": "", "final_norm": "", "norm_pre": False, "norm_eps": 1e-6, "act": "gelu"}
+LATER = {
+    "reg_tokens": 0, "pool": "", "final_norm": "", "norm_pre": False, "norm_eps": 1e-6, "act": "gelu", "key_tokens": 0,
+}  # fmt: skip
 """Options that today's files need not say, with the values that they have then."""
 
 
@@ -32,9 +35,11 @@ class Backbone:
     norm_pre: bool = False  # a norm before the first layer, as CLIP has it
     norm_eps: float = 1e-6  # epsilon of every LayerNorm
     act: Literal["gelu", "gelu_tanh", "silu"] = "gelu"  # activation of the feed-forward (timm's names)
+    key_tokens: int = 0  # patch tokens that keys and values are of, where a layer has more; 0: all
 
     def __post_init__(self) -> None:
         least = {"image_size": 1, "patch_size": 1, "in_chans": 1, "num_classes": 0, "head_dim": 1, "reg_tokens": 0}
+        least["key_tokens"] = 0
         given = {name: getattr(self, name) for name in least}
         wrong = [
             f"{name} must be {'at least ' + str(least[name]) if type(n) is int else 'a whole number'}, got {n!r}"
@@ -50,6 +55,10 @@ class Backbone:
             wrong.append(f"norm_eps must be a number above 0 and below 1, got {self.norm_eps!r}")
         if self.pool == "token" and not self.class_token:
             wrong.append("pool token needs class_token true")
+        if self.key_tokens and self.num_prefix_tokens:
+            wrong.append("key_tokens need class_token false and no reg_tokens: what is reduced is a grid")
+        if self.key_tokens and math.isqrt(self.key_tokens) ** 2 != self.key_tokens:
+            wrong.append(f"key_tokens must be a square number, got {self.key_tokens}")
         if wrong:
             raise ArchitectureError("backbone: " + "; ".join(wrong))
         if self.image_size % self.patch_size:
@@ -68,6 +77,20 @@ class Backbone:
     def num_prefix_tokens(self) -> int:
         """Tokens before the patch tokens: class token and registers (timm's word)."""
         return self.class_token + self.reg_tokens
+
+    def key_stride(self, num_tokens: int) -> int:
+        """Side of the square of tokens that becomes a key in a layer of so many patch tokens; 1: all are keys.
+
+        Raises:
+            ArchitectureError: Their grid does not divide into as many squares as there are keys.
+        """
+        if not 0 < self.key_tokens < num_tokens:
+            return 1
+        side, keys = math.isqrt(num_tokens), math.isqrt(self.key_tokens)
+        if side**2 != num_tokens or side % keys:
+            text = f"{num_tokens} tokens are no grid that divides into key_tokens {self.key_tokens} (C17)"
+            raise ArchitectureError(text)
+        return side // keys
 
     @property
     def pooling(self) -> str:

@@ -14,8 +14,8 @@ from nas.arch.architecture import Architecture, LayerChoice, LayerContext, sizes
 from nas.arch.backbone import Backbone
 from nas.arch.operator import Operations
 from nas.arch.operators import REDUCERS, STEMS
-from nas.arch.operators.low_rank import feed_forward_operations
-from nas.arch.operators.widen import widen_operations
+from nas.arch.parts.low_rank import feed_forward_operations
+from nas.arch.parts.widen import widen_operations
 
 
 @dataclass(frozen=True, slots=True)

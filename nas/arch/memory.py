@@ -11,8 +11,8 @@ from nas.arch.architecture import Architecture, LayerChoice, LayerContext, sizes
 from nas.arch.backbone import Backbone
 from nas.arch.operator import Stage
 from nas.arch.operators import REDUCERS, STEMS
-from nas.arch.operators.low_rank import feed_forward_memory
-from nas.arch.operators.widen import widen_memory
+from nas.arch.parts.low_rank import feed_forward_memory
+from nas.arch.parts.widen import widen_memory
 from nas.arch.tiling import VALUE_BYTES
 
 
@@ -67,9 +67,10 @@ def held_values(num_tokens: int, embed_dim: int, backbone: Backbone, batch_size:
 
 def exported_values(layer: LayerChoice, context: LayerContext, backbone: Backbone, batch_size: int = 1) -> int:
     """Values that a layer hands to those that share its attention."""
-    square = (layer.num_tokens + backbone.num_prefix_tokens) ** 2
+    T = layer.num_tokens + backbone.num_prefix_tokens
+    entries = T * (T // backbone.key_stride(layer.num_tokens) ** 2)
     heads = layer.num_heads * context.exports_maps + layer.num_real * context.exports_logits
-    return batch_size * square * heads
+    return batch_size * entries * heads
 
 
 @lru_cache(maxsize=65536)

@@ -3,7 +3,7 @@
 Each method has a file in `nas/arch/operators`, which says all of this about it.
 
 Letters: B images, D channels, d channels per head, H heads, R real heads, E = H - R derived heads, N patch tokens,
-T = N + prefix tokens.
+T = N + prefix tokens, K keys.
 """
 
 import math
@@ -62,6 +62,8 @@ class Sizes(NamedTuple):
     E: int
     N: int
     T: int
+    K: int  # keys: as many as T, or fewer where they are reduced
+    stride: int  # side of the square of tokens that becomes a key; 1: all are keys
     before: int  # patch tokens that arrive, before the reducer
     on_grid: bool  # whether the layer's patch tokens lie on their square grid
     exports_maps: bool  # whether a later layer takes this one's maps

@@ -17,9 +17,9 @@ MIN_SPLIT_TOKENS = 128
 """Patch tokens from which splitting a map into blocks of rows pays for itself in that convolution."""
 
 
-def images_of_maps(num_heads: int, tokens: int, bytes_per_value: int, convolved: int = 0) -> int:
-    """Images whose maps [heads, tokens, tokens] are made together; `convolved`: derived heads that are convolved."""
-    images = max(1, CHUNK_BYTES // (num_heads * tokens**2 * bytes_per_value))
+def images_of_maps(num_heads: int, entries: int, bytes_per_value: int, convolved: int = 0) -> int:
+    """Images whose maps, of so many entries a head, are made together; `convolved`: derived heads of a convolution."""
+    images = max(1, CHUNK_BYTES // (num_heads * entries * bytes_per_value))
     return max(images, CHANNELS_AT_ONCE // convolved) if convolved else images
 
 

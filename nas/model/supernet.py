@@ -56,7 +56,7 @@ class Supernet(nn.Module):
             plain = _plain_largest(space)
             full = Subnet(space.backbone, plain)
             full.init_weights()
-            weights = dict(full.named_parameters())
+            weights = {name: weight for name, weight in full.named_parameters() if not full.is_own(name)}
             self._undecayed: set[str] = set()
             for i, domain in enumerate(space.layers):
                 providers = _providers(space.layers[:i])

@@ -123,6 +123,7 @@ class BackboneSection(Section):
     norm_pre: bool = False
     norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-6
     act: Literal["gelu", "gelu_tanh", "silu"] = "gelu"
+    key_tokens: Annotated[int, Field(ge=0, le=MAX_SIZE)] = 0
 
 
 class GeneSection(Section):

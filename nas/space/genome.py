@@ -121,7 +121,13 @@ class Genome:
                         LayerChoice(**genes)
                     except ArchitectureError as error:
                         yield f"layers.{i}.{gene}: {error.message.removeprefix('layer choice: ')}"
+            if self.backbone.key_tokens and (raster := [r for r in domain.reducer if not REDUCERS[r].keeps_grid]):
+                yield f"layers.{i}.reducer: {', '.join(raster)} leaves no grid, on which key_tokens are reduced (C17)"
             for n in domain.num_tokens:
+                try:
+                    self.backbone.key_stride(n)
+                except ArchitectureError as error:
+                    yield f"layers.{i}.num_tokens: {error.message}"
                 if n > self.backbone.num_patches:
                     yield f"layers.{i}.num_tokens: {n} is more than the {self.backbone.num_patches} patches"
             for width, gene in product(self.widths, ("mlp_ratio", "ffn_rank")):

@@ -18,6 +18,8 @@ def sizes(*, derived: int = 0, variant: str = "copy", **changes: Any) -> Sizes:
         "E": derived,
         "N": 16,
         "T": changes.get("N", 16) + 1,
+        "K": changes.get("T", changes.get("N", 16) + 1),
+        "stride": 1,
         "before": 16,
         "on_grid": True,
         "exports_maps": False,

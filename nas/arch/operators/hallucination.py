@@ -34,10 +34,15 @@ def operations(s: Sizes) -> Operations:
     if s.variant is None:
         return ()
     weights = s.E * s.R if s.variant.mixes else s.E
-    macs = s.E * s.R * s.T * s.T if s.variant.mixes else 0
+    macs = s.E * s.R * s.T * s.K if s.variant.mixes else 0
     if s.variant.convolves:
-        macs, weights = macs + 9 * s.E * s.N * s.N, weights + 9 * s.E
+        macs, weights = macs + 9 * s.E * s.N * _patch_keys(s), weights + 9 * s.E
     return (("hallucinate", macs, weights),)
+
+
+def _patch_keys(s: Sizes) -> int:
+    """Keys that are patches."""
+    return s.K - (s.T - s.N)
 
 
 def convolved(s: Sizes) -> int:
@@ -47,8 +52,8 @@ def convolved(s: Sizes) -> int:
 
 def by_logits(s: Sizes, n: int) -> Iterator[Stage]:
     """From the logits of the real heads of n images, which are not counted, to the mixed values."""
-    H, R, E, N, T = s.H, s.R, s.E, s.N, s.T
-    square, V = n * T * T, n * T * H * s.d
+    H, R, E, N, T, K = s.H, s.R, s.E, s.N, s.T, s.K
+    M, square = _patch_keys(s), n * T * K
     softmaxed = H * square
     if s.variant is not None:
         rounds = -(-E // R)  # of parents
@@ -61,14 +66,14 @@ def by_logits(s: Sizes, n: int) -> Iterator[Stage]:
             kernels = 9 * n * E * blocks if E > 1 and (n > 1 or blocks > 1) else 0
             if blocks > 1:
                 rows = N // blocks + 2
-                cut = n * E * (N + 2) * N + (n * E * blocks * rows * N if n * E > 1 else 0)
+                cut = n * E * (N + 2) * M + (n * E * blocks * rows * M if n * E > 1 else 0)
             else:
-                cut = n * E * N * N if n > 1 and 1 < E < rounds * R else 0
-            yield "hallucinate", weights + repeated + E * square + cut + kernels + n * E * N * N
+                cut = n * E * N * M if n > 1 and 1 < E < rounds * R else 0
+            yield "hallucinate", weights + repeated + E * square + cut + kernels + n * E * N * M
         yield "hallucinate", (E + H) * square
         softmaxed += H * square
     yield "softmax", softmaxed
-    yield "mix_values", H * square + (2 if n > 1 and H > 1 else 1) * V
+    yield "mix_values", H * square + n * H * s.d * (T + (K if n > 1 and H > 1 else 0))
 
 
 def in_chunks(stages: Callable[[int], Iterator[Stage]], B: int, size: int, kept: int) -> Iterator[Stage]:

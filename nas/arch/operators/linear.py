@@ -41,6 +41,8 @@ def _broken(at: Place) -> str:
     if at.space is None:
         return ""
     _, backbone = at.space
+    if backbone.key_stride(at.tokens) > 1:
+        return "dynamic attention with reduced keys costs less than linear attention (C8)"
     count = at.tokens + backbone.num_prefix_tokens
     if count > backbone.head_dim + 4:
         return ""

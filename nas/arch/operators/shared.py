@@ -5,32 +5,35 @@ from collections.abc import Iterator
 from nas.arch import tiling
 from nas.arch.operator import AttentionKind, Look, Operations, Place, Sizes, Stage
 from nas.arch.operators import hallucination
+from nas.arch.parts.key_reduction import key_inputs, reduction_memory, reduction_operations
 
 
 def _cost(s: Sizes) -> Operations:
     """Values only; with derived heads the maps are made anew from the provider's logits (METHODS 5.3)."""
     return (
-        ("v", s.T * s.D * s.H * s.d, (s.D + 1) * s.H * s.d),
+        *reduction_operations(s),
+        ("v", s.K * s.D * s.H * s.d, (s.D + 1) * s.H * s.d),
         *hallucination.operations(s),
-        ("mix_values", s.H * s.T * s.T * s.d, 0),
+        ("mix_values", s.H * s.T * s.K * s.d, 0),
         ("proj", s.T * s.H * s.d * s.D, (s.H * s.d + 1) * s.D),
     )
 
 
 def _memory(s: Sizes, B: int) -> Iterator[Stage]:
     """What the provider handed on is counted where it lives, not here."""
-    H, T = s.H, s.T
-    V = B * T * H * s.d
-    yield "v", V
+    H, T, K = s.H, s.T, s.K
+    V, Y = B * K * H * s.d, B * T * H * s.d
+    yield from reduction_memory(s, B)
+    yield "v", key_inputs(s, B) + V
     size = B
     if s.E:
-        size = tiling.images_of_maps(H, T, tiling.VALUE_BYTES, hallucination.convolved(s))
+        size = tiling.images_of_maps(H, T * K, tiling.VALUE_BYTES, hallucination.convolved(s))
         chunks = hallucination.in_chunks(lambda n: hallucination.by_logits(s, n), B, size, H * T * s.d)
         for name, values in chunks:
             yield name, V + values
     else:
-        yield "mix_values", V + (2 if B > 1 and H > 1 else 1) * V
-    yield "proj", 2 * V + (V if size >= B and H > 1 else 0) + B * T * s.D
+        yield "mix_values", V + Y + (V if B > 1 and H > 1 else 0)
+    yield "proj", V + Y + (Y if size >= B and H > 1 else 0) + B * T * s.D
 
 
 def _broken(at: Place) -> str:
@@ -56,7 +59,7 @@ def _broken(at: Place) -> str:
 
 def _features(s: Sizes) -> dict[str, int]:
     """Entries of maps that are read, or made anew."""
-    return {"maps shared": s.H * s.T * s.T}
+    return {"maps shared": s.H * s.T * s.K}
 
 
 SHARED = AttentionKind(

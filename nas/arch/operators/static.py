@@ -3,24 +3,27 @@
 from collections.abc import Iterator
 
 from nas.arch.operator import AttentionKind, Look, Operations, Place, Sizes, Stage
+from nas.arch.parts.key_reduction import key_inputs, reduction_memory, reduction_operations
 
 
 def _cost(s: Sizes) -> Operations:
     """Values only, and a learned map a head."""
     return (
-        ("v", s.T * s.D * s.H * s.d, (s.D + 1) * s.H * s.d),
-        ("static_map", 0, s.H * s.T * s.T),
-        ("mix_values", s.H * s.T * s.T * s.d, 0),
+        *reduction_operations(s),
+        ("v", s.K * s.D * s.H * s.d, (s.D + 1) * s.H * s.d),
+        ("static_map", 0, s.H * s.T * s.K),
+        ("mix_values", s.H * s.T * s.K * s.d, 0),
         ("proj", s.T * s.H * s.d * s.D, (s.H * s.d + 1) * s.D),
     )
 
 
 def _memory(s: Sizes, B: int) -> Iterator[Stage]:
     """The maps are weights, which are not counted."""
-    V = B * s.T * s.H * s.d
-    yield "v", V
-    yield "mix_values", 2 * V
-    yield "proj", V + (V if s.H > 1 or B > 1 else 0) + B * s.T * s.D
+    V, Y = B * s.K * s.H * s.d, B * s.T * s.H * s.d
+    yield from reduction_memory(s, B)
+    yield "v", key_inputs(s, B) + V
+    yield "mix_values", V + max(V, Y)
+    yield "proj", Y + (Y if s.H > 1 or B > 1 else 0) + B * s.T * s.D
 
 
 def _broken(at: Place) -> str:
@@ -37,7 +40,7 @@ def _broken(at: Place) -> str:
 
 def _features(s: Sizes) -> dict[str, int]:
     """Entries of maps that are read."""
-    return {"maps static": s.H * s.T * s.T}
+    return {"maps static": s.H * s.T * s.K}
 
 
 STATIC = AttentionKind(

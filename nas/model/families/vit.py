@@ -137,9 +137,8 @@ class Subnet(Intermediates):
     def init_weights(self, mode: str = "") -> None:
         """Initialise as timm's ViT does; the operators' own weights keep the values they are built with."""
         del mode  # timm's interface
-        own = {f"{path}.{name}" for path, part in self._parts() for name in part.INITIAL}
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and f"{name}.weight" not in own:
+            if isinstance(module, nn.Linear) and not self.is_own(f"{name}.weight"):
                 init_weights_vit_timm(module)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if self.cls_token is not None:
@@ -222,10 +221,15 @@ class Subnet(Intermediates):
         if attn_mask is None and not is_causal:
             return None
         layers = enumerate(self.architecture.layers)
-        if unable := [i for i, layer in layers if layer.reducer is not None or layer.attention == "linear"]:
+        strides = map(self.backbone.key_stride, (layer.num_tokens for layer in self.architecture.layers))
+        if unable := [
+            i
+            for (i, layer), stride in zip(layers, strides, strict=True)
+            if layer.reducer is not None or layer.attention == "linear" or stride > 1
+        ]:
             layers_unable = ", ".join(map(str, unable))
             raise ArchitectureError(
-                f"no attention mask for this network: layers {layers_unable} reduce tokens or have no maps",
+                f"no attention mask for this network: layers {layers_unable} reduce tokens or keys, or have no maps",
                 hint="leave attn_mask and is_causal out",
             )
         if is_causal and attn_mask is not None:
@@ -324,6 +328,10 @@ class Subnet(Intermediates):
         """Parameters that the optimiser does not decay (timm's interface)."""
         own = {f"{path}.{name}" for path, part in self._parts() for name in part.NO_DECAY}
         return {"pos_embed", "cls_token"} | own | ({"reg_token"} if self.reg_token is not None else set())
+
+    def is_own(self, name: str) -> bool:
+        """Whether a plain ViT has no such weight."""
+        return any(name.removeprefix(f"{path}.") in part.INITIAL for path, part in self._parts())
 
     def _parts(self) -> Iterator[tuple[str, Part]]:
         return ((path, part) for path, part in self.named_modules() if isinstance(part, Part))

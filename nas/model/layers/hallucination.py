@@ -75,11 +75,11 @@ class Hallucinate(nn.Module):
     def _derive(self, logits_BRTT: Tensor) -> Tensor:
         if self.mix is None:
             return self.scaled(logits_BRTT)
-        B, _, T, _ = logits_BRTT.shape
+        B, _, T, K = logits_BRTT.shape
         identity_RR = torch.eye(self.real, dtype=self.mix.dtype, device=self.mix.device)
         weights_ER = (self.parents(identity_RR, dim=0) + self.mix).to(logits_BRTT.dtype)
         mixed_BES = torch.bmm(weights_ER.expand(B, -1, -1), logits_BRTT.flatten(2))
-        derived_BETT: Tensor = torch.unflatten(mixed_BES, 2, (T, T))
+        derived_BETT: Tensor = torch.unflatten(mixed_BES, 2, (T, K))
         if self.conv is None:
             return derived_BETT
         prefix = self.prefix
@@ -103,13 +103,13 @@ def stored_name(name: str, hallucinate: Hallucinate | None) -> str:
     return name if hallucinate is None else name.replace("hallucinate.", f"hallucinate_{hallucinate.real}.", 1)
 
 
-def images_at_once(v_BHTd: Tensor, hallucinate: Hallucinate | None = None) -> int | None:
+def images_at_once(v_BHKd: Tensor, queries: int, hallucinate: Hallucinate | None = None) -> int | None:
     """Images whose maps are made together: those of `CHUNK_BYTES` where a CPU only infers; None: all."""
-    if not eager_cpu_inference(v_BHTd):
+    if not eager_cpu_inference(v_BHKd):
         return None
-    _, H, T, _ = v_BHTd.shape
+    _, H, K, _ = v_BHKd.shape
     convolved = 0 if hallucinate is None or hallucinate.conv is None else hallucinate.derived
-    return chunks.images_of_maps(H, T, v_BHTd.element_size(), convolved)
+    return chunks.images_of_maps(H, queries * K, v_BHKd.element_size(), convolved)
 
 
 def eager_cpu_inference(x: Tensor) -> bool:
@@ -119,13 +119,13 @@ def eager_cpu_inference(x: Tensor) -> bool:
 
 def _depthwise(x_BENN: Tensor, weight_E133: Tensor) -> Tensor:
     """The 3x3, with images, and blocks of their rows, as channels: a CPU's kernel is slow with a few."""
-    B, E, N, _ = x_BENN.shape
+    B, E, N, M = x_BENN.shape
     blocks = chunks.row_blocks(B * E, N)
     channels, rows = B * E * blocks, N // blocks
     weight_C133 = weight_E133[:, None].expand(B, E, blocks, 1, 3, 3).reshape(channels, 1, 3, 3)
     if blocks == 1:
-        x_1CNN = x_BENN.reshape(1, channels, N, N)
-        return functional.conv2d(x_1CNN, weight_C133, padding=1, groups=channels).view(B, E, N, N)
+        x_1CNN = x_BENN.reshape(1, channels, N, M)
+        return functional.conv2d(x_1CNN, weight_C133, padding=1, groups=channels).view(B, E, N, M)
     with_halo = functional.pad(x_BENN, (0, 0, 1, 1)).unfold(2, rows + 2, rows).transpose(3, 4)
-    x_1CRN = with_halo.reshape(1, channels, rows + 2, N)
-    return functional.conv2d(x_1CRN, weight_C133, padding=(0, 1), groups=channels).view(B, E, N, N)
+    x_1CRN = with_halo.reshape(1, channels, rows + 2, M)
+    return functional.conv2d(x_1CRN, weight_C133, padding=(0, 1), groups=channels).view(B, E, N, M)

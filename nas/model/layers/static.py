@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.arch import Backbone, LayerChoice, LayerContext
+from nas.base import ArchitectureError
+from nas.model.key_reduction import KEYS_INITIAL, build_key_reduction, project, stored_keys_name
 from nas.model.layers.dynamic import attend
 from nas.model.layers.maps import Guidance, Provided, mix_values, slice_qkv, slice_values, to_heads
 from nas.model.layers.part import FirstValue, Frame, Part, Stored, is_recorded
@@ -48,7 +50,10 @@ class StaticAttention(Part):
     ones, which is where they start, and networks were not better for it (docs/decisions.md).
     """
 
-    INITIAL: ClassVar[Mapping[str, FirstValue]] = {"static_map": partial(nn.init.trunc_normal_, std=0.02)}
+    INITIAL: ClassVar[Mapping[str, FirstValue]] = {
+        "static_map": partial(nn.init.trunc_normal_, std=0.02),
+        **KEYS_INITIAL,
+    }
     NO_DECAY = frozenset({"static_map"})
 
     def __init__(
@@ -62,13 +67,15 @@ class StaticAttention(Part):
         else:
             self.v = nn.Linear(embed_dim, channels)
         self.proj = nn.Linear(channels, embed_dim)
-        self.static_map = nn.Parameter(self.INITIAL["static_map"](torch.empty(self.heads, tokens, tokens)))
+        self.keys = build_key_reduction(embed_dim, layer.num_tokens, backbone)
+        keys = tokens if self.keys is None else tokens // self.keys.stride**2
+        self.static_map = nn.Parameter(self.INITIAL["static_map"](torch.empty(self.heads, tokens, keys)))
         self.num_tokens, self.prefix = layer.num_tokens, backbone.num_prefix_tokens
         self._cached: _CachedMaps | None = None
 
     def stored_name(self, name: str) -> str:
-        """A map fits one token count."""
-        return f"static_map_{self.num_tokens}" if name == "static_map" else name
+        """A map fits one token count, and so does what reduces keys."""
+        return f"static_map_{self.num_tokens}" if name == "static_map" else stored_keys_name(name, self.keys)
 
     def slice_from(self, stored: Stored) -> dict[str, Tensor]:
         """Whole heads, the first ones."""
@@ -83,7 +90,7 @@ class StaticAttention(Part):
         """Mix the values by the learned maps, in guided training also by the dynamic ones."""
         del provided
         if self.guided and guidance is not None and guidance.static > 0:
-            return self._attend_guided(x, guidance), None
+            return self._attend_guided(x, guidance, frame), None
         return self._attend(x, frame), None
 
     def train(self, mode: bool = True) -> "StaticAttention":
@@ -103,14 +110,17 @@ class StaticAttention(Part):
         H, d = self.heads, self.head_dim
         if frame is not None and frame.mask is not None:
             masked_BHTT = (self._maps(x, frame).log() + frame.mask).softmax(dim=-1)
-            attended: Tensor = self.proj(mix_values(masked_BHTT, to_heads(self._values(x), d)).flatten(2))
+            attended: Tensor = self.proj(mix_values(masked_BHTT, to_heads(self._values(x, frame), d)).flatten(2))
             return attended
-        mixed_HTE = self._values(x).view(B, T, H, d).permute(2, 1, 0, 3).reshape(H, T, B * d)
-        mixed_HTE = torch.bmm(self._maps(mixed_HTE, frame), mixed_HTE)
+        mixed_HKE = self._values(x, frame).view(B, -1, H, d).permute(2, 1, 0, 3).reshape(H, -1, B * d)
+        mixed_HTE = torch.bmm(self._maps(mixed_HKE, frame), mixed_HKE)
+        del mixed_HKE
         y: Tensor = self.proj(mixed_HTE.view(H, T, B, d).permute(2, 1, 0, 3).contiguous().view(B, T, H * d))
         return y
 
-    def _values(self, x: Tensor) -> Tensor:
+    def _values(self, x: Tensor, frame: Frame | None) -> Tensor:
+        if self.keys is not None:
+            x = self.keys(x, frame)
         if not self.guided:
             values: Tensor = self.v(x)
             return values
@@ -121,9 +131,16 @@ class StaticAttention(Part):
         """The softmaxed maps, in another tensor's precision.
 
         From the cache only of a parameter of its own: skeletons of a supernet have none.
+
+        Raises:
+            ArchitectureError: Images of another size, and reduced keys.
         """
         weight, dtype = self.static_map, like.dtype
         if frame is not None and frame.held != frame.after:
+            if self.keys is not None:
+                raise ArchitectureError(
+                    "static maps of reduced keys fit images of one size", hint="another network, or images of that size"
+                )
             return resize_map(weight.softmax(dim=-1), frame.held, frame.after, self.prefix).to(dtype)
         if (
             is_recorded(like)
@@ -140,9 +157,9 @@ class StaticAttention(Part):
             self._cached = _CachedMaps(key, weight.detach(), weight.softmax(dim=-1).to(dtype))
         return self._cached.maps
 
-    def _attend_guided(self, x: Tensor, guidance: Guidance) -> Tensor:
-        B, T, _ = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+    def _attend_guided(self, x: Tensor, guidance: Guidance, frame: Frame | None) -> Tensor:
+        rows = [self.heads * self.head_dim] * 3
+        q, k, v = (to_heads(part, self.head_dim) for part in project(self.qkv, x, self.keys, rows, frame))
         y: Tensor
         if guidance.static >= 1:
             y = self.proj(attend(q, k, v, training=self.training).flatten(2))

@@ -39,7 +39,7 @@ def test_looks_and_colours_tell_operators_apart():
 
 
 def test_every_attention_and_reducer_has_its_file_and_its_module():
-    assert {*ATTENTION, *REDUCERS, "hallucination", "low_rank", "widen"} == FILES
+    assert {*ATTENTION, *REDUCERS, "hallucination"} == FILES
     assert set(STEMS) == STEM_FILES
     modules = Path(nas.__file__).parent / "model" / "layers"  # to import them takes torch
     texts = {name: (modules / f"{name}.py").read_text() for name in (*ATTENTION, *REDUCERS)}

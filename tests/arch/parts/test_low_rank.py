@@ -2,7 +2,7 @@ from itertools import product
 
 from layer_sizes import macs, params
 
-from nas.arch.operators.low_rank import feed_forward_features, feed_forward_memory, feed_forward_operations, stored_rank
+from nas.arch.parts.low_rank import feed_forward_features, feed_forward_memory, feed_forward_operations, stored_rank
 
 
 def test_a_rank_is_kept_where_it_saves():
