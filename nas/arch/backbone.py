@@ -10,9 +10,11 @@ CHOICES = {
     "pool": ("", "token", "avg"),
     "final_norm": ("", "before", "after", "none"),
     "act": ("gelu", "gelu_tanh", "silu"),
+    "positions": ("learned", "none"),
 }
 LATER = {
     "reg_tokens": 0, "pool": "", "final_norm": "", "norm_pre": False, "norm_eps": 1e-6, "act": "gelu", "key_tokens": 0,
+    "positions": "learned",
 }  # fmt: skip
 """Options that today's files need not say, with the values that they have then."""
 
@@ -36,6 +38,7 @@ class Backbone:
     norm_eps: float = 1e-6  # epsilon of every LayerNorm
     act: Literal["gelu", "gelu_tanh", "silu"] = "gelu"  # activation of the feed-forward (timm's names)
     key_tokens: int = 0  # patch tokens that keys and values are of, where a layer has more; 0: all
+    positions: Literal["learned", "none"] = "learned"  # what is added to the tokens before the first layer
 
     def __post_init__(self) -> None:
         least = {"image_size": 1, "patch_size": 1, "in_chans": 1, "num_classes": 0, "head_dim": 1, "reg_tokens": 0}

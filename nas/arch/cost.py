@@ -48,7 +48,8 @@ def _before(embed_dim: int, stem: str, backbone: Backbone) -> Operations:
     D, N, P = embed_dim, backbone.num_patches, backbone.num_prefix_tokens
     return (
         *STEMS[stem].cost(D, backbone),
-        ("pos_embed", 0, (N + P) * D + P * D),
+        *((("pos_embed", 0, (N + P) * D + P * D),) if backbone.positions == "learned" else ()),
+        *((("prefix", 0, P * D),) if backbone.positions == "none" and P else ()),
         *((("norm_pre", 0, 2 * D),) if backbone.norm_pre else ()),
     )
 

@@ -84,7 +84,10 @@ def before(D: int, stem: str, backbone: Backbone, B: int = 1) -> Iterator[Stage]
     images, prefix = B * backbone.in_chans * backbone.image_size**2, backbone.num_prefix_tokens
     patches, tokens = B * backbone.num_patches * D, B * (backbone.num_patches + prefix) * D
     yield "patch_embed", images + STEMS[stem].memory(D, backbone, B)
-    yield "pos_embed", images + tokens + (max(patches, tokens) if prefix else tokens)
+    if backbone.positions == "none":
+        yield "prefix", images + tokens + patches  # without any, tokens in raster order become contiguous ones
+    else:
+        yield "pos_embed", images + tokens + (max(patches, tokens) if prefix else tokens)
     if backbone.norm_pre:
         count = B * (backbone.num_patches + prefix)
         yield "norm_pre", images + 2 * tokens + 2 * count

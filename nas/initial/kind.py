@@ -63,6 +63,7 @@ def facts_of(model: Any) -> dict[str, Any]:
         "pool": "token" if model.global_pool == "token" else "avg",
         "final_norm": place if isinstance(model.norm, nn.Identity) else "before",
         "norm_pre": not isinstance(model.norm_pre, nn.Identity),
+        "positions": "none" if model.pos_embed is None else "learned",
         "norm_eps": next(_norms(model)).eps,
         "act": "gelu_tanh" if getattr(activation, "approximate", "none") == "tanh" else act,
     }
@@ -91,6 +92,7 @@ def facts_of_names(weights: Mapping[str, Tensor], backbone: Backbone) -> dict[st
         "pool": backbone.pooling if class_token else "avg",
         "final_norm": "before" if "norm.weight" in weights else "after" if "fc_norm.weight" in weights else "none",
         "norm_pre": "norm_pre.weight" in weights,
+        "positions": "learned" if "pos_embed" in weights else "none",
     }
 
 

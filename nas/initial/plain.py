@@ -62,8 +62,8 @@ def plain_weights(
             f"--init {spec}: not a plain ViT {kind} class token: {'; '.join(problems)}",
             hint=f"the space has to say of its backbone what the weights are: --set {' --set '.join(keys)}"
             if keys
-            else "backbone.class_token, reg_tokens, norm_pre and final_norm say which kind it must be; norms within "
-            "attention, rotary positions and gates have no place in the searched networks",
+            else "backbone.class_token, reg_tokens, positions, norm_pre and final_norm say which kind it must be; "
+            "norms within attention, rotary positions and gates have no place in the searched networks",
         )
     return _rewritten({name: value.float() for name, value in weights.items()}, depth, backbone, quick_gelu)
 
@@ -92,7 +92,8 @@ def _names(depth: int, backbone: Backbone) -> set[str]:
     modules += [f"blocks.{i}.{part}" for i in range(depth) for part in LAYER_PARTS]
     names = {f"{module}.{kind}" for module in modules for kind in ("weight", "bias")}
     tokens = {"cls_token": backbone.class_token, "reg_token": backbone.reg_tokens}
-    return names | {"pos_embed"} | {name for name, there in tokens.items() if there}
+    tokens["pos_embed"] = backbone.positions == "learned"
+    return names | {name for name, there in tokens.items() if there}
 
 
 def _partner(weights: Weights) -> Iterator[str]:
@@ -180,7 +181,8 @@ def _rewritten(weights: dict[str, Tensor], depth: int, backbone: Backbone, quick
             if (gamma := weights.pop(f"blocks.{i}.{scale}.gamma", None)) is not None:
                 weights[f"blocks.{i}.{last}.weight"] = gamma[:, None] * weights[f"blocks.{i}.{last}.weight"]
                 weights[f"blocks.{i}.{last}.bias"] = gamma * weights[f"blocks.{i}.{last}.bias"]
-    positions = weights["pos_embed"]
+    if (positions := weights.get("pos_embed")) is None:
+        return weights
     there, prefix = _prefix_rows(positions.shape[1], backbone), backbone.num_prefix_tokens
     if there != prefix:
         assert there is not None, "its shape was looked at"

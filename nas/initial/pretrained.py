@@ -60,7 +60,7 @@ def plain_subnet(weights: Weights, backbone: Backbone) -> Subnet:
 
     The weights are those of `initial_weights`, and not copied; the backbone is theirs but for the number of classes.
     """
-    width, patches = weights["pos_embed"].shape[-1], backbone.num_patches
+    width, patches = len(weights["patch_embed.proj.weight"]), backbone.num_patches
     layers = tuple(
         LayerChoice(
             num_tokens=patches,
@@ -172,12 +172,12 @@ def _fitted(weights: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]
     """Patch and position embeddings for the backbone's input channels, patch size and grid."""
     kernel, side = weights["patch_embed.proj.weight"], backbone.image_size // backbone.patch_size
     kernel = adapt_input_conv(backbone.in_chans, kernel, base_chans=kernel.shape[1])
-    return weights | {
-        "patch_embed.proj.weight": resample_patch_embed(kernel, [backbone.patch_size] * 2),
-        "pos_embed": resample_abs_pos_embed(
+    fitted = weights | {"patch_embed.proj.weight": resample_patch_embed(kernel, [backbone.patch_size] * 2)}
+    if backbone.positions == "learned":
+        fitted["pos_embed"] = resample_abs_pos_embed(
             weights["pos_embed"], new_size=[side, side], num_prefix_tokens=backbone.num_prefix_tokens
-        ),
-    }
+        )
+    return fitted
 
 
 def _reason(error: Exception) -> str:

@@ -127,7 +127,7 @@ class _Watched(nn.Module):
             seen.clear()
         parts = {"subnet": self.subnet, "twin": self.twin}
         weights = {f"{of}.{name}": w for of, part in parts.items() for name, w in supernet.weights_of(part).items()}
-        functional_call(self, weights, (images.to(weights["subnet.pos_embed"].device),))
+        functional_call(self, weights, (images.to(next(iter(weights.values())).device),))
         for name, chunks in (item for seen in self._seen for item in seen.items()):
             yield name, torch.stack(chunks).double().mean()
 

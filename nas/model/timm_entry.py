@@ -98,6 +98,11 @@ def _adapted(weights: Mapping[str, Tensor], model: Subnet) -> dict[str, Tensor]:
     tokens = found["pos_embed"].shape[1] - model.num_prefix_tokens if "pos_embed" in found else 0
     cut = torch.empty(1, 1, *model.patch_embed.patch_size, device="meta") if patch is None else patch
     held = get_pretrained_grid_size(model, cut, tokens) or (wanted if math.prod(wanted) == tokens else None)
+    if held is None and not tokens and model.pos_embed is None:  # only the folder says what the weights are for
+        said, config = getattr(model, "pretrained_model_args", {}), cast("dict[str, Any]", model.pretrained_cfg)
+        size = said.get("img_size") or config["input_size"][-2:]
+        rows, columns = (size, size) if isinstance(size, int) else size
+        held = (rows // cut.shape[-2], columns // cut.shape[-1])
     if held is None and math.isqrt(tokens) ** 2 == tokens:
         held = (math.isqrt(tokens),) * 2
     if held is not None and held != wanted:

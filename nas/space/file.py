@@ -124,6 +124,7 @@ class BackboneSection(Section):
     norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-6
     act: Literal["gelu", "gelu_tanh", "silu"] = "gelu"
     key_tokens: Annotated[int, Field(ge=0, le=MAX_SIZE)] = 0
+    positions: Literal["learned", "none"] = "learned"
 
 
 class GeneSection(Section):

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -423,6 +424,13 @@ def test_a_stem_survives_every_format_and_timm_knows_its_first_convolution(
     assert torch.allclose(ours, theirs.sum(1, keepdim=True))
     card = (tmp_path / "b" / "README.md").read_text()
     assert f"24 channels, a stem of {words}, 32x32 pixels" in card
+
+
+def test_a_network_without_positions_survives_every_format(tmp_path: Path) -> None:
+    fixed = replace(MEAN_POOL, positions="none")
+    architecture = Architecture(embed_dim=24, stem="overlap", layers=(layer(64), layer(36, reducer="pool")))
+    report = export(subnet_of(architecture, fixed), tmp_path / "b", formats=("onnx", "timm", "pt2"))
+    check_report(report, architecture, fixed)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Whatever a file of weights holds, one message says all that keeps it from being a plain ViT."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,6 +77,18 @@ def test_every_wrong_shape_is_told_with_the_right_one(name, change):
     assert "expected [" in message
     if name not in ("head.bias", "norm.weight"):  # of two that differ, the first is taken to be right
         assert name.rpartition(".")[0] in message or name in message
+
+
+def test_positions_are_there_where_the_space_has_them_and_nowhere_else():
+    bare, weights = replace(BACKBONE, positions="none"), state()
+    with pytest.raises(ConfigError, match="has pos_embed") as refused:
+        plain_weights("w", weights, bare)
+    assert "--set backbone.positions=learned" in refused.value.hint
+    del weights["pos_embed"]
+    assert plain_weights("w", weights, bare).keys() == weights.keys()
+    with pytest.raises(ConfigError, match="lacks pos_embed") as refused:
+        plain_weights("w", weights, BACKBONE)
+    assert "--set backbone.positions=none" in refused.value.hint
 
 
 @pytest.mark.parametrize("patches", [3, 15, 18, 20])

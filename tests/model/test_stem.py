@@ -23,6 +23,7 @@ KINDS = ("conv", "overlap")
 NETWORKS = [
     replace(architecture, stem=stem) for stem in KINDS for architecture in (plain(), varied(), plain(embed_dim=17))
 ]
+BARE = {"class_token": False, "positions": "none", "in_chans": 3}
 PLAIN = {stem: replace(plain(), stem=stem) for stem in KINDS}
 
 
@@ -58,7 +59,7 @@ def test_an_overlapping_stem_is_timms_of_pvt(patch):
     assert theirs.norm.eps != backbone().norm_eps
 
 
-@pytest.mark.parametrize("options", [{}, {"class_token": False}, {"reg_tokens": 2, "norm_pre": True}, {"in_chans": 3}])
+@pytest.mark.parametrize("options", [{}, {"class_token": False}, {"reg_tokens": 2, "norm_pre": True}, BARE])
 @pytest.mark.parametrize("patch", [2, 3, 4, 8, 16])
 def test_costs_are_what_torch_counts(patch, options):
     fixed = on(patch, **options)

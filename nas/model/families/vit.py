@@ -97,7 +97,8 @@ class Subnet(Intermediates):
         self.cls_token = nn.Parameter(torch.empty(1, 1, width)) if backbone.class_token else None
         registers = backbone.reg_tokens
         self.reg_token = nn.Parameter(torch.empty(1, registers, width)) if registers else None
-        self.pos_embed = nn.Parameter(torch.empty(1, backbone.num_patches + backbone.num_prefix_tokens, width))
+        positions = backbone.num_patches + backbone.num_prefix_tokens if backbone.positions == "learned" else 0
+        self.pos_embed = nn.Parameter(torch.empty(1, positions, width)) if positions else None
         self.pos_drop = nn.Dropout(pos_drop_rate)
         norm: Callable[[int], nn.Module] = partial(nn.LayerNorm, eps=backbone.norm_eps)
         self.patch_drop, self.norm_pre = nn.Identity(), norm(width) if backbone.norm_pre else nn.Identity()
@@ -140,7 +141,8 @@ class Subnet(Intermediates):
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear) and not self.is_own(f"{name}.weight"):
                 init_weights_vit_timm(module)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=1e-6)
         if self.reg_token is not None:
@@ -190,7 +192,7 @@ class Subnet(Intermediates):
         return cast("tuple[Tensor, Provided | None]", block(x, provided, guidance, *framed))
 
     def embed(self, images: Tensor) -> Tensor:
-        """What the first layer is given [B, T, D]: patches and class token with their positions."""
+        """What the first layer is given [B, T, D]: patches and class token with their positions, if any."""
         return self._embedded(images, None, is_causal=False)[0]
 
     def _embedded(
@@ -203,10 +205,11 @@ class Subnet(Intermediates):
         if prefix:
             x = torch.cat([*prefix, x], dim=1)
         positions = self.pos_embed
-        if grid != held:
+        if positions is not None and grid != held:
             positions = resample_abs_pos_embed(positions, grid, held, num_prefix_tokens=self.num_prefix_tokens)
         mask = self._mask(attn_mask, is_causal, x)
-        x = self.norm_pre(self.patch_drop(self.pos_drop(x + positions)))
+        x = x.contiguous() if positions is None else x + positions  # what comes out of a convolution is not
+        x = self.norm_pre(self.patch_drop(self.pos_drop(x)))
         # torch.fx knows no numbers of tokens: frames say them.
         return x, frames(self.architecture, self.backbone, held, grid, mask, always=is_symbolic(x))
 
@@ -277,7 +280,7 @@ class Subnet(Intermediates):
             update_model_args(self, fc_norm=not isinstance(self.fc_norm, nn.Identity))
         self.num_classes = max(num_classes, 0)
         self.backbone = replace(self.backbone, num_classes=self.num_classes)
-        like = self.pos_embed
+        like = next(self.patch_embed.parameters())
         head = (
             nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype) if num_classes > 0 else None
         )
@@ -327,7 +330,7 @@ class Subnet(Intermediates):
     def no_weight_decay(self) -> set[str]:
         """Parameters that the optimiser does not decay (timm's interface)."""
         own = {f"{path}.{name}" for path, part in self._parts() for name in part.NO_DECAY}
-        return {"pos_embed", "cls_token"} | own | ({"reg_token"} if self.reg_token is not None else set())
+        return {"cls_token"} | own | {name for name in ("pos_embed", "reg_token") if getattr(self, name) is not None}
 
     def is_own(self, name: str) -> bool:
         """Whether a plain ViT has no such weight."""

@@ -91,7 +91,7 @@ def calibrate(model: Subnet, batches: Iterable[Tensor]) -> Calibration:
     num_images = 0
     for images in batches:
         first.append(images[: max(CLOSER_IMAGES - num_images, 0)])
-        watched(images.to(model.pos_embed.device))
+        watched(images.to(next(model.parameters()).device))
         num_images += len(images)
     if not num_images:
         raise DataError("a calibration needs at least one image", hint="give training images")
@@ -124,7 +124,7 @@ def _static_changes(model: Subnet, mean_maps: Sequence[Tensor], images: Tensor) 
     if not model.num_classes:
         return [None] * len(mean_maps)
     model = copy.deepcopy(model).eval()
-    images = images.to(model.pos_embed.device)
+    images = images.to(next(model.parameters()).device)
     predicted = model(images).double().log_softmax(dim=1)
     changes: list[float | None] = []
     for block, mean_HTT in zip(model.blocks, mean_maps, strict=True):

@@ -30,5 +30,5 @@ def fit_cuts(supernet: Supernet, batches: Iterable[Tensor]) -> None:
     for matrix in cut_matrices(supernet.space):
         model.get_submodule(matrix).register_forward_pre_hook(partial(see, matrix))
     for images in batches:
-        model(images.to(model.pos_embed.device))
+        model(images.to(next(model.parameters()).device))
     supernet.load_factors({f"{matrix}{FACTOR}": factor_of(moment) for matrix, moment in moments.items()})

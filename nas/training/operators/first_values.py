@@ -61,7 +61,7 @@ def _is_fitted(name: str, gains: bool) -> bool:
 def _watch(model: Subnet, batches: Iterable[Tensor]) -> "list[_LayerWatch]":
     watches = [_LayerWatch(block, model.num_prefix_tokens) for block in model.blocks]
     for images in batches:
-        model(images.to(model.pos_embed.device))
+        model(images.to(next(model.parameters()).device))
     return watches
 
 

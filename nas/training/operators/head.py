@@ -28,7 +28,7 @@ def fit_head(supernet: Supernet, images: ImageSet) -> list[str]:
     stored = dict(supernet.named_parameters())
     if info.num_classes < 2 or "head.weight" not in stored:
         return []
-    device, count = model.pos_embed.device, min(HEAD_IMAGES, len(images))
+    device, count = next(model.parameters()).device, min(HEAD_IMAGES, len(images))
     batches = (images.normalized(slice(start, min(start + BATCH, count))) for start in range(0, count, BATCH))
     found = [model.forward_head(model.forward_features(pixels.to(device)), pre_logits=True) for pixels in batches]
     weight, bias = ridge(torch.cat(found).cpu(), torch.tensor(images.labels[:count]), info.num_classes)

@@ -38,7 +38,7 @@ def mean_maps(supernet: Supernet, images: ImageSet, world: World) -> dict[int, T
     maps, to the last bit.
     """
     network = supernet.dense()
-    device, tokens = network.pos_embed.device, network.pos_embed.shape[1]
+    device, tokens = next(network.parameters()).device, network.backbone.num_patches + network.num_prefix_tokens
     sums: dict[int, Tensor] = {}
 
     def see(layer: int, _: nn.Module, __: Any, output: tuple[Tensor, Provided]) -> None:

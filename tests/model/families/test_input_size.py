@@ -2,11 +2,14 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from bundles import CLASS_TOKEN, EVERY_OPERATOR, MEAN_POOL, OPERATORS_MEAN_POOLED, layer, subnet_of
 from factories import backbone, distinct_architectures
+from small_spaces import randomise
 from torch import nn
 from torch.nn import functional
 
@@ -68,6 +71,26 @@ def test_only_what_depends_on_the_size_is_resized_and_the_same_size_resizes_noth
     same = dict(resized_weights(weights, EVERY_OPERATOR, CLASS_TOKEN, (8, 8), (8, 8)))
     assert list(same) == ["pos_embed"]
     assert same["pos_embed"] is weights["pos_embed"]
+
+
+@pytest.mark.parametrize("stem", ["patch", "overlap"])
+def test_a_bundle_without_positions_is_loaded_for_another_size(tmp_path, stem):
+    """Its static map is resized from the grid that the folder says."""
+    fixed = replace(CLASS_TOKEN, positions="none")
+    architecture = replace(EVERY_OPERATOR, stem=stem)
+    given = {"architecture": architecture.to_dict(), "backbone": fixed.to_dict()}
+    subnet = timm.create_model("nas_vit", **given, num_classes=10).eval()
+    randomise(subnet)
+    images = torch.randn(2, 3, 48, 32)
+    subnet.pretrained_cfg = subnet.pretrained_cfg | {"num_classes": 10, "input_size": (3, 32, 32)}
+    timm.models.save_for_hf(subnet, tmp_path, model_args=given, safe_serialization=True)
+    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, img_size=(48, 32)).eval()
+    subnet.set_input_size((48, 32))
+    with torch.no_grad():
+        assert torch.equal(loaded(images), subnet(images))
+    subnet.reset_classifier(3)
+    assert subnet(images).shape == (2, 3)
+    assert "pos_embed" not in subnet.no_weight_decay()
 
 
 def test_setting_the_size_that_is_there_changes_no_bit():

@@ -69,7 +69,12 @@ OPTIONS = {
     "CLIP": ({"norm_pre": True, "norm_eps": 1e-2}, {"pre_norm": True, "norm_layer": partial(nn.LayerNorm, eps=1e-2)}),
     "tanh": ({"act": "gelu_tanh"}, {"act_layer": "gelu_tanh"}),
     "silu": ({"act": "silu"}, {"act_layer": "silu"}),
+    "no positions": (
+        {"class_token": False, "positions": "none"},
+        {"class_token": False, "global_pool": "avg", "pos_embed": "none"},
+    ),
 }
+ALONE = {"class_token": True, "reg_tokens": 2, "positions": "none"}  # timm leaves such tokens out
 
 
 @pytest.mark.parametrize(("ours", "theirs"), OPTIONS.values(), ids=OPTIONS)
@@ -88,7 +93,7 @@ def test_every_option_is_that_of_timm(ours, theirs):
         assert torch.allclose(subnet.forward_head(tokens), model.forward_head(tokens), atol=1e-5)
 
 
-@pytest.mark.parametrize("ours", [ours for ours, _ in OPTIONS.values()], ids=OPTIONS)
+@pytest.mark.parametrize("ours", [*(ours for ours, _ in OPTIONS.values()), ALONE], ids=[*OPTIONS, "prefix alone"])
 def test_every_option_keeps_the_laws(ours):
     fixed = backbone(**ours)
     searched = space(every_choice(), backbone=fixed)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from factories import backbone
@@ -28,6 +30,13 @@ def test_mean_maps_are_those_that_a_calibration_finds():
     for mean, layer in zip(means.values(), calibration.layers, strict=True):
         assert mean.dtype is torch.float64
         assert torch.allclose(mean, layer.mean_map, atol=1e-6)
+
+
+def test_networks_without_positions_have_mean_maps_too():
+    space = tiny_space()
+    bare = replace(space, backbone=replace(space.backbone, positions="none"))
+    found, expected = (mean_maps(Supernet(each), few_digits().train, World()) for each in (bare, space))
+    assert [mean.shape for mean in found.values()] == [mean.shape for mean in expected.values()]
 
 
 def test_nothing_is_watched_where_no_layer_is_static():
