@@ -11,21 +11,27 @@ from nas.model.layers.part import Sides
 
 
 def transport_map(
-    mean_map: Tensor, side_from: int | tuple[int, int], side_to: int | tuple[int, int], prefix: int
+    mean_map: Tensor,
+    side_from: int | tuple[int, int],
+    side_to: int | tuple[int, int],
+    prefix: int,
+    keys: tuple[Sides, Sides] | None = None,
 ) -> Tensor:
     """The map between averaged tokens: P S U. Its rows sum to 1, as those of S do.
 
     P averages queries over the windows of adaptive average pooling, as the reducers do. U gives an old key's weight to
     the windows that it lies in, in equal parts: windows overlap where the sides do not divide, and to choose one of
     them would be arbitrary. Prefix tokens are groups of their own. A side is that of a square grid, or its rows and
-    columns; (N, 1) is a raster.
+    columns; (N, 1) is a raster. Where there are fewer keys than queries, `keys` are the two grids of keys.
 
     Shapes: mean_map [H, P + N, P + N] -> [H, P + M, P + M], N and M the patch tokens of the two grids, P = prefix.
 
     Source: METHODS 2.5. Differs: U is 0 or 1 there, which needs sides that divide.
     """
     sides = [side if isinstance(side, tuple) else (side, side) for side in (side_from, side_to)]
-    return _moved(mean_map, prefix, *(_average_and_share(old, new, mean_map) for old, new in zip(*sides, strict=True)))
+    queries = [_average_and_share(old, new, mean_map)[0] for old, new in zip(*sides, strict=True)]
+    shares = [_average_and_share(old, new, mean_map)[1] for old, new in zip(*(keys or sides), strict=True)]
+    return _moved(mean_map, prefix, *zip(queries, shares, strict=True))
 
 
 def resize_map(maps: Tensor, held: Sides, wanted: Sides, prefix: int) -> Tensor:

@@ -35,10 +35,12 @@ def mean_maps(supernet: Supernet, images: ImageSet, world: World) -> dict[int, T
     """E[A] of the plain ViT of every greatest size, [H, T, T], by layer, of those where the space has static maps.
 
     Over the first train images, without augmentation. Each process looks at its share of them, and all get the same
-    maps, to the last bit.
+    maps, to the last bit. Where keys are reduced they are tokens by keys, [H, T, K].
     """
     network = supernet.dense()
-    device, tokens = next(network.parameters()).device, network.backbone.num_patches + network.num_prefix_tokens
+    backbone, device = network.backbone, next(network.parameters()).device
+    tokens = backbone.num_patches + backbone.num_prefix_tokens
+    keys = tokens // backbone.key_stride(backbone.num_patches) ** 2
     sums: dict[int, Tensor] = {}
 
     def see(layer: int, _: nn.Module, __: Any, output: tuple[Tensor, Provided]) -> None:
@@ -49,7 +51,7 @@ def mean_maps(supernet: Supernet, images: ImageSet, world: World) -> dict[int, T
     for layer in sorted({_layer(name) for name, _ in supernet.named_parameters() if _STORED in name}):
         attention = cast(DynamicAttention, network.blocks[layer].attn)
         attention.exports_maps = True
-        sums[layer] = torch.zeros(attention.heads, tokens, tokens, dtype=torch.float64, device=device)
+        sums[layer] = torch.zeros(attention.heads, tokens, keys, dtype=torch.float64, device=device)
         attention.register_forward_hook(partial(see, layer))
     count = min(IMAGES, len(images)) if sums else 0
     mine = world.share(count)
@@ -62,13 +64,16 @@ def mean_maps(supernet: Supernet, images: ImageSet, world: World) -> dict[int, T
 def near(mean_HTT: Tensor, backbone: Backbone) -> Tensor:
     """Mean maps whose patches look the less at others the farther these are (`REACH`); rows sum to 1, prefixes stay.
 
-    Shapes: [H, T, T] -> [H, T, T], T the prefix and all patches of the backbone.
+    Shapes: [H, T, T] -> [H, T, T], T the prefix and all patches of the backbone; [H, T, K] where keys are reduced.
     """
     prefix, side = backbone.num_prefix_tokens, math.isqrt(backbone.num_patches)
     place_N2 = torch.cartesian_prod(*(torch.arange(side, device=mean_HTT.device, dtype=mean_HTT.dtype) / side,) * 2)
-    weight_NN = torch.exp(-torch.cdist(place_N2, place_N2).square() / (2 * REACH**2))
+    stride = backbone.key_stride(backbone.num_patches)
+    centres = torch.arange(side // stride, device=mean_HTT.device, dtype=mean_HTT.dtype) * stride + (stride - 1) / 2
+    place_K2 = torch.cartesian_prod(centres / side, centres / side)
+    weight_NK = torch.exp(-torch.cdist(place_N2, place_K2).square() / (2 * REACH**2))
     nearer_HTT = mean_HTT.clone()
-    nearer_HTT[:, prefix:, prefix:] *= weight_NN
+    nearer_HTT[:, prefix:, prefix:] *= weight_NK
     return nearer_HTT / nearer_HTT.sum(dim=-1, keepdim=True)
 
 
@@ -83,7 +88,13 @@ def set_static_maps(stored: Mapping[str, Tensor], means: Mapping[int, Tensor], b
     for name in names:
         mean, tokens = means[_layer(name)], int(name.rpartition("_")[2])
         if tokens != backbone.num_patches:
-            mean = transport_map(mean, *reduced_sides(backbone.num_patches, tokens), backbone.num_prefix_tokens)
+            counts = (backbone.num_patches, tokens)
+            sides = reduced_sides(*counts)
+            old, new = (
+                (rows // stride, columns // stride)
+                for (rows, columns), stride in zip(sides, map(backbone.key_stride, counts), strict=True)
+            )
+            mean = transport_map(mean, *sides, backbone.num_prefix_tokens, (old, new))
         stored[name][: len(mean)].copy_(log_mean_map(mean))
     return names
 

@@ -105,3 +105,34 @@ def test_what_maps_have_learnt_stays_in_them():
     found = near(mean, backbone())
     ratio = found[:, 1:, 1:] / found[:, 1:, :1]
     assert torch.allclose(ratio, weight * mean[:, 1:, 1:] / mean[:, 1:, :1])
+
+
+REDUCED = """
+name: reduced
+backbone: {image_size: 8, patch_size: 1, num_classes: 10, head_dim: 8, class_token: false, key_tokens: 16}
+embed_dim: 16
+depth: 2
+layers: {num_tokens: [64, 16, 4], attention: [dynamic, static], num_heads: 2, mlp_ratio: 2}
+overrides: [{layers: 0, num_tokens: 64}]
+rules: {static_after_reduction: true}
+"""
+
+
+def test_maps_of_reduced_keys_are_of_tokens_by_keys_for_every_count_of_tokens():
+    supernet, images = Supernet(parse_space(REDUCED, "reduced")), few_digits().train
+    means = {layer: near(mean, supernet.space.backbone) for layer, mean in mean_maps(supernet, images, World()).items()}
+    assert {mean.shape for mean in means.values()} == {(2, 64, 16)}
+    stored = dict(supernet.named_parameters())
+    names = set_static_maps(stored, means, supernet.space.backbone)
+    assert {name.rpartition("_")[2]: tuple(stored[name].shape) for name in names} == {
+        "64": (2, 64, 16), "16": (2, 16, 16), "4": (2, 4, 4),
+    }  # fmt: skip
+    assert all(torch.allclose(stored[name].softmax(dim=2).sum(dim=2), torch.ones(())) for name in names)
+    averaged = average_tokens(means[1].float(), 16)  # the keys of 64 tokens are 16 already
+    assert torch.allclose(stored["blocks.1.attn.static_map_16"].softmax(dim=2), averaged, atol=1e-4)
+
+
+def test_far_keys_count_less_than_near_ones():
+    fixed = backbone(class_token=False, key_tokens=4)
+    weight = near(torch.full((1, 16, 4), 0.25), fixed)[0]
+    assert weight.argmax(dim=1).tolist() == [0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3]
