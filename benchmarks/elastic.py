@@ -5,7 +5,7 @@
 The supernet starts as `--init file:` does (plain weights of patch 14 and heads of 64 channels; nothing of them is
 kept): as the weights are; ordered and rotated by 256 images of each draw (`order_by_importance`); and with matrices
 fitted to what is left of their inputs besides (`fit_cuts`). The probe is the classifier that `--init` fits to the whole
-network's features of 12 training images a class, and subnets inherit; queries are 4 a class of the search split, at 112
+network's features of 6 training images a class, and subnets inherit; queries are 2 a class of the search split, at 112
 px. `agreement` is the metric of that name on the queries. What has ended is a line of results/elastic/runs.jsonl and is
 not repeated. Writes results/reference/elastic.csv.
 """
@@ -13,6 +13,7 @@ not repeated. Writes results/reference/elastic.csv.
 import argparse
 import json
 from dataclasses import replace
+from functools import cache
 from statistics import mean
 from typing import Any
 
@@ -32,7 +33,7 @@ from nas.training import calibrate, fit_cuts, fit_head
 
 OUT = REFERENCE.parent / "elastic" / "runs.jsonl"
 BACKBONE = Backbone(image_size=112, patch_size=14, num_classes=0, head_dim=64)
-IMAGES, GALLERY, QUERIES, BATCH = 256, 12, 4, 64
+IMAGES, GALLERY, QUERIES, BATCH = 256, 6, 2, 64
 STARTS = ("as trained", "ordered", "fitted")
 CUTS: dict[str, tuple[float, float, float]] = {  # shares of the width, the heads and the MLP ratio that stay
     "nothing": (1, 1, 1),
@@ -100,6 +101,16 @@ def main() -> None:
     weights = initial_weights(f"file:{asked.weights}", backbone)
     depth = sum(name.endswith("norm1.weight") for name in weights)
     space = space_of(backbone, weights["pos_embed"].shape[-1], depth)
+
+    def batches(draw: int) -> tuple[Tensor, ...]:
+        drawn = np.random.default_rng(draw).permutation(len(data.train))[:IMAGES]
+        return data.train.chosen(drawn).normalized(slice(None)).split(BATCH)
+
+    @cache
+    def ordered(draw: int) -> dict[str, Tensor]:
+        calibration = calibrate(plain_subnet(weights, backbone), batches(draw))
+        return order_by_importance(weights, backbone.head_dim, calibration)
+
     OUT.parent.mkdir(parents=True, exist_ok=True)
     lines: list[dict[str, Any]] = [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
     for draw in range(asked.draws):
@@ -111,12 +122,9 @@ def main() -> None:
             supernet = Supernet(space).eval()
             supernet.load_timm(weights)
             if start != "as trained":
-                drawn = np.random.default_rng(draw).permutation(len(data.train))[:IMAGES]
-                batches = data.train.chosen(drawn).normalized(slice(None)).split(BATCH)
-                calibration = calibrate(plain_subnet(weights, backbone), batches)
-                supernet.load_timm(order_by_importance(weights, backbone.head_dim, calibration))
+                supernet.load_timm(ordered(draw))
                 if start == "fitted":
-                    fit_cuts(supernet, batches)
+                    fit_cuts(supernet, batches(draw))
             fit_head(supernet, gallery)
             whole, _ = answers(supernet.dense(), queries)
             for name in left:

@@ -20,6 +20,7 @@ from nas.training import (
     calibrate,
     first_batches,
     fit_cuts,
+    fit_depths,
     fit_head,
     fit_operators,
     start_operators,
@@ -37,7 +38,8 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
     starts as a copy of its parent. `ordered`: where the space has narrower networks, heads and hidden neurons are put
     in the order of their importance and channels on their principal axes (`order_by_importance`), which they keep; and
     where the start has every greatest size, matrices are fitted to what narrower networks leave of their inputs
-    (`fit_cuts`). A classifier of other classes is replaced by one that is fitted to the images (`fit_head`).
+    (`fit_cuts`), and the classifier to the features of shallower ones (`fit_depths`). A classifier of other classes is
+    replaced by one that is fitted to the images (`fit_head`).
 
     Raises:
         ConfigError: The weights cannot be had or are no plain ViT.
@@ -49,6 +51,7 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
         return []
     weights = initial_weights(spec, space.backbone)
     missing = set(supernet.load_timm(weights))
+    fits = ordered
     ordered = ordered and any(
         len(values) > 1 and name.endswith(("embed_dim", "num_heads", "mlp_ratio"))
         for name, values in space.choices().items()
@@ -68,8 +71,9 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
         given += fit_operators(supernet, first_batches(images, device), gains=True)
     if "head.weight" in missing:
         given += fit_head(supernet, images)
-    if ordered and _fills(supernet, weights):
+    if fits and _fills(supernet, weights):
         fit_cuts(supernet, first_batches(images, device, FIRST_IMAGES))
+        fit_depths(supernet, first_batches(images, device))
     return sorted(missing.difference(given))
 
 

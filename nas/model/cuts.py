@@ -1,14 +1,18 @@
 """Matrices whose inputs are cut: what is left of the inputs stands in for those that are gone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from nas.base import CheckpointError
 from nas.space import SearchSpace
 
 FACTOR = ".factor"
 """Ends the names of what `Supernet.load_factors` stores, behind the matrix that it is for."""
+
+DEPTH = "head.depth_"
+"""Begins the names of what is stored for the classifier of shallower networks, [D, D]; their depth follows."""
 
 RIDGE = 1e-4  # over the mean square of the inputs
 
@@ -52,20 +56,68 @@ def fitted(weight: Tensor, factor: Tensor, kept: int, matrix: str) -> Tensor:
     return found
 
 
-def fitted_to(weights: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """Weights by name, with factors, of which matrices and factors are fitted to the inputs that these shapes have."""
-    found = dict(weights)
-    for name, factor in weights.items():
-        matrix = name.removesuffix(FACTOR)
-        shape = shapes.get(f"{matrix}.weight")
-        if matrix == name or shape is None or shape[1] >= len(factor):
-            continue
-        parent = matrix.rpartition(".")[0]
-        for alike in (matrix, f"{parent}.down" if matrix.endswith(".fc2") else matrix):
-            if f"{alike}.weight" in weights:
-                found[f"{alike}.weight"] = fitted(weights[f"{alike}.weight"], factor, shape[1], matrix)
-        found[name] = factor[: shape[1], : shape[1]]
-    return found
+def mapped(weight: Tensor, features: Tensor) -> Tensor:
+    """A classifier [K, D] of the features that a map [D, D] makes of those of a shallower network."""
+    with torch.autocast(weight.device.type, enabled=False):
+        return weight @ features
+
+
+class Fits:
+    """The factors and maps of features that a supernet has as buffers, beside the matrices that they are for."""
+
+    def __init__(self) -> None:
+        self._factors: dict[str, nn.Module] = {}  # owners, by the path of the matrix
+        self._maps: dict[int, nn.Module] = {}  # owners, by depth
+
+    def load(self, supernet: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        """Register those among given weights."""
+        for name, value in weights.items():
+            matrix, _, last = name.rpartition(".")
+            if name.endswith(FACTOR) or name.startswith(DEPTH):
+                owner = supernet.get_submodule(matrix)
+                own = value.detach().to(owner.get_parameter("weight").device, copy=True).contiguous()
+                owner.register_buffer(last, own)
+            if name.endswith(FACTOR):
+                self._factors[matrix] = owner
+            elif name.startswith(DEPTH):
+                self._maps[int(name.removeprefix(DEPTH))] = owner
+
+    def apply(self, stored: dict[str, Tensor], inputs: Iterable[tuple[str, str, int]], depth: int) -> None:
+        """Replace stored weights by what a network with these inputs (`cut_inputs`) and so many layers slices."""
+        if depth in self._maps:
+            stored["head.weight"] = mapped(stored["head.weight"], self._maps[depth].get_buffer(f"depth_{depth}"))
+        for weight, matrix, kept in inputs if self._factors else ():
+            if matrix in self._factors and kept < len(factor := self._factors[matrix].get_buffer("factor")):
+                stored[weight] = fitted(stored[weight], factor, kept, matrix)
+
+
+def fitted_to(
+    weights: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], space: SearchSpace
+) -> dict[str, Tensor]:
+    """Weights of a supernet as those of a part of its space slice them, and the factors and maps that it needs.
+
+    Raises:
+        CheckpointError: Maps of features fit to no smaller classifier, and the part has several depths.
+    """
+    found = {name: value for name, value in weights.items() if not name.startswith(DEPTH)}
+    maps = {name: weights[name] for depth in space.depth if (name := f"{DEPTH}{depth}") in weights}
+    if (deepest := maps.pop(f"{DEPTH}{max(space.depth)}", None)) is not None:
+        found["head.weight"] = mapped(weights["head.weight"], deepest)
+    if maps and (deepest is not None or shapes["head.weight"][1] < weights["head.weight"].shape[1]):
+        raise CheckpointError(
+            "the classifiers of shallower networks are fitted to the greatest depth and width, which this space lacks",
+            hint="keep them, or one depth, or start from the weights that this run was started from",
+        )
+    for name in [name for name in found if name.endswith(FACTOR)]:
+        matrix, factor = name.removesuffix(FACTOR), found.pop(name)
+        kept = shapes[f"{matrix}.weight"][1] if f"{matrix}.weight" in shapes else len(factor)
+        if kept < len(factor):
+            for alike in {matrix, matrix.replace(".fc2", ".down")}:
+                if (weight := found.get(f"{alike}.weight")) is not None:
+                    found[f"{alike}.weight"] = fitted(weight, factor, kept, matrix)
+        if matrix in cut_matrices(space):
+            found[name] = factor[:kept, :kept]
+    return found | maps
 
 
 def cut_matrices(space: SearchSpace) -> list[str]:

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from nas.arch import ATTENTION, REDUCERS, Architecture, Backbone, LayerChoice, LayerContext, Place, hallucinated_heads
 from nas.base import ArchitectureError, CheckpointError
 from nas.model.block import Block
-from nas.model.cuts import FACTOR, cut_inputs, cut_matrices, fitted, fitted_to
+from nas.model.cuts import Fits, cut_inputs, fitted_to
 from nas.model.families.vit import Subnet
 from nas.model.layers.hallucination import OF_REAL_HEADS
 from nas.model.layers.maps import Guidance
@@ -72,7 +72,7 @@ class Supernet(nn.Module):
         self.register_load_state_dict_pre_hook(_rename_old)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_take_factors)  # type: ignore[no-untyped-call]
         self._owners = {name: _register(self, name, parameter) for name, parameter in weights.items()}
-        self._factors: dict[str, nn.Module] = {}  # owners of factors, by the path of the matrix
+        self._fits = Fits()
         self._skeletons: OrderedDict[Hashable, _Skeleton] = OrderedDict()
         self._blocks: OrderedDict[Hashable, Block] = OrderedDict()
 
@@ -94,9 +94,7 @@ class Supernet(nn.Module):
             name: module._parameters[last]  # type: ignore[misc]
             for name, (module, last) in self._owners.items()
         }
-        for weight, matrix, kept in skeleton.inputs if self._factors else ():
-            if matrix in self._factors and kept < len(factor := self._factors[matrix].get_buffer("factor")):
-                stored[weight] = fitted(stored[weight], factor, kept, matrix)
+        self._fits.apply(stored, skeleton.inputs, skeleton.depth)
         sliced = {name: stored[name][prefix] for name, prefix in skeleton.prefixes.items()}
         for path, module in skeleton.slicers.items():
             local = {name: stored[f"{path}.{name}"] for name in self._local_names[path]}
@@ -188,7 +186,7 @@ class Supernet(nn.Module):
         """
         given, stored = dict(weights), dict(self.named_parameters())
         _rename_old(self, given)
-        given = fitted_to(given, {name: weight.shape for name, weight in stored.items()})
+        given = fitted_to(given, {name: weight.shape for name, weight in stored.items()}, self.space)
         problems = []
         for name, parameter in stored.items():
             if name not in given:
@@ -201,19 +199,15 @@ class Supernet(nn.Module):
             for name, parameter in stored.items():
                 into = _in_parts(name, parameter)
                 into.copy_(_in_parts(name, given[name])[tuple(map(slice, into.shape))])
-        cut = {f"{matrix}{FACTOR}" for matrix in cut_matrices(self.space)}
-        self.load_factors({name: value for name, value in given.items() if name in cut})
+        self.load_factors(given)
 
     def load_factors(self, weights: Mapping[str, Tensor]) -> None:
         """Take the factors (`factor_of`) among given weights: from now on, matrices with fewer inputs are fitted.
 
-        The whole network has the same logits. Subnets, trained or not, use all of a matrix then, not its first columns.
+        So is the classifier behind fewer layers, by maps of features (`DEPTH`). The whole network has the same logits.
+        Subnets, trained or not, use all of a matrix then, not its first columns.
         """
-        for name, factor in weights.items():
-            if name.endswith(FACTOR):
-                matrix = name.removesuffix(FACTOR)
-                self._factors[matrix] = owner = self.get_submodule(matrix)
-                owner.register_buffer("factor", factor.detach().to(owner.get_parameter("weight").device))
+        self._fits.load(self, weights)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that the optimiser does not decay (timm's interface)."""
@@ -264,6 +258,7 @@ class _Skeleton:
         self.slicers = {path: part for path, part in module.named_modules() if isinstance(part, Part)}
         sliced = {f"{path}.{name}" for path, part in self.slicers.items() for name, _ in part.named_parameters()}
         self.inputs = tuple(cut_inputs(module))
+        self.depth = len(module.architecture.layers) if isinstance(module, Subnet) else 0
         # Which prefix of the stored weight each other parameter is.
         self.prefixes = {
             name: tuple(map(slice, parameter.shape))

@@ -54,8 +54,8 @@ class SubnetParts:
         self._ends: dict[Hashable, Subnet] = {}
 
     def ends(self, architecture: Architecture) -> Subnet:
-        """A subnet of an architecture's stem, first and last width without layers."""
-        key = (architecture.stem, architecture.embed_dim, architecture.widths[-1])
+        """A subnet of an architecture's stem, first and last width and depth without layers."""
+        key = (architecture.stem, architecture.embed_dim, architecture.widths[-1], architecture.depth)
         if key not in self._ends:
             with torch.device("meta"):
                 subnet = Subnet(self.supernet.space.backbone, architecture, build_block=_no_block)

@@ -10,7 +10,7 @@ from nas.training.operators.calibration import (
     CALIBRATION_IMAGES, Calibration, LayerCalibration, calibrate, first_batches, redundancy_rows,
     start_operators,
 )
-from nas.training.operators.cuts import fit_cuts
+from nas.training.operators.cuts import fit_cuts, fit_depths
 from nas.training.operators.first_values import FIRST_IMAGES, fit_operators
 from nas.training.operators.head import fit_head
 from nas.training.sampling import drawn
@@ -23,7 +23,7 @@ from nas.training.world import World
 __all__ = [
     "CALIBRATION_IMAGES", "FIRST_IMAGES", "KEPT", "Calibration", "LayerCalibration", "Schedule",
     "SupernetTrainer", "Teacher", "TrainProgress", "TrainerSetup", "World", "autocast", "calibrate",
-    "check_policy", "drawn", "first_batches", "fit_cuts", "fit_head", "fit_operators", "forget_processes",
-    "learning_rate", "load_trained", "possible_processes", "redundancy_rows", "start_operators",
-    "train_distributed", "trained_weights", "weights_digest",
+    "check_policy", "drawn", "first_batches", "fit_cuts", "fit_depths", "fit_head", "fit_operators",
+    "forget_processes", "learning_rate", "load_trained", "possible_processes", "redundancy_rows",
+    "start_operators", "train_distributed", "trained_weights", "weights_digest",
 ]

@@ -78,7 +78,7 @@ def test_a_run_starts_from_weights_once_and_resumes_without_them(spec, tmp_path)
     file, run = tmp_path / "warm.yaml", tmp_path / "run"
     file.write_text(SPACE)
     arguments = (
-        "train", str(file), "--run", str(run), f"--init={spec}", "--epochs=1", "--device=cpu",
+        "train", str(file), "--run", str(run), f"--init={spec}", "--epochs=1", "--device=cpu", "--set=depth=[1, 2]",
         "--set=train.batch_size=256", "--set=init_ordered=true",
     )  # fmt: skip
     done = command(*arguments)

@@ -1,12 +1,14 @@
 """What a narrow network of a trained start computes once matrices are fitted to what it has of their inputs."""
 
+from dataclasses import replace
+
 import torch
 from small_runs import digits, one_thread
 from small_spaces import tiny_space
 
-from nas.model.cuts import FACTOR, cut_matrices, factor_of
+from nas.model.cuts import DEPTH, FACTOR, cut_matrices, factor_of
 from nas.model.supernet import Supernet
-from nas.training.operators.cuts import fit_cuts
+from nas.training.operators.cuts import fit_cuts, fit_depths
 
 
 def test_factors_are_of_the_inputs_of_the_plain_vit_and_change_nothing_for_it():
@@ -24,3 +26,21 @@ def test_factors_are_of_the_inputs_of_the_plain_vit_and_change_nothing_for_it():
     found = {name: value for name, value in supernet.state_dict().items() if name.endswith(FACTOR)}
     assert found.keys() == {matrix + FACTOR for matrix in cut_matrices(supernet.space)}
     assert torch.allclose(found["blocks.1.mlp.fc2.factor"], expected, rtol=1e-4, atol=1e-4 * float(expected.max()))
+
+
+def test_a_shallower_network_answers_as_the_whole_one_does_on_what_it_was_fitted_to():
+    supernet = Supernet(tiny_space().with_num_classes(10), seed=1).eval()
+    pixels = digits().train.normalized(slice(0, 256))
+    shallow = replace(supernet.space.largest(), layers=supernet.space.largest().layers[:1])
+    with torch.no_grad(), one_thread():
+        whole, before = supernet.dense()(pixels), supernet(pixels, shallow)
+        fit_depths(supernet, pixels.split(64))
+        after = supernet(pixels, shallow)
+        assert torch.equal(supernet.dense()(pixels), whole)
+        assert torch.equal(supernet.extract(shallow)(pixels), after)
+
+    def error(logits):
+        return float((logits - whole).square().mean() / (whole - whole.mean(dim=0)).square().mean())
+
+    assert error(after) < 0.5 * error(before)
+    assert [name for name in supernet.state_dict() if name.startswith(DEPTH)] == ["head.depth_1"]
