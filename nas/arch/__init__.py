@@ -2,7 +2,9 @@
 
 # fmt: off
 from nas.arch import cost, memory, tiling
-from nas.arch.architecture import Architecture, LayerChoice, LayerContext, sizes_of, token_problems
+from nas.arch.architecture import (
+    Architecture, LayerChoice, LayerContext, sizes_of, token_problems, why_off_grid,
+)
 from nas.arch.backbone import Backbone
 from nas.arch.diagnostics import DIAGNOSTICS, dead_operators
 from nas.arch.drawing import FEWER_TOKENS, LEGEND, LOOKS, channels_of, draw_layers, look_of
@@ -21,5 +23,5 @@ __all__ = [
     "Rules", "bytes_to_run", "channels_of", "cost", "dead_operators", "draw_layers",
     "feed_forward_features", "feed_forward_memory", "hallucinated_heads", "is_square", "look_of",
     "memory", "overlap_kernel", "peak_activation_bytes", "sizes_of", "stem_channels", "stored_rank",
-    "tiling", "token_problems",
+    "tiling", "token_problems", "why_off_grid",
 ]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, takewhile
@@ -116,6 +116,21 @@ def token_problems(arriving: int, num_tokens: int, reducer: str | None) -> Itera
         yield f"num_tokens grows from {arriving} to {num_tokens} (C11)"
     if (reducer is not None) != (num_tokens < arriving):
         yield "a reducer is present exactly where num_tokens falls"
+
+
+def why_off_grid(reducers: Iterable[Iterable[str | None]]) -> str:
+    """Why a convolution between tokens cannot be, given the reducers that each layer may have; empty: it can."""
+    loses = {name for name, reducer in REDUCERS.items() if not reducer.keeps_grid}
+    found = [(i, loses.intersection(names)) for i, names in enumerate(reducers)]
+    layers = [str(i) for i, names in found if names]
+    if not layers:
+        return ""
+    named, others = (
+        sorted(set().union(*(names for _, names in found))),
+        [name for name in REDUCERS if name not in loses],
+    )
+    where = f"layer{'s' * (len(layers) > 1)} {', '.join(layers)}"
+    return f"needs tokens on their grid, which {', '.join(named)} in {where} dissolves; reduce by {' or '.join(others)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,8 +39,8 @@ def token_cost(layer: LayerChoice, context: LayerContext, embed_dim: int, backbo
 
 def layer_cost(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone: Backbone) -> Operations:
     """Costs of one layer."""
-    tokens = layer.num_tokens + backbone.num_prefix_tokens
-    feed_forward = feed_forward_operations(layer.mlp_ratio, layer.ffn_rank, tokens, embed_dim)
+    pair = (layer.mlp_ratio, layer.ffn_rank)
+    feed_forward = feed_forward_operations(*pair, layer.num_tokens, embed_dim, backbone)
     return token_cost(layer, context, embed_dim, backbone) + feed_forward
 
 
@@ -108,7 +108,7 @@ def feed_forward_macs_params(
     mlp_ratio: float, ffn_rank: float, num_tokens: int, embed_dim: int, backbone: Backbone
 ) -> tuple[int, int]:
     """(MACs per image, parameters) of a feed-forward of so many patch tokens."""
-    return _sums(feed_forward_operations(mlp_ratio, ffn_rank, num_tokens + backbone.num_prefix_tokens, embed_dim))
+    return _sums(feed_forward_operations(mlp_ratio, ffn_rank, num_tokens, embed_dim, backbone))
 
 
 @lru_cache(maxsize=256)

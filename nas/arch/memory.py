@@ -50,8 +50,7 @@ def live_values(
         context = architecture.context(i, backbone)
         held = held_values(context.tokens_before, context.width_before or D, backbone, B) + provided
         exported = exported_values(layer, context, backbone, B)
-        T = layer.num_tokens + backbone.num_prefix_tokens
-        mlp = exported + feed_forward_memory(layer.mlp_ratio, layer.ffn_rank, T, D, B)
+        mlp = exported + feed_forward_memory(layer.mlp_ratio, layer.ffn_rank, layer.num_tokens, D, backbone, B)
         found += [(i, name, held + n) for name, n in (*_tokens(layer, context, D, backbone, B), ("mlp", mlp))]
         if not layer.kind.shares:
             provided = exported

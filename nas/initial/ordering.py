@@ -87,11 +87,12 @@ def _reordered(weights: Weights, head_dim: int, heads: Sequence[Tensor], hidden:
     """Every tensor with its old heads and neurons at their new places."""
     ordered = dict(weights)
     for i, (its, neurons) in enumerate(zip(heads, hidden, strict=True)):
-        qkv, proj, fc1, fc2 = (f"blocks.{i}.{name}" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"))
+        qkv, proj, fc2 = (f"blocks.{i}.{name}" for name in ("attn.qkv", "attn.proj", "mlp.fc2"))
         for kind in ("weight", "bias"):
             split = torch.unflatten(weights[f"{qkv}.{kind}"], 0, (3, -1, head_dim))
             ordered[f"{qkv}.{kind}"] = split[:, its].flatten(0, 2)
-            ordered[f"{fc1}.{kind}"] = weights[f"{fc1}.{kind}"][neurons]
+            inner = [name for of in ("fc1", "dwconv") if (name := f"blocks.{i}.mlp.{of}.{kind}") in weights]
+            ordered |= {name: weights[name][neurons] for name in inner}
         split = torch.unflatten(weights[f"{proj}.weight"], 1, (-1, head_dim))
         ordered[f"{proj}.weight"] = split[:, its].flatten(1)
         ordered[f"{fc2}.weight"] = weights[f"{fc2}.weight"][:, neurons]

@@ -11,6 +11,7 @@ from nas.arch import Backbone
 from nas.base import ConfigError
 from nas.initial.kind import facts_of_names, settings_for
 from nas.initial.names import timm_names
+from nas.model import GridConv
 
 Weights = Mapping[str, Tensor]
 """State dict of a plain timm ViT."""
@@ -47,6 +48,8 @@ def plain_weights(
     weights = timm_names({str(name): value.detach() for name, value in given.items() if isinstance(value, Tensor)})
     depth = depth_of(weights)
     weights |= _zero_biases(weights, depth)
+    if backbone.ffn_conv and not any(".dwconv." in name for name in weights):
+        weights |= _identities(weights, depth, backbone)
     expected = _names(depth, backbone)
     scales = {f"blocks.{i}.{scale}.gamma" for i in range(depth) for scale in SCALES}
     unknown = [name for name in weights if name not in expected and name not in scales]
@@ -82,6 +85,17 @@ def _zero_biases(weights: Weights, depth: int) -> dict[str, Tensor]:
     return found
 
 
+def _identities(weights: Weights, depth: int, backbone: Backbone) -> dict[str, Tensor]:
+    """Convolutions of feed-forwards that change nothing."""
+    found: dict[str, Tensor] = {}
+    for i in range(depth):
+        bias = weights.get(f"blocks.{i}.mlp.fc1.bias")
+        if bias is not None and bias.ndim and len(bias):
+            first_values = GridConv(len(bias), backbone.num_prefix_tokens).state_dict()
+            found |= {f"blocks.{i}.mlp.dwconv.{name}": value for name, value in first_values.items()}
+    return found
+
+
 def _last_norm(backbone: Backbone) -> str:
     return {"before": "norm", "after": "fc_norm", "none": "blocks.0.norm1"}[backbone.norm_place]
 
@@ -90,6 +104,7 @@ def _names(depth: int, backbone: Backbone) -> set[str]:
     modules = ["patch_embed.proj", "head"] + ["norm_pre"] * backbone.norm_pre
     modules += [_last_norm(backbone)] * (backbone.norm_place != "none")
     modules += [f"blocks.{i}.{part}" for i in range(depth) for part in LAYER_PARTS]
+    modules += [f"blocks.{i}.mlp.dwconv" for i in range(depth) if backbone.ffn_conv]
     names = {f"{module}.{kind}" for module in modules for kind in ("weight", "bias")}
     tokens = {"cls_token": backbone.class_token, "reg_token": backbone.reg_tokens}
     tokens["pos_embed"] = backbone.positions == "learned"
@@ -132,7 +147,7 @@ def _shapes(weights: Weights, backbone: Backbone) -> list[str]:
             if letter == "3A":
                 fits &= size % 3 == 0 and sizes.setdefault(own[letter], size // 3) == size // 3
             else:
-                fits &= size == (1 if letter == "1" else sizes.setdefault(own.get(letter, letter), size))
+                fits &= size == (int(letter) if letter.isdigit() else sizes.setdefault(own.get(letter, letter), size))
         if fits and part == "pos_embed":
             fits = _prefix_rows(shape[1], backbone) is not None
         if not fits:
@@ -156,6 +171,8 @@ _SHAPES = {
     "mlp.fc1.weight": "H D",
     "mlp.fc1.bias": "H",
     "mlp.fc2.weight": "D H",
+    "mlp.dwconv.weight": "H 1 3 3",
+    "mlp.dwconv.bias": "H",
 }
 """By the name of a part; all others are [D]."""
 

@@ -37,7 +37,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dim, eps=backbone.norm_eps)
         self.attn = build_operator(layer.attention, embed_dim, layer, context, backbone, guided=guided)
         self.norm2 = nn.LayerNorm(embed_dim, eps=backbone.norm_eps)
-        self.mlp = build_feed_forward(embed_dim, layer, backbone.act, drop)
+        self.mlp = build_feed_forward(embed_dim, layer, backbone, drop)
         self.proj_drop = nn.Dropout(drop) if drop else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
@@ -46,7 +46,7 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Provided | None]:
         """Run the layer; returns tokens and what the next layer may share."""
         x, exported = self.attend(x, provided, guidance, frame)
-        return self.feed(x), exported
+        return self.feed(x, frame), exported
 
     def attend(
         self, x: Tensor, provided: Provided | None, guidance: Guidance | None = None, frame: Frame | None = None
@@ -60,9 +60,10 @@ class Block(nn.Module):
         attended, exported = self.attn(self.norm1(x), provided, guidance, *framed)
         return x + self.drop_path(self.proj_drop(attended)), exported
 
-    def feed(self, x: Tensor) -> Tensor:
+    def feed(self, x: Tensor, frame: Frame | None = None) -> Tensor:
         """The second half: the feed-forward."""
-        fed: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        framed = (frame,) if frame is not None and hasattr(self.mlp, "dwconv") else ()
+        fed: Tensor = x + self.drop_path(self.mlp(self.norm2(x), *framed))
         return fed
 
 

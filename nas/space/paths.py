@@ -155,8 +155,7 @@ class Graph:
         found = []
         for pair in self.walk.feed_forwards(layer):
             costs = cost.feed_forward_macs_params(*pair, tokens, width, self.backbone)
-            T = tokens + self.backbone.num_prefix_tokens
-            values = feed_forward_memory(*pair, T, width, 1) if self.with_memory else 0
+            values = feed_forward_memory(*pair, tokens, width, self.backbone, 1) if self.with_memory else 0
             found.append((*costs, values, pair))
         return found
 

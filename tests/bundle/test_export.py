@@ -433,6 +433,20 @@ def test_a_network_without_positions_survives_every_format(tmp_path: Path) -> No
     check_report(report, architecture, fixed)
 
 
+@pytest.mark.parametrize("ffn_rank", [1, 0.5])
+def test_convolutions_in_feed_forwards_survive_every_format(tmp_path: Path, ffn_rank: float) -> None:
+    fixed = replace(CLASS_TOKEN, ffn_conv=True)
+    layers = (layer(64), layer(36, reducer="pool", ffn_rank=ffn_rank))
+    architecture = Architecture(embed_dim=24, layers=layers)
+    subnet = subnet_of(architecture, fixed)
+    report = export(subnet, tmp_path / "b", formats=("onnx", "timm", "pt2"))
+    check_report(report, architecture, fixed)
+    assert max(delta for row in report.formats for delta in row.max_delta.values()) < 1e-5
+    reloaded = timm.create_model(f"local-dir:{tmp_path / 'b'}", pretrained=True).eval()
+    images = images_for(fixed)
+    assert torch.equal(logits_of(reloaded, images), logits_of(subnet, images))
+
+
 @pytest.mark.slow
 def test_openvino_computes_the_network(tmp_path: Path) -> None:
     pytest.importorskip("openvino")

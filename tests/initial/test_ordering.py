@@ -88,6 +88,19 @@ def test_a_neuron_that_images_never_excite_is_last_whatever_its_weights():
     assert biases.argmin() == len(biases) - 1
 
 
+def test_convolutions_move_with_their_neurons():
+    fixed, weights = backbone(ffn_conv=True), vit_weights()
+    generator = torch.Generator().manual_seed(2)
+    for i in range(2):
+        weights[f"blocks.{i}.mlp.dwconv.weight"] = torch.randn(64, 1, 3, 3, generator=generator)
+        weights[f"blocks.{i}.mlp.dwconv.bias"] = torch.randn(64, generator=generator)
+    ordered = order_by_importance(weights, DIM, calibrated(weights, fixed))
+    assert not torch.equal(ordered["blocks.0.mlp.dwconv.bias"], weights["blocks.0.mlp.dwconv.bias"])
+    assert torch.allclose(logits(ordered, fixed), logits(weights, fixed), atol=1e-5, rtol=0)
+    for layer in calibrated(ordered, fixed).layers:
+        assert layer.second_moment.shape == (64, 64)
+
+
 def alike(weights, groups) -> dict[str, torch.Tensor]:
     """Heads of a group get the queries and keys of its first head in every layer, so equal maps."""
     for i in range(2):

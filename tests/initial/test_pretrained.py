@@ -202,6 +202,26 @@ def test_a_vit_with_other_parts_is_refused_with_their_names(tmp_path, changes, n
     assert f"backbone.{keys.get(next(iter(changes)), 'class_token')}" in caught.value.hint
 
 
+def test_convolutions_start_as_the_identity_or_as_they_are_given(tmp_path):
+    fixed, images = backbone(num_classes=7, ffn_conv=True), torch.randn(2, 3, 16, 16)
+    model = vit()
+    weights = initial_weights(saved(tmp_path, model.state_dict()), fixed)
+    with torch.no_grad():
+        assert torch.allclose(plain_subnet(weights, fixed)(images), model(images), atol=1e-5)
+    assert not weights["blocks.1.mlp.dwconv.bias"].any()
+    randomise(trained := plain_subnet(weights, fixed))
+    spec = saved(tmp_path, trained.state_dict())
+    given = initial_weights(spec, fixed)
+    assert all(torch.equal(given[name], value) for name, value in trained.state_dict().items())
+    with pytest.raises(ConfigError, match=r"has blocks.0.mlp.dwconv.weight") as caught:
+        initial_weights(spec, backbone())
+    assert caught.value.hint.endswith("--set backbone.ffn_conv=true")
+    weights = trained.state_dict()
+    weights["blocks.1.mlp.dwconv.weight"] = torch.zeros(48, 1, 5, 5)
+    with pytest.raises(ConfigError, match=r"is \[48, 1, 5, 5\], expected \[H, 1, 3, 3\]"):
+        initial_weights(saved(tmp_path, weights), fixed)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224", "samvit_base_patch16"])
 def test_a_model_that_is_no_plain_vit_is_refused_before_it_is_downloaded(name):
     with pytest.raises(ConfigError, match="not a plain ViT"):

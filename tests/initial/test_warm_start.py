@@ -127,6 +127,7 @@ OPTIONS = {
     "average of normed tokens": ({"pool": "avg", "final_norm": "before"}, {"global_pool": "avg", "fc_norm": False}),
     "no last norm": ({"final_norm": "none"}, {"final_norm": False}),
     "CLIP": ({"norm_pre": True}, {"pre_norm": True}),
+    "none has convolutions": ({"ffn_conv": True}, {}),
 }
 
 
@@ -137,7 +138,7 @@ def test_a_vit_of_every_kind_starts_a_supernet_that_has_its_logits(tmp_path, our
     randomise(model)
     torch.save(model.state_dict(), tmp_path / "w.pth")
     fixed = Backbone(image_size=8, patch_size=2, head_dim=8, num_classes=10, **ours)
-    domain = every_choice(num_tokens=(16, 4), num_heads=(1, 3), mlp_ratio=(1.0, 2.0))
+    domain = every_choice(num_tokens=(16, 4), reducer=("pool",), num_heads=(1, 3), mlp_ratio=(1.0, 2.0))
     supernet = Supernet(small_space(domain, backbone=fixed, embed_dim=(16, 24), depth=(2,))).eval()
     warm_start(supernet, f"file:{tmp_path / 'w.pth'}", digits().train, ordered=True, device=torch.device("cpu"))
     largest = Architecture(embed_dim=24, layers=(LayerChoice(num_tokens=16, num_heads=3, mlp_ratio=2),) * 2)

@@ -118,6 +118,14 @@ def test_range_of_memory_is_that_of_the_listing_under_other_rules(class_token):
     assert searched.memory_range() == (min(needed), max(needed))
 
 
+def test_range_of_memory_and_largest_are_those_of_the_listing_with_convolutions():
+    searched = stems(backbone=backbone(ffn_conv=True))
+    needed = [memory.bytes_to_run(a, searched.backbone) for a in listed(searched)]
+    assert searched.memory_range() == (min(needed), max(needed))
+    macs = [cost.macs(a, searched.backbone) for a in listed(searched)]
+    assert searched.macs_range() == (min(macs), max(macs))
+
+
 @pytest.mark.slow
 def test_bounds_hold_for_what_is_drawn_decoded_and_mutated():
     low, high = SPACE.memory_range()

@@ -22,7 +22,7 @@ from timm.models._input import update_model_args, update_model_input_size
 from timm.models.vision_transformer import init_weights_vit_timm
 from torch import Tensor, fx, nn
 
-from nas.arch import Architecture, Backbone
+from nas.arch import Architecture, Backbone, why_off_grid
 from nas.base import ArchitectureError
 from nas.model.block import Block
 from nas.model.families.features import Intermediates
@@ -83,6 +83,8 @@ class Subnet(Intermediates):
                 f"layer 0 has {first.num_tokens} tokens of {patches} patches and reducer {first.reducer}; "
                 "a reducer is present exactly where num_tokens falls"
             )
+        if backbone.ffn_conv and (problem := why_off_grid([layer.reducer] for layer in architecture.layers)):
+            raise ArchitectureError(f"backbone.ffn_conv: {problem}")
         self.num_classes, self.in_chans = backbone.num_classes, backbone.in_chans
         self.embed_dim, self.num_features, self.head_hidden_size = width, last, last
         self.has_class_token = backbone.class_token

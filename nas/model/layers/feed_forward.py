@@ -1,18 +1,20 @@
 """Feed-forward networks: timm's, and one whose second matrix is a product of two thin ones; what these start from.
 
-Shape letters: B batch, T tokens, D channels, F hidden channels, r rank.
+Shape letters: B batch, T tokens, N patch tokens, D channels, F hidden channels, r rank.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from nas.arch import LayerChoice
-from nas.model.layers.part import FirstValue, Part
+from nas.arch import Backbone, LayerChoice
+from nas.model.layers.part import FirstValue, Frame, Part
+from nas.model.layers.pool import to_grid
 
 
 def _factor_init(weight: Tensor, *, rank_dim: int) -> Tensor:
@@ -27,8 +29,54 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
 }
 
 
+class GridConv(nn.Conv2d):
+    """A depth-wise 3x3 convolution over the grid of the patch tokens; prefix tokens pass by it bit for bit.
+
+    It starts as the identity: a trained plain ViT is still itself with it.
+
+    Shapes: x [B, T, F] -> [B, T, F]; weight [F, 1, 3, 3].
+
+    Source: the feed-forward of PVT v2 (arXiv 2106.13797), also of CeiT (2103.11816) and LocalViT (2104.05707).
+    Differs: the first values; tokens before the patches, which PVT v2 has not.
+    """
+
+    def __init__(self, channels: int, num_prefix_tokens: int) -> None:
+        super().__init__(channels, channels, 3, padding=1, groups=channels)
+        self.num_prefix_tokens = num_prefix_tokens
+
+    def reset_parameters(self) -> None:
+        """Set the first values (PyTorch's interface)."""
+        assert self.bias is not None, "asked for"
+        with torch.no_grad():
+            self.bias.zero_()
+            self.weight.zero_()[:, :, 1, 1] = 1
+
+    def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
+        """Convolve the patch tokens, which lie on a square grid, or on the one that a frame says."""
+        prefix = self.num_prefix_tokens
+        patches_BNF = x[:, prefix:] if prefix else x
+        sides = (math.isqrt(patches_BNF.shape[1]),) * 2 if frame is None else frame.after
+        y_BNF = super().forward(to_grid(patches_BNF, sides)).flatten(2).transpose(1, 2)
+        return torch.cat([x[:, :prefix], y_BNF], dim=1) if prefix else y_BNF
+
+
+class ConvMlp(Mlp):  # type: ignore[misc]
+    """timm's `Mlp` with a convolution before the activation; x [B, T, D] -> [B, T, D]."""
+
+    def __init__(self, *sizes: int, num_prefix_tokens: int, **options: Any) -> None:
+        super().__init__(*sizes, **options)
+        self.dwconv = GridConv(self.fc1.out_features, num_prefix_tokens)
+
+    def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
+        """Run both layers."""
+        y: Tensor = self.drop2(self.fc2(self.drop1(self.act(self.dwconv(self.fc1(x), frame)))))
+        return y
+
+
 class CompactMlp(Part):
     """Feed-forward whose hidden-to-output matrix has rank r: `up(down(gelu(fc1(x))))`; x [B, T, D] -> [B, T, D].
+
+    With `dwconv`, the number of prefix tokens, there is a `GridConv` before the activation.
 
     Nothing lies between `down` and `up`, and they stay two products: theirs would be the full matrix again. Per image
     D F + F r + r D multiply-accumulates a token, so r < D F / (D + F) saves.
@@ -43,9 +91,18 @@ class CompactMlp(Part):
         "up.weight": partial(_factor_init, rank_dim=1),
     }
 
-    def __init__(self, embed_dim: int, hidden_dim: int, rank: int, act: str = "gelu", drop: float = 0.0) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        hidden_dim: int,
+        rank: int,
+        act: str = "gelu",
+        drop: float = 0.0,
+        dwconv: int | None = None,
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(embed_dim, hidden_dim)
+        self.dwconv = None if dwconv is None else GridConv(hidden_dim, dwconv)
         self.act = ACTIVATIONS[act]()
         self.down = nn.Linear(hidden_dim, rank, bias=False)
         self.up = nn.Linear(rank, embed_dim)
@@ -57,18 +114,26 @@ class CompactMlp(Part):
         """The bias is that of the whole matrix."""
         return "fc2.bias" if name == "up.bias" else name
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
         """Run the two layers, the second one as two factors."""
-        y: Tensor = self.drop(self.up(self.down(self.drop(self.act(self.fc1(x))))))
+        y: Tensor = self.drop(self.up(self.down(self.drop(self.act(self._hidden(x, frame))))))
         return y
 
+    def _hidden(self, x: Tensor, frame: Frame | None) -> Tensor:
+        hidden: Tensor = self.fc1(x)
+        return hidden if self.dwconv is None else self.dwconv(hidden, frame)
 
-def build_feed_forward(embed_dim: int, layer: LayerChoice, act: str, drop: float = 0.0) -> nn.Module:
-    """The feed-forward of a layer: timm's `Mlp`, or `CompactMlp` where the layer has a rank."""
-    hidden_dim = round(embed_dim * layer.mlp_ratio)
-    if layer.ffn_rank == 1:
-        return Mlp(embed_dim, hidden_dim, act_layer=ACTIVATIONS[act], drop=drop)  # type: ignore[no-any-return]
-    return CompactMlp(embed_dim, hidden_dim, round(embed_dim * layer.ffn_rank), act, drop)
+
+def build_feed_forward(embed_dim: int, layer: LayerChoice, backbone: Backbone, drop: float = 0.0) -> nn.Module:
+    """The feed-forward of a layer: timm's `Mlp`, or `CompactMlp` where the layer has a rank; or with a convolution."""
+    hidden_dim, prefix = round(embed_dim * layer.mlp_ratio), backbone.num_prefix_tokens
+    if layer.ffn_rank < 1:
+        rank, dwconv = round(embed_dim * layer.ffn_rank), prefix if backbone.ffn_conv else None
+        return CompactMlp(embed_dim, hidden_dim, rank, backbone.act, drop, dwconv)
+    options: dict[str, Any] = {"act_layer": ACTIVATIONS[backbone.act], "drop": drop}
+    if backbone.ffn_conv:
+        return ConvMlp(embed_dim, hidden_dim, num_prefix_tokens=prefix, **options)
+    return Mlp(embed_dim, hidden_dim, **options)  # type: ignore[no-any-return]
 
 
 def svd_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,24 @@
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+from factories import backbone
 from timm.layers import Mlp
 from torch.nn import functional
 
 from nas.arch.architecture import LayerChoice
-from nas.model.layers.feed_forward import CompactMlp, activation_aware_factors, build_feed_forward, svd_factors
+from nas.model.layers.feed_forward import (
+    CompactMlp,
+    ConvMlp,
+    GridConv,
+    activation_aware_factors,
+    build_feed_forward,
+    svd_factors,
+)
+from nas.model.layers.part import Frame
 
 DIM, HIDDEN, RANK = 12, 24, 4
 
@@ -37,7 +47,7 @@ def layer(**changes) -> LayerChoice:
 
 
 def test_rank_decides_the_feed_forward():
-    full, compact = (build_feed_forward(DIM, layer(ffn_rank=rank), "gelu") for rank in (1, 0.25))
+    full, compact = (build_feed_forward(DIM, layer(ffn_rank=rank), backbone()) for rank in (1, 0.25))
     assert isinstance(full, Mlp)
     assert (full.fc1.out_features, full.fc2.out_features) == (24, DIM)
     assert isinstance(compact, CompactMlp)
@@ -49,6 +59,37 @@ def test_rank_decides_the_feed_forward():
         "up.weight": (DIM, 3),
         "up.bias": (DIM,),
     }
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 3])
+def test_a_convolution_mixes_patches_on_their_grid_and_passes_the_prefix_by(prefix):
+    convolution, x = GridConv(HIDDEN, prefix), normal(2, prefix + 12, HIDDEN)
+    frame = Frame((3, 4), (3, 4), (2, 2), (2, 2))
+    assert torch.equal(convolution(x, frame), x)
+    assert torch.equal(convolution(x[:, : prefix + 9]), x[:, : prefix + 9])
+    with torch.no_grad():
+        convolution.weight.copy_(normal(HIDDEN, 1, 3, 3))
+        convolution.bias.copy_(normal(HIDDEN))
+        found = convolution(x, frame)
+        assert torch.equal(found[:, :prefix], x[:, :prefix])
+        weight, padded = convolution.weight[:, 0], torch.zeros(2, 5, 6, HIDDEN)
+        padded[:, 1:4, 1:5] = x[:, prefix:].view(2, 3, 4, HIDDEN)
+        for row, column in product(range(3), range(4)):
+            window = padded[:, row : row + 3, column : column + 3]
+            expected = convolution.bias + torch.einsum("bijf,fij->bf", window, weight)
+            assert torch.allclose(found[:, prefix + 4 * row + column], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 0.25])
+def test_both_feed_forwards_start_as_they_are_without_a_convolution(rank):
+    plain, convolved = (build_feed_forward(DIM, layer(ffn_rank=rank), backbone(ffn_conv=on)) for on in (False, True))
+    assert isinstance(convolved, ConvMlp if rank == 1 else CompactMlp)
+    assert not convolved.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
+    assert {name for name, _ in convolved.named_parameters()} - {name for name, _ in plain.named_parameters()} == {
+        "dwconv.weight", "dwconv.bias"
+    }  # fmt: skip
+    x = normal(2, 17, DIM)
+    assert torch.equal(convolved(x), plain(x))
 
 
 def test_compact_is_timms_feed_forward_with_the_product_of_the_factors():
