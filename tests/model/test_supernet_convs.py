@@ -18,7 +18,7 @@ from nas.model.families.vit import Subnet
 from nas.model.supernet import Supernet
 from nas.model.tree import SubnetParts, SubnetTree
 
-OPTIONS = ({}, {"class_token": False}, {"reg_tokens": 2, "act": "silu"})
+OPTIONS = ({}, {"class_token": False}, {"reg_tokens": 2, "act": "silu"}, {"class_token": False, "positions": "none"})
 WIDE = LayerChoice(num_tokens=16, num_heads=1, mlp_ratio=4)
 NETWORKS = (
     Architecture(embed_dim=24, layers=varied().layers[:7]),
