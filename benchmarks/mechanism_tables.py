@@ -83,7 +83,7 @@ def mechanism_rows(lines: list[dict[str, Any]], times: dict[str, dict[str, float
         row["subnets_macs"] = round(median(ratios), 3) if ratios else ""
         row["arm_macs"] = round(cost.macs(one, BACKBONE) / cost.macs(other, BACKBONE), 3)
         for batch in ("b1", "b64"):
-            row[f"arm_time_{batch}"] = round(times[arm][batch] / times[against][batch], 3) if times else ""
+            row[f"arm_time_{batch}"] = round(times[arm][batch] / times[against][batch], 3) if arm in times else ""
         rows.append({**row, "verdict": "" if label == BEFORE else said.get(name, "")})
     return rows
 

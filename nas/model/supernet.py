@@ -6,8 +6,8 @@ There is no active subnet and no second forward pass: a weightless `Subnet` skel
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache, partial
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
@@ -15,16 +15,16 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nas.arch import ATTENTION, REDUCERS, Architecture, Backbone, LayerChoice, LayerContext, Place, hallucinated_heads
+from nas.arch import Architecture
 from nas.base import ArchitectureError, CheckpointError
 from nas.model.block import Block
 from nas.model.cuts import Fits, cut_inputs, fitted_to
 from nas.model.families.vit import Subnet
 from nas.model.layers.hallucination import OF_REAL_HEADS
 from nas.model.layers.maps import Guidance
-from nas.model.layers.part import OwnWeight, Part
-from nas.model.stem import build_stem
-from nas.space import AttentionChoice, LayerDomain, SearchSpace, attention_choices, feed_forwards
+from nas.model.layers.part import Part
+from nas.model.store import first_weights, plain_largest
+from nas.space import SearchSpace
 
 Value = TypeVar("Value")
 
@@ -53,22 +53,7 @@ class Supernet(nn.Module):
         self.space = space
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            plain = _plain_largest(space)
-            full = Subnet(space.backbone, plain)
-            full.init_weights()
-            weights = {name: weight for name, weight in full.named_parameters() if not full.is_own(name)}
-            self._undecayed: set[str] = set()
-            for i, domain in enumerate(space.layers):
-                providers = _providers(space.layers[:i])
-                for own in _own_weights(domain, providers, plain.embed_dim, space.backbone):
-                    name = f"blocks.{i}.{own.name}"
-                    weights[name] = nn.Parameter(own.first_value(torch.empty(own.shape)))
-                    if not own.decays:
-                        self._undecayed.add(name)
-            for stem in space.stem:
-                if stem != plain.stem:
-                    other = build_stem(stem, plain.embed_dim, space.backbone)
-                    weights |= {f"patch_embed.{name}": weight for name, weight in other.named_parameters()}
+            weights, self._undecayed = first_weights(space)
         self.register_load_state_dict_pre_hook(_rename_old)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_take_factors)  # type: ignore[no-untyped-call]
         self._owners = {name: _register(self, name, parameter) for name, parameter in weights.items()}
@@ -87,7 +72,7 @@ class Supernet(nn.Module):
 
     def dense(self) -> Subnet:
         """The plain ViT of every greatest size, in the space or not, with its own weights, in evaluation mode."""
-        return self._owning(_plain_largest(self.space))
+        return self._owning(plain_largest(self.space))
 
     def _sliced(self, skeleton: "_Skeleton") -> dict[str, Tensor]:
         stored: dict[str, Tensor] = {
@@ -277,18 +262,6 @@ def _cached(cache: OrderedDict[Hashable, Value], key: Hashable, build: Callable[
     return cache[key]
 
 
-def _plain_largest(space: SearchSpace) -> Architecture:
-    """Dynamic attention on all patches at every greatest size, and the patch stem, if any; maybe not in the space."""
-    layers = tuple(
-        LayerChoice(
-            num_tokens=space.backbone.num_patches, num_heads=max(domain.num_heads), mlp_ratio=max(domain.mlp_ratio)
-        )
-        for domain in space.layers
-    )
-    stem = "patch" if "patch" in space.stem else space.stem[0]
-    return Architecture(embed_dim=max(space.widths), stem=stem, layers=layers)
-
-
 def _fits(name: str, shape: Sequence[int], stored: Sequence[int]) -> bool:
     whole = not (".attn.qkv." in name and shape and shape[0] % 3)
     return whole and len(shape) == len(stored) and all(a <= b for a, b in zip(shape, stored, strict=True))
@@ -297,66 +270,6 @@ def _fits(name: str, shape: Sequence[int], stored: Sequence[int]) -> bool:
 def _in_parts(name: str, weight: Tensor) -> Tensor:
     """A weight with its rows in parts that have first ones each: queries, keys and values; others are one part."""
     return torch.unflatten(weight, 0, (3, -1) if ".attn.qkv." in name else (1, -1))
-
-
-def _providers(domains: Sequence[LayerDomain]) -> tuple[tuple[int, int], ...]:
-    """(heads, hallucinated heads) of every dynamic layer that these domains allow, and (0, 0) for none."""
-    pairs = {
-        (heads, hallucinated_heads(heads, ratio))
-        for domain in domains
-        for heads in domain.num_heads
-        for ratio in domain.hallucination_ratio
-    }
-    return tuple(sorted(pairs | {(0, 0)}))
-
-
-def _attention_behind(domain: LayerDomain, heads: int, hallucinated: int) -> Iterator[AttentionChoice]:
-    """Every attention that some network may have behind a provider of so many heads; 0: no provider."""
-    for choice in attention_choices(domain, hallucinated):
-        kind, own, ratio, _ = choice
-        broken, derived = ATTENTION[kind].broken, hallucinated_heads(own, ratio)
-        if broken is None or not broken(Place(1, own, derived, 1, True, heads, hallucinated, 1, None)):
-            yield choice
-
-
-def _layers_of(domain: LayerDomain, providers: Sequence[tuple[int, int]], backbone: Backbone) -> Iterator[LayerChoice]:
-    """Choices of a layer that between them have every weight of the layer's operators."""
-    attention = dict.fromkeys(choice for provider in providers for choice in _attention_behind(domain, *provider))
-    for tokens in domain.num_tokens:
-        for kind, heads, ratio, variant in attention:
-            yield LayerChoice(
-                num_tokens=tokens,
-                attention=kind,
-                hallucination_ratio=ratio,
-                hallucination=variant,
-                num_heads=heads,
-                mlp_ratio=1.0,
-            )
-        for reducer in domain.reducer if tokens < backbone.num_patches else ():
-            if not REDUCERS[reducer].broken(tokens, on_grid=True):
-                width = max(domain.embed_dim)
-                yield LayerChoice(num_tokens=tokens, reducer=reducer, embed_dim=width, num_heads=1, mlp_ratio=1.0)
-    for ratio, rank in feed_forwards(domain):
-        yield LayerChoice(num_tokens=domain.num_tokens[0], num_heads=1, mlp_ratio=ratio, ffn_rank=rank)
-
-
-@lru_cache(maxsize=256)
-def _own_weights(
-    domain: LayerDomain, providers: tuple[tuple[int, int], ...], embed_dim: int, backbone: Backbone
-) -> tuple[OwnWeight, ...]:
-    """Every weight that a plain ViT does not have, at its greatest, by its stored name within the block."""
-    found: dict[str, OwnWeight] = {}
-    context = LayerContext(tokens_before=backbone.num_patches, width_before=embed_dim)
-    for choice in _layers_of(domain, providers, backbone):
-        with torch.device("meta"):
-            block = Block(embed_dim, choice, context, backbone)
-        for path, part in block.named_children():
-            for own in part.own_weights() if isinstance(part, Part) else ():
-                name = f"{path}.{own.name}"
-                known = found.get(name, own).shape
-                shape = tuple(max(pair) for pair in zip(known, own.shape, strict=True))
-                found[name] = own._replace(name=name, shape=shape)
-    return tuple(found.values())
 
 
 def _rename_old(supernet: nn.Module, state: dict[str, Tensor], *_: object) -> None:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from itertools import product
+from itertools import accumulate, product
 from operator import itemgetter
 from typing import Any
 
@@ -78,6 +78,12 @@ class Genome:
         """The first widths, then those that layers may grow to."""
         grown = (n for domain in self.layers for n in domain.embed_dim if n)
         return tuple(dict.fromkeys([*self.embed_dim, *grown]))
+
+    @cached_property
+    def greatest_widths(self) -> tuple[int, ...]:
+        """The greatest width of each layer."""
+        grown = (max(domain.embed_dim) for domain in self.layers)
+        return tuple(accumulate(grown, max, initial=max(self.embed_dim)))[1:]
 
     @property
     def _starts(self) -> tuple[int, ...]:

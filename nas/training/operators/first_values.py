@@ -49,7 +49,7 @@ def fit_operators(supernet: Supernet, batches: Iterable[Tensor], *, gains: bool)
         prefix = f"blocks.{i}."
         own = {name.removeprefix(prefix): stored[name] for name in fitted if name.startswith(prefix)}
         for name, value in watch.first_values(own).items():
-            own[name].copy_(value)
+            own[name][tuple(map(slice, value.shape))].copy_(value)
     return fitted
 
 
