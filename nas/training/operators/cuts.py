@@ -52,7 +52,8 @@ def fit_depths(supernet: Supernet, batches: Iterable[Tensor]) -> None:
     if not depths or not model.num_classes:
         return
     seen: dict[int, Tensor] = {}  # features of the batch under way
-    zero, count = torch.zeros((), dtype=torch.float64, device=model.pos_embed.device), 0
+    device = next(model.parameters()).device
+    zero, count = torch.zeros((), dtype=torch.float64, device=device), 0
     sums = {depth: [zero, zero, zero] for depth in depths}
 
     def see(depth: int, _: nn.Module, __: Any, output: tuple[Tensor, Any]) -> None:
@@ -68,7 +69,7 @@ def fit_depths(supernet: Supernet, batches: Iterable[Tensor]) -> None:
         model.blocks[depth - 1].register_forward_hook(partial(see, depth))
     model.get_submodule("head").register_forward_pre_hook(compare)
     for images in batches:
-        model(images.to(model.pos_embed.device))
+        model(images.to(device))
         count += len(images)
     maps = {}
     for depth, (cross, moment, total) in sums.items():

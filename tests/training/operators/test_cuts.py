@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from small_runs import digits, one_thread
 from small_spaces import tiny_space
@@ -11,8 +12,14 @@ from nas.model.supernet import Supernet
 from nas.training.operators.cuts import fit_cuts, fit_depths
 
 
-def test_factors_are_of_the_inputs_of_the_plain_vit_and_change_nothing_for_it():
-    supernet = Supernet(tiny_space().with_num_classes(10), seed=1).eval()
+def supernet_with(**options):
+    space = tiny_space()
+    return Supernet(replace(space, backbone=replace(space.backbone, **options)), seed=1).eval()
+
+
+@pytest.mark.parametrize("options", [{}, {"ffn_conv": True}])
+def test_factors_are_of_the_inputs_of_the_plain_vit_and_change_nothing_for_it(options):
+    supernet = supernet_with(**options)
     pixels = digits().train.normalized(slice(0, 96))
     with torch.no_grad(), one_thread():
         dense = supernet.dense()
@@ -28,8 +35,9 @@ def test_factors_are_of_the_inputs_of_the_plain_vit_and_change_nothing_for_it():
     assert torch.allclose(found["blocks.1.mlp.fc2.factor"], expected, rtol=1e-4, atol=1e-4 * float(expected.max()))
 
 
-def test_a_shallower_network_answers_as_the_whole_one_does_on_what_it_was_fitted_to():
-    supernet = Supernet(tiny_space().with_num_classes(10), seed=1).eval()
+@pytest.mark.parametrize("options", [{}, {"positions": "none"}])
+def test_a_shallower_network_answers_as_the_whole_one_does_on_what_it_was_fitted_to(options):
+    supernet = supernet_with(**options)
     pixels = digits().train.normalized(slice(0, 256))
     shallow = replace(supernet.space.largest(), layers=supernet.space.largest().layers[:1])
     with torch.no_grad(), one_thread():
