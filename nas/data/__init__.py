@@ -1,7 +1,7 @@
 """Images: where they come from, how they are split, decoded."""
 
 # fmt: off
-from nas.data.folder_source import images_below
+from nas.data.folder_source import UNLABELLED, images_below
 from nas.data.images import DataInfo, ImageData, ImageSet, TestSplit
 from nas.data.loader import every_image, load_images, sizes_of_some
 from nas.data.samples import UnreadableImageError, decoded, fitted
@@ -10,7 +10,7 @@ from nas.data.store.folder import cache_folder, stored_files, sweep_store
 from nas.data.summary import IMBALANCED
 
 __all__ = [
-    "IMBALANCED", "DataInfo", "ImageData", "ImageSet", "TestSplit", "UnreadableImageError",
+    "IMBALANCED", "UNLABELLED", "DataInfo", "ImageData", "ImageSet", "TestSplit", "UnreadableImageError",
     "cache_folder", "decoded", "every_image", "fitted", "images_below", "load_images", "sizes_of_some",
     "spec_at", "stored_files", "sweep_store",
 ]

@@ -13,6 +13,9 @@ from nas.data.samples import Part, Sample, Source, data_error, listed, missing_p
 from nas.data.split_names import SPLITS, by_place, is_litter, natural_key, roles, spec_paths, split_of
 from nas.settings import DataConfig
 
+UNLABELLED = "unlabelled"
+"""The class of images that have none."""
+
 _IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif",
     ".ppm", ".pgm", ".pbm", ".pnm",
@@ -120,6 +123,22 @@ def folder_source(config: DataConfig) -> Source:
         _part(files[validation], names) if validation else None,
         notes=tuple(notes),
     )
+
+
+def unlabelled_source(config: DataConfig) -> Source:
+    """The source of `images:DIR`: every image below a folder, of no class, which is one class, `UNLABELLED`.
+
+    Raises:
+        DataError: There is no such folder, or no image in it.
+    """  # noqa: DOC501 - `missing_path` and `data_error` are DataErrors
+    text = config.spec.partition(":")[2]
+    if not expanded(text).is_dir():
+        raise missing_path(config.spec, expanded(text), "folder")
+    files = {UNLABELLED: images_below(expanded(text))}
+    if not files[UNLABELLED]:
+        raise data_error(config.spec, [f"there is no image in {text}"])
+    note = "no labels: top-1 is 100 % of every network, and `agreement` tells them apart"
+    return Source(f"images {listed([text])}", (UNLABELLED,), _part(files, (UNLABELLED,)), None, None, notes=(note,))
 
 
 def images_below(root: Path) -> list[Path]:

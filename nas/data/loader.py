@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from nas.base import DataError, Reporter, plural
+from nas.data.folder_source import UNLABELLED
 from nas.data.images import DataInfo, ImageData, ImageSet, TestSplit, Triple, image_set
 from nas.data.own_source import own_source
 from nas.data.samples import (
@@ -232,7 +233,7 @@ def _class_problems(
     seen: Sequence[set[int]], too_small: Sequence[int], names: Sequence[str], num_leaked: int, num_clashes: int
 ) -> list[str]:
     problems = []
-    if len(names) < 2:
+    if len(names) < 2 and tuple(names) != (UNLABELLED,):
         problems.append(f"at least 2 classes are needed, found {len(names)}")
     for title, labels in zip(("training", "search"), seen, strict=False):
         if absent := set(range(len(names))) - labels:

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from nas.base import DataError, expanded
-from nas.data.folder_source import folder_source
+from nas.data.folder_source import folder_source, unlabelled_source
 from nas.data.parquet_source import parquet_source
 from nas.data.samples import Sample, Source
 from nas.data.split_names import is_there
@@ -16,7 +16,7 @@ from nas.settings import DataConfig, is_own
 
 OWN_HINT = "nas.search(..., data=...) and nas.load(run, data=...) with the same data set"
 _DATA_HELP = (
-    "digits | folder:DIR | parquet:PATH | folder or parquet:TRAIN[,VALIDATION],TEST | torch/NAME:DIR | "
+    "digits | folder:DIR | images:DIR | parquet:PATH | folder or parquet:TRAIN[,VALIDATION],TEST | torch/NAME:DIR | "
     "hfds/NAME[:DIR] | wds/:DIR"
 )
 
@@ -36,6 +36,8 @@ def open_source(config: DataConfig) -> Source:
         return _digits()
     if kind == "folder" and rest:
         return folder_source(config)
+    if kind == "images" and rest:
+        return unlabelled_source(config)
     if kind == "parquet" and rest:
         return parquet_source(config)
     if is_own(spec):
@@ -43,7 +45,7 @@ def open_source(config: DataConfig) -> Source:
     prefix, slash, name = kind.partition("/")
     if slash and prefix.lower() in PACKAGES and not Path(spec).exists():
         return timm_source(config, prefix.lower(), name, rest)
-    if kind in ("folder", "parquet"):
+    if kind in ("folder", "images", "parquet"):
         raise DataError(f"{spec!r}: a path must follow {kind}:", hint=f"data is one of: {_DATA_HELP}")
     if kind == "digits":
         raise DataError(f"{spec!r}: digits is bundled and takes no path", hint="write just: digits")
@@ -52,7 +54,7 @@ def open_source(config: DataConfig) -> Source:
     if expanded(spec).exists():
         kind = "parquet" if spec.endswith(".parquet") else "folder"
         raise DataError(f"{spec!r} is a path, not a data spec", hint=f'did you mean "{kind}:{spec}"?')
-    words = ["digits", "folder", "parquet", *PACKAGES]
+    words = ["digits", "folder", "images", "parquet", *PACKAGES]
     close = difflib.get_close_matches(prefix.lower(), words, n=1)
     guess = f'did you mean "{close[0] + spec[len(prefix) :]}"? ' if close else ""
     raise DataError(f"unknown data spec {spec!r}", hint=f"{guess}data is one of: {_DATA_HELP}")
@@ -64,7 +66,7 @@ def spec_at(spec: str, folder: Path) -> str | None:
     Names of what is downloaded or bundled have no path and stay as they are.
     """
     kind, _, rest = spec.partition(":")
-    words, found = rest.split(",") if kind in ("folder", "parquet") else [rest], []
+    words, found = rest.split(",") if kind in ("folder", "images", "parquet") else [rest], []
     while words and rest:
         ends = range(len(words), 0, -1)  # a path may hold commas
         path = ((str(folder / expanded(",".join(words[:end]).strip())), end) for end in ends)

@@ -9,6 +9,8 @@ import torch
 
 from nas.base import (
     AGREEMENT,
+    BALANCED,
+    TOP1,
     ConfigError,
     DataError,
     NasError,
@@ -20,7 +22,7 @@ from nas.base import (
     plural,
 )
 from nas.cluster import check_cluster
-from nas.data import ImageData, TestSplit, load_images, spec_at
+from nas.data import UNLABELLED, ImageData, TestSplit, load_images, spec_at
 from nas.evaluation import AGREES, check_metrics
 from nas.initial import check_init
 from nas.jobs.callbacks import Callback
@@ -183,6 +185,8 @@ def start(
         where = where.model_copy(update={"spec": found_spec(before, config)})
     data, _ = load_images(where, space.backbone.image_size, config.seed, reporter, own.data)
     info, space = data.info, _fit_classes(space, data.info.num_classes, space_file)
+    if info.class_names == (UNLABELLED,):
+        _check_unlabelled(config)
     check_metrics(own.metrics, space, data.search)
     check_own_targets(own.targets, config.evaluate, space)
     identity = {"space_digest": space.digest, "splits": info.hashes}
@@ -336,6 +340,16 @@ def _fit_classes(space: SearchSpace, num_classes: int, source: object) -> Search
             hint="write `num_classes: auto`",
         )
     return space
+
+
+def _check_unlabelled(config: RunConfig) -> None:
+    """Raise a ConfigError where something is asked for that needs labels."""
+    named = [name for name in config.search.objectives if name in (TOP1.name, BALANCED.name)]
+    if named or config.train.epochs != 0 or not config.init:
+        raise ConfigError(
+            f"{config.data.spec}: images without labels can be searched by agreement with a trained start alone",
+            hint='--init ... --epochs 0 --set "search.objectives=[agreement,macs]"',
+        )
 
 
 def _describe(session: Session) -> None:

@@ -43,7 +43,8 @@ class DataConfig(Section):
 
     spec: str = Field(
         "digits",
-        description="digits | folder:DIR | parquet:PATH | folder or parquet:TRAIN[,VALIDATION],TEST | a timm spec",
+        description="digits | folder:DIR | parquet:PATH | folder or parquet:TRAIN[,VALIDATION],TEST | a timm spec | "
+        "images:DIR, without labels",
     )
     search_fraction: float | None = Field(
         None,
