@@ -79,6 +79,8 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
 
 def _fills(supernet: Supernet, weights: Weights) -> bool:
     """Whether the start has the depth and all sizes of the supernet: what else there is knows nothing."""
+    if supernet.space.walk.grows:
+        return False
     stored = {
         name: value.shape for name, value in supernet.dense().state_dict().items() if not name.startswith("head.")
     }

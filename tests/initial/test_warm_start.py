@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -54,6 +55,21 @@ def test_channels_are_rotated_where_that_is_asked_for_and_narrower_networks_are_
     gains = [started(spec, ordered=ordered)[0].state_dict()["blocks.0.norm1.weight"] for ordered in (False, True)]
     assert (gains[1] == 1).all()
     assert not torch.equal(*gains)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_space_whose_widths_grow_starts_at_the_teacher(teacher, spec, ordered):
+    text = SPACE.replace("layers:", "layers:\n  embed_dim: [0, 64]", 1)
+    grown = parse_space(text, "grown.yaml").with_num_classes(10)
+    supernet, images = Supernet(grown).eval(), digits().search.normalized(slice(0, 32))
+    with one_thread(), torch.no_grad():
+        warm_start(supernet, spec, digits().train, ordered=ordered, device=CPU)
+        assert torch.allclose(supernet.dense()(images), teacher(images), atol=2e-5, rtol=0)
+        rng, widened = np.random.default_rng(0), 0
+        for architecture in (grown.sample(rng) for _ in range(20)):
+            widened += architecture.widths[-1] == 64
+            assert torch.equal(supernet(images, architecture), supernet.extract(architecture)(images))
+    assert widened > 3
 
 
 def test_operators_start_near_the_teacher_and_random_ones_do_not(spec):
