@@ -19,7 +19,7 @@ from nas.evaluation.accuracy import count_correct, count_together, features_of, 
 from nas.evaluation.own_metrics import of_features, of_logits, of_network
 from nas.evaluation.protocol import RacePlan
 from nas.evaluation.racing import Race
-from nas.latency import LatencyMeter, LatencyProfile, Predictor, default_batch, describe, device_name
+from nas.latency import LatencyMeter, LatencyProfile, Predictor, default_batch, describe, device_name, random_subnet
 from nas.model import Subnet, SubnetParts, SubnetTree, Supernet, subtrees
 from nas.runs import Conditions, Measurement, Timed
 from nas.settings import EvaluateConfig, OwnMetric, OwnTarget, Target, parse_target
@@ -134,7 +134,7 @@ class EvaluatorSetup:
         if self.reference is None:
             reference = supernet.extract(self.space.largest())
         else:
-            reference = Subnet(backbone, self.reference).eval()
+            reference = random_subnet(backbone, self.reference)
         return LatencyMeter(reference, shape, self.batch_of(target), target)
 
     def clock(self, name: str, supernet: Supernet) -> Callable[[Subnet], float]:
@@ -164,7 +164,7 @@ def check_latency_bounds(setup: EvaluatorSetup) -> None:
         if name in setup.profiles:
             least = min(Predictor(setup.profiles[name]).predict([*smallest]))
         else:
-            meters = [LatencyMeter(Subnet(backbone, one).eval(), shape, batch, target) for one in smallest]
+            meters = [LatencyMeter(random_subnet(backbone, one), shape, batch, target) for one in smallest]
             least = min(meter.calibrate(1) for meter in meters for _ in range(TIMINGS))
         if least > bound:
             an_image = f" ({least / batch:.3g} ms an image)" if batch > 1 else ""

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from nas.base import AGREEMENT, ConfigError, EvaluationError
 from nas.data import ImageSet
+from nas.latency import random_subnet
 from nas.model import Subnet
 from nas.settings import OwnMetric
 from nas.space import SearchSpace
@@ -56,7 +57,7 @@ def check_metrics(metrics: Sequence[OwnMetric], space: SearchSpace, images: Imag
     """
     if not metrics:
         return
-    network = Subnet(space.backbone, space.smallest()).eval()
+    network = random_subnet(space.backbone, space.smallest())
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
     logits = draw(len(images), images.info.num_classes)
     features = [draw(len(images), width) for width in (min(space.embed_dim), max(space.embed_dim))]

@@ -1,7 +1,7 @@
 """Latency: devices, runtimes, the meter, profiles."""
 
 # fmt: off
-from nas.latency.command import measure_source, profile_space, random_subnet
+from nas.latency.command import measure_source, profile_space
 from nas.latency.device import default_batch, device_name, resolve_device, resolve_precision
 from nas.latency.device_measure import SHORTEST_S, WARM_UP
 from nas.latency.exchange import pack_run, read_results
@@ -13,7 +13,7 @@ from nas.latency.int8 import CALIBRATION_IMAGES, CALIBRATION_STEP, file_ratio, w
 from nas.latency.meter import PATIENCE, LatencyMeter, measure_alone
 from nas.latency.onnx_file import check_opset, load_onnx, save_onnx, trace, write_onnx
 from nas.latency.profile import PROFILE_NAME, LatencyProfile, Predictor, design
-from nas.latency.runtimes import describe, own_cores, prepare, torch_threads
+from nas.latency.runtimes import describe, own_cores, prepare, random_subnet, torch_threads
 
 __all__ = [
     "CALIBRATION_IMAGES", "CALIBRATION_STEP", "PATIENCE", "PROFILE_NAME", "SHARE_ROUNDS", "SHORTEST_S",

@@ -19,8 +19,8 @@ from nas.latency.device import default_batch, device_name
 from nas.latency.front import measure_networks
 from nas.latency.meter import LatencyMeter, Readings
 from nas.latency.profile import LatencyProfile, design, with_scores
-from nas.latency.runtimes import check_available, describe
-from nas.model import Subnet, check_inside
+from nas.latency.runtimes import check_available, describe, random_subnet
+from nas.model import check_inside
 from nas.runs import ParetoFront, RunDirectory, config_of_run, space_of_run
 from nas.settings import Target, parse_target, profile_path
 from nas.space import SearchSpace
@@ -97,15 +97,6 @@ def _models_of_run(path: Path) -> Models:
         config.evaluate.latency_batch_size or default_batch(space.backbone.image_size),
         tuple(map(parse_target, texts)),
     )
-
-
-def random_subnet(backbone: Backbone, architecture: Architecture) -> Subnet:
-    """A network with initial weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        subnet = Subnet(backbone, architecture)
-        subnet.init_weights()
-    return subnet.eval().requires_grad_(False)
 
 
 def measure_source(source: Path, targets: Sequence[Target], rounds: int, reporter: Reporter) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from nas.base import (
     replacing,
     writing,
 )
-from nas.latency.command import models_of, random_subnet
+from nas.latency.command import models_of
 from nas.latency.meter import Timing, rank_tau, repeat_tau
 from nas.latency.onnx_file import trace, write_onnx
+from nas.latency.runtimes import random_subnet
 from nas.runs import ParetoFront
 
 MODELS, RESULTS, SCRIPT = "models.json", "results.json", "measure.py"

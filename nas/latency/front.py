@@ -21,7 +21,7 @@ from nas.base import (
 from nas.latency.device import default_batch, device_name
 from nas.latency.meter import LatencyMeter, Readings, measure_alone
 from nas.latency.profile import LatencyProfile, mismatches, read_profile
-from nas.latency.runtimes import check_available, own_timer
+from nas.latency.runtimes import check_available, own_timer, random_subnet
 from nas.model import Subnet
 from nas.runs import Conditions, FrontPoint, RunDirectory, Timed
 from nas.settings import PROFILE, EvaluateConfig, OwnTarget, RunConfig, is_own, parse_target, profile_path
@@ -139,7 +139,7 @@ def check_own_targets(devices: Mapping[str, OwnTarget], config: EvaluateConfig, 
         batch = target.batch or config.latency_batch_size or default_batch(backbone.image_size)
         images = torch.zeros(batch, backbone.in_chans, backbone.image_size, backbone.image_size)
         try:
-            own_timer(target, Subnet(backbone, space.smallest()).eval(), images)(1)
+            own_timer(target, random_subnet(backbone, space.smallest()), images)(1)
         except Exception as error:
             reason = error.message if isinstance(error, NasError) else f"{type(error).__name__}: {error}"
             raise ConfigError(

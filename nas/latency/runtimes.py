@@ -13,6 +13,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from nas.arch import Architecture, Backbone
 from nas.base import ConfigError, EvaluationError, command_line, disk_error, temporary_folder
 from nas.latency.int8 import CALIBRATION_STEP, write_int8
 from nas.latency.onnx_file import save_onnx
@@ -23,6 +24,15 @@ Program = Callable[[], Any]
 """Runs one batch and returns its logits, a tensor or an array; on a GPU possibly before they are there."""
 
 GRAPH_WARM_UP = 3  # passes on a side stream before a CUDA graph may be captured
+
+
+def random_subnet(backbone: Backbone, architecture: Architecture) -> Subnet:
+    """A network with initial weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        subnet = Subnet(backbone, architecture)
+        subnet.init_weights()
+    return subnet.eval().requires_grad_(False)
 
 
 class PackedLinear(nn.Module):

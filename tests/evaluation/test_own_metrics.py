@@ -43,6 +43,16 @@ def test_functions_are_tried_on_the_whole_split_and_a_network():
         check_metrics([metric(of_network=len)], space, images)
 
 
+def test_the_network_that_functions_are_tried_on_has_weights():
+    """`torch.empty` is filled with what is no number here, as memory may be."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        finite = metric(of_network=lambda network: min(float(p.detach().abs().max()) for p in network.parameters()))
+        check_metrics([finite], tiny_space().with_num_classes(10), digits().search)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_features_agree_up_to_size_and_shift_and_less_where_channels_are_gone():
     whole = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
     assert agreement(3 * whole + 5, whole) == pytest.approx(100, abs=1e-3)

@@ -7,9 +7,8 @@ from small_runs import one_thread
 from torch import nn
 
 from nas.base.errors import ConfigError, EvaluationError
-from nas.latency.command import random_subnet
 from nas.latency.meter import LatencyMeter, Timing, measure_alone, repeat_tau
-from nas.latency.runtimes import describe, own_cores, prepare, torch_threads
+from nas.latency.runtimes import describe, own_cores, prepare, random_subnet, torch_threads
 from nas.settings.target import Target, parse_target
 from nas.space.space import parse_space
 
