@@ -7,6 +7,7 @@ import pytest
 import torch
 from factories import backbone
 from timm.layers import Mlp
+from timm.models.pvt_v2 import MlpWithDepthwiseConv
 from torch.nn import functional
 
 from nas.arch.architecture import LayerChoice
@@ -78,6 +79,15 @@ def test_a_convolution_mixes_patches_on_their_grid_and_passes_the_prefix_by(pref
             window = padded[:, row : row + 3, column : column + 3]
             expected = convolution.bias + torch.einsum("bijf,fij->bf", window, weight)
             assert torch.allclose(found[:, prefix + 4 * row + column], expected, atol=1e-5)
+
+
+def test_without_a_prefix_it_is_timms_feed_forward_of_pvt():
+    theirs = MlpWithDepthwiseConv(DIM, HIDDEN)
+    ours = build_feed_forward(DIM, layer(), backbone(ffn_conv=True, class_token=False))
+    ours.load_state_dict(theirs.state_dict())
+    x, frame = normal(2, 12, DIM), Frame((3, 4), (3, 4), (4, 4), (4, 4))
+    assert torch.equal(ours(x, frame), theirs(x, (3, 4)))
+    assert torch.equal(ours(x[:, :9]), theirs(x[:, :9], (3, 3)))
 
 
 @pytest.mark.parametrize("rank", [1, 0.25])
