@@ -103,6 +103,9 @@ def retrain(
     seeds: AloneSeedsOption = 1,
     epochs: AloneEpochsOption = None,
     baseline: Annotated[bool, typer.Option(help="Train a plain ViT of equal cost, too, the same way.")] = True,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Train the largest network of the space, too, the same way.")
+    ] = False,
     teacher: TeacherOption = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="train.KEY=VALUE of the recipe; repeatable.")
@@ -134,6 +137,7 @@ def retrain(
         teacher=teacher,
         settings=recipe,
         with_baseline=baseline,
+        with_whole=whole,
     )
     found = retrain(run, request, reporter(), workers=worker_count(workers), directory=to, data=data)
     print_result(format_, found, retrain_table, training_rows(found))

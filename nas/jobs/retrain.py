@@ -60,6 +60,7 @@ class Request:
         epochs: Of a training; None: as many as the supernet had.
         teacher: A trained model that teaches; None: what the run had.
         settings: `train.KEY=VALUE` on top of the run's recipe.
+        with_whole: Whether the largest network of the space is trained, too, so that it is known what its cuts cost.
     """
 
     pick: str
@@ -69,6 +70,7 @@ class Request:
     teacher: str | None = None
     settings: tuple[str, ...] = ()
     with_baseline: bool = True
+    with_whole: bool = False
 
     def command(self, run: Path, digest: str, directory: Path) -> str:
         """The command line that makes the bundle again."""
@@ -77,6 +79,7 @@ class Request:
         words += [] if self.teacher is None else ["--teacher", self.teacher]
         words += [word for setting in self.settings for word in ("--set", setting)]
         words += [] if self.with_baseline else ["--no-baseline"]
+        words += ["--whole"] if self.with_whole else []
         return shlex.join([NAME, *words, "--to", str(directory)])
 
 
@@ -168,6 +171,7 @@ def retrain(
             "epochs": config.train.epochs,
             PICKED: rows[PICKED],
             "baseline": rows.get("baseline"),
+            **({"whole": rows["whole"]} if "whole" in rows else {}),
             "failed": [{key: record[key] for key in ("digest", "seed", "error")} for record in failed],
             "supernet": conditions.supernet,
             "search_images": conditions.num_images,
@@ -216,6 +220,9 @@ def _chosen(
             session.reporter.line("baseline", f"none: {picked.digest} is the {name} of the space itself")
         else:
             chosen["baseline"] = name, baseline
+    whole = session.space.largest()
+    if request.with_whole and whole not in [architecture for _, architecture in chosen.values()]:
+        chosen["whole"] = "largest", whole
     return chosen
 
 

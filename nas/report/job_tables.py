@@ -44,8 +44,8 @@ def _intervals(values: Mapping[str, Any], *keys: str) -> list[str]:
 
 
 def networks(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The picked architecture, and the baseline where there is one."""
-    return [found[name] for name in ("picked", "baseline") if found[name] is not None]
+    """The picked architecture, and those that there are of the baseline and the largest one."""
+    return [found[name] for name in ("picked", "baseline", "whole") if found.get(name) is not None]
 
 
 def training_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:

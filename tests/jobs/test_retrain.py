@@ -26,7 +26,7 @@ from nas.jobs.alone import space_of_one
 from nas.jobs.retrain import baseline_of, network_row
 from nas.jobs.session import reopen, reopen_with_test
 from nas.model.supernet import Supernet
-from nas.report.job_tables import retrain_table
+from nas.report.job_tables import networks, retrain_table
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.point import points_of
@@ -223,6 +223,18 @@ def test_the_same_command_trains_nothing_again_and_more_seeds_only_what_is_new(h
     found = json.loads(more.stdout)
     assert found["baseline"] is None
     assert found["picked"]["test_top1_by_seed"][:2] == home[1]["picked"]["test_top1_by_seed"]
+
+
+def test_the_largest_network_is_trained_the_same_way_where_that_is_asked_for(home, copy):
+    asked = ("--pick=cheapest", *CHEAP[2:], "--seeds=1", "--from=inherited", "--no-baseline", "--whole")
+    done = command("retrain", copy, *asked)
+    assert done.code == 0, done.stderr
+    found, space = json.loads(done.stdout), reopen(copy, Reporter(quiet=True)).space
+    assert found["baseline"] is None
+    assert (found["whole"]["name"], found["whole"]["digest"]) == ("largest", space.largest().digest)
+    assert found["whole"]["seeds"] == found["picked"]["seeds"] == [0]
+    assert "whole" not in home[1]
+    assert [row["name"] for row in networks(found)] == ["cheapest", "largest"]
 
 
 def test_a_run_that_was_moved_keeps_its_trainings_and_a_lost_network_is_trained_again(copy, home):
