@@ -93,6 +93,11 @@ class LayerChoice:
         return self.reducer is None or REDUCERS[self.reducer].keeps_grid
 
     @property
+    def widens(self) -> bool:
+        """Whether a matrix of its own makes new channels, and not the reducer."""
+        return self.embed_dim > 0 and self.reducer is not None and not REDUCERS[self.reducer].widens
+
+    @property
     def num_hallucinated(self) -> int:
         """Heads whose maps are derived."""
         return hallucinated_heads(self.num_heads, self.hallucination_ratio)
@@ -127,7 +132,7 @@ def why_off_grid(reducers: Iterable[Iterable[str | None]]) -> str:
         return ""
     named, others = (
         sorted(set().union(*(names for _, names in found))),
-        [name for name in REDUCERS if name not in loses],
+        [name for name, reducer in REDUCERS.items() if reducer.keeps_grid and not reducer.halves],  # of any count
     )
     where = f"layer{'s' * (len(layers) > 1)} {', '.join(layers)}"
     return f"needs tokens on their grid, which {', '.join(named)} in {where} dissolves; reduce by {' or '.join(others)}"
@@ -151,7 +156,7 @@ def sizes_of(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone
     stride, T = backbone.key_stride(N), N + backbone.num_prefix_tokens
     numbers = (embed_dim, backbone.head_dim, H, H - E, E, N, T, T // stride**2, stride)
     exported = (context.exports_maps, context.exports_logits)
-    return Sizes(*numbers, context.tokens_before, context.on_grid, *exported, variant)
+    return Sizes(*numbers, context.tokens_before, embed_dim, context.on_grid, *exported, variant)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +193,7 @@ class Architecture:
                 heads = derived = 0
             if i and (tokens != arriving or layer.reducer):
                 yield from ((i, text) for text in token_problems(arriving, tokens, layer.reducer))
-            if layer.reducer and (broken := REDUCERS[layer.reducer].broken(tokens, on_grid)):
+            if layer.reducer and (broken := REDUCERS[layer.reducer].broken(tokens, on_grid, arriving)):
                 yield i, broken
             on_grid = on_grid and layer.keeps_grid
             if kind.broken is not None:

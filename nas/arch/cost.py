@@ -32,7 +32,7 @@ def token_cost(layer: LayerChoice, context: LayerContext, embed_dim: int, backbo
     """Costs of a layer without its feed-forward: reducer, more channels, attention and both norms."""
     sizes, before = sizes_of(layer, context, embed_dim, backbone), context.width_before or embed_dim
     reduced = () if layer.reducer is None else REDUCERS[layer.reducer].cost(sizes._replace(D=before))
-    widened = widen_operations(sizes.T, before, embed_dim) if layer.embed_dim else ()
+    widened = widen_operations(sizes.T, before, embed_dim) if layer.widens else ()
     norm1, norm2 = (("norm1", 0, 2 * embed_dim),), (("norm2", 0, 2 * embed_dim),)
     return reduced + widened + norm1 + layer.kind.cost(sizes) + norm2
 

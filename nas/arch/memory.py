@@ -107,7 +107,7 @@ def _tokens(layer: LayerChoice, context: LayerContext, D: int, backbone: Backbon
     if layer.reducer is not None:
         yield layer.reducer, REDUCERS[layer.reducer].memory(sizes._replace(D=W), B)
         held = X
-    if layer.embed_dim:
+    if layer.widens:
         yield "widen", widen_memory(T, W, D, B)
     yield "norm1", held + X + 2 * B * T
     given = held + X

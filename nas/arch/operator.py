@@ -65,6 +65,7 @@ class Sizes(NamedTuple):
     K: int  # keys: as many as T, or fewer where they are reduced
     stride: int  # side of the square of tokens that becomes a key; 1: all are keys
     before: int  # patch tokens that arrive, before the reducer
+    width: int  # channels of the layer; where a reducer counts, D are those that arrive
     on_grid: bool  # whether the layer's patch tokens lie on their square grid
     exports_maps: bool  # whether a later layer takes this one's maps
     exports_logits: bool  # whether a later layer derives maps from the logits of this one's real heads
@@ -126,15 +127,31 @@ class Reducer:
     rank: int  # its place from cheap to dear, by which draws are spread over the range of MACs
     colour: Colour  # in the report
     keeps_grid: bool = True  # whether it needs a square grid of tokens, and leaves one (C10)
+    halves: bool = (
+        False  # whether it halves the grid's sides, rounded up, and nothing else, and takes patch tokens alone
+    )
+    widens: bool = False  # whether it makes the new channels of a layer that has more than arrive
     cost: Callable[[Sizes], Operations] = lambda _: ()  # its operations
     memory: Callable[[Sizes, int], int]  # most values alive at once for so many images (B), beside the layer's input
 
-    def broken(self, tokens: int, on_grid: bool) -> str:
-        """The rule by which tokens, which lie on a grid or do not, cannot become so many; empty: they can."""
+    def broken(self, tokens: int, on_grid: bool, arriving: int = 0) -> str:
+        """The rule by which tokens, which lie on a grid or do not, cannot become so many; empty: they can.
+
+        `arriving` is how many there were; 0: not known.
+        """
         if self.keeps_grid and not is_square(tokens):
             return f"{self.name} leaves a square number of tokens, got {tokens} (C10)"
         if self.keeps_grid and not on_grid:
             return f"{self.name} needs the grid that an earlier glad dissolved (C10)"
+        halved = (math.isqrt(arriving) + 1) // 2
+        if self.halves and arriving and tokens != halved**2:
+            return f"{self.name} halves the sides of the grid: {arriving} tokens become {halved**2}, not {tokens} (C18)"
+        return ""
+
+    def refused(self, backbone: Backbone) -> str:
+        """Why no network over a backbone can have it; empty: some can."""
+        if self.halves and backbone.num_prefix_tokens:
+            return f"{self.name} needs class_token false and no reg_tokens: it embeds a grid (C18)"
         return ""
 
 

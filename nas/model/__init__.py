@@ -12,9 +12,9 @@ from nas.model.layers.feed_forward import GridConv, activation_aware_factors, sv
 from nas.model.layers.glad import average_tokens, reduced_sides
 from nas.model.layers.maps import Guidance, Provided
 from nas.model.layers.static import log_mean_map
-from nas.model.layers.transport import transport_map
 from nas.model.supernet import Supernet
 from nas.model.timm_entry import UNREADABLE
+from nas.model.transport import transport_map
 from nas.model.tree import SubnetParts, SubnetTree, subtrees
 
 __all__ = [

@@ -33,7 +33,7 @@ class Block(nn.Module):
         super().__init__()
         before = context.width_before or embed_dim
         self.reducer = None if layer.reducer is None else build_operator(layer.reducer, before, layer, backbone)
-        self.widen = Widen(before, embed_dim) if layer.embed_dim else None
+        self.widen = Widen(before, embed_dim) if layer.widens else None
         self.norm1 = nn.LayerNorm(embed_dim, eps=backbone.norm_eps)
         self.attn = build_operator(layer.attention, embed_dim, layer, context, backbone, guided=guided)
         self.norm2 = nn.LayerNorm(embed_dim, eps=backbone.norm_eps)

@@ -14,12 +14,13 @@ from nas.model.layers.part import FirstValue, Frame
 from nas.model.layers.pool import to_grid
 
 
-def _fan_out_normal(weight: Tensor) -> Tensor:
+def fan_out_normal(weight: Tensor) -> Tensor:
+    """Fill the kernel of a convolution as timm's PVT v2 does; returns it."""
     return nn.init.normal_(weight, std=math.sqrt(2 / (weight.shape[0] * weight.shape[2] * weight.shape[3])))
 
 
 KEYS_INITIAL: dict[str, FirstValue] = {
-    "keys.conv.weight": _fan_out_normal,  # as timm's PVT v2
+    "keys.conv.weight": fan_out_normal,  # as timm's PVT v2
     "keys.conv.bias": nn.init.zeros_,
     "keys.norm.weight": nn.init.ones_,
     "keys.norm.bias": nn.init.zeros_,

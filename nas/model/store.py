@@ -102,8 +102,10 @@ def _layers_of(domain: LayerDomain, providers: Sequence[tuple[int, int]], backbo
             )
         for reducer in domain.reducer if tokens < backbone.num_patches else ():
             if not REDUCERS[reducer].broken(tokens, on_grid=True):
-                width = max(domain.embed_dim)
-                yield LayerChoice(num_tokens=tokens, reducer=reducer, embed_dim=width, num_heads=1, mlp_ratio=1.0)
+                # What widens by itself may be at its widest where it does not: what arrives is wider then.
+                widths = {0, max(domain.embed_dim)} if REDUCERS[reducer].widens else {max(domain.embed_dim)}
+                for width in widths & set(domain.embed_dim):
+                    yield LayerChoice(num_tokens=tokens, reducer=reducer, embed_dim=width, num_heads=1, mlp_ratio=1.0)
     for ratio, rank in feed_forwards(domain):
         yield LayerChoice(num_tokens=domain.num_tokens[0], num_heads=1, mlp_ratio=ratio, ffn_rank=rank)
 

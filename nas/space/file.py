@@ -310,6 +310,11 @@ def _contradictions(content: SpaceFile, document: Document, dropped: set[str]) -
             elif not is_square(n) and not any_count:
                 tokens_are_legal = False
                 yield {"reducer"}, at((*section, "num_tokens", i), _not_square(n, grid))
+        for i, reducer in enumerate(written.reducer or ()):
+            fixed = content.backbone
+            prefix = Backbone(image_size=1, patch_size=1, class_token=fixed.class_token, reg_tokens=fixed.reg_tokens)
+            if refused := REDUCERS[reducer].refused(prefix):
+                yield {"class_token", "reg_tokens"}, at((*section, "reducer", i), refused)
         for gene in ("mlp_ratio", "ffn_rank"):
             for i, ratio in enumerate(getattr(written, gene) or ()):
                 if widths := [w for w in content.embed_dim if abs(w * ratio - round(w * ratio)) > 1e-6]:

@@ -132,6 +132,9 @@ class Genome:
                         yield f"layers.{i}.{gene}: {error.message.removeprefix('layer choice: ')}"
             if self.backbone.key_tokens and (raster := [r for r in domain.reducer if not REDUCERS[r].keeps_grid]):
                 yield f"layers.{i}.reducer: {', '.join(raster)} leaves no grid, on which key_tokens are reduced (C17)"
+            for reducer in domain.reducer:
+                if reducer in REDUCERS and (refused := REDUCERS[reducer].refused(self.backbone)):
+                    yield f"layers.{i}.reducer: {refused}"
             for n in domain.num_tokens:
                 try:
                     self.backbone.key_stride(n)

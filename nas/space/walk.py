@@ -165,7 +165,7 @@ class LegalSequences:
             return ""
         if not state.reductions_left:
             return f"tokens are reduced more than {self.rules.max_reductions} times (C12)"
-        return REDUCERS[reducer].broken(tokens, state.on_grid)
+        return REDUCERS[reducer].broken(tokens, state.on_grid, state.arriving)
 
     def broken_attention(self, state: State, tokens: int, on_grid: bool, kind: str, heads: int, derived: int) -> str:
         """The rule by which tokens, on their grid or not, cannot have an attention; empty when they can."""

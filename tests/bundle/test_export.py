@@ -426,9 +426,10 @@ def test_a_stem_survives_every_format_and_timm_knows_its_first_convolution(
     assert f"24 channels, a stem of {words}, 32x32 pixels" in card
 
 
-def test_a_network_without_positions_survives_every_format(tmp_path: Path) -> None:
+def test_a_pyramid_without_positions_survives_every_format(tmp_path: Path) -> None:
     fixed = replace(MEAN_POOL, positions="none")
-    architecture = Architecture(embed_dim=24, stem="overlap", layers=(layer(64), layer(36, reducer="pool")))
+    layers = (layer(64), layer(16, reducer="embed", embed_dim=32), layer(4, reducer="pool"))
+    architecture = Architecture(embed_dim=24, stem="overlap", layers=layers)
     report = export(subnet_of(architecture, fixed), tmp_path / "b", formats=("onnx", "timm", "pt2"))
     check_report(report, architecture, fixed)
 

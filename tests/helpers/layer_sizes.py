@@ -21,6 +21,7 @@ def sizes(*, derived: int = 0, variant: str = "copy", **changes: Any) -> Sizes:
         "K": changes.get("T", changes.get("N", 16) + 1),
         "stride": 1,
         "before": 16,
+        "width": 24,
         "on_grid": True,
         "exports_maps": False,
         "exports_logits": False,

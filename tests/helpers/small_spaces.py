@@ -1,5 +1,6 @@
 """Small search spaces over every operator, and their architectures listed the long way round."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -29,13 +30,13 @@ def tiny_space() -> SearchSpace:
 
 
 def every_choice(**changes: Any) -> LayerDomain:
-    """Every operator, three square token counts of 16 patches and one that is none, up to three heads.
+    """Every operator beside a class token, three square token counts of 16 patches and one that is none, up to 3 heads.
 
     With heads of 8 channels and a class token, linear attention pays at 16 tokens alone (C8).
     """
     genes: dict[str, Any] = {
         "num_tokens": (16, 9, 6, 4),
-        "reducer": tuple(REDUCERS),
+        "reducer": tuple(name for name, reducer in REDUCERS.items() if not reducer.refused(backbone())),
         "attention": tuple(ATTENTION),
         "hallucination_ratio": (0.0, 0.34, 0.7),
         "hallucination": tuple(HALLUCINATION),
@@ -89,6 +90,22 @@ def growing(**changes: Any) -> SearchSpace:
         for counts, widths in (((16, 9), (0, 12)), ((16, 4), (12, 16)), ((9, 4), (16, 0)))
     )
     return space(**{"layers": domains, "embed_dim": (8,), "depth": (2, 3), **changes})
+
+
+def embedding(**changes: Any) -> SearchSpace:
+    """Grids of 7, 4 and 2 tokens a side, embedded anew or averaged, and perhaps wider."""
+    domain = every_choice(
+        num_tokens=(49, 16, 9, 4),
+        reducer=("embed", "pool"),
+        embed_dim=(0, 12),
+        attention=("dynamic", "shared"),
+        hallucination_ratio=(0.0,),
+        num_heads=(1,),
+        ffn_rank=(1.0,),
+        mlp_ratio=(1.0, 2.0),
+    )
+    fixed = backbone(image_size=28, class_token=False, positions="none")
+    return space(domain, **{"embed_dim": (8, 16), "depth": (2, 3), "backbone": fixed, **changes})
 
 
 def only_half() -> SearchSpace:
@@ -149,9 +166,10 @@ def _may_follow(space: SearchSpace, before: tuple[LayerChoice, ...], layer: Laye
         "C6": shared and not layer.num_hallucinated and derived == {provider.num_hallucinated} != {0},
         "C7": kind == "static" and (gathered or (reducers and not rules.static_after_reduction)),
         "C8": kind == "linear" and layer.num_tokens + fixed.num_prefix_tokens <= fixed.head_dim + 4,
-        "C10": layer.reducer in ("pool", "conv_pool") and (gathered or layer.num_tokens not in squares),
+        "C10": layer.reducer in ("pool", "conv_pool", "embed") and (gathered or layer.num_tokens not in squares),
         "C11": layer.num_tokens > arriving or (layer.reducer is None) == (layer.num_tokens < arriving),
         "C12": len(reducers) > rules.max_reductions,
+        "C18": layer.reducer == "embed" and layer.num_tokens != math.ceil(math.sqrt(arriving) / 2) ** 2,
         "C16": layer.reducer and layer.embed_dim not in space.layers[len(before)].embed_dim,
     }
     return not any(broken.values())

@@ -117,7 +117,7 @@ depth: 3
             ("layers: {attention: [shared, shared]}", "layers.attention: names 'shared' twice"),
             ("layers: {hallucination_ratio: 1}", "layers.hallucination_ratio: must be less than 1, got 1"),
             ("layers: {hallucination: ax}", "layers.hallucination: 'ax' is not one of copy, mix, mix_conv"),
-            ("layers: {reducer: merge}", "layers.reducer: 'merge' is not one of pool, conv_pool, glad"),
+            ("layers: {reducer: merge}", "layers.reducer: 'merge' is not one of pool, conv_pool, glad, embed"),
             ("layers: {ffn_rank: 0}", "layers.ffn_rank: must be more than 0, got 0"),
             ("rules: {max_reductions: 1.5}", "rules.max_reductions: must be a whole number, got 1.5"),
             ("rules: {max_shared: true}", "rules.max_shared: must not be true or false, got true"),
@@ -193,7 +193,7 @@ depth: 3
 
     def test_a_wrong_reducer_may_have_been_glad(self):
         assert refused(PLAIN + "layers: {num_tokens: [64, 30], reducer: [pool, gald]}\n") == [
-            "line 5: layers.reducer[1]: 'gald' is not one of pool, conv_pool, glad; did you mean \"glad\"?"
+            "line 5: layers.reducer[1]: 'gald' is not one of pool, conv_pool, glad, embed; did you mean \"glad\"?"
         ]
 
     def test_a_convolution_in_feed_forwards_needs_the_grid(self):

@@ -10,10 +10,10 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
-from nas.arch import Architecture, Backbone
+from nas.arch import REDUCERS, Architecture, Backbone
 from nas.model.layers.glad import grid_sides, resample_queries
 from nas.model.layers.part import Frame, Sides
-from nas.model.layers.transport import resize_map
+from nas.model.transport import resize_map
 
 
 def searched_grid(backbone: Backbone) -> Sides:
@@ -25,7 +25,8 @@ def searched_grid(backbone: Backbone) -> Sides:
 def layer_sides(architecture: Architecture, backbone: Backbone, grid: Sides) -> list[tuple[Sides, bool]]:
     """Rows and columns of the tokens of every layer where the patches have those of `grid`, and whether on a grid.
 
-    Each side keeps its share of the grid, rounded, and a number of tokens that lie on no grid its share of the patches.
+    Each side keeps its share of the grid, rounded, or is halved where the reducer halves, and a number of tokens that
+    lie on no grid its share of the patches.
     """
     searched, arriving = searched_grid(backbone), backbone.num_patches
     old, new, on_grid = searched, grid, True
@@ -34,7 +35,9 @@ def layer_sides(architecture: Architecture, backbone: Backbone, grid: Sides) -> 
         if layer.num_tokens != arriving:
             arriving, sides = layer.num_tokens, grid_sides(layer.num_tokens)
             on_grid = on_grid and sides is not None and sides[0] <= old[0] and sides[1] <= old[1]
-            if on_grid and sides is not None:
+            if layer.reducer is not None and REDUCERS[layer.reducer].halves and sides is not None:
+                old, new = sides, ((new[0] + 1) // 2, (new[1] + 1) // 2)
+            elif on_grid and sides is not None:
                 scaled = [n * now / then for n, now, then in zip(sides, grid, searched, strict=True)]
                 old, new = sides, (_whole(scaled[0], new[0]), _whole(scaled[1], new[1]))
             else:

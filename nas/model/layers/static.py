@@ -18,7 +18,7 @@ from nas.model.key_reduction import KEYS_INITIAL, build_key_reduction, project, 
 from nas.model.layers.dynamic import attend
 from nas.model.layers.maps import Guidance, Provided, mix_values, slice_qkv, slice_values, to_heads
 from nas.model.layers.part import FirstValue, Frame, Part, Stored, is_recorded
-from nas.model.layers.transport import resize_map
+from nas.model.transport import resize_map
 
 FLOOR = 1e-6
 """Added to a mean map before its logarithm, for entries that are zero."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nas.model.layers.transport import resize_map, transport_map
+from nas.model.transport import resize_map, transport_map
 
 T = 17
 
