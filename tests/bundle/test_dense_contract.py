@@ -28,8 +28,18 @@ NETWORKS = {
     "odd": Architecture(
         embed_dim=24, layers=(layer(64), layer(36, reducer="conv_pool"), layer(16, reducer="glad"), layer(16))
     ),
+    "pyramid": Architecture(
+        embed_dim=16,
+        stem="conv",
+        layers=(
+            layer(64),
+            layer(16, reducer="pool", embed_dim=24),
+            layer(4, reducer="conv_pool", embed_dim=32),
+            layer(1, reducer="pool", embed_dim=48),
+        ),
+    ),
 }
-"""At 32 pixels with patches of 4: strides 4; 4 and 8; 4, 16/3 and 8."""
+"""At 32 pixels with patches of 4: strides 4; 4 and 8; 4, 16/3 and 8; 4, 8, 16 and 32."""
 SIZES = ((64, 64), (64, 96))
 STEPS = 8
 
@@ -113,6 +123,7 @@ def test_torchvisions_detectors_train_over_the_simple_pyramid(name, kind, size, 
 def test_torchvisions_detectors_train_over_maps_of_several_strides(size, source):
     body = features(source, "odd", out_indices=[0, 1, 3], out_strides=[4, 8, 16])
     detect(detector("FasterRCNN", Pyramid(body), size, 3), size)
+    detect(detector("RetinaNet", Pyramid(features(source, "pyramid")), size, 4), size)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -126,11 +137,26 @@ def test_segmentation_models_pytorchs_dpt_trains_over_a_bundle(name, size, sourc
         classes=2,
         dynamic_img_size=True,
     )
+    # The classifier and the norm before it are there, as they are of timm's own ViT.
+    segment(model, size, ("encoder.model.head", "encoder.model.norm"))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("kind", ["Unet", "FPN", "UPerNet"])
+def test_its_networks_for_pyramids_train_over_a_bundle_of_four_layers_of_strides_4_to_32(kind, size, source):
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    given = {"Unet": {"decoder_channels": (16, 8, 8, 8, 8)}, "FPN": {"decoder_pyramid_channels": 16}}.get(kind, {})
+    model = getattr(smp, kind)(
+        f"tu-{source('pyramid')}", encoder_weights=True, classes=2, dynamic_img_size=True, **given
+    )
+    segment(model, size)
+
+
+def segment(model, size, may_lack=()):
     images, masks = torch.randn(2, 3, *size), torch.zeros(2, *size, dtype=torch.long)
     masks[:, 8:40, 16:] = 1
     images[:, 0] += 2 * masks
-    # The classifier and the norm before it are there, as they are of timm's own ViT.
-    fall(model, lambda: functional.cross_entropy(model(images), masks), ("encoder.model.head", "encoder.model.norm"))
+    fall(model, lambda: functional.cross_entropy(model(images), masks), may_lack)
     assert model.eval()(images).shape == (2, 2, *size)
 
 
