@@ -131,15 +131,17 @@ class Subnet(Intermediates):
 
     def _feature_info(self) -> list[dict[str, Any]]:
         sides = layer_sides(self.architecture, self.backbone, self.patch_embed.grid_size)
-        pixels = math.prod(self.patch_embed.grid_size) * math.prod(self.patch_embed.patch_size)
-        return [
-            {
-                "module": f"blocks.{i}",
-                "num_chs": self.architecture.widths[i],
-                "reduction": _whole(math.sqrt(pixels / math.prod(of))),
-            }
-            for i, (of, _) in enumerate(sides)
-        ]
+        patch, patches = math.prod(self.patch_embed.patch_size), math.prod(self.patch_embed.grid_size)
+        found, stride, arriving = list[dict[str, Any]](), math.sqrt(patch), self.backbone.num_patches
+        for i, (layer, (of, _)) in enumerate(zip(self.architecture.layers, sides, strict=True)):
+            if layer.reducer is not None and REDUCERS[layer.reducer].halves:
+                stride *= 2  # whatever the rounding of the sides
+            elif layer.num_tokens != arriving:
+                stride = math.sqrt(patch * patches / math.prod(of))
+            arriving = layer.num_tokens
+            info = {"module": f"blocks.{i}", "num_chs": self.architecture.widths[i], "reduction": _whole(stride)}
+            found.append(info)
+        return found
 
     def init_weights(self, mode: str = "") -> None:
         """Initialise as timm's ViT does; the operators' own weights keep the values they are built with."""

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from flops import flop_counter
 from live_storages import tracked_peak
@@ -210,3 +211,19 @@ def test_grids_of_the_first_layer_may_be_halved_too():
     randomise(subnet)
     assert tracked_peak(subnet, 2) == memory.peak_activation_bytes(first, FIXED, 2)
     assert subnet(images(2)).shape == (2, FIXED.num_classes)
+
+
+@pytest.mark.parametrize("kind", ["getter", "fx"])
+def test_features_are_those_of_the_network(kind):
+    given = {"architecture": PYRAMID.to_dict(), "backbone": FIXED.to_dict()}
+    subnet = Subnet(FIXED, PYRAMID).eval()
+    randomise(subnet)
+    options = {"features_only": True, "feature_cls": kind, "in_chans": 1}
+    features = timm.create_model("nas_vit", **given, **options).eval()
+    (features.graph_module if kind == "fx" else features.model).load_state_dict(subnet.state_dict(), strict=False)
+    shape = "NLC" if kind == "fx" else "NCHW"
+    with torch.no_grad():
+        ours = subnet.forward_intermediates(images(2), intermediates_only=True, output_fmt=shape)
+        assert all(torch.equal(own, other) for own, other in zip(ours, features(images(2)), strict=True))
+    assert [info["num_chs"] for info in features.feature_info] == [8, 12, 12, 24]
+    assert [info["reduction"] for info in features.feature_info] == [4, 8, 8, 16]  # of 7, 4 and 2 tokens a side
