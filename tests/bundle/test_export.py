@@ -268,8 +268,11 @@ def test_timm_loads_a_bundle_with_torch_timm_and_wrapt(bundle: Path, tmp_path: P
         missing = {{top for top in modules if top not in given and top != "nas" and not top.startswith("_")}}
         for top in missing:
             sys.modules[top] = None
-        import nas, timm
-        timm.create_model("local-dir:{bundle}", pretrained=True)
+        import nas, timm, torch
+        model = timm.create_model("local-dir:{bundle}", pretrained=True).eval()
+        assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+        body = timm.create_model("local-dir:{bundle}", features_only=True, out_indices=[0])
+        assert len(nas.dense.SimplePyramid(body, 8)(torch.zeros(1, 3, 32, 32))) == 5
         print(sorted({{"pydantic", "optuna", "ray", "pandas", "ruamel", "onnx"}} - missing))
     """
     assert run_python(code, tmp_path, path=ROOT).strip() == "[]"
