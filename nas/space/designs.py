@@ -18,6 +18,7 @@ Design = Literal["deit", "psvit", "dgssa_glad", "hmhsa_cffn", "castling", "unifo
 DESIGNS: tuple[str, ...] = get_args(Design)
 UNIFORM = (0.8, 0.6, 0.4, 0.2)  # shares of the way from the lowest to the highest size; 1 is `deit`
 MOST_SHAPES = 24  # plain ViTs that a search measures
+ANEW = "embed"  # the reducer that pyramids have where others have none
 MOST_VALUES = 12  # of a gene that are looked at for them: 1,728 shapes at most
 Value = TypeVar("Value", int, float)
 
@@ -56,19 +57,19 @@ def known_designs(space: Genome, names: Sequence[str]) -> dict[str, Architecture
 
 
 def is_plain(architecture: Architecture) -> bool:
-    """Whether it is a plain ViT.
+    """Whether it is a plain ViT, or a plain pyramid, whose tokens are embedded anew from stage to stage.
 
-    No token reduction, dynamic attention with real heads only, feed-forwards of full rank, and all layers have as many
-    heads and the same hidden width.
+    No other token reduction, dynamic attention with real heads only, feed-forwards of full rank, and all layers of a
+    width have as many heads and the same hidden width.
     """
-    first = architecture.layers[0]
+    sizes: dict[int, tuple[int, float]] = {}
     return all(
-        layer.reducer is None
+        layer.reducer in (None, ANEW)
         and layer.attention == "dynamic"
         and not layer.num_hallucinated
         and layer.ffn_rank == 1
-        and (layer.num_heads, layer.mlp_ratio) == (first.num_heads, first.mlp_ratio)
-        for layer in architecture.layers
+        and (layer.num_heads, layer.mlp_ratio) == sizes.setdefault(width, (layer.num_heads, layer.mlp_ratio))
+        for layer, width in zip(architecture.layers, architecture.widths, strict=True)
     )
 
 
@@ -77,12 +78,13 @@ def plain_shapes(space: Genome, most: int = MOST_SHAPES) -> tuple[Architecture, 
 
     A width has the number of heads, of those that all layers can have, that is nearest to `embed_dim` / `head_dim`, the
     more in doubt. Where there are more than `most` shapes, so many are spread evenly over the logarithm of their MACs,
-    from the one with the fewest to the one with the most. None where the space has no plain ViT.
+    from the one with the fewest to the one with the most. None where the space has no plain ViT. Of pyramids, those of
+    each depth whose sizes are at the same share of their ranges, with stages of equal depth where the space lets them.
     """
     shapes = {
         shape: cost.macs(shape, space.backbone)
         for depth in _spread(space.depth)
-        for shape in _of_depth(space, depth)
+        for shape in (*_of_depth(space, depth), *_pyramids(space, depth))
         if space.within_constraints(shape)
     }
     rest = sorted(shapes, key=lambda shape: (shapes[shape], shape.digest))
@@ -104,13 +106,25 @@ def _design(space: Genome, name: str) -> Architecture:
     return next((a for a in sized if space.within_constraints(a)), space.repair(sized[0]))
 
 
-def _sized(space: Genome, name: str, share: float) -> Architecture:
-    """A design with width, depth, heads and hidden width at a share of their ranges."""
-    depth = _at(space.depth, share)
+def _pyramids(space: Genome, depth: int) -> list[Architecture]:
+    """The plain pyramids of so many layers, before the hard bounds."""
+    if not any(ANEW in domain.reducer for domain in space.layers):
+        return []
+    found = (_sized(space, "deit", share, depth) for share in (1.0, *UNIFORM, 0.0))
+    return [shape for shape in found if is_plain(shape) and shape.depth == depth]
+
+
+def _sized(space: Genome, name: str, share: float, depth: int = 0) -> Architecture:
+    """A design with width, depth (unless it is given), heads and hidden width at a share of their ranges."""
+    depth = depth or _at(space.depth, share)
     wanted: dict[str, Any] = {"embed_dim": _at(space.embed_dim, share), "depth": depth}
     wanted["stem"] = _first(space.stem, "patch")
     for i, domain in enumerate(space.layers):
-        genes = _plain(domain, share) | _pattern(name, domain, i, depth, space.backbone.num_patches)
+        genes = _plain(domain, share)
+        if ANEW in domain.reducer:
+            stage = _stage(i, depth)
+            genes["num_tokens"] = _tokens(domain, space.backbone.num_patches / 4**stage, on_grid=True)
+        genes |= _pattern(name, domain, i, depth, space.backbone.num_patches)
         if name == "uniform":
             genes["num_tokens"] = _at(domain.num_tokens, share)
         wanted |= {f"layers.{i:02d}.{gene}": genes[gene] for gene in domain.genes}
@@ -121,7 +135,7 @@ def _plain(domain: LayerDomain, share: float) -> dict[str, Any]:
     return {
         "num_tokens": max(domain.num_tokens),
         "reducer": domain.reducer[0],
-        "embed_dim": min(domain.embed_dim),
+        "embed_dim": 0 if 0 in domain.embed_dim else _at(domain.embed_dim, share),
         "attention": _first(domain.attention, "dynamic"),
         "hallucination_ratio": min(domain.hallucination_ratio),
         "hallucination": domain.hallucination[0],
@@ -133,8 +147,8 @@ def _pattern(name: str, domain: LayerDomain, i: int, depth: int, patches: int) -
     """What a design wants of layer `i`, beside the plain ViT's genes."""
     match name:
         case "psvit":
-            starts = [0, max(1, round(depth / 3)), max(2, round(2 * depth / 3))]
-            stage = sum(start <= i for start in starts) - 1
+            starts = _starts(depth)
+            stage = _stage(i, depth)
             shares = (i - starts[stage]) % 2 == 1
             return {
                 "num_tokens": _tokens(domain, patches / 2**stage, on_grid=True),
@@ -158,6 +172,16 @@ def _pattern(name: str, domain: LayerDomain, i: int, depth: int, patches: int) -
         case "castling":
             return {"attention": _first(domain.attention, *["linear"] * (i < depth - 1), "dynamic")}
     return {}
+
+
+def _starts(depth: int) -> list[int]:
+    """The first layers of three stages."""
+    return [0, max(1, round(depth / 3)), max(2, round(2 * depth / 3))]
+
+
+def _stage(i: int, depth: int) -> int:
+    """The stage of layer `i`."""
+    return sum(start <= i for start in _starts(depth)) - 1
 
 
 def _at(values: Sequence[Any], share: float) -> Any:

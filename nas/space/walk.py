@@ -307,9 +307,7 @@ def _nearest(options: Sequence[Option], wanted: Mapping[str, Any]) -> Option:
 
 
 def _fallback(gene: str, goal: Any, legal: Sequence[Any]) -> Any:
-    if gene == "embed_dim":
-        return max((value for value in legal if value <= goal), default=0)
-    if gene == "num_tokens":
+    if gene in ("num_tokens", "embed_dim"):
         lower = [value for value in legal if value <= goal]
         return max(lower) if lower else min(legal)
     if isinstance(legal[0], str) or legal[0] is None:

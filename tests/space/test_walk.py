@@ -199,6 +199,13 @@ def test_options_that_lead_nowhere_are_not_alive():
     assert [choice.num_tokens for choice, _ in walk.alive(walk.start, 2)] == [16]
 
 
+def test_a_width_that_cannot_be_had_becomes_the_next_one():
+    searched = growing(depth=(2,), layers=growing().layers[:2])
+    for params in (searched.encode(a) for a in list(listed(searched))[::5]):
+        for name, values in searched.choices().items():
+            assert all(searched.decode(params | {name: value}) in searched for value in values)
+
+
 def test_why_not_names_the_first_layer_that_breaks_a_rule():
     searched = tiny(depth=(2,))
     legal = next(iter(listed(searched))).layers
