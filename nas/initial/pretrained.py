@@ -8,13 +8,14 @@ from typing import Any, cast
 import timm
 import torch
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
-from timm.models import adapt_input_conv, load_state_dict
+from timm.models import PyramidVisionTransformerV2, adapt_input_conv, load_state_dict
 from torch import Tensor
 
 from nas.arch import Architecture, Backbone, LayerChoice
 from nas.base import ConfigError, one_line
 from nas.initial.kind import facts_of, has_quick_gelu, left_out, settings_for, why_not_plain
 from nas.initial.plain import Weights, depth_of, plain_weights
+from nas.initial.pvt import is_pvt, is_pyramid, pvt_weights
 from nas.model import UNREADABLE, Subnet, check_model_folder
 
 KINDS = ("timm", "local-dir", "hf-hub", "file")
@@ -42,9 +43,14 @@ def initial_weights(spec: str, backbone: Backbone) -> dict[str, Tensor]:
             hint="timm:NAME, hf-hub:OWNER/NAME, local-dir:DIR, file:PATH or a run's folder",
         )
     if kind == "file":
-        weights = plain_weights(spec, _read_file(spec, name), backbone)
+        found = _read_file(spec, name)
+        if is_pvt(found):
+            return pvt_weights(spec, found, backbone)
+        weights = plain_weights(spec, found, backbone)
     else:
         weights = _from_timm(spec, name if kind == "timm" else spec, backbone)
+        if is_pyramid(weights):
+            return weights
     for i in range(depth_of(weights)):
         rows, width = weights[f"blocks.{i}.attn.qkv.weight"].shape
         if rows % (3 * backbone.head_dim):
@@ -102,6 +108,10 @@ def _from_timm(spec: str, name: str, backbone: Backbone) -> dict[str, Tensor]:
             check_model_folder(Path(name.removeprefix("local-dir:")))
         with torch.device("meta"):  # what it is, before anything is downloaded
             skeleton = timm.create_model(name, pretrained=False, in_chans=backbone.in_chans)
+        if isinstance(skeleton, PyramidVisionTransformerV2):
+            pvt_weights(spec, skeleton.state_dict(), backbone)
+            model = timm.create_model(name, pretrained=True, in_chans=backbone.in_chans)
+            return pvt_weights(spec, model.state_dict(), backbone)
         if reasons := why_not_plain(skeleton):
             raise ConfigError(
                 f"--init {spec}: not a plain ViT: {'; '.join(reasons)}",

@@ -6,29 +6,63 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from timm.models.pvt_v2 import PyramidVisionTransformerV2
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.arch import Architecture, Backbone, LayerChoice
+from nas.base import ConfigError
+from nas.initial.kind import settings_for
 from nas.model import Subnet
 
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(.+)")
+_KNOWN = re.compile(
+    r"(patch_embed\.(proj|norm)|head|stages\.\d+\.(norm|downsample\.(proj|norm))"
+    r"|stages\.\d+\.blocks\.\d+\.(norm1|norm2|attn\.(q|kv|sr|norm|proj)|mlp\.(fc1|dwconv|fc2)))\.(weight|bias)"
+)
 _STAGE = re.compile(r"stages\.(\d+)\.(norm|downsample\.proj|downsample\.norm)\.(weight|bias)")
 _KEYS = re.compile(r"\battn\.keys_\d+\.")
 _REDUCER = {"norm": "embed_before", "downsample.proj": "embed", "downsample.norm": "embed_after"}
 
 
-def is_pvt(weights: Mapping[str, Tensor]) -> bool:
+def is_pvt(weights: Mapping[Any, Any]) -> bool:
     """Whether weights have timm's names of a PVT v2."""
-    return any(_BLOCK.fullmatch(name) for name in weights) and "patch_embed.norm.weight" in weights
+    return any(isinstance(name, str) and _BLOCK.fullmatch(name) for name in weights) and (
+        "patch_embed.norm.weight" in weights
+    )
 
 
-def why_not_pvt(model: nn.Module) -> list[str]:
-    """What a timm model computes that no PVT v2 does; empty for one, and a reason where it is something else."""
-    if not isinstance(model, PyramidVisionTransformerV2):
-        return [f"it is timm's {type(model).__name__}, neither a plain ViT nor a PVT v2"]
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
-    return ["its keys are pooled (linear spatial reduction), which no network of a search has"] if linear else []
+def is_pyramid(weights: Mapping[str, Tensor]) -> bool:
+    """Whether weights are those of `from_pvt`."""
+    return any(".reducer." in name for name in weights)
+
+
+def pvt_weights(spec: str, given: Mapping[Any, Any], backbone: Backbone) -> dict[str, Tensor]:
+    """The weights of a trained PVT v2 for a supernet's store (`from_pvt`), where its backbone is of that kind.
+
+    Raises:
+        ConfigError: It is not; says which keys to set. Or the weights are not those of a PVT v2 alone.
+    """
+    facts, lacking = pvt_facts(given, backbone), _lacking(given)
+    if lacking:
+        raise ConfigError(
+            f"--init {spec}: no PVT v2 that a search knows: {lacking}",
+            hint="timm's pvt_v2_b0 to pvt_v2_b5; pvt_v2_b2_li pools its keys, which no network of a search does",
+        )
+    if keys := settings_for(backbone, facts):
+        raise ConfigError(
+            f"--init {spec}: the backbone of the search space is of another kind", hint=f"--set {' --set '.join(keys)}"
+        )
+    return from_pvt(given)
+
+
+def _lacking(weights: Mapping[Any, Any]) -> str:
+    """What is wrong with the names; empty for a PVT v2 whose keys are reduced by convolutions."""
+    blocks = {name.rpartition(".attn.")[0] for name in weights if ".attn.q." in name}
+    if strange := [name for name in weights if not (isinstance(name, str) and _KNOWN.fullmatch(name))]:
+        return f"it has {', '.join(map(str, strange[:3]))}"
+    reduced = [block for block in sorted(blocks) if f"{block}.attn.sr.weight" in weights]
+    if pooled := [block for block in reduced if weights[f"{block}.attn.sr.weight"].shape[-1] == 1]:
+        return f"keys of {pooled[0]} are pooled"
+    return ""
 
 
 def pvt_facts(weights: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Any]:

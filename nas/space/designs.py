@@ -124,6 +124,8 @@ def _sized(space: Genome, name: str, share: float, depth: int = 0) -> Architectu
         if ANEW in domain.reducer:
             stage = _stage(i, depth)
             genes["num_tokens"] = _tokens(domain, space.backbone.num_patches / 4**stage, on_grid=True)
+            if len(domain.num_tokens) > 1 and 0 not in domain.embed_dim:  # wider ones are for later stages
+                genes["embed_dim"] = _at(domain.embed_dim, share * stage / 2)
         genes |= _pattern(name, domain, i, depth, space.backbone.num_patches)
         if name == "uniform":
             genes["num_tokens"] = _at(domain.num_tokens, share)
