@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nas.arch import Architecture, Backbone, cost
 from nas.base import ArchitectureError, ConfigError
-from nas.model.families.features import StridedFeatures, layers_on_grid, warn_of_strides
+from nas.model.families.features import StridedFeatures, chosen_layers, layers_on_grid, stage_ends, warn_of_strides
 from nas.model.families.input_size import resized_weights
 from nas.model.families.vit import Subnet
 
@@ -135,8 +135,9 @@ def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
     `img_size` and `dynamic_img_size` among them.
 
     With `features_only=True` it returns a list of feature maps [B, D, H, W], one a layer of `out_indices`; by default
-    of every layer whose tokens lie on a square grid. `out_strides` resamples them, one number of pixels for each;
-    without it, strides that are no powers of two are warned of.
+    of every layer whose tokens lie on a square grid. Of a pyramid they are the ends of its stages, as timm's pyramids
+    count them. `out_strides` resamples them, one number of pixels for each; without it, strides that are no powers of
+    two are warned of. Without position embeddings images may have any size, unless `dynamic_img_size` is false.
 
     Raises:
         TypeError: `architecture` or `backbone` is missing, or an argument would change the network.
@@ -155,9 +156,14 @@ def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
     kwargs = {"num_classes": fixed.num_classes, "in_chans": fixed.in_chans, "img_size": fixed.image_size} | kwargs
     if kwargs.get("feature_cls", "getter") not in ("getter", "fx"):
         raise TypeError(f"nas_vit cannot take feature_cls={kwargs['feature_cls']!r}: take getter or fx")
+    if fixed.positions == "none":
+        kwargs.setdefault("dynamic_img_size", True)
     features: dict[str, Any] = {"feature_cls": "getter"}
     if kwargs.get("features_only"):
-        features["out_indices"] = layers_on_grid(found, fixed)
+        ends = stage_ends(found)
+        features["out_indices"] = ends or layers_on_grid(found, fixed)
+        if ends and "out_indices" in kwargs:
+            kwargs["out_indices"] = [ends[i] for i in chosen_layers(kwargs["out_indices"], len(ends))]
         if "out_strides" in kwargs:
             if kwargs.pop("feature_cls", "getter") != "getter":
                 raise TypeError("nas_vit cannot take out_strides with feature_cls='fx'")

@@ -1,5 +1,7 @@
 """Exported bundles in detectors and segmentation networks of others, at sizes that the search did not see."""
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -40,6 +42,20 @@ NETWORKS = {
     ),
 }
 """At 32 pixels with patches of 4: strides 4; 4 and 8; 4, 16/3 and 8; 4, 8, 16 and 32."""
+PVT = replace(CLASS_TOKEN, class_token=False, final_norm="before", positions="none", key_tokens=4, ffn_conv=True)
+STAGES = Architecture(
+    embed_dim=16,
+    stem="overlap",
+    layers=(
+        layer(64),
+        layer(64, attention="shared"),
+        layer(16, reducer="embed", embed_dim=24),
+        layer(16, hallucination_ratio=0.5, hallucination="copy", ffn_rank=0.5),
+        layer(4, reducer="embed", embed_dim=32),
+        layer(1, reducer="embed", embed_dim=48),
+    ),
+)
+"""A network after PVT v2, of four stages of strides 4, 8, 16 and 32."""
 SIZES = ((64, 64), (64, 96))
 STEPS = 8
 
@@ -50,6 +66,7 @@ def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles")
     for name, architecture in NETWORKS.items():
         export(subnet_of(architecture, CLASS_TOKEN), folder / name)
+    export(subnet_of(STAGES, PVT), folder / "pvt")
     return lambda name: f"local-dir:{folder / name}"
 
 
@@ -127,6 +144,20 @@ def test_torchvisions_detectors_train_over_maps_of_several_strides(size, source)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("kind", ["RetinaNet", "FasterRCNN"])
+def test_torchvisions_detectors_train_over_the_stages_of_a_pyramid(kind, size, source):
+    body = timm.create_model(source("pvt"), pretrained=True, features_only=True)  # takes images of any size
+    assert (body.feature_info.reduction(), body.feature_info.channels()) == ([4, 8, 16, 32], [16, 24, 32, 48])
+    detect(detector(kind, Pyramid(body), size, 4), size)
+
+
+def test_levels_of_a_pyramid_are_counted_as_timms_pyramids_count_them(source):
+    chosen = timm.create_model(source("pvt"), features_only=True, out_indices=(1, -1))
+    assert chosen.feature_info.reduction() == [8, 32]
+    assert [found.shape[1] for found in chosen(torch.randn(1, 3, 64, 96))] == [24, 48]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", ["plain", "pooled"])
 def test_segmentation_models_pytorchs_dpt_trains_over_a_bundle(name, size, source):
     smp = pytest.importorskip("segmentation_models_pytorch")
@@ -143,12 +174,11 @@ def test_segmentation_models_pytorchs_dpt_trains_over_a_bundle(name, size, sourc
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("kind", ["Unet", "FPN", "UPerNet"])
-def test_its_networks_for_pyramids_train_over_a_bundle_of_four_layers_of_strides_4_to_32(kind, size, source):
+@pytest.mark.parametrize("name", ["pyramid", "pvt"])
+def test_its_networks_for_pyramids_train_over_a_bundle_of_strides_4_to_32(name, kind, size, source):
     smp = pytest.importorskip("segmentation_models_pytorch")
     given = {"Unet": {"decoder_channels": (16, 8, 8, 8, 8)}, "FPN": {"decoder_pyramid_channels": 16}}.get(kind, {})
-    model = getattr(smp, kind)(
-        f"tu-{source('pyramid')}", encoder_weights=True, classes=2, dynamic_img_size=True, **given
-    )
+    model = getattr(smp, kind)(f"tu-{source(name)}", encoder_weights=True, classes=2, dynamic_img_size=True, **given)
     segment(model, size)
 
 

@@ -30,6 +30,12 @@ def layers_on_grid(architecture: Architecture, backbone: Backbone) -> list[int]:
     return [i for i, ((rows, columns), on_grid) in enumerate(layers) if on_grid and rows == columns]
 
 
+def stage_ends(architecture: Architecture) -> list[int]:
+    """The last layers of the stages of a pyramid, which begins one wherever it embeds its tokens anew; else none."""
+    begins = [i for i, layer in enumerate(architecture.layers) if layer.reducer == "embed"]
+    return [i - 1 for i in (*begins, architecture.depth)] if begins else []
+
+
 def chosen_layers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
     """Layers as timm lets them be chosen: None for all, so many of the last, or numbers; else an ArchitectureError."""
     if indices is None or isinstance(indices, int):
