@@ -237,11 +237,12 @@ def genes_of_features(space: SearchSpace) -> list[int]:
     """[features]; the gene that each belongs to: those of a choice among operators are one."""
     grows = [1] * space.walk.grows
     sizes = [1, 1, len(REDUCERS), *grows, len(ATTENTION), 1, 1, len(HALLUCINATION), 1, 1] * len(space.layers) + [1] * 5
-    sizes += [len(space.stem)] if space.has_stems else []
-    return [gene for gene, size in enumerate(sizes) for _ in range(size)]
+    stems = [len(space.stem)] if space.has_stems else []
+    return [gene for gene, size in enumerate((*stems, *sizes)) for _ in range(size)]
 
 
 def _features(architecture: Architecture, space: SearchSpace) -> Iterator[float]:
+    yield from (float(architecture.stem == name) for name in STEMS if space.has_stems and name in space.stem)
     tokens = []
     for i in range(len(space.layers)):
         if i >= architecture.depth:
@@ -265,7 +266,6 @@ def _features(architecture: Architecture, space: SearchSpace) -> Iterator[float]
     yield math.log(sum(tokens) / len(tokens))
     yield math.log(cost.macs(architecture, space.backbone))
     yield math.log(cost.params(architecture, space.backbone))
-    yield from (float(architecture.stem == name) for name in STEMS if space.has_stems and name in space.stem)
 
 
 def _best(architectures: Sequence[Architecture], losses: Floats) -> list[Architecture]:

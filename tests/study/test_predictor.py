@@ -5,7 +5,7 @@ import pytest
 from replay_evaluator import all_architectures
 from replay_tables import small_table
 from search_fakes import AnalyticEvaluator, digits
-from small_spaces import listed, stems
+from small_spaces import growing, listed, stems
 
 from nas.arch import cost
 from nas.base.metrics import BALANCED, LATENCY, MACS, PARAMS, TOP1, Objective
@@ -179,8 +179,9 @@ def test_stems_are_told_apart_where_there_are_several():
     assert features(networks[:1], stems(stem=("patch", "conv", "overlap"))).shape[1] == rows.shape[1] + 1
 
 
-def test_the_line_of_the_surrogate_is_in_the_logarithm_of_macs():
-    space, rng = digits(), np.random.default_rng(0)
+@pytest.mark.parametrize("space", [digits(), stems(), growing()], ids=["digits", "stems", "widths"])
+def test_the_line_of_the_surrogate_is_in_the_logarithm_of_macs(space):
+    rng = np.random.default_rng(0)
     drawn = [space.sample(rng) for _ in range(20)]
     expected = [np.log(cost.macs(architecture, space.backbone)) for architecture in drawn]
     np.testing.assert_allclose(features(drawn, space)[:, LOG_MACS], expected)
