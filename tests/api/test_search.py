@@ -73,7 +73,7 @@ def test_what_is_wrong_is_said_at_once_with_a_hint(folder):
         ({"sampler": lambda seed: seed}, "sampler: called with seed=0 it makes no sampler, but 0"),
         ({"sampler": object()}, "makes no sampler"),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=lambda value: value if isinstance(value, str) else ",".join(value),
 )
 def test_an_argument_of_another_kind_is_refused_before_there_is_a_run(given, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
