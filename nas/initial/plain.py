@@ -11,7 +11,6 @@ from nas.arch import Backbone
 from nas.base import ConfigError
 from nas.initial.kind import facts_of_names, settings_for
 from nas.initial.names import timm_names
-from nas.model import GridConv
 
 Weights = Mapping[str, Tensor]
 """State dict of a plain timm ViT."""
@@ -49,7 +48,7 @@ def plain_weights(
     depth = depth_of(weights)
     weights |= _zero_biases(weights, depth)
     if backbone.ffn_conv and not any(".dwconv." in name for name in weights):
-        weights |= _identities(weights, depth, backbone)
+        weights |= _identities(weights, depth)
     expected = _names(depth, backbone)
     scales = {f"blocks.{i}.{scale}.gamma" for i in range(depth) for scale in SCALES}
     unknown = [name for name in weights if name not in expected and name not in scales]
@@ -85,14 +84,15 @@ def _zero_biases(weights: Weights, depth: int) -> dict[str, Tensor]:
     return found
 
 
-def _identities(weights: Weights, depth: int, backbone: Backbone) -> dict[str, Tensor]:
+def _identities(weights: Weights, depth: int) -> dict[str, Tensor]:
     """Convolutions of feed-forwards that change nothing."""
     found: dict[str, Tensor] = {}
     for i in range(depth):
         bias = weights.get(f"blocks.{i}.mlp.fc1.bias")
         if bias is not None and bias.ndim and len(bias):
-            first_values = GridConv(len(bias), backbone.num_prefix_tokens).state_dict()
-            found |= {f"blocks.{i}.mlp.dwconv.{name}": value for name, value in first_values.items()}
+            kernel = torch.zeros(len(bias), 1, 3, 3)
+            kernel[:, :, 1, 1] = 1
+            found |= {f"blocks.{i}.mlp.dwconv.weight": kernel, f"blocks.{i}.mlp.dwconv.bias": torch.zeros(len(bias))}
     return found
 
 

@@ -8,7 +8,7 @@ from nas.model.families.vit import Subnet
 from nas.model.folder import check_finite, check_inside, check_model_folder
 from nas.model.instruments import Instruments, watched_networks
 from nas.model.layers.dynamic import DynamicAttention
-from nas.model.layers.feed_forward import GridConv, activation_aware_factors, svd_factors
+from nas.model.layers.feed_forward import activation_aware_factors, svd_factors
 from nas.model.layers.glad import average_tokens, reduced_sides
 from nas.model.layers.maps import Guidance, Provided
 from nas.model.layers.static import log_mean_map
@@ -18,9 +18,8 @@ from nas.model.transport import transport_map
 from nas.model.tree import SubnetParts, SubnetTree, subtrees
 
 __all__ = [
-    "DEPTH", "FACTOR", "UNREADABLE", "Block", "DynamicAttention", "GridConv", "Guidance", "Instruments",
-    "Provided", "Subnet", "SubnetParts", "SubnetTree", "Supernet", "activation_aware_factors",
-    "at_stride", "average_tokens", "check_finite", "check_inside", "check_model_folder", "cut_matrices",
-    "factor_of", "log_mean_map", "reduced_sides", "subtrees", "svd_factors", "transport_map",
-    "watched_networks",
+    "DEPTH", "FACTOR", "UNREADABLE", "Block", "DynamicAttention", "Guidance", "Instruments", "Provided",
+    "Subnet", "SubnetParts", "SubnetTree", "Supernet", "activation_aware_factors", "at_stride",
+    "average_tokens", "check_finite", "check_inside", "check_model_folder", "cut_matrices", "factor_of",
+    "log_mean_map", "reduced_sides", "subtrees", "svd_factors", "transport_map", "watched_networks",
 ]

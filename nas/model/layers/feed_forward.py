@@ -32,12 +32,13 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
 class GridConv(nn.Conv2d):
     """A depth-wise 3x3 convolution over the grid of the patch tokens; prefix tokens pass by it bit for bit.
 
-    It starts as the identity: a trained plain ViT is still itself with it.
+    It starts as PVT v2's in timm, by a normal distribution of variance 2 / 9; behind a trained plain ViT, which has
+    none, as the identity (`nas.initial`).
 
     Shapes: x [B, T, F] -> [B, T, F]; weight [F, 1, 3, 3].
 
     Source: the feed-forward of PVT v2 (arXiv 2106.13797), also of CeiT (2103.11816) and LocalViT (2104.05707).
-    Differs: the first values; tokens before the patches, which PVT v2 has not.
+    Differs: there are tokens before the patches.
     """
 
     def __init__(self, channels: int, num_prefix_tokens: int) -> None:
@@ -47,9 +48,8 @@ class GridConv(nn.Conv2d):
     def reset_parameters(self) -> None:
         """Set the first values (PyTorch's interface)."""
         assert self.bias is not None, "asked for"
-        with torch.no_grad():
-            self.bias.zero_()
-            self.weight.zero_()[:, :, 1, 1] = 1
+        nn.init.normal_(self.weight, std=math.sqrt(2 / 9))
+        nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
         """Convolve the patch tokens, which lie on a square grid, or on the one that a frame says."""

@@ -66,9 +66,11 @@ def test_rank_decides_the_feed_forward():
 def test_a_convolution_mixes_patches_on_their_grid_and_passes_the_prefix_by(prefix):
     convolution, x = GridConv(HIDDEN, prefix), normal(2, prefix + 12, HIDDEN)
     frame = Frame((3, 4), (3, 4), (2, 2), (2, 2))
-    assert torch.equal(convolution(x, frame), x)
-    assert torch.equal(convolution(x[:, : prefix + 9]), x[:, : prefix + 9])
+    assert not convolution.bias.any()
     with torch.no_grad():
+        convolution.weight.zero_()[:, :, 1, 1] = 1
+        assert torch.equal(convolution(x, frame), x)
+        assert torch.equal(convolution(x[:, : prefix + 9]), x[:, : prefix + 9])
         convolution.weight.copy_(normal(HIDDEN, 1, 3, 3))
         convolution.bias.copy_(normal(HIDDEN))
         found = convolution(x, frame)
@@ -91,7 +93,7 @@ def test_without_a_prefix_it_is_timms_feed_forward_of_pvt():
 
 
 @pytest.mark.parametrize("rank", [1, 0.25])
-def test_both_feed_forwards_start_as_they_are_without_a_convolution(rank):
+def test_both_feed_forwards_are_as_without_a_convolution_where_it_changes_nothing(rank):
     plain, convolved = (build_feed_forward(DIM, layer(ffn_rank=rank), backbone(ffn_conv=on)) for on in (False, True))
     assert isinstance(convolved, ConvMlp if rank == 1 else CompactMlp)
     assert not convolved.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
@@ -99,7 +101,16 @@ def test_both_feed_forwards_start_as_they_are_without_a_convolution(rank):
         "dwconv.weight", "dwconv.bias"
     }  # fmt: skip
     x = normal(2, 17, DIM)
+    with torch.no_grad():
+        convolved.dwconv.weight.zero_()[:, :, 1, 1] = 1
     assert torch.equal(convolved(x), plain(x))
+
+
+def test_a_convolution_starts_as_that_of_pvt():
+    torch.manual_seed(0)
+    weight = GridConv(4096, 0).weight
+    assert weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.02)
+    assert abs(weight.mean().item()) < 0.01
 
 
 def test_compact_is_timms_feed_forward_with_the_product_of_the_factors():
