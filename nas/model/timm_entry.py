@@ -156,7 +156,7 @@ def nas_vit(pretrained: bool = False, **kwargs: Any) -> Subnet:
     kwargs = {"num_classes": fixed.num_classes, "in_chans": fixed.in_chans, "img_size": fixed.image_size} | kwargs
     if kwargs.get("feature_cls", "getter") not in ("getter", "fx"):
         raise TypeError(f"nas_vit cannot take feature_cls={kwargs['feature_cls']!r}: take getter or fx")
-    if fixed.positions == "none":
+    if fixed.positions == "none" and kwargs.get("feature_cls") != "fx":  # whose graphs know no sizes
         kwargs.setdefault("dynamic_img_size", True)
     features: dict[str, Any] = {"feature_cls": "getter"}
     if kwargs.get("features_only"):

@@ -266,7 +266,7 @@ def test_a_mask_is_applied_by_every_operator_that_has_maps_and_refused_by_name_e
         tokens, others = (model.forward_features(of, alone) for of in (x, changed))
         same(tokens[:, :33], others[:, :33])
         assert not torch.allclose(tokens[:, 33:], others[:, 33:])
-    with pytest.raises(ArchitectureError, match=r"layers 3, 6, 8, 9 reduce tokens or have no maps"):
+    with pytest.raises(ArchitectureError, match=r"layers 3, 6, 8, 9 reduce tokens or keys, or have no maps"):
         ours(folder, "every")(x, is_causal=True)
 
 

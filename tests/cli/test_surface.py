@@ -48,6 +48,7 @@ COMMANDS = {
         "--seeds",
         "--epochs",
         "--baseline",
+        "--whole",
         "--teacher",
         "--set",
         "--workers",
