@@ -108,7 +108,8 @@ class LinearAttention(Part):
 
     def _convolve(self, values_BNHd: Tensor, sides: Sides, weight_H133: Tensor) -> Tensor:
         """Every head's filter over the grid of its values, zeros for the prefix tokens: [B, T, H, d]."""
-        B, N, H, d = values_BNHd.shape
+        B, N, _, _ = values_BNHd.shape
+        H, d = self.heads, self.head_dim  # as numbers, which torch.fx of earlier versions needs in a convolution
         # Made contiguous here: inside the convolution, with its layout, that takes longer.
         grid_BCSS = values_BNHd.contiguous().view(B, *sides, H * d).permute(0, 3, 1, 2)
         weight_C133 = weight_H133.expand(-1, d, -1, -1).reshape(H * d, 1, 3, 3)
