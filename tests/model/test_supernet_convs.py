@@ -150,7 +150,13 @@ def test_images_of_another_size_lie_on_their_own_grid(size):
             reference = logits
 
 
-@pytest.mark.parametrize("kind", ["getter", "fx"])
+TRACED = pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 10),
+    reason="torch.fx of that age makes no constants of a traced weight's type, as mixed heads need",
+)
+
+
+@pytest.mark.parametrize("kind", ["getter", pytest.param("fx", marks=TRACED)])
 def test_features_are_those_of_the_network(kind):
     given = {"architecture": NETWORKS[0].to_dict(), "backbone": backbone(ffn_conv=True).to_dict()}
     subnet = built()
@@ -163,6 +169,7 @@ def test_features_are_those_of_the_network(kind):
             assert torch.equal(own, theirs[:, 1:] if kind == "fx" else theirs)
 
 
+@TRACED
 def test_graphs_compute_the_network():
     subnet = built()
     graphs = [torch.fx.symbolic_trace(subnet), torch.compile(subnet, backend="eager", fullgraph=True)]
