@@ -18,6 +18,8 @@ _KNOWN = re.compile(
     r"(patch_embed\.(proj|norm)|head|stages\.\d+\.(norm|downsample\.(proj|norm))"
     r"|stages\.\d+\.blocks\.\d+\.(norm1|norm2|attn\.(q|kv|sr|norm|proj)|mlp\.(fc1|dwconv|fc2)))\.(weight|bias)"
 )
+_IN_BLOCK = re.compile(r"(stages\.\d+\.blocks\.\d+)\..*")
+_PARTS = ("norm1", "attn.q", "attn.kv", "attn.proj", "norm2", "mlp.fc1", "mlp.dwconv", "mlp.fc2")
 _STAGE = re.compile(r"stages\.(\d+)\.(norm|downsample\.proj|downsample\.norm)\.(weight|bias)")
 _KEYS = re.compile(r"\battn\.keys_\d+\.")
 _REDUCER = {"norm": "embed_before", "downsample.proj": "embed", "downsample.norm": "embed_after"}
@@ -41,13 +43,12 @@ def pvt_weights(spec: str, given: Mapping[Any, Any], backbone: Backbone) -> dict
     Raises:
         ConfigError: It is not; says which keys to set. Or the weights are not those of a PVT v2 alone.
     """
-    facts, lacking = pvt_facts(given, backbone), _lacking(given)
-    if lacking:
+    if lacking := _lacking(given):
         raise ConfigError(
             f"--init {spec}: no PVT v2 that a search knows: {lacking}",
             hint="timm's pvt_v2_b0 to pvt_v2_b5; pvt_v2_b2_li pools its keys, which no network of a search does",
         )
-    if keys := settings_for(backbone, facts):
+    if keys := settings_for(backbone, pvt_facts(given, backbone)):
         raise ConfigError(
             f"--init {spec}: the backbone of the search space is of another kind", hint=f"--set {' --set '.join(keys)}"
         )
@@ -56,9 +57,21 @@ def pvt_weights(spec: str, given: Mapping[Any, Any], backbone: Backbone) -> dict
 
 def _lacking(weights: Mapping[Any, Any]) -> str:
     """What is wrong with the names; empty for a PVT v2 whose keys are reduced by convolutions."""
-    blocks = {name.rpartition(".attn.")[0] for name in weights if ".attn.q." in name}
     if strange := [name for name in weights if not (isinstance(name, str) and _KNOWN.fullmatch(name))]:
         return f"it has {', '.join(map(str, strange[:3]))}"
+    blocks = {found[1] for name in weights if (found := _IN_BLOCK.fullmatch(name))}
+    stages = {block.split(".")[1] for block in blocks}
+    needed = {"patch_embed.proj", "patch_embed.norm", *(f"stages.{stage}.norm" for stage in stages)}
+    needed |= {f"stages.{stage}.downsample.{part}" for stage in stages - {"0"} for part in ("proj", "norm")}
+    needed |= {f"{block}.{part}" for block in blocks for part in _PARTS}
+    names = {f"{module}.{kind}" for module in needed for kind in ("weight", "bias")}
+    if missing := sorted(names - set(weights)):
+        return f"it lacks {', '.join(missing[:3])}"
+    numbers = [name for name, value in weights.items() if isinstance(value, Tensor) and value.is_floating_point()]
+    if strange := sorted(
+        set(weights) - {name for name in numbers if weights[name].is_meta or weights[name].isfinite().all()}
+    ):
+        return f"{', '.join(strange[:3])} are no numbers"
     reduced = [block for block in sorted(blocks) if f"{block}.attn.sr.weight" in weights]
     if pooled := [block for block in reduced if weights[f"{block}.attn.sr.weight"].shape[-1] == 1]:
         return f"keys of {pooled[0]} are pooled"

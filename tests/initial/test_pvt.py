@@ -48,6 +48,28 @@ def test_weights_of_timm_give_its_logits_at_any_size_with_its_macs_and_parameter
             torch.testing.assert_close(own(images), model(images), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "macs"), [("pvt_v2_b0", 0.566), ("pvt_v2_b1", 2.108), ("pvt_v2_b2", 4.027)])
+def test_costs_are_those_of_timms_networks(name, macs):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    own = pvt_subnet(from_pvt(model.state_dict()), backbone_of(model))
+    assert cost.params(own.architecture, own.backbone) == sum(p.numel() for p in model.parameters())
+    assert cost.macs(own.architecture, own.backbone) / 1e9 == pytest.approx(macs, abs=5e-4)  # as published
+
+
+@pytest.mark.parametrize(
+    "name", ["patch_embed.proj.weight", "stages.1.downsample.norm.bias", "stages.3.blocks.1.attn.q.bias"]
+)
+def test_weights_that_are_not_whole_or_no_numbers_are_refused_by_name(name):
+    with torch.device("meta"):
+        weights = timm.create_model("pvt_v2_b0").state_dict()
+    without = {key: value for key, value in weights.items() if key != name}
+    with pytest.raises(ConfigError, match=f"it lacks {name}"):
+        pvt_weights("file:x", without, IMAGENET)
+    with pytest.raises(ConfigError, match=f"{name} are no numbers"):
+        pvt_weights("file:x", weights | {name: torch.tensor([float("nan")])}, IMAGENET)
+
+
 @pytest.mark.slow
 def test_a_supernet_that_starts_from_it_has_it_as_its_largest_network(tmp_path):
     model, space = random_pvt("pvt_v2_b1"), read_space("pvt_v2_b1")
