@@ -136,3 +136,4 @@ def test_far_keys_count_less_than_near_ones():
     fixed = backbone(class_token=False, key_tokens=4)
     weight = near(torch.full((1, 16, 4), 0.25), fixed)[0]
     assert weight.argmax(dim=1).tolist() == [0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3]
+    assert torch.allclose(weight.flip(0, 1), weight)  # a key is in the middle of its square, not at its corner
