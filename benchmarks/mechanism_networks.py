@@ -30,7 +30,12 @@ MECHANISMS: dict[str, tuple[str, str, str, str]] = {
     "compact ffn": ("ffn_rank", "0.5", "full rank", "plain"),
 }
 """Of each row: gene and value that make the mechanism, what stands there instead, and the arm that has this."""
-ALONE = {"conv stem": ("patch stem", "plain"), "growing widths": ("one width, all tokens", "plain")}
+ALONE = {
+    "conv stem": ("patch stem", "plain"),
+    "conv ffn": ("linear layers alone", "plain"),
+    "conv stem and ffn": ("patch stem, linear layers alone", "plain"),
+    "growing widths": ("one width, all tokens", "plain"),
+}
 """Rows of networks that are trained alone only: what stands there instead, and the arm that has this."""
 
 
@@ -62,6 +67,8 @@ def arms() -> dict[str, Architecture]:
         "pooling, conv_pool": reduced("conv_pool"),
         "pooled": reduced("pool", attention={1: "shared", 3: "shared"}, ffn_rank=half),
         "conv stem": replace(of(), stem="conv"),
+        "conv ffn": of(),
+        "conv stem and ffn": replace(of(), stem="conv"),
         "growing widths": reduced(
             "pool", embed_dim={2: 120, 4: 192}, num_heads={**dict.fromkeys((2, 3), 5), **dict.fromkeys((4, 5), 8)}
         ),
@@ -75,9 +82,14 @@ def arms() -> dict[str, Architecture]:
     }
 
 
-def space_with(architecture: Architecture) -> SearchSpace:
+def backbone_of(arm: str) -> Backbone:
+    """What an arm's layers stand in: some have a 3x3 convolution in every feed-forward block."""
+    return replace(BACKBONE, ffn_conv=arm in ("conv ffn", "conv stem and ffn"))
+
+
+def space_with(arm: str) -> SearchSpace:
     """A space that has an arm."""
-    whole = whole_space()
+    whole, architecture = whole_space(), arms()[arm]
     grown = tuple(width for width in architecture.widths if width > WIDTH)
     layers = [
         replace(
@@ -85,7 +97,7 @@ def space_with(architecture: Architecture) -> SearchSpace:
         )
         for domain, layer in zip(whole.layers, architecture.layers, strict=True)
     ]
-    return replace(whole, stem=(architecture.stem,), layers=tuple(layers))
+    return replace(whole, backbone=backbone_of(arm), stem=(architecture.stem,), layers=tuple(layers))
 
 
 @cache

@@ -1,5 +1,6 @@
 """Tables of `mechanisms.py`: what its finished trainings and the latencies of its networks say."""
 
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +8,27 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import torch
-from mechanism_networks import ALONE, BACKBONE, DEPTH, MECHANISMS, SEARCH_IMAGES, SUBNETS, WIDTH, arms, pairs
+from mechanism_networks import (
+    ALONE,
+    BACKBONE,
+    DEPTH,
+    MECHANISMS,
+    SEARCH_IMAGES,
+    SUBNETS,
+    WIDTH,
+    arms,
+    backbone_of,
+    pairs,
+)
 from scipy.stats import t as student
+from tables import REFERENCE, write_table
 
 from nas.arch import cost
 from nas.latency import LatencyMeter
 from nas.model import Subnet
 
 BEFORE = "before"  # label of the version that others are compared with; no verdict is of it
+PARTS = ("subnets", "arm", "alone")
 VERDICTS = Path(__file__).with_name("mechanisms.txt")
 
 
@@ -28,7 +42,7 @@ def lines_of(out: Path) -> list[dict[str, Any]]:
 def latency(rounds: int, out: Path) -> None:
     """Time of every arm over the plain ViT's, fp32, one thread, by batch size."""
     torch.set_num_threads(1)
-    subnets = {name: Subnet(BACKBONE, architecture) for name, architecture in arms().items()}
+    subnets = {name: Subnet(backbone_of(name), architecture) for name, architecture in arms().items()}
     for subnet in subnets.values():
         subnet.init_weights()
         subnet.eval()
@@ -81,7 +95,7 @@ def mechanism_rows(lines: list[dict[str, Any]], times: dict[str, dict[str, float
         drawn = pairs(name, SUBNETS) if name in MECHANISMS else ()
         ratios = [cost.macs(a, BACKBONE) / cost.macs(b, BACKBONE) for a, b in drawn]
         row["subnets_macs"] = round(median(ratios), 3) if ratios else ""
-        row["arm_macs"] = round(cost.macs(one, BACKBONE) / cost.macs(other, BACKBONE), 3)
+        row["arm_macs"] = round(cost.macs(one, backbone_of(arm)) / cost.macs(other, BACKBONE), 3)
         for batch in ("b1", "b64"):
             row[f"arm_time_{batch}"] = round(times[arm][batch] / times[against][batch], 3) if arm in times else ""
         rows.append({**row, "verdict": "" if label == BEFORE else said.get(name, "")})
@@ -89,15 +103,21 @@ def mechanism_rows(lines: list[dict[str, Any]], times: dict[str, dict[str, float
 
 
 def tables(out: Path) -> None:
-    """Write what there is."""
-    from tables import write_table
-
+    """Write what there is; rows of versions without a line in OUT stay as they are, but for their verdicts."""
     lines = lines_of(out)
     path = out / "latency.json"
     times = json.loads(path.read_text()) if path.exists() else {}
-    rows: list[dict[str, Any]] = []
-    for label in dict.fromkeys(line["label"] for line in lines):
-        rows += mechanism_rows([line for line in lines if line["label"] == label], times, label)
+    labels, said = list(dict.fromkeys(line["label"] for line in lines)), verdicts()
+    with (REFERENCE / "mechanisms.csv").open(newline="") as file:
+        earlier = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    rows: list[dict[str, Any]] = [
+        {**row, "verdict": "" if row["version"] == BEFORE else said.get(row["mechanism"], "")}
+        for row in earlier
+        if row["version"] not in labels and any(row[f"{part}_top1"] for part in PARTS)
+    ]
+    for label in labels:
+        found = mechanism_rows([line for line in lines if line["label"] == label], times, label)
+        rows += [row for row in found if any(row[f"{part}_top1"] for part in PARTS)]
 
     def told(part: str, key: str) -> str:
         return ", ".join(

@@ -12,8 +12,8 @@
   benchmarks/mechanisms.txt, written by a person.
 
 Trainings take turns: all of seed 0 first. What has ended is a line of OUT/runs.jsonl under its label, which names the
-version of the code, and is not repeated. A job that cannot end within --seconds gives up, and one that fails says why;
-both are tried again by the next call.
+version of the code, and is not repeated. OUT is committed, so that another machine goes on. A job that cannot end
+within --seconds gives up, and one that fails says why; both are tried again by the next call.
 """
 
 import argparse
@@ -35,8 +35,19 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from mechanism_networks import BACKBONE, MECHANISMS, SEARCH_IMAGES, SUBNETS, arms, pairs, space_with, whole_space
+from mechanism_networks import (
+    BACKBONE,
+    MECHANISMS,
+    SEARCH_IMAGES,
+    SUBNETS,
+    arms,
+    backbone_of,
+    pairs,
+    space_with,
+    whole_space,
+)
 from mechanism_tables import latency, lines_of, tables
+from tables import REFERENCE
 from torch import Tensor
 
 from nas.arch import Architecture
@@ -204,7 +215,11 @@ def run_supernet(job: Job, machine: Machine) -> dict[str, Any]:
 
     drawn = {name: list(zip(*pairs(name, machine.subnets), strict=True)) for name in MECHANISMS}
     found["pairs"] = {name: [means(one), means(other)] for name, (one, other) in drawn.items()}
-    inside = {name: architecture for name, architecture in arms().items() if architecture in whole_space()}
+    inside = {
+        name: architecture
+        for name, architecture in arms().items()
+        if architecture in whole_space() and backbone_of(name) == BACKBONE
+    }
     found["arms"] = dict(zip(inside, top1_of(supernet, inside.values(), job, machine), strict=True))
     return found
 
@@ -212,7 +227,7 @@ def run_supernet(job: Job, machine: Machine) -> dict[str, Any]:
 def run_alone(job: Job, machine: Machine) -> dict[str, Any]:
     """Train an arm alone."""
     architecture = arms()[job.name]
-    supernet, found = trained(job, machine, space_of_one(space_with(architecture), architecture))
+    supernet, found = trained(job, machine, space_of_one(space_with(job.name), architecture))
     return {**found, "top1": top1_of(supernet, [architecture], job, machine)[0]}
 
 
@@ -348,7 +363,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end so many after the start")
     parser.add_argument("--rounds", type=int, default=15, help="of `latency`")
-    parser.add_argument("--out", type=Path, default=Path("results/mechanisms"))
+    parser.add_argument("--out", type=Path, default=REFERENCE / "mechanisms")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     found = jobs_of(asked)
