@@ -67,8 +67,8 @@ def arms() -> dict[str, Architecture]:
         "pooling, conv_pool": reduced("conv_pool"),
         "pooled": reduced("pool", attention={1: "shared", 3: "shared"}, ffn_rank=half),
         "conv stem": replace(of(), stem="conv"),
-        "conv ffn": of(),
-        "conv stem and ffn": replace(of(), stem="conv"),
+        "conv ffn": of(ffn_conv=dict.fromkeys(every, True)),
+        "conv stem and ffn": replace(of(ffn_conv=dict.fromkeys(every, True)), stem="conv"),
         "growing widths": reduced(
             "pool", embed_dim={2: 120, 4: 192}, num_heads={**dict.fromkeys((2, 3), 5), **dict.fromkeys((4, 5), 8)}
         ),
@@ -82,22 +82,20 @@ def arms() -> dict[str, Architecture]:
     }
 
 
-def backbone_of(arm: str) -> Backbone:
-    """What an arm's layers stand in: some have a 3x3 convolution in every feed-forward block."""
-    return replace(BACKBONE, ffn_conv=arm in ("conv ffn", "conv stem and ffn"))
-
-
-def space_with(arm: str) -> SearchSpace:
+def space_with(architecture: Architecture) -> SearchSpace:
     """A space that has an arm."""
-    whole, architecture = whole_space(), arms()[arm]
+    whole = whole_space()
     grown = tuple(width for width in architecture.widths if width > WIDTH)
     layers = [
         replace(
-            domain, embed_dim=(0, *dict.fromkeys(grown)), num_heads=tuple(sorted({*domain.num_heads, layer.num_heads}))
+            domain,
+            embed_dim=(0, *dict.fromkeys(grown)),
+            num_heads=tuple(sorted({*domain.num_heads, layer.num_heads})),
+            ffn_conv=(layer.ffn_conv,),
         )
         for domain, layer in zip(whole.layers, architecture.layers, strict=True)
     ]
-    return replace(whole, backbone=backbone_of(arm), stem=(architecture.stem,), layers=tuple(layers))
+    return replace(whole, stem=(architecture.stem,), layers=tuple(layers))
 
 
 @cache

@@ -8,18 +8,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import torch
-from mechanism_networks import (
-    ALONE,
-    BACKBONE,
-    DEPTH,
-    MECHANISMS,
-    SEARCH_IMAGES,
-    SUBNETS,
-    WIDTH,
-    arms,
-    backbone_of,
-    pairs,
-)
+from mechanism_networks import ALONE, BACKBONE, DEPTH, MECHANISMS, SEARCH_IMAGES, SUBNETS, WIDTH, arms, pairs
 from scipy.stats import t as student
 from tables import REFERENCE, write_table
 
@@ -42,7 +31,7 @@ def lines_of(out: Path) -> list[dict[str, Any]]:
 def latency(rounds: int, out: Path) -> None:
     """Time of every arm over the plain ViT's, fp32, one thread, by batch size."""
     torch.set_num_threads(1)
-    subnets = {name: Subnet(backbone_of(name), architecture) for name, architecture in arms().items()}
+    subnets = {name: Subnet(BACKBONE, architecture) for name, architecture in arms().items()}
     for subnet in subnets.values():
         subnet.init_weights()
         subnet.eval()
@@ -95,7 +84,7 @@ def mechanism_rows(lines: list[dict[str, Any]], times: dict[str, dict[str, float
         drawn = pairs(name, SUBNETS) if name in MECHANISMS else ()
         ratios = [cost.macs(a, BACKBONE) / cost.macs(b, BACKBONE) for a, b in drawn]
         row["subnets_macs"] = round(median(ratios), 3) if ratios else ""
-        row["arm_macs"] = round(cost.macs(one, backbone_of(arm)) / cost.macs(other, BACKBONE), 3)
+        row["arm_macs"] = round(cost.macs(one, BACKBONE) / cost.macs(other, BACKBONE), 3)
         for batch in ("b1", "b64"):
             row[f"arm_time_{batch}"] = round(times[arm][batch] / times[against][batch], 3) if arm in times else ""
         rows.append({**row, "verdict": "" if label == BEFORE else said.get(name, "")})

@@ -35,17 +35,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from mechanism_networks import (
-    BACKBONE,
-    MECHANISMS,
-    SEARCH_IMAGES,
-    SUBNETS,
-    arms,
-    backbone_of,
-    pairs,
-    space_with,
-    whole_space,
-)
+from mechanism_networks import BACKBONE, MECHANISMS, SEARCH_IMAGES, SUBNETS, arms, pairs, space_with, whole_space
 from mechanism_tables import latency, lines_of, tables
 from tables import REFERENCE
 from torch import Tensor
@@ -215,11 +205,7 @@ def run_supernet(job: Job, machine: Machine) -> dict[str, Any]:
 
     drawn = {name: list(zip(*pairs(name, machine.subnets), strict=True)) for name in MECHANISMS}
     found["pairs"] = {name: [means(one), means(other)] for name, (one, other) in drawn.items()}
-    inside = {
-        name: architecture
-        for name, architecture in arms().items()
-        if architecture in whole_space() and backbone_of(name) == BACKBONE
-    }
+    inside = {name: architecture for name, architecture in arms().items() if architecture in whole_space()}
     found["arms"] = dict(zip(inside, top1_of(supernet, inside.values(), job, machine), strict=True))
     return found
 
@@ -227,7 +213,7 @@ def run_supernet(job: Job, machine: Machine) -> dict[str, Any]:
 def run_alone(job: Job, machine: Machine) -> dict[str, Any]:
     """Train an arm alone."""
     architecture = arms()[job.name]
-    supernet, found = trained(job, machine, space_of_one(space_with(job.name), architecture))
+    supernet, found = trained(job, machine, space_of_one(space_with(architecture), architecture))
     return {**found, "top1": top1_of(supernet, [architecture], job, machine)[0]}
 
 

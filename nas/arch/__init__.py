@@ -3,7 +3,7 @@
 # fmt: off
 from nas.arch import cost, memory, tiling
 from nas.arch.architecture import (
-    Architecture, LayerChoice, LayerContext, sizes_of, token_problems, why_off_grid,
+    OFF_GRID, Architecture, LayerChoice, LayerContext, sizes_of, token_problems,
 )
 from nas.arch.backbone import Backbone
 from nas.arch.diagnostics import DIAGNOSTICS, dead_operators
@@ -18,10 +18,10 @@ from nas.arch.parts.low_rank import feed_forward_features, feed_forward_memory, 
 from nas.arch.tiling import VALUE_BYTES
 
 __all__ = [
-    "ATTENTION", "DIAGNOSTICS", "FEWER_TOKENS", "HALLUCINATION", "LEGEND", "LOOKS", "REDUCERS", "STEMS",
-    "STEM_KERNEL", "VALUE_BYTES", "Architecture", "Backbone", "LayerChoice", "LayerContext", "Place",
+    "ATTENTION", "DIAGNOSTICS", "FEWER_TOKENS", "HALLUCINATION", "LEGEND", "LOOKS", "OFF_GRID", "REDUCERS",
+    "STEMS", "STEM_KERNEL", "VALUE_BYTES", "Architecture", "Backbone", "LayerChoice", "LayerContext", "Place",
     "Rules", "bytes_to_run", "channels_of", "cost", "dead_operators", "draw_layers",
     "feed_forward_features", "feed_forward_memory", "hallucinated_heads", "is_square", "look_of",
     "memory", "overlap_kernel", "peak_activation_bytes", "sizes_of", "stem_channels", "stored_rank",
-    "tiling", "token_problems", "why_off_grid",
+    "tiling", "token_problems",
 ]

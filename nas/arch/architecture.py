@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, takewhile
@@ -17,7 +17,10 @@ from nas.arch.parts.low_rank import stored_rank
 from nas.base import ArchitectureError, parse_json
 
 WRITTEN_BY = "such JSON is written by Architecture.to_json"
-LEFT_OUT = {"reducer": None, "ffn_rank": 1.0, "hallucination_ratio": 0.0, "hallucination": None, "embed_dim": 0}
+LEFT_OUT = {
+    "reducer": None, "ffn_rank": 1.0, "hallucination_ratio": 0.0, "hallucination": None, "embed_dim": 0,
+    "ffn_conv": False,
+}  # fmt: skip
 WRITTEN = ("num_tokens", "attention", "num_heads", "mlp_ratio", *LEFT_OUT)
 """Genes in the order of files; those of `LEFT_OUT` only where they have other values."""
 
@@ -39,6 +42,7 @@ class LayerChoice:
     # Rank of the factorised hidden-to-output matrix / `embed_dim`; 1: not factorised. A rank that saves nothing,
     # `mlp_ratio` / (`mlp_ratio` + 1) or more, is stored as 1 (C14).
     ffn_rank: float = 1.0
+    ffn_conv: bool = False  # a depth-wise 3x3 convolution over the grid of patches before the activation, as PVT v2's
     mlp_ratio: float  # hidden width of the feed-forward / `embed_dim`
 
     def __post_init__(self) -> None:
@@ -49,6 +53,7 @@ class LayerChoice:
             store(self, "embed_dim", int(self.embed_dim))
             store(self, "mlp_ratio", float(self.mlp_ratio))
             store(self, "ffn_rank", float(self.ffn_rank))
+            store(self, "ffn_conv", _truth(self.ffn_conv, "ffn_conv"))
             store(self, "attention", _name_in(ATTENTION, self.attention, "AttentionKind"))
             if self.reducer is not None:
                 store(self, "reducer", _name_in(REDUCERS, self.reducer, "Reducer"))
@@ -108,11 +113,21 @@ class LayerChoice:
         return self.num_heads - self.num_hallucinated
 
 
+def _truth(value: object, what: str) -> bool:
+    """A value of a file that is true or false."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{what} must be true or false, got {value!r}")
+    return value
+
+
 def _name_in(table: Mapping[str, Any], name: object, what: str) -> str:
     """The name of an operator, as the table has it."""
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"{name!r} is not a valid {what}")
     return str(table[name].name)
+
+
+OFF_GRID = "ffn_conv needs the grid that an earlier glad dissolved (C19)"
 
 
 def token_problems(arriving: int, num_tokens: int, reducer: str | None) -> Iterator[str]:
@@ -121,21 +136,6 @@ def token_problems(arriving: int, num_tokens: int, reducer: str | None) -> Itera
         yield f"num_tokens grows from {arriving} to {num_tokens} (C11)"
     if (reducer is not None) != (num_tokens < arriving):
         yield "a reducer is present exactly where num_tokens falls"
-
-
-def why_off_grid(reducers: Iterable[Iterable[str | None]]) -> str:
-    """Why a convolution between tokens cannot be, given the reducers that each layer may have; empty: it can."""
-    loses = {name for name, reducer in REDUCERS.items() if not reducer.keeps_grid}
-    found = [(i, loses.intersection(names)) for i, names in enumerate(reducers)]
-    layers = [str(i) for i, names in found if names]
-    if not layers:
-        return ""
-    named, others = (
-        sorted(set().union(*(names for _, names in found))),
-        [name for name, reducer in REDUCERS.items() if reducer.keeps_grid and not reducer.halves],  # of any count
-    )
-    where = f"layer{'s' * (len(layers) > 1)} {', '.join(layers)}"
-    return f"needs tokens on their grid, which {', '.join(named)} in {where} dissolves; reduce by {' or '.join(others)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +196,8 @@ class Architecture:
             if layer.reducer and (broken := REDUCERS[layer.reducer].broken(tokens, on_grid, arriving)):
                 yield i, broken
             on_grid = on_grid and layer.keeps_grid
+            if layer.ffn_conv and not on_grid:
+                yield i, OFF_GRID
             if kind.broken is not None:
                 own = (tokens, layer.num_heads, layer.num_hallucinated)
                 if broken := kind.broken(Place(*own, arriving, on_grid, heads, derived, 1, None)):

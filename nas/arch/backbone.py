@@ -14,7 +14,7 @@ CHOICES = {
 }
 LATER = {
     "reg_tokens": 0, "pool": "", "final_norm": "", "norm_pre": False, "norm_eps": 1e-6, "act": "gelu", "key_tokens": 0,
-    "positions": "learned", "ffn_conv": False,
+    "positions": "learned",
 }  # fmt: skip
 """Options that today's files need not say, with the values that they have then."""
 
@@ -39,7 +39,6 @@ class Backbone:
     act: Literal["gelu", "gelu_tanh", "silu"] = "gelu"  # activation of the feed-forward (timm's names)
     key_tokens: int = 0  # patch tokens that keys and values are of, where a layer has more; 0: all
     positions: Literal["learned", "none"] = "learned"  # what is added to the tokens before the first layer
-    ffn_conv: bool = False  # a depth-wise 3x3 convolution over the grid of patches before `act`, as PVT v2 has it
 
     def __post_init__(self) -> None:
         least = {"image_size": 1, "patch_size": 1, "in_chans": 1, "num_classes": 0, "head_dim": 1, "reg_tokens": 0}
@@ -50,7 +49,7 @@ class Backbone:
             for name, n in given.items()
             if type(n) is not int or n < least[name]
         ]
-        switches = ((name, getattr(self, name)) for name in ("class_token", "norm_pre", "ffn_conv"))  # maybe of a file
+        switches = ((name, getattr(self, name)) for name in ("class_token", "norm_pre"))  # maybe of a file
         wrong += [f"{name} must be true or false, got {value!r}" for name, value in switches if type(value) is not bool]
         for name, words in CHOICES.items():
             if (word := getattr(self, name)) not in words:

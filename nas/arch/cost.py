@@ -40,7 +40,7 @@ def token_cost(layer: LayerChoice, context: LayerContext, embed_dim: int, backbo
 def layer_cost(layer: LayerChoice, context: LayerContext, embed_dim: int, backbone: Backbone) -> Operations:
     """Costs of one layer."""
     pair = (layer.mlp_ratio, layer.ffn_rank)
-    feed_forward = feed_forward_operations(*pair, layer.num_tokens, embed_dim, backbone)
+    feed_forward = feed_forward_operations(*pair, layer.num_tokens, embed_dim, layer.ffn_conv, backbone)
     return token_cost(layer, context, embed_dim, backbone) + feed_forward
 
 
@@ -93,7 +93,7 @@ def _totals(architecture: Architecture, backbone: Backbone) -> tuple[int, int]:
     for i, (layer, width) in enumerate(zip(architecture.layers, architecture.widths, strict=True)):
         sums.append(token_macs_params(layer, architecture.context(i, backbone), width, backbone))
         pair = (layer.mlp_ratio, layer.ffn_rank)
-        sums.append(feed_forward_macs_params(*pair, layer.num_tokens, width, backbone))
+        sums.append(feed_forward_macs_params(*pair, layer.num_tokens, width, layer.ffn_conv, backbone))
     return sum(m for m, _ in sums), sum(p for _, p in sums)
 
 
@@ -105,10 +105,10 @@ def token_macs_params(layer: LayerChoice, context: LayerContext, embed_dim: int,
 
 @lru_cache(maxsize=65536)
 def feed_forward_macs_params(
-    mlp_ratio: float, ffn_rank: float, num_tokens: int, embed_dim: int, backbone: Backbone
+    mlp_ratio: float, ffn_rank: float, num_tokens: int, embed_dim: int, convolves: bool, backbone: Backbone
 ) -> tuple[int, int]:
-    """(MACs per image, parameters) of a feed-forward of so many patch tokens."""
-    return _sums(feed_forward_operations(mlp_ratio, ffn_rank, num_tokens, embed_dim, backbone))
+    """(MACs per image, parameters) of a feed-forward of so many patch tokens, with or without a convolution."""
+    return _sums(feed_forward_operations(mlp_ratio, ffn_rank, num_tokens, embed_dim, convolves, backbone))
 
 
 @lru_cache(maxsize=256)

@@ -50,7 +50,8 @@ def live_values(
         context = architecture.context(i, backbone)
         held = held_values(context.tokens_before, context.width_before or D, backbone, B) + provided
         exported = exported_values(layer, context, backbone, B)
-        mlp = exported + feed_forward_memory(layer.mlp_ratio, layer.ffn_rank, layer.num_tokens, D, backbone, B)
+        sizes = (layer.mlp_ratio, layer.ffn_rank, layer.num_tokens, D, layer.ffn_conv)
+        mlp = exported + feed_forward_memory(*sizes, backbone, B)
         found += [(i, name, held + n) for name, n in (*_tokens(layer, context, D, backbone, B), ("mlp", mlp))]
         if not layer.kind.shares:
             provided = exported

@@ -66,7 +66,6 @@ def facts_of(model: Any) -> dict[str, Any]:
         "positions": "none" if model.pos_embed is None else "learned",
         "norm_eps": next(_norms(model)).eps,
         "act": "gelu_tanh" if getattr(activation, "approximate", "none") == "tanh" else act,
-        **({"ffn_conv": True} if "mlp.dwconv" in parts else {}),  # without, it is any backbone's start
     }
 
 
@@ -94,7 +93,6 @@ def facts_of_names(weights: Mapping[str, Tensor], backbone: Backbone) -> dict[st
         "final_norm": "before" if "norm.weight" in weights else "after" if "fc_norm.weight" in weights else "none",
         "norm_pre": "norm_pre.weight" in weights,
         "positions": "learned" if "pos_embed" in weights else "none",
-        "ffn_conv": backbone.ffn_conv or any(".dwconv." in name for name in weights),
     }
 
 

@@ -47,9 +47,7 @@ def plain_weights(
     weights = timm_names({str(name): value.detach() for name, value in given.items() if isinstance(value, Tensor)})
     depth = depth_of(weights)
     weights |= _zero_biases(weights, depth)
-    if backbone.ffn_conv and not any(".dwconv." in name for name in weights):
-        weights |= _identities(weights, depth)
-    expected = _names(depth, backbone)
+    expected = _names(depth, backbone, convolves=any(".dwconv." in name for name in weights))
     scales = {f"blocks.{i}.{scale}.gamma" for i in range(depth) for scale in SCALES}
     unknown = [name for name in weights if name not in expected and name not in scales]
     missing = sorted(expected - set(weights) - ({"head.weight", "head.bias"} - set(_partner(weights))))
@@ -84,27 +82,15 @@ def _zero_biases(weights: Weights, depth: int) -> dict[str, Tensor]:
     return found
 
 
-def _identities(weights: Weights, depth: int) -> dict[str, Tensor]:
-    """Convolutions of feed-forwards that change nothing."""
-    found: dict[str, Tensor] = {}
-    for i in range(depth):
-        bias = weights.get(f"blocks.{i}.mlp.fc1.bias")
-        if bias is not None and bias.ndim and len(bias):
-            kernel = torch.zeros(len(bias), 1, 3, 3)
-            kernel[:, :, 1, 1] = 1
-            found |= {f"blocks.{i}.mlp.dwconv.weight": kernel, f"blocks.{i}.mlp.dwconv.bias": torch.zeros(len(bias))}
-    return found
-
-
 def _last_norm(backbone: Backbone) -> str:
     return {"before": "norm", "after": "fc_norm", "none": "blocks.0.norm1"}[backbone.norm_place]
 
 
-def _names(depth: int, backbone: Backbone) -> set[str]:
+def _names(depth: int, backbone: Backbone, *, convolves: bool) -> set[str]:
     modules = ["patch_embed.proj", "head"] + ["norm_pre"] * backbone.norm_pre
     modules += [_last_norm(backbone)] * (backbone.norm_place != "none")
     modules += [f"blocks.{i}.{part}" for i in range(depth) for part in LAYER_PARTS]
-    modules += [f"blocks.{i}.mlp.dwconv" for i in range(depth) if backbone.ffn_conv]
+    modules += [f"blocks.{i}.mlp.dwconv" for i in range(depth) if convolves]
     names = {f"{module}.{kind}" for module in modules for kind in ("weight", "bias")}
     tokens = {"cls_token": backbone.class_token, "reg_token": backbone.reg_tokens}
     tokens["pos_embed"] = backbone.positions == "learned"

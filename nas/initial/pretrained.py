@@ -72,6 +72,7 @@ def plain_subnet(weights: Weights, backbone: Backbone) -> Subnet:
             num_tokens=patches,
             num_heads=len(weights[f"blocks.{i}.attn.qkv.weight"]) // (3 * backbone.head_dim),
             mlp_ratio=len(weights[f"blocks.{i}.mlp.fc1.weight"]) / width,
+            ffn_conv=f"blocks.{i}.mlp.dwconv.weight" in weights,
         )
         for i in range(depth_of(weights))
     )

@@ -97,7 +97,6 @@ def pvt_facts(weights: Mapping[str, Tensor], backbone: Backbone) -> dict[str, An
         "positions": "none",
         "norm_eps": 1e-6,
         "act": "gelu",
-        "ffn_conv": True,
         "key_tokens": side**2 if reductions else 0,
     }
 
@@ -151,6 +150,7 @@ def pvt_subnet(weights: Mapping[str, Tensor], backbone: Backbone) -> Subnet:
                 embed_dim=width if reducer and width != before else 0,
                 num_heads=width // backbone.head_dim,
                 mlp_ratio=len(weights[f"{prefix}mlp.fc1.weight"]) / width,
+                ffn_conv=True,
             )
         )
     first, classes = len(weights["patch_embed.norm.weight"]), len(weights.get("head.weight", ()))

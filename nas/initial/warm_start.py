@@ -33,14 +33,14 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
     """Fill a supernet's weights in place from what `spec` names; returns the names of those that stay random.
 
     Of the supernet of a run's folder the space has all or a part, and takes it. A plain ViT's weights (`timm:NAME`,
-    `local-dir:DIR`, `file:PATH`) go where they belong (law 2). Then it is watched on the first training images without
-    augmentation: static maps become its mean maps, low-rank factors the truncated decomposition of its matrices, and
-    the rest is what `fit_operators` gives; where the space hallucinates, similar heads are put where a derived head
-    starts as a copy of its parent. `ordered`: where the space has narrower networks, heads and hidden neurons are put
-    in the order of their importance and channels on their principal axes (`order_by_importance`), which they keep; and
-    where the start has every greatest size, matrices are fitted to what narrower networks leave of their inputs
-    (`fit_cuts`), and the classifier to the features of shallower ones (`fit_depths`). A classifier of other classes is
-    replaced by one that is fitted to the images (`fit_head`).
+    `local-dir:DIR`, `file:PATH`) go where they belong (law 2); convolutions of feed-forwards, if it has none, become
+    the identity. Then it is watched on the first training images without augmentation: static maps become its mean
+    maps, low-rank factors the truncated decomposition of its matrices, the rest what `fit_operators` gives; where the
+    space hallucinates, similar heads are put where a derived head starts as a copy of its parent. `ordered`: where the
+    space has narrower networks, heads and hidden neurons are put in the order of their importance and channels on their
+    principal axes (`order_by_importance`), which they keep; and where the start has every greatest size, matrices are
+    fitted to what narrower networks leave of their inputs (`fit_cuts`), and the classifier to the features of shallower
+    ones (`fit_depths`). A classifier of other classes is replaced by one that is fitted to the images (`fit_head`).
 
     Raises:
         ConfigError: The weights cannot be had or are no plain ViT.
@@ -51,6 +51,7 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
         copy_supernet(supernet, Path(spec))
         return []
     weights = initial_weights(spec, space.backbone)
+    weights |= _identities(weights, space)
     missing = set(supernet.load_timm(weights))
     if is_pyramid(weights):  # what operators begin with is measured on plain ViTs
         return sorted(missing)
@@ -78,6 +79,19 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
         fit_cuts(supernet, first_batches(images, device, FIRST_IMAGES))
         fit_depths(supernet, first_batches(images, device))
     return sorted(missing.difference(given))
+
+
+def _identities(weights: Weights, space: SearchSpace) -> dict[str, torch.Tensor]:
+    """Convolutions that change nothing, for the feed-forwards of a plain ViT that may have one in the space."""
+    found: dict[str, torch.Tensor] = {}
+    for i, domain in enumerate(space.layers):
+        names = [f"blocks.{i}.mlp.{part}" for part in ("fc1.bias", "dwconv.weight", "dwconv.bias")]
+        if True in domain.ffn_conv and names[0] in weights and names[1] not in weights:
+            bias = torch.zeros_like(weights[names[0]])
+            kernel = bias.new_zeros(len(bias), 1, 3, 3)
+            kernel[:, :, 1, 1] = 1
+            found |= dict(zip(names[1:], (kernel, bias), strict=True))
+    return found
 
 
 def _fills(supernet: Supernet, weights: Weights) -> bool:

@@ -35,10 +35,16 @@ def first_weights(space: SearchSpace) -> tuple[dict[str, nn.Parameter], set[str]
 
 
 def plain_largest(space: SearchSpace) -> Architecture:
-    """Dynamic attention on all patches at every greatest size, and the patch stem, if any; maybe not in the space."""
+    """Dynamic attention on all patches at every greatest size, and the patch stem, if any; maybe not in the space.
+
+    With a convolution in the feed-forwards that may have one.
+    """
     layers = tuple(
         LayerChoice(
-            num_tokens=space.backbone.num_patches, num_heads=max(domain.num_heads), mlp_ratio=max(domain.mlp_ratio)
+            num_tokens=space.backbone.num_patches,
+            num_heads=max(domain.num_heads),
+            mlp_ratio=max(domain.mlp_ratio),
+            ffn_conv=max(domain.ffn_conv),
         )
         for domain in space.layers
     )

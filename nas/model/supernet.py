@@ -146,6 +146,7 @@ class Supernet(nn.Module):
             if name not in stored:
                 lacks_stem = name.startswith("patch_embed.") and "patch" not in self.space.stem
                 reason = "the space has no patch stem to start from" if lacks_stem else "not a weight of this supernet"
+                reason = "no network of the space has it: set layers.ffn_conv" if ".dwconv." in name else reason
                 problems.append(f"{name}: {reason}")
             elif not _fits(name, value.shape, stored[name].shape):
                 problems.append(f"{name}: {tuple(value.shape)} does not fit into {tuple(stored[name].shape)}")

@@ -165,7 +165,8 @@ def _own_bytes(module: nn.Module) -> int:
 
 def _keys(i: int, width: int, layer: LayerChoice, context: LayerContext) -> tuple[Hashable, Hashable]:
     """What tells the two halves of a layer from all others."""
-    return (i, width, replace(layer, mlp_ratio=1.0, ffn_rank=1.0), context), (i, width, layer.mlp_ratio, layer.ffn_rank)
+    attention = replace(layer, mlp_ratio=1.0, ffn_rank=1.0, ffn_conv=False)
+    return (i, width, attention, context), (i, width, layer.mlp_ratio, layer.ffn_rank, layer.ffn_conv)
 
 
 def subtrees(architectures: Sequence[Architecture], backbone: Backbone) -> list[list[int]]:
@@ -193,5 +194,6 @@ def _values(architecture: Architecture, backbone: Backbone) -> dict[Hashable, in
         attention, feed_forward = _keys(i, width, layer, context)
         pair = (layer.mlp_ratio, layer.ffn_rank)
         found[attention] = cost.token_macs_params(layer, context, width, backbone)[1]
-        found[feed_forward] = cost.feed_forward_macs_params(*pair, layer.num_tokens, width, backbone)[1]
+        sizes = (*pair, layer.num_tokens, width, layer.ffn_conv)
+        found[feed_forward] = cost.feed_forward_macs_params(*sizes, backbone)[1]
     return found

@@ -37,6 +37,7 @@ def show_rows(point: FrontPoint, backbone: Backbone) -> list[dict[str, Any]]:
                     "mlp_ratio": choice.mlp_ratio,
                     "hidden": architecture.hidden_dim(i),
                     "rank": architecture.rank(i),
+                    "ffn_conv": choice.ffn_conv,
                     "macs": 0,
                     "params": 0,
                     "latency_share": shares[i],
@@ -65,7 +66,8 @@ def show_table(point: FrontPoint, backbone: Backbone, *, bars: bool = True) -> T
             if architecture.layers[row["layer"]].embed_dim:
                 arrow += f" x {row['embed_dim']}"
             glyph = look_of(architecture.layers[row["layer"]]).glyph
-            hidden = str(row["hidden"]) + (f" (rank {row['rank']})" if row["rank"] else "")
+            hidden = str(row["hidden"]) + " conv" * row["ffn_conv"]
+            hidden += f" (rank {row['rank']})" if row["rank"] else ""
             words = f"{row['tokens']}{arrow}", f"{glyph} {row['attention']}"
             inside = [*words, row["heads"], row["mlp_ratio"], hidden]
         macs_share, latency = (_share(row.get(name), bars) for name in ("macs_share", "latency_share"))

@@ -83,9 +83,10 @@ def chance_words(chance: float, num_classes: int) -> str:
 
 
 def shape_words(plain: Architecture) -> str:
-    """The sizes of a plain ViT, such as `d64 L3 h4 m2`: width, layers, heads, MLP ratio, a stem other than patch."""
+    """The sizes of a plain ViT, such as `d64 L3 h4 m2`: width, layers, heads, MLP ratio; another stem, convolutions."""
     first, stem = plain.layers[0], "" if plain.stem == "patch" else f" {plain.stem} stem"
-    return f"d{plain.embed_dim} L{plain.depth} h{first.num_heads} m{first.mlp_ratio:g}{stem}"
+    words = f"d{plain.embed_dim} L{plain.depth} h{first.num_heads} m{first.mlp_ratio:g}{stem}"
+    return words + " conv FFN" * first.ffn_conv
 
 
 def _margin(one: FrontPoint, other: FrontPoint, accuracy: Metric) -> float | None:

@@ -28,9 +28,9 @@ SPACE_KEYS = ("name", "backbone", "embed_dim", "stem", "depth", "layers", "overr
 INNER_SPACE_KEYS = (
     *(f"backbone.{key}" for key in ("family", "timm", "image_size", "patch_size", "in_chans", "num_classes")),
     *(f"backbone.{key}" for key in ("head_dim", "class_token", "reg_tokens", "pool", "final_norm", "norm_pre")),
-    *(f"backbone.{key}" for key in ("norm_eps", "act", "key_tokens", "positions", "ffn_conv")),
+    *(f"backbone.{key}" for key in ("norm_eps", "act", "key_tokens", "positions")),
     *(f"layers.{key}" for key in ("num_tokens", "reducer", "embed_dim", "attention", "hallucination_ratio")),
-    *(f"layers.{key}" for key in ("hallucination", "num_heads", "ffn_rank", "mlp_ratio")),
+    *(f"layers.{key}" for key in ("hallucination", "num_heads", "ffn_rank", "ffn_conv", "mlp_ratio")),
     *(f"rules.{key}" for key in ("max_shared", "max_reductions", "static_after_reduction")),
     *(f"constraints.{key}" for key in ("max_macs", "max_params", "max_memory")),
     *(f"constraints.max_{latency}" for latency in LATENCIES),

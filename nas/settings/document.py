@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -40,11 +40,16 @@ class Section(BaseModel):
         """Pydantic would read `epochs: true` as 1."""
         assert info.field_name is not None, "a field validator is called for a field"
         items = value if isinstance(value, list | tuple) else [value]
-        if cls.model_fields[info.field_name].annotation is not bool:
+        if not _reads_switches(cls.model_fields[info.field_name].annotation):
             for item in items:
                 if isinstance(item, bool):
                     raise ValueError(f"must not be true or false, got {shown(item)}")
         return value
+
+
+def _reads_switches(annotation: Any) -> bool:
+    """Whether what is annotated is true or false, or a list of such."""
+    return annotation is bool or any(_reads_switches(part) for part in get_args(annotation))
 
 
 @dataclass(frozen=True, slots=True)

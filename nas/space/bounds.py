@@ -294,7 +294,7 @@ def most_values(graph: Graph) -> int:
             for group in (group for groups in graph.groups(node) for group in groups):
                 if params.rest(behind := group.behind(node.state)) is None:
                     continue
-                feed_forwards = graph.feed_forwards(node.state.layer, *group.size)
+                feed_forwards = graph.feed_forwards(node.state.layer, group.size)
                 widest = max(own for _, own, _, _ in feed_forwards)
                 rest = held - params.value(behind)
                 fullest = group.exported + max(own + values for _, own, values, _ in feed_forwards)

@@ -60,7 +60,7 @@ def is_plain(architecture: Architecture) -> bool:
     """Whether it is a plain ViT, or a plain pyramid, whose tokens are embedded anew from stage to stage.
 
     No other token reduction, dynamic attention with real heads only, feed-forwards of full rank, and all layers of a
-    width have as many heads and the same hidden width.
+    width have as many heads and the same hidden width. All feed-forwards convolve, or none.
     """
     sizes: dict[int, tuple[int, float]] = {}
     return all(
@@ -68,6 +68,7 @@ def is_plain(architecture: Architecture) -> bool:
         and layer.attention == "dynamic"
         and not layer.num_hallucinated
         and layer.ffn_rank == 1
+        and layer.ffn_conv == architecture.layers[0].ffn_conv
         and (layer.num_heads, layer.mlp_ratio) == sizes.setdefault(width, (layer.num_heads, layer.mlp_ratio))
         for layer, width in zip(architecture.layers, architecture.widths, strict=True)
     )
@@ -77,9 +78,10 @@ def plain_shapes(space: Genome, most: int = MOST_SHAPES) -> tuple[Architecture, 
     """The plain ViTs of a space within its hard bounds, cheapest first: width x depth x MLP ratio x stem.
 
     A width has the number of heads, of those that all layers can have, that is nearest to `embed_dim` / `head_dim`, the
-    more in doubt. Where there are more than `most` shapes, so many are spread evenly over the logarithm of their MACs,
-    from the one with the fewest to the one with the most. None where the space has no plain ViT. Of pyramids, those of
-    each depth whose sizes are at the same share of their ranges, with stages of equal depth where the space lets them.
+    more in doubt. Feed-forwards convolve only in a space where all of them must. Where there are more than `most`
+    shapes, so many are spread evenly over the logarithm of their MACs, from the one with the fewest to the one with the
+    most. None where the space has no plain ViT. Of pyramids, those of each depth whose sizes are at the same share of
+    their ranges, with stages of equal depth where the space lets them.
     """
     shapes = {
         shape: cost.macs(shape, space.backbone)
@@ -142,6 +144,7 @@ def _plain(domain: LayerDomain, share: float) -> dict[str, Any]:
         "hallucination_ratio": min(domain.hallucination_ratio),
         "hallucination": domain.hallucination[0],
         "ffn_rank": max(domain.ffn_rank),
+        "ffn_conv": min(domain.ffn_conv),
     } | {gene: _at(getattr(domain, gene), share) for gene in ("num_heads", "mlp_ratio")}
 
 
@@ -213,12 +216,14 @@ def _of_depth(space: Genome, depth: int) -> list[Architecture]:
         return []
     heads = set.intersection(*(_real_heads(domain) for domain in domains))
     ratios = set.intersection(*({ratio for ratio, rank in feed_forwards(domain) if rank == 1} for domain in domains))
+    if not (convolves := set.intersection(*(set(domain.ffn_conv) for domain in domains))):
+        return []
     found = []
     for width in _spread(space.embed_dim) if heads else ():
         wanted = width / space.backbone.head_dim
         own = min(heads, key=lambda count: (abs(count - wanted), -count))
         for ratio in _spread(ratios):
-            layer = LayerChoice(num_tokens=patches, num_heads=own, mlp_ratio=ratio)
+            layer = LayerChoice(num_tokens=patches, num_heads=own, mlp_ratio=ratio, ffn_conv=min(convolves))
             found += [Architecture(embed_dim=width, stem=stem, layers=(layer,) * depth) for stem in space.stem]
     return found
 

@@ -21,11 +21,16 @@ class LayerDomain:
     hallucination: tuple[str, ...] = ("copy",)
     num_heads: tuple[int, ...]
     ffn_rank: tuple[float, ...] = (1.0,)
+    ffn_conv: tuple[bool, ...] = (False,)
     mlp_ratio: tuple[float, ...] = (4.0,)
 
     def widths(self, arriving: int, reducer: str | None) -> tuple[int, ...]:
         """What `LayerChoice.embed_dim` may be where so many channels arrive: more, or 0 (C16)."""
         return (0,) if reducer is None else tuple(n for n in self.embed_dim if not n or n > arriving)
+
+    def convolutions(self, on_grid: bool) -> tuple[bool, ...]:
+        """What `LayerChoice.ffn_conv` may be over tokens that lie on their grid, or do not (C19)."""
+        return self.ffn_conv if on_grid else tuple(convolves for convolves in self.ffn_conv if not convolves)
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -34,7 +39,7 @@ class LayerDomain:
 
 
 GENES = tuple(f.name for f in fields(LayerDomain))
-LATER = {"embed_dim": (0,)}
+LATER = {"embed_dim": (0,), "ffn_conv": (False,)}
 """Genes that older spaces have not, with the choices that they have there."""
 PLAIN: dict[str, Any] = {"mlp_ratio": 4.0, "ffn_rank": 1.0}
 
@@ -61,18 +66,19 @@ def feed_forwards(domain: LayerDomain) -> tuple[tuple[float, float], ...]:
 
 
 @lru_cache(maxsize=65536)
-def structure(tokens: int, reducer: str | None, width: int, *attention: Any) -> LayerChoice:
-    """A choice whose feed-forward is that of `PLAIN`; the attention is an `AttentionChoice`."""
+def structure(tokens: int, reducer: str | None, width: int, convolves: bool, *attention: Any) -> LayerChoice:
+    """A choice whose feed-forward has the sizes of `PLAIN`; the attention is an `AttentionChoice`."""
     named = zip(("attention", "num_heads", "hallucination_ratio", "hallucination"), attention, strict=True)
-    return LayerChoice(num_tokens=tokens, reducer=reducer, embed_dim=width, **dict(named), **PLAIN)
+    choices = {"embed_dim": width, "ffn_conv": convolves, **dict(named), **PLAIN}
+    return LayerChoice(num_tokens=tokens, reducer=reducer, **choices)
 
 
 @lru_cache(maxsize=65536)
 def with_feed_forward(structure: LayerChoice, mlp_ratio: float, ffn_rank: float) -> LayerChoice:
-    """A structure with a feed-forward."""
+    """A structure with a feed-forward of other sizes."""
     return replace(structure, mlp_ratio=mlp_ratio, ffn_rank=ffn_rank)
 
 
 def structure_of(layer: LayerChoice) -> LayerChoice:
-    """A choice without its feed-forward."""
+    """A choice without the sizes of its feed-forward."""
     return with_feed_forward(layer, **PLAIN)

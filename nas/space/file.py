@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
-from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, STEMS, Backbone, Rules, is_square, why_off_grid
+from nas.arch import ATTENTION, HALLUCINATION, REDUCERS, STEMS, Backbone, Rules, is_square
 from nas.base import SearchSpaceError, command_line, keys_hint
 from nas.settings import (
     Document,
@@ -125,7 +125,6 @@ class BackboneSection(Section):
     act: Literal["gelu", "gelu_tanh", "silu"] = "gelu"
     key_tokens: Annotated[int, Field(ge=0, le=MAX_SIZE)] = 0
     positions: Literal["learned", "none"] = "learned"
-    ffn_conv: bool = False
 
 
 class GeneSection(Section):
@@ -139,6 +138,7 @@ class GeneSection(Section):
     hallucination: Annotated[tuple[Annotated[str, _name_of(HALLUCINATION)], ...], *_Choices] | None = None
     num_heads: Annotated[tuple[Size, ...], *_Choices] | None = None
     ffn_rank: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], *_Choices] | None = None
+    ffn_conv: Annotated[tuple[Annotated[bool, Field(strict=True)], ...], *_Choices] | None = None
     mlp_ratio: Annotated[tuple[Annotated[float, Field(gt=0, le=1024)], ...], *_Choices] | None = None
 
 
@@ -325,8 +325,6 @@ def _contradictions(content: SpaceFile, document: Document, dropped: set[str]) -
                     yield {"embed_dim"}, at((*section, gene, i), text)
     if tokens_are_legal and grid is not None:
         yield from _growing_tokens(genes, grid**2, at)
-    if content.backbone.ffn_conv and (problem := why_off_grid(layer["reducer"].values for layer in genes)):
-        yield {"reducer", *LAYERWISE}, at(("backbone", "ffn_conv"), problem)
     if all(ATTENTION[kind].shares for kind in genes[0]["attention"].values):
         *others, last = (kind.name for kind in ATTENTION.values() if not kind.shares)
         text = f"layer 0 has no layer before it to share with (C1); allow {', '.join(others)} or {last}"

@@ -22,7 +22,6 @@ from nas.arch import (
     Rules,
     hallucinated_heads,
     stored_rank,
-    why_off_grid,
 )
 from nas.base import ArchitectureError, SearchSpaceError, cached_method, keys_hint
 from nas.space.bounds import Extremes, why_infeasible
@@ -111,8 +110,6 @@ class Genome:
         for stem in self.stem:
             if broken := STEMS[stem].broken(self.backbone) if stem in STEMS else f"not one of {', '.join(STEMS)}":
                 yield f"stem: {stem}: {broken}"
-        if self.backbone.ffn_conv and (problem := why_off_grid(domain.reducer for domain in self.layers)):
-            yield f"backbone.ffn_conv: {problem}"
         if self.depth and len(self.layers) != max(self.depth):
             yield f"layers: {len(self.layers)} domains for a greatest depth of {max(self.depth)}"
         for i, domain in enumerate(self.layers):

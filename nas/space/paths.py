@@ -34,6 +34,7 @@ from nas.space.walk import LegalSequences, State
 
 MAPS, LOGITS = 1, 2
 """What a provider may hand on; both is their sum."""
+Size = tuple[int, int, bool]  # tokens and channels of a layer, and whether its feed-forward convolves
 
 
 class Node(NamedTuple):
@@ -49,7 +50,7 @@ class Group(NamedTuple):
     """The structures of a layer that lead to the same node."""
 
     following: Node  # this node
-    size: tuple[int, int]  # tokens and channels of the layer
+    size: Size
     exported: int  # values that it hands on
     # (MACs, parameters, most values beside what is held and provided, structure).
     structures: list[tuple[int, int, int, LayerChoice]]
@@ -145,17 +146,17 @@ class Graph:
         """Most values of any choice that does not share, beside what is held, in a state `without_sharing`."""
         most = 0
         for group in self.free(state):
-            hidden = (group.exported + values for _, _, values, _ in self.feed_forwards(state.layer, *group.size))
+            hidden = (group.exported + values for _, _, values, _ in self.feed_forwards(state.layer, group.size))
             most = max(most, *hidden, *(values for _, _, values, _ in group.structures))
         return most
 
     @cached_method
-    def feed_forwards(self, layer: int, tokens: int, width: int) -> list[tuple[int, int, int, tuple[float, float]]]:
-        """(MACs, parameters, most values, (mlp_ratio, ffn_rank)) of a layer of so many tokens and channels."""
+    def feed_forwards(self, layer: int, size: Size) -> list[tuple[int, int, int, tuple[float, float]]]:
+        """(MACs, parameters, most values, (mlp_ratio, ffn_rank)) of a layer of a `Size`."""
         found = []
         for pair in self.walk.feed_forwards(layer):
-            costs = cost.feed_forward_macs_params(*pair, tokens, width, self.backbone)
-            values = feed_forward_memory(*pair, tokens, width, self.backbone, 1) if self.with_memory else 0
+            costs = cost.feed_forward_macs_params(*pair, *size, self.backbone)
+            values = feed_forward_memory(pair[0], pair[1], *size, self.backbone) if self.with_memory else 0
             found.append((*costs, values, pair))
         return found
 
@@ -167,7 +168,7 @@ class Graph:
                 for macs, params, values, structure in group.structures:
                     if values > room:
                         continue
-                    for more, more_params, hidden, pair in self.feed_forwards(node.state.layer, *group.size):
+                    for more, more_params, hidden, pair in self.feed_forwards(node.state.layer, group.size):
                         if hidden + group.exported <= room:
                             choice = with_feed_forward(structure, *pair)
                             yield Edge(macs + more, params + more_params, group.behind(node.state), choice)
@@ -199,14 +200,14 @@ class Graph:
         return (0, MAPS, LOGITS, MAPS + LOGITS) if choice.num_hallucinated else (0, MAPS)
 
     def _grouped(self, choices: Iterator[tuple[Node, LayerChoice, LayerContext]]) -> list[Group]:
-        grouped: dict[tuple[Node, tuple[int, int], int], Group] = {}
+        grouped: dict[tuple[Node, Size, int], Group] = {}
         for following, choice, context in choices:
             exported, values, width = 0, 0, self.width(following.state)
             if self.with_memory:
                 exported = memory.exported_values(choice, context, self.backbone)
                 values = memory.token_values(choice, context, width, self.backbone)
             macs, params = cost.token_macs_params(choice, context, width, self.backbone)
-            key = (following, (choice.num_tokens, width), exported)
+            key = (following, (choice.num_tokens, width, choice.ffn_conv), exported)
             group = grouped.setdefault(key, Group(*key, []))
             group.structures.append((macs, params, values, choice))
         most = [
@@ -248,7 +249,7 @@ class _Bundle(NamedTuple):
     """Groups that leave the same to later layers, but for what may be shared."""
 
     behind: State  # without heads
-    size: tuple[int, int]  # tokens and channels of the layer
+    size: Size
     groups: list[tuple[int, int, Group]]  # the least weighted sum of a structure, and the group's number
 
 
@@ -349,7 +350,7 @@ class Cheapest:
     def _bundles(self, groups: Sequence[Group]) -> list[_Bundle]:
         """Groups by what they leave but for the heads that can be shared; in each the cheapest first, by number."""
         if (key := id(groups)) not in self._bundled:
-            bundles: dict[tuple[State, tuple[int, int]], _Bundle] = {}
+            bundles: dict[tuple[State, Size], _Bundle] = {}
             for number, group in enumerate(groups):
                 state = group.following.state
                 behind = State(*state[:4], 0, 0, state.shares_left if group.following.taken else 0, state[-1])
@@ -383,17 +384,17 @@ class Cheapest:
             return least
         width = self.graph.width(state)
         costs = self.graph.sharing_costs(layer, state.arriving, state.on_grid, width)
-        hidden = self._feed_forward(layer, (state.arriving, width), math.inf)
-        if not costs or hidden is None:
-            return least
-        own = min(self.macs_weight * macs + self.params_weight * params for macs, params in costs)
-        return min(least, own + hidden.value + self._at_least(self.graph.walk.behind_sharing(state)))
+        convolves = self.graph.walk.layers[layer].convolutions(state.on_grid)
+        hidden = (self._feed_forward(layer, (state.arriving, width, each), math.inf) for each in convolves)
+        own = min((self.macs_weight * macs + self.params_weight * params for macs, params in costs), default=math.inf)
+        own += min((found.value for found in hidden if found is not None), default=math.inf)
+        return min(least, own + self._at_least(self.graph.walk.behind_sharing(state)))
 
     @cached_method
-    def _feed_forward(self, layer: int, size: tuple[int, int], room: float) -> _FeedForward | None:
+    def _feed_forward(self, layer: int, size: Size, room: float) -> _FeedForward | None:
         fitting = (
             _FeedForward(self.macs_weight * macs + self.params_weight * params, values, macs, params, pair)
-            for macs, params, values, pair in self.graph.feed_forwards(layer, *size)
+            for macs, params, values, pair in self.graph.feed_forwards(layer, size)
             if values <= room
         )
         return min(fitting, default=None)

@@ -24,10 +24,11 @@ def sample_by_gene(space: Genome, rng: np.random.Generator) -> Architecture:
     - Width, depth and stem: uniform.
     - Tokens: uniform over how often they are reduced, then over the layers where; each time uniform over the counts
       that are left, then the reducers, then the widths. A layer that leaves no choice has its way.
-    - A layer's attention, heads, share and kind of hallucination, hidden width and rank, in this order: uniform.
+    - A layer's attention, heads, share and kind of hallucination, convolution, hidden width and rank, in this order:
+      uniform.
     - In a quarter of the draws all layers are plain: no reduction, dynamic attention, real heads, feed-forwards of
-      full rank; and all have the same share of the range of their heads, and of that of their hidden widths. In
-      another quarter, each layer is plain with probability one half, but for its tokens and sizes.
+      full rank without convolution; and all have the same share of the range of their heads, and of that of their
+      hidden widths. In another quarter, each layer is plain with probability one half, but for its tokens and sizes.
 
     Under constraints as `sampling.first_within`. So no width, depth, number of reductions or
     plain ViT of a width and depth becomes rarer where the space has more combinations. Single-path methods draw so in
@@ -57,7 +58,11 @@ def _draw(space: Genome, rng: np.random.Generator) -> Architecture:
         by_heads = by_attention[_any(by_attention, rng, "dynamic" if is_plain else None)]
         by_ratio = by_heads[_at(by_heads, head_share) if plain_share == 1 else _any(by_heads, rng)]
         by_variant = by_ratio[_any(by_ratio, rng, 0.0 if is_plain else None)]
-        structure, state = by_variant[_any(by_variant, rng)]
+        by_convolution = by_variant[_any(by_variant, rng)]
+        convolves = next(iter(by_convolution))
+        if len(by_convolution) > 1:
+            convolves = _any(by_convolution, rng, False if is_plain else None)
+        structure, state = by_convolution[convolves]
         pairs = walk.feed_forwards(i)
         ratios = dict.fromkeys(ratio for ratio, _ in pairs)
         ratio = _at(ratios, hidden_share) if plain_share == 1 else _any(ratios, rng)

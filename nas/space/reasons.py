@@ -11,11 +11,13 @@ from nas.base import SearchSpaceError, format_choices, unit_of
 from nas.space.domain import GENES, LayerDomain, feed_forwards
 from nas.space.genome import Genome
 from nas.space.space import SearchSpace
-from nas.space.walk import State, genes_of, why_empty
+from nas.space.walk import Genes, State, genes_of, why_empty
 
 FEW_TOKENS = 16  # fewer carry little of an image (C11)
 COPIES = 4  # of every weight while the largest network is trained: itself, its gradient, and AdamW's two averages
-RULE_OF = {"num_tokens": "C10 to C12", "reducer": "C10, C12", "num_heads": "C3", "ffn_rank": "C14"}
+RULE_OF = {
+    "num_tokens": "C10 to C12", "reducer": "C10, C12, C19", "num_heads": "C3", "ffn_rank": "C14", "ffn_conv": "C19",
+}  # fmt: skip
 
 
 def check_memory(space: SearchSpace) -> None:
@@ -33,13 +35,13 @@ def check_memory(space: SearchSpace) -> None:
 def notes(space: Genome) -> list[str]:
     """What a space leaves open that priors would close (C11, C12, C13), and choices that no network has."""
     possible, last, empty = _possible(space)
-    few = {i for i, choices in enumerate(possible) if any(tokens < FEW_TOKENS for tokens, *_ in choices)}
-    early = {i for i, choices in enumerate(possible[:2]) if any(reducer for _, reducer, *_ in choices)}
-    unread = {kind for _, _, kind, _ in last if not ATTENTION[kind].own_maps}
+    few = {i for i, choices in enumerate(possible) if any(one.num_tokens < FEW_TOKENS for one in choices)}
+    early = {i for i, choices in enumerate(possible[:2]) if any(one.reducer for one in choices)}
+    unread = {one.attention for one in last if not ATTENTION[one.attention].own_maps}
     found = [
         (few, f"fewer than {FEW_TOKENS} tokens in {_layers(few)} (prior C11)"),
         (early, f"tokens may fall in {_layers(early)}, before layer 2 (prior C12)"),
-        ({reducer for _, reducer, *_ in last if reducer}, "tokens may fall in the last layer (prior C12)"),
+        ({one.reducer for one in last if one.reducer}, "tokens may fall in the last layer (prior C12)"),
         (unread, f"the last layer may be {' or '.join(sorted(unread))} (prior C13)"),
     ]
     return [
@@ -51,11 +53,6 @@ def notes(space: Genome) -> list[str]:
         *(text for concerned, text in found if concerned),
         *_dead(space, possible),
     ]
-
-
-OF_A_CHOICE = ("num_tokens", "reducer", "attention", "num_heads")
-Genes = tuple[int, str | None, str, int]
-"""Tokens, reducer, attention and heads of a choice."""
 
 
 def _possible(space: Genome) -> tuple[list[set[Genes]], set[Genes], set[int]]:
@@ -87,7 +84,7 @@ def _possible(space: Genome) -> tuple[list[set[Genes]], set[Genes], set[int]]:
 
 def _dead(space: Genome, possible: list[set[Genes]]) -> Iterator[str]:
     """The values of genes that are listed, but are in no network."""
-    for gene in ("num_tokens", "reducer", "attention", "num_heads", "ffn_rank"):
+    for gene in (*Genes._fields, "ffn_rank"):
         listed, had = dict[Any, None](), set[Any]()
         for i, domain in enumerate(space.layers):
             values = getattr(domain, gene)
@@ -95,11 +92,11 @@ def _dead(space: Genome, possible: list[set[Genes]]) -> Iterator[str]:
             if gene == "ffn_rank":
                 had |= {rank for _, rank in space.walk.feed_forwards(i)} | {1.0}
             else:
-                had |= {choice[OF_A_CHOICE.index(gene)] for choice in possible[i]}
+                had |= {getattr(choice, gene) for choice in possible[i]}
         for value in listed:
             if value not in had:
                 rule = ATTENTION[value].rule if gene == "attention" else RULE_OF[gene]
-                yield f"{gene} {value} is in no network ({rule})"
+                yield f"{gene} {str(value).lower()} is in no network ({rule})"
 
 
 def why_not_within(space: Genome, whole: Genome) -> list[str]:

@@ -1,7 +1,7 @@
 """Which choices may follow which: sequences of layers, step by step, with the state that later layers depend on.
 
-Every count, draw and repair of a `SearchSpace` goes such steps, so nothing is drawn and thrown away. A layer's
-feed-forward is free of the others, so steps are *structures*, the choices without it, and counts multiply.
+Every count, draw and repair of a `SearchSpace` goes such steps, so nothing is drawn and thrown away. The sizes of a
+layer's feed-forward are free of the others, so steps are *structures*, the choices without them, and counts multiply.
 
 What is legal is said once, by `broken_reduction` and `broken_attention`: options are what breaks neither, and messages
 are what they say.
@@ -14,7 +14,17 @@ from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
-from nas.arch import ATTENTION, REDUCERS, Backbone, LayerChoice, Place, Rules, hallucinated_heads, token_problems
+from nas.arch import (
+    ATTENTION,
+    OFF_GRID,
+    REDUCERS,
+    Backbone,
+    LayerChoice,
+    Place,
+    Rules,
+    hallucinated_heads,
+    token_problems,
+)
 from nas.base import ArchitectureError, cached_method, format_choices
 from nas.space.domain import (
     AttentionChoice,
@@ -35,6 +45,7 @@ DECIDED_IN_ORDER = (
     "num_heads",
     "hallucination_ratio",
     "hallucination",
+    "ffn_conv",
 )
 
 
@@ -59,10 +70,20 @@ class State(NamedTuple):
         return State(layer, *self[1:])
 
 
+class Genes(NamedTuple):
+    """Choices of a layer that rules between layers may exclude."""
+
+    num_tokens: int
+    reducer: str | None
+    attention: str
+    num_heads: int
+    ffn_conv: bool
+
+
 MOST_REASONS = 3  # for which a message says that a space is empty
 
 Option = tuple[LayerChoice, State]
-"""A legal structure (a choice whose feed-forward is that of `PLAIN`) and the state that it leaves."""
+"""A legal structure (a choice whose feed-forward has the sizes of `PLAIN`) and the state that it leaves."""
 
 
 class LegalSequences:
@@ -133,7 +154,7 @@ class LegalSequences:
             derived = hallucinated_heads(heads, ratio)
             for variant in domain.hallucination if derived else (None,):
                 if ATTENTION[kind].shares:
-                    yield structure(tokens, None, 0, kind, heads, derived / heads, variant)
+                    yield structure(tokens, None, 0, False, kind, heads, derived / heads, variant)
 
     def behind_sharing(self, state: State) -> State:
         """The state behind a layer that shares."""
@@ -153,8 +174,9 @@ class LegalSequences:
                 if on_grid not in legal:
                     at = (state, tokens, on_grid)
                     legal[on_grid] = [c for c, n in attention.items() if not self.broken_attention(*at, c[0], c[1], n)]
-                for width, choice in product(domain.widths(state.width, reducer), legal[on_grid]):
-                    chosen = structure(tokens, reducer, width, *choice)
+                free = (domain.widths(state.width, reducer), legal[on_grid], domain.convolutions(on_grid))
+                for width, choice, convolves in product(*free):
+                    chosen = structure(tokens, reducer, width, convolves, *choice)
                     yield chosen, self._after(state, chosen, on_grid)
 
     def broken_reduction(self, state: State, tokens: int, reducer: str | None) -> str:
@@ -225,11 +247,11 @@ class LegalSequences:
         return count + len(states) > most
 
     @cached_method
-    def unshared_genes(self, state: State) -> dict[State, frozenset[tuple[int, str | None, str, int]]]:
-        """(tokens, reducer, attention, heads) of the options that do not share, by the state behind them."""
+    def unshared_genes(self, state: State) -> dict[State, frozenset[Genes]]:
+        """The `genes_of` the options that do not share, by the state behind them."""
         if (first := self.alike(state)) != state:
             return {behind.at(state.layer + 1): genes for behind, genes in self.unshared_genes(first).items()}
-        found: dict[State, set[tuple[int, str | None, str, int]]] = {}
+        found: dict[State, set[Genes]] = {}
         for choice, behind in self.unshared(state):
             found.setdefault(behind, set()).add(genes_of(choice))
         return {behind: frozenset(genes) for behind, genes in found.items()}
@@ -284,9 +306,9 @@ class LegalSequences:
         return with_feed_forward(structure, wanted["mlp_ratio"], wanted["ffn_rank"]), following
 
 
-def genes_of(choice: LayerChoice) -> tuple[int, str | None, str, int]:
-    """(tokens, reducer, attention, heads) of a choice."""
-    return choice.num_tokens, choice.reducer, choice.attention, choice.num_heads
+def genes_of(choice: LayerChoice) -> Genes:
+    """What of a choice may be in no network, though it is listed."""
+    return Genes(choice.num_tokens, choice.reducer, choice.attention, choice.num_heads, choice.ffn_conv)
 
 
 def _nearest(options: Sequence[Option], wanted: Mapping[str, Any]) -> Option:
@@ -318,7 +340,7 @@ def _fallback(gene: str, goal: Any, legal: Sequence[Any]) -> Any:
 def broken_rule(walk: LegalSequences, state: State, layer: LayerChoice) -> str:
     """The rule by which a choice is not legal in a state; empty when it is legal."""
     domain, kind = walk.layers[state.layer], layer.kind
-    genes = ("num_tokens", "reducer", "attention", "num_heads", "mlp_ratio", "hallucination")
+    genes = ("num_tokens", "reducer", "attention", "num_heads", "mlp_ratio", "hallucination", "ffn_conv")
     wrong = [
         f"{gene} {value} is not one of {format_choices(getattr(domain, gene))}"
         for gene in genes
@@ -338,6 +360,8 @@ def broken_rule(walk: LegalSequences, state: State, layer: LayerChoice) -> str:
         more = f"one of {format_choices(widths)}" if widths else f"to be had behind {state.width} channels"
         return f"embed_dim {layer.embed_dim} is not {more} (C16)"
     on_grid = state.on_grid and layer.keeps_grid
+    if layer.ffn_conv and not on_grid:
+        return OFF_GRID
     own = (layer.attention, layer.num_heads, layer.num_hallucinated)
     if broken := walk.broken_attention(state, layer.num_tokens, on_grid, *own):
         return broken
@@ -363,12 +387,13 @@ def why_empty(walk: LegalSequences, width: int, depth: int) -> str:
 def _reasons(walk: LegalSequences, state: State) -> Iterator[str]:
     domain = walk.layers[state.layer]
     mlp_ratio, ffn_rank = walk.feed_forwards(state.layer)[0]
+    sizes: dict[str, Any] = {"mlp_ratio": mlp_ratio, "ffn_rank": ffn_rank, "ffn_conv": min(domain.ffn_conv)}
     for tokens, kind, heads in product(domain.num_tokens, domain.attention, domain.num_heads):
         for reducer in domain.reducer if tokens < state.arriving else (None,):
             genes: dict[str, Any] = {"num_tokens": tokens, "reducer": reducer, "attention": kind, "num_heads": heads}
             genes["embed_dim"] = max(domain.widths(state.width, reducer), default=0)
             try:
-                choice = LayerChoice(**genes, ffn_rank=ffn_rank, mlp_ratio=mlp_ratio)
+                choice = LayerChoice(**genes, **sizes)
             except ArchitectureError as error:
                 yield error.message.removeprefix("layer choice: ")
             else:

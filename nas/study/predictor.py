@@ -235,10 +235,16 @@ def features(architectures: Sequence[Architecture], space: SearchSpace) -> Float
 
 def genes_of_features(space: SearchSpace) -> list[int]:
     """[features]; the gene that each belongs to: those of a choice among operators are one."""
-    grows = [1] * space.walk.grows
-    sizes = [1, 1, len(REDUCERS), *grows, len(ATTENTION), 1, 1, len(HALLUCINATION), 1, 1] * len(space.layers) + [1] * 5
+    grows, convolves = [1] * space.walk.grows, [1] * _convolves(space)
+    sizes = [1, 1, len(REDUCERS), *grows, len(ATTENTION), 1, 1, len(HALLUCINATION), 1, 1, *convolves]
+    sizes = sizes * len(space.layers) + [1] * 5
     stems = [len(space.stem)] if space.has_stems else []
     return [gene for gene, size in enumerate((*stems, *sizes)) for _ in range(size)]
+
+
+def _convolves(space: SearchSpace) -> bool:
+    """Whether convolutions in feed-forwards are searched."""
+    return any(len(domain.ffn_conv) > 1 for domain in space.layers)
 
 
 def _features(architecture: Architecture, space: SearchSpace) -> Iterator[float]:
@@ -246,7 +252,8 @@ def _features(architecture: Architecture, space: SearchSpace) -> Iterator[float]
     tokens = []
     for i in range(len(space.layers)):
         if i >= architecture.depth:
-            yield from [0.0] * (6 + space.walk.grows + len(REDUCERS) + len(ATTENTION) + len(HALLUCINATION))
+            named = len(REDUCERS) + len(ATTENTION) + len(HALLUCINATION)
+            yield from [0.0] * (6 + space.walk.grows + _convolves(space) + named)
             continue
         layer = architecture.layers[i]
         tokens.append(layer.num_tokens)
@@ -261,6 +268,8 @@ def _features(architecture: Architecture, space: SearchSpace) -> Iterator[float]
         yield from (float(layer.hallucination == name) for name in HALLUCINATION)
         yield layer.ffn_rank
         yield math.log(layer.mlp_ratio)
+        if _convolves(space):
+            yield float(layer.ffn_conv)
     yield math.log(architecture.embed_dim)
     yield float(architecture.depth)
     yield math.log(sum(tokens) / len(tokens))

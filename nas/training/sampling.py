@@ -7,7 +7,7 @@ from nas.settings import TrainConfig
 from nas.space import SearchSpace
 
 STAGES = (
-    ("stem", "attention", "hallucination_ratio", "hallucination", "ffn_rank"),
+    ("stem", "attention", "hallucination_ratio", "hallucination", "ffn_rank", "ffn_conv"),
     ("num_tokens", "reducer"),
     ("num_heads", "mlp_ratio", "embed_dim"),
     ("depth",),

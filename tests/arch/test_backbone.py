@@ -28,7 +28,6 @@ OPTIONS = [
     ({"pool": "avg"}, 1, "avg", "after"),
     ({"pool": "avg", "final_norm": "before"}, 1, "avg", "before"),
     ({"class_token": False, "final_norm": "before"}, 0, "avg", "before"),
-    ({"ffn_conv": True}, 1, "token", "before"),
     ({"final_norm": "none", "norm_pre": True, "norm_eps": 1e-5, "act": "silu"}, 1, "token", "none"),
     ({"class_token": False, "positions": "none"}, 0, "avg", "after"),
 ]
@@ -51,7 +50,6 @@ def test_options_are_kept_in_files(changes, prefix, pooling, place):
         ({"pool": "token", "class_token": False}, "pool token needs class_token true"),
         ({"final_norm": None}, "final_norm must be one of before, after, none, got None"),
         ({"norm_pre": 1}, "norm_pre must be true or false, got 1"),
-        ({"ffn_conv": "yes"}, "ffn_conv must be true or false, got 'yes'"),
         ({"norm_eps": 0.0}, "norm_eps must be a number above 0 and below 1, got 0.0"),
         ({"positions": "sine"}, "positions must be one of learned, none, got 'sine'"),
         ({"act": "relu"}, "act must be one of gelu, gelu_tanh, silu, got 'relu'"),

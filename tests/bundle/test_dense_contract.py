@@ -42,17 +42,17 @@ NETWORKS = {
     ),
 }
 """At 32 pixels with patches of 4: strides 4; 4 and 8; 4, 16/3 and 8; 4, 8, 16 and 32."""
-PVT = replace(CLASS_TOKEN, class_token=False, final_norm="before", positions="none", key_tokens=4, ffn_conv=True)
+PVT = replace(CLASS_TOKEN, class_token=False, final_norm="before", positions="none", key_tokens=4)
 STAGES = Architecture(
     embed_dim=16,
     stem="overlap",
     layers=(
-        layer(64),
-        layer(64, attention="shared"),
-        layer(16, reducer="embed", embed_dim=24),
-        layer(16, hallucination_ratio=0.5, hallucination="copy", ffn_rank=0.5),
-        layer(4, reducer="embed", embed_dim=32),
-        layer(1, reducer="embed", embed_dim=48),
+        layer(64, ffn_conv=True),
+        layer(64, attention="shared", ffn_conv=True),
+        layer(16, reducer="embed", embed_dim=24, ffn_conv=True),
+        layer(16, hallucination_ratio=0.5, hallucination="copy", ffn_rank=0.5, ffn_conv=True),
+        layer(4, reducer="embed", embed_dim=32, ffn_conv=True),
+        layer(1, reducer="embed", embed_dim=48, ffn_conv=True),
     ),
 )
 """A network after PVT v2, of four stages of strides 4, 8, 16 and 32."""

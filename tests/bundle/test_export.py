@@ -439,8 +439,8 @@ def test_a_pyramid_without_positions_survives_every_format(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("ffn_rank", [1, 0.5])
 def test_convolutions_in_feed_forwards_survive_every_format(tmp_path: Path, ffn_rank: float) -> None:
-    fixed = replace(CLASS_TOKEN, ffn_conv=True)
-    layers = (layer(64), layer(36, reducer="pool", ffn_rank=ffn_rank))
+    fixed = CLASS_TOKEN
+    layers = (layer(64, ffn_conv=True), layer(36, reducer="pool", ffn_rank=ffn_rank, ffn_conv=True), layer(36))
     architecture = Architecture(embed_dim=24, layers=layers)
     subnet = subnet_of(architecture, fixed)
     report = export(subnet, tmp_path / "b", formats=("onnx", "timm", "pt2"))

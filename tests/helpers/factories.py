@@ -1,6 +1,8 @@
 """Small real objects for tests: architectures, measurements, trials, fronts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -73,6 +75,9 @@ def random_architecture(rng: np.random.Generator, depth: int = 4, embed_dim: int
                 ffn_rank=float(rng.choice([0.25, 0.5, 1])),
             )
         )
+    grids = list(accumulate((layer.reducer != "glad" for layer in layers), min))
+    convolves = np.random.default_rng(len(layers) + layers[0].num_heads).random(depth) < 0.4  # whatever `rng` gave
+    layers = [replace(la, ffn_conv=bool(c) and g) for la, c, g in zip(layers, convolves, grids, strict=True)]
     return Architecture(embed_dim=embed_dim, layers=tuple(layers))
 
 

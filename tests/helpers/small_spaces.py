@@ -42,6 +42,7 @@ def every_choice(**changes: Any) -> LayerDomain:
         "hallucination": tuple(HALLUCINATION),
         "num_heads": (1, 2, 3),
         "ffn_rank": (0.25, 0.5, 1.0),
+        "ffn_conv": (False, True),
         "mlp_ratio": (0.5, 2.0),
     }
     return LayerDomain(**{**genes, **changes})
@@ -63,7 +64,12 @@ def space(domain: LayerDomain | None = None, **changes: Any) -> SearchSpace:
 def tiny(**changes: Any) -> SearchSpace:
     """Few enough architectures to list them all, with everything that makes them differ in cost."""
     domain = every_choice(
-        num_tokens=(16, 6, 4), num_heads=(1, 2), hallucination_ratio=(0.0, 0.5), ffn_rank=(0.25, 1.0), mlp_ratio=(1.0,)
+        num_tokens=(16, 6, 4),
+        num_heads=(1, 2),
+        hallucination_ratio=(0.0, 0.5),
+        ffn_rank=(0.25, 1.0),
+        mlp_ratio=(1.0,),
+        ffn_conv=(False,),
     )
     return space(domain, **{"embed_dim": (8,), "depth": (1, 2), **changes})
 
@@ -84,7 +90,7 @@ def chains(**changes: Any) -> SearchSpace:
 def growing(**changes: Any) -> SearchSpace:
     """Three layers that may widen where they reduce, in the second of which a reduction must."""
     fixed: dict[str, Any] = {"reducer": ("pool", "glad"), "num_heads": (1, 2), "hallucination_ratio": (0.0,)}
-    fixed |= {"attention": ("dynamic", "shared"), "mlp_ratio": (1.0,), "ffn_rank": (0.25, 1.0)}
+    fixed |= {"attention": ("dynamic", "shared"), "mlp_ratio": (1.0,), "ffn_rank": (0.25, 1.0), "ffn_conv": (False,)}
     domains = tuple(
         every_choice(num_tokens=counts, embed_dim=widths, **fixed)
         for counts, widths in (((16, 9), (0, 12)), ((16, 4), (12, 16)), ((9, 4), (16, 0)))
@@ -102,6 +108,7 @@ def embedding(**changes: Any) -> SearchSpace:
         hallucination_ratio=(0.0,),
         num_heads=(1,),
         ffn_rank=(1.0,),
+        ffn_conv=(False,),
         mlp_ratio=(1.0, 2.0),
     )
     fixed = backbone(image_size=28, class_token=False, positions="none")
@@ -169,6 +176,7 @@ def _may_follow(space: SearchSpace, before: tuple[LayerChoice, ...], layer: Laye
         "C10": layer.reducer in ("pool", "conv_pool", "embed") and (gathered or layer.num_tokens not in squares),
         "C11": layer.num_tokens > arriving or (layer.reducer is None) == (layer.num_tokens < arriving),
         "C12": len(reducers) > rules.max_reductions,
+        "C19": layer.ffn_conv and gathered,
         "C18": layer.reducer == "embed" and layer.num_tokens != math.ceil(math.sqrt(arriving) / 2) ** 2,
         "C16": layer.reducer and layer.embed_dim not in space.layers[len(before)].embed_dim,
     }

@@ -89,7 +89,7 @@ def test_a_neuron_that_images_never_excite_is_last_whatever_its_weights():
 
 
 def test_convolutions_move_with_their_neurons():
-    fixed, weights = backbone(ffn_conv=True), vit_weights()
+    fixed, weights = backbone(), vit_weights()
     generator = torch.Generator().manual_seed(2)
     for i in range(2):
         weights[f"blocks.{i}.mlp.dwconv.weight"] = torch.randn(64, 1, 3, 3, generator=generator)

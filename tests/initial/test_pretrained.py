@@ -13,9 +13,11 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional
 
+from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
 from nas.base.errors import ConfigError
 from nas.initial.pretrained import initial_weights, plain_subnet
+from nas.model.families.vit import Subnet
 
 SHAPE = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 7}
 
@@ -202,23 +204,21 @@ def test_a_vit_with_other_parts_is_refused_with_their_names(tmp_path, changes, n
     assert f"backbone.{keys.get(next(iter(changes)), 'class_token')}" in caught.value.hint
 
 
-def test_convolutions_start_as_the_identity_or_as_they_are_given(tmp_path):
-    fixed, images = backbone(num_classes=7, ffn_conv=True), torch.randn(2, 3, 16, 16)
-    model = vit()
-    weights = initial_weights(saved(tmp_path, model.state_dict()), fixed)
-    with torch.no_grad():
-        assert torch.allclose(plain_subnet(weights, fixed)(images), model(images), atol=1e-5)
-    assert not weights["blocks.1.mlp.dwconv.bias"].any()
-    randomise(trained := plain_subnet(weights, fixed))
-    spec = saved(tmp_path, trained.state_dict())
+def test_convolutions_are_taken_as_they_are_given(tmp_path):
+    fixed, layer = backbone(num_classes=7), {"num_tokens": 16, "num_heads": 3, "mlp_ratio": 2, "ffn_conv": True}
+    trained = Subnet(fixed, Architecture(embed_dim=24, layers=(LayerChoice(**layer),) * 2)).eval()
+    randomise(trained)
+    spec, images = saved(tmp_path, trained.state_dict()), torch.randn(2, 3, 16, 16)
     given = initial_weights(spec, fixed)
     assert all(torch.equal(given[name], value) for name, value in trained.state_dict().items())
-    with pytest.raises(ConfigError, match=r"has blocks.0.mlp.dwconv.weight") as caught:
-        initial_weights(spec, backbone())
-    assert caught.value.hint.endswith("--set backbone.ffn_conv=true")
+    with torch.no_grad():
+        assert torch.equal(plain_subnet(given, fixed)(images), trained(images))
     weights = trained.state_dict()
     weights["blocks.1.mlp.dwconv.weight"] = torch.zeros(48, 1, 5, 5)
     with pytest.raises(ConfigError, match=r"is \[48, 1, 5, 5\], expected \[H, 1, 3, 3\]"):
+        initial_weights(saved(tmp_path, weights), fixed)
+    del weights["blocks.1.mlp.dwconv.weight"]
+    with pytest.raises(ConfigError, match=r"lacks blocks.1.mlp.dwconv.weight"):
         initial_weights(saved(tmp_path, weights), fixed)
 
 

@@ -124,6 +124,6 @@ def test_what_is_none_or_of_another_kind_is_refused_by_name():
         pvt_weights("file:x", pooled, IMAGENET)
     with pytest.raises(ConfigError, match="the backbone of the search space is of another kind") as error:
         pvt_weights("file:x", plain, IMAGENET)
-    assert "backbone.ffn_conv=true" in str(error.value.hint)
+    assert "backbone.class_token=false" in str(error.value.hint)
     with pytest.raises(ConfigError, match=r"no PVT v2 that a search knows: it has stages.0.blocks.0.gamma"):
         pvt_weights("file:x", plain | {"stages.0.blocks.0.gamma": torch.zeros(1)}, IMAGENET)

@@ -1,12 +1,14 @@
 """A supernet that starts from a trained plain ViT, and the table of how redundant that ViT is."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+from factories import backbone as small_backbone
 from safetensors.torch import save_file
 from small_runs import command, digits, one_thread
 from small_spaces import every_choice, randomise
@@ -16,8 +18,9 @@ from warm_space import SPACE
 
 from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
-from nas.base.errors import ConfigError
-from nas.initial.warm_start import copy_supernet, warm_start
+from nas.base.errors import CheckpointError, ConfigError
+from nas.initial.warm_start import check_init, copy_supernet, warm_start
+from nas.model.families.vit import Subnet
 from nas.model.supernet import Supernet
 from nas.runs.front import ParetoFront
 from nas.space.space import parse_space
@@ -143,7 +146,6 @@ OPTIONS = {
     "average of normed tokens": ({"pool": "avg", "final_norm": "before"}, {"global_pool": "avg", "fc_norm": False}),
     "no last norm": ({"final_norm": "none"}, {"final_norm": False}),
     "CLIP": ({"norm_pre": True}, {"pre_norm": True}),
-    "none has convolutions": ({"ffn_conv": True}, {}),
 }
 
 
@@ -157,10 +159,23 @@ def test_a_vit_of_every_kind_starts_a_supernet_that_has_its_logits(tmp_path, our
     domain = every_choice(num_tokens=(16, 4), reducer=("pool",), num_heads=(1, 3), mlp_ratio=(1.0, 2.0))
     supernet = Supernet(small_space(domain, backbone=fixed, embed_dim=(16, 24), depth=(2,))).eval()
     warm_start(supernet, f"file:{tmp_path / 'w.pth'}", digits().train, ordered=True, device=torch.device("cpu"))
-    largest = Architecture(embed_dim=24, layers=(LayerChoice(num_tokens=16, num_heads=3, mlp_ratio=2),) * 2)
+    plain = LayerChoice(num_tokens=16, num_heads=3, mlp_ratio=2)
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        assert torch.allclose(supernet(images, largest), model(images), atol=1e-5)
+    for convolves in (False, True):  # as the identity
+        largest = Architecture(embed_dim=24, layers=(plain, replace(plain, ffn_conv=convolves)))
+        with torch.no_grad():
+            assert torch.allclose(supernet(images, largest), model(images), atol=1e-5)
+
+
+def test_convolutions_have_to_be_searched_where_the_start_has_some(tmp_path):
+    layer, fixed = LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=2, ffn_conv=True), small_backbone()
+    torch.save(Subnet(fixed, Architecture(embed_dim=16, layers=(layer,) * 2)).state_dict(), tmp_path / "w.pth")
+    spec = f"file:{tmp_path / 'w.pth'}"
+    domain = every_choice(num_tokens=(16,), num_heads=(1, 2), mlp_ratio=(1.0, 2.0))
+    assert check_init(small_space(domain, embed_dim=(16,), depth=(2,)), spec) is None
+    without = small_space(replace(domain, ffn_conv=(False,)), embed_dim=(16,), depth=(2,))
+    with pytest.raises(CheckpointError, match=r"dwconv.weight: no network of the space has it: set layers.ffn_conv"):
+        check_init(without, spec)
 
 
 def test_a_search_for_agreement_needs_no_training_and_says_what_it_leaves_out(spec, tmp_path):

@@ -13,31 +13,39 @@ from small_spaces import every_choice, growing, randomise, space
 
 from nas.arch import cost, memory
 from nas.arch.architecture import Architecture, LayerChoice
-from nas.base.errors import ArchitectureError, SearchSpaceError
+from nas.base.errors import ArchitectureError
 from nas.model.families.vit import Subnet
 from nas.model.supernet import Supernet
 from nas.model.tree import SubnetParts, SubnetTree
+from nas.space import notes
 
 OPTIONS = ({}, {"class_token": False}, {"reg_tokens": 2, "act": "silu"}, {"class_token": False, "positions": "none"})
 WIDE = LayerChoice(num_tokens=16, num_heads=1, mlp_ratio=4)
+
+
+def convolved(architecture, *, convolves=True):
+    layers = (replace(layer, ffn_conv=convolves) for layer in architecture.layers)
+    return replace(architecture, layers=tuple(layers))
+
+
 NETWORKS = (
-    Architecture(embed_dim=24, layers=varied().layers[:7]),
-    plain(embed_dim=17),
-    Architecture(embed_dim=24, layers=(WIDE,)),
-    Architecture(embed_dim=24, layers=(replace(WIDE, ffn_rank=0.75),)),
+    convolved(Architecture(embed_dim=24, layers=varied().layers[:7])),
+    convolved(plain(embed_dim=17)),
+    convolved(Architecture(embed_dim=24, layers=(WIDE,))),
+    convolved(Architecture(embed_dim=24, layers=(replace(WIDE, ffn_rank=0.75),))),
 )
 IMAGES = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-def searched(fixed=None, **changes):
-    fixed = fixed or backbone(ffn_conv=True)
+def searched(fixed=None, *, convolves=(True, False), **changes):
+    fixed = fixed or backbone()
     counts = (16, 4) if fixed.key_tokens else (16, 9, 4)
-    domain = every_choice(num_tokens=counts, reducer=("pool", "conv_pool"))
+    domain = every_choice(num_tokens=counts, reducer=("pool", "conv_pool"), ffn_conv=convolves)
     return space(domain, backbone=fixed, **changes)
 
 
 def built(architecture=NETWORKS[0], fixed=None, **options):
-    subnet = Subnet(fixed or backbone(ffn_conv=True), architecture, **options).eval()
+    subnet = Subnet(fixed or backbone(), architecture, **options).eval()
     randomise(subnet)
     return subnet
 
@@ -50,7 +58,7 @@ def random_supernet(searched):
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_costs_and_memory_are_what_torch_counts(options):
-    fixed = backbone(ffn_conv=True, **options)
+    fixed = backbone(**options)
     for architecture in NETWORKS:
         subnet = built(architecture, fixed)
         assert cost.params(architecture, fixed) == sum(p.numel() for p in subnet.parameters())
@@ -67,20 +75,22 @@ def test_costs_and_memory_are_what_torch_counts(options):
 
 
 def test_a_convolution_has_nine_products_a_patch_and_ten_parameters_a_neuron():
-    with_it, without = backbone(ffn_conv=True), backbone()
+    fixed = backbone()
     for architecture in NETWORKS:
+        without = convolved(architecture, convolves=False)
         neurons = [architecture.hidden_dim(i) for i in range(architecture.depth)]
         patches = sum(9 * n * layer.num_tokens for n, layer in zip(neurons, architecture.layers, strict=True))
-        assert cost.macs(architecture, with_it) - cost.macs(architecture, without) == patches
-        assert cost.params(architecture, with_it) - cost.params(architecture, without) == 10 * sum(neurons)
+        assert cost.macs(architecture, fixed) - cost.macs(without, fixed) == patches
+        assert cost.params(architecture, fixed) - cost.params(without, fixed) == 10 * sum(neurons)
 
 
 @pytest.mark.parametrize("options", [*OPTIONS, {"class_token": False, "key_tokens": 4}])
 def test_subnets_are_those_extracted_and_those_of_a_tree_bit_for_bit(options):
-    fixed, rng = backbone(ffn_conv=True, **options), np.random.default_rng(0)
+    fixed, rng = backbone(**options), np.random.default_rng(0)
     whole = searched(fixed)
     drawn = [whole.sample(rng) for _ in range(8)]
     drawn += [whole.mutate(one, rng) for one in drawn] + [whole.smallest(), whole.largest()]
+    assert {layer.ffn_conv for architecture in drawn for layer in architecture.layers} == {False, True}
     supernet = random_supernet(whole)
     with torch.no_grad():
         found, failed = SubnetTree(SubnetParts(supernet, torch.device("cpu"), "fp32"), dict(enumerate(drawn))).answers(
@@ -98,8 +108,8 @@ def test_subnets_are_those_extracted_and_those_of_a_tree_bit_for_bit(options):
 
 
 def test_slices_are_prefixes_also_where_layers_widen():
-    layers = tuple(replace(domain, reducer=("pool",)) for domain in growing().layers)
-    whole, rng = growing(backbone=backbone(ffn_conv=True), layers=layers), np.random.default_rng(0)
+    layers = tuple(replace(domain, reducer=("pool",), ffn_conv=(True,)) for domain in growing().layers)
+    whole, rng = growing(layers=layers), np.random.default_rng(0)
     drawn = [whole.sample(rng) for _ in range(12)]
     assert any(len(set(architecture.widths)) > 1 for architecture in drawn)
     supernet = random_supernet(whole)
@@ -115,7 +125,7 @@ def test_slices_are_prefixes_also_where_layers_widen():
 
 
 def test_convolutions_are_weights_of_the_plain_network_and_decay():
-    with_it, without = (Supernet(searched(backbone(ffn_conv=on)), seed=3) for on in (True, False))
+    with_it, without = (Supernet(searched(convolves=on), seed=3) for on in ((False, True), (False,)))
     own = with_it.state_dict().keys() - without.state_dict().keys()
     assert own == {f"blocks.{i}.mlp.dwconv.{kind}" for i in range(4) for kind in ("weight", "bias")}
     assert own < with_it.dense().state_dict().keys()
@@ -123,7 +133,7 @@ def test_convolutions_are_weights_of_the_plain_network_and_decay():
 
 
 def test_convolutions_learn_and_only_their_first_channels():
-    supernet = Supernet(searched())
+    supernet = Supernet(searched(convolves=(True,)))
     smallest = supernet.space.smallest()
     supernet(IMAGES, smallest).sum().backward()
     for name in ("weight", "bias"):
@@ -136,7 +146,7 @@ def test_convolutions_learn_and_only_their_first_channels():
 @pytest.mark.parametrize("size", [(24, 16), (32, 40)])
 def test_images_of_another_size_lie_on_their_own_grid(size):
     for options in OPTIONS:
-        fixed, images = backbone(ffn_conv=True, **options), torch.randn(2, 1, *size)
+        fixed, images = backbone(**options), torch.randn(2, 1, *size)
         reference, architecture = None, NETWORKS[0]
         layers = tuple(replace(la, attention="dynamic") for la in architecture.layers if la.attention != "shared")
         pooled = replace(architecture, layers=layers)
@@ -158,7 +168,7 @@ TRACED = pytest.mark.skipif(
 
 @pytest.mark.parametrize("kind", ["getter", pytest.param("fx", marks=TRACED)])
 def test_features_are_those_of_the_network(kind):
-    given = {"architecture": NETWORKS[0].to_dict(), "backbone": backbone(ffn_conv=True).to_dict()}
+    given = {"architecture": NETWORKS[0].to_dict(), "backbone": backbone().to_dict()}
     subnet = built()
     features = timm.create_model("nas_vit", **given, features_only=True, feature_cls=kind).eval()
     (features.graph_module if kind == "fx" else features.model).load_state_dict(subnet.state_dict(), strict=False)
@@ -179,10 +189,21 @@ def test_graphs_compute_the_network():
 
 
 def test_what_dissolves_the_grid_is_refused():
-    text = (
-        r"backbone.ffn_conv: needs tokens on their grid, which glad in layer 7 dissolves; reduce by pool or conv_pool"
-    )
-    with pytest.raises(ArchitectureError, match=text):
-        Subnet(backbone(ffn_conv=True), varied())
-    with pytest.raises(SearchSpaceError, match=r"which glad in layers 0, 1, 2, 3 dissolves"):
-        space(backbone=backbone(ffn_conv=True))
+    with pytest.raises(ArchitectureError, match=r"layer 7: ffn_conv needs the grid that .* dissolved \(C19"):
+        convolved(varied())
+    always = every_choice(num_tokens=(16, 4), reducer=("glad", "pool"), ffn_conv=(True,))
+    kept = space(always, depth=(2,))
+    rng = np.random.default_rng(0)
+    assert all(layer.reducer != "glad" for _ in range(40) for layer in kept.sample(rng).layers)
+    assert "reducer glad is in no network (C10, C12, C19)" in notes(kept)
+    either = space(replace(always, ffn_conv=(False, True)), depth=(2,))
+    drawn = [layer for _ in range(60) for layer in either.sample(rng).layers]
+    assert any(layer.reducer == "glad" for layer in drawn)
+    assert not any(layer.reducer == "glad" and layer.ffn_conv for layer in drawn)
+
+
+def test_half_of_the_layers_convolve_where_each_may():
+    whole, rng = searched(), np.random.default_rng(0)
+    for draw in (whole.sample, whole.sample_by_gene):
+        share = np.mean([layer.ffn_conv for _ in range(200) for layer in draw(rng).layers])
+        assert 0.25 < share < 0.6

@@ -120,8 +120,9 @@ def test_range_of_memory_is_that_of_the_listing_under_other_rules(class_token):
     assert searched.memory_range() == (min(needed), max(needed))
 
 
-def test_range_of_memory_and_largest_are_those_of_the_listing_with_convolutions():
-    searched = stems(backbone=backbone(ffn_conv=True))
+def test_range_of_memory_and_largest_are_those_of_the_listing_with_convolutions_everywhere():
+    searched = stems()
+    searched = replace(searched, layers=tuple(replace(domain, ffn_conv=(True,)) for domain in searched.layers))
     needed = [memory.bytes_to_run(a, searched.backbone) for a in listed(searched)]
     assert searched.memory_range() == (min(needed), max(needed))
     macs = [cost.macs(a, searched.backbone) for a in listed(searched)]

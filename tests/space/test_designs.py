@@ -104,10 +104,13 @@ def plain_by_definition(searched: SearchSpace) -> set[Architecture]:
     counts = sorted({heads for domain in searched.layers for heads in domain.num_heads}, reverse=True)
     unbounded, found = replace(searched, constraints=Constraints()), set()
     for width, depth, ratio in product(searched.embed_dim, searched.depth, ratios):
-        layers = (LayerChoice(num_tokens=16, num_heads=heads, mlp_ratio=ratio) for heads in counts)
-        legal = [a for layer in layers if (a := Architecture(embed_dim=width, layers=(layer,) * depth)) in unbounded]
         wanted = width / searched.backbone.head_dim
-        found |= {min(legal, key=lambda a: abs(a.layers[0].num_heads - wanted))} if legal else set()
+        for convolves in (False, True):  # only where no network is without
+            layers = (LayerChoice(num_tokens=16, num_heads=n, mlp_ratio=ratio, ffn_conv=convolves) for n in counts)
+            legal = [a for one in layers if (a := Architecture(embed_dim=width, layers=(one,) * depth)) in unbounded]
+            if legal:
+                found.add(min(legal, key=lambda a: abs(a.layers[0].num_heads - wanted)))
+                break
     return {architecture for architecture in found if architecture in searched}
 
 

@@ -14,4 +14,5 @@ def test_widths_are_more_than_arrive_and_only_behind_a_reducer():
 def test_genes_that_came_later_are_there_where_they_have_choices():
     plain = LayerDomain(num_tokens=(16,), num_heads=(1,))
     assert plain.genes == tuple(gene for gene in GENES if gene not in LATER)
-    assert every_choice(embed_dim=(0, 12)).genes == GENES
+    assert every_choice(embed_dim=(0, 12), ffn_conv=(True,)).genes == GENES
+    assert every_choice(ffn_conv=(True, False)).convolutions(False) == (False,)

@@ -196,13 +196,13 @@ depth: 3
             "line 5: layers.reducer[1]: 'gald' is not one of pool, conv_pool, glad, embed; did you mean \"glad\"?"
         ]
 
-    def test_a_convolution_in_feed_forwards_needs_the_grid(self):
-        text = PLAIN.replace("patch_size: 4}", "patch_size: 4,\n  ffn_conv: true}") + "layers: {num_tokens: [64, 16]}\n"
-        assert parse_space(text, "a.yaml").backbone.ffn_conv
-        assert refused(text + "overrides: [{layers: 1-2, reducer: [pool, glad]}]\n") == [
-            "line 3: backbone.ffn_conv: needs tokens on their grid, which glad in layers 1, 2 dissolves"
-            "; reduce by pool or conv_pool"
-        ]
+    def test_a_convolution_in_feed_forwards_is_true_or_false(self):
+        text = PLAIN + "layers: {num_tokens: [64, 16], ffn_conv: [false, true]}\n"
+        assert parse_space(text, "a.yaml").layers[2].ffn_conv == (False, True)
+        line = text[: text.index("layers: {")].count("\n") + 1
+        for wrong in ("yes please", "1", "[0, 1]"):
+            assert len(refused(text.replace("[false, true]", wrong))) >= 1
+            assert refused(text.replace("[false, true]", wrong))[0].startswith(f"line {line}: layers.ffn_conv")
 
     def test_a_glad_behind_does_not_help(self):
         text = PLAIN + "overrides:\n  - {layers: 1, num_tokens: 30}\n  - {layers: 2-3, reducer: glad, num_tokens: 9}\n"

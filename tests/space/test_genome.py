@@ -39,7 +39,7 @@ def test_decode_inverts_encode(searched):
         params = searched.encode(architecture)
         assert searched.decode(params) == architecture
         assert params.keys() == searched.choices().keys()
-        assert all(type(value) in (int, float, str) for value in params.values())
+        assert all(type(value) in (int, float, str, bool) for value in params.values())
 
 
 @pytest.mark.parametrize("make", [tiny, chains, only_half, stems, growing])

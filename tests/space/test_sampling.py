@@ -10,7 +10,7 @@ from nas.space.constraints import Constraints
 from nas.space.space import SearchSpace
 
 SPACE = space()
-BOUNDED = space(constraints=Constraints(max_macs=120_000, max_params=6_000))
+BOUNDED = space(constraints=Constraints(max_macs=120_000, max_params=8_000))
 
 JOINT = SearchSpace.from_yaml(Path(__file__).parents[2] / "search_spaces" / "joint_tiny.yaml")
 
@@ -69,6 +69,7 @@ def test_mutation_finds_the_only_neighbour():
         num_heads=(1,),
         hallucination_ratio=(0.0, 0.1, 0.2, 0.7),
         ffn_rank=(1.0, 0.75),
+        ffn_conv=(False,),
         mlp_ratio=(1.0, 2.0),
     )
     searched = space(domain, embed_dim=(8,), depth=(1,))
@@ -83,6 +84,7 @@ def test_mutation_of_the_only_architecture_is_itself():
             attention=("static",),
             num_heads=(2,),
             ffn_rank=(0.5, 1.0),  # saves nothing: one network (C14)
+            ffn_conv=(True,),
             mlp_ratio=(1.0,),
             reducer=("pool",),
         ),

@@ -49,8 +49,8 @@ def test_size_equals_listing():
 
 def test_size_of_a_large_space_is_exact_and_quick():
     domain = every_choice(attention=("dynamic",), num_tokens=(16,), hallucination_ratio=(0.0,))
-    # 3 numbers of heads; hidden width 0.5 with 2 different ranks (C14), 2.0 with 3
-    assert space(domain, depth=(24,), embed_dim=(24,)).size() == (3 * 5) ** 24
+    # 3 numbers of heads; hidden width 0.5 with 2 different ranks (C14), 2.0 with 3; with and without a convolution
+    assert space(domain, depth=(24,), embed_dim=(24,)).size() == (3 * 5 * 2) ** 24
 
 
 RULES = [

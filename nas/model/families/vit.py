@@ -22,7 +22,7 @@ from timm.models._input import update_model_args, update_model_input_size
 from timm.models.vision_transformer import init_weights_vit_timm
 from torch import Tensor, fx, nn
 
-from nas.arch import REDUCERS, Architecture, Backbone, why_off_grid
+from nas.arch import REDUCERS, Architecture, Backbone
 from nas.base import ArchitectureError
 from nas.model.block import Block
 from nas.model.families.features import Intermediates
@@ -83,8 +83,6 @@ class Subnet(Intermediates):
                 f"layer 0 has {first.num_tokens} tokens of {patches} patches and reducer {first.reducer}; "
                 "a reducer is present exactly where num_tokens falls"
             )
-        if backbone.ffn_conv and (problem := why_off_grid([layer.reducer] for layer in architecture.layers)):
-            raise ArchitectureError(f"backbone.ffn_conv: {problem}")
         reducers = [REDUCERS[layer.reducer] for layer in architecture.layers if layer.reducer is not None]
         broken = reducers[0].broken(first.num_tokens, True, patches) if first.reducer is not None else ""
         if broken := next(filter(None, (broken, *(reducer.refused(backbone) for reducer in reducers))), ""):

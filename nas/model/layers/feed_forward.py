@@ -128,10 +128,10 @@ def build_feed_forward(embed_dim: int, layer: LayerChoice, backbone: Backbone, d
     """The feed-forward of a layer: timm's `Mlp`, or `CompactMlp` where the layer has a rank; or with a convolution."""
     hidden_dim, prefix = round(embed_dim * layer.mlp_ratio), backbone.num_prefix_tokens
     if layer.ffn_rank < 1:
-        rank, dwconv = round(embed_dim * layer.ffn_rank), prefix if backbone.ffn_conv else None
+        rank, dwconv = round(embed_dim * layer.ffn_rank), prefix if layer.ffn_conv else None
         return CompactMlp(embed_dim, hidden_dim, rank, backbone.act, drop, dwconv)
     options: dict[str, Any] = {"act_layer": ACTIVATIONS[backbone.act], "drop": drop}
-    if backbone.ffn_conv:
+    if layer.ffn_conv:
         return ConvMlp(embed_dim, hidden_dim, num_prefix_tokens=prefix, **options)
     return Mlp(embed_dim, hidden_dim, **options)  # type: ignore[no-any-return]
 

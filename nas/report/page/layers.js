@@ -32,7 +32,7 @@ function heatMap(host, quantity) {
       const value = quantity.of(part);
       if (!known(value)) return;
       const fill = quantity.classes ? quantity.classes[value] : viridis(shareOf(value, span));
-      const words = `${row.digest.slice(0, 8)}, layer ${i}\n${part.attention}\n${part.tokens} tokens${part.reducer ? ` after ${part.reducer}` : ""}, ${part.heads} heads, MLP ratio ${part.mlp_ratio}\n${quantity.name}: ${say(value)}`;
+      const words = `${row.digest.slice(0, 8)}, layer ${i}\n${part.attention}\n${part.tokens} tokens${part.reducer ? ` after ${part.reducer}` : ""}, ${part.heads} heads, MLP ratio ${part.mlp_ratio}${part.ffn_conv ? ", convolution in the feed-forward" : ""}\n${quantity.name}: ${say(value)}`;
       const square = shape("rect", { class: "cell", role: "gridcell", tabindex: -1, "aria-label": words.replaceAll("\n", ", "), x: left + i * cell, y, width: Math.max(cell - 1.5, 1), height: tall - 1, fill: rgb(fill),
         onpointermove: (event) => showTip(event, words), onfocus: () => { if (square.matches(":focus-visible")) { const box = square.getBoundingClientRect(); showTip({ clientX: box.right, clientY: box.bottom }, words); } }, onblur: hideTip });
       cells.push({ square, digest: row.digest, line, layer: i });

@@ -85,7 +85,7 @@ def test_a_convolution_mixes_patches_on_their_grid_and_passes_the_prefix_by(pref
 
 def test_without_a_prefix_it_is_timms_feed_forward_of_pvt():
     theirs = MlpWithDepthwiseConv(DIM, HIDDEN)
-    ours = build_feed_forward(DIM, layer(), backbone(ffn_conv=True, class_token=False))
+    ours = build_feed_forward(DIM, layer(ffn_conv=True), backbone(class_token=False))
     ours.load_state_dict(theirs.state_dict())
     x, frame = normal(2, 12, DIM), Frame((3, 4), (3, 4), (4, 4), (4, 4))
     assert torch.equal(ours(x, frame), theirs(x, (3, 4)))
@@ -94,7 +94,7 @@ def test_without_a_prefix_it_is_timms_feed_forward_of_pvt():
 
 @pytest.mark.parametrize("rank", [1, 0.25])
 def test_both_feed_forwards_are_as_without_a_convolution_where_it_changes_nothing(rank):
-    plain, convolved = (build_feed_forward(DIM, layer(ffn_rank=rank), backbone(ffn_conv=on)) for on in (False, True))
+    plain, convolved = (build_feed_forward(DIM, layer(ffn_rank=rank, ffn_conv=on), backbone()) for on in (False, True))
     assert isinstance(convolved, ConvMlp if rank == 1 else CompactMlp)
     assert not convolved.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
     assert {name for name, _ in convolved.named_parameters()} - {name for name, _ in plain.named_parameters()} == {

@@ -12,12 +12,13 @@ from nas.model.supernet import Supernet
 from nas.training.operators.cuts import fit_cuts, fit_depths
 
 
-def supernet_with(**options):
+def supernet_with(ffn_conv=(False,), **options):
     space = tiny_space()
+    space = replace(space, layers=tuple(replace(domain, ffn_conv=ffn_conv) for domain in space.layers))
     return Supernet(replace(space, backbone=replace(space.backbone, **options)), seed=1).eval()
 
 
-@pytest.mark.parametrize("options", [{}, {"ffn_conv": True}])
+@pytest.mark.parametrize("options", [{}, {"ffn_conv": (True,)}])
 def test_factors_are_of_the_inputs_of_the_plain_vit_and_change_nothing_for_it(options):
     supernet = supernet_with(**options)
     pixels = digits().train.normalized(slice(0, 96))
