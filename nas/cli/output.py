@@ -133,10 +133,8 @@ def print_result(
 
 
 def fits(table: Any) -> bool:
-    """Whether a table is printed without cutting words."""
-    from rich.console import Console
-
-    return bool(Console(width=1000).measure(table).maximum <= _console().width)
+    """Whether a table is printed without any measure against a narrow terminal."""
+    return bool(table.width <= _console().width)
 
 
 def plain(text: str) -> Any:

@@ -279,4 +279,6 @@ def provenance(run: RunDirectory, digest: str, command: str) -> dict[str, Any]:
 def run_facts(run: RunDirectory) -> dict[str, Any]:
     """What of a bundle's provenance is the same for all of a run."""
     keys = ("versions", "device", "precision", "seed", "splits", "space_digest")
-    return {"run": run.name, **{key: getattr(run.manifest, key) for key in keys}}
+    splits = flat_config(run.config()).get("data.split_seed")
+    facts = {"run": run.name, **{key: getattr(run.manifest, key) for key in keys}}
+    return facts if splits is None else {**facts, "split_seed": splits}

@@ -27,6 +27,7 @@ from nas.evaluation import AGREES, check_metrics
 from nas.initial import check_init
 from nas.jobs.callbacks import Callback
 from nas.jobs.opening.same_run import differences, found_spec, knowing_run, typed_folders
+from nas.jobs.opening.splits import check_splits_of_start, split_as_its_start
 from nas.latency import (
     check_own_targets,
     check_targets_here,
@@ -180,10 +181,11 @@ def start(
     check_targets_here(here, space, reporter)
     if before is None:
         check_writable(path or RESULTS / space.name)
+    config = split_as_its_start(config, before, Path(here.init))
     where = config.data
     if before is not None and spec_at(where.spec, Path.cwd()) is None and where.spec == config_of_run(before).data.spec:
         where = where.model_copy(update={"spec": found_spec(before, config)})
-    data, _ = load_images(where, space.backbone.image_size, config.seed, reporter, own.data)
+    data, _ = load_images(where, space.backbone.image_size, config.seed_of_splits, reporter, own.data)
     info, space = data.info, _fit_classes(space, data.info.num_classes, space_file)
     if info.class_names == (UNLABELLED,):
         _check_unlabelled(config)
@@ -208,6 +210,8 @@ def start(
     else:
         config = config.with_epochs(plan.epochs) if plan and config.train.epochs is None else config
         source = check_init(space, here.init) if config.init else None
+        if source is not None:
+            check_splits_of_start(config, RunDirectory.open(Path(here.init)), info.hashes, reporter)
         if config.teacher:
             Teacher(here.teacher, info)
         for seeds in here.search.seed_runs:
@@ -295,7 +299,7 @@ def reopen_with_test(
     check_targets_here(with_kept_profiles(knowing_run(run), located(config, folders)), space, reporter)
     where = config.data.model_copy(update={"spec": data or found_spec(run, config)})
     try:
-        images, test = load_images(where, space.backbone.image_size, config.seed, reporter, own.data)
+        images, test = load_images(where, space.backbone.image_size, config.seed_of_splits, reporter, own.data)
     except DataError as error:
         raise DataError(f"the images of {path}: {error.message}", hint=f"{error.hint}; {MOVED}".lstrip("; ")) from error
     if space.num_classes_from_data:

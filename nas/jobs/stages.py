@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -218,6 +219,7 @@ def search_into(
         name=(run.manifest.study or run.name) if budget.storage else "architectures",
         own_sampler=session.own.sampler,
         own_bounds=config.search.own_bounds,
+        run=f"created {datetime.fromtimestamp(run.manifest.created, UTC).isoformat()}",
     )
     with closing(study), closing(_start_workers(session, budget, setup, arrays)) as workers:
         if not (counts_known := known is not None):

@@ -66,7 +66,7 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
     part = f"{len(points)} of " if len(points) != len(whole.points) else ""
     return Table(
         title=f"Pareto front: {part}{len(whole.points)} architectures, hypervolume {whole.hypervolume():.4f}",
-        columns=[Column(), Column("digest"), *(Column(header, "{}") for header, _ in columns), Column("layers")],
+        columns=[Column(), Column("digest"), *(_column(header) for header, _ in columns), Column("layers", spare=2)],
         rows=list(zip(signs, digests, *(cells for _, cells in columns), layers, strict=True)),
         caption=[
             LEGEND,
@@ -76,6 +76,12 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
             *targets,
         ],
     )
+
+
+def _column(header: str) -> Column:
+    """A column of the front; what can be had elsewhere, or follows from others, goes first where there is no room."""
+    spare = {"supernet": 4, "found by": 3}.get(header, 1 if header.startswith("params") else 0)
+    return Column(header, "{}", spare=spare)
 
 
 def plain_table(plain: PlainViTs, front: ParetoFront) -> Table:

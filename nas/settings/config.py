@@ -62,6 +62,12 @@ class DataConfig(Section):
         description="of a parquet file; a dot leads into a struct; null: label, labels, or what "
         "has class names; of several, the finest",
     )
+    split_seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**32,
+        description="of the splits; null: `seed`, or that of the splits of the run whose weights `init` names",
+    )
     stored_size: int | None = Field(
         None,
         ge=1,
@@ -247,6 +253,11 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
+
+    @property
+    def seed_of_splits(self) -> int:
+        """By which images are split."""
+        return self.seed if self.data.split_seed is None else self.data.split_seed
 
     @property
     def own_names(self) -> list[tuple[str, str]]:

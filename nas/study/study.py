@@ -66,7 +66,8 @@ class ArchitectureStudy:
 
     The storage is the path of the journal, or a database URL (`postgresql://...`, `sqlite:///...`); where runs share
     one, the study's name in it has to be the run's own. `own_sampler` makes a sampler from `seed=`, where `sampler` is
-    the name of one that is not ours. `own_bounds` are bounds beside those of the space (`Measurement.keeps`).
+    the name of one that is not ours. `run` tells runs of
+    one name in a database apart. `own_bounds` are bounds beside those of the space (`Measurement.keeps`).
 
     Raises:
         RunError: The storage cannot be used, is being written by another process, or holds another search.
@@ -86,6 +87,7 @@ class ArchitectureStudy:
         name: str = "architectures",
         own_sampler: Callable[..., BaseSampler] | None = None,
         own_bounds: Mapping[str, float] | None = None,
+        run: str | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space = space
@@ -106,7 +108,7 @@ class ArchitectureStudy:
             "sampler": sampler,
             "population_size": population_size,
             "seed": seed,
-        }
+        } | ({} if run is None else {"run": run})
         try:
             self._storage = self._open(storage)
             races_plain = sampler != "random" and "plain" in space.seeds
@@ -161,7 +163,7 @@ class ArchitectureStudy:
         elif differences := [
             f"  {key}: there {known.get(key)!r}, here {value!r}"
             for key, value in identity.items()
-            if known.get(key) != value
+            if known.get(key) != value and (key != "run" or key in known)  # which older ones do not say
         ]:
             raise RunError(
                 f"study {name!r} in {self._where} is of another search\n" + "\n".join(differences),

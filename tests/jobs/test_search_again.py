@@ -1,5 +1,7 @@
 """Runs that share a supernet: nothing is trained or measured twice."""
 
+import json
+
 from small_runs import QUICK, TRIALS, command, run_arguments
 from small_spaces import TINY
 
@@ -31,6 +33,35 @@ def test_a_supernet_is_searched_again_and_what_was_measured_is_free(finished):
     assert "architectures were measured by other runs" in done.stderr
     assert command(*words).code == 0
     assert [t.to_dict() for t in RunDirectory.open(folder).trials()] == [t.to_dict() for t in run.trials()]
+
+
+def test_another_seed_searches_on_the_images_that_were_searched_on_and_tests_on_those_of_the_test(finished):
+    folder, words = arguments(finished, "reseeded", "--trials=3", "--seed=7")
+    assert command(*words).code == 0
+    run, before = RunDirectory.open(folder), RunDirectory.open(finished.folder)
+    assert run.manifest.seed == 7
+    assert run.manifest.splits == before.manifest.splits
+    assert command(*words, "--trials=4").code == 0
+    assert command("search", folder, "--trials=5").code == 0
+    top1 = {t.architecture: t.measurement.values["top1"] for t in before.trials() if t.measurement}
+    again = {t.architecture: t.measurement.values["top1"] for t in run.trials() if t.measurement}
+    assert top1.keys() & again.keys()
+    assert all(again[architecture] == top1[architecture] for architecture in top1.keys() & again.keys())
+    bundle = folder.parent / "of_another_seed"
+    assert command("export", folder, "--pick=knee", f"--to={bundle}", "--formats=timm").code == 0
+    told = command("validate", bundle, "--data=digits", "--format=json")
+    assert json.loads(told.stdout)["notes"] == ["these are the test split that is on its card"]
+
+
+def test_images_that_weights_were_trained_on_are_not_searched_on(finished):
+    folder, words = arguments(finished, "leaking", "--trials=3")
+    changes = {"data.split_seed=7": "split_seed=0", "data.test_fraction=0.3": "test_fraction=0.2"}
+    for change, right in changes.items():
+        refused = command(*words, f"--set={change}")
+        assert f"as that run: --set data.{right}\n" in refused.stderr
+        assert refused.code == 2
+        assert "split these images otherwise, so its weights have seen some that would be searched" in refused.stderr
+        assert not folder.exists()
 
 
 def test_a_supernet_of_other_choices_is_misuse_and_leaves_nothing(finished, tmp_path):

@@ -46,7 +46,7 @@ def test_largest_plain_architecture_with_timms_weights_gives_timms_logits(class_
     assert {name.split(".")[3].split("_")[0] for name in missing} == {
         *("hallucinate", "linear", "static"),
         *("conv", "queries", "gamma", "norm"),
-        *("down", "up"),
+        *("down", "up", "dwconv"),
     }
     x = images(5)
     with torch.no_grad():

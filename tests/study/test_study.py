@@ -144,6 +144,16 @@ def test_a_measured_latency_beyond_the_bound_makes_a_trial_infeasible(tmp_path):
     study.close()
 
 
+def test_two_runs_of_a_name_do_not_share_a_study(tmp_path):
+    made = {"storage": f"sqlite:///{tmp_path}/all.db", "name": "digits-1"}
+    make_study(digits(), run="one", **made).close()
+    make_study(digits(), run="one", **made).close()
+    with pytest.raises(RunError, match=r"run: there 'one', here 'other'"):
+        make_study(digits(), run="other", **made)
+    make_study(digits(), tmp_path / "j").close()  # of a version that did not say it
+    make_study(digits(), tmp_path / "j", run="one").close()
+
+
 def test_another_search_in_the_storage_is_refused_with_all_differences(tmp_path):
     make_study(digits(), tmp_path / "j").close()
     with pytest.raises(RunError) as caught:

@@ -33,7 +33,7 @@ def validate(
         EvaluationError: A logit is not finite.
     """
     size, side = bundle.backbone.image_size, bundle.stored_side
-    begun = bundle.provenance.get("seed")
+    begun = bundle.provenance.get("split_seed", bundle.provenance.get("seed"))
     chosen = seed if seed is not None else begun if type(begun) is int else 0
     config = resolve_config(None, settings, {"data.spec": spec, "seed": chosen})
     data = config.data.model_copy(update={"stored_size": side})

@@ -101,7 +101,7 @@ def propose(
     design = design_for(images, from_scratch=from_scratch)
     if given.init:
         design = replace(design, init=given.init, why={**design.why, "init": "as it was asked for"})
-    data, test = load_images(given.data, design.image_size, given.seed, reporter)
+    data, test = load_images(given.data, design.image_size, given.seed_of_splits, reporter)
     for line in data.summary:
         label, _, text = line.partition("  ")
         reporter.line(label, text.strip())
