@@ -16,7 +16,7 @@ from nas.base import ConfigError, one_line
 from nas.initial.kind import facts_of, has_quick_gelu, left_out, settings_for, why_not_plain
 from nas.initial.plain import Weights, depth_of, plain_weights
 from nas.initial.pvt import is_pvt, is_pyramid, pvt_weights
-from nas.model import UNREADABLE, Subnet, check_model_folder
+from nas.model import UNREADABLE, Subnet, check_model_folder, pretrained_model
 
 KINDS = ("timm", "local-dir", "hf-hub", "file")
 NETWORKS = ("teacher", "target_encoder", "encoder", "student", "network")
@@ -111,7 +111,7 @@ def _from_timm(spec: str, name: str, backbone: Backbone) -> dict[str, Tensor]:
             skeleton = timm.create_model(name, pretrained=False, in_chans=backbone.in_chans)
         if isinstance(skeleton, PyramidVisionTransformerV2):
             pvt_weights(spec, skeleton.state_dict(), backbone)
-            model = timm.create_model(name, pretrained=True, in_chans=backbone.in_chans)
+            model = pretrained_model(name, in_chans=backbone.in_chans)
             return pvt_weights(spec, model.state_dict(), backbone)
         if reasons := why_not_plain(skeleton):
             raise ConfigError(
@@ -124,7 +124,7 @@ def _from_timm(spec: str, name: str, backbone: Backbone) -> dict[str, Tensor]:
                 hint=f"--set {' --set '.join(keys)}",
             )
         plain_weights(spec, skeleton.state_dict(), backbone)
-        model = timm.create_model(name, pretrained=True, in_chans=backbone.in_chans).eval()
+        model = pretrained_model(name, in_chans=backbone.in_chans).eval()
     except ConfigError as error:
         if error.message.startswith("--init"):
             raise
@@ -132,7 +132,8 @@ def _from_timm(spec: str, name: str, backbone: Backbone) -> dict[str, Tensor]:
     except UNREADABLE as error:
         raise ConfigError(
             f"--init {spec}: {_reason(error)}",
-            hint="timm.list_models('vit*') names them; without a network, use local-dir:DIR or file:PATH",
+            hint="timm.list_models('vit*') names them; without a network local-dir:DIR or file:PATH, "
+            "or random weights (leave `init` out)",
         ) from error
     weights = plain_weights(spec, model.state_dict(), backbone, quick_gelu=has_quick_gelu(model))
     if difference(model, weights, backbone) > 1e-3:

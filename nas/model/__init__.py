@@ -13,7 +13,7 @@ from nas.model.layers.glad import average_tokens, reduced_sides
 from nas.model.layers.maps import Guidance, Provided
 from nas.model.layers.static import log_mean_map
 from nas.model.supernet import Supernet
-from nas.model.timm_entry import UNREADABLE
+from nas.model.timm_entry import UNREADABLE, pretrained_model
 from nas.model.transport import transport_map
 from nas.model.tree import SubnetParts, SubnetTree, subtrees
 
@@ -21,5 +21,5 @@ __all__ = [
     "DEPTH", "FACTOR", "UNREADABLE", "Block", "DynamicAttention", "Guidance", "Instruments", "Provided",
     "Subnet", "SubnetParts", "SubnetTree", "Supernet", "activation_aware_factors", "at_stride",
     "average_tokens", "check_finite", "check_inside", "check_model_folder", "cut_matrices", "factor_of",
-    "log_mean_map", "reduced_sides", "subtrees", "svd_factors", "transport_map", "watched_networks",
+    "log_mean_map", "pretrained_model", "reduced_sides", "subtrees", "svd_factors", "transport_map", "watched_networks",
 ]

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import timm
 import torch
+from huggingface_hub import constants, get_session
 from safetensors import SafetensorError
 from timm.layers import resample_patch_embed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -26,6 +28,37 @@ UNREADABLE = (
     ArithmeticError, SafetensorError, ArchitectureError,
 )  # fmt: skip
 """What timm, torch and safetensors raise for names they do not know and files that are not weights."""
+
+
+PATIENCE_S = 10
+"""Seconds after which a hub that has not answered is not asked for weights."""
+
+
+def pretrained_model(name: str, **options: Any) -> Any:
+    """Timm's model with its weights; where the hub cannot be reached, with those that were downloaded before.
+
+    Asked once: the hub's own client tries for a minute, and prints each try.
+
+    Raises:
+        OSError: The hub cannot be reached, and the weights are not here.
+    """
+    if constants.HF_HUB_OFFLINE or name.startswith("local-dir:") or _hub_answers():
+        return timm.create_model(name, pretrained=True, **options)
+    constants.HF_HUB_OFFLINE = True
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except UNREADABLE as error:
+        raise OSError(f"{constants.ENDPOINT} cannot be reached, and the weights are not on this machine") from error
+    finally:
+        constants.HF_HUB_OFFLINE = False
+
+
+def _hub_answers() -> bool:
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE_S)
+    except Exception:  # noqa: BLE001 - whatever the client of the day raises
+        return False
+    return True
 
 
 _DEFAULT_CFG = {

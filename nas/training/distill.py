@@ -6,7 +6,6 @@ Shape letters: B batch, K classes.
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from timm.data import resolve_data_config
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from nas.model import (  # which registers our networks with timm: an exported o
     UNREADABLE,
     check_finite,
     check_model_folder,
+    pretrained_model,
 )
 
 
@@ -97,7 +97,7 @@ def _load(spec: str) -> Any:
     try:
         if kind == "local-dir":
             check_model_folder(Path(name))
-        return timm.create_model(name if kind == "timm" else spec, pretrained=True)
+        return pretrained_model(name if kind == "timm" else spec)
     except ConfigError as error:
         raise ConfigError(
             f"--teacher {spec}: {error.message}", hint="a folder as timm and `export` write it"

@@ -234,6 +234,22 @@ def test_heads_of_another_width_are_refused_before_the_download():
     assert caught.value.hint == "--set backbone.head_dim=64"
 
 
+def test_a_hub_out_of_reach_is_asked_once_and_said(monkeypatch, tmp_path):
+    asked = []
+
+    class Client:
+        def head(self, url, **_):
+            asked.append(url)
+            raise OSError("no route")
+
+    monkeypatch.setattr("nas.model.timm_entry.get_session", Client)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError, match="cannot be reached, and the weights are not on this machine") as caught:
+        initial_weights("timm:deit_tiny_patch16_224", backbone(head_dim=64))
+    assert len(asked) == 1
+    assert "leave `init` out" in caught.value.hint
+
+
 def test_a_file_whose_width_is_not_whole_heads_is_refused(tmp_path):
     spec = saved(tmp_path, vit().state_dict())
     with pytest.raises(ConfigError, match="24 channels are not whole heads of 16"):

@@ -169,7 +169,7 @@ class _Proposal:
         chosen: dict[str, tuple[Any, str]] = {
             "train.epochs": (
                 schedule.epochs,
-                f"60, or as many as make 2,000 steps: {steps}; without it --minutes plans them",
+                f"60, or as many as make 2,000 steps: {steps}; with --minutes as many as fit",
             )
         }
         if self.design.init:
@@ -287,8 +287,10 @@ class _Proposal:
                 continue
             lines.append(f"{section}:")
             for name, inner in value.items():
-                lines += comment(comments.get(f"{section}.{name}", ""), "  ")
-                lines += [f"  {line}" for line in dump_yaml({name: inner}).splitlines()]
+                key = f"{section}.{name}"
+                mark = "# " if key == "train.epochs" and not _has(self.document, key) else ""  # --minutes may plan them
+                lines += comment(comments.get(key, ""), "  ")
+                lines += [f"  {mark}{line}" for line in dump_yaml({name: inner}).splitlines()]
         return "\n".join(lines) + "\n"
 
 

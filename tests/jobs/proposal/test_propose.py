@@ -29,7 +29,8 @@ def test_what_is_written_is_read_as_a_space_and_a_configuration(tmp_path):
     space, config = read_space("digits.yaml"), resolve_config(tmp_path / "digits.config.yaml")
     assert (values["space_file"], values["config_file"]) == ("digits.yaml", "digits.config.yaml")
     assert config.data.spec == "digits"
-    assert config.train.epochs == 118
+    assert config.train.epochs is None  # as many, or what --minutes plans
+    assert "\n  # epochs: 118\n" in (Path(values["config_file"])).read_text()
     assert space.with_num_classes(10).size() == values["architectures"]
     assert values["command"] == "nas run digits.yaml --config digits.config.yaml --trials 200"
     assert values["images"] == {
