@@ -179,15 +179,17 @@ def test_joint_cifar_space_is_for_a_cpu():
 @pytest.mark.parametrize("name", SMALL)
 def test_larger_images_have_the_tokens_and_operators_that_were_measured_on_small_ones(name):
     space, small = load(name), load("cifar_small")
+    assert space.stem == (("patch",) if name == "small_96" else ("patch", "conv"))
     assert space.backbone.image_size == int(name.removeprefix("small_"))
     assert space.backbone.num_patches == small.backbone.num_patches
     for domain in space.layers[2:-1]:
         assert domain.num_tokens == small.layers[2].num_tokens
         assert set(domain.reducer) == {"pool", "glad"}
-        assert set(domain.attention) <= {"dynamic", "static", "shared"}
+        assert set(domain.attention) <= {"dynamic", "shared"}
         assert domain.ffn_rank == (0.5, 1)
+        assert domain.ffn_conv == (False, True)
         assert domain.hallucination_ratio == (0.0,)
-    assert space.macs_range()[1] < 320e6  # for a CPU
+    assert space.macs_range()[1] < 350e6  # for a CPU
 
 
 def test_glad_pyramid_holds_a_number_of_tokens_that_is_no_square():
