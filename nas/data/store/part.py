@@ -242,9 +242,13 @@ def _store(samples: Iterator[Sample], origin: Origin, count: int | None, reporte
                 listing = list_samples(samples, origin.num_classes, file, origin.side, tell)
                 file.flush()
                 os.fsync(file.fileno())
-            where = re.sub(r"[^A-Za-z0-9]+", "-", f"{origin.config.spec.partition(':')[2]} {origin.part}")
-            name = f"{where[-40:].strip('-')}-{listing.num_samples}x{origin.side}-{_key(listing, origin.side)}.images"
-            scratch.replace(folder / name)
+            key = _key(listing, origin.side)
+            if _find(origin, key) is not None:  # the same images by another path
+                remove(scratch)
+            else:
+                where = re.sub(r"[^A-Za-z0-9]+", "-", f"{origin.config.spec.partition(':')[2]} {origin.part}")
+                name = f"{where[-40:].strip('-')}-{listing.num_samples}x{origin.side}-{key}.images"
+                scratch.replace(folder / name)
         except BaseException:
             remove(scratch)
             raise

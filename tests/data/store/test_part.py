@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle  # noqa: TID251 - how Ray sends objects to workers
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,16 @@ def test_what_was_deleted_or_damaged_is_made_again(tmp_path, cache, passes):
         for path in cache.glob("*.images"):
             path.write_bytes(path.read_bytes()[:length])
         assert load(spec).train.digest == digest
+
+
+def test_the_same_images_by_another_path_are_kept_once(tmp_path, cache):
+    first = load(made(tmp_path / "images"))
+    kept = sorted(path.name for path in cache.glob("*.images"))
+    assert len(kept) == 1  # a test split of its own is not kept
+    shutil.copytree(tmp_path / "images", tmp_path / "copied")
+    again = load(f"folder:{tmp_path / 'copied'}")
+    assert sorted(path.name for path in cache.glob("*.images")) == kept
+    assert np.array_equal(again.train.images[:], first.train.images[:])
 
 
 def test_another_size_shares_the_listing(tmp_path, cache, passes):
