@@ -32,6 +32,7 @@ NAMES = [
     "deit_tiny",
     "dgssa_glad",
     "digits",
+    "digits_pvt",
     "hmhsa_cffn",
     "hmhsa_cffn_pvt",
     "joint_small",
