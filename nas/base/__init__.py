@@ -22,14 +22,14 @@ from nas.base.privacy import (
     visible,
 )
 from nas.base.program import (
-    DEFAULT_TRIALS, NAME, command_line, keys_hint, program_name, rename_program, spaces_folder,
+    DEFAULT_TRIALS, MOST_MINUTES, NAME, command_line, keys_hint, program_name, rename_program, spaces_folder,
 )
 from nas.base.progress import Reporter
 from nas.base.scratch import remove, scratch_path, sweep, temporary_folder
 from nas.base.words import duration, format_choices, plural, unit_column, unit_of, with_interval, with_spread
 
 __all__ = [
-    "AGREEMENT", "AT_LEAST", "BALANCED", "DEFAULT_TRIALS", "LATENCIES", "LATENCY", "MACS", "METRICS",
+    "AGREEMENT", "AT_LEAST", "BALANCED", "DEFAULT_TRIALS", "LATENCIES", "LATENCY", "MACS", "METRICS", "MOST_MINUTES",
     "NAME", "PARAMS", "SCHEMA_VERSION", "STORAGE_VARIABLE", "TOP1", "ArchitectureError",
     "CheckpointError", "ConfigError", "DataError", "Direction", "DiskError", "EvaluationError",
     "ExportError", "HubError", "InputFileError", "Metric", "NasError", "NoResultError", "Objective",

@@ -54,7 +54,7 @@ from nas.runs import (
 )
 from nas.settings import NO_OWN, Own, OwnMetric, RunConfig, located, read_space_text
 from nas.space import SearchSpace, check_memory, parse_space
-from nas.study import check_storage
+from nas.study import check_own_sampler, check_storage
 from nas.training import Teacher, check_policy
 
 RESULTS = Path("results")
@@ -167,6 +167,8 @@ def start(
     text = asked.to_yaml() if isinstance(asked, SearchSpace) else read_space_text(asked)
     space = parse_space(text, str(space_file), settings)
     check_memory(space)
+    if own.sampler is not None:
+        check_own_sampler(own.sampler, space, [config.search.metric(name) for name in config.search.objectives])
     candidates = config.tune.parameters.get("train.auto_augment", ())
     for policy in (config.train.auto_augment, *(candidates if isinstance(candidates, tuple) else ())):
         check_policy(policy)
