@@ -1,17 +1,18 @@
 """A run as an object: its front and trials as tables, its supernet, and what can be asked of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial, wraps
 from html import escape
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from nas.api.tables import front_frame, trials_frame
+from nas.api.tables import front_frame, rows_frame, trials_frame
 from nas.arch import Architecture
 from nas.base import NasError, Reporter, RunError, temporary_folder
-from nas.report import draw_front, verdict_of
+from nas.report import compare_rows, compare_runs, draw_front, verdict_of
 from nas.runs import (
     Measurement,
     ParetoFront,
@@ -25,7 +26,17 @@ from nas.runs import (
     searched_runs,
     space_of_run,
 )
-from nas.settings import NO_OWN, Own, OwnMetric, OwnTarget, own_metrics, own_targets, path_of
+from nas.settings import (
+    NO_OWN,
+    Own,
+    OwnMetric,
+    OwnTarget,
+    own_metrics,
+    own_sampler,
+    own_targets,
+    path_of,
+    written_settings,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -200,12 +211,133 @@ class Run:
         from nas.jobs import export_pick
 
         options = BundleOptions(formats=formats, opset=opset, max_int8_loss=max_int8_loss, license=license)
-        with temporary_folder("architecture") as folder:
-            pick = str(architecture)
-            if isinstance(architecture, Architecture):
-                (folder / "architecture.json").write_text(architecture.to_json())
-                pick = str(folder / "architecture.json")
+        with _pick(architecture) as pick:
             return export_pick(self.path, pick, Path(to), options, self._reporter, self._data, self._own)
+
+    @hinted
+    def repeat(self, seeds: int, *, workers: int = 0, ray_address: str | None = None) -> "pandas.DataFrame":
+        """Search the supernet once more with other seeds, as `nas search --seeds`: how much of the front is chance?
+
+        Args:
+            seeds: Searches in all, the run's own among them.
+            workers: Ray actors that measure; 0: this process.
+            ray_address: Of a Ray cluster; None: this machine.
+
+        Returns:
+            A row a search: its seed, hypervolume, the size of its front. The run's front is that of all of them, with
+            a column `found_by`.
+
+        Raises:
+            ConfigError: A sampler, metric or device of one's own is not there (`nas.load(..., sampler=...)`).
+            RunError: The run is not finished, or is over several supernets.
+        """
+        from nas.jobs import Budget, reopen, repeat
+
+        if self._run.manifest.stage != "finished":
+            raise RunError(f"{self.path}: is not finished", hint="the call that began it goes on")
+        session = reopen(self.path, self._reporter, self._data, self._own)
+        repeat(session, Budget(trials=None, workers=workers, ray_address=ray_address), seeds)
+        return rows_frame((self._run.front() or {})["seeds"], "searches", "seed")
+
+    @hinted
+    def trust(
+        self, *, architectures: int = 24, seeds: int = 2, epochs: int | None = None, workers: int = 0
+    ) -> "pandas.DataFrame":
+        """Train architectures alone to see whether the supernet ranks right, as `nas trust`, which takes long.
+
+        Args:
+            architectures: So many, spread over the MACs; at least 4, and more go on with these.
+            seeds: Trainings of each.
+            epochs: Of each training; None: as many as the supernet had.
+            workers: Trainings at a time, by Ray; 0: one after the other in this process.
+
+        Returns:
+            A row an architecture; `attrs` has the rest of `trust.json`, such as `attrs["kendall_tau"]`.
+
+        Raises:
+            RunError: The supernet is not trained.
+            NoResultError: Fewer than four were trained to their end.
+        """
+        from nas.jobs import trust
+
+        found = trust(
+            self.path,
+            self._reporter,
+            architectures=architectures,
+            seeds=seeds,
+            epochs=epochs,
+            workers=workers,
+            data=self._data,
+            own=self._own,
+        )
+        return rows_frame(found, "architectures", "digest")
+
+    @hinted
+    def retrain(
+        self,
+        architecture: Architecture | str = "knee",
+        *,
+        start: Literal["scratch", "inherited"] = "scratch",
+        seeds: int = 1,
+        epochs: int | None = None,
+        teacher: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        baseline: bool = True,
+        whole: bool = False,
+        workers: int = 0,
+        to: str | Path | None = None,
+    ) -> "pandas.DataFrame":
+        """Train an architecture alone, then test it beside a plain ViT trained the same way, as `nas retrain`.
+
+        Args:
+            architecture: Or what `nas retrain --pick` takes.
+            start: At random weights, or at those of the supernet.
+            seeds: Trainings of each.
+            epochs: Of each training; None: as many as the supernet had.
+            teacher: A trained model that teaches; None: what the run had.
+            settings: Of the recipe, such as `{"train.lr": 1e-3}`.
+            baseline: Whether a plain ViT of equal cost is trained, too.
+            whole: Whether the largest network of the space is, too.
+            workers: Trainings at a time, by Ray; 0: one after the other in this process.
+            to: Folder of a bundle of the network that is best on the search split; None: none is written.
+
+        Returns:
+            A row a training; `attrs` has what the run keeps of it (results/README.md).
+
+        Raises:
+            ConfigError: The recipe is wrong.
+            DataError: There is no test split.
+            RunError: The search has not ended, or there is no such architecture.
+        """
+        from nas.jobs import Request, retrain
+        from nas.report import training_rows
+
+        with _pick(architecture) as pick:
+            request = Request(
+                pick=pick,
+                start=start,
+                seeds=seeds,
+                epochs=epochs,
+                teacher=teacher,
+                settings=tuple(written_settings(settings)),
+                with_baseline=baseline,
+                with_whole=whole,
+            )
+            directory = None if to is None else path_of("to", to)
+            found = retrain(
+                self.path, request, self._reporter, workers=workers, directory=directory, data=self._data, own=self._own
+            )
+        return rows_frame({**found, "rows": training_rows(found)}, "rows")
+
+
+@contextmanager
+def _pick(architecture: Architecture | str) -> Iterator[str]:
+    """What the command line takes for an architecture: a text, or the path of a file of it."""
+    with temporary_folder("architecture") as folder:
+        if isinstance(architecture, Architecture):
+            (folder / "architecture.json").write_text(architecture.to_json())
+            architecture = str(folder / "architecture.json")
+        yield architecture
 
 
 def _png(figure: "Figure") -> bytes:
@@ -220,6 +352,7 @@ def load(
     *,
     data: Any = None,
     metrics: Sequence[OwnMetric] = (),
+    sampler: Callable[..., Any] | None = None,
     targets: Sequence[OwnTarget] = (),
     quiet: bool = True,
 ) -> Run:
@@ -230,12 +363,31 @@ def load(
         data: A data spec of the same images, where they are now, or the data set that the run was made with; needed to
             measure and export where they are not where they were.
         metrics: Those the run was made with, to measure other architectures; what was measured is shown without.
+        sampler: What makes an Optuna sampler, likewise, to repeat the search (`Run.repeat`).
         targets: Devices, likewise.
         quiet: Whether nothing is said on standard error.
 
     Raises:
         RunError: It is no run.
-        ConfigError: A metric, a target or the path is none.
+        ConfigError: A metric, the sampler, a target or the path is none.
     """
-    own = Own(metrics=own_metrics(metrics), targets=own_targets(targets))
+    own = Own(metrics=own_metrics(metrics), sampler=own_sampler(sampler), targets=own_targets(targets))
     return Run(path_of("path", path), data=data, own=own, quiet=quiet)
+
+
+@hinted
+def compare(*runs: Run | str | Path) -> "pandas.DataFrame":
+    """Runs side by side, as `nas compare`: hypervolumes with one reference, the best within budgets.
+
+    Args:
+        runs: Two or more, or their folders.
+
+    Returns:
+        A row a run; `attrs` has the rest of `nas compare --format json`, such as `attrs["differences"]`.
+
+    Raises:
+        RunError: There is one run only, one has measured nothing, or they share no objective.
+    """
+    paths = [run.path if isinstance(run, Run) else path_of("runs", run) for run in runs]
+    found = compare_runs(*paths)
+    return rows_frame({**found, "runs": compare_rows(found)}, "runs", "run")

@@ -1,6 +1,5 @@
 """`nas.search`: everything that `nas run` does, as one call."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
@@ -17,10 +16,12 @@ from nas.settings import (
     items_of,
     own_metrics,
     own_name,
+    own_sampler,
     own_targets,
     path_of,
     resolve_config,
     split_settings,
+    written_settings,
 )
 from nas.space import SearchSpace
 
@@ -114,21 +115,21 @@ def search(
     for word, text in (("ray_address", ray_address), ("storage", storage)):
         if not isinstance(text, str | None):
             raise ConfigError(f"{word}: {text!r:.80} is no text")
-    for_space, for_config = split_settings(_written(settings))
-    _check_sampler(sampler)
+    for_space, for_config = split_settings(written_settings(settings))
+    own_sampling = own_sampler(sampler)
     if metrics and finalists:
         raise ConfigError("finalists have weights of their own, on which no metric of one's own is measured")
     own = Own(
         metrics=metrics,
         targets=own_targets(targets),
         data=None if isinstance(data, str) else data,
-        sampler=None if sampler is None or isinstance(sampler, str) else sampler,
+        sampler=own_sampling,
     )
     flags = {
         "data.spec": own_name(_named(data)) if own.data is not None else data,
         "search.own_metrics": {metric.name: metric.to_dict() for metric in metrics} or None,
         "search.objectives": None if objectives is None else list(objectives),
-        "search.sampler": own_name(sampler) if own.sampler is not None else sampler,
+        "search.sampler": own_name(sampler) if own_sampling is not None else sampler,
         "train.epochs": epochs,
         "evaluate.targets": [t if isinstance(t, str) else own_name(t) for t in targets] or None,
         "init": init,
@@ -203,39 +204,6 @@ def _check_numbers(trials: Any, minutes: Any, workers: Any, finalists: Any, supe
         raise ConfigError("finalists: 1 leaves nothing to choose from", hint="16 are eight levels of cost, two each")
     if minutes is not None and not (isinstance(minutes, Real) and 0 < float(minutes) <= MOST_MINUTES):
         raise ConfigError(f"minutes: {minutes!r:.80} is no number above 0 and at most {MOST_MINUTES:,.0f}")
-
-
-def _written(settings: Any) -> list[str]:
-    """Settings as `--set` has them; a ConfigError: they are no mapping, or one has a value that no file can hold."""
-    if not isinstance(settings, Mapping | None):
-        text = f"settings: {settings!r:.80} is no mapping of keys and values"
-        raise ConfigError(text, hint='settings={"train.lr": 1e-3, "constraints.max_macs": 2e6}')
-    found = []
-    for key, value in (settings or {}).items():
-        try:
-            found.append(f"{key}={json.dumps(value)}")
-        except (TypeError, ValueError) as error:
-            hint = "numbers, texts, lists and mappings of them"
-            raise ConfigError(f"settings: {key}: {value!r:.80} is no value of a file", hint=hint) from error
-    return found
-
-
-def _check_sampler(sampler: Any) -> None:
-    hint = "give its class, or a function: lambda seed: TPESampler(seed=seed, ...)"
-    if hasattr(sampler, "sample_relative") and not isinstance(sampler, type):
-        text = f"{type(sampler).__name__} is a sampler, and every trial has a new one, made from seed and number"
-        raise ConfigError(f"sampler: {text}", hint=hint)
-    if sampler is None or isinstance(sampler, str):
-        return
-    if not callable(sampler):
-        raise ConfigError(f"sampler: {sampler!r:.80} makes no sampler", hint=hint)
-    try:
-        made = sampler(seed=0)
-    except Exception as error:
-        text = f"sampler: called with seed=0 it raises {type(error).__name__}: {error}"
-        raise ConfigError(text, hint=hint) from error
-    if not hasattr(made, "sample_relative"):
-        raise ConfigError(f"sampler: called with seed=0 it makes no sampler, but {made!r:.80}", hint=hint)
 
 
 def _named(data: Any) -> Any:

@@ -1,6 +1,6 @@
 """What a run measured as pandas DataFrames: a row a trial or a point of the front, a column a gene."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.arch import Architecture
@@ -41,6 +41,15 @@ def trials_frame(found: RunResults) -> "pandas.DataFrame":
     trials = [(name, trial) for name, of_one in found.trials.items() for trial in of_one]
     rows = [{**trial_row(trial), **({"supernet": name} if name else {})} for name, trial in trials]
     return _frame(rows, [trial.architecture for _, trial in trials], found, "number")
+
+
+def rows_frame(found: Mapping[str, Any], rows: str, index: str | None = None) -> "pandas.DataFrame":
+    """The rows of a result, and all else of it in `attrs`."""
+    import pandas
+
+    frame = pandas.DataFrame(found[rows])
+    frame.attrs = {key: value for key, value in found.items() if key != rows}
+    return frame if index is None else frame.set_index(index)
 
 
 def _frame(

@@ -1,5 +1,6 @@
 """What a Python program brings along to a run: objects that its configuration names as `python/NAME`."""
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -139,6 +140,21 @@ def path_of(word: str, value: Any) -> Path:
     return Path(value)
 
 
+def written_settings(settings: Any) -> list[str]:
+    """Settings as `--set` has them; a ConfigError: they are no mapping, or one has a value that no file can hold."""
+    if not isinstance(settings, Mapping | None):
+        text = f"settings: {settings!r:.80} is no mapping of keys and values"
+        raise ConfigError(text, hint='settings={"train.lr": 1e-3, "constraints.max_macs": 2e6}')
+    found = []
+    for key, value in (settings or {}).items():
+        try:
+            found.append(f"{key}={json.dumps(value)}")
+        except (TypeError, ValueError) as error:
+            hint = "numbers, texts, lists and mappings of them"
+            raise ConfigError(f"settings: {key}: {value!r:.80} is no value of a file", hint=hint) from error
+    return found
+
+
 def own_metrics(value: Any) -> tuple[OwnMetric, ...]:
     """The metrics that a program gives; a ConfigError: not all of a list are `OwnMetric`."""
     found = items_of("metrics", value, "nas.OwnMetric(...)")
@@ -166,6 +182,26 @@ def own_targets(value: Any) -> dict[str, OwnTarget]:
             hint = "timer(model, images) returns what times forward passes: help(nas.OwnTarget)"
             raise ConfigError(f"targets: {_kind(target)} has no {' and no '.join(lacks)}", hint=hint)
     return {own_name(target): target for target in found}
+
+
+def own_sampler(value: Any) -> Callable[..., Any] | None:
+    """What makes an Optuna sampler from `seed=`; None: a name, or nothing. Else a ConfigError."""
+    hint = "give its class, or a function: lambda seed: TPESampler(seed=seed, ...)"
+    if hasattr(value, "sample_relative") and not isinstance(value, type):
+        text = f"{type(value).__name__} is a sampler, and every trial has a new one, made from seed and number"
+        raise ConfigError(f"sampler: {text}", hint=hint)
+    if value is None or isinstance(value, str):
+        return None
+    if not callable(value):
+        raise ConfigError(f"sampler: {value!r:.80} makes no sampler", hint=hint)
+    try:
+        made = value(seed=0)
+    except Exception as error:
+        text = f"sampler: called with seed=0 it raises {type(error).__name__}: {error}"
+        raise ConfigError(text, hint=hint) from error
+    if not hasattr(made, "sample_relative"):
+        raise ConfigError(f"sampler: called with seed=0 it makes no sampler, but {made!r:.80}", hint=hint)
+    return value  # type: ignore[no-any-return]
 
 
 def _kind(value: Any) -> str:
