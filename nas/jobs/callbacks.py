@@ -119,10 +119,10 @@ class TensorBoard:
                     writer.add_scalar(f"trials/{metric.name}", measurement.values[metric.name], number)
 
     def on_front(self, run: RunDirectory, front: ParetoFront) -> None:
-        """The front as points: the accuracy that ranks them, percent, over thousands of MACs."""
+        """The front as points: what ranks them, in its unit, over thousands of MACs."""
         with writing(run.tensorboard_dir):
             writer = self._writer(run, "front", 0)
-            by = front.accuracy
+            by = front.ranked_by
             for point in front.points:
                 writer.add_scalar(f"front/{by.name}_over_kMACs", point.value(by), round(point.value(MACS) / 1000))
             self.close()

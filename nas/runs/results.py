@@ -101,7 +101,8 @@ class PlainViTs:
         num_measured: How many there are.
         points: Those that no other one dominates, cheapest first; they may be on the front as well.
         gains: By the name of a cost: for each point of the front by how many points its accuracy is above the best
-            plain ViT of at most that cost; points that are cheaper than any plain ViT are left out.
+            plain ViT of at most that cost; points that are cheaper than any plain ViT are left out. Empty where
+            the front is ranked by a metric of one's own.
         num_front: Points of the front.
     """
 
@@ -137,7 +138,9 @@ def plain_vits(found: RunResults) -> PlainViTs:
     values = [[point.value(metric) for metric in objectives] for point in plain]
     mask = non_dominated(np.reshape(values, (-1, len(objectives))), [metric.direction for metric in objectives])
     points = sorted((p for p, keep in zip(plain, mask, strict=True) if keep), key=lambda p: (p.value(MACS), p.digest))
-    gains = {}
+    gains: dict[str, tuple[float, ...]] = {}
+    if front.ranked_by != accuracy:
+        return PlainViTs(num_measured=len(plain), points=tuple(points), gains=gains, num_front=len(front.points))
     for metric in (MACS, *(metric for metric in objectives if metric in LATENCIES.values())):
         known = [(p.value(metric), p.value(accuracy)) for p in plain if math.isfinite(p.value(accuracy))]
         rivals = [
