@@ -1,17 +1,17 @@
 """A run as an object: its front and trials as tables, its supernet, and what can be asked of them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial, wraps
+from functools import partial
 from html import escape
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
+from nas.api.arguments import given_architecture, hinted, pick_of
 from nas.api.tables import front_frame, rows_frame, trials_frame
 from nas.arch import Architecture
-from nas.base import NasError, Reporter, RunError, temporary_folder
+from nas.base import Reporter, RunError
 from nas.report import compare_rows, compare_runs, draw_front, verdict_of
 from nas.runs import (
     Measurement,
@@ -48,25 +48,6 @@ if TYPE_CHECKING:
 
 SHOWN = ("knee", "top1", "balanced_top1", "macs", "params", "latency_ms", "latency_ratio")
 """Columns of a front in a notebook, those that there are."""
-
-
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
-
-
-def hinted(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """The function, whose errors say what to do also where Python shows them."""
-
-    @wraps(function)
-    def told(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        try:
-            return function(*args, **kwargs)
-        except NasError as error:
-            if error.hint:
-                error.add_note(f"hint: {error.hint}")
-            raise
-
-    return told
 
 
 class Run:
@@ -160,11 +141,12 @@ class Run:
         return f"<p><b>{name}</b>: {words}. {escape(verdict)}</p>{frame[columns].to_html(float_format='{:.4g}'.format)}"
 
     @hinted
-    def evaluate(self, architecture: Architecture | str) -> Measurement:
+    def evaluate(self, architecture: Architecture | Mapping[str, Any] | str) -> Measurement:
         """Measure an architecture of the space with the supernet's weights, as a trial of the search is measured.
 
         Args:
-            architecture: Or what `nas show` takes: `knee`, `top1`, a digest, the path of an architecture file.
+            architecture: Or its `to_dict()`, or what `nas show` takes: `knee`, `top1`, a digest, the path of an
+                architecture file.
 
         Returns:
             Values and intervals (`.values`, `.intervals`) on the search split, in the units of the metrics, and the
@@ -172,19 +154,21 @@ class Run:
 
         Raises:
             ArchitectureError: It is not in the space.
+            ConfigError: It is no architecture.
             EvaluationError: It cannot be measured.
             RunError: No such architecture, or the images are others than they were.
         """
         from nas.jobs import evaluate, owning_run, reopen
 
-        asked = picked(self._run, architecture) if isinstance(architecture, str) else architecture
+        given = given_architecture(architecture)
+        asked = picked(self._run, given) if isinstance(given, str) else given
         session = reopen(owning_run(self._run, asked).path, self._reporter, self._data, self._own)
         return evaluate(session, asked if isinstance(asked, Architecture) else asked.architecture)
 
     @hinted
     def export(
         self,
-        architecture: Architecture | str = "knee",
+        architecture: Architecture | Mapping[str, Any] | str = "knee",
         *,
         to: str | Path,
         formats: Sequence[str] = ("timm", "pt2", "onnx"),
@@ -195,7 +179,7 @@ class Run:
         """Write an architecture as a model bundle, as `nas export` does: measured again, reloaded, compared.
 
         Args:
-            architecture: Or what `nas export --pick` takes.
+            architecture: Or its `to_dict()`, or what `nas export --pick` takes.
             to: Folder of the bundle.
             formats: Of `timm`, `pt2`, `onnx`, `onnx-int8`, `openvino`.
             opset: Of ONNX; None: that of the installed torch.
@@ -211,7 +195,7 @@ class Run:
         from nas.jobs import export_pick
 
         options = BundleOptions(formats=formats, opset=opset, max_int8_loss=max_int8_loss, license=license)
-        with _pick(architecture) as pick:
+        with pick_of(architecture) as pick:
             return export_pick(self.path, pick, Path(to), options, self._reporter, self._data, self._own)
 
     @hinted
@@ -275,7 +259,7 @@ class Run:
     @hinted
     def retrain(
         self,
-        architecture: Architecture | str = "knee",
+        architecture: Architecture | Mapping[str, Any] | str = "knee",
         *,
         start: Literal["scratch", "inherited"] = "scratch",
         seeds: int = 1,
@@ -290,7 +274,7 @@ class Run:
         """Train an architecture alone, then test it beside a plain ViT trained the same way, as `nas retrain`.
 
         Args:
-            architecture: Or what `nas retrain --pick` takes.
+            architecture: Or its `to_dict()`, or what `nas retrain --pick` takes.
             start: At random weights, or at those of the supernet.
             seeds: Trainings of each.
             epochs: Of each training; None: as many as the supernet had.
@@ -312,7 +296,7 @@ class Run:
         from nas.jobs import Request, retrain
         from nas.report import training_rows
 
-        with _pick(architecture) as pick:
+        with pick_of(architecture) as pick:
             request = Request(
                 pick=pick,
                 start=start,
@@ -328,16 +312,6 @@ class Run:
                 self.path, request, self._reporter, workers=workers, directory=directory, data=self._data, own=self._own
             )
         return rows_frame({**found, "rows": training_rows(found)}, "rows")
-
-
-@contextmanager
-def _pick(architecture: Architecture | str) -> Iterator[str]:
-    """What the command line takes for an architecture: a text, or the path of a file of it."""
-    with temporary_folder("architecture") as folder:
-        if isinstance(architecture, Architecture):
-            (folder / "architecture.json").write_text(architecture.to_json())
-            architecture = str(folder / "architecture.json")
-        yield architecture
 
 
 def _png(figure: "Figure") -> bytes:

@@ -6,7 +6,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.api.run import Run, hinted
+from nas.api.arguments import hinted
+from nas.api.run import Run
 from nas.base import DEFAULT_TRIALS, MOST_MINUTES, NAME, ConfigError, Reporter, temporary_folder
 from nas.runs import RunPlan, check_supernet_trials
 from nas.settings import (
@@ -185,7 +186,7 @@ def search(
 
 def _asked(space: Any) -> SearchSpace | Path:
     if not isinstance(space, SearchSpace | str | Path):
-        hint = "a nas.SearchSpace, the path of a YAML file, or the name of a space that comes with the program"
+        hint = "the path or name of one, or nas.SearchSpace.from_yaml(...) of the text or the keys of a file"
         raise ConfigError(f"space: {space!r:.80} is no search space", hint=hint)
     return space if isinstance(space, SearchSpace) else Path(space)
 

@@ -200,7 +200,7 @@ def start(
     if path is not None and _is_taken(path):
         run, verb = RunDirectory.open(path), "resumed"
         config = as_begun(config, run)
-        if found := differences(run, config, identity):
+        if found := differences(run, config, identity, space):
             raise RunError(
                 f"{path} holds another run:\n" + "\n".join(f"  {line}" for line in found),
                 hint="choose another --run DIR, or give the options it was started with",
@@ -303,7 +303,7 @@ def reopen_with_test(
     if space.num_classes_from_data:
         space = space.with_num_classes(images.info.num_classes)
     identity = {"space_digest": space.digest, "splits": images.info.hashes}
-    if found := differences(run, None, identity):
+    if found := differences(run, None, identity, space):
         raise RunError(
             f"{path} was made from other data than {where.spec}:\n" + "\n".join(f"  {line}" for line in found),
             hint=f"restore the images it was started with; {MOVED}",

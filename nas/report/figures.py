@@ -21,6 +21,7 @@ PLAIN = "tab:orange"
 TEST_ASIDE = 8  # points to the right, so that both splits can be read
 COLOUR_MAP = "viridis"  # readable by colour-blind people and in grey
 LABEL_BOX = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
+LEGEND_COLUMNS = 6  # fit side by side; more are two rows
 LABEL_ROW, LABEL_WIDTH = 12.0, 90.0  # points
 LABEL_ROWS = (1, 0, 2, -1, 3, -2, 4, -3)  # below its spot, in the order in which they are tried
 DOTS: Mapping[str, Any] = {"s": 46, "edgecolors": "black", "linewidths": 0.6, "zorder": 3}
@@ -64,7 +65,8 @@ def draw_front(
     marks = sorted(zip(*left.get_legend_handles_labels(), strict=True), key=lambda mark: "split" in mark[1])
     if marks:
         handles, names = zip(*marks, strict=True)
-        figure.legend(handles, names, loc="outside upper center", ncols=len(marks), fontsize=8, frameon=False)
+        columns = len(marks) if len(marks) <= LEGEND_COLUMNS else -(-len(marks) // 2)
+        figure.legend(handles, names, loc="outside upper center", ncols=columns, fontsize=8, frameon=False)
     count = len(front.points) + len(others)
     lines = [f"{len(front.points)} of {count} measured architectures are on the front"]
     for point in (*front.points, *others)[:1]:

@@ -59,7 +59,7 @@ class ParetoFront:
     Attributes:
         objectives: What they were compared by.
         points: The members; `from_points` puts the cheapest first.
-        targets: What holds for the latency of all points (`nas.latency.Readings.to_dict`), by its name, in the
+        targets: What holds for the latency of all points (a row of `latency` of `front.json`), by its name, in the
             order of the run's targets; empty until it was measured alone.
         clocks: On which all latencies and the worst corners of latencies stand, where that is known.
 

@@ -13,7 +13,7 @@ run = nas.load("r")
 front, html, axes = run.front, run._repr_html_(), len(run.plot().axes)
 looked = "torch" in sys.modules
 own = run.space.smallest()
-told = run.evaluate("knee"), run.evaluate(own)
+told = run.evaluate("knee"), run.evaluate(own.to_dict())
 run.export(own, to="bundle", formats=["timm"])
 
 import timm, torch
