@@ -1,5 +1,6 @@
 """What a run measured as pandas DataFrames: a row a trial or a point of the front, a column a gene."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from nas.space import SearchSpace
 
 if TYPE_CHECKING:
     import pandas
+
+FURTHER = {"flops": "FLOPs/image", "latency_ratio": "of the largest architecture's", "seconds": "s"}
+"""Units of columns that are no metrics."""
 
 LEFT_OUT = ("architecture", "export_command")
 
@@ -62,6 +66,8 @@ def _frame(
     values = pandas.DataFrame(rows).drop(columns=[*LEFT_OUT], errors="ignore").dropna(axis="columns", how="all")
     genes = pandas.DataFrame([gene_row(architecture, found.space) for architecture in architectures])
     frame = pandas.concat([values, genes], axis="columns")
-    known = {n: metric_named(n).unit for n in ("top1", "balanced_top1", "macs", "params", *LATENCIES)} | own_units
-    frame.attrs["units"] = {name: known[name] for name in frame.columns if name in known}
+    known = {n: metric_named(n).unit for n in ("top1", "balanced_top1", "macs", "params", *LATENCIES)} | FURTHER
+    known |= own_units
+    units = {name: known.get(re.sub("_ci_(low|high)", "", name)) for name in frame.columns}
+    frame.attrs["units"] = {name: unit for name, unit in units.items() if unit is not None}
     return frame.set_index(index)

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,13 @@ def design_points(found: RunResults) -> dict[str, FrontPoint]:
         words[largest] = f"{words[largest]}, largest" if largest in words else "largest"
     points = found.points
     return {name: points[digest] for digest, name in words.items() if digest in points}
+
+
+def shared_beginning(runs: Sequence[RunDirectory]) -> int:
+    """How many of the first trials propose the same in all runs, each of one supernet; else 0."""
+    trials = [sorted(run.trials(), key=lambda trial: trial.number) for run in runs]
+    proposed = [[trial.architecture.digest for trial in of_one] for of_one in trials]
+    return sum(1 for _ in takewhile(lambda digests: len(set(digests)) == 1, zip(*proposed, strict=False)))
 
 
 def picked(run: RunDirectory, text: str) -> FrontPoint | Architecture:
