@@ -59,7 +59,7 @@ def space_table(summary: Mapping[str, Any]) -> Table:
     is_bounded = any(bound is not None for bound in summary["constraints"].values())
     within, without = (", within the bounds", ", before the bounds") if is_bounded else ("", "")
     rows = [
-        ("architectures", f"{summary['architectures']:,}{without}"),
+        ("architectures", f"{summary['architectures']:,} (before hard constraints)"),
         ("genes", f"{summary['parameters_of_the_search']} with more than one choice"),
         ("layers", " to ".join(str(n) for n in dict.fromkeys(summary["layers"]))),
         ("compute", f"{_span(summary['macs'])}MACs per image (1 MAC = 2 FLOPs){within}"),
