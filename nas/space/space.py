@@ -93,7 +93,11 @@ class SearchSpace(Genome):
         values["backbone"] = asdict(self.backbone)
         if self.num_classes_from_data:
             values["backbone"]["num_classes"] = "auto"
-        values["overrides"] = [{"layers": i, **domain} for i, domain in enumerate(values.pop("layers"))]
+        layers = values.pop("layers")
+        if all(domain == layers[0] for domain in layers):  # so that a setting of depth may be less
+            values["layers"] = layers[0]
+        else:
+            values["overrides"] = [{"layers": i, **domain} for i, domain in enumerate(layers)]
         return dump_yaml({**values, "seeds": list(self.seeds)})
 
     def size(self) -> int:
