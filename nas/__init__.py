@@ -16,8 +16,21 @@ from wrapt import register_post_import_hook
 
 if TYPE_CHECKING:
     from nas import dense
-    from nas.api import Run, load, search
+    from nas.api import Run, compare, load, search
     from nas.arch import Architecture, Backbone, LayerChoice, cost
+    from nas.base import (
+        ArchitectureError,
+        CheckpointError,
+        ConfigError,
+        DataError,
+        EvaluationError,
+        ExportError,
+        NasError,
+        NoResultError,
+        RunError,
+        SearchSpaceError,
+        TrainingError,
+    )
     from nas.jobs import Callback
     from nas.latency import save_onnx
     from nas.model import Subnet, Supernet
@@ -29,18 +42,30 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Architecture",
+    "ArchitectureError",
     "Backbone",
     "Callback",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "EvaluationError",
+    "ExportError",
     "LayerChoice",
+    "NasError",
+    "NoResultError",
     "OwnMetric",
     "OwnTarget",
     "ParetoFront",
     "Run",
     "RunDirectory",
+    "RunError",
     "SearchSpace",
+    "SearchSpaceError",
     "Subnet",
     "Supernet",
+    "TrainingError",
     "__version__",
+    "compare",
     "cost",
     "dense",
     "load",
@@ -50,17 +75,29 @@ __all__ = [
 
 _HOMES = {
     "Architecture": "nas.arch",
+    "ArchitectureError": "nas.base",
     "Backbone": "nas.arch",
     "Callback": "nas.jobs",
+    "CheckpointError": "nas.base",
+    "ConfigError": "nas.base",
+    "DataError": "nas.base",
+    "EvaluationError": "nas.base",
+    "ExportError": "nas.base",
     "LayerChoice": "nas.arch",
+    "NasError": "nas.base",
+    "NoResultError": "nas.base",
     "OwnMetric": "nas.settings",
     "OwnTarget": "nas.settings",
     "ParetoFront": "nas.runs",
     "Run": "nas.api",
     "RunDirectory": "nas.runs",
+    "RunError": "nas.base",
     "SearchSpace": "nas.space",
+    "SearchSpaceError": "nas.base",
     "Subnet": "nas.model",
     "Supernet": "nas.model",
+    "TrainingError": "nas.base",
+    "compare": "nas.api",
     "load": "nas.api",
     "save_onnx": "nas.latency",
     "search": "nas.api",

@@ -65,6 +65,21 @@ def test_every_public_name_is_what_its_module_defines() -> None:
     assert re.match(r"\d", nas.__version__)
 
 
+def test_errors_are_public_and_import_nothing_heavy() -> None:
+    code = """
+        import sys, nas
+        for name in ("ConfigError", "DataError", "NoResultError", "RunError", "SearchSpaceError"):
+            assert issubclass(getattr(nas, name), nas.NasError), name
+        print(*{"torch", "optuna", "numpy"} & set(sys.modules))
+    """
+    assert run_python(code) == ""
+    listed = (ROOT / "docs" / "api.md").read_text()
+    for name in nas.__all__:
+        value = getattr(nas, name)
+        if isinstance(value, type) and issubclass(value, nas.NasError):
+            assert f"::: nas.base.errors.{name}\n" in listed
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'nas' has no attribute 'Supernett'"):
         nas.Supernett  # noqa: B018 - the access is the test

@@ -1,17 +1,18 @@
 """A run as an object: its front and trials as tables, its supernet, and what can be asked of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial, wraps
+from functools import partial
 from html import escape
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-from nas.api.tables import front_frame, trials_frame
+from nas.api.arguments import given_architecture, hinted, pick_of
+from nas.api.tables import front_frame, rows_frame, trials_frame
 from nas.arch import Architecture
-from nas.base import NasError, Reporter, RunError, temporary_folder
-from nas.report import draw_front, verdict_of
+from nas.base import Reporter, RunError
+from nas.report import compare_rows, compare_runs, draw_front, verdict_of
 from nas.runs import (
     Measurement,
     ParetoFront,
@@ -25,7 +26,17 @@ from nas.runs import (
     searched_runs,
     space_of_run,
 )
-from nas.settings import NO_OWN, Own, OwnMetric, OwnTarget, own_metrics, own_targets, path_of
+from nas.settings import (
+    NO_OWN,
+    Own,
+    OwnMetric,
+    OwnTarget,
+    own_metrics,
+    own_sampler,
+    own_targets,
+    path_of,
+    written_settings,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -37,25 +48,6 @@ if TYPE_CHECKING:
 
 SHOWN = ("knee", "top1", "balanced_top1", "macs", "params", "latency_ms", "latency_ratio")
 """Columns of a front in a notebook, those that there are."""
-
-
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
-
-
-def hinted(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """The function, whose errors say what to do also where Python shows them."""
-
-    @wraps(function)
-    def told(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        try:
-            return function(*args, **kwargs)
-        except NasError as error:
-            if error.hint:
-                error.add_note(f"hint: {error.hint}")
-            raise
-
-    return told
 
 
 class Run:
@@ -149,11 +141,12 @@ class Run:
         return f"<p><b>{name}</b>: {words}. {escape(verdict)}</p>{frame[columns].to_html(float_format='{:.4g}'.format)}"
 
     @hinted
-    def evaluate(self, architecture: Architecture | str) -> Measurement:
+    def evaluate(self, architecture: Architecture | Mapping[str, Any] | str) -> Measurement:
         """Measure an architecture of the space with the supernet's weights, as a trial of the search is measured.
 
         Args:
-            architecture: Or what `nas show` takes: `knee`, `top1`, a digest, the path of an architecture file.
+            architecture: Or its `to_dict()`, or what `nas show` takes: `knee`, `top1`, a digest, the path of an
+                architecture file.
 
         Returns:
             Values and intervals (`.values`, `.intervals`) on the search split, in the units of the metrics, and the
@@ -161,19 +154,21 @@ class Run:
 
         Raises:
             ArchitectureError: It is not in the space.
+            ConfigError: It is no architecture.
             EvaluationError: It cannot be measured.
             RunError: No such architecture, or the images are others than they were.
         """
         from nas.jobs import evaluate, owning_run, reopen
 
-        asked = picked(self._run, architecture) if isinstance(architecture, str) else architecture
+        given = given_architecture(architecture)
+        asked = picked(self._run, given) if isinstance(given, str) else given
         session = reopen(owning_run(self._run, asked).path, self._reporter, self._data, self._own)
         return evaluate(session, asked if isinstance(asked, Architecture) else asked.architecture)
 
     @hinted
     def export(
         self,
-        architecture: Architecture | str = "knee",
+        architecture: Architecture | Mapping[str, Any] | str = "knee",
         *,
         to: str | Path,
         formats: Sequence[str] = ("timm", "pt2", "onnx"),
@@ -184,7 +179,7 @@ class Run:
         """Write an architecture as a model bundle, as `nas export` does: measured again, reloaded, compared.
 
         Args:
-            architecture: Or what `nas export --pick` takes.
+            architecture: Or its `to_dict()`, or what `nas export --pick` takes.
             to: Folder of the bundle.
             formats: Of `timm`, `pt2`, `onnx`, `onnx-int8`, `openvino`.
             opset: Of ONNX; None: that of the installed torch.
@@ -200,12 +195,123 @@ class Run:
         from nas.jobs import export_pick
 
         options = BundleOptions(formats=formats, opset=opset, max_int8_loss=max_int8_loss, license=license)
-        with temporary_folder("architecture") as folder:
-            pick = str(architecture)
-            if isinstance(architecture, Architecture):
-                (folder / "architecture.json").write_text(architecture.to_json())
-                pick = str(folder / "architecture.json")
+        with pick_of(architecture) as pick:
             return export_pick(self.path, pick, Path(to), options, self._reporter, self._data, self._own)
+
+    @hinted
+    def repeat(self, seeds: int, *, workers: int = 0, ray_address: str | None = None) -> "pandas.DataFrame":
+        """Search the supernet once more with other seeds, as `nas search --seeds`: how much of the front is chance?
+
+        Args:
+            seeds: Searches in all, the run's own among them.
+            workers: Ray actors that measure; 0: this process.
+            ray_address: Of a Ray cluster; None: this machine.
+
+        Returns:
+            A row a search: its seed, hypervolume, the size of its front. The run's front is that of all of them, with
+            a column `found_by`.
+
+        Raises:
+            ConfigError: A sampler, metric or device of one's own is not there (`nas.load(..., sampler=...)`).
+            RunError: The run is not finished, or is over several supernets.
+        """
+        from nas.jobs import Budget, reopen, repeat
+
+        if self._run.manifest.stage != "finished":
+            raise RunError(f"{self.path}: is not finished", hint="the call that began it goes on")
+        session = reopen(self.path, self._reporter, self._data, self._own)
+        repeat(session, Budget(trials=None, workers=workers, ray_address=ray_address), seeds)
+        return rows_frame((self._run.front() or {})["seeds"], "searches", "seed")
+
+    @hinted
+    def trust(
+        self, *, architectures: int = 24, seeds: int = 2, epochs: int | None = None, workers: int = 0
+    ) -> "pandas.DataFrame":
+        """Train architectures alone to see whether the supernet ranks right, as `nas trust`, which takes long.
+
+        Args:
+            architectures: So many, spread over the MACs; at least 4, and more go on with these.
+            seeds: Trainings of each.
+            epochs: Of each training; None: as many as the supernet had.
+            workers: Trainings at a time, by Ray; 0: one after the other in this process.
+
+        Returns:
+            A row an architecture; `attrs` has the rest of `trust.json`, such as `attrs["kendall_tau"]`.
+
+        Raises:
+            RunError: The supernet is not trained.
+            NoResultError: Fewer than four were trained to their end.
+        """
+        from nas.jobs import trust
+
+        found = trust(
+            self.path,
+            self._reporter,
+            architectures=architectures,
+            seeds=seeds,
+            epochs=epochs,
+            workers=workers,
+            data=self._data,
+            own=self._own,
+        )
+        return rows_frame(found, "architectures", "digest")
+
+    @hinted
+    def retrain(
+        self,
+        architecture: Architecture | Mapping[str, Any] | str = "knee",
+        *,
+        start: Literal["scratch", "inherited"] = "scratch",
+        seeds: int = 1,
+        epochs: int | None = None,
+        teacher: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        baseline: bool = True,
+        whole: bool = False,
+        workers: int = 0,
+        to: str | Path | None = None,
+    ) -> "pandas.DataFrame":
+        """Train an architecture alone, then test it beside a plain ViT trained the same way, as `nas retrain`.
+
+        Args:
+            architecture: Or its `to_dict()`, or what `nas retrain --pick` takes.
+            start: At random weights, or at those of the supernet.
+            seeds: Trainings of each.
+            epochs: Of each training; None: as many as the supernet had.
+            teacher: A trained model that teaches; None: what the run had.
+            settings: Of the recipe, such as `{"train.lr": 1e-3}`.
+            baseline: Whether a plain ViT of equal cost is trained, too.
+            whole: Whether the largest network of the space is, too.
+            workers: Trainings at a time, by Ray; 0: one after the other in this process.
+            to: Folder of a bundle of the network that is best on the search split; None: none is written.
+
+        Returns:
+            A row a training; `attrs` has what the run keeps of it (results/README.md).
+
+        Raises:
+            ConfigError: The recipe is wrong.
+            DataError: There is no test split.
+            RunError: The search has not ended, or there is no such architecture.
+        """
+        from nas.jobs import Request, retrain
+        from nas.report import training_rows
+
+        with pick_of(architecture) as pick:
+            request = Request(
+                pick=pick,
+                start=start,
+                seeds=seeds,
+                epochs=epochs,
+                teacher=teacher,
+                settings=tuple(written_settings(settings)),
+                with_baseline=baseline,
+                with_whole=whole,
+            )
+            directory = None if to is None else path_of("to", to)
+            found = retrain(
+                self.path, request, self._reporter, workers=workers, directory=directory, data=self._data, own=self._own
+            )
+        return rows_frame({**found, "rows": training_rows(found)}, "rows")
 
 
 def _png(figure: "Figure") -> bytes:
@@ -220,6 +326,7 @@ def load(
     *,
     data: Any = None,
     metrics: Sequence[OwnMetric] = (),
+    sampler: Callable[..., Any] | None = None,
     targets: Sequence[OwnTarget] = (),
     quiet: bool = True,
 ) -> Run:
@@ -230,12 +337,31 @@ def load(
         data: A data spec of the same images, where they are now, or the data set that the run was made with; needed to
             measure and export where they are not where they were.
         metrics: Those the run was made with, to measure other architectures; what was measured is shown without.
+        sampler: What makes an Optuna sampler, likewise, to repeat the search (`Run.repeat`).
         targets: Devices, likewise.
         quiet: Whether nothing is said on standard error.
 
     Raises:
         RunError: It is no run.
-        ConfigError: A metric, a target or the path is none.
+        ConfigError: A metric, the sampler, a target or the path is none.
     """
-    own = Own(metrics=own_metrics(metrics), targets=own_targets(targets))
+    own = Own(metrics=own_metrics(metrics), sampler=own_sampler(sampler), targets=own_targets(targets))
     return Run(path_of("path", path), data=data, own=own, quiet=quiet)
+
+
+@hinted
+def compare(*runs: Run | str | Path) -> "pandas.DataFrame":
+    """Runs side by side, as `nas compare`: hypervolumes with one reference, the best within budgets.
+
+    Args:
+        runs: Two or more, or their folders.
+
+    Returns:
+        A row a run; `attrs` has the rest of `nas compare --format json`, such as `attrs["differences"]`.
+
+    Raises:
+        RunError: There is one run only, one has measured nothing, or they share no objective.
+    """
+    paths = [run.path if isinstance(run, Run) else path_of("runs", run) for run in runs]
+    found = compare_runs(*paths)
+    return rows_frame({**found, "runs": compare_rows(found)}, "runs", "run")

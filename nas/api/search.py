@@ -1,14 +1,15 @@
 """`nas.search`: everything that `nas run` does, as one call."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.api.run import Run, hinted
-from nas.base import DEFAULT_TRIALS, NAME, ConfigError, Reporter
+from nas.api.arguments import hinted
+from nas.api.run import Run
+from nas.base import DEFAULT_TRIALS, MOST_MINUTES, NAME, ConfigError, Reporter, temporary_folder
+from nas.runs import RunPlan, check_supernet_trials
 from nas.settings import (
     Own,
     OwnMetric,
@@ -16,17 +17,19 @@ from nas.settings import (
     items_of,
     own_metrics,
     own_name,
+    own_sampler,
     own_targets,
     path_of,
     resolve_config,
     split_settings,
+    written_settings,
 )
 from nas.space import SearchSpace
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-    from nas.jobs import Callback
+    from nas.jobs import Callback, Session
 
 
 @hinted
@@ -39,8 +42,10 @@ def search(
     sampler: "str | Callable[..., BaseSampler] | None" = None,
     callbacks: "Sequence[Callback]" = (),
     epochs: int | None = None,
-    trials: int = DEFAULT_TRIALS,
+    trials: int | None = None,
+    minutes: float | None = None,
     finalists: int | None = None,
+    supernet_trials: int = 1,
     workers: int = 0,
     ray_address: str | None = None,
     storage: str | None = None,
@@ -52,6 +57,8 @@ def search(
     precision: str | None = None,
     settings: Mapping[str, Any] | None = None,
     config: str | Path | None = None,
+    skip_bad_images: bool = False,
+    tensorboard: bool = False,
     run: str | Path | None = None,
     quiet: bool = False,
 ) -> Run:
@@ -68,11 +75,15 @@ def search(
         metrics: What is measured besides (`nas.OwnMetric`): objectives, bounds, or columns of the tables.
         sampler: Who proposes architectures, such as `nsga2`; or what makes an Optuna sampler from `seed=`, such as
             `optuna.samplers.TPESampler`: every trial has a new one.
-        callbacks: Told how the run goes on (`nas.Callback`); what one raises ends the run as Ctrl-C does.
+        callbacks: Told how the run goes on: objects with one or more of the methods of `nas.Callback`; what one raises
+            ends the run as Ctrl-C does.
         epochs: Passes over the training images.
-        trials: Architectures to measure over the life of the run.
+        trials: Architectures to measure over the life of the run; None: 200, or as many as the minutes are for.
+        minutes: For all of it, planned by a short rehearsal; epochs, trials and finalists stand where they are given.
         finalists: Candidates that are trained on at the end; None: as many as usual, where that is worth it, and none
             with metrics of one's own, which are measured on the supernet's weights.
+        supernet_trials: Supernets to train in all, as the section `tune` of the configuration says; more than 1 need
+            Ray, and none of the program's own objects but callbacks.
         workers: Ray actors that measure; 0: this process, without Ray.
         ray_address: Of a Ray cluster; None: this machine.
         storage: Database URL of the Optuna study; None: a journal in the run.
@@ -85,6 +96,8 @@ def search(
         precision: `auto`, `fp32` or `bf16`.
         settings: Any other key of the configuration or of the space: `{"train.lr": 1e-3, "constraints.max_macs": 2e6}`.
         config: YAML file of the configuration.
+        skip_bad_images: Whether unreadable images are left out instead of stopping.
+        tensorboard: Whether TensorBoard's event files are written, too, into `tensorboard` of the run.
         run: Folder of the run, resumed where it is there; None: the unfinished one of this space and configuration,
             else a new `results/<space>-<n>`.
         quiet: Whether nothing is said on standard error.
@@ -99,27 +112,25 @@ def search(
     targets = items_of("targets", targets, '"torch-cpu"')
     callbacks = items_of("callbacks", callbacks, "MyCallback()")
     metrics = own_metrics(metrics)
-    for word, value in (("trials", trials), ("workers", workers), ("finalists", finalists)):
-        if not (isinstance(value, Integral) or (value is None and word == "finalists")):
-            raise ConfigError(f"{word}: {value!r:.80} is no whole number")
+    _check_numbers(trials, minutes, workers, finalists, supernet_trials)
     for word, text in (("ray_address", ray_address), ("storage", storage)):
         if not isinstance(text, str | None):
             raise ConfigError(f"{word}: {text!r:.80} is no text")
-    for_space, for_config = split_settings(_written(settings))
-    _check_sampler(sampler)
+    for_space, for_config = split_settings(written_settings(settings))
+    own_sampling = own_sampler(sampler)
     if metrics and finalists:
         raise ConfigError("finalists have weights of their own, on which no metric of one's own is measured")
     own = Own(
         metrics=metrics,
         targets=own_targets(targets),
         data=None if isinstance(data, str) else data,
-        sampler=None if sampler is None or isinstance(sampler, str) else sampler,
+        sampler=own_sampling,
     )
     flags = {
         "data.spec": own_name(_named(data)) if own.data is not None else data,
         "search.own_metrics": {metric.name: metric.to_dict() for metric in metrics} or None,
         "search.objectives": None if objectives is None else list(objectives),
-        "search.sampler": own_name(sampler) if own.sampler is not None else sampler,
+        "search.sampler": own_name(sampler) if own_sampling is not None else sampler,
         "train.epochs": epochs,
         "evaluate.targets": [t if isinstance(t, str) else own_name(t) for t in targets] or None,
         "init": init,
@@ -127,70 +138,73 @@ def search(
         "seed": seed,
         "device": device,
         "precision": precision,
+        "data.skip_bad_images": skip_bad_images or None,
     }
     resolved = resolve_config(None if config is None else path_of("config", config), for_config, flags)
-    from nas.jobs import Budget, check_budget, several, start  # after what is cheap to check: it takes seconds
+    if supernet_trials > 1:
+        if resolved.own_names:
+            text = "supernet_trials: they are trained in processes that have no data, metric or target of this program"
+            raise ConfigError(text, hint="leave it out")
+        check_supernet_trials(resolved, asked, for_space, workers)
+    # After what is cheap to check: it takes seconds.
+    from nas.jobs import Budget, TensorBoard, check_budget, own_callbacks, plan_job, several, start
 
+    told = (*([TensorBoard()] if tensorboard else []), *own_callbacks(callbacks))
     budget = Budget(
-        trials=trials,
+        trials=trials or DEFAULT_TRIALS,
         workers=workers,
         train_workers=workers,
         ray_address=ray_address,
         storage=storage,
+        supernet_trials=supernet_trials,
         finalists=0 if metrics else finalists,
     )
     check_budget(budget)
-    session = start(
-        asked,
-        for_space,
-        resolved,
-        where,
+    reporter, call = (
         Reporter(quiet=quiet),
-        command=_call(space, run, trials, flags, settings or {}),
-        own=own,
+        _call(space, flags, settings, trials=trials, minutes=minutes, run=run and str(run)),
     )
-    several.run(replace(session, callbacks=callbacks), budget)
+
+    def begun(say: Reporter, scratch: Path | None = None, plan: RunPlan | None = None) -> "Session":
+        return start(asked, for_space, resolved, where, say, scratch=scratch, plan=plan, command=call, own=own)
+
+    plan: RunPlan | None = None
+    if minutes is not None:
+        with temporary_folder("plan") as folder:
+            new = begun(Reporter(quiet=True), folder / "new")
+            is_new, rehearsed = new.run.path.is_relative_to(folder), replace(new, reporter=reporter)
+            plan = new.run.manifest.plan or plan_job(
+                rehearsed, budget, minutes, scratch=folder / "rehearsal", start_s=0.0, trials=trials, is_new=is_new
+            )
+    session = begun(reporter, plan=plan)
+    if (plan := session.run.manifest.plan) is not None:
+        budget = replace(budget, trials=trials or plan.trials)
+        budget = replace(budget, finalists=plan.finalists if budget.finalists is None else budget.finalists)
+    several.run(replace(session, callbacks=told), budget)
     return Run(session.run.path, own=own, quiet=quiet)
 
 
 def _asked(space: Any) -> SearchSpace | Path:
     if not isinstance(space, SearchSpace | str | Path):
-        hint = "a nas.SearchSpace, the path of a YAML file, or the name of a space that comes with the program"
+        hint = "the path or name of one, or nas.SearchSpace.from_yaml(...) of the text or the keys of a file"
         raise ConfigError(f"space: {space!r:.80} is no search space", hint=hint)
     return space if isinstance(space, SearchSpace) else Path(space)
 
 
-def _written(settings: Any) -> list[str]:
-    """Settings as `--set` has them; a ConfigError: they are no mapping, or one has a value that no file can hold."""
-    if not isinstance(settings, Mapping | None):
-        text = f"settings: {settings!r:.80} is no mapping of keys and values"
-        raise ConfigError(text, hint='settings={"train.lr": 1e-3, "constraints.max_macs": 2e6}')
-    found = []
-    for key, value in (settings or {}).items():
-        try:
-            found.append(f"{key}={json.dumps(value)}")
-        except (TypeError, ValueError) as error:
-            hint = "numbers, texts, lists and mappings of them"
-            raise ConfigError(f"settings: {key}: {value!r:.80} is no value of a file", hint=hint) from error
-    return found
-
-
-def _check_sampler(sampler: Any) -> None:
-    hint = "give its class, or a function: lambda seed: TPESampler(seed=seed, ...)"
-    if hasattr(sampler, "sample_relative") and not isinstance(sampler, type):
-        text = f"{type(sampler).__name__} is a sampler, and every trial has a new one, made from seed and number"
-        raise ConfigError(f"sampler: {text}", hint=hint)
-    if sampler is None or isinstance(sampler, str):
-        return
-    if not callable(sampler):
-        raise ConfigError(f"sampler: {sampler!r:.80} makes no sampler", hint=hint)
-    try:
-        made = sampler(seed=0)
-    except Exception as error:
-        text = f"sampler: called with seed=0 it raises {type(error).__name__}: {error}"
-        raise ConfigError(text, hint=hint) from error
-    if not hasattr(made, "sample_relative"):
-        raise ConfigError(f"sampler: called with seed=0 it makes no sampler, but {made!r:.80}", hint=hint)
+def _check_numbers(trials: Any, minutes: Any, workers: Any, finalists: Any, supernet_trials: Any) -> None:
+    """Raise a ConfigError where an argument is no number, or one that the command line does not take."""
+    counts = {"trials": (trials, 1), "workers": (workers, 0), "finalists": (finalists, 0)}
+    for word, (value, least) in {**counts, "supernet_trials": (supernet_trials, 1)}.items():
+        if value is None and word in ("trials", "finalists"):
+            continue
+        if not isinstance(value, Integral):
+            raise ConfigError(f"{word}: {value!r:.80} is no whole number")
+        if int(value) < least:
+            raise ConfigError(f"{word}: {value} is less than {least}")
+    if finalists == 1:
+        raise ConfigError("finalists: 1 leaves nothing to choose from", hint="16 are eight levels of cost, two each")
+    if minutes is not None and not (isinstance(minutes, Real) and 0 < float(minutes) <= MOST_MINUTES):
+        raise ConfigError(f"minutes: {minutes!r:.80} is no number above 0 and at most {MOST_MINUTES:,.0f}")
 
 
 def _named(data: Any) -> Any:
@@ -199,17 +213,12 @@ def _named(data: Any) -> Any:
 
 
 def _call(
-    space: "SearchSpace | str | Path",
-    run: str | Path | None,
-    trials: int,
-    flags: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    space: "SearchSpace | str | Path", flags: Mapping[str, Any], settings: Mapping[str, Any] | None, **others: Any
 ) -> str:
     """The call in words, as the run keeps it."""
     words = {"data.spec": "data", "search.own_metrics": "metrics"}
     given = {words.get(key, key.rpartition(".")[2]): value for key, value in flags.items()}
-    given |= {"metrics": [*(given["metrics"] or ())] or None, "trials": trials, "run": run and str(run)}
-    given["settings"] = dict(settings) or None
+    given |= {"metrics": [*(given["metrics"] or ())] or None, **others, "settings": dict(settings or {}) or None}
     name = space.name if isinstance(space, SearchSpace) else str(space)
     named = [f"{key}={value!r}" for key, value in given.items() if value is not None]
     return f"{NAME}.search({', '.join([repr(name), *named])})"

@@ -1,6 +1,7 @@
 """What a run measured as pandas DataFrames: a row a trial or a point of the front, a column a gene."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.arch import Architecture
@@ -11,6 +12,9 @@ from nas.space import SearchSpace
 
 if TYPE_CHECKING:
     import pandas
+
+FURTHER = {"flops": "FLOPs/image", "latency_ratio": "of the largest architecture's", "seconds": "s"}
+"""Units of columns that are no metrics."""
 
 LEFT_OUT = ("architecture", "export_command")
 
@@ -43,6 +47,15 @@ def trials_frame(found: RunResults) -> "pandas.DataFrame":
     return _frame(rows, [trial.architecture for _, trial in trials], found, "number")
 
 
+def rows_frame(found: Mapping[str, Any], rows: str, index: str | None = None) -> "pandas.DataFrame":
+    """The rows of a result, and all else of it in `attrs`."""
+    import pandas
+
+    frame = pandas.DataFrame(found[rows])
+    frame.attrs = {key: value for key, value in found.items() if key != rows}
+    return frame if index is None else frame.set_index(index)
+
+
 def _frame(
     rows: Sequence[dict[str, Any]], architectures: Sequence[Architecture], found: RunResults, index: str
 ) -> "pandas.DataFrame":
@@ -53,6 +66,8 @@ def _frame(
     values = pandas.DataFrame(rows).drop(columns=[*LEFT_OUT], errors="ignore").dropna(axis="columns", how="all")
     genes = pandas.DataFrame([gene_row(architecture, found.space) for architecture in architectures])
     frame = pandas.concat([values, genes], axis="columns")
-    known = {n: metric_named(n).unit for n in ("top1", "balanced_top1", "macs", "params", *LATENCIES)} | own_units
-    frame.attrs["units"] = {name: known[name] for name in frame.columns if name in known}
+    known = {n: metric_named(n).unit for n in ("top1", "balanced_top1", "macs", "params", *LATENCIES)} | FURTHER
+    known |= own_units
+    units = {name: known.get(re.sub("_ci_(low|high)", "", name)) for name in frame.columns}
+    frame.attrs["units"] = {name: unit for name, unit in units.items() if unit is not None}
     return frame.set_index(index)

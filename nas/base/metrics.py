@@ -73,6 +73,18 @@ def accuracy_of(names: Iterable[str]) -> Metric:
     return next((metric for name in names for metric in (TOP1, BALANCED) if metric.name == name), TOP1)
 
 
+def ranked_by(metrics: Iterable[Metric]) -> Metric:
+    """What is drawn above costs: the accuracy among objectives, else the first metric of one's own, best where more is.
+
+    Without either it is top-1.
+    """
+    known = {metric.name: metric for metric in metrics}
+    if by := [metric for metric in (TOP1, BALANCED) if metric.name in known]:
+        return accuracy_of(known) if len(by) > 1 else by[0]
+    own = sorted((m for m in known.values() if is_own_metric(m)), key=lambda metric: metric.direction == "minimize")
+    return own[0] if own else TOP1
+
+
 def metric_named(name: str) -> Metric:
     """The metric called `name`; a ConfigError where there is none."""
     known = {TOP1.name: TOP1, BALANCED.name: BALANCED} | METRICS | LATENCIES

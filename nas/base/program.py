@@ -9,6 +9,7 @@ from pathlib import Path
 
 NAME = "nas"
 DEFAULT_TRIALS = 200  # architectures that a run measures where nothing is said
+MOST_MINUTES = 1e7
 _TYPED = re.compile(r"(?:\S*python[\d.]*\s+(?:-m\s+nas|\S*search\.py|\S*/nas)|\S*/nas|nas)(?=\s|$)")
 
 

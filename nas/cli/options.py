@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from nas.base import DEFAULT_TRIALS, ConfigError, command_line
+from nas.base import DEFAULT_TRIALS, MOST_MINUTES, ConfigError, command_line
 
 if TYPE_CHECKING:
     from nas.jobs import Budget
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nas.settings import RunConfig
 
 DEFAULT_SPACE = Path("digits")
-MOST_TRIALS, MOST_WORKERS, MOST_MINUTES = 1_000_000_000, 10_000, 1e7
+MOST_TRIALS, MOST_WORKERS = 1_000_000_000, 10_000
 
 
 class Format(StrEnum):

@@ -30,7 +30,7 @@ from nas.data.splits import Entry, Listing, carve, contradicted, ordered, split_
 from nas.data.store.part import Origin, Stored, read_part
 from nas.data.summary import balance_line, pixels_line, source_line, splits_line
 from nas.data.twins import alike
-from nas.settings import DataConfig
+from nas.settings import DataConfig, is_own
 
 
 def load_images(
@@ -191,7 +191,8 @@ def _split(
         problems.append(f"labels must be 0 to {len(names) - 1}; {len(bad_labels):,} are not: {listed(bad_labels)}")
     if config.search_fraction == 0:
         problems.append("data.search_fraction must be above 0: the search split ranks the candidates")
-    problems += _class_problems(seen, too_small, names, num_leaked[0], len(clashes))
+    if not (unreadable and is_own(config.spec)) or config.skip_bad_images:  # else their labels are not known
+        problems += _class_problems(seen, too_small, names, num_leaked[0], len(clashes))
     if problems or (unreadable and not config.skip_bad_images):
         raise problems_error(config.spec, problems, [] if config.skip_bad_images else unreadable)
 

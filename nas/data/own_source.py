@@ -1,5 +1,6 @@
 """Images of a Python program: anything with a length and items (image, label)."""
 
+import operator
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from nas.settings import DataConfig
 
 CHANNELS = (1, 3)
 ENDS = 1e-6  # beyond 0 and 1: rounding
+ITEMS = "items are (image, label); labels are whole numbers from 0"
 READ_TWICE = 8  # items of a split; a mirror thrown by a coin is overlooked once in 256
 
 
@@ -25,8 +27,8 @@ def own_source(data: Any, config: DataConfig) -> Source:
     `classes` of the training data set are their names, if it has them. The same item is the same image every time.
 
     Raises:
-        DataError: There is no training data set, another split, something without length and items, or an item that is
-            another when it is read again.
+        DataError: There is no training data set, another split, something without length and items, an item that is no
+            (image, label), or one that is another when it is read again.
     """
     name, notes = config.spec, list[str]()
     splits = dict(data) if isinstance(data, Mapping) else {"train": data}
@@ -59,10 +61,35 @@ def _samples(part: Any, split: str) -> Iterator[Sample]:
 def _sample(part: Any, split: str, number: int) -> Sample:
     name = f"{split} item {number}"
     try:
-        image, label = part[number]
-        return Sample(name, int(label), _as_image(image))
+        item = part[number]
     except Exception as error:  # noqa: BLE001 - what another's code raises, listed as what is unreadable
         return Sample(name, 0, None, f"{type(error).__name__}: {error}")
+    try:
+        image, label = item
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} is {item!r:.60}, not (image, label)", hint=ITEMS) from error
+    try:
+        return Sample(name, _whole(label), _as_image(image))
+    except _LabelError as error:
+        raise DataError(f"{name}: its label is {label!r:.60}", hint=ITEMS) from error
+    except Exception as error:  # noqa: BLE001 - likewise
+        return Sample(name, 0, None, f"{type(error).__name__}: {error}")
+
+
+class _LabelError(Exception):
+    """A label is no whole number from 0 on."""
+
+
+def _whole(label: Any) -> int:
+    try:
+        number = operator.index(label)
+    except TypeError as error:
+        if not (isinstance(label, float | np.floating) and float(label).is_integer()):
+            raise _LabelError from error
+        number = int(label)
+    if number < 0:
+        raise _LabelError
+    return number
 
 
 def _check_steady(name: str, part: Any, split: str) -> None:

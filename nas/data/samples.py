@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from nas.base import DataError, plural
+from nas.settings import is_own
 
 # Pillow's decoders may raise any of these for a damaged file.
 _DECODER_ERRORS = (
@@ -111,7 +112,8 @@ def problems_error(spec: str, problems: Sequence[str], unreadable: Sequence[str]
     """The error for images that cannot be used: what is wrong with them all, and which are unreadable, with why."""
     hint = SMALL_CLASSES_HINT
     if unreadable:
-        hint = "repair or remove them, or leave them out with --skip-bad-images (data.skip_bad_images)"
+        way = "skip_bad_images=True" if is_own(spec) else "--skip-bad-images (data.skip_bad_images)"
+        hint = f"repair or remove them, or leave them out with {way}"
         lines = [*unreadable[:_MAX_LISTED], "..."] if len(unreadable) > _MAX_LISTED else unreadable
         problems = [*problems, "\n    ".join([f"{plural(len(unreadable), 'unreadable image')}:", *lines])]
     return data_error(spec, problems, hint=hint)

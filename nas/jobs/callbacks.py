@@ -1,10 +1,12 @@
 """What other code may see of a run while it goes on, and TensorBoard's files as the first that does."""
 
+import inspect
 import threading
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from nas.base import BALANCED, LATENCY, MACS, TOP1, RunError, disk_error, writing
+from nas.base import BALANCED, LATENCY, MACS, TOP1, ConfigError, RunError, disk_error, writing
 from nas.runs import ParetoFront, RunDirectory
 from nas.study import Progress
 from nas.training import TrainProgress
@@ -32,6 +34,43 @@ class Callback(Protocol):
 
     def on_front(self, run: RunDirectory, front: ParetoFront) -> None:
         """The front was measured and written; the report follows."""
+
+
+HEARD = ("on_train", "on_trial", "on_front")
+
+
+def own_callbacks(given: Iterable[Any]) -> tuple[Callback, ...]:
+    """What a program gives as callbacks, as stages call them: of the three methods one is enough.
+
+    Raises:
+        ConfigError: One is a class, has none of the methods, or one that cannot be called with two arguments.
+    """
+    hint = "an object with on_train(run, progress), on_trial(run, progress) or on_front(run, front)"
+    found = []
+    for one in given:
+        name = one.__name__ if isinstance(one, type) else type(one).__name__
+        if isinstance(one, type):
+            raise ConfigError(f"callbacks: {name} is a class, not an object of it", hint=hint)
+        methods = {word: method for word in HEARD if callable(method := getattr(one, word, None))}
+        if not methods:
+            raise ConfigError(f"callbacks: {one!r:.80} has none of {', '.join(HEARD)}", hint=hint)
+        for word, method in methods.items():
+            try:
+                inspect.signature(method).bind(None, None)
+            except TypeError as error:
+                raise ConfigError(f"callbacks: {word} of {name} takes no two arguments: {error}", hint=hint) from error
+            except ValueError:  # of what is not written in Python, nothing is known
+                pass
+        found.append(one if len(methods) == len(HEARD) else _Told(methods))
+    return tuple(found)
+
+
+class _Told:
+    """Hears by those of the methods that an object has; the others do nothing."""
+
+    def __init__(self, methods: dict[str, Any]) -> None:
+        heard: list[Any] = [methods.get(word, lambda *_: None) for word in HEARD]
+        self.on_train, self.on_trial, self.on_front = heard
 
 
 class TensorBoard:
@@ -80,10 +119,10 @@ class TensorBoard:
                     writer.add_scalar(f"trials/{metric.name}", measurement.values[metric.name], number)
 
     def on_front(self, run: RunDirectory, front: ParetoFront) -> None:
-        """The front as points: the accuracy that ranks them, percent, over thousands of MACs."""
+        """The front as points: what ranks them, in its unit, over thousands of MACs."""
         with writing(run.tensorboard_dir):
             writer = self._writer(run, "front", 0)
-            by = front.accuracy
+            by = front.ranked_by
             for point in front.points:
                 writer.add_scalar(f"front/{by.name}_over_kMACs", point.value(by), round(point.value(MACS) / 1000))
             self.close()

@@ -20,7 +20,7 @@ from nas.jobs.trust import inherited_accuracy
 from nas.latency import torch_threads
 from nas.model import Subnet
 from nas.runs import CONFIG, FrontPoint, RunDirectory, network_row, points_of
-from nas.settings import check_retraining, resolve_config
+from nas.settings import NO_OWN, Own, check_retraining, resolve_config
 from nas.space import SearchSpace, is_plain, known_designs
 from nas.training import Teacher, check_policy, load_trained, weights_digest
 
@@ -91,6 +91,7 @@ def retrain(
     workers: int,
     directory: Path | None = None,
     data: str | None = None,
+    own: Own = NO_OWN,
 ) -> dict[str, Any]:
     """Train an architecture of a run's front alone, then open the test split; writes `retrain/<digest>.json`.
 
@@ -98,8 +99,8 @@ def retrain(
     Every finished training is kept with its weights and never done again, whatever is asked next. No training sees
     the search split; the test split is opened when all have ended.
     With 0 workers all is done in this process; else Ray does so many trainings at a time. The network that is best on
-    the search split is written into `directory` as a bundle, where one is given. `data` says where the images are now
-    (`nas.jobs.session.reopen`).
+    the search split is written into `directory` as a bundle, where one is given. `data` says where the images are now,
+    `own` has a program's data set (`nas.jobs.session.reopen`).
 
     Returns:
         What the file holds: JSON values, explained in results/README.md.
@@ -116,7 +117,7 @@ def retrain(
     if directory is not None:
         check_place(directory, run_facts(RunDirectory.open(path)))
     lacking = "so nothing can be said of what it trains", "retrain"
-    run, point, session, test_split = open_pick(path, request.pick, reporter, lacking, data)
+    run, point, session, test_split = open_pick(path, request.pick, reporter, lacking, data, own)
     with run.lock():
         supernet = load_trained(session.run, session.space, session.device)
         setup = _setup(session, request, run.retrain_dir / "trainings")

@@ -55,7 +55,7 @@ from nas.runs import (
 )
 from nas.settings import NO_OWN, Own, OwnMetric, RunConfig, located, read_space_text
 from nas.space import SearchSpace, check_memory, parse_space
-from nas.study import check_storage
+from nas.study import check_own_sampler, check_storage
 from nas.training import Teacher, check_policy
 
 RESULTS = Path("results")
@@ -168,6 +168,8 @@ def start(
     text = asked.to_yaml() if isinstance(asked, SearchSpace) else read_space_text(asked)
     space = parse_space(text, str(space_file), settings)
     check_memory(space)
+    if own.sampler is not None:
+        check_own_sampler(own.sampler, space, [config.search.metric(name) for name in config.search.objectives])
     candidates = config.tune.parameters.get("train.auto_augment", ())
     for policy in (config.train.auto_augment, *(candidates if isinstance(candidates, tuple) else ())):
         check_policy(policy)
@@ -200,7 +202,7 @@ def start(
     if path is not None and _is_taken(path):
         run, verb = RunDirectory.open(path), "resumed"
         config = as_begun(config, run)
-        if found := differences(run, config, identity):
+        if found := differences(run, config, identity, space):
             raise RunError(
                 f"{path} holds another run:\n" + "\n".join(f"  {line}" for line in found),
                 hint="choose another --run DIR, or give the options it was started with",
@@ -305,7 +307,7 @@ def reopen_with_test(
     if space.num_classes_from_data:
         space = space.with_num_classes(images.info.num_classes)
     identity = {"space_digest": space.digest, "splits": images.info.hashes}
-    if found := differences(run, None, identity):
+    if found := differences(run, None, identity, space):
         raise RunError(
             f"{path} was made from other data than {where.spec}:\n" + "\n".join(f"  {line}" for line in found),
             hint=f"restore the images it was started with; {MOVED}",

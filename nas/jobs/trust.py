@@ -17,6 +17,7 @@ from nas.latency import torch_threads
 from nas.model import Supernet
 from nas.report import trust_figure
 from nas.runs import LEAST_ARCHITECTURES, architecture_row, check_counts, rank_statistics
+from nas.settings import NO_OWN, Own
 from nas.space import SearchSpace, sample_near
 from nas.training import load_trained, weights_digest
 
@@ -59,13 +60,14 @@ def trust(
     epochs: int | None,
     workers: int,
     data: str | None = None,
+    own: Own = NO_OWN,
 ) -> dict[str, Any]:
     """How well a run's supernet ranks: inherited against stand-alone top-1. Writes `trust.json` and its figure.
 
     Every finished training is a record in the run's folder and is never done again, whatever is asked next.
     The architectures are MACs-stratified, and a larger number goes on with those of a smaller one. Each is trained with
     so many seeds, for as many epochs as the supernet where `epochs` is None; 0 workers: all in this process. `data`
-    says where the images are now (`nas.jobs.session.reopen`).
+    says where the images are now, `own` has a program's data set (`nas.jobs.session.reopen`).
 
     Returns:
         What `trust.json` holds: JSON values, explained in results/README.md.
@@ -76,7 +78,7 @@ def trust(
         KeyboardInterrupt: Ctrl-C; the same command goes on.
     """
     check_counts(architectures, seeds)
-    session = reopen(path, reporter, data)
+    session = reopen(path, reporter, data, own)
     with session.run.lock():
         supernet = load_trained(session.run, session.space, session.device)
         setup = stand_alone_setup(session, epochs, session.run.trust_dir)

@@ -25,7 +25,7 @@ from nas.base import (
 )
 from nas.report.table import Column, Table, columns_of
 from nas.report.terminal_plot import Series, scatter
-from nas.runs import FrontPoint, ParetoFront, RunDirectory, config_of_run, front_of
+from nas.runs import FrontPoint, ParetoFront, RunDirectory, config_of_run, front_of, shared_beginning
 from nas.settings import flat_config
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def compare_runs(*paths: Path) -> dict[str, Any]:
             for name, front in zip(names, fronts, strict=True)
         ],
         "shared_architectures": len(shared),
+        "shared_first_trials": shared_beginning(runs),
         "accuracy": by.name,
         "budgets": best_within_budgets(fronts),
         "other_conditions": differences(*conditions),
@@ -250,6 +251,7 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
         rows=rows if is_pair else [(heads[place[i]], *row) for i, row in enumerate(rows)],
         caption=[
             f"hypervolume with one reference: {reference}",
+            f"of all trials the first {found['shared_first_trials']} propose the same",
             *(f"{row['name']} is left out of it: {row['reason']}" for row in found["left_out"]),
         ],
     )

@@ -1,4 +1,4 @@
-"""The figure of a run: top-1 against MACs and against latency, with the front, its staircase and its knee."""
+"""The figure of a run: accuracy against MACs and against latency, with the front, its staircase and its knee."""
 
 import io
 import math
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.base import LATENCY, MACS, Metric, atomic_write_bytes, plural, unit_of, with_interval
-from nas.report.front_table import conditions_lines, plain_lines, ratio_words
+from nas.report.front_table import axis_words, conditions_lines, plain_lines, ratio_words
 from nas.runs import FrontPoint, ParetoFront, PlainViTs
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ PLAIN = "tab:orange"
 TEST_ASIDE = 8  # points to the right, so that both splits can be read
 COLOUR_MAP = "viridis"  # readable by colour-blind people and in grey
 LABEL_BOX = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
+LEGEND_COLUMNS = 6  # fit side by side; more are two rows
+LABEL_ROW, LABEL_WIDTH = 12.0, 90.0  # points
+LABEL_ROWS = (1, 0, 2, -1, 3, -2, 4, -3)  # below its spot, in the order in which they are tried
 DOTS: Mapping[str, Any] = {"s": 46, "edgecolors": "black", "linewidths": 0.6, "zorder": 3}
 
 
@@ -44,11 +47,12 @@ def draw_front(
     retrained: Sequence[Mapping[str, Any]] = (),
     plain: PlainViTs | None = None,
 ) -> "Figure":
-    """Draw top-1 against MACs and against latency; the front, with staircase and knee, is coloured by the other cost.
+    """Draw what a front is ranked by against MACs and against latency.
 
-    Latency is drawn as the ratio to the largest architecture. In grey what was measured but is not on the front, known
-    networks by name (`baselines`) as crosses, and with marks of their own those that were trained alone
-    (`nas.runs.retrained_networks`). The plain ViTs are a dashed line.
+    The front, with staircase and knee, is coloured by the other cost. Latency is drawn as the ratio to the largest
+    architecture. In grey what was measured but is not on the front, known networks by name (`baselines`) as crosses,
+    and with marks of their own those that were trained alone (`nas.runs.retrained_networks`). The plain ViTs are a
+    dashed line.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -57,11 +61,12 @@ def draw_front(
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, across, colour in ((left, MACS, LATENCY), (right, LATENCY, MACS)):
         _draw_panel(axes, front, others, baselines, retrained, plain.points if plain else (), across, colour)
-    left.set_ylabel(f"{front.accuracy.label} (%)")
+    left.set_ylabel(axis_words(front.ranked_by))
     marks = sorted(zip(*left.get_legend_handles_labels(), strict=True), key=lambda mark: "split" in mark[1])
     if marks:
         handles, names = zip(*marks, strict=True)
-        figure.legend(handles, names, loc="outside upper center", ncols=len(marks), fontsize=8, frameon=False)
+        columns = len(marks) if len(marks) <= LEGEND_COLUMNS else -(-len(marks) // 2)
+        figure.legend(handles, names, loc="outside upper center", ncols=columns, fontsize=8, frameon=False)
     count = len(front.points) + len(others)
     lines = [f"{len(front.points)} of {count} measured architectures are on the front"]
     for point in (*front.points, *others)[:1]:
@@ -91,20 +96,21 @@ def _draw_panel(
     across: Metric,
     colour: Metric,
 ) -> None:
-    accuracy = front.accuracy
+    up = front.ranked_by
+    is_more = up.direction == "maximize"
 
     def values(points: Iterable[FrontPoint], metric: Metric) -> list[float]:
         return [point.value(metric) / factor[metric] for point in points]
 
     def note(point: FrontPoint, text: str, aside: tuple[float, float], **style: Any) -> None:
-        spot = (values([point], across)[0], point.value(accuracy))
+        spot = (values([point], across)[0], point.value(up))
         axes.annotate(text, spot, xytext=aside, textcoords="offset points", bbox=LABEL_BOX, **style)
 
     everything = [*front.points, *others, *baselines.values()]
     macs, prefix = unit_of([point.value(MACS) for point in everything])
     clock = front.clocks.get(LATENCY.name)
-    factor = {accuracy: 1.0, MACS: macs, LATENCY: clock or 1.0}
-    _draw_retrained(axes, retrained, across, factor[across], accuracy)
+    factor = {up: 1.0, MACS: macs, LATENCY: clock or 1.0}
+    _draw_retrained(axes, retrained, across, factor[across], up)
     batches = {str(point.measurement.conditions.latency_batch_size) for point in everything}
     unit = f"ms / {' or '.join(sorted(batches))} images"
     latency = f"latency ({ratio_words(clock, unit) if clock else unit})"
@@ -115,36 +121,53 @@ def _draw_panel(
         same = {replace(p.measurement.conditions, latency_stage="") for p in front.points}
         strange = any(replace(p.measurement.conditions, latency_stage="") not in same for p in others)
         label = "not on the front (other conditions)" if strange else "not on the front"
-        axes.scatter(values(others, across), values(others, accuracy), s=14, c=GREY, linewidths=0, label=label)
-    points = [p for p in front.points if not math.isnan(p.value(across)) and not math.isnan(p.value(accuracy))]
+        axes.scatter(values(others, across), values(others, up), s=14, c=GREY, linewidths=0, label=label)
+    points = [p for p in front.points if not math.isnan(p.value(across)) and not math.isnan(p.value(up))]
     if not points:
         axes.text(0.5, 0.5, f"no {across.label} on the front", transform=axes.transAxes, ha="center")
         return
-    x, y = values(points, across), values(points, accuracy)
+    x, y = values(points, across), values(points, up)
     shades = values(points, colour)
     is_shaded = not any(map(math.isnan, shades))
     shading = {"c": shades, "cmap": COLOUR_MAP} if is_shaded else {"c": "tab:blue"}
     dots = axes.scatter(x, y, label="Pareto front", **DOTS, **shading)
     if is_shaded:
         axes.figure.colorbar(dots, ax=axes, label=titles[colour], pad=0.02)
-    known = [p for p in plain if not math.isnan(p.value(across)) and not math.isnan(p.value(accuracy))]
+    known = [p for p in plain if not math.isnan(p.value(across)) and not math.isnan(p.value(up))]
     style: dict[str, Any] = {"c": PLAIN, "ls": "--", "lw": 1.2, "marker": "s", "ms": 5, "mec": "0.2", "mew": 0.5}
     if known:
-        spots = _staircase(values(known, across), values(known, accuracy))
+        spots = _staircase(values(known, across), values(known, up), is_more=is_more)
         axes.step(*spots, where="post", label="plain ViTs of this space", zorder=3.5, **style)
+    crosses = [point for point in baselines.values() if not math.isnan(point.value(across) + point.value(up))]
+    if crosses:
+        mark: dict[str, Any] = {"c": "crimson", "ms": 8, "mew": 2, "ls": "none", "zorder": 4}
+        axes.plot(values(crosses, across), values(crosses, up), "x", label="known designs", **mark)
+    taken: list[tuple[float, float]] = []
     for name, point in baselines.items():
-        (place,) = values([point], across)
-        aside, edge = (-7, "right") if place > sum(axes.get_xlim()) / 2 else (7, "left")
-        axes.plot(place, point.value(accuracy), "x", c="crimson", ms=8, mew=2, zorder=4)
-        note(point, name, (aside, -13), ha=edge, fontsize=8, color="crimson", zorder=4)
+        if point in crosses:
+            (place,) = values([point], across)
+            aside, edge = (-7, "right") if place > sum(axes.get_xlim()) / 2 else (7, "left")
+            below = _free_row(axes, (place, point.value(up)), taken)
+            note(point, name, (aside, below), ha=edge, fontsize=8, color="crimson", zorder=4)
     limits = axes.get_xlim()
-    best_x, best_y = _staircase(x, y)
+    best_x, best_y = _staircase(x, y, is_more=is_more)
     axes.step([*best_x, limits[1]], [*best_y, best_y[-1]], where="post", c="0.35", lw=1, zorder=2)
     axes.set_xlim(limits)
     knee = front.knee()
     if knee in points:
         arrow = {"arrowstyle": "-", "lw": 0.8}
         note(knee, f"knee {knee.digest[:8]}", (22, -30), fontsize=9, arrowprops=arrow, zorder=5)
+
+
+def _free_row(axes: "Axes", spot: tuple[float, float], taken: list[tuple[float, float]]) -> float:
+    """How far above or below a spot, in points, its label meets none of those `taken`, to which it is added."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    x, y = (float(pixels) * 72 / figure.dpi for pixels in axes.transData.transform(spot))
+    rows = [-LABEL_ROW * number if number > 0 else -LABEL_ROW * number - LABEL_ROW / 2 for number in LABEL_ROWS]
+    free = [r for r in rows if all(abs(x - a) > LABEL_WIDTH or abs(y + r - b) >= LABEL_ROW for a, b in taken)]
+    taken.append((x, y + (free or rows)[0]))
+    return (free or rows)[0]
 
 
 def _draw_retrained(
@@ -183,12 +206,12 @@ def _training_line(row: Mapping[str, Any]) -> str:
     )
 
 
-def _staircase(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Best top-1 at or below each cost: the points of a two-dimensional front, cheapest first."""
-    corners: list[tuple[float, float]] = []
-    for cost_value, top1 in sorted(zip(x, y, strict=True), key=lambda pair: (pair[0], -pair[1])):
-        if not corners or top1 > corners[-1][1]:
-            corners.append((cost_value, top1))
+def _staircase(x: Sequence[float], y: Sequence[float], *, is_more: bool = True) -> tuple[list[float], list[float]]:
+    """Best y at or below each cost, the most or the least: points of a two-dimensional front, cheapest first."""
+    sign, corners = 1 if is_more else -1, list[tuple[float, float]]()
+    for cost_value, height in sorted(zip(x, y, strict=True), key=lambda pair: (pair[0], -sign * pair[1])):
+        if not corners or sign * height > sign * corners[-1][1]:
+            corners.append((cost_value, height))
     return [corner[0] for corner in corners], [corner[1] for corner in corners]
 
 

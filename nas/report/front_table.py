@@ -87,7 +87,7 @@ def _column(header: str) -> Column:
 def plain_table(plain: PlainViTs, front: ParetoFront) -> Table:
     """The plain ViTs of a run as a line of their own beside its front, cheapest first, and what the front gains."""
     points, digests = plain.points, {point.digest for point in front.points}
-    shown = [front.accuracy, MACS, PARAMS, *[LATENCY][: any(LATENCY.name in p.measurement.latency for p in points)]]
+    shown = [front.ranked_by, MACS, PARAMS, *[LATENCY][: any(LATENCY.name in p.measurement.latency for p in points)]]
     columns = [_metric_column(points, metric) for metric in shown]
     if LATENCY in shown:
         columns[-1] = f"{LATENCY.label} (ms\n/ {plural(batch_of(front) or 1, 'image')})", columns[-1][1]
@@ -159,6 +159,11 @@ def latency_line(row: Mapping[str, Any]) -> str:
     version = "" if row["target"].startswith(row["runtime"]) else f", {row['runtime']}"
     threads = plural(row["threads"], "thread")
     return f"{row['target']}: {order}; batch of {row['batch']}, {threads}, {row['precision']}{version}"
+
+
+def axis_words(metric: Metric) -> str:
+    """Name and unit of what is drawn above costs, and which way is better where that is not plain."""
+    return f"{metric.label} ({metric.unit}{', less is better' if metric.direction == 'minimize' else ''})"
 
 
 def ratio_words(clock: float, unit: str) -> str:

@@ -56,13 +56,15 @@ def space_table(summary: Mapping[str, Any]) -> Table:
         else f"less than {_span(summary['memory']).replace(' to ', ' to more than ')}"
     )
     assumed = " (assumed; taken from the data in a run)" if summary["num_classes_from_data"] else ""
+    is_bounded = any(bound is not None for bound in summary["constraints"].values())
+    within, without = (", within the bounds", ", before the bounds") if is_bounded else ("", "")
     rows = [
         ("architectures", f"{summary['architectures']:,} (before hard constraints)"),
         ("genes", f"{summary['parameters_of_the_search']} with more than one choice"),
         ("layers", " to ".join(str(n) for n in dict.fromkeys(summary["layers"]))),
-        ("compute", f"{_span(summary['macs'])}MACs per image (1 MAC = 2 FLOPs)"),
-        ("parameters", _span(summary["params"]).rstrip()),
-        ("memory", f"{memory}B for one image (fp32, parameters and activations)"),
+        ("compute", f"{_span(summary['macs'])}MACs per image (1 MAC = 2 FLOPs){within}"),
+        ("parameters", f"{_span(summary['params']).rstrip()}{without}"),
+        ("memory", f"{memory}B for one image (fp32, parameters and activations){without}"),
         ("classes", f"{summary['num_classes']}{assumed}"),
     ]
     rows += [(name, f"{b:,.10g}") for name, b in summary["constraints"].items() if b is not None]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.base import LATENCY, MACS, plural, unit_of
-from nas.report.front_table import ratio_words
+from nas.report.front_table import axis_words, ratio_words
 from nas.runs import FrontPoint, ParetoFront
 from nas.space import is_plain
 
@@ -62,13 +62,15 @@ def _cell(value: float, low: float, high: float, cells: int, *, is_log: bool = F
 
 
 def front_plots(front: ParetoFront, others: Sequence[FrontPoint], whole: ParetoFront) -> list[str]:
-    """Accuracy against MACs, and against latency: the front, all of `whole` or a part, its knee, and what is not on it.
+    """What a front is ranked by against MACs, and against latency, one a plot.
+
+    Drawn are the front, all of `whole` or a part, its knee, and what is not on it.
 
     Plain ViTs that are not on the front have a sign of their own.
 
     `others` are by the clocks of the front (`RunResults.others`); where those are known latency is drawn as a ratio.
     """
-    knee = whole.knee().digest
+    knee, up = whole.knee().digest, whole.ranked_by
     macs_factor, prefix = unit_of([point.value(MACS) for point in whole.points])
     batch = whole.points[0].measurement.conditions.latency_batch_size
     clock, unit = whole.clocks.get(LATENCY.name), f"ms / {plural(batch, 'image')}"
@@ -81,8 +83,8 @@ def front_plots(front: ParetoFront, others: Sequence[FrontPoint], whole: ParetoF
         plain = [point for point in others if is_plain(point.architecture)]
         drawn = {"·": [*others, *whole.points], "□": plain, "●": front.points, "★": best}
         series = [
-            Series(sign, [(point.value(metric) / factor, point.value(whole.accuracy)) for point in points])
+            Series(sign, [(point.value(metric) / factor, point.value(up)) for point in points])
             for sign, points in drawn.items()
         ]
-        plots.append(scatter(series, name, f"{whole.accuracy.label} (%)"))
+        plots.append(scatter(series, name, axis_words(up)))
     return [plot for plot in plots if plot]

@@ -20,9 +20,10 @@ def verdict_of(found: RunResults) -> dict[str, Any]:
     """What the front gains over the most accurate plain ViT that was measured, JSON values.
 
     `chance` is in percent. `plain` and the keys behind it are None where no plain ViT was measured as the front
-    was; `text` is the sentence. Compared is the front's member of the fewest MACs that is at least
-    as accurate, or else the most accurate one; `difference` is its accuracy minus the plain ViT's, in points, `margin`
-    half of the 95 % interval by the images of both, as if these were others for each: on the same images it is less.
+    was, or where the front is ranked by a metric of one's own; `text` is the sentence. Compared is the front's
+    member of the fewest MACs that is at least as accurate, or else the most accurate one; `difference` is its accuracy
+    minus the plain ViT's, in points, `margin` half of the 95 % interval by the images of both, as if these were others
+    for each: on the same images it is less.
     """
     front, accuracy = found.front, found.front.accuracy
     chance = chance_level(found.run.manifest, accuracy)
@@ -30,7 +31,7 @@ def verdict_of(found: RunResults) -> dict[str, Any]:
         ("plain", "digest", "macs_ratio", "latency_ratio", "difference", "margin", "is_told_apart")
     )
     plain = best_plain(found)
-    if plain is None or not front.points:
+    if plain is None or not front.points or front.ranked_by != accuracy:
         return {"chance": chance, **values, "text": None}
     own = plain.value(accuracy)
     equal = [point for point in front.points if point.value(accuracy) >= own]

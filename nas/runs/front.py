@@ -28,6 +28,7 @@ from nas.base import (
     check_schema,
     command_line,
     metric_named,
+    ranked_by,
 )
 from nas.runs.directory import RunDirectory
 from nas.runs.dominance import hypervolume, non_dominated
@@ -58,7 +59,7 @@ class ParetoFront:
     Attributes:
         objectives: What they were compared by.
         points: The members; `from_points` puts the cheapest first.
-        targets: What holds for the latency of all points (`nas.latency.Readings.to_dict`), by its name, in the
+        targets: What holds for the latency of all points (a row of `latency` of `front.json`), by its name, in the
             order of the run's targets; empty until it was measured alone.
         clocks: On which all latencies and the worst corners of latencies stand, where that is known.
 
@@ -141,8 +142,13 @@ class ParetoFront:
 
     @property
     def accuracy(self) -> Metric:
-        """The accuracy that the points are ranked by."""
+        """The accuracy that the points are ranked by; top-1 also where none is an objective."""
         return accuracy_of(objective.metric.name for objective in self.objectives)
+
+    @property
+    def ranked_by(self) -> Metric:
+        """What is drawn above costs: `accuracy`, or a metric of a Python program where no accuracy is an objective."""
+        return ranked_by(objective.metric for objective in self.objectives)
 
     def metric(self, name: str) -> Metric:
         """The metric called `name`, an objective or one of ours; a ConfigError where there is none."""

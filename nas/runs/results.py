@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ class PlainViTs:
         num_measured: How many there are.
         points: Those that no other one dominates, cheapest first; they may be on the front as well.
         gains: By the name of a cost: for each point of the front by how many points its accuracy is above the best
-            plain ViT of at most that cost; points that are cheaper than any plain ViT are left out.
+            plain ViT of at most that cost; points that are cheaper than any plain ViT are left out. Empty where
+            the front is ranked by a metric of one's own.
         num_front: Points of the front.
     """
 
@@ -137,7 +139,9 @@ def plain_vits(found: RunResults) -> PlainViTs:
     values = [[point.value(metric) for metric in objectives] for point in plain]
     mask = non_dominated(np.reshape(values, (-1, len(objectives))), [metric.direction for metric in objectives])
     points = sorted((p for p, keep in zip(plain, mask, strict=True) if keep), key=lambda p: (p.value(MACS), p.digest))
-    gains = {}
+    gains: dict[str, tuple[float, ...]] = {}
+    if front.ranked_by != accuracy:
+        return PlainViTs(num_measured=len(plain), points=tuple(points), gains=gains, num_front=len(front.points))
     for metric in (MACS, *(metric for metric in objectives if metric in LATENCIES.values())):
         known = [(p.value(metric), p.value(accuracy)) for p in plain if math.isfinite(p.value(accuracy))]
         rivals = [
@@ -157,6 +161,13 @@ def design_points(found: RunResults) -> dict[str, FrontPoint]:
         words[largest] = f"{words[largest]}, largest" if largest in words else "largest"
     points = found.points
     return {name: points[digest] for digest, name in words.items() if digest in points}
+
+
+def shared_beginning(runs: Sequence[RunDirectory]) -> int:
+    """How many of the first trials propose the same in all runs, each of one supernet; else 0."""
+    trials = [sorted(run.trials(), key=lambda trial: trial.number) for run in runs]
+    proposed = [[trial.architecture.digest for trial in of_one] for of_one in trials]
+    return sum(1 for _ in takewhile(lambda digests: len(set(digests)) == 1, zip(*proposed, strict=False)))
 
 
 def picked(run: RunDirectory, text: str) -> FrontPoint | Architecture:

@@ -159,8 +159,10 @@ def check_ray_is_used(workers: int | None) -> None:
         raise ConfigError(text, hint="--workers 1 for one at a time")
 
 
-def check_supernet_trials(config: RunConfig, space_file: Path, settings: Sequence[str], workers: int | None) -> None:
-    """Find out what stands against supernet trials, before anything is made or trained.
+def check_supernet_trials(
+    config: RunConfig, asked: Path | SearchSpace, settings: Sequence[str], workers: int | None
+) -> None:
+    """Find out what stands against supernet trials of a space, or of the file or name of one, before anything is made.
 
     Raises:
         SearchSpaceError: The space itself is wrong.
@@ -169,7 +171,8 @@ def check_supernet_trials(config: RunConfig, space_file: Path, settings: Sequenc
     if config.train.epochs == 0:
         raise ConfigError("train.epochs 0 leaves supernet trials nothing to train", hint="--epochs N")
     check_ray_is_used(workers)
-    text, source = read_space_text(space_file), str(space_file)
+    source = asked.name if isinstance(asked, SearchSpace) else str(asked)
+    text = asked.to_yaml() if isinstance(asked, SearchSpace) else read_space_text(asked)
     space = parse_space(text, source, settings)
     problems = []
     for key, domain in config.tune.parameters.items():

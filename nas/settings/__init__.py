@@ -7,7 +7,8 @@ from nas.settings.config import (
 )
 from nas.settings.document import Document, KeyPath, Problem, Section, check, in_order, shown, suggestion
 from nas.settings.own import (
-    NO_OWN, Own, OwnMetric, OwnTarget, is_own, items_of, own_metrics, own_name, own_targets, path_of,
+    NO_OWN, Own, OwnMetric, OwnTarget, is_own, items_of, own_metrics, own_name, own_sampler, own_targets,
+    path_of, written_settings,
 )
 from nas.settings.paths import located, located_path, same_places
 from nas.settings.shipped import read_space_text, shipped_spaces
@@ -20,8 +21,8 @@ __all__ = [
     "Own", "OwnMetric", "OwnTarget", "Precision", "Problem", "RunConfig", "Section", "Target",
     "TrainConfig", "TuneConfig", "apply_settings", "baseline", "check", "check_retraining",
     "config_differences", "dump_yaml", "flat_config", "in_order", "is_own", "is_whole", "items_of",
-    "keys_for", "located", "located_path", "missing_package", "own_metrics", "own_name", "own_targets",
-    "parse_target", "path_of", "profile_path", "read_space_text", "read_text", "read_yaml",
+    "keys_for", "located", "located_path", "missing_package", "own_metrics", "own_name", "own_sampler",
+    "own_targets", "parse_target", "path_of", "profile_path", "read_space_text", "read_text", "read_yaml",
     "resolve_config", "same_places", "scan_yaml", "shipped_spaces", "shown", "split_settings",
-    "suggestion",
+    "suggestion", "written_settings",
 ]

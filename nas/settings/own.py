@@ -1,10 +1,11 @@
 """What a Python program brings along to a run: objects that its configuration names as `python/NAME`."""
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from nas.base import AGREEMENT, BALANCED, LATENCIES, METRICS, ConfigError, Direction
 
@@ -45,8 +46,8 @@ class OwnTarget(Protocol):
 class OwnMetric:
     """A quantity that a Python program measures of every architecture, as an objective, within a bound, or beside them.
 
-    Exactly one of the functions is given. Its name is all that a run keeps of it: a run that is resumed with another
-    function of the same name mixes the two.
+    Exactly one of the functions is given. A run keeps all but the function, and every value: a run that is resumed with
+    another function under the same name mixes the two.
 
     Attributes:
         name: The key in tables and files: small letters, digits and `_`.
@@ -74,12 +75,17 @@ class OwnMetric:
 
     def __post_init__(self) -> None:
         taken = {**METRICS, **LATENCIES, BALANCED.name: 0}
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or self.name in taken:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", str(self.name)) or self.name in taken:
             hint = "small letters, digits and _, and none of " + ", ".join(METRICS)
             raise ConfigError(f"metric {self.name!r}: not a name of its own", hint=hint)
         if [self.of_logits, self.of_features, self.of_network].count(None) != 2:
             hint = "of_logits=..., of_features=... or of_network=..."
             raise ConfigError(f"metric {self.name}: measured by one function", hint=hint)
+        if self.direction not in get_args(Direction):
+            raise ConfigError(f"metric {self.name}: direction {self.direction!r}", hint="maximize or minimize")
+        for word in ("of_logits", "of_features", "of_network"):
+            if not ((function := getattr(self, word)) is None or callable(function)):
+                raise ConfigError(f"metric {self.name}: {word}: {_kind(function)} is no function")
         if self.worst is None and self.direction == "minimize" and self.of_network is None:
             raise ConfigError(f"metric {self.name}: from which value on is it worth nothing?", hint="worst=...")
 
@@ -134,6 +140,21 @@ def path_of(word: str, value: Any) -> Path:
     return Path(value)
 
 
+def written_settings(settings: Any) -> list[str]:
+    """Settings as `--set` has them; a ConfigError: they are no mapping, or one has a value that no file can hold."""
+    if not isinstance(settings, Mapping | None):
+        text = f"settings: {settings!r:.80} is no mapping of keys and values"
+        raise ConfigError(text, hint='settings={"train.lr": 1e-3, "constraints.max_macs": 2e6}')
+    found = []
+    for key, value in (settings or {}).items():
+        try:
+            found.append(f"{key}={json.dumps(value)}")
+        except (TypeError, ValueError) as error:
+            hint = "numbers, texts, lists and mappings of them"
+            raise ConfigError(f"settings: {key}: {value!r:.80} is no value of a file", hint=hint) from error
+    return found
+
+
 def own_metrics(value: Any) -> tuple[OwnMetric, ...]:
     """The metrics that a program gives; a ConfigError: not all of a list are `OwnMetric`."""
     found = items_of("metrics", value, "nas.OwnMetric(...)")
@@ -145,6 +166,9 @@ def own_metrics(value: Any) -> tuple[OwnMetric, ...]:
             raise ConfigError(
                 f"metric {metric.name!r}: there is one of that name", hint="as an objective it is measured"
             )
+    names = [metric.name for metric in found]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ConfigError(f"metrics: several are called {', '.join(twice)}", hint="a name of its own for each")
     return found
 
 
@@ -160,8 +184,30 @@ def own_targets(value: Any) -> dict[str, OwnTarget]:
     return {own_name(target): target for target in found}
 
 
+def own_sampler(value: Any) -> Callable[..., Any] | None:
+    """What makes an Optuna sampler from `seed=`; None: a name, or nothing. Else a ConfigError."""
+    hint = "give its class, or a function: lambda seed: TPESampler(seed=seed, ...)"
+    if hasattr(value, "sample_relative") and not isinstance(value, type):
+        text = f"{type(value).__name__} is a sampler, and every trial has a new one, made from seed and number"
+        raise ConfigError(f"sampler: {text}", hint=hint)
+    if value is None or isinstance(value, str):
+        return None
+    if not callable(value):
+        raise ConfigError(f"sampler: {value!r:.80} makes no sampler", hint=hint)
+    try:
+        made = value(seed=0)
+    except Exception as error:
+        text = f"sampler: called with seed=0 it raises {type(error).__name__}: {error}"
+        raise ConfigError(text, hint=hint) from error
+    if not hasattr(made, "sample_relative"):
+        raise ConfigError(f"sampler: called with seed=0 it makes no sampler, but {made!r:.80}", hint=hint)
+    return value  # type: ignore[no-any-return]
+
+
 def _kind(value: Any) -> str:
-    """A value by its type, such as `a list`, or by itself where it is a number."""
+    """A value by its type, such as `a list`; a number or a class by itself."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     name = type(value).__name__
     article = "an" if name[0] in "AEIOUaeiou" else "a"
     return repr(value) if value is None or isinstance(value, int | float) else f"{article} {name}"

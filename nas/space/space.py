@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nas.arch import Architecture, Rules, bytes_to_run, cost
-from nas.base import SearchSpaceError, cached_method
+from nas.base import ConfigError, SearchSpaceError, cached_method, one_line
 from nas.space import sampling
 from nas.space.designs import DESIGNS
 from nas.space.genome import Genome
@@ -36,9 +36,31 @@ class SearchSpace(Genome):
         return {f.name: getattr(self, f.name) for f in fields(self)}  # what is cached is made anew elsewhere
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> "SearchSpace":
-        """Read a space, as `read_space`; every key is documented in search_spaces/README.md."""
-        return read_space(path)
+    def from_yaml(cls, source: str | Path | Mapping[str, Any]) -> "SearchSpace":
+        """Read a space; every key is documented in search_spaces/README.md.
+
+        Args:
+            source: The path of a YAML file; the name of a space that comes with the program, such as `cifar_small`;
+                YAML text, which has a line break; or the keys and values of such a file.
+
+        Raises:
+            SearchSpaceError: Lists every problem, with its line where there is one.
+            ConfigError: It is none of these.
+        """
+        if isinstance(source, Mapping):
+            from nas.settings import dump_yaml
+
+            try:
+                text = dump_yaml(dict(source))
+            except Exception as error:  # ruamel raises what it likes
+                hint = "numbers, texts, lists and mappings of them"
+                raise ConfigError(f"a space from keys and values: {one_line(str(error))}", hint=hint) from error
+            return parse_space(text, str(source.get("name", "a mapping")))
+        given: Any = source
+        if not isinstance(given, str | Path):
+            hint = "the path or the text of a YAML file, or its keys and values"
+            raise ConfigError(f"a space from {given!r:.80}", hint=hint)
+        return parse_space(given, "a text") if isinstance(given, str) and "\n" in given else read_space(given)
 
     def with_num_classes(self, num_classes: int) -> "SearchSpace":
         """The same space for a classifier of `num_classes`."""
@@ -64,14 +86,18 @@ class SearchSpace(Genome):
         }
 
     def to_yaml(self) -> str:
-        """The text of a file of this space, which `parse_space` reads back."""
+        """The text of a file of this space, which `from_yaml` reads back."""
         from nas.settings import dump_yaml  # as in `read_space`
 
         values = self.to_dict()
         values["backbone"] = asdict(self.backbone)
         if self.num_classes_from_data:
             values["backbone"]["num_classes"] = "auto"
-        values["overrides"] = [{"layers": i, **domain} for i, domain in enumerate(values.pop("layers"))]
+        layers = values.pop("layers")
+        if all(domain == layers[0] for domain in layers):  # so that a setting of depth may be less
+            values["layers"] = layers[0]
+        else:
+            values["overrides"] = [{"layers": i, **domain} for i, domain in enumerate(layers)]
         return dump_yaml({**values, "seeds": list(self.seeds)})
 
     def size(self) -> int:
@@ -111,21 +137,25 @@ class SearchSpace(Genome):
         """Whether `memory_range` is exact: the space is not too large to look for it."""
         return self._extremes.memory_range() is not None
 
-    def sample(self, rng: np.random.Generator, *, tries: int = sampling.TRIES) -> Architecture:
-        """Draw uniformly from the space (under constraints: at most so many draws, then the last one repaired)."""
-        return sampling.sample(self, rng, tries)
+    def sample(self, rng: np.random.Generator | int, *, tries: int = sampling.TRIES) -> Architecture:
+        """Draw uniformly from the space (under constraints: at most so many draws, then the last one repaired).
 
-    def sample_stratified(self, rng: np.random.Generator) -> Architecture:
-        """Draw an architecture whose MACs are spread evenly over the space's range."""
+        A generator, or a seed: the same seed draws the same architecture.
+        """
+        return sampling.sample(self, np.random.default_rng(rng), tries)
+
+    def sample_stratified(self, rng: np.random.Generator | int) -> Architecture:
+        """Draw an architecture whose MACs are spread evenly over the space's range, with a generator or a seed."""
+        rng = np.random.default_rng(rng)
         return sampling.sample_near(self, rng.uniform(*self.macs_range()), rng)
 
-    def sample_by_gene(self, rng: np.random.Generator) -> Architecture:
+    def sample_by_gene(self, rng: np.random.Generator | int) -> Architecture:
         """Draw gene by gene, so that every size, token pattern and operator has its floor, and the plain ViT, too."""
-        return sample_by_gene(self, rng)
+        return sample_by_gene(self, np.random.default_rng(rng))
 
-    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+    def mutate(self, architecture: Architecture, rng: np.random.Generator | int) -> Architecture:
         """Draw a neighbour: one gene changed, the rest repaired. The same one where it has no neighbour."""
-        return sampling.mutate(self, architecture, rng)
+        return sampling.mutate(self, architecture, np.random.default_rng(rng))
 
 
 def read_space(path: str | Path, settings: Sequence[str] = ()) -> SearchSpace:

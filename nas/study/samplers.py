@@ -20,7 +20,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.arch import Architecture
-from nas.base import BALANCED, LATENCIES, METRICS, TOP1, Objective
+from nas.base import BALANCED, LATENCIES, METRICS, TOP1, ConfigError, Metric, Objective
 from nas.space import SearchSpace
 from nas.study import evolution, predictor
 from nas.study.predictor import Observation
@@ -37,6 +37,9 @@ are shown the same images."""
 
 OURS = {TOP1.name, BALANCED.name, *METRICS, *LATENCIES}
 """What is measured, but for the metrics of a Python program."""
+
+REHEARSED = 32
+"""Random results that a sampler of a Python program is tried on: more than what samplers draw at random first."""
 
 SMALLEST_ROUND = 8
 ROUND_SHARE = 16  # a round is at least this part of the trials before it, so that fitting stays cheap
@@ -268,6 +271,38 @@ class View(optuna.Study):
         trials = self._storage.get_all_trials(self._study_id, deepcopy=deepcopy)
         seen = [trial if trial.number <= self.now - self._window else _as_running(trial) for trial in trials]
         return [trial for trial in seen if states is None or trial.state in states]
+
+
+def check_own_sampler(make: Callable[..., BaseSampler], space: SearchSpace, metrics: Sequence[Metric]) -> None:
+    """Have a sampler that is not one of ours propose, behind no result and behind random ones, in memory.
+
+    Raises:
+        ConfigError: It raises, as one of a single objective does of several, or proposes what is no choice.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    parameters: dict[str, BaseDistribution] = {
+        name: CategoricalDistribution(values) for name, values in space.choices().items() if len(values) > 1
+    }
+    storage, rng = optuna.storages.InMemoryStorage(), np.random.default_rng(0)
+    sampler = NumberedSampler("", space, (), SMALLEST_ROUND, 0, parameters, make)
+    directions = [metric.direction for metric in metrics]
+    study = optuna.create_study(storage=storage, study_name="tried", directions=directions, sampler=sampler)
+    sampler.view = View("tried", storage, sampler, 1)
+    try:
+        for results in (0, REHEARSED):
+            for _ in range(results):
+                params, values = sampler.encode(space.sample(rng, tries=1)), rng.random(len(metrics)).tolist()
+                study.add_trial(optuna.create_trial(params=params, distributions=parameters, values=values))
+            trial = study.ask()
+            for name, distribution in parameters.items():
+                assert isinstance(distribution, CategoricalDistribution)
+                trial.suggest_categorical(name, distribution.choices)
+            study.tell(trial, state=TrialState.FAIL)
+    except Exception as error:  # what another's code raises
+        names = ", ".join(metric.name for metric in metrics)
+        text = f"sampler: tried on a study of {names} it raises {type(error).__name__}: {error}"
+        hint = "one that proposes categories, by as many objectives: TPESampler, NSGAIISampler, GPSampler, ..."
+        raise ConfigError(text, hint=hint) from error
 
 
 def seed_words(seed: int, number: int) -> list[np.random.SeedSequence]:

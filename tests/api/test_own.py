@@ -178,6 +178,9 @@ print(json.dumps([bound, free.trials.largest_weight.max(), kept.front.largest_we
         ("name='top1', unit='%', direction='maximize', of_network=len", "not a name of its own"),
         ("name='mine', unit='%', direction='maximize'", "measured by one function"),
         ("name='mine', unit='%', direction='minimize', of_logits=len", "worth nothing"),
+        ("name=3, unit='%', direction='minimize', of_network=len", "not a name of its own"),
+        ("name='mine', unit='%', direction='max', of_network=len", "direction 'max'"),
+        ("name='mine', unit='%', direction='maximize', of_network='len'", "a str is no function"),
     ],
 )
 def test_a_metric_that_cannot_be_is_refused(given, words):

@@ -2,6 +2,7 @@
 
 import json
 
+import optuna
 import pytest
 from api_programs import SEARCH
 from small_runs import command, python
@@ -57,6 +58,19 @@ def test_what_is_wrong_is_said_at_once_with_a_hint(folder):
     assert "hint: " in done.stderr
 
 
+def sampler_of_one(seed):
+    """It can have a single objective; of several it says so when it is first asked."""
+    return optuna.samplers.CmaEsSampler(seed=seed)
+
+
+class Deaf:
+    def on_trial(self, progress):
+        """It lacks the run."""
+
+
+WIDTH = nas.OwnMetric(name="width", unit="channels", direction="minimize", of_network=len)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -72,6 +86,17 @@ def test_what_is_wrong_is_said_at_once_with_a_hint(folder):
         ({"sampler": lambda: None}, "called with seed=0 it raises TypeError"),
         ({"sampler": lambda seed: seed}, "sampler: called with seed=0 it makes no sampler, but 0"),
         ({"sampler": object()}, "makes no sampler"),
+        ({"sampler": sampler_of_one}, "sampler: tried on a study of top1, macs, latency_ms it raises ValueError"),
+        ({"sampler": "predictor", "callbacks": [print]}, "has none of on_train, on_trial, on_front"),
+        ({"callbacks": nas.Callback}, "callbacks: the class Callback is no list"),
+        ({"callbacks": [nas.Callback]}, "callbacks: Callback is a class"),
+        ({"callbacks": [Deaf()]}, "on_trial of Deaf takes no two arguments: too many positional arguments"),
+        ({"trials": 0}, "trials: 0 is less than 1"),
+        ({"finalists": 1}, "finalists: 1 leaves nothing to choose from"),
+        ({"minutes": 0}, "minutes: 0 is no number above 0"),
+        ({"supernet_trials": 2, "workers": 0}, "supernet"),
+        ({"supernet_trials": 2, "workers": 1, "data": [(0, 0)]}, "no data, metric or target of this program"),
+        ({"metrics": [WIDTH, WIDTH]}, "metrics: several are called width"),
     ],
     ids=lambda value: value if isinstance(value, str) else ",".join(value),
 )

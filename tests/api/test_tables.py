@@ -31,6 +31,14 @@ def test_the_front_has_its_values_their_units_and_all_open_genes(folder):
     assert {name for name, values in found.space.choices().items() if len(values) > 1} <= set(frame.columns)
     for name in ("top1", "macs", "latency_ms"):
         assert frame.attrs["units"][name] == metric_named(name).unit
+    further = {
+        "flops": "FLOPs/image",
+        "latency_ratio": "of the largest architecture's",
+        "latency_ci_low_ms": "ms/batch",
+    }
+    assert further.items() <= frame.attrs["units"].items()
+    assert "embed_dim" not in frame.attrs["units"]
+    assert trials_frame(found).attrs["units"]["seconds"] == "s"
 
 
 def test_a_gene_without_effect_is_empty():

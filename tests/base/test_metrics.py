@@ -10,10 +10,12 @@ from nas.base.metrics import (
     MACS,
     METRICS,
     TOP1,
+    Metric,
     Objective,
     accuracy_of,
     by_target,
     metric_named,
+    ranked_by,
 )
 
 
@@ -48,3 +50,12 @@ def test_an_unknown_metric_is_refused_with_those_there_are():
     with pytest.raises(ConfigError, match="unknown metric 'flops'") as error:
         metric_named("flops")
     assert LATENCY.name in error.value.hint
+
+
+def test_a_front_is_ranked_by_an_accuracy_else_by_the_first_metric_of_ones_own():
+    nll, recall = Metric("nll", "nats", "minimize", "nll"), Metric("recall", "%", "maximize", "recall")
+    assert ranked_by([nll, MACS]) is nll
+    assert ranked_by([MACS, nll, recall]) is recall
+    assert ranked_by([recall, TOP1]) is TOP1
+    assert ranked_by([BALANCED, TOP1]) is BALANCED
+    assert ranked_by([MACS]) is TOP1

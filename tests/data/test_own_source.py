@@ -69,11 +69,33 @@ def test_splits_are_given_or_carved():
         (Mine(lambda pixels: pixels.astype(np.float32) - 120), "leave normalising out"),
         (Mine(lambda _: np.zeros((4, 8, 8), np.uint8)), "not .H, W. or"),
         (Mine(lambda _: 1 / 0), "ZeroDivisionError"),
+        ([(np.zeros((8, 8)), "cat")], "train item 0: its label is 'cat'"),
+        ([(np.zeros((8, 8)), -1)], "its label is -1"),
+        ([(np.zeros((8, 8)), 0.5)], "its label is 0.5"),
+        ([(np.zeros((8, 8)), None)], "its label is None"),
+        ([3, 4], "train item 0 is 3, not .image, label."),
+        ([(0, 1, 2)], "train item 0 is .0, 1, 2., not .image, label."),
     ],
 )
 def test_what_cannot_be_used_is_said(data, words):
     with pytest.raises(DataError, match=words):
         load_images(CONFIG, 8, 0, None, data)
+
+
+def test_of_items_that_cannot_be_read_nothing_else_is_said():
+    with pytest.raises(DataError, match="unreadable") as caught:
+        load_images(CONFIG, 8, 0, None, Mine(lambda _: 1 / 0))
+    assert "classes" not in caught.value.message
+    assert caught.value.hint.endswith("skip_bad_images=True")
+    with pytest.raises(DataError) as caught:
+        load_images(CONFIG, 8, 0, None, [(np.zeros((8, 8)), "cat")] * 20)
+    assert caught.value.hint == "items are (image, label); labels are whole numbers from 0"
+
+
+@pytest.mark.parametrize("label", [1, np.int64(1), torch.tensor(1), np.float32(1.0), True])
+def test_a_label_is_a_whole_number_in_any_form(label):
+    sample = next(own_source([(np.zeros((8, 8), np.uint8), label)], CONFIG).train())
+    assert (sample.label, sample.problem) == (1, "")
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

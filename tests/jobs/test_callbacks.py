@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from nas.base.errors import RunError
 from nas.base.progress import Reporter
 from nas.jobs import stages
-from nas.jobs.callbacks import TensorBoard
+from nas.jobs.callbacks import TensorBoard, own_callbacks
 from nas.jobs.session import Budget, reopen
 from nas.runs.directory import RunDirectory
 
@@ -50,6 +50,26 @@ class Tired(Listener):
         super().on_trial(run, progress)
         if len(self.trials) == 3:
             raise NoMoreError
+
+
+class OnlyFront:
+    """Listens to one of the three."""
+
+    def __init__(self):
+        self.fronts = []
+
+    def on_front(self, _, front):
+        self.fronts.append(front)
+
+
+def test_what_a_callback_lacks_is_not_called():
+    mine, all_three = OnlyFront(), Listener()
+    told, same = own_callbacks([mine, all_three])
+    assert same is all_three
+    told.on_train(None, None)
+    told.on_trial(None, None)
+    told.on_front(None, "front")
+    assert mine.fronts == ["front"]
 
 
 PLAIN = ("train.batch_size=200", "search.objectives=[top1, macs]")

@@ -97,7 +97,8 @@ def test_all_differences_are_said_at_once(space_file, tmp_path):
     begin(space_file, tmp_path / "r")
     with pytest.raises(RunError) as caught:
         begin(space_file, tmp_path / "r", ["train.epochs=7", "train.lr=0.5"], ["depth=2"])
-    assert len(caught.value.message.splitlines()) == 4
+    assert len(caught.value.message.splitlines()) == 5
+    assert caught.value.message.endswith("  depth: [1, 2] in the run, [2] asked")
 
 
 @pytest.mark.parametrize("kind", ["file", "folder with something else"])

@@ -313,3 +313,15 @@ def test_two_runs_are_no_groups_and_one_is_refused(many):
     assert not {"groups", "pairs"} & set(compare_runs(*many[:2]))
     with pytest.raises(RunError, match="two runs or more"):
         compare_runs(many[0])
+
+
+def test_how_many_first_trials_are_the_same_is_said(tmp_path):
+    trials, others = made_trials(30), made_trials(30, seed=1)
+    later = [t if t.number < 7 else replace(others[t.number], number=t.number) for t in trials]
+    runs = [make_run(tmp_path / name, found) for name, found in (("a", trials), ("b", later))]
+    first = next(i for i, (one, other) in enumerate(zip(trials, later, strict=True))
+                 if one.architecture != other.architecture)  # fmt: skip
+    assert first >= 7
+    found = compare_runs(*(run.path for run in runs))
+    assert found["shared_first_trials"] == first
+    assert f"the first {first} propose the same" in text_of(found)

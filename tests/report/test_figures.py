@@ -10,7 +10,7 @@ from factories import OBJECTIVES
 from matplotlib.container import ErrorbarContainer
 from report_runs import made_trials, make_run, retrained, trust_found
 
-from nas.base.metrics import TOP1
+from nas.base.metrics import TOP1, Metric, Objective
 from nas.report.figures import _staircase, draw_front, front_figure, trust_figure
 from nas.runs.front import ParetoFront
 from nas.runs.point import FrontPoint
@@ -23,6 +23,45 @@ VALUES = [(95, 1_800_000, 9.0), (90, 2_000_000, 8.0), (80, 1_000_000, 8.5), (70,
 def test_the_staircase_is_the_best_value_at_or_below_each_cost():
     x, y = [3.0, 1.0, 2.0, 2.0, 4.0], [90.0, 70.0, 60.0, 80.0, 90.0]
     assert _staircase(x, y) == ([1.0, 2.0, 3.0], [70.0, 80.0, 90.0])
+
+
+def test_where_less_is_better_the_staircase_goes_down():
+    x, y = [3.0, 1.0, 2.0, 2.0, 4.0], [0.1, 0.7, 0.9, 0.5, 0.1]
+    assert _staircase(x, y, is_more=False) == ([1.0, 2.0, 3.0], [0.7, 0.5, 0.1])
+
+
+def with_own_objective():
+    """A front by `nll`, which less is better of, and MACs; top-1 would order it otherwise."""
+    nll, trials = Metric("nll", "nats", "minimize", "nll", 0.0), factories.trials_of(VALUES)
+    points = [
+        FrontPoint(t.architecture, replace(t.measurement, own={"nll": value}))
+        for t, value in zip(trials, (0.9, 0.2, 0.5, 0.1), strict=True)
+    ]
+    objectives = (Objective(nll, 2.0), OBJECTIVES[1])
+    return ParetoFront.from_points(points, objectives), points
+
+
+def test_a_front_by_a_metric_of_ones_own_is_drawn_by_it():
+    front, points = with_own_objective()
+    figure = draw_front(front, [p for p in points if p not in front.points], {"plain ViT": points[0]})
+    left = figure.axes[0]
+    assert left.get_ylabel() == "nll (nats, less is better)"
+    dots = next(c for c in left.collections if c.get_label() == "Pareto front")
+    assert sorted(dots.get_offsets()[:, 1]) == [0.1, 0.2, 0.5]
+    stairs = next(line for line in left.lines if line.get_drawstyle() == "steps-post")
+    assert list(stairs.get_ydata()) == [0.5, 0.2, 0.1, 0.1]
+
+
+def test_crosses_are_in_the_legend_and_their_names_do_not_meet():
+    trials = factories.trials_of(VALUES)
+    front = ParetoFront.from_trials(trials, OBJECTIVES)
+    close = [FrontPoint(factories.plain(), factories.measurement(93, 2_000_000 + i, 11)) for i in range(5)]
+    figure = draw_front(front, [], {f"design {i}": point for i, point in enumerate(close)})
+    assert "known designs" in [text.get_text() for text in figure.legends[0].texts]
+    figure.draw_without_rendering()
+    boxes = [t.get_window_extent() for t in figure.axes[0].texts if t.get_text().startswith("design")]
+    assert len(boxes) == 5
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
 
 
 def others_of(trials, front):

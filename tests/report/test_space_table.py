@@ -98,6 +98,21 @@ def test_the_table_says_size_costs_and_bounds(space):
         assert words in text.getvalue()
 
 
+def printed(space):
+    text = io.StringIO()
+    Console(file=text, width=160).print(space_table(space_summary(space)))
+    return {line.split()[1]: line for line in text.getvalue().splitlines() if len(line.split()) > 2}
+
+
+def test_under_bounds_each_range_says_whether_it_is_within_them():
+    low, high = parse_space(TINY, "tiny.yaml").macs_range()
+    rows = printed(parse_space(TINY, "tiny.yaml", (f"constraints.max_macs={(low + high) // 2}",)))
+    assert "within the bounds" in rows["compute"]
+    for name in ("parameters", "memory"):
+        assert "before the bounds" in rows[name]
+    assert "the bounds" not in "".join(printed(parse_space(TINY, "tiny.yaml")).values())
+
+
 def test_notes_are_in_the_summary_and_in_the_table():
     open_priors = parse_space(TINY, "tiny.yaml", ("layers.attention=[dynamic, static, linear]", "depth=2"))
     assert space_summary(open_priors)["notes"] == [

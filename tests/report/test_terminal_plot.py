@@ -7,7 +7,7 @@ import factories
 import pytest
 from report_runs import made_trials
 
-from nas.base.metrics import LATENCY, MACS, TOP1
+from nas.base.metrics import LATENCY, MACS, TOP1, Metric, Objective
 from nas.report.terminal_plot import Series, front_plots, scatter
 from nas.runs.front import ParetoFront
 from nas.runs.point import points_of
@@ -39,6 +39,16 @@ def test_costs_of_many_sizes_have_a_logarithmic_axis_and_say_so(largest, is_log)
     columns = [i for i, sign in enumerate(grid(text)[0]) if sign == "o"]
     assert ("logarithmic" in text) == is_log
     assert (columns == [0, 20, 40]) == is_log
+
+
+def test_a_front_by_a_metric_of_ones_own_is_drawn_by_it():
+    agree = Metric("agree", "%", "maximize", "agree")
+    points = [replace(p, measurement=replace(p.measurement, own={"agree": 99.0 - i})) for i, p in enumerate(
+        points_of(made_trials(4)))]  # fmt: skip
+    front = ParetoFront.from_points(points, (Objective(agree, 0.0), Objective(MACS, 1e9)))
+    (first, *_) = front_plots(front, [], front)
+    assert first.split("\n")[0].strip() == "agree (%)"
+    assert "99 │" in first
 
 
 def test_without_a_point_there_is_no_plot():

@@ -7,11 +7,11 @@ import pytest
 from factories import plain
 from report_runs import made_trials, make_run, page_space
 
-from nas.base.metrics import BALANCED, TOP1
+from nas.base.metrics import BALANCED, TOP1, Metric, Objective
 from nas.report.verdict import best_plain, chance_level, chance_words, shape_words, verdict_of
 from nas.runs.front import ParetoFront
 from nas.runs.point import FINALIST
-from nas.runs.results import results_of
+from nas.runs.results import plain_vits, results_of
 from nas.space.designs import is_plain, plain_shapes
 
 
@@ -130,3 +130,13 @@ def test_beside_finalists_stands_the_best_plain_vit_that_was_trained_to_the_end(
 def test_a_plain_vit_is_told_by_its_sizes_and_a_stem_of_its_own():
     assert shape_words(plain()) == "d24 L3 h3 m2"
     assert shape_words(replace(plain(), stem="conv")) == "d24 L3 h3 m2 conv stem"
+
+
+def test_of_a_front_by_a_metric_of_ones_own_nothing_is_said(found):
+    nll = Objective(Metric("nll", "nats", "minimize", "nll"), 2.0)
+    points = [replace(p, measurement=replace(p.measurement, own={"nll": 1.0})) for p in found.front.points]
+    own = replace(found, front=ParetoFront((nll, found.front.objectives[1]), points))
+    assert verdict_of(found)["text"]
+    assert verdict_of(own)["text"] is None
+    assert verdict_of(own)["plain"] is None
+    assert plain_vits(own).gains == {}

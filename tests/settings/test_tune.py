@@ -6,6 +6,7 @@ from nas.base.errors import ConfigError, InputFileError
 from nas.runs.supernets import check_supernet_trials
 from nas.settings.config import RunConfig, TrainConfig, resolve_config
 from nas.settings.tune import Range, TuneConfig, baseline, is_whole
+from nas.space.space import parse_space
 
 SPACE = """
 name: tiny
@@ -160,3 +161,10 @@ def test_a_choice_that_is_no_part_of_the_space_is_named(tmp_path):
 def test_without_ray_or_epochs_there_are_no_trials(tmp_path):
     assert "--workers 0" in sub_space_error(tmp_path, workers=0)
     assert "train.epochs 0" in sub_space_error(tmp_path, "train.epochs=0")
+
+
+def test_the_sub_spaces_of_a_space_made_in_python_are_checked_too():
+    space = parse_space(SPACE, "tiny.yaml")
+    check_supernet_trials(resolve_config(settings=("tune.parameters={space.depth: [1, 2]}",)), space, (), 1)
+    with pytest.raises(ConfigError, match="has choices that the search space has not"):
+        check_supernet_trials(resolve_config(settings=("tune.parameters={space.embed_dim: [[32]]}",)), space, (), 1)

@@ -10,9 +10,10 @@ from factories import backbone
 from small_spaces import every_choice, listed, space, stems, tiny
 
 from nas.arch import cost
-from nas.base.errors import SearchSpaceError
+from nas.base.errors import ConfigError, SearchSpaceError
 from nas.space.constraints import Constraints
 from nas.space.designs import DESIGNS
+from nas.space.space import SearchSpace
 
 SPACE = space()
 
@@ -163,3 +164,41 @@ def test_draws_reach_both_stems():
         assert all(a in searched for a in drawn)
     neighbours = [searched.mutate(drawn[0], rng) for _ in range(200)]
     assert {a.stem for a in neighbours} == {"patch", "conv"}
+
+
+def test_a_seed_stands_for_a_generator():
+    space = SearchSpace.from_yaml("digits")
+    for draw in (space.sample, space.sample_stratified, space.sample_by_gene):
+        assert draw(7) == draw(np.random.default_rng(7))
+    rng = np.random.default_rng(0)
+    assert space.sample(rng) != space.sample(rng)  # a generator goes on
+    assert space.mutate(space.largest(), 1) == space.mutate(space.largest(), np.random.default_rng(1))
+
+
+def test_a_space_is_read_from_a_path_a_name_a_text_or_its_keys(tmp_path):
+    text = "name: small\nbackbone: {image_size: 8, patch_size: 2, head_dim: 8}\nembed_dim: [16, 24]\ndepth: 2\n"
+    (tmp_path / "small.yaml").write_text(text)
+    values = {
+        "name": "small",
+        "backbone": {"image_size": 8, "patch_size": 2, "head_dim": 8},
+        "embed_dim": [16, 24],
+        "depth": 2,
+    }
+    spaces = [SearchSpace.from_yaml(source) for source in (tmp_path / "small.yaml", text, values)]
+    assert spaces[0] == spaces[1] == spaces[2]
+    assert SearchSpace.from_yaml(spaces[0].to_yaml()) == spaces[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "words"),
+    [
+        ("name: small\ndept: 2\n", SearchSpaceError, "line 2: dept: unknown key"),
+        ({"name": "small", "dept": 2}, SearchSpaceError, "small: [0-9]+ problems"),
+        ({"name": len}, ConfigError, "a space from keys and values"),
+        (3, ConfigError, "a space from 3"),
+        ("no_such_space", SearchSpaceError, "neither a file nor a space"),
+    ],
+)
+def test_what_is_no_space_is_said(source, error, words):
+    with pytest.raises(error, match=words):
+        SearchSpace.from_yaml(source)

@@ -5,10 +5,14 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from replay_tables import small_table
 from search_fakes import digits, make_study, tiny_space
 from study_steps import proposals
 
+from nas.base.errors import ConfigError
+from nas.base.metrics import MACS, TOP1
+from nas.study.samplers import check_own_sampler
 from nas.study.study import WINDOW
 
 SAMPLERS = ("predictor", "nsga2", "nsga3", "tpe", "evolution", "random")  # and gp, whose asks take seconds
@@ -19,6 +23,27 @@ def test_known_designs_are_parents_of_the_first_generation(tmp_path):
     proposals(study, 3)
     stock = optuna.load_study(study_name="architectures", storage=read_only(tmp_path / "j"))
     assert [trial.system_attrs["NSGAIISampler:generation"] for trial in stock.trials[:3]] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("made", [optuna.samplers.TPESampler, optuna.samplers.NSGAIISampler])
+def test_a_sampler_of_several_objectives_passes(made):
+    check_own_sampler(made, digits(), [TOP1, MACS])
+
+
+def test_a_sampler_is_tried_behind_results_too():
+    class Late(optuna.samplers.RandomSampler):
+        def sample_independent(self, study, trial, name, distribution):
+            known = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            return super().sample_independent(study, trial, name, distribution) if not known else "nothing"
+
+    with pytest.raises(ConfigError, match="tried on a study of top1, macs it raises ValueError"):
+        check_own_sampler(Late, digits(), [TOP1, MACS])
+
+
+def test_a_sampler_of_one_objective_may_have_one():
+    check_own_sampler(optuna.samplers.CmaEsSampler, digits(), [TOP1])
+    with pytest.raises(ConfigError, match="multi-objective"):
+        check_own_sampler(optuna.samplers.CmaEsSampler, digits(), [TOP1, MACS])
 
 
 def read_only(path):

@@ -8,8 +8,9 @@ from typing import Any
 from nas.base import ConfigError, RunError
 from nas.data import spec_at
 from nas.latency import with_kept_profiles
-from nas.runs import RunDirectory, config_of_run
+from nas.runs import RunDirectory, config_of_run, space_of_run
 from nas.settings import RunConfig, config_differences, flat_config, located, same_places
+from nas.space import SearchSpace
 
 
 def typed_folders(run: RunDirectory) -> tuple[Path, ...]:
@@ -44,8 +45,13 @@ def found_spec(run: RunDirectory, config: RunConfig) -> str:
     return next((found for folder in folders if (found := spec_at(spec, folder)) is not None), spec)
 
 
-def differences(run: RunDirectory, asked: RunConfig | None, identity: dict[str, Any]) -> list[str]:
-    """Where a run is not what is asked; without a configuration, what it is of alone counts."""
+def differences(
+    run: RunDirectory, asked: RunConfig | None, identity: dict[str, Any], space: SearchSpace | None = None
+) -> list[str]:
+    """Where a run is not what is asked; without a configuration, what it is of alone counts.
+
+    Of another space the keys are named, too, where it is given.
+    """
     manifest = run.manifest
     try:
         found = [] if asked is None else _config_differences(run, config_of_run(run), asked)
@@ -58,7 +64,24 @@ def differences(run: RunDirectory, asked: RunConfig | None, identity: dict[str, 
             found += [f"{name} split: {kept.get(name)} in the run, {value.get(name)} now" for name in names]
         elif kept != value:
             found.append(f"{key}: {kept} in the run, {value} now")
+            found += space_differences(space_of_run(run), space) if key == "space_digest" and space else []
     return found
+
+
+def space_differences(before: SearchSpace, now: SearchSpace) -> list[str]:
+    """Where two spaces differ, such as `constraints.max_macs: null in the run, 2000000.0 asked`.
+
+    A gene that is the same in all layers of each is one line.
+    """
+    values, layers = [before.to_dict(), now.to_dict()], [before.to_dict()["layers"], now.to_dict()["layers"]]
+    for space, domains in zip(values, layers, strict=True):
+        genes = dict.fromkeys(gene for of_one in layers for domain in of_one for gene in domain)
+        alike = [g for g in genes if all(domain.get(g) == of_one[0].get(g) for of_one in layers for domain in of_one)]
+        space["layers"] = {gene: domains[0][gene] for gene in alike if gene in domains[0]} | {
+            str(i): {gene: choices for gene, choices in domain.items() if gene not in alike}
+            for i, domain in enumerate(domains)
+        }
+    return config_differences(*values)
 
 
 def _config_differences(run: RunDirectory, before: RunConfig, asked: RunConfig) -> list[str]:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from small_runs import begin
 
-from nas.jobs.opening.same_run import differences, found_spec, knowing_run, typed_folders
+from nas.jobs.opening.same_run import differences, found_spec, knowing_run, space_differences, typed_folders
 
 
 @pytest.fixture
@@ -23,6 +23,22 @@ def test_all_differences_are_named(session):
     asked = session.config.with_epochs(7).model_copy(update={"seed": 5})
     found = differences(session.run, asked, {"space_digest": "another", "splits": hashes})
     assert [line.partition(":")[0] for line in found] == ["seed", "train.epochs", "space_digest", "train split"]
+
+
+def test_of_another_space_the_keys_are_named(session):
+    space = session.space
+    assert space_differences(space, space) == []
+    bounded = replace(space, constraints=replace(space.constraints, max_macs=100_000.0))
+    identity = {"space_digest": bounded.digest}
+    assert differences(session.run, session.config, identity, bounded) == [
+        f"space_digest: {space.digest} in the run, {bounded.digest} now",
+        "constraints.max_macs: null in the run, 100000.0 asked",
+    ]
+    heads = [replace(layer, num_heads=(1,)) for layer in space.layers]
+    (line,) = space_differences(space, replace(space, layers=tuple(heads)))
+    assert line.startswith("layers.num_heads: ")
+    (line,) = space_differences(space, replace(space, layers=(heads[0], *space.layers[1:])))
+    assert line.startswith("layers.0.num_heads: ")
 
 
 def test_where_the_images_are_is_no_difference_and_the_hashes_say_it(session):
