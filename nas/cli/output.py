@@ -129,14 +129,13 @@ def print_result(
         text = rows if isinstance(rows, str) else csv_text(rows)
         print(visible(text) if sys.stdout.isatty() else text, end="")  # noqa: T201
     else:
-        _console().print(table(values), crop=False)  # a command longer than a line is to be copied whole
+        # A command longer than a line is to be copied whole; what is no terminal breaks no sentence either.
+        _console().print(table(values), crop=False, soft_wrap=not sys.stdout.isatty())
 
 
 def fits(table: Any) -> bool:
-    """Whether a table is printed without cutting words."""
-    from rich.console import Console
-
-    return bool(Console(width=1000).measure(table).maximum <= _console().width)
+    """Whether a table is printed without any measure against a narrow terminal."""
+    return bool(table.width <= _console().width)
 
 
 def plain(text: str) -> Any:

@@ -51,7 +51,7 @@ def show_rows(point: FrontPoint, backbone: Backbone) -> list[dict[str, Any]]:
 
 
 def show_table(point: FrontPoint, backbone: Backbone, *, bars: bool = True) -> Table:
-    """`show_rows` as a table; without bars it fits 80 columns as far as its words do."""
+    """`show_rows` as a table; without bars it is narrower."""
     architecture, rows = point.architecture, show_rows(point, backbone)
     macs, params = (
         unit_column(label, [*values, sum(values)])
@@ -76,15 +76,17 @@ def show_table(point: FrontPoint, backbone: Backbone, *, bars: bool = True) -> T
         title=f"{architecture.digest}: {architecture.depth} layers, {channels_of(architecture)}{stem}",
         columns=[
             Column(footer="total"),
-            *columns_of({"tokens": "", "attention": "", "heads": "{:g}", "mlp": "{:g}", "hidden": "{:g}"}),
+            *columns_of({"tokens": "", "attention": ""}, wraps=True),
+            Column("heads", "{:g}", spare=1),
+            Column("mlp", "{:g}", spare=4),
+            Column("hidden", "{:g}"),
             Column(macs[0], "{}", footer=macs[1][-1]),
-            Column("share", "{}"),
-            Column(params[0], "{}", footer=params[1][-1]),
+            Column("share", "{}", spare=3),
+            Column(params[0], "{}", footer=params[1][-1], spare=2),
             Column("latency", "{}"),
         ],
         rows=cells,
         caption=[LEGEND],
-        look={} if bars else {"padding": 0},
     )
 
 

@@ -8,7 +8,6 @@ from nas.report.table import Cell, Column, Markup, Table, columns_of
 from nas.runs import BALANCED_SPLITS, BASELINES, CONFIDENCE, RESAMPLES, SPLITS
 
 MOST_CLASSES = 20  # rows of a table
-UNDIMMED = {"caption_style": "none"}  # captions that are half of the answer
 
 
 def trust_table(found: Mapping[str, Any]) -> Table:
@@ -35,7 +34,7 @@ def trust_table(found: Mapping[str, Any]) -> Table:
             ("another seed (ceiling)", *_intervals(found, "seed_to_seed_tau"), "", ""),
         ],
         caption=lines,
-        look=UNDIMMED,
+        dim=False,
     )
 
 
@@ -93,7 +92,7 @@ def retrain_table(found: Mapping[str, Any]) -> Table:
         columns=columns_of(headers),
         rows=rows,
         caption=lines,
-        look=UNDIMMED,
+        dim=False,
     )
 
 
@@ -120,7 +119,7 @@ def finalists_table(found: Mapping[str, Any]) -> Table:
             *(["of several seeds the median, and the 95 % interval of the mean"] * (found.get("seeds", 1) > 1)),
             "plain: a plain ViT; front: on it when inherited; the chosen that none dominates are on it now",
         ],
-        look=UNDIMMED,
+        dim=False,
     )
 
 
@@ -288,7 +287,6 @@ def export_table(bundle: Mapping[str, Any]) -> Table:
             *_eight_bits(bundle.get("int8")),
         ],
         box="HEAVY_HEAD",
-        look={"caption_justify": "center"},
     )
 
 

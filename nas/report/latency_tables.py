@@ -10,7 +10,6 @@ from nas.settings import OURS
 if TYPE_CHECKING:
     from rich.console import Group
 
-WIDE = {"min_width": 96}  # the captions are lines of about as many characters
 MARKS = "± 95 % interval of the median   ~ not known within 2 %   = intervals overlap"
 
 
@@ -32,7 +31,6 @@ def results_table(values: Mapping[str, Any]) -> Table:
             for row in values["points"]
         ],
         caption=caption,
-        look=WIDE,
     )
 
 
@@ -51,7 +49,6 @@ def profile_table(values: Mapping[str, Any]) -> Table:
             f"errors on architectures left out in turn; {values['device']}; {values['noisy']} not known within 2 %",
             "usable" if values["usable"] else "not used: " + "; ".join(values["losses"]),
         ],
-        look=WIDE,
     )
 
 
@@ -85,7 +82,6 @@ def _side_by_side(targets: Sequence[Mapping[str, Any]]) -> Table:
         columns=[Column(*form, wraps=True) for form in forms],
         rows=rows,
         caption=["targets are timed one after another: these ratios hold less well than those within a table"],
-        look=WIDE,
     )
 
 
@@ -112,7 +108,6 @@ def _measured_table(values: Mapping[str, Any], found: Mapping[str, Any]) -> Tabl
             MARKS + order,
             *([found["note"]] if found["note"] else []),
         ],
-        look=WIDE,
     )
 
 

@@ -83,15 +83,18 @@ def space_table(summary: Mapping[str, Any]) -> Table:
 
 def spaces_table(found: Mapping[str, Any]) -> Table:
     """The spaces that come with the program, a row each."""
-    headers = {"name": "", "pixels": "{}", "networks": "{:.1e}", "MACs": "{}", "parameters": "{}"}
     return Table(
         title="Search spaces that come with the program",
-        columns=[*columns_of(headers), Column("weights to start from", wraps=True)],
+        columns=[
+            *columns_of({"name": "", "pixels": "{}", "networks": "{:.1e}", "MACs": "{}"}),
+            Column("parameters", "{}", spare=1),
+            Column("weights of timm", wraps=True),
+        ],
         rows=[
             (
                 *(space[name] for name in ("name", "image_size", "architectures")),
                 *(_span(space[name]) for name in ("macs", "params")),
-                space["weights"] and f"timm:{space['weights']}",
+                space["weights"],
             )
             for space in found["spaces"]
         ],

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.base import NasError, RunError, one_line
+from nas.base import NasError, RunError, one_line, plural
 from nas.report.table import Cell, Column, Table, columns_of
 from nas.runs import MANIFEST, RunDirectory, SearchBudget, TrialState, all_trials, course_of, front_of, supernet_trials
 
@@ -142,18 +142,14 @@ def runs_table(found: Mapping[str, Any]) -> Table:
         rows.append(
             (row["run"], row["space"], state, trials, row["front_size"], row["hypervolume"], row["seed"], begun)
         )
-    headers = {
-        "run": "",
-        "space": "",
-        "state": "",
-        "trials": "{}",
-        "front": "{}",
-        "hypervolume": "{:.3f}",
-        "seed": "{}",
-    }
-    columns = [*columns_of(headers), Column("begun")]
-    columns[2] = Column("state", wraps=True)
-    return Table(title=f"{len(rows)} runs in {found['folder']}", columns=columns, rows=rows)
+    columns = [
+        *columns_of({"run": "", "space": "", "state": ""}, wraps=True),
+        *columns_of({"trials": "{}", "front": "{}"}),
+        Column("hypervolume", "{:.3f}", spare=1),
+        Column("seed", "{}", spare=2),
+        Column("begun", wraps=True, spare=3),
+    ]
+    return Table(title=f"{plural(len(rows), 'run')} in {found['folder']}", columns=columns, rows=rows)
 
 
 def _throughput(finished: Sequence[float]) -> float | None:

@@ -1,6 +1,14 @@
 """What is printed: formats, the width of a table, lines that can be copied."""
 
+import fcntl
 import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
 
 import pytest
 from report_runs import LATENCY_ROWS, made_trials, make_run
@@ -88,3 +96,53 @@ def test_the_front_says_what_makes_it_again_and_what_takes_a_network_from_it(tmp
 def test_front_on_a_terminal_has_plots_and_other_formats_have_none(finished):
     assert "★" in command("front", finished.folder, "-f", "table").stdout.split("MACs per image")[0]
     assert "└" not in command("front", finished.folder).stdout
+
+
+def on_a_terminal(width, *command_lines):
+    """What command lines print, one after the other, on a pseudo-terminal of that many columns."""
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    program = (
+        f"from nas.cli import main\nprint([main(words) for words in {[list(map(str, w)) for w in command_lines]!r}])"
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    environment |= {"TERM": "xterm", "NO_COLOR": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=writer, stdout=writer, stderr=subprocess.DEVNULL, env=environment
+    )
+    os.close(writer)
+    found = b""
+    try:
+        while block := os.read(reader, 65_536):
+            found += block
+    except OSError:  # a terminal whose last program has ended
+        pass
+    os.close(reader)
+    process.wait()
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", found.decode()).replace("\r\n", "\n")
+
+
+def test_a_terminal_of_80_columns_cuts_no_number_unit_or_header(finished):
+    lines = [
+        ["front", finished.folder],
+        ["show", finished.folder, "knee"],
+        ["runs", finished.folder.parent],
+        ["spaces"],
+    ]
+    text = on_a_terminal(80, *lines)
+    assert text.rstrip().endswith("[0, 0, 0, 0]")
+    assert "…" not in text
+    assert max(len(line) for line in text.splitlines() if not line.startswith("$ ")) <= 80
+    assert "deit_small_patch16_224" in text
+    for one in json.loads(finished.stdout)["points"]:
+        (row,) = [line for line in text.splitlines() if f" {one['digest'][:8]} " in line and "top-1" not in line][:1]
+        assert f" {one['top1']:.1f} ± " in row
+    assert re.search(r"\nhead .* \d+\.\d %", text)
+
+
+def test_what_is_no_terminal_breaks_no_sentence(tmp_path):
+    run = make_run(tmp_path / "r", made_trials(40), targets=1)
+    text = command("front", run.path, "-f", "table").stdout
+    (verdict,) = [line for line in text.splitlines() if "of the best plain ViT" in line]
+    assert len(verdict) > output.PIPED_WIDTH
+    assert verdict.endswith(".")
