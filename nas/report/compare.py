@@ -21,6 +21,7 @@ from nas.base import (
     RunError,
     command_line,
     metric_named,
+    plural,
     unit_of,
 )
 from nas.report.table import Column, Table, columns_of
@@ -243,7 +244,7 @@ def compare_tables(found: Mapping[str, Any]) -> "Group":
         (r["run"], r["front_size"], r["hypervolume"], r["best_top1"], r["knee"][:8], value)[: len(headers)]
         for r, value in zip(runs, balanced, strict=True)
     ]
-    shared = f"{found['shared_architectures']} architectures"
+    shared = plural(found["shared_architectures"], "architecture")
     table = Table(
         title=f"{' and '.join(names)}: {shared} on both fronts" if is_pair else f"{shared} on all fronts",
         columns=columns_of(headers if is_pair else {"group": "", **headers}, wraps=True),

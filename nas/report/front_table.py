@@ -65,7 +65,7 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
     targets = [*_clock_line(whole), *map(latency_line, whole.targets.values())]
     part = f"{len(points)} of " if len(points) != len(whole.points) else ""
     return Table(
-        title=f"Pareto front: {part}{len(whole.points)} architectures, hypervolume {whole.hypervolume():.4f}",
+        title=f"Pareto front: {part}{plural(len(whole.points), 'architecture')}, hypervolume {whole.hypervolume():.4f}",
         columns=[Column(), Column("digest"), *(_column(header) for header, _ in columns), Column("layers", spare=2)],
         rows=list(zip(signs, digests, *(cells for _, cells in columns), layers, strict=True)),
         caption=[

@@ -87,6 +87,9 @@ def test_a_forecast_has_a_row_a_stage_with_its_time():
     for stage, time in (("training", "1:06:40"), ("search", "1:17"), ("finalists", "2:00"), ("final latency", "0:33")):
         assert row_with(text, f"  {stage} ").removeprefix(f"  {stage}").split()[0] == time
     assert row_with(text, "total").split() == ["total", "1:08:33", "hours:minutes:seconds"]
+    short = text_of(forecast_table({**FORECAST, "total_s": 2039.0}))
+    assert row_with(short, "total").split() == ["total", "33:59", "minutes:seconds"]
+    assert "at most at one time; this process at its own peak 1,500 MB, workers at theirs" in " ".join(text.split())
     assert "16 candidates trained on, the better half of them for 7 epochs" in row_with(text, "  finalists")
     assert "1,500 MB" in row_with(text, "  memory")
     assert text.rstrip().endswith("by doing some of the steps and trials; a note")
