@@ -101,6 +101,22 @@ def plain_table(plain: PlainViTs, front: ParetoFront) -> Table:
     )
 
 
+def nothing_fits(front: ParetoFront, names: Sequence[str]) -> str:
+    """That no point of a front keeps bounds on these metrics, and the best that there is of each, in words."""
+    ends = []
+    for metric in map(metric_named, names):
+        values = [value for point in front.points if math.isfinite(value := point.value(metric))]
+        if not values:
+            ends.append(f"{metric.label} was not measured")
+        elif metric is TOP1:
+            ends.append(f"the highest {metric.label} is {max(values):.1f} %")
+        else:
+            least = f"{min(values):.3g} ms" if metric is LATENCY else f"{min(values):,.0f}"
+            ends.append(f"the least {metric.label} {'are' if metric.label.endswith('s') else 'is'} {least}")
+    together = " together" if len(names) > 1 else ""
+    return f"no network of the front keeps the bounds{together}: {', '.join(ends)}"
+
+
 def plain_lines(plain: PlainViTs, front: ParetoFront) -> list[str]:
     """What a front gains over the plain ViTs of its space, in words; empty where none was measured."""
     lines, accuracy = [], front.accuracy.label

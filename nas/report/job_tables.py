@@ -284,11 +284,19 @@ def export_table(bundle: Mapping[str, Any]) -> Table:
             for file, delta in zip(bundle["files"], largest, strict=True)
         ],
         caption=[
+            *_tested(bundle),
             f"differences are the largest between logits before and after reloading, batches of {batches}",
             *_eight_bits(bundle.get("int8")),
         ],
         box="HEAVY_HEAD",
     )
+
+
+def _tested(bundle: Mapping[str, Any]) -> Iterator[str]:
+    if bundle.get("test_top1") is not None:
+        low, high = bundle["test_top1_ci"]
+        images = plural(bundle["test_images"], "image")
+        yield f"test top-1: {bundle['test_top1']:.1f} % (95 % interval {low:.1f} to {high:.1f}), {images}"
 
 
 def push_table(found: Mapping[str, Any]) -> Table:

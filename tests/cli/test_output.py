@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 from report_runs import LATENCY_ROWS, made_trials, make_run
@@ -17,7 +18,7 @@ from small_runs import command
 from nas.cli import output
 from nas.cli.app import main
 from nas.cli.options import Format
-from nas.cli.output import fits, plain, print_result
+from nas.cli.output import fits, free_folder, next_validate, plain, print_result
 from nas.report.table import Column, Table
 
 VALUES = {"a": 1, "rows": [{"b": [2, 3]}]}
@@ -146,3 +147,21 @@ def test_what_is_no_terminal_breaks_no_sentence(tmp_path):
     (verdict,) = [line for line in text.splitlines() if "of the best plain ViT" in line]
     assert len(verdict) > output.PIPED_WIDTH
     assert verdict.endswith(".")
+
+
+def test_the_folder_of_the_next_bundle_is_a_free_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("my_vit", "my_vit-2", "my_vit-3"):
+        assert free_folder("my_vit") == name
+        (tmp_path / name).mkdir()
+
+
+def test_what_makes_the_number_of_a_card_again_has_the_data_of_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(output.COMMON, "quiet", False)
+    settings = {"data.spec": "folder:my pets", "data.test_fraction": 0.3, "data.stored_size": 64}
+    run = make_run(tmp_path / "r", made_trials(10), config={"data": {k.split(".")[1]: v for k, v in settings.items()}})
+    next_validate(Path("vit"), run.path, None)
+    next_validate(Path("vit"), run.path, "folder:here")
+    of_run, here = capsys.readouterr().err.splitlines()
+    assert of_run == "next      nas validate vit --data 'folder:my pets' --set data.test_fraction=0.3"
+    assert here == "next      nas validate vit --data folder:here --set data.test_fraction=0.3"

@@ -125,6 +125,9 @@ def test_an_export_has_a_row_a_file_with_its_largest_difference():
         {"format": name, "file": f"model.{name}", "size_bytes": 1_234_567, "seconds": 2.0, "max_delta": deltas}
         for name, deltas in (("timm", {"1": 0.0, "2": 0.0}), ("onnx", {"1": 1e-7, "2": 3.4e-6}))
     ]
+    test = {"test_top1": 91.26, "test_top1_ci": [88.6, 94.3], "test_images": 359}
+    tested = text_of(export_table({"digest": "0123456789ab", "directory": "vit", "files": files, **test}))
+    assert "test top-1: 91.3 % (95 % interval 88.6 to 94.3), 359 images" in tested
     text = text_of(export_table({"digest": "0123456789ab", "directory": "vit", "files": files}))
     cells = [re.split(r"[ │]+", row_with(text, f"model.{name}").strip(" │")) for name in ("timm", "onnx")]
     assert cells == [["timm", "model.timm", "1,235", "0", "2.0"], ["onnx", "model.onnx", "1,235", "3.4e-06", "2.0"]]

@@ -93,25 +93,6 @@ def test_opening_what_is_no_run_names_the_runs_beside_it(run, tmp_path):
         RunDirectory.open(tmp_path / "empty")
 
 
-def test_a_run_of_a_similar_name_is_suggested_and_a_folder_of_runs_names_them(tmp_path, monkeypatch):
-    def hint(path):
-        with pytest.raises(RunError) as raised:
-            RunDirectory.open(path)
-        return raised.value.hint
-
-    monkeypatch.chdir(tmp_path)
-    assert hint("resluts/digits-1").startswith("start one: ")
-    for name in ("digits-1", "pets-1"):
-        path = Path("results", name)
-        RunDirectory.create(path, manifest=factories.manifest(), space_text="", config={})
-    assert hint("resluts/digits-1") == 'did you mean "results/digits-1"?'
-    assert hint("digits-1") == 'did you mean "results/digits-1"?'
-    guess = 'did you mean "results/digits-1"? runs beside it: results/digits-1, results/pets-1'
-    assert hint("results/digts-1") == guess
-    assert hint("results") == "runs in it: results/digits-1, results/pets-1"
-    assert hint("results/other") == "runs beside it: results/digits-1, results/pets-1"
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
