@@ -2,7 +2,8 @@
 
 # fmt: off
 from nas.report.architecture_table import show_rows, show_table
-from nas.report.compare import compare_rows, compare_runs, compare_tables
+from nas.report.comparison.tables import compare_tables
+from nas.report.comparison.values import compare_rows, compare_runs
 from nas.report.figures import draw_front, trust_figure
 from nas.report.front_notes import front_notes
 from nas.report.front_table import (

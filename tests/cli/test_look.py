@@ -13,7 +13,7 @@ from small_runs import ROOT, command, python
 from nas.arch.architecture import Architecture
 from nas.base.errors import RunError
 from nas.data.loader import load_images
-from nas.report.compare import compare_runs
+from nas.report.comparison.values import compare_runs
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.settings.config import DataConfig

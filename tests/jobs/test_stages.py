@@ -13,7 +13,7 @@ from nas.evaluation.accuracy import balanced_percent
 from nas.jobs import stages
 from nas.jobs.session import Budget, reopen
 from nas.latency.meter import Clock, LatencyMeter, Timing
-from nas.report.compare import compare_runs
+from nas.report.comparison.values import compare_runs
 from nas.report.front_table import front_table
 from nas.report.page.data import report_data
 from nas.report.status import status_dict

@@ -75,6 +75,12 @@ def test_at_last_the_rows_stand_one_below_the_other():
     assert lines == ["t", "", *(f"{column.header}  {cell}" for column, cell in zip(WIDE, CELLS, strict=True))]
 
 
+def test_a_title_is_broken_only_by_the_edge_of_the_terminal():
+    title = "a title that is wider than what stands below it"
+    assert title in text_of(Table(title=title, rows=[("a", "b")]), width=60).splitlines()
+    assert row_with(text_of(Table(title="t", rows=[("a", "b")]), width=60), "t").startswith("   ")
+
+
 def test_csv_has_the_columns_asked_for_first_and_nested_values_as_json():
     rows = [{"a": 1, "b": {"c": [2]}}, {"a": None, "d": "x"}]
     found = list(csv.DictReader(io.StringIO(csv_text(rows, ["d"]))))
