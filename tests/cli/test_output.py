@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -165,3 +166,12 @@ def test_what_makes_the_number_of_a_card_again_has_the_data_of_the_run(tmp_path,
     of_run, here = capsys.readouterr().err.splitlines()
     assert of_run == "next      nas validate vit --data 'folder:my pets' --set data.test_fraction=0.3"
     assert here == "next      nas validate vit --data folder:here --set data.test_fraction=0.3"
+
+
+def test_a_run_ends_with_an_export_into_a_folder_that_is_free(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished.folder, tmp_path / "r")
+    (tmp_path / "my_vit").mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = command(*(word.replace(str(finished.folder), str(tmp_path / "r")) for word in finished.arguments))
+    assert done.code == 0, done.stderr
+    assert done.stderr.endswith(f"next      nas export {tmp_path / 'r'} --pick knee --to my_vit-2\n")
