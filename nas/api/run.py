@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nas.api.arguments import given_architecture, hinted, pick_of
 from nas.api.tables import front_frame, rows_frame, trials_frame
 from nas.arch import Architecture
-from nas.base import Reporter, RunError
+from nas.base import Reporter, RunError, plural
 from nas.report import compare_rows, compare_runs, draw_front, verdict_of
 from nas.runs import (
     Measurement,
@@ -137,7 +137,9 @@ class Run:
         objectives = [objective.metric.name for objective in found.front.objectives]
         metrics = config_of_run(self._run).search.own_metrics
         columns = [column for column in dict.fromkeys([*SHOWN, *objectives, *metrics]) if column in frame]
-        words = f"{stage}, {len(frame)} architectures on the front, hypervolume {found.front.hypervolume():.4f}"
+        words = (
+            f"{stage}, {plural(len(frame), 'architecture')} on the front, hypervolume {found.front.hypervolume():.4f}"
+        )
         return f"<p><b>{name}</b>: {words}. {escape(verdict)}</p>{frame[columns].to_html(float_format='{:.4g}'.format)}"
 
     @hinted

@@ -34,9 +34,12 @@ def unit_of(values: Iterable[float]) -> tuple[float, str]:
     return next(((f, p) for f, p in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if largest >= f), (1.0, ""))
 
 
-def unit_column(label: str, values: Sequence[float]) -> tuple[str, list[str]]:
-    """Header with one unit, cells with one number of decimals: 3 digits of the largest, 2 of the least."""
-    factor, prefix = unit_of(values)
+def unit_column(label: str, values: Sequence[float], like: Sequence[float] = ()) -> tuple[str, list[str]]:
+    """Header with one unit, cells with one number of decimals: 3 digits of the largest, 2 of the least.
+
+    The unit suits the values, or those that they are to be `like`.
+    """
+    factor, prefix = unit_of(like or values)
     sizes = [math.log10(value / factor) for value in values if math.isfinite(value) and value > 0] or [0.0]
     wanted = max(2 - math.floor(max(sizes)), 1 - math.floor(min(sizes)))
     decimals = 0 if factor == 1 else min(max(wanted, 0), 3)

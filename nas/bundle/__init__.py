@@ -4,11 +4,11 @@
 from nas.bundle.bundle import (
     ARCHITECTURE, DEFAULT_FORMATS, INT8, MAX_INT8_LOSS, BundleOptions, ExportReport, Int8,
 )
-from nas.bundle.export import check_options, check_place, export_bundle
+from nas.bundle.export import RETRAIN, check_options, check_place, export_bundle
 from nas.bundle.opened import Opened, open_bundle
 from nas.bundle.push import push_bundle
 
 __all__ = [
-    "ARCHITECTURE", "DEFAULT_FORMATS", "INT8", "MAX_INT8_LOSS", "BundleOptions", "ExportReport", "Int8",
+    "ARCHITECTURE", "DEFAULT_FORMATS", "INT8", "MAX_INT8_LOSS", "RETRAIN", "BundleOptions", "ExportReport", "Int8",
     "Opened", "check_options", "check_place", "export_bundle", "open_bundle", "push_bundle",
 ]

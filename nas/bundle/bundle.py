@@ -109,11 +109,12 @@ class ExportReport:
     digest: str
     formats: tuple[FormatReport, ...]
     int8: Mapping[str, Any] | None = None  # as in the table, where it has the format
+    test: Mapping[str, Any] | None = None  # the keys `test_*` of the table, where it has them
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         values = {"directory": str(self.directory), "digest": self.digest, "files": list(map(asdict, self.formats))}
-        return values | ({"int8": self.int8} if self.int8 else {})
+        return values | ({"int8": self.int8} if self.int8 else {}) | dict(self.test or {})
 
 
 def require(formats: Iterable[str], *, to_write: bool) -> None:

@@ -135,7 +135,7 @@ def model_card(
     )
     stem = "" if architecture.stem == "patch" else f"a stem of {STEMS[architecture.stem].words}, "
     summary = (
-        f"A Vision Transformer found by architecture search: {architecture.depth} layers, "
+        f"A Vision Transformer found by architecture search: {plural(architecture.depth, 'layer')}, "
         f"{channels_of(architecture)}, {stem}{S}x{S} pixels, {backbone.num_classes} classes. "
         f"Architecture `{architecture.digest}`, in `architecture.json`."
     )

@@ -70,6 +70,9 @@ from nas.settings import Target
 
 RUN_KEYS = ("run", "seed", "space_digest", "splits")
 """What of a bundle's provenance says that it is of the same run."""
+RETRAIN = "retrain"
+"""The key of a bundle's provenance where its network was trained alone."""
+TEST_KEYS = ("test_top1", "test_top1_ci", "test_images")
 SPEED_PAIRS = 15  # of timings, in eight bits and as float, in turn
 ON_CPU = Target(runtime="onnxruntime-cpu", precision="int8")
 
@@ -87,8 +90,9 @@ def export_bundle(
 ) -> ExportReport:
     """Write a model bundle, load it again and compare it with the searched network.
 
-    The folder appears in one step and complete, or not at all. An earlier bundle of the same run there is replaced; it
-    stays when this export fails. Weights are written as fp32; `subnet` is not changed.
+    The folder appears in one step and complete, or not at all. An earlier bundle of the same run there is replaced, if
+    both are as searched, or both the same architecture trained alone; it stays when this export fails. Weights are
+    written as fp32; `subnet` is not changed.
 
     `point` is the row of the table, as in
     `front --format json`, with digest, macs and params at least. The provenance (run, commands, versions, data hashes,
@@ -114,6 +118,8 @@ def export_bundle(
     _check_arguments(subnet, preprocessing, point)
     model = copy.deepcopy(subnet).cpu().float().eval().requires_grad_(False)
     target = Path(directory).absolute()
+    if _bundle_at(target, provenance):
+        on_step(f"the bundle in {target} is replaced once this one is whole")
     with _replacing(target, provenance) as folder:
         seconds, speed = _write_formats(model, folder, replace(options, formats=chosen), preprocessing, int8, on_step)
         _write_json(folder / ARCHITECTURE, model.architecture.to_dict())
@@ -142,7 +148,13 @@ def export_bundle(
         mode = (folder / CARD).stat().st_mode  # as the user's umask has it; safetensors writes for the owner alone
         for path in folder.iterdir():
             path.chmod(mode)
-    return ExportReport(directory=target, digest=model.architecture.digest, formats=reports, int8=table.get("int8"))
+    return ExportReport(
+        directory=target,
+        digest=model.architecture.digest,
+        formats=reports,
+        int8=table.get("int8"),
+        test={key: table[key] for key in TEST_KEYS if key in table},
+    )
 
 
 def check_options(options: BundleOptions) -> tuple[str, ...]:
@@ -219,7 +231,19 @@ def _bundle_at(target: Path, provenance: Mapping[str, Any]) -> set[str]:
         if any(held.get(key) != provenance.get(key) for key in RUN_KEYS):
             text = f"{target} holds a bundle of another run: {held.get('digest', '?')} of {held.get('run', '?')}"
             raise ConfigError(text, hint="choose a new folder, or remove that one first")
+        _check_kind(target, held, provenance)
     return names
+
+
+def _check_kind(target: Path, held: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    """A ConfigError where a bundle of the same run has other weights on purpose: only a training of one is replaced."""
+    kinds = [f"{RETRAIN}ed" if RETRAIN in found else "searched" for found in (held, provenance)]
+    digests = held.get("digest", "?"), provenance.get("digest", held.get("digest", "?"))
+    if kinds[0] != kinds[1] or (RETRAIN in held and digests[0] != digests[1]):
+        text = f"{target} holds the bundle of {digests[0]} as {kinds[0]}, which one as {kinds[1]} does not replace"
+        if kinds[0] == kinds[1]:
+            text = f"{target} holds the bundle of {digests[0]} as {kinds[0]}, which {digests[1]} does not replace"
+        raise ConfigError(text, hint="choose a new folder, or remove that one first")
 
 
 @contextmanager

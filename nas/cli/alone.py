@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nas.base import program_name, rename_program
 from nas.cli.options import (
     AloneEpochsOption,
     AloneSeedsOption,
@@ -18,7 +19,7 @@ from nas.cli.options import (
     example,
     worker_count,
 )
-from nas.cli.output import begin, print_result, reporter
+from nas.cli.output import begin, free_folder, next_step, next_validate, print_result, reporter
 
 alone = typer.Typer()
 
@@ -141,3 +142,7 @@ def retrain(
     )
     found = retrain(run, request, reporter(), workers=worker_count(workers), directory=to, data=data)
     print_result(format_, found, retrain_table, training_rows(found))
+    if to is None:  # trained already: the same command with a folder writes the bundle
+        next_step(rename_program(request.command(run, pick, Path(free_folder("my_vit"))), program_name()))
+    else:
+        next_validate(to, run, data)

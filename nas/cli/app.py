@@ -40,9 +40,7 @@ from nas.cli.metavars import readable
 from nas.cli.options import (
     CONFIG_KEYS,
     DEFAULT_SPACE,
-    FormatOption,
     MovedDataOption,
-    PickOption,
     RunArgument,
     RunOptions,
     SearchOptions,
@@ -51,7 +49,7 @@ from nas.cli.options import (
     example,
     takes,
 )
-from nas.cli.output import COMMON, RESUMABLE, begin, print_result, reporter, show_front
+from nas.cli.output import COMMON, RESUMABLE, begin, free_folder, next_step, print_result, reporter, show_front
 from nas.cli.push import push
 
 if TYPE_CHECKING:
@@ -125,7 +123,7 @@ def run(space: SpaceArgument = DEFAULT_SPACE, *, options: RunOptions) -> None:
     session = _with_callbacks(options, lambda: _start(space, options, plan=plan))
     budget = options.budget(session.run.manifest.plan)
     show_front(session.run.path, several.run(session, budget), options.format_)
-    _next_step(command_line("export", session.run.path, "--pick", "knee", "--to", "my_vit"))
+    next_step(command_line("export", session.run.path, "--pick", "knee", "--to", free_folder("my_vit")))
 
 
 @app.command(epilog=example("train digits --epochs 20 --run results/mine"))
@@ -143,7 +141,7 @@ def train(space: SpaceArgument, *, options: TrainOptions) -> None:
     session = _with_callbacks(options, lambda: _start(space, options))
     with session.run.lock():
         stages.train(session, options.workers or 0, options.ray_address)
-    _next_step(command_line("search", session.run.path))
+    next_step(command_line("search", session.run.path))
 
 
 @app.command(epilog=example("search results/digits-1 --trials 300"))
@@ -189,41 +187,6 @@ def search(
     if seeds > 1:
         front = repeat(session, budget, seeds)
     show_front(session.run.path, front, options.format_)
-
-
-@app.command(epilog=example("export results/digits-1 --pick knee --to my_vit --formats timm,onnx"))
-def export(
-    run: RunArgument,
-    pick: PickOption,
-    to: Annotated[Path, typer.Option(help="Folder of the model bundle.")],
-    formats: Annotated[
-        str, typer.Option(help="Comma-separated: timm, pt2, onnx, onnx-int8, openvino.")
-    ] = "timm,pt2,onnx",
-    opset: Annotated[
-        int | None, typer.Option(help="Of ONNX, 18 or more; default: that of the installed torch.")
-    ] = None,
-    max_int8_loss: Annotated[
-        float | None,
-        typer.Option(min=0, max=100, help="Points of top-1 that onnx-int8 may lose on the search split; default: 1."),
-    ] = None,
-    license_: Annotated[
-        str | None, typer.Option("--license", help="Of the weights, such as apache-2.0; default: the bundle says none.")
-    ] = None,
-    data: MovedDataOption = None,
-    format_: FormatOption = None,
-) -> None:
-    """Write an architecture as a model bundle, reload it, and fail if anything differs from the table.
-
-    Any architecture of the run's space: a point of the front, what else was measured (by its digest), or a file.
-    """
-    from nas.bundle import BundleOptions
-    from nas.jobs import export_pick
-    from nas.report import export_table
-
-    chosen = tuple(formats.split(","))
-    options = BundleOptions(formats=chosen, opset=opset, max_int8_loss=max_int8_loss, license=license_)
-    values = export_pick(run, pick, to, options, reporter(), data).to_dict()
-    print_result(format_, values, export_table, values["files"])
 
 
 def _plan(space: Path, options: RunOptions) -> "RunPlan":
@@ -282,10 +245,6 @@ def _forecast(options: RunOptions, open_session: Callable[[Path], "Session"], *,
         start_s, workers = time.perf_counter() - started, options.workers or 0
         values = forecast(session, budget, scratch=scratch / "rehearsal", start_s=start_s, train_workers=workers)
     print_result(options.format_, values, forecast_table, [values])
-
-
-def _next_step(command: str) -> None:
-    reporter().line("next", command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""`predict` and `validate`: an exported bundle at work."""
+"""`export`, `predict` and `validate`: a bundle, and what it does."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,10 +6,55 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import DataOption, DeviceOption, FormatOption, SeedOption, example
-from nas.cli.output import begin, print_result, reporter
+from nas.cli.options import (
+    DataOption,
+    DeviceOption,
+    FormatOption,
+    MovedDataOption,
+    PickOption,
+    RunArgument,
+    SeedOption,
+    example,
+)
+from nas.cli.output import begin, next_validate, print_result, reporter
 
 bundle = typer.Typer()
+
+
+@bundle.command(epilog=example("export results/digits-1 --pick knee --to my_vit --formats timm,onnx"))
+def export(
+    run: RunArgument,
+    pick: PickOption,
+    to: Annotated[Path, typer.Option(help="Folder of the model bundle.")],
+    formats: Annotated[
+        str, typer.Option(help="Comma-separated: timm, pt2, onnx, onnx-int8, openvino.")
+    ] = "timm,pt2,onnx",
+    opset: Annotated[
+        int | None, typer.Option(help="Of ONNX, 18 or more; default: that of the installed torch.")
+    ] = None,
+    max_int8_loss: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Points of top-1 that onnx-int8 may lose on the search split; default: 1."),
+    ] = None,
+    license_: Annotated[
+        str | None, typer.Option("--license", help="Of the weights, such as apache-2.0; default: the bundle says none.")
+    ] = None,
+    data: MovedDataOption = None,
+    format_: FormatOption = None,
+) -> None:
+    """Write an architecture as a model bundle, reload it, and fail if anything differs from the table.
+
+    Any architecture of the run's space: a point of the front, what else was measured (by its digest), or a file.
+    """
+    from nas.bundle import BundleOptions
+    from nas.jobs import export_pick
+    from nas.report import export_table
+
+    chosen = tuple(formats.split(","))
+    options = BundleOptions(formats=chosen, opset=opset, max_int8_loss=max_int8_loss, license=license_)
+    values = export_pick(run, pick, to, options, reporter(), data).to_dict()
+    print_result(format_, values, export_table, values["files"])
+    next_validate(to, run, data)
 
 
 class Runtime(StrEnum):

@@ -92,7 +92,7 @@ def status(
     print_result(format_, values, status_table, [values])
 
 
-@look.command(epilog=example("front results/digits-1 --max-macs 1e6 --sort top1"))
+@look.command(epilog=example("front results/digits-1 --max-macs 3e5 --sort top1"))
 def front(
     run: RunArgument,
     max_latency_ms: Annotated[
@@ -108,15 +108,19 @@ def front(
     format_: FormatOption = None,
 ) -> None:
     """The Pareto front."""
+    from nas.report import nothing_fits
     from nas.runs import front_of
 
     whole = found = front_of(run)
     tell_doubts(run)
-    for name, maximum in (("latency_ms", max_latency_ms), ("macs", max_macs), ("params", max_params)):
-        if maximum is not None:
-            found = found.within(name, maximum=maximum)
+    maxima = {"latency_ms": max_latency_ms, "macs": max_macs, "params": max_params}
+    bounds = {name: maximum for name, maximum in maxima.items() if maximum is not None}
+    for name, maximum in bounds.items():
+        found = found.within(name, maximum=maximum)
     if min_top1 is not None:
         found = found.within("top1", minimum=min_top1)
+    if whole.points and not found.points:
+        reporter().line("note", nothing_fits(whole, [*bounds, *(["top1"] if min_top1 is not None else [])]))
     show_front(run, found.sorted_by(sort) if sort else found, format_, whole=whole)
 
 

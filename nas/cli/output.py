@@ -1,5 +1,6 @@
 """Results on standard output, in the format that was asked for, and what people are told beside them."""
 
+import itertools
 import json
 import sys
 import time
@@ -8,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.base import Reporter, RunError, program_name, rename_program, visible
+from nas.base import Reporter, RunError, command_line, program_name, rename_program, visible
 from nas.cli.options import Format
 
 if TYPE_CHECKING:
     from nas.runs import RunDirectory
 
 WORKING, WATCH_EVERY_S = ("training", "searching", "measuring"), 2.0
+OF_BUNDLE = ("spec", "stored_size")  # keys of the data that are an option, or the bundle's own
 PIPED_WIDTH = 160  # columns of a table that is written to a file
 
 
@@ -114,6 +116,32 @@ def tell_doubts(path: Path) -> None:
         reporter().line("warning", doubt)
 
 
+def next_step(command: str) -> None:
+    """Say what may be typed next."""
+    reporter().line("next", command)
+
+
+def free_folder(name: str) -> str:
+    """The name, or with the first number from 2 on under which nothing lies in this folder."""
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return name if not Path(name).exists() else next(one for one in numbered if not Path(one).exists())
+
+
+def next_validate(bundle: Path, run: Path, data: str | None) -> None:
+    """Say how the number on a bundle's card is had from its files; `data` is where the images of its run are now."""
+    from nas.runs import RunDirectory, config_of_run
+    from nas.settings import DataConfig, is_own
+
+    settings = config_of_run(RunDirectory.open(run)).data
+    spec, usual = data or settings.spec, DataConfig().model_dump()
+    changed = {key: value for key, value in settings.model_dump(mode="json").items() if value != usual[key]}
+    words = [
+        word for key, value in changed.items() if key not in OF_BUNDLE for word in ("--set", f"data.{key}={value}")
+    ]
+    if not is_own(spec):
+        next_step(command_line("validate", bundle, "--data", spec, *words))
+
+
 def print_result(
     format_: Format | None, values: Any, table: Callable[[Any], Any], rows: Sequence[Mapping[str, Any]] | str
 ) -> None:
@@ -129,7 +157,8 @@ def print_result(
         text = rows if isinstance(rows, str) else csv_text(rows)
         print(visible(text) if sys.stdout.isatty() else text, end="")  # noqa: T201
     else:
-        _console().print(table(values), crop=False)  # a command longer than a line is to be copied whole
+        # A command longer than a line is to be copied whole; what is no terminal breaks no sentence either.
+        _console().print(table(values), crop=False, soft_wrap=not sys.stdout.isatty())
 
 
 def fits(table: Any) -> bool:

@@ -278,9 +278,12 @@ def _classes(
         problems.append(f"class folders whose names are not UTF-8: {listed(garbled)}")
     if len(known) < 2:
         roots = parts["train"]
-        problems.append(f"at least 2 class folders are needed in {_titles(roots)}, found {len(known)}")
+        found = _instead_of_classes(roots, sorted(known), sorted(empty - known))
+        problems.append(f"at least 2 class folders are needed in {_titles(roots)}, found {len(known)}: {found}")
         nested = [folder for root in roots for folder in root.classes if folder.classes]
         hint = f'did you mean "folder:{nested[0].innermost.path}"?' if nested else _HINT
+        if not known and any(root.all_images for root in roots):
+            hint += f"; without labels: images:{roots[0].path}"
         if any(next(root.path.rglob("*.parquet"), None) for root in roots):
             hint = f'did you mean "parquet:{roots[0].path}"?'
     if problems:
@@ -291,6 +294,22 @@ def _classes(
     if gone := sorted(empty - known):
         notes.append(f"{plural(len(gone), 'class folder')} without images left out: {listed(gone)}")
     return files, tuple(sorted(known, key=natural_key))
+
+
+def _instead_of_classes(roots: Sequence[_Tree], known: Sequence[str], empty: Sequence[str]) -> str:
+    """What there is where fewer than two classes are, in words."""
+    parts = [f"only {known[0]}"] if known else []
+    if empty:
+        number = plural(len(empty), "folder") + (" more" if known else "")
+        parts.append(f"{number} without images ({listed(empty)})")
+    loose = [image for root in roots for image in (root.images if known else root.all_images)]
+    if loose:
+        parts.append(f"{plural(len(loose), 'image')} in no class folder, such as {listed([loose[0].name])}")
+    others = sum((root.others for root in roots), Counter[str]())
+    if others and not known and not loose:
+        kinds = listed([kind or "no suffix" for kind, _ in others.most_common()], 5)
+        parts.append(f"{plural(others.total(), 'file')}, none of them an image ({kinds})")
+    return ", ".join(parts) or "the folder is empty"
 
 
 def _misplaced(root: _Tree, *, is_split: bool) -> list[str]:

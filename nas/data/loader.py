@@ -91,6 +91,16 @@ def every_image(config: DataConfig, size: int, reporter: Reporter) -> list[Image
     return [images for images in sets if len(images)]
 
 
+def class_names_of(config: DataConfig) -> tuple[str, ...] | None:
+    """Names of the classes of a data spec, where they are known before an image is decoded; else None.
+
+    Raises:
+        DataError: The spec, or what it names, is not understood.
+    """
+    source = open_source(config)
+    return source.class_names if source.named_classes and not config.skip_small_classes else None
+
+
 def sizes_of_some(config: DataConfig, most: int = 400) -> tuple[list[tuple[int, int]], int]:
     """Width and height, pixels, of up to so many training images, evenly through the source; nothing is decoded.
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from nas.arch import Architecture, cost
 from nas.base import MACS, NAME, SCHEMA_VERSION, ConfigError, NoResultError, Reporter, accuracy_of, command_line
-from nas.bundle import BundleOptions, check_place
+from nas.bundle import RETRAIN, BundleOptions, check_place
 from nas.evaluation import balanced_percent, top1_percent
 from nas.jobs.alone import StandAloneSetup, trained_network
 from nas.jobs.alone_records import inherited_setup, stand_alone_setup, trained_alone, untrained
@@ -115,9 +115,11 @@ def retrain(
     """
     check_retraining(request.seeds, request.settings)
     if directory is not None:
-        check_place(directory, run_facts(RunDirectory.open(path)))
+        check_place(directory, {**run_facts(RunDirectory.open(path)), RETRAIN: {}})
     lacking = "so nothing can be said of what it trains", "retrain"
     run, point, session, test_split = open_pick(path, request.pick, reporter, lacking, data, own)
+    if directory is not None:
+        check_place(directory, {**run_facts(run), RETRAIN: {}, "digest": point.digest})
     with run.lock():
         supernet = load_trained(session.run, session.space, session.device)
         setup = _setup(session, request, run.retrain_dir / "trainings")
@@ -243,4 +245,4 @@ def _described(
         "retrained": {**recipe, "picked": found[PICKED], "baseline": found["baseline"]},
     }
     origin = provenance(run, best["digest"], command)
-    return row, {**origin, "supernet_digest": found["supernet"], "retrain": recipe}
+    return row, {**origin, "supernet_digest": found["supernet"], RETRAIN: recipe}

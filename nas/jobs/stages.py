@@ -11,7 +11,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from nas.arch import Architecture
-from nas.base import BALANCED, NoResultError, duration
+from nas.base import BALANCED, NoResultError, duration, plural
 from nas.cluster import Arrays, check_sendable
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, build_evaluator, check_latency_bounds, evaluator_arrays
@@ -116,7 +116,8 @@ def train(session: Session, workers: int = 0, ray_address: str | None = None) ->
                 progress.step,
                 progress.steps,
                 f"left {duration(progress.eta_s)}  epoch {progress.epoch:.1f}/{progress.epochs}  "
-                f"loss largest {largest:.2f} smallest {smallest:.2f} random {random:.2f} gap {progress.gap:+.2f}  "
+                f"loss largest {largest:.2f}  loss smallest {smallest:.2f}  loss random {random:.2f}  "
+                f"gap {progress.gap:+.2f}  "
                 f"{progress.images_per_second:.0f} images/s",
             )
             for callback in session.callbacks:
@@ -228,7 +229,7 @@ def search_into(
             # Of a metric of a Python program a run knows the name alone: another's may be another function.
             known = {} if setup.metrics else known_measurements(run, conditions, wanted)
         if known:
-            session.reporter.line("known", f"{len(known)} architectures were measured by other runs")
+            session.reporter.line("known", f"{plural(len(known), 'architecture')} measured by other runs")
         if config.evaluate.racing and BALANCED.name in config.search.objectives:
             session.reporter.line("racing", "off: balanced accuracy needs all images of every class")
         elif config.evaluate.racing and setup.metrics:
@@ -255,7 +256,7 @@ def search_into(
 
             trials = loop.run(trials=budget.trials, minutes=budget.minutes, on_progress=show)
     run.write_trials_csv()
-    run.log(f"search ended ({loop.outcome}) with {len(trials)} trials")
+    run.log(f"search ended ({loop.outcome}) with {plural(len(trials), 'trial')}")
     session.reporter.line("search", f"ended: {loop.outcome}")
 
 
@@ -288,6 +289,9 @@ def measure(session: Session, supernet: Supernet) -> ParetoFront:
     run = session.run
     found = ParetoFront.from_trials(all_trials(run), search_identity(session, supernet).objectives)
     front = measure_points(session, supernet, found, [supernet.extract(p.architecture) for p in found.points])
+    if len(front.points) < len(found.points):
+        why = "measured again with nothing beside them, the others are dominated, or break a bound"
+        session.reporter.line("front", f"{len(front.points)} of the {len(found.points)} that the search found: {why}")
     before, now = found.hypervolume(), front.hypervolume()
     if abs(now - before) > UNSURE * before:
         why = "its ratios to the reference are of fewer rounds beside other work"

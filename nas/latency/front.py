@@ -15,6 +15,7 @@ from nas.base import (
     atomic_write_bytes,
     by_target,
     command_line,
+    plural,
     read_bytes,
     writing,
 )
@@ -94,8 +95,8 @@ def measure_networks(
 ) -> Readings:
     """`measure_alone` with a bar that shows how far it is, and a note behind that."""
     with reporter.bar("latency") as bar:
-        words = f"{len(subnets)} architectures on {meter.target}, round"
-        return measure_alone(meter, subnets, rounds, lambda done, of: bar(done, of, f"{words} {done}/{of}{note}"))
+        words = f"{plural(len(subnets), 'architecture')} on {meter.target}{note}"
+        return measure_alone(meter, subnets, rounds, lambda done, of: bar(done, of, f"round {done}/{of}  {words}"))
 
 
 def check_targets_here(config: RunConfig, space: SearchSpace, reporter: Reporter) -> None:

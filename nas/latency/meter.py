@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, quantile_test  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from nas.base import EvaluationError
+from nas.base import EvaluationError, plural
 from nas.latency.device_measure import TOLERANCE, warm_timer
 from nas.latency.runtimes import (
     Program,
@@ -260,7 +260,7 @@ class Readings:
     def summary(self) -> str:
         """In words: how many are known, whether the order repeats."""
         count, noisy = len(self.timings), sum(timing.is_noisy for timing in self.timings)
-        known = f"{count - noisy} of {count} known within 2 %"
+        known = f"{count - noisy} of {plural(count, 'latency', 'latencies')} known within 2 %"
         return known if self.tau is None else f"{known}, order repeats with tau {self.tau:.2f}"
 
     def to_dict(self) -> dict[str, Any]:

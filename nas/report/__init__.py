@@ -2,10 +2,13 @@
 
 # fmt: off
 from nas.report.architecture_table import show_rows, show_table
-from nas.report.compare import compare_rows, compare_runs, compare_tables
+from nas.report.comparison.tables import compare_tables
+from nas.report.comparison.values import compare_rows, compare_runs
 from nas.report.figures import draw_front, trust_figure
 from nas.report.front_notes import front_notes
-from nas.report.front_table import export_command, front_csv, front_rows, front_table, plain_table
+from nas.report.front_table import (
+    export_command, front_csv, front_rows, front_table, nothing_fits, plain_table,
+)
 from nas.report.job_tables import (
     export_table, finalists_table, forecast_table, predict_table, proposal_table, push_table,
     redundancy_table, retrain_table, training_rows, trust_table, validate_table,
@@ -22,7 +25,7 @@ __all__ = [
     "Column", "Markup", "Table", "best_plain", "chance_level", "chance_words", "compare_rows",
     "compare_runs", "compare_tables", "csv_text", "draw_front", "export_command", "export_table",
     "finalists_table", "forecast_table", "front_csv", "front_notes", "front_plots", "front_rows",
-    "front_table", "measured_rows", "measured_tables", "plain_table", "predict_table", "profile_table",
+    "front_table", "measured_rows", "measured_tables", "nothing_fits", "plain_table", "predict_table", "profile_table",
     "proposal_table", "push_table", "redundancy_table", "results_table", "retrain_table", "run_rows",
     "runs_table", "shape_words", "show_rows", "show_table", "space_summary", "space_table",
     "spaces_table", "status_dict", "status_line", "status_table", "training_rows", "trust_figure",

@@ -3,7 +3,7 @@
 from typing import Any
 
 from nas.arch import FEWER_TOKENS, LEGEND, Architecture, Backbone, channels_of, cost, look_of
-from nas.base import unit_column
+from nas.base import plural, unit_column
 from nas.report.table import Cell, Column, Table, columns_of
 from nas.runs import FrontPoint
 
@@ -73,7 +73,7 @@ def show_table(point: FrontPoint, backbone: Backbone, *, bars: bool = True) -> T
         macs_share, latency = (_share(row.get(name), bars) for name in ("macs_share", "latency_share"))
         cells.append([row["part"], *inside, macs_cell, macs_share, params_cell, latency])
     return Table(
-        title=f"{architecture.digest}: {architecture.depth} layers, {channels_of(architecture)}{stem}",
+        title=f"{architecture.digest}: {plural(architecture.depth, 'layer')}, {channels_of(architecture)}{stem}",
         columns=[
             Column(footer="total"),
             *columns_of({"tokens": "", "attention": ""}, wraps=True),

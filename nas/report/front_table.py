@@ -55,7 +55,7 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
     layers = [draw_layers(point.architecture) for point in points]
     shown = [TOP1, *[BALANCED][: any(p.measurement.balanced_top1 is not None for p in whole.points)], MACS, PARAMS]
     shown += [objective.metric for objective in whole.objectives if is_own_metric(objective.metric)]
-    columns = [*(_metric_column(points, metric) for metric in shown), *_latency_columns(points, whole)]
+    columns = [*(_metric_column(points, metric, whole) for metric in shown), *_latency_columns(points, whole)]
     if any(FOUND_BY in point.details for point in points):
         columns.append(("found by", [str(point.details.get(FOUND_BY, "")) for point in points]))
     owners = [Path(point.details.get(OWNER, "")).name[:8] for point in points]
@@ -65,12 +65,12 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
     targets = [*_clock_line(whole), *map(latency_line, whole.targets.values())]
     part = f"{len(points)} of " if len(points) != len(whole.points) else ""
     return Table(
-        title=f"Pareto front: {part}{len(whole.points)} architectures, hypervolume {whole.hypervolume():.4f}",
+        title=f"Pareto front: {part}{plural(len(whole.points), 'architecture')}, hypervolume {whole.hypervolume():.4f}",
         columns=[Column(), Column("digest"), *(_column(header) for header, _ in columns), Column("layers", spare=2)],
         rows=list(zip(signs, digests, *(cells for _, cells in columns), layers, strict=True)),
         caption=[
             LEGEND,
-            f"★ knee{_knee_words(whole)}   1 MAC = 2 FLOPs",
+            f"★ knee{_knee_words(whole)}   1 MAC = 2 FLOPs   ± 95 % interval",
             *_legend_of_doubts(columns),
             *conditions,
             *targets,
@@ -88,7 +88,7 @@ def plain_table(plain: PlainViTs, front: ParetoFront) -> Table:
     """The plain ViTs of a run as a line of their own beside its front, cheapest first, and what the front gains."""
     points, digests = plain.points, {point.digest for point in front.points}
     shown = [front.ranked_by, MACS, PARAMS, *[LATENCY][: any(LATENCY.name in p.measurement.latency for p in points)]]
-    columns = [_metric_column(points, metric) for metric in shown]
+    columns = [_metric_column(points, metric, front) for metric in shown]
     if LATENCY in shown:
         columns[-1] = f"{LATENCY.label} (ms\n/ {plural(batch_of(front) or 1, 'image')})", columns[-1][1]
     signs = ["●" if point.digest in digests else "" for point in points]
@@ -99,6 +99,22 @@ def plain_table(plain: PlainViTs, front: ParetoFront) -> Table:
         rows=list(zip(signs, (p.digest[:8] for p in points), *(cells for _, cells in columns), shapes, strict=True)),
         caption=["● on the front   shape: d width, L layers, h heads, m MLP ratio", *plain_lines(plain, front)],
     )
+
+
+def nothing_fits(front: ParetoFront, names: Sequence[str]) -> str:
+    """That no point of a front keeps bounds on these metrics, and the best that there is of each, in words."""
+    ends = []
+    for metric in map(metric_named, names):
+        values = [value for point in front.points if math.isfinite(value := point.value(metric))]
+        if not values:
+            ends.append(f"{metric.label} was not measured")
+        elif metric is TOP1:
+            ends.append(f"the highest {metric.label} is {max(values):.1f} %")
+        else:
+            least = f"{min(values):.3g} ms" if metric is LATENCY else f"{min(values):,.0f}"
+            ends.append(f"the least {metric.label} {'are' if metric.label.endswith('s') else 'is'} {least}")
+    together = " together" if len(names) > 1 else ""
+    return f"no network of the front keeps the bounds{together}: {', '.join(ends)}"
 
 
 def plain_lines(plain: PlainViTs, front: ParetoFront) -> list[str]:
@@ -218,10 +234,12 @@ def _csv_row(point: FrontPoint, points: Sequence[FrontPoint]) -> dict[str, Any]:
     return row | {column: point.details[key] for column, key in columns.items() if key in point.details}
 
 
-def _metric_column(points: Sequence[FrontPoint], metric: Metric) -> tuple[str, list[str]]:
+def _metric_column(points: Sequence[FrontPoint], metric: Metric, whole: ParetoFront) -> tuple[str, list[str]]:
+    """Header and cells; counts have the unit of the whole front, so that tables beside each other can be compared."""
     values = [point.value(metric) for point in points]
     if metric in (MACS, PARAMS):
-        return unit_column("params" if metric is PARAMS else metric.label, values)
+        like = [point.value(metric) for point in whole.points]
+        return unit_column("params" if metric is PARAMS else metric.label, values, like)
     is_share = metric in (TOP1, BALANCED)
     decimals = 1 if is_share else 2 + (min(filter(math.isfinite, values), default=1.0) < 0.5)
     intervals = [point.measurement.intervals.get(metric.name) for point in points]
@@ -242,7 +260,7 @@ def _latency_columns(points: Sequence[FrontPoint], whole: ParetoFront) -> Iterat
             words = "\n" + target.replace(":", ":\n", 1) if target and len(shown) > 1 else ""
             batch = batch_of(whole, name)
             unit = "ms" if batch is None else f"ms\n/ {plural(batch, 'image')}"
-            _, cells = _metric_column(points, LATENCIES[name])
+            _, cells = _metric_column(points, LATENCIES[name], whole)
             yield f"{LATENCY.label} ({unit}){words}", _with_doubts(cells, measured[name], whole)
 
 
@@ -257,7 +275,10 @@ def _with_doubts(cells: Sequence[str], latencies: Sequence[Timed | None], whole:
 
 def _legend_of_doubts(columns: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     latencies = "".join(cell for header, cells in columns if header.startswith(LATENCY.label) for cell in cells)
-    words = {NOISY: " not known within 2 %", TIES: "n not told apart from n others of the front: the intervals overlap"}
+    words = {
+        NOISY: " latency not known within 2 %",
+        TIES: "n latency not told apart from n others of the front: the intervals overlap",
+    }
     parts = [mark + text for mark, text in words.items() if mark in latencies]
     return ["   ".join(parts)] if parts else []
 

@@ -17,7 +17,7 @@ def trust_table(found: Mapping[str, Any]) -> Table:
         found["verdict"],
         f"gap: inherited is {_intervals(found, 'gap_points')[0]} points of {accuracy} from stand-alone, on average",
         f"{accuracy}: {found['num_images']} images of the {found['split']} split, {found['precision']}; "
-        f"{found['epochs']} epochs alone, weights of the supernet {found['supernet']}",
+        f"{plural(found['epochs'], 'epoch')} alone, weights of the supernet {found['supernet']}",
         f"intervals hold {100 * CONFIDENCE:g} % of {RESAMPLES} resamples of the architectures; "
         "differences are taken in each",
     ]
@@ -25,7 +25,7 @@ def trust_table(found: Mapping[str, Any]) -> Table:
         lines.append(f"{plural(len(found['failed']), 'training')} failed; their architectures are left out")
     return Table(
         title=f"{found['run']}: order of inherited and of stand-alone {accuracy}, "
-        f"{found['num_architectures']} architectures, {plural(found['num_seeds'], 'seed')}",
+        f"{plural(found['num_architectures'], 'architecture')}, {plural(found['num_seeds'], 'seed')}",
         columns=list(map(Column, ("ranked by", "Kendall tau", "Spearman rho", "inherited is above it in tau by"))),
         rows=[
             (f"inherited {accuracy}", *_intervals(found, *keys), ""),
@@ -139,22 +139,23 @@ def forecast_table(values: Mapping[str, Any]) -> Table:
     ]
     if values["trials"]:
         trials = (
-            f"{values['trials']:,} architectures of {1e3 * values['evaluation_s']:.3g} ms "
-            f"({values['evaluations_timed']} were measured), {values['parallelism']:.2g} at a time, "
+            f"{plural(values['trials'], 'architecture')} of {1e3 * values['evaluation_s']:.3g} ms "
+            f"(measured {values['evaluations_timed']}), {values['parallelism']:.2g} at a time, "
             "with the start of the workers"
         )
         rows.append(("search", time("search"), trials))
     if values["finalists"]:
         epochs = plural(values["finalist_epochs"], "epoch")
-        trained = f"{values['finalists']} candidates trained on, the better half of them for {epochs}"
+        trained = f"{plural(values['finalists'], 'candidate')} trained on, the better half of them for {epochs}"
         rows.append(("finalists", time("finalists"), trained))
     if values["measure_s"]:
-        front = f"front of about {values['front_size']} architectures, nothing else runs"
+        front = f"front of about {plural(values['front_size'], 'architecture')}, nothing else runs"
         rows.append(("final latency", time("measure"), front))
-    total = ("total", time("total"), "hours:minutes:seconds")
+    total = ("total", time("total"), "hours:minutes:seconds" if time("total").count(":") > 1 else "minutes:seconds")
     parts = (
-        f"this process {memory('memory_driver')}, workers {memory('memory_workers')}; of it weights "
-        f"and optimiser {memory('memory_weights')}, images {memory('memory_images')}"
+        f"at most at one time; this process at its own peak {memory('memory_driver')}, workers at theirs "
+        f"{memory('memory_workers')}; of it weights and optimiser {memory('memory_weights')}, images "
+        f"{memory('memory_images')}"
     )
     files = f"checkpoints {memory('disk_checkpoints')}, trials {memory('disk_trials')}"
     files += f", finalists {memory('disk_finalists')}" if values["finalists"] else ""
@@ -201,7 +202,7 @@ def predict_table(found: Mapping[str, Any]) -> Table:
         also = ", ".join(f"{one['class']} {100 * one['probability']:.1f}" for one in others)
         rows.append((row["image"], best["class"], 100 * best["probability"], also))
     return Table(
-        title=f"{found['bundle']}: {len(rows):,} images, by {found['runtime']}",
+        title=f"{found['bundle']}: {plural(len(rows), 'image')}, by {found['runtime']}",
         columns=[
             Column("image", wraps=True),
             Column("class", wraps=True),
@@ -283,11 +284,19 @@ def export_table(bundle: Mapping[str, Any]) -> Table:
             for file, delta in zip(bundle["files"], largest, strict=True)
         ],
         caption=[
+            *_tested(bundle),
             f"differences are the largest between logits before and after reloading, batches of {batches}",
             *_eight_bits(bundle.get("int8")),
         ],
         box="HEAVY_HEAD",
     )
+
+
+def _tested(bundle: Mapping[str, Any]) -> Iterator[str]:
+    if bundle.get("test_top1") is not None:
+        low, high = bundle["test_top1_ci"]
+        images = plural(bundle["test_images"], "image")
+        yield f"test top-1: {bundle['test_top1']:.1f} % (95 % interval {low:.1f} to {high:.1f}), {images}"
 
 
 def push_table(found: Mapping[str, Any]) -> Table:

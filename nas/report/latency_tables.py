@@ -38,7 +38,7 @@ def profile_table(values: Mapping[str, Any]) -> Table:
     """`profile_space` as a table."""
     headers = {"predicted from": "", "mean error": "{:.1f} %", "tau": "{:.3f}"}
     return Table(
-        title=f"{values['file']}: {values['architectures']} architectures on {values['target']}, "
+        title=f"{values['file']}: {plural(values['architectures'], 'architecture')} on {values['target']}, "
         f"batch of {values['batch']}, {values['image_size']} px",
         columns=columns_of(headers, wraps=True),
         rows=[

@@ -83,7 +83,7 @@ def status_table(status: Mapping[str, Any]) -> Table:
         rows.append(("finalists", f"{status['finalists_share']:.0%} trained"))
     size = status["front_size"]
     rows += [
-        ("front", "no trial yet" if size is None else f"{size} architectures"),
+        ("front", "no trial yet" if size is None else plural(size, "architecture")),
         ("hypervolume", known("hypervolume", "{:.4f}")),
         ("throughput", known("throughput_per_minute", "{:.1f} trials/min")),
         ("time left", known("minutes_left", "{:.1f} min")),

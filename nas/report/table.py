@@ -69,8 +69,13 @@ class _Layout:
 
     places: tuple[int, ...]
     headers: tuple[str, ...]
-    widths: tuple[int | None, ...]  # None: as wide as what is in it
+    widths: tuple[int, ...]
     is_narrow: bool
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal in all."""
+        return sum(self.widths) + _between(len(self.places), is_narrow=self.is_narrow)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +110,14 @@ class Table:
             yield from self._stacked()
             left_out: list[str] = []
         else:
-            yield self._framed(layout)
+            is_inside = _width([visible(self.title)]) <= layout.width  # else it goes on beside the table
+            if not is_inside:
+                yield Text(visible(self.title), "italic")
+            yield self._framed(layout, self.title if is_inside else "")
             left_out = [one_title(c.header) for i, c in enumerate(self.columns) if i not in layout.places]
         said = [f"no room here for: {', '.join(left_out)} (a wider terminal, or --format csv)"] if left_out else []
         for line in [*said, *self.caption]:
-            whole = {} if console.is_terminal else {"no_wrap": True, "overflow": "ignore"}  # a pipe has no width
-            yield Text(visible(line), "dim italic" if self.dim else "", **whole)  # type: ignore[arg-type]
+            yield Text(visible(line), "dim italic" if self.dim else "")
 
     def _texts(self) -> list[list[str]]:
         """Headers, footers, and rows without gaps: what is to be read, column by column."""
@@ -127,7 +134,7 @@ class Table:
         kept = tuple(range(len(self.columns)))
         natural = [max(_width(cells[i]), _width([headers[i]])) for i in kept]
         if sum(natural) + _between(len(kept), is_narrow=False) <= room:
-            return _Layout(kept, tuple(headers), (None,) * len(kept), is_narrow=False)
+            return _Layout(kept, tuple(headers), tuple(natural), is_narrow=False)
         least = [_least(column, cells[i]) for i, column in enumerate(self.columns)]
         least = [max(width, _longest_word(headers[i])) for i, width in enumerate(least)]
         for spare in [0, *sorted({c.spare for c in self.columns if c.spare}, reverse=True)]:
@@ -140,7 +147,7 @@ class Table:
                     return _Layout(kept, broken, widths, is_narrow)
         return None
 
-    def _framed(self, layout: _Layout) -> Any:
+    def _framed(self, layout: _Layout, title: str) -> Any:
         from rich import box
         from rich.markup import escape
         from rich.table import Table as RichTable
@@ -150,7 +157,7 @@ class Table:
 
         columns = [replace(self.columns[i], header=h) for i, h in zip(layout.places, layout.headers, strict=True)]
         table = RichTable(
-            title=plain(self.title),
+            title=plain(title) or None,
             box=getattr(box, self.box),
             show_header=any(column.header for column in columns),
             show_footer=any(column.footer for column in columns),

@@ -1,6 +1,7 @@
 """A run's folder: the only place that knows its file names. Writes are atomic; one writer at a time."""
 
 import contextlib
+import difflib
 import errno
 import fcntl
 import json
@@ -40,6 +41,7 @@ TRIALS, TRIALS_CSV, FRONT, FRONT_CSV = "trials.jsonl", "trials.csv", "front.json
 TRUST = "trust.json"
 TRAINING_LOG = "log.csv"
 
+MOST_NAMED = 5  # runs in a hint
 LOCK_PATIENCE_S = 0.5  # `is_locked` holds the lock for microseconds; a writer must not be refused for that
 
 
@@ -100,9 +102,7 @@ class RunDirectory:
         path = Path(path)
         if not (path / MANIFEST).is_file():
             there = "is not a run: it has no manifest.json" if path.exists() else "does not exist"
-            runs = ", ".join(str(p.parent) for p in sorted(path.parent.glob(f"[!.]*/{MANIFEST}"))[:5])
-            hint = f"runs beside it: {runs}" if runs else f"start one: {command_line('run')}"
-            raise RunError(f"{path} {there}", hint=hint)
+            raise RunError(f"{path} {there}", hint=_runs_near(path))
         run = cls(path)
         _ = run.manifest
         return run
@@ -344,3 +344,24 @@ def as_begun(config: RunConfig, run: RunDirectory) -> RunConfig:
     with contextlib.suppress(ConfigError):  # of a damaged file it is told where runs are compared
         return config.with_epochs(config_of_run(run).train.epochs)
     return config
+
+
+def _runs_near(path: Path) -> str:
+    """A hint for who asked for a run where there is none: those in that folder, one of a similar name, those beside."""
+
+    def runs_in(folder: Path, below: str = "[!.]*") -> list[str]:
+        return sorted(str(found.parent) for found in folder.glob(f"{below}/{MANIFEST}"))
+
+    if inside := runs_in(path):
+        return f"runs in it: {_some(inside)}"
+    beside, far = runs_in(path.parent), runs_in(path.parent.parent, "[!.]*/[!.]*")
+    elsewhere = [name for name in (*beside, *far, *runs_in(path.parent, "[!.]*/[!.]*")) if name != str(path)]
+    same = [name for name in elsewhere if Path(name).name == path.name]
+    close = same[:1] or difflib.get_close_matches(str(path), elsewhere, n=1, cutoff=0.8)
+    words = [f'did you mean "{close[0]}"?'] if close else []
+    words += [f"runs beside it: {_some(beside)}"] if len(beside) > 1 or not close else []
+    return " ".join(words) if close or beside else f"start one: {command_line('run')}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:MOST_NAMED]) + ", ..." * (len(names) > MOST_NAMED)

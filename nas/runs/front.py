@@ -1,5 +1,6 @@
 """The Pareto front: which architectures are worth looking at, how good they are together, which to take."""
 
+import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -193,14 +194,15 @@ class ParetoFront:
             return best
         if wanted in PICKS:
             return self.knee()
-        names = ", ".join(PICKS)
+        names, close = ", ".join(PICKS), difflib.get_close_matches(wanted, PICKS, n=1)
+        guess = f'did you mean "{close[0]}"? ' if close else ""
         if len(wanted) < MIN_PREFIX:
             rule = f"{text!r} is neither one of {names} nor a digest of {MIN_PREFIX} digits or more"
-            raise RunError(rule, hint=f"digests are in the table of `{command_line('front', 'RUN')}`")
+            raise RunError(rule, hint=f"{guess}digests are in the table of `{command_line('front', 'RUN')}`")
         found = {point.digest: point for point in self.points if point.digest.startswith(wanted)}
         if not found:
             digests = ", ".join(point.digest for point in self.points[:8]) + ", ..." * (len(self.points) > 8)
-            raise RunError(f"no point of the front answers to {text!r}", hint=f"one of: {names}, {digests}")
+            raise RunError(f"no point of the front answers to {text!r}", hint=f"{guess}one of: {names}, {digests}")
         if len(found) > 1:
             raise RunError(f"{text!r} is ambiguous: {', '.join(found)}", hint="give more digits")
         return next(iter(found.values()))

@@ -73,12 +73,14 @@ class Document:
         data: Plain values.
         lines: Line of every key and list item, by its path, such as `("overrides", 0, "layers")`.
         origins: What to say instead of a line, for values that did not come from the file.
+        is_read: Whether the text could be read; what is missing in one that could not is not known.
     """
 
     source: str
     data: dict[str, Any] = field(default_factory=dict)
     lines: dict[KeyPath, int] = field(default_factory=dict)
     origins: dict[KeyPath, str] = field(default_factory=dict)
+    is_read: bool = True
 
     def problem(self, path: KeyPath, text: str) -> Problem:
         """What is wrong at `path`, with its line, or the line of the nearest group that is written."""
@@ -117,7 +119,7 @@ class Document:
             group[part] = group = dict(inner or {})
         group[path[-1]] = value
         lines = {known: line for known, line in self.lines.items() if known[: len(path)] != path}
-        return Document(self.source, data, lines, {**self.origins, path: origin})
+        return Document(self.source, data, lines, {**self.origins, path: origin}, self.is_read)
 
 
 def dotted(path: KeyPath) -> str:
@@ -210,7 +212,7 @@ def check(
         if kind == "extra_forbidden":
             problems.append(document.problem(path, _unknown_key(model, path, also_known)))
         elif kind == "missing" and isinstance(loc[-1], str):
-            problems.append(document.problem(loc, "required, but missing"))
+            problems += [document.problem(loc, "required, but missing")] if document.is_read else []
         else:
             problems.append(document.problem(path, _wrong_value(kind, detail["msg"], value, limits)))
     return None, problems

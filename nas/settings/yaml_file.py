@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def scan_yaml(text: str, source: str) -> tuple[Document, list[Problem]]:
         document.data.update(value)
     elif value is not None:
         problems.append(Problem(1, f"the top level must be lines of `key: value`, got {shown(value)}"))
-    return document, problems
+    return replace(document, is_read=isinstance(value, dict) or not problems), problems
 
 
 def _scan_value(text: str, lines: dict[KeyPath, int]) -> tuple[Any, list[Problem]]:

@@ -7,7 +7,7 @@ from itertools import chain, product
 from typing import Any
 
 from nas.arch import ATTENTION, VALUE_BYTES, bytes_to_run, hallucinated_heads
-from nas.base import SearchSpaceError, format_choices, unit_of
+from nas.base import SearchSpaceError, format_choices, plural, unit_of
 from nas.space.domain import GENES, LayerDomain, feed_forwards
 from nas.space.genome import Genome
 from nas.space.space import SearchSpace
@@ -46,7 +46,7 @@ def notes(space: Genome) -> list[str]:
     ]
     return [
         *(
-            f"no network has {n} layers: {text}"
+            f"no network has {plural(n, 'layer')}: {text}"
             for n in space.depth
             if n in empty and (text := why_empty(space.walk, max(space.embed_dim), n))
         ),

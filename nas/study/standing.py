@@ -12,6 +12,8 @@ from nas.base import BALANCED, TOP1, Metric, Objective, duration
 from nas.evaluation import FIRST, FrontRunner, RacePlan, race_order
 from nas.runs import Measurement, Trial, non_dominated
 
+FEW = 5  # trials after the first, before it is said how long the others take
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
@@ -57,6 +59,7 @@ class Clock:
     minutes: float | None
     paid_before: int = 0
     _started: float = field(default_factory=time.monotonic)
+    _first: tuple[int, float] | None = None  # trials paid for, and seconds, when the first of this process had ended
 
     @property
     def seconds(self) -> float:
@@ -69,12 +72,20 @@ class Clock:
         return self.minutes is not None and self.seconds >= 60 * self.minutes
 
     def left(self, paid: int) -> float | None:
-        """Seconds until the first limit, at the speed so far; None while that is unknown."""
+        """Seconds until the first limit, at the speed so far; None while that is unknown.
+
+        The first trials wait for the workers to begin: time counts from the first result, and says something after
+        `FEW` more.
+        """
         lefts = []
         if self.minutes is not None:
             lefts.append(max(0.0, 60 * self.minutes - self.seconds))
-        if self.trials is not None and paid > self.paid_before:
-            lefts.append(max(0, self.trials - paid) * self.seconds / (paid - self.paid_before))
+        if self._first is None and paid > self.paid_before:
+            self._first = paid, self.seconds
+        if self.trials is not None and paid >= self.trials:
+            lefts.append(0.0)
+        elif self.trials is not None and self._first is not None and paid - self._first[0] >= FEW:
+            lefts.append((self.trials - paid) * (self.seconds - self._first[1]) / (paid - self._first[0]))
         return min(lefts, default=None)
 
 

@@ -1,7 +1,9 @@
 import re
 
+import pytest
+
 from nas.base import progress
-from nas.base.progress import Reporter
+from nas.base.progress import Reporter, turns
 
 
 def test_lines_go_to_standard_error_only(capsys):
@@ -34,16 +36,38 @@ def test_without_a_terminal_a_line_is_shown_every_few_seconds(capsys, monkeypatc
     assert capsys.readouterr().err == "search    one\nsearch    two\n"
 
 
+TEXT = "left 12:34  epoch 12.3/30  loss largest 2.12  loss smallest 2.30  loss random 2.20  gap +0.17  412 images/s"
+
+
+@pytest.mark.parametrize("room", [9, 20, 29, 30, 48, 80, 200])
+def test_parts_that_have_no_room_take_turns_and_the_first_stays(room):
+    lines = turns(TEXT, room)
+    first, *others = TEXT.split("  ")
+    assert max(map(len, lines)) <= room
+    assert all(line.startswith("left") for line in lines)
+    if room >= len(first) + 2 + max(map(len, others)):
+        assert [part for line in lines for part in line.split("  ")[1:]] == others
+    words = {word for line in lines for word in line.split()} - {"…"}
+    assert words <= set(TEXT.split())
+
+
+def test_a_text_that_fits_is_one_line_and_one_of_a_single_part_ends_after_a_word():
+    assert turns(TEXT, len(TEXT)) == [TEXT]
+    assert turns("7 architectures on onnxruntime-cpu, nothing else runs", 40) == [
+        "7 architectures on onnxruntime-cpu, …"
+    ]
+
+
 def test_a_bar_keeps_percent_and_time_left_at_80_columns(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(progress, "TURN_S", 1e9)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
     with Reporter().bar("search") as bar:
-        bar(50, 200, f"left 12:34  trial 50/200  [bold]{'best top-1 40.9 %  ' * 9}")
+        bar(50, 200, f"left 12:34  trial 50/200  [bold]  {'best top-1 40.9 %  ' * 9}")
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
     (line,) = {line.rstrip() for line in re.split(r"[\r\n]+", shown) if "left" in line}
-    assert re.match(r"search +━+[╸╺━ ]* +25% left 12:34  trial 50/200  \[bold\]best", line)
-    assert line.endswith("…")
+    assert re.fullmatch(r"search +━+[╸╺━ ]* +25% left 12:34  trial 50/200  \[bold\]", line)
     assert len(line) <= 80
 
 

@@ -344,6 +344,23 @@ def test_the_bundle_of_another_run_is_not_replaced(small: Subnet, two_formats: P
     assert (two_formats / "model.safetensors").exists()
 
 
+def test_a_bundle_as_searched_and_one_trained_alone_do_not_replace_each_other(small: Subnet, two_formats: Path) -> None:
+    origin = {"run": "test-1", "seed": 3, "commands": [], "digest": "a"}
+    alone, told = {**origin, "retrain": {"seed": 4}}, list[str]()
+    export(small, two_formats, provenance={**origin, "digest": "b"})
+    export(small, two_formats, provenance=origin, on_step=told.append)
+    assert told[0] == f"the bundle in {two_formats} is replaced once this one is whole"
+    with pytest.raises(ConfigError, match="holds the bundle of a as searched, which one as retrained does not replace"):
+        export(small, two_formats, provenance=alone)
+    two_formats.rename(two_formats.parent / "searched")
+    export(small, two_formats, provenance=alone)
+    export(small, two_formats, provenance=alone)
+    with pytest.raises(ConfigError, match="holds the bundle of a as retrained, which one as searched does not replace"):
+        export(small, two_formats, provenance=origin)
+    with pytest.raises(ConfigError, match="holds the bundle of a as retrained, which b does not replace"):
+        export(small, two_formats, provenance={**alone, "digest": "b"})
+
+
 def test_a_folder_with_anything_else_is_refused(small: Subnet, two_formats: Path, tmp_path: Path) -> None:
     (two_formats / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"holds something else: notes\.txt"):

@@ -3,14 +3,17 @@
 import csv
 import io
 import json
+from pathlib import Path
 
+import factories
 import pytest
 from report_runs import made_trials, make_run
 from small_runs import ROOT, command, python
 
 from nas.arch.architecture import Architecture
+from nas.base.errors import RunError
 from nas.data.loader import load_images
-from nas.report.compare import compare_runs
+from nas.report.comparison.values import compare_runs
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.settings.config import DataConfig
@@ -164,6 +167,13 @@ def test_a_pick_that_is_not_there_is_said_with_those_that_are(finished, pick):
 def test_bounds_that_leave_nothing_show_an_empty_front(finished):
     done = command("front", finished.folder, "--max-macs", "1")
     assert json.loads(done.stdout)["points"] == []
+    points = json.loads(finished.stdout)["points"]
+    least, best = min(point["macs"] for point in points), max(point["top1"] for point in points)
+    assert f"no network of the front keeps the bounds: the least MACs are {least:,.0f}\n" in done.stderr
+    done = command("front", finished.folder, "--max-macs", "1", "--min-top1=100")
+    said = f"keeps the bounds together: the least MACs are {least:,.0f}, the highest top-1 is {best:.1f} %\n"
+    assert said in done.stderr
+    assert "no network of the front" not in command("front", finished.folder).stderr
 
 
 def test_the_bundled_space_is_found_from_the_repository(monkeypatch):
@@ -180,3 +190,22 @@ def test_cache_lists_the_images_that_runs_share_and_sweeps_them(tmp_path, monkey
     (row,) = json.loads(command("cache", "--sweep", "--format=json").stdout)["files"]
     assert (row["images"], row["side"], row["in_use"]) == (1797, 8, False)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_a_similar_name_is_suggested_and_a_folder_of_runs_names_them(tmp_path, monkeypatch):
+    def hint(path):
+        with pytest.raises(RunError) as raised:
+            RunDirectory.open(path)
+        return raised.value.hint
+
+    monkeypatch.chdir(tmp_path)
+    assert hint("resluts/digits-1").startswith("start one: ")
+    for name in ("digits-1", "pets-1"):
+        path = Path("results", name)
+        RunDirectory.create(path, manifest=factories.manifest(), space_text="", config={})
+    assert hint("resluts/digits-1") == 'did you mean "results/digits-1"?'
+    assert hint("digits-1") == 'did you mean "results/digits-1"?'
+    guess = 'did you mean "results/digits-1"? runs beside it: results/digits-1, results/pets-1'
+    assert hint("results/digts-1") == guess
+    assert hint("results") == "runs in it: results/digits-1, results/pets-1"
+    assert hint("results/other") == "runs beside it: results/digits-1, results/pets-1"

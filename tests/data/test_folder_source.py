@@ -48,8 +48,28 @@ def test_problems_of_folders_are_listed_together(tmp_path):
     assert f"classes of {tmp_path / 'test'} that {tmp_path / 'train'} lacks: emu" in message
 
 
-def test_one_class_is_an_error(tmp_path):
-    assert "at least 2 class folders" in error_of(f"folder:{write_folder(tmp_path, classes=('cat',))}").message
+def test_of_a_folder_without_two_classes_it_is_said_what_is_there_instead(tmp_path):
+    def said(name):
+        message = error_of(f"folder:{tmp_path / name}").message
+        return message.partition(f"at least 2 class folders are needed in {tmp_path / name}, found ")[2]
+
+    write_folder(tmp_path / "one", classes=("cat",))
+    assert said("one") == "1: only cat"
+    (tmp_path / "one" / "dog").mkdir()
+    assert said("one") == "1: only cat, 1 folder more without images (dog)"
+    (tmp_path / "empty").mkdir()
+    assert said("empty") == "0: the folder is empty"
+    for name in ("cat", "dog"):
+        (tmp_path / "bare" / name).mkdir(parents=True)
+    assert said("bare") == "0: 2 folders without images (cat, dog)"
+    write_folder(tmp_path / "of", per_class=2, classes=("flat",))
+    (tmp_path / "of" / "flat").rename(tmp_path / "flat")
+    first = min(path.name for path in (tmp_path / "flat").iterdir())
+    assert said("flat") == f"0: 2 images in no class folder, such as {first}"
+    assert f"without labels: images:{tmp_path / 'flat'}" in error_of(f"folder:{tmp_path / 'flat'}").hint
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "a.txt").touch()
+    assert said("words") == "0: 1 file, none of them an image (.txt)"
 
 
 def test_the_folder_inside_is_suggested(tmp_path):

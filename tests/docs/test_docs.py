@@ -227,9 +227,9 @@ def picture(path: Path) -> None:
 @pytest.fixture
 def patterns(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for split in ("train", "test"):
+    for split, count in {"train": 100, "test": 40}.items():
         for name in ("rings", "rows"):
-            for i in range(4):
+            for i in range(count):
                 picture(Path("patterns", split, name, f"{i}.png"))
 
 

@@ -41,8 +41,11 @@ def test_exported_model_is_the_one_of_the_table(finished, tmp_path):
 
 def test_bundle_carries_the_test_accuracy_that_no_stage_before_has_seen(finished, tmp_path):
     assert "test_top1" not in (finished.folder / "front.json").read_text()
-    assert command("export", finished.folder, "--pick=top1", "--to", tmp_path / "vit", "--formats=timm").code == 0
+    done = command("export", finished.folder, "--pick=top1", "--to", tmp_path / "vit", "--formats=timm")
+    keys = ("test_top1", "test_top1_ci", "test_images")
     metrics = json.loads((tmp_path / "vit" / "metrics.json").read_text())
+    assert {key: metrics[key] for key in keys} == {key: json.loads(done.stdout)[key] for key in keys}
+    assert f"next      nas validate {tmp_path / 'vit'} --data digits\n" in done.stderr
     low, high = metrics["test_top1_ci"]
     assert low <= metrics["test_top1"] <= high
     assert metrics["test_images"] == 359

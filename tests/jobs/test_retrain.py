@@ -369,6 +369,28 @@ def test_a_folder_that_takes_no_bundle_is_said_before_anything_is_trained(copy, 
     assert trainings(copy) == before
 
 
+def test_a_bundle_as_searched_is_not_replaced_and_one_that_was_retrained_is(copy, tmp_path):
+    assert command("export", copy, "--pick=knee", "--to", tmp_path / "vit", "--formats=timm").code == 0
+    before = trainings(copy)
+    refused = command("retrain", copy, *CHEAP, "--from=inherited", "--to", tmp_path / "vit")
+    assert refused.code == 2
+    assert "as searched, which one as retrained does not replace" in refused.stderr
+    assert "opened" not in refused.stderr
+    assert trainings(copy) == before
+    (told,) = [
+        line for line in command("retrain", copy, *CHEAP, "--from=inherited").stderr.splitlines() if "next" in line
+    ]
+    words = told.removeprefix("next      nas retrain ").split()
+    assert words[-2:] == ["--to", "my_vit"]
+    for _ in range(2):
+        done = command("retrain", *words[:-1], tmp_path / "alone", "--workers=0")
+        assert done.code == 0, done.stderr
+        assert f"next      nas validate {tmp_path / 'alone'} --data digits" in done.stderr
+    refused = command("export", copy, "--pick=knee", "--to", tmp_path / "alone", "--formats=timm")
+    assert "as retrained, which one as searched does not replace" in refused.stderr
+    assert trainings(copy) == before
+
+
 def test_options_are_checked_before_torch_is_imported(tmp_path):
     done = python(
         "import sys\nfrom nas.cli import main\n"

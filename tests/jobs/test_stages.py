@@ -13,7 +13,7 @@ from nas.evaluation.accuracy import balanced_percent
 from nas.jobs import stages
 from nas.jobs.session import Budget, reopen
 from nas.latency.meter import Clock, LatencyMeter, Timing
-from nas.report.compare import compare_runs
+from nas.report.comparison.values import compare_runs
 from nas.report.front_table import front_table
 from nas.report.page.data import report_data
 from nas.report.status import status_dict
@@ -106,6 +106,23 @@ def test_there_is_one_hypervolume_whatever_else_the_machine_does(tmp_path, monke
         assert found["objectives"][2]["reference"] == pytest.approx(1.1)
         one, two = found["runs"]
         assert one["hypervolume"] == pytest.approx(two["hypervolume"]) == pytest.approx(heard[-1])
+
+
+def test_where_measured_again_a_front_has_fewer_members_that_is_said(tmp_path, monkeypatch, capsys):
+    session = begin(tmp_path, "search.objectives=[top1, latency_ms]", reporter=Reporter())
+    Machine(monkeypatch, 5.0, 5.0)
+    supernet = stages.train(session)
+    stages.search(session, supernet, Budget(trials=12))
+    found = ParetoFront.from_trials(session.run.trials(), session.run.manifest.search.objectives)
+
+    def the_same(meter, models, rounds, *_, **__):
+        return [Timing(1.0, (0.99, 1.01), (1.0, 1.0), rounds) for _ in models], Clock(5.0, 5.0)
+
+    monkeypatch.setattr(LatencyMeter, "interleaved", the_same)
+    front = stages.measure(session, supernet)
+    assert len(front.points) < len(found.points)
+    said = f"front     {len(front.points)} of the {len(found.points)} that the search found: measured again"
+    assert said in capsys.readouterr().err
 
 
 def test_a_finished_search_is_extended_and_its_trials_stay(tmp_path):

@@ -7,8 +7,9 @@ import torch
 from small_runs import one_thread, tiny_space
 from torch import nn
 
-from nas.latency.meter import Clock, LatencyMeter
+from nas.latency.meter import Clock, LatencyMeter, Readings, Timing
 from nas.model.supernet import Supernet
+from nas.settings.target import parse_target
 
 WIDTH = 768
 
@@ -136,3 +137,15 @@ def test_every_timing_follows_a_pass_of_the_same_model(how):
     blocks = [(name, len(list(calls))) for name, calls in itertools.groupby(diary)]
     assert {name for name, _ in blocks} >= {"reference", "small"}
     assert all(length >= 2 for _, length in blocks), blocks
+
+
+def test_what_is_known_is_said_of_latencies():
+    def said(*halves):
+        timings = tuple(
+            Timing(ms, (ms * (1 - half), ms * (1 + half)), (ms, ms), 15) for ms, half in enumerate(halves, 1)
+        )
+        about = {"target": parse_target("torch-cpu"), "batch": 64, "clock": Clock(5.0, 5.0), "cores": (), "machine": {}}
+        return Readings(timings=timings, **about).summary().partition(",")[0]
+
+    assert said(0.01, 0.03, 0.03) == "1 of 3 latencies known within 2 %"
+    assert said(0.01) == "1 of 1 latency known within 2 %"

@@ -51,3 +51,17 @@ def test_a_conv_stem_is_a_part_and_in_the_title():
     shown = FrontPoint(replace(factories.plain(), stem="conv"), factories.measurement())
     assert show_rows(shown, factories.backbone())[0]["part"] == "conv_stem"
     assert "24 channels, conv stem" in text_of(show_table(shown, factories.backbone()), width=160)
+
+
+def test_no_number_unit_or_header_is_cut_at_80_columns():
+    shares = {"layer_latency_share": [0.25, 0.125, 0.25, 0.25, 0.0625, 0.03, 0.0125, 0.01, 0.01]}
+    shown = FrontPoint(factories.varied(), factories.measurement(), shares)
+    text = text_of(show_table(shown, factories.backbone(), bars=False), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for header in ("tokens", "attention", "hidden", "kMACs", "latency"):
+        assert header in text
+    for layer, share in enumerate(shares["layer_latency_share"]):
+        assert row_with(text, f"layer {layer}").rstrip().endswith(f" {100 * share:.1f} %")
+    plain = FrontPoint(factories.plain(), factories.measurement())
+    assert "no room" not in text_of(show_table(plain, factories.backbone(), bars=False), width=80)

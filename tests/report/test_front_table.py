@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import factories
+import numpy as np
+import pytest
 from factories import OBJECTIVES, point
 from report_runs import LATENCY_ROWS, made_trials, page_space, row_with, supernets_run, text_of
 
 from nas.arch import cost
-from nas.base.metrics import by_target
+from nas.base.metrics import MACS, TOP1, by_target
 from nas.report.front_table import FRONT_COLUMNS, front_csv, front_table, plain_lines, plain_table
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
@@ -19,6 +21,7 @@ from nas.runs.point import FrontPoint
 from nas.runs.results import PlainViTs
 from nas.runs.trial import TRIAL_COLUMNS, Timed
 from nas.space.designs import is_plain, plain_shapes
+from nas.space.space import parse_space
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = Path("results/digits 1")
@@ -123,7 +126,7 @@ def test_what_is_noisy_or_tied_is_marked_and_the_marks_are_explained():
     assert "4.00 ± 0.08~ =1" in rows[0]
     assert "6.00 ± 0.12  =1" in rows[1]
     assert "=" not in rows[2]
-    assert "~ not known within 2 %   =n not told apart from n others of the front" in text
+    assert "~ latency not known within 2 %   =n latency not told apart from n others of the front" in text
     assert "order repeats, tau 0.93; batch of 64, 1 thread, fp32" in text
     undoubted = text_of(front_table(front()))
     assert not [sign for sign in ("~", "=1", "tau") if sign in undoubted]
@@ -224,3 +227,47 @@ def test_the_table_of_plain_vits_fits_an_80_column_terminal_whole():
 def test_nothing_is_said_of_plain_vits_where_nothing_can_be_compared():
     plain, front = plain_front()
     assert plain_lines(replace(plain, gains={}), front) == []
+
+
+def test_the_plain_vits_have_the_unit_of_the_front_beside_them():
+    plain, found = plain_front()
+    assert max(p.value(MACS) for p in found.points) < 1e6
+    large = FrontPoint(factories.varied(), factories.measurement(99.9, 2e6, latency_stage="search"))
+    for whole, unit in ((found, " kMACs "), (replace(found, points=(*found.points, large)), " MMACs ")):
+        assert unit in text_of(front_table(whole))
+        assert unit in text_of(plain_table(plain, whole))
+        assert unit in text_of(front_table(replace(whole, points=whole.points[:1]), whole=whole))
+
+
+def test_what_the_signs_mean_is_said_once():
+    text = text_of(front_table(front()), width=160)
+    assert text.count("± 95 % interval") == 1
+
+
+@pytest.mark.parametrize("depth", [4, 24])
+def test_no_number_unit_or_header_is_cut_at_80_columns(depth):
+    rng = np.random.default_rng(0)
+    space = parse_space(DEEP.replace("DEPTH", str(depth)), "deep.yaml")
+    points = []
+    for i in range(5):
+        measured = factories.measurement(30.0 + i, 1e7 * (i + 1), 10.5 + i, 2_345_678.0)
+        timed = replace(measured.latency["latency_ms"], noisy=True)
+        changes = {"top1_interval": (19.0, 41.0 + i), "latency": {"latency_ms": timed, "latency_ms_2": timed}}
+        points.append(FrontPoint(space.sample(rng), replace(measured, **changes), {"found_by": "3 of 5"}))
+    shown = ParetoFront(OBJECTIVES, points)
+    text = text_of(front_table(shown), width=80)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for one in points:
+        row = row_with(text, one.digest[:8])
+        assert f"{one.value(TOP1):.1f} ± " in row
+        assert row.count("~") == 2
+
+
+DEEP = """
+name: deep
+backbone: {image_size: 16, patch_size: 4, num_classes: 10, head_dim: 8}
+embed_dim: [16]
+depth: DEPTH
+layers: {num_tokens: [16], num_heads: [1, 2], mlp_ratio: [1, 2], attention: [dynamic]}
+"""

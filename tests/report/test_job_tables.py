@@ -87,6 +87,9 @@ def test_a_forecast_has_a_row_a_stage_with_its_time():
     for stage, time in (("training", "1:06:40"), ("search", "1:17"), ("finalists", "2:00"), ("final latency", "0:33")):
         assert row_with(text, f"  {stage} ").removeprefix(f"  {stage}").split()[0] == time
     assert row_with(text, "total").split() == ["total", "1:08:33", "hours:minutes:seconds"]
+    short = text_of(forecast_table({**FORECAST, "total_s": 2039.0}))
+    assert row_with(short, "total").split() == ["total", "33:59", "minutes:seconds"]
+    assert "at most at one time; this process at its own peak 1,500 MB, workers at theirs" in " ".join(text.split())
     assert "16 candidates trained on, the better half of them for 7 epochs" in row_with(text, "  finalists")
     assert "1,500 MB" in row_with(text, "  memory")
     assert text.rstrip().endswith("by doing some of the steps and trials; a note")
@@ -122,6 +125,9 @@ def test_an_export_has_a_row_a_file_with_its_largest_difference():
         {"format": name, "file": f"model.{name}", "size_bytes": 1_234_567, "seconds": 2.0, "max_delta": deltas}
         for name, deltas in (("timm", {"1": 0.0, "2": 0.0}), ("onnx", {"1": 1e-7, "2": 3.4e-6}))
     ]
+    test = {"test_top1": 91.26, "test_top1_ci": [88.6, 94.3], "test_images": 359}
+    tested = text_of(export_table({"digest": "0123456789ab", "directory": "vit", "files": files, **test}))
+    assert "test top-1: 91.3 % (95 % interval 88.6 to 94.3), 359 images" in tested
     text = text_of(export_table({"digest": "0123456789ab", "directory": "vit", "files": files}))
     cells = [re.split(r"[ │]+", row_with(text, f"model.{name}").strip(" │")) for name in ("timm", "onnx")]
     assert cells == [["timm", "model.timm", "1,235", "0", "2.0"], ["onnx", "model.onnx", "1,235", "3.4e-06", "2.0"]]

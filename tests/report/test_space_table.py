@@ -3,12 +3,13 @@ import json
 import re
 
 import pytest
+from report_runs import row_with, text_of
 from rich.console import Console
 from small_spaces import TINY
 
 from nas.arch import cost
 from nas.arch.architecture import Architecture
-from nas.report.space_table import space_summary, space_table
+from nas.report.space_table import space_summary, space_table, spaces_table
 from nas.space.designs import known_designs, plain_shapes
 from nas.space.space import parse_space
 
@@ -145,3 +146,14 @@ def test_a_space_too_large_to_look_for_its_memory_says_so(monkeypatch):
     text = io.StringIO()
     Console(file=text, width=160).print(space_table(summary))
     assert re.search(r"memory .*less than [\d.]+ to more than [\d.]+ .?B", text.getvalue())
+
+
+def test_spaces_keep_names_numbers_and_weights_whole_at_80_columns():
+    about = {"image_size": 224, "architectures": 2.4e31, "macs": [0.1492e9, 1.25e9], "params": [0.1281e6, 3.1234e6]}
+    names = {"hmhsa_cffn_pvt": "deit_small_patch16_224", "digits": None}
+    rows = [{"name": name, "weights": weights, **about} for name, weights in names.items()]
+    text = text_of(spaces_table({"spaces": rows}), width=80)
+    first = row_with(text, "hmhsa_cffn_pvt")
+    assert first.split() == ["hmhsa_cffn_pvt", "224", "2.4e+31", "0.149", "to", "1.25", "G", "deit_small_patch16_224"]
+    assert "0.128 to 3.12 M" in row_with(text_of(spaces_table({"spaces": rows}), width=120), "hmhsa_cffn_pvt")
+    assert max(map(len, text.splitlines())) <= 80

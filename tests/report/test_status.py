@@ -136,6 +136,12 @@ def test_runs_of_a_folder_stand_in_a_table_the_newest_first(tmp_path):
     assert "3 of 15" in row_with(text, "digits-1")
     with pytest.raises(RunError, match="no such folder"):
         run_rows(tmp_path / "none")
+    assert "1 run in results" in text_of(runs_table({"folder": "results", "runs": rows[:1]}), 160)
+    narrow = text_of(runs_table({"folder": "results", "runs": rows}), 80)
+    assert "…" not in narrow
+    assert "3 of 15" in row_with(narrow, "digits-1")
+    for word in ("trials", "front", "hypervolume", "state"):
+        assert word in narrow
 
 
 def test_a_line_for_a_log_says_state_and_how_far(tmp_path):

@@ -34,13 +34,51 @@ def test_an_empty_row_is_a_gap_and_the_caption_has_a_line_each():
     assert lines[-2:] == [["one"], ["two"]]
 
 
-def test_only_columns_that_wrap_keep_all_their_words_where_there_is_no_room():
+def test_words_that_are_too_long_go_on_in_the_next_line_and_nothing_is_cut():
     words = "an explanation that is longer than the terminal"
     shown = text_of(Table(title="", columns=COLUMNS, rows=[("a", 1.0, words)]), width=40)
     assert all(word in shown for word in words.split())
-    cut = text_of(Table(title="", columns=COLUMNS, rows=[(words, 1.0, "")]), width=40)
-    assert "…" in cut
-    assert "terminal" not in cut
+    assert max(map(len, shown.splitlines())) <= 40
+
+
+WIDE = (
+    Column("network"),
+    Column("top-1 (%)", "{}"),
+    Column("share", "{}", spare=1),
+    Column("of all that is", "{}", spare=2),
+)
+CELLS = ("a" * 12, "84.0 ± 4.7", "10.0 %", "123.45")
+
+
+def test_headers_break_between_words_before_columns_stand_close_and_those_that_are_spare_are_left_out():
+    def shown(width):
+        text = text_of(Table(title="", columns=WIDE, rows=[CELLS], caption=["end"]), width)
+        assert max(map(len, text.splitlines())) <= width
+        assert CELLS[0] in text
+        assert CELLS[1] in text
+        return text
+
+    assert "of all that is" in shown(55)
+    broken = shown(47)
+    assert "of all" in broken
+    assert "of all that" not in broken
+    assert row_with(broken, CELLS[0]) == "  aaaaaaaaaaaa   84.0 ± 4.7   10.0 %   123.45  "
+    assert row_with(shown(37), CELLS[0]) == "aaaaaaaaaaaa 84.0 ± 4.7 10.0 % 123.45"
+    without = shown(36)
+    assert row_with(without, CELLS[0]) == "aaaaaaaaaaaa 84.0 ± 4.7 10.0 %"
+    assert "no room here for: of all that is" in " ".join(without.split())
+    assert "10.0 %" not in shown(26)
+
+
+def test_at_last_the_rows_stand_one_below_the_other():
+    lines = text_of(Table(title="t", columns=WIDE, rows=[CELLS]), width=22).splitlines()
+    assert lines == ["t", "", *(f"{column.header}  {cell}" for column, cell in zip(WIDE, CELLS, strict=True))]
+
+
+def test_a_title_is_broken_only_by_the_edge_of_the_terminal():
+    title = "a title that is wider than what stands below it"
+    assert title in text_of(Table(title=title, rows=[("a", "b")]), width=60).splitlines()
+    assert row_with(text_of(Table(title="t", rows=[("a", "b")]), width=60), "t").startswith("   ")
 
 
 def test_csv_has_the_columns_asked_for_first_and_nested_values_as_json():

@@ -120,6 +120,17 @@ def test_an_unknown_pick_names_what_can_be_picked(text):
     assert "fastest" in raised.value.message + raised.value.hint
 
 
+def test_a_misspelt_pick_is_guessed():
+    front = front_of_three()
+    for text, meant in (("kne", "knee"), ("Chepest", "cheapest")):
+        with pytest.raises(RunError) as raised:
+            front.pick(text)
+        assert f'did you mean "{meant}"?' in raised.value.hint
+    with pytest.raises(RunError) as raised:
+        front.pick("ffffff")
+    assert "did you mean" not in raised.value.hint
+
+
 def test_an_ambiguous_prefix_names_the_candidates():
     front = front_of_three()
     for i, p in enumerate(front.points):

@@ -185,3 +185,18 @@ def test_a_conv_stem_for_patches_that_are_no_power_of_two_is_refused_with_its_li
         SearchSpaceError, match=r"line 5: stem: 'cnv' is not one of patch, conv, overlap; did you mean \"conv\""
     ):
         parse_space(PLAIN + "stem: cnv\n", "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("name: x\nlayers: {num_tokens: [16, 9\n", "not YAML: while parsing a flow sequence"),
+        ("name\tx: {\n", "not YAML: "),
+        ("just words", "the top level must be lines of `key: value`, got 'just words'"),
+    ],
+)
+def test_what_cannot_be_read_is_the_only_problem(text, problem):
+    with pytest.raises(SearchSpaceError) as caught:
+        parse_space(text, "x.yaml")
+    (only,) = caught.value.problems
+    assert problem in only

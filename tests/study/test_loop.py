@@ -80,7 +80,8 @@ def test_progress_agrees_with_the_trials(tmp_path):
     assert last.accuracy is TOP1
     assert last.best_accuracy == max(point.measurement.values["top1"] for point in front.points)
     assert last.eta_s == 0
-    assert seen[0].eta_s > 0
+    assert [p.eta_s is None for p in seen[:6]] == [True] * 5 + [False]
+    assert seen[5].eta_s > 0
     assert [p.hypervolume for p in seen] == sorted(p.hypervolume for p in seen)
 
 

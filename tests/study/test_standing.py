@@ -23,7 +23,12 @@ def test_what_is_left_goes_by_the_trials_of_this_process():
     clock = Clock(trials=10, minutes=None)
     clock._started -= 6.0
     clock.paid_before = 2
-    assert clock.left(5) == pytest.approx(5 * 6 / 3, rel=0.05)
+    assert clock.left(2) is None
+    clock._started -= 100.0  # until the workers have begun
+    assert clock.left(3) is None
+    clock._started -= 6.0
+    assert clock.left(7) is None
+    assert clock.left(8) == pytest.approx(2 * 6 / 5, rel=0.05)
     assert clock.left(10) == 0
     assert clock.left(12) == 0
 

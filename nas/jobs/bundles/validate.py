@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nas.base import ConfigError, Reporter, plural
 from nas.bundle import Opened
-from nas.data import ImageSet, every_image, load_images
+from nas.data import ImageSet, class_names_of, every_image, load_images
 from nas.evaluation import balanced_interval, balanced_percent, count_correct, top1_percent, wilson_interval
 from nas.latency import device_name
 from nas.settings import resolve_config
@@ -37,6 +37,8 @@ def validate(
     chosen = seed if seed is not None else begun if type(begun) is int else 0
     config = resolve_config(None, settings, {"data.spec": spec, "seed": chosen})
     data = config.data.model_copy(update={"stored_size": side})
+    if (names := class_names_of(data)) is not None:
+        _check_classes(names, bundle, spec)
     hashes: Mapping[str, str] = {}
     if split == "all":
         sets = every_image(data, size, reporter)
@@ -77,15 +79,20 @@ def validate(
 def _as_the_bundle_has_it(images: ImageSet, bundle: Opened, spec: str) -> ImageSet:
     """The same images, normalised as the bundle wants them, and labelled by the places of its classes."""
     names, place = images.info.class_names, {name: i for i, name in enumerate(bundle.class_names)}
-    if unknown := [name for name in names if name not in place]:
+    _check_classes(names, bundle, spec)
+    info = replace(images.info, class_names=bundle.class_names, mean=bundle.mean, std=bundle.std)
+    places = np.array([place[name] for name in names], dtype=np.int64)
+    return replace(images, labels=places[images.labels], info=info)
+
+
+def _check_classes(names: Sequence[str], bundle: Opened, spec: str) -> None:
+    """Raises a ConfigError where the bundle lacks one of the classes."""
+    if unknown := [name for name in names if name not in bundle.class_names]:
         some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         raise ConfigError(
             f"{spec}: {plural(len(unknown), 'class', 'classes')} that {bundle.folder} does not know: {some}",
             hint=f"it knows {', '.join(bundle.class_names[:10])}{', ...' if len(bundle.class_names) > 10 else ''}",
         )
-    info = replace(images.info, class_names=bundle.class_names, mean=bundle.mean, std=bundle.std)
-    places = np.array([place[name] for name in names], dtype=np.int64)
-    return replace(images, labels=places[images.labels], info=info)
 
 
 def _notes(split: str, hashes: Mapping[str, str], known: Mapping[str, Any]) -> Iterator[str]:

@@ -132,7 +132,7 @@ def last_choice(session: Session, budget: Budget) -> ParetoFront | None:
         epochs = _affordable(session, share, _candidates(session, contest.count)[1])
         if budget.finalists is None and (steps := epochs * schedule.steps_per_epoch) < LEAST_STEPS:
             why = f"the last would have {steps} steps each, and {LEAST_STEPS} are needed to tell them apart"
-            say("finalists", f"none: {why}; --finalists {contest.count} has them all the same")
+            say("finalists", f"none: {why}; --finalists {contest.count} trains them anyway")
             return None
         contest = replace(contest, epochs=max(1, epochs))
     try:

@@ -57,6 +57,11 @@ def test_classes_go_by_name_and_foreign_ones_are_refused(bundle, tmp_path):
     write_folder(tmp_path / "pets", 10)
     with pytest.raises(ConfigError, match=r"3 classes that .* does not know: cat, dog, owl"):
         validate(opened, f"folder:{tmp_path / 'pets'}", "test", (), QUIET)
+    damaged = tmp_path / "pets" / "cat" / "0.png"  # what is decoded is refused for that
+    damaged.write_bytes(b"nothing")
+    for split in ("test", "all"):
+        with pytest.raises(ConfigError, match="3 classes that"):
+            validate(opened, f"folder:{tmp_path / 'pets'}", split, (), QUIET)
 
 
 def test_data_without_a_test_split_has_none(bundle):

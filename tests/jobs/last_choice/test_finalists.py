@@ -286,6 +286,7 @@ def test_a_finished_run_gets_other_finalists_where_others_are_asked_for(whole_ru
 
 def test_a_run_has_none_where_what_they_may_cost_is_too_little(finished):
     assert "finalists none: the last would have 0 steps each, and 200 are needed" in finished.stderr
+    assert "; --finalists 16 trains them anyway\n" in finished.stderr
     assert "finalists" not in RunDirectory.open(finished.folder).front()
 
 

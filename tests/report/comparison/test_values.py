@@ -14,7 +14,8 @@ from scipy import stats
 
 from nas.base.errors import RunError
 from nas.base.metrics import BALANCED, LATENCY, MACS, TOP1, Objective
-from nas.report.compare import compare_rows, compare_runs, compare_tables
+from nas.report.comparison.tables import compare_tables
+from nas.report.comparison.values import compare_rows, compare_runs
 from nas.runs.dominance import hypervolume
 from nas.runs.front import ParetoFront
 from nas.runs.manifest import objective_to_dict
@@ -86,8 +87,8 @@ def test_other_weights_may_be_compared_and_another_device_may_not(pair, tmp_path
     assert found["other_conditions"] == [{"key": "device", "values": ["cpu: Test CPU", "cpu: Other"]}]
     said = " ".join(text_of(found).split())
     assert said.startswith("measured under other conditions: their numbers must not be compared")
-    assert "difference" in text_of(compare_runs(*(run.path for run in pair)))
-    assert "difference" not in said
+    assert "b minus a" in text_of(compare_runs(*(run.path for run in pair)))
+    assert "minus" not in said
     assert "must not be compared" not in text_of(compare_runs(*(run.path for run in pair)))
 
 

@@ -1,42 +1,26 @@
-"""Runs side by side: how good their fronts are by one measure, and what was different; seeds of one set-up together."""
+"""How good the fronts of runs are by one measure, and what was different; seeds of one set-up together."""
 
 import json
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from nas.base import (
-    BALANCED,
-    LATENCIES,
-    LATENCY,
-    MACS,
-    TOP1,
-    Metric,
-    Objective,
-    RunError,
-    command_line,
-    metric_named,
-    unit_of,
-)
-from nas.report.table import Column, Table, columns_of
-from nas.report.terminal_plot import Series, scatter
+from nas.base import BALANCED, LATENCIES, LATENCY, MACS, TOP1, Metric, Objective, RunError, command_line
 from nas.runs import FrontPoint, ParetoFront, RunDirectory, config_of_run, front_of, shared_beginning
 from nas.settings import flat_config
-
-if TYPE_CHECKING:
-    from rich.console import Group
 
 NUM_BUDGETS = 6
 RATIO = "of the reference model's"
 IDENTITY = ("space_digest", "splits", "seed", "device", "precision", "versions")
+RANKED = "splits.search"
+"""The condition which images a run ranked its networks by; the data's own ones, or carved with the seed."""
 BY_SEED = ("seed", "splits", "taken_over")
 """What may differ within a group: splits are carved with the seed."""
-SIGNS = "●○■□▲△◆◇"
 
 
 def compare_runs(*paths: Path) -> dict[str, Any]:
@@ -69,7 +53,7 @@ def compare_runs(*paths: Path) -> dict[str, Any]:
     apart = not all(run.manifest.shares_data_with(runs[0].manifest) for run in runs)
     for values, run in zip(conditions, runs, strict=True):
         del values["supernet"]  # the weights: what runs are compared for
-        values |= {"data": run.manifest.data_words} if apart else {}
+        values |= {"data": run.manifest.data_words} if apart else {RANKED: run.manifest.splits.get("search", "")[:8]}
     shared = set.intersection(*({point.digest for point in front.points} for front in fronts))
     identities = [_identity(run) for run in runs]
     found: dict[str, Any] = {
@@ -210,10 +194,17 @@ def best_within_budgets(fronts: Sequence[ParetoFront]) -> list[dict[str, Any]]:
     return [
         {
             "max_macs": most,
-            f"best_{by.name}": [max(p.value(by) for p in f.points if p.value(MACS) <= most) for f in fronts],
+            f"best_{by.name}": [point.value(by) for point in best],
+            f"best_{by.name}_ci": [_ends(point, by) for point in best],
         }
         for most in dict.fromkeys(budgets.tolist())
+        for best in [[max((p for p in f.points if p.value(MACS) <= most), key=lambda p: p.value(by)) for f in fronts]]
     ]
+
+
+def _ends(point: FrontPoint, metric: Metric) -> list[float] | None:
+    interval = point.measurement.intervals.get(metric.name)
+    return None if interval is None else list(interval)
 
 
 def differences(*given: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -221,128 +212,6 @@ def differences(*given: Mapping[str, Any]) -> list[dict[str, Any]]:
     flat = [flat_config(values) for values in given]
     rows = {key: [values.get(key) for values in flat] for key in dict.fromkeys(key for one in flat for key in one)}
     return [{"key": k, "values": values} for k, values in rows.items() if any(v != values[0] for v in values)]
-
-
-def compare_tables(found: Mapping[str, Any]) -> "Group":
-    """`compare_runs` for people: tables of runs, groups and budgets, a plot, and what was different."""
-    from rich.console import Group
-    from rich.text import Text
-
-    runs = found["runs"]
-    is_pair = "groups" not in found
-    names = [run["run"] for run in runs]
-    # Of a pair each run is a column of its own; of more runs each group is, with the median of its runs.
-    columns = [(name, [i]) for i, name in enumerate(names)] if is_pair else list(_members(found))
-    place = {i: number for number, (_, members) in enumerate(columns) for i in members}
-    heads = [name for name, _ in columns]
-    reference = ", ".join(f"{o['name']} {o['reference']:.4g} {o['unit']}" for o in found["objectives"])
-    headers = {"run": "", "front": "{}", "hypervolume": "{:.4f}", "best top-1 (%)": "{:.1f}", "knee": "{}"}
-    balanced = [r.get("best_balanced_top1") for r in runs]
-    if any(value is not None for value in balanced):
-        headers["best balanced top-1 (%)"] = "{:.1f}"
-    rows = [
-        (r["run"], r["front_size"], r["hypervolume"], r["best_top1"], r["knee"][:8], value)[: len(headers)]
-        for r, value in zip(runs, balanced, strict=True)
-    ]
-    shared = f"{found['shared_architectures']} architectures"
-    table = Table(
-        title=f"{' and '.join(names)}: {shared} on both fronts" if is_pair else f"{shared} on all fronts",
-        columns=columns_of(headers if is_pair else {"group": "", **headers}, wraps=True),
-        rows=rows if is_pair else [(heads[place[i]], *row) for i, row in enumerate(rows)],
-        caption=[
-            f"hypervolume with one reference: {reference}",
-            f"of all trials the first {found['shared_first_trials']} propose the same",
-            *(f"{row['name']} is left out of it: {row['reason']}" for row in found["left_out"]),
-        ],
-    )
-    parts: list[Any] = [table, *([] if is_pair else _group_tables(found))]
-    by = metric_named(found["accuracy"])
-    factor, prefix = unit_of(budget["max_macs"] for budget in found["budgets"])
-    if found["budgets"]:
-        forms = [(f"{prefix}MACs", "{:.3g}"), *((name, "{:.1f}") for name in heads)]
-        best: list[tuple[float, ...]] = []
-        for budget in found["budgets"]:
-            values = budget[f"best_{by.name}"]
-            medians = [statistics.median(values[i] for i in members) for _, members in columns]
-            best.append((budget["max_macs"] / factor, *medians))
-        if len(columns) == 2 and not found["other_conditions"]:
-            forms.append(("difference", "{:+.1f}"))
-            best = [(macs, one, other, other - one) for macs, one, other in best]
-        title = f"best {by.label} (%) within a budget of MACs per image"
-        title += "" if len(columns) == len(runs) else ", median of the group"
-        parts.append(Table(title=title, columns=[Column(*form, wraps=True) for form in forms], rows=best))
-    signs = [SIGNS[i % len(SIGNS)] for i in range(len(columns))]
-    series = [
-        Series(signs[place[i]], [(p["macs"] / factor, p[by.name]) for p in run["points"] if None not in p.values()])
-        for i, run in enumerate(runs)
-    ]
-    parts.append(Text(scatter(series, f"{prefix}MACs per image", f"{by.label} (%)")))
-    parts.append(Text("   ".join(f"{sign} {name}" for sign, name in zip(signs, heads, strict=True)), "dim"))
-    for key, title, at in (
-        ("other_conditions", "measured under other conditions: their numbers must not be compared", 0),
-        ("differences", "what was different", len(parts) + 1),
-    ):
-        different = [
-            (row["key"], *(_said(row["values"][i] for i in members) for _, members in columns))
-            for row in found[key]
-            if is_pair or row["key"].partition(".")[0] not in BY_SEED
-        ]
-        if different:
-            heading = [Column(header, wraps=True) for header in ("", *heads)]
-            parts.insert(at, Table(title=title, columns=heading, rows=different))
-    return Group(*parts)
-
-
-def _said(values: Iterable[Any]) -> str:
-    return ", ".join(dict.fromkeys("-" if value is None else str(value) for value in values))
-
-
-def _members(found: Mapping[str, Any]) -> Iterator[tuple[str, list[int]]]:
-    """Each group, and the places of its runs."""
-    names = [run["run"] for run in found["runs"]]
-    for group in found["groups"]:
-        yield group["group"], [i for i, name in enumerate(names) if name in group["runs"]]
-
-
-def _group_tables(found: Mapping[str, Any]) -> Iterator[Table]:
-    """The hypervolume of each group over its seeds, and the differences of groups, seed by seed."""
-    if all(len(group["runs"]) == 1 for group in found["groups"]):
-        return
-    headers = {"group": "", "seeds": "", "median": "{:.4f}", "least to most": "", "mean, 95 % interval": ""}
-    yield Table(
-        title="hypervolume over the seeds of a group: runs that differ by the seed alone",
-        columns=columns_of(headers, wraps=True),
-        rows=[
-            (
-                group["group"],
-                ", ".join(map(str, group["seeds"])),
-                group["hypervolume_median"],
-                " to ".join(f"{value:.4f}" for value in group["hypervolume_range"]),
-                _with_ends(group["hypervolume_mean"], group["hypervolume_mean_ci"], ".4f"),
-            )
-            for group in found["groups"]
-        ],
-    )
-    if found["pairs"]:
-        headers = {"groups": "", "seeds in both": "{}", "median": "{:+.4f}", "mean, 95 % interval": "", "more on": ""}
-        yield Table(
-            title="difference of hypervolume, seed by seed: the second group less the first",
-            columns=columns_of(headers, wraps=True),
-            rows=[
-                (
-                    " to ".join(pair["groups"]),
-                    len(pair["seeds"]),
-                    pair["median_difference"],
-                    _with_ends(pair["mean_difference"], pair["mean_difference_ci"], "+.4f"),
-                    f"{pair['second_is_better']} of {len(pair['seeds'])}",
-                )
-                for pair in found["pairs"]
-            ],
-        )
-
-
-def _with_ends(value: float, ends: Sequence[float] | None, form: str) -> str:
-    return f"{value:{form}}" if ends is None else f"{value:{form}}, {ends[0]:{form}} to {ends[1]:{form}}"
 
 
 def compare_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:

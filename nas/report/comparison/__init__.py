@@ -1,0 +1,1 @@
+"""Runs side by side: values, and tables of them."""
