@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nas.arch import Backbone
-from nas.base import ConfigError, ExportError, read_json
+from nas.base import ConfigError, ExportError, problem_words, read_json
 from nas.bundle.bundle import (
     ARCHITECTURE,
     FILES,
@@ -72,7 +72,8 @@ def open_bundle(folder: Path, runtime: str | None = None, device: torch.device |
         provenance = read_json(folder / PROVENANCE) if (folder / PROVENANCE).is_file() else {}
         mean, std, names, crop_pct = _preprocessing(table["preprocessing"], backbone)
     except (ExportError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = error.message if isinstance(error, ExportError) else f"{folder} is a damaged bundle: {error!r}"
+        told = error.message if isinstance(error, ExportError) else ""
+        reason = told or f"{folder} is a damaged bundle: {problem_words(error)}"
         raise ConfigError(reason, hint="export it again from its run") from error
     chosen = _runtime(folder, table, runtime)
     run = _load(folder, table, chosen, device or torch.device("cpu"))

@@ -14,19 +14,20 @@ import psutil
 import torch
 
 from nas.arch import Architecture, Backbone, cost
-from nas.base import SCHEMA_VERSION, ArchitectureError, Reporter, RunError, check_writable, read_json
+from nas.base import SCHEMA_VERSION, ArchitectureError, Reporter, RunError, check_writable, problem_words, read_json
 from nas.latency.device import default_batch, device_name
 from nas.latency.front import measure_networks
 from nas.latency.meter import LatencyMeter, Readings
 from nas.latency.profile import LatencyProfile, design, with_scores
 from nas.latency.runtimes import check_available, describe, random_subnet
 from nas.model import check_inside
-from nas.runs import ParetoFront, RunDirectory, config_of_run, space_of_run
+from nas.runs import MANIFEST, ParetoFront, RunDirectory, config_of_run, space_of_run
 from nas.settings import Target, parse_target, profile_path
 from nas.space import SearchSpace
 
 REPEATS = 0.9  # tau from which an order is taken to repeat
 MOST_OF_A_SIZE, MOST_LAYERS = 65_536, 1_024  # of a bundle that is measured
+BUNDLE_FILES = ("metrics.json", "architecture.json")
 BATCH_STEPS = 2  # times the batch is made four times as large, for an order that repeats
 
 
@@ -34,7 +35,8 @@ BATCH_STEPS = 2  # times the batch is made four times as large, for an order tha
 class Models:
     """Networks to be measured, the one they are timed in turn with, and the run's targets.
 
-    `batch` holds where nothing else says it.
+    `batch` holds where nothing else says it. `weights` are the digests of the supernets that the networks are from, as
+    far as that is known.
     """
 
     backbone: Backbone
@@ -42,6 +44,7 @@ class Models:
     reference: Architecture
     batch: int
     targets: tuple[Target, ...]
+    weights: frozenset[str] = frozenset()
 
     def measure(self, target: Target, batch: int, rounds: int, reporter: Reporter) -> Readings:
         """Time them on a target."""
@@ -56,17 +59,24 @@ def models_of(source: Path) -> Models:
     if source.is_file():
         raise RunError(f"{source} is a file", hint="give the folder of a run, or of a model that `export` wrote")
     try:
-        check_inside(source, source / "metrics.json", source / "architecture.json")
+        check_inside(source, *(source / name for name in BUNDLE_FILES))
         table = read_json(source / "metrics.json")
         architecture = Architecture.from_json((source / "architecture.json").read_text(encoding="utf-8"))
         backbone = Backbone(**table["backbone"])
         _check_size(backbone, architecture)
-    except FileNotFoundError:
-        return _models_of_run(source)
+    except FileNotFoundError as error:
+        lacking = [name for name in BUNDLE_FILES if not (source / name).is_file()]
+        if lacking == [*BUNDLE_FILES] or (source / MANIFEST).is_file():
+            return _models_of_run(source)
+        raise RunError(
+            f"{source} is a damaged bundle: no {' and no '.join(lacking)}", hint="export it again"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, OverflowError, ArchitectureError) as error:
-        reason = error.message if isinstance(error, ArchitectureError) else repr(error)
+        reason = error.message if isinstance(error, ArchitectureError) else problem_words(error)
         raise RunError(f"{source} is a damaged bundle: {reason}", hint="export it again") from error
-    return Models(backbone, (architecture,), architecture, default_batch(backbone.image_size), ())
+    supernet = str((table.get("conditions") or {}).get("supernet", "")).partition(",")[0]
+    weights = frozenset({supernet} - {""})
+    return Models(backbone, (architecture,), architecture, default_batch(backbone.image_size), (), weights)
 
 
 def _check_size(backbone: Backbone, architecture: Architecture) -> None:
@@ -96,7 +106,13 @@ def _models_of_run(path: Path) -> Models:
         space.largest(),
         config.evaluate.latency_batch_size or default_batch(space.backbone.image_size),
         tuple(map(parse_target, texts)),
+        weights_of(front),
     )
+
+
+def weights_of(front: ParetoFront) -> frozenset[str]:
+    """Digests of the supernets that the points of a front have their weights from."""
+    return frozenset(point.measurement.conditions.weights_digest for point in front.points) - {""}
 
 
 def measure_source(source: Path, targets: Sequence[Target], rounds: int, reporter: Reporter) -> dict[str, Any]:

@@ -67,6 +67,13 @@ def test_an_exported_bundle_is_measured_alone(latency_run, tmp_path):
     assert command("export", latency_run, "--pick=knee", "--to", tmp_path / "vit", "--formats=timm").code == 0
     done = command("latency", tmp_path / "vit", "--rounds=3", "--format=json")
     assert done.code == 0, done.stderr
+    values = json.loads((tmp_path / "vit" / "metrics.json").read_text())
+    (tmp_path / "vit" / "metrics.json").unlink()
+    told = command("latency", tmp_path / "vit")
+    assert (told.code, "damaged bundle: no metrics.json" in told.stderr) == (2, True)
+    del values["backbone"]
+    (tmp_path / "vit" / "metrics.json").write_text(json.dumps(values))
+    assert "damaged bundle: backbone is missing" in command("latency", tmp_path / "vit").stderr
     (table,) = json.loads(done.stdout)["targets"]
     (point,) = table["points"]
     assert point["digest"] == ParetoFront.from_run(latency_run).knee().digest
