@@ -59,11 +59,13 @@ def models_of(source: Path) -> Models:
     if source.is_file():
         raise RunError(f"{source} is a file", hint="give the folder of a run, or of a model that `export` wrote")
     try:
-        check_inside(source, *(source / name for name in BUNDLE_FILES))
+        check_inside(source, *(source / name for name in (*BUNDLE_FILES, "provenance.json")))
         table = read_json(source / "metrics.json")
         architecture = Architecture.from_json((source / "architecture.json").read_text(encoding="utf-8"))
         backbone = Backbone(**table["backbone"])
         _check_size(backbone, architecture)
+        origin = read_json(source / "provenance.json") if (source / "provenance.json").is_file() else {}
+        weights = frozenset({str(origin.get("supernet_digest", "")).partition(",")[0]} - {""})
     except FileNotFoundError as error:
         lacking = [name for name in BUNDLE_FILES if not (source / name).is_file()]
         if lacking == [*BUNDLE_FILES] or (source / MANIFEST).is_file():
@@ -71,11 +73,9 @@ def models_of(source: Path) -> Models:
         raise RunError(
             f"{source} is a damaged bundle: no {' and no '.join(lacking)}", hint="export it again"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, ArchitectureError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, ArchitectureError) as error:
         reason = error.message if isinstance(error, ArchitectureError) else problem_words(error)
         raise RunError(f"{source} is a damaged bundle: {reason}", hint="export it again") from error
-    supernet = str((table.get("conditions") or {}).get("supernet", "")).partition(",")[0]
-    weights = frozenset({supernet} - {""})
     return Models(backbone, (architecture,), architecture, default_batch(backbone.image_size), (), weights)
 
 

@@ -68,6 +68,12 @@ def test_an_exported_bundle_is_measured_alone(latency_run, tmp_path):
     done = command("latency", tmp_path / "vit", "--rounds=3", "--format=json")
     assert done.code == 0, done.stderr
     values = json.loads((tmp_path / "vit" / "metrics.json").read_text())
+    front = json.loads((latency_run / "front.json").read_text())
+    (known,) = (point["details"] for point in front["points"] if point["digest"] == values["digest"])
+    first, second = (values["timing"][name] for name in ("latency_ms", "latency_ms_2"))
+    assert (first["noisy"], first["rounds"]) == (known["latency"]["noisy"], known["latency"]["rounds"])
+    assert second["noisy"] == known["latency_targets"]["torch-cpu:batch=8,precision=bf16"]["noisy"]
+    assert first["load_average"] == front["latency"][0]["machine"]["before"]["load_average"][0]
     (tmp_path / "vit" / "metrics.json").unlink()
     told = command("latency", tmp_path / "vit")
     assert (told.code, "damaged bundle: no metrics.json" in told.stderr) == (2, True)
