@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from nas.bundle.bundle import (
     ARCHITECTURE,
     FILES,
     INT8,
+    NEEDED,
     PROVENANCE,
     TABLE,
     check_there,
@@ -52,6 +54,12 @@ class Opened:
     runtime: str
     device: torch.device
     run: Callable[[Tensor], Tensor]
+
+    @property
+    def version(self) -> str:
+        """Package and version of what runs it, such as `onnxruntime 1.32.0`."""
+        package = NEEDED.get(RUNTIMES[self.runtime], ("torch",))[-1]
+        return f"{package} {torch.__version__ if package == 'torch' else version(package)}"
 
     @property
     def stored_side(self) -> int:

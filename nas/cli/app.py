@@ -218,12 +218,12 @@ def export(
     """
     from nas.bundle import BundleOptions
     from nas.jobs import export_pick
-    from nas.report import export_table
+    from nas.report import export_tables
 
     chosen = tuple(formats.split(","))
     options = BundleOptions(formats=chosen, opset=opset, max_int8_loss=max_int8_loss, license=license_)
     values = export_pick(run, pick, to, options, reporter(), data).to_dict()
-    print_result(format_, values, export_table, values["files"])
+    print_result(format_, values, export_tables, values["files"])
 
 
 def _plan(space: Path, options: RunOptions) -> "RunPlan":

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import DataOption, DeviceOption, FormatOption, SeedOption, example
+from nas.cli.options import DataOption, DeviceOption, FormatOption, example
 from nas.cli.output import begin, print_result, reporter
 
 bundle = typer.Typer()
@@ -66,7 +66,7 @@ def validate(
     data: DataOption = None,
     split: Annotated[Split, typer.Option(help="Which of the images; all: every one, of every split.")] = Split.TEST,
     runtime: RuntimeOption = None,
-    seed: SeedOption = None,
+    seed: Annotated[int | None, typer.Option(help="Of the splits. Default: that of the bundle's run.")] = None,
     device: DeviceOption = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="data.KEY=VALUE; repeatable.")] = None,
     skip_bad_images: SkipOption = False,

@@ -7,7 +7,7 @@ from nas.report.figures import draw_front, trust_figure
 from nas.report.front_notes import front_notes
 from nas.report.front_table import export_command, front_csv, front_rows, front_table, plain_table
 from nas.report.job_tables import (
-    export_table, finalists_table, forecast_table, predict_table, proposal_table, push_table,
+    export_tables, finalists_table, forecast_table, predict_table, proposal_table, push_table,
     redundancy_table, retrain_table, training_rows, trust_table, validate_table,
 )
 from nas.report.latency_tables import measured_rows, measured_tables, profile_table, results_table
@@ -20,7 +20,7 @@ from nas.report.verdict import best_plain, chance_level, chance_words, shape_wor
 
 __all__ = [
     "Column", "Markup", "Table", "best_plain", "chance_level", "chance_words", "compare_rows",
-    "compare_runs", "compare_tables", "csv_text", "draw_front", "export_command", "export_table",
+    "compare_runs", "compare_tables", "csv_text", "draw_front", "export_command", "export_tables",
     "finalists_table", "forecast_table", "front_csv", "front_notes", "front_plots", "front_rows",
     "front_table", "measured_rows", "measured_tables", "plain_table", "predict_table", "profile_table",
     "proposal_table", "push_table", "redundancy_table", "results_table", "retrain_table", "run_rows",

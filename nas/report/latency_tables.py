@@ -155,7 +155,10 @@ def _side_by_side(targets: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _measured_table(values: Mapping[str, Any], found: Mapping[str, Any]) -> Table:
-    load = found["machine"]["before"]["load_average"][0]
+    before = found["machine"]["before"]
+    load, count = before["load_average"][0], before.get("cores")
+    of = f" on {plural(count, 'core')}" if count else ""
+    torch = f", torch {found['torch']}" if found["target"].startswith("torch-") else ""  # of others the title has it
     cores = f", core {', '.join(map(str, found['cores']))}" if found["cores"] else ""
     order = "" if found["repeat_tau"] is None else f"   order repeats with tau {found['repeat_tau']:.2f}"
     headers = {"digest": "", "latency (ms)": "{}", "images/s": "{:,.0f}", "rounds": "{}", "": ""}
@@ -171,7 +174,7 @@ def _measured_table(values: Mapping[str, Any], found: Mapping[str, Any]) -> Tabl
         columns=[*columns_of(headers), Column("ties with", wraps=True)],
         rows=rows,
         caption=[
-            f"{values['device']}, torch {found['torch']}, load average {load:.1f}{cores}",
+            f"{values['device']}{torch}, load average {load:.1f}{of}{cores}",
             f"reference {found['reference_ms']:.3g} ms, in slow moments {found['reference_slow_ms']:.3g} ms: "
             "all times may be off by as much",
             MARKS + order,

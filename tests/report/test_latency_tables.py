@@ -30,7 +30,9 @@ def test_a_target_has_a_row_a_model_with_spread_rate_and_doubts():
     assert row_with(text, f"  {DIGESTS[0]}").split() == [DIGESTS[0], "1.500", "±", "0.250", "667", "30"]
     assert row_with(text, f"  {DIGESTS[1]}").split()[-1] == "~"
     assert row_with(text, f"  {DIGESTS[2]}").split()[-2:] == ["=", "bbbbbb"]
-    assert "load average 0.5, core 0" in text
+    assert "Test CPU, load average 0.5 on 2 cores, core 0" in text  # torch does not run it
+    eager = {**LATENCY_ROWS[0], "note": None, "points": [point(0)]}
+    assert "Test CPU, torch 2.8.0, load average" in text_of(measured_tables({**measured(), "targets": [eager]}))
     assert "order repeats" not in text  # there were too few to say
 
 
