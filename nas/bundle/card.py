@@ -235,7 +235,9 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
         place = f"{places[0]}{_doubts(timing.get(LATENCY.name))}"
         yield f"| {LATENCY.label} by the image | {_number(ms / batch)} | | ms/image | {place} |"
     if plain := table.get("plain"):
-        place = f"{accuracy}; the most accurate plain ViT of the search, {plain['shape']}, {plain['weights']}"
+        kept = {True: ", within the bounds of the search", False: ", which breaks the bounds of the search"}
+        of_search = f"the most accurate plain ViT of the search{kept.get(plain.get('keeps_bounds'), '')}"
+        place = f"{accuracy}; {of_search}, {plain['shape']}, {plain['weights']}"
         yield f"| {plain['accuracy']}, plain ViT | {_number(plain['value'])} | {_interval(plain['ci'])} | % | {place} |"
         yield f"| MACs, plain ViT | {plain['macs']:,} | | MACs/image | one image |"
     if (chance := table.get("chance")) is not None:

@@ -167,6 +167,7 @@ def table_row(run: RunDirectory, point: FrontPoint) -> dict[str, Any]:
             "value": plain.value(accuracy),
             "ci": plain.measurement.intervals.get(accuracy.name),
             "macs": int(plain.value(MACS)),
+            "keeps_bounds": plain.measurement.keeps(bounds) if (bounds := run.manifest.constraints) else None,
             "weights": "trained alone" if (run.front() or {}).get("finalists") else "inherited weights",
         }
     return row

@@ -107,6 +107,10 @@ def test_the_plain_vit_of_the_space_and_chance_are_on_the_card(tmp_path: Path) -
     small = small_subnet()
     plain = {"shape": "d16 L3 h2 m4", "accuracy": "top-1", "value": 90.5, "ci": [88.0, 93.0], "macs": 123456}
     plain["weights"] = "inherited weights"
+    bounded = {**plain, "keeps_bounds": False}
+    export(small, tmp_path / "a", point=point_of(small) | {"plain": bounded})
+    said = "the most accurate plain ViT of the search, which breaks the bounds of the search, d16 L3 h2 m4"
+    assert said in (tmp_path / "a" / "README.md").read_text()
     export(small, tmp_path / "b", point=point_of(small) | {"plain": plain, "chance": 23.1})
     card = (tmp_path / "b" / "README.md").read_text()
     assert "| top-1, plain ViT | 90.5 | 88 to 93 | % | search split, 144 images; the most accurate plain ViT" in card
