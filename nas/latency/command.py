@@ -14,12 +14,21 @@ import psutil
 import torch
 
 from nas.arch import Architecture, Backbone, cost
-from nas.base import SCHEMA_VERSION, ArchitectureError, Reporter, RunError, check_writable, problem_words, read_json
+from nas.base import (
+    SCHEMA_VERSION,
+    ArchitectureError,
+    ConfigError,
+    Reporter,
+    RunError,
+    check_writable,
+    problem_words,
+    read_json,
+)
 from nas.latency.device import default_batch, device_name
 from nas.latency.front import measure_networks
 from nas.latency.meter import LatencyMeter, Readings
 from nas.latency.profile import LatencyProfile, design, with_scores
-from nas.latency.runtimes import check_available, describe, random_subnet
+from nas.latency.runtimes import check_available, describe, excess_threads, random_subnet
 from nas.model import check_inside
 from nas.runs import MANIFEST, ParetoFront, RunDirectory, config_of_run, space_of_run
 from nas.settings import Target, parse_target, profile_path
@@ -120,7 +129,7 @@ def measure_source(source: Path, targets: Sequence[Target], rounds: int, reporte
     models = models_of(source)
     wanted = tuple(targets) or models.targets or (Target(runtime="torch-cpu"),)
     for target in wanted:
-        check_available(target)
+        _check_here(target)
     digests = [architecture.digest for architecture in models.architectures]
     tables = []
     for target in wanted:
@@ -146,6 +155,13 @@ def measure_source(source: Path, targets: Sequence[Target], rounds: int, reporte
     }
 
 
+def _check_here(target: Target) -> None:
+    """Raise a ConfigError where a target cannot be measured on this machine, or has more threads than it has cores."""
+    check_available(target)
+    if problem := excess_threads(target):
+        raise ConfigError(problem, hint="fewer threads=N, or a machine with as many cores")
+
+
 def _measure(models: Models, target: Target, rounds: int, reporter: Reporter) -> tuple[Readings, str]:
     """Measure; where no batch is asked for, with one at which the order repeats, if there is one."""
     batch = target.batch or models.batch
@@ -166,7 +182,7 @@ def profile_space(
     space: SearchSpace, target: Target, count: int, rounds: int, seed: int, file: Path, reporter: Reporter
 ) -> dict[str, Any]:
     """Measure architectures of a space on a target, fit, judge, write: JSON of `latency profile --format json`."""
-    check_available(target)
+    _check_here(target)
     check_writable(file)
     architectures = tuple(design(space, count, seed))
     batch = target.batch or default_batch(space.backbone.image_size)

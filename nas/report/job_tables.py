@@ -153,7 +153,7 @@ def forecast_table(values: Mapping[str, Any]) -> Table:
         trained = f"{values['finalists']} candidates trained on, the better half of them for {epochs}"
         rows.append(("finalists", time("finalists"), trained))
     if values["measure_s"]:
-        front = f"front of about {values['front_size']} architectures, nothing else runs"
+        front = f"front of about {values['front_size']} architectures, nothing else of ours runs"
         rows.append(("final latency", time("measure"), front))
     total = ("total", time("total"), "hours:minutes:seconds")
     parts = (

@@ -7,7 +7,7 @@ import torch
 from small_runs import one_thread, tiny_space
 from torch import nn
 
-from nas.latency.meter import Clock, LatencyMeter
+from nas.latency.meter import EAGER, Clock, LatencyMeter, Readings, Timing
 from nas.model.supernet import Supernet
 
 WIDTH = 768
@@ -136,3 +136,12 @@ def test_every_timing_follows_a_pass_of_the_same_model(how):
     blocks = [(name, len(list(calls))) for name, calls in itertools.groupby(diary)]
     assert {name for name, _ in blocks} >= {"reference", "small"}
     assert all(length >= 2 for _, length in blocks), blocks
+
+
+@pytest.mark.parametrize(("load", "told"), [(6.72, "; load average 6.7 on 2 cores"), (2.0, ""), (0.4, "")])
+def test_a_load_above_the_number_of_cores_is_told(load, told):
+    timing = Timing(1.0, (0.99, 1.01), (1.0, 1.0), 9)
+    machine = {"before": {"load_average": [load, 1.0], "cpu_mhz": None, "cores": 2}}
+    clock = Clock(1.0, 1.0)
+    found = Readings(target=EAGER, batch=1, clock=clock, timings=(timing,), cores=(), machine=machine)
+    assert found.summary() == f"1 of 1 known within 2 %{told}"
