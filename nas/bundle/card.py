@@ -344,7 +344,11 @@ def _limits(table: Mapping[str, Any], backbone: Backbone) -> Iterator[str]:
     yield "MACs leave out softmax, norms, pooling and element-wise operations; latency contains them."
     yield (
         f"The input size is {backbone.in_chans} x {backbone.image_size} x {backbone.image_size}"
-        + (". timm takes others (`img_size=`), for which nothing was measured" if "timm" in formats else "")
+        + (
+            ". timm takes others (`img_size=`), for which nothing was measured"
+            if "timm" in formats
+            else ", and no other"
+        )
         + ("; the other files take no other." if "timm" in formats and len(formats) > 1 else ".")
     )
     if CODE.intersection(formats):

@@ -132,7 +132,7 @@ def read_models(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         shape = [listed["batch"], *listed["image_shape"]]
         named = [(str(m["digest"]), str(m["file"])) for m in (listed["reference"], *listed["models"])]
         if not (len(named) > 1 and len(shape) == 4 and all(type(side) is int and side > 0 for side in shape)):
-            raise ValueError("no model, or no sizes of images")
+            raise PackError("models.json: damaged: no model, or no sizes of images")
         return {"run": listed["run"], "weights": listed.get("weights"), "shape": shape}, named
     except FileNotFoundError as error:
         raise PackError("models.json: missing") from error
