@@ -5,7 +5,7 @@ from nas.base.disk import DiskError, check_writable, disk_error, writing
 from nas.base.errors import (
     ArchitectureError, CheckpointError, ConfigError, DataError, EvaluationError, ExportError, HubError,
     InputFileError, NasError, NoResultError, OutOfMemoryError, RunError, SearchSpaceError, TrainingError,
-    one_line,
+    one_line, problem_words,
 )
 from nas.base.files import (
     SCHEMA_VERSION, atomic_write_bytes, atomic_write_text, check_schema, expanded, parse_json, read_bytes,
@@ -38,8 +38,8 @@ __all__ = [
     "atomic_write_bytes", "atomic_write_text", "by_target", "cached_method", "check_schema",
     "check_writable", "command_line", "disk_error", "duration", "expanded", "format_choices",
     "hidden_words", "hide_secrets", "is_out_of_memory", "is_own_metric", "keys_hint", "memory_error",
-    "metric_named", "one_line", "parse_json", "plural", "program_name", "ranked_by", "read_bytes", "read_json",
-    "remove", "rename_program", "replacing", "scratch_path", "secrets_in", "shared", "shared_command",
+    "metric_named", "one_line", "parse_json", "plural", "problem_words", "program_name", "ranked_by", "read_bytes",
+    "read_json", "remove", "rename_program", "replacing", "scratch_path", "secrets_in", "shared", "shared_command",
     "shared_word", "spaces_folder", "sweep", "sync_folder", "temporary_folder", "to_json_text",
     "unit_column", "unit_of", "visible", "with_interval", "with_spread", "writing",
 ]

@@ -32,6 +32,13 @@ def one_line(text: str) -> str:
     return " ".join(text.split())[:500]
 
 
+def problem_words(error: Exception) -> str:
+    """What is wrong with a file, in words, of the error that reading it raised: of a `KeyError`, what is missing."""
+    return (
+        f"{error.args[0]} is missing" if isinstance(error, KeyError) else one_line(str(error)) or type(error).__name__
+    )
+
+
 class InputFileError(NasError):
     """A file the user wrote (YAML, JSON) is wrong; lists every problem found, one line each.
 

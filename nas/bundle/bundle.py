@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.arch import Architecture, Backbone
-from nas.base import ConfigError, ExportError, NasError, check_schema, plural, read_json
+from nas.base import ConfigError, ExportError, NasError, check_schema, plural, problem_words, read_json
 from nas.latency import load_onnx
 from nas.model import Subnet
 
@@ -251,9 +251,8 @@ def read_table(folder: Path) -> tuple[dict[str, Any], Architecture, Backbone]:
         if not (facts and isinstance(table["digest"], str) and all(type(n) is int for n in numbers)):
             raise ValueError(f"{TABLE} lacks a format, or digest, macs or params have the wrong type")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, NasError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ExportError(
-            f"{folder} is no bundle, or a damaged one: {reason}", hint="export it again from its run"
+            f"{folder} is no bundle, or a damaged one: {problem_words(error)}", hint="export it again from its run"
         ) from error
     return table, architecture, backbone
 

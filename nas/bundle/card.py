@@ -13,7 +13,9 @@ from nas.arch import STEMS, Architecture, Backbone, channels_of
 from nas.base import LATENCIES, LATENCY, plural, visible
 from nas.runs import Conditions, interval_key
 
-TAGS = ["image-classification", "timm", "vision-transformer", "neural-architecture-search"]
+TAGS = ["image-classification", "vision-transformer", "neural-architecture-search"]
+LIBRARIES = {"timm": "timm", "pt2": "pytorch", "onnx": "onnx", "onnx-int8": "onnx", "openvino": "openvino"}
+"""What the hub calls that which loads a format."""
 HUB_NAME = "USER/NAME"
 """Stands on the card for the name of its repository on the hub."""
 
@@ -33,7 +35,7 @@ NAMES = """names = json.loads(Path({table}).read_text(encoding="utf-8"))["prepro
 """
 
 SNIPPETS = {
-    "timm": """With timm, after `import nas` (of vit-front, the search that found it; it registers the architecture):
+    "timm": """With timm, after `import nas` (of vit-front, which found it), which teaches it the architecture:
 
 ```python
 import nas
@@ -116,7 +118,7 @@ def model_card(
     The name is that of the bundle's folder: the snippets load it from the folder above. `table` is what metrics.json
     holds (the front's row, and per format its files and `max_delta`), `provenance` what provenance.json does.
     """
-    C, S = backbone.in_chans, backbone.image_size
+    C, S, formats = backbone.in_chans, backbone.image_size, table["formats"]
     paths = {"source": f"local-dir:{name}", "pt2": f"{name}/model.pt2", "onnx": f"{name}/model.onnx"}
     paths["int8"] = f"{name}/model_int8.onnx"
     paths["openvino"] = f"{name}/openvino_model.xml"
@@ -127,11 +129,12 @@ def model_card(
     values |= {key: [round(value, 6) for value in prepared[key]] for key in ("mean", "std")}
     values |= {key: json.dumps(path, ensure_ascii=False) for key, path in paths.items()}
     values |= {"opened": OPENED.format(**values), "names": NAMES.format(**values)}
-    snippets = "\n".join(SNIPPETS[kind].format(**values) for kind in table["formats"])
+    snippets = "\n".join(SNIPPETS[kind].format(**values) for kind in formats)
+    by_timm = f"; after `import nas`, timm takes `hf-hub:{HUB_NAME}` for `local-dir:`" if "timm" in formats else ""
     place = (
         f"Each loads the folder `{_text(name)}`, takes any batch size, and names what is on `image.png`. From the "
-        f"Hugging Face hub the folder comes by `hf download {HUB_NAME} --local-dir {_text(shlex.quote(name))}`; timm "
-        f"alone takes `hf-hub:{HUB_NAME}` for `local-dir:`.\n"
+        f"Hugging Face hub the folder comes by `hf download {HUB_NAME} --local-dir {_text(shlex.quote(name))}`"
+        f"{by_timm}.\n"
     )
     stem = "" if architecture.stem == "patch" else f"a stem of {STEMS[architecture.stem].words}, "
     summary = (
@@ -149,17 +152,18 @@ def model_card(
         "Metrics": _metrics(table),
         **({"Training": _training(table["retrained"])} if table.get("retrained") else {}),
         "Use": (place, snippets, normalised, _classes(prepared["class_names"])),
-        "Files": _files(table["formats"]),
+        "Files": _files(formats),
         "Layers": _layers(architecture),
         "Limits": (f"- {limit}" for limit in _limits(table, backbone)),
         "Reproduce": _reproduce(provenance),
     }
     body = "\n\n".join("\n".join((f"## {title}\n", *lines)) for title, lines in sections.items())
+    libraries = list(dict.fromkeys(LIBRARIES[kind] for kind in formats))
     about = ModelCardData(
         license=table.get("license"),
-        library_name="timm",
+        library_name=libraries[0] if libraries else None,
         pipeline_tag="image-classification",
-        tags=TAGS,
+        tags=[TAGS[0], *libraries, *TAGS[1:]],
         model_name=name,
         eval_results=list(_results(table, provenance)) or None,
     )
@@ -221,14 +225,19 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
     yield f"| MACs | {table['macs']:,} | | MACs/image | one image |"
     yield f"| FLOPs | {table['flops']:,} | | FLOPs/image | 2 x MACs |"
     yield f"| parameters | {table['params']:,} | | parameters | |"
+    timing = table.get("timing") or {}
     names = dict.fromkeys([LATENCY.name, *(name for name in LATENCIES if table.get(name) is not None)])
     for name, place in zip(names, places, strict=False):
         milliseconds, interval = _number(table.get(name)), _interval(table.get(interval_key(name)))
-        yield f"| {LATENCIES[name].label} | {milliseconds} | {interval} | ms/batch | {place} |"
+        where = f"{place}{_doubts(timing.get(name))}"
+        yield f"| {LATENCIES[name].label} | {milliseconds} | {interval} | ms/batch | {where} |"
     if batch and batch > 1 and (ms := table.get(LATENCY.name)) is not None:
-        yield f"| {LATENCY.label} by the image | {_number(ms / batch)} | | ms/image | {places[0]} |"
+        place = f"{places[0]}{_doubts(timing.get(LATENCY.name))}"
+        yield f"| {LATENCY.label} by the image | {_number(ms / batch)} | | ms/image | {place} |"
     if plain := table.get("plain"):
-        place = f"{accuracy}; the most accurate plain ViT of the search, {plain['shape']}, {plain['weights']}"
+        kept = {True: ", within the bounds of the search", False: ", which breaks the bounds of the search"}
+        of_search = f"the most accurate plain ViT of the search{kept.get(plain.get('keeps_bounds'), '')}"
+        place = f"{accuracy}; {of_search}, {plain['shape']}, {plain['weights']}"
         yield f"| {plain['accuracy']}, plain ViT | {_number(plain['value'])} | {_interval(plain['ci'])} | % | {place} |"
         yield f"| MACs, plain ViT | {plain['macs']:,} | | MACs/image | one image |"
     if (chance := table.get("chance")) is not None:
@@ -238,6 +247,15 @@ def _metrics(table: Mapping[str, Any]) -> Iterator[str]:
         # In one order: conditions come from a measurement, or from a record of it, which has its keys sorted.
         shown = [name for name in dict.fromkeys([*Conditions.__slots__, *conditions]) if name in conditions]
         yield "Measured under: " + ", ".join(f"{name} {_text(conditions[name])}" for name in shown) + "."
+
+
+def _doubts(timing: Mapping[str, Any] | None) -> str:
+    """Whether a latency is noisy, and the load of the machine when it was measured, as far as that is known."""
+    if timing is None:
+        return ""
+    noise = "; noisy: true, not known within 2 %" if timing["noisy"] else ""
+    load = timing["load_average"]
+    return noise + ("" if load is None else f"; load average {load:.1f} on {plural(timing['cores'], 'core')}")
 
 
 def _eight_bits(eight: Mapping[str, Any], place: str) -> Iterator[str]:
@@ -292,10 +310,11 @@ def _files(formats: Mapping[str, Any]) -> Iterator[str]:
     yield "| format | file | MB | loading it | greatest logit difference after reloading (batch 1, 2, 7) |"
     yield "| --- | --- | ---: | --- | --- |"
     for kind, written in formats.items():
-        file, facts = next(iter(written["files"].items()))
         deltas = ", ".join(f"{delta:.2g}" for delta in written["max_delta"].values())
         safe = "can run code of its maker" if kind in CODE else "reads data only"
-        yield f"| {kind} | {file} | {facts['size_bytes'] / 1e6:.2f} | {safe} | {deltas} |"
+        for i, (file, facts) in enumerate(written["files"].items()):
+            of_all = deltas if i == 0 else ""
+            yield f"| {kind} | {file} | {facts['size_bytes'] / 1e6:.2f} | {safe} | {of_all} |"
 
 
 def _layers(architecture: Architecture) -> Iterator[str]:
@@ -310,6 +329,7 @@ def _layers(architecture: Architecture) -> Iterator[str]:
 
 
 def _limits(table: Mapping[str, Any], backbone: Backbone) -> Iterator[str]:
+    formats = table["formats"]
     if table.get("split") == "search":
         yield "Top-1 on the search split is optimistic, because that split chose this architecture."
     if table.get(LATENCY.name) is None:
@@ -323,13 +343,19 @@ def _limits(table: Mapping[str, Any], backbone: Backbone) -> Iterator[str]:
         )
     yield "MACs leave out softmax, norms, pooling and element-wise operations; latency contains them."
     yield (
-        f"The input size is {backbone.in_chans} x {backbone.image_size} x {backbone.image_size}. timm takes others "
-        "(`img_size=`), for which nothing was measured; the other files take no other."
+        f"The input size is {backbone.in_chans} x {backbone.image_size} x {backbone.image_size}"
+        + (
+            ". timm takes others (`img_size=`), for which nothing was measured"
+            if "timm" in formats
+            else ", and no other"
+        )
+        + ("; the other files take no other." if "timm" in formats and len(formats) > 1 else ".")
     )
-    yield (
-        "From a stranger load nothing but what reads data only, as the table of files says. Loading `model.pt2` "
-        "(or any `.bin`, `.pt`, `.pth`) can run code that its maker put there."
-    )
+    if CODE.intersection(formats):
+        yield (
+            "From a stranger load nothing but what reads data only, as the table of files says. Loading `model.pt2` "
+            "can run code that its maker put there."
+        )
     given = table.get("license")
     said = f"The licence is {given}, as its maker says." if given else "Its maker has not said under which licence."
     yield f"{said} The terms of the data and of the initial weights hold as well."

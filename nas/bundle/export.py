@@ -7,11 +7,13 @@ import copy
 import difflib
 import io
 import json
+import platform
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ from nas.bundle.bundle import (
     CARD,
     FILES,
     INT8,
+    NEEDED,
     OWN_FILES,
     PROVENANCE,
     TABLE,
@@ -73,6 +76,7 @@ RUN_KEYS = ("run", "seed", "space_digest", "splits")
 RETRAIN = "retrain"
 """The key of a bundle's provenance where its network was trained alone."""
 TEST_KEYS = ("test_top1", "test_top1_ci", "test_images")
+WRITERS = ("torch", "torchvision", "timm", "numpy", "safetensors")
 SPEED_PAIRS = 15  # of timings, in eight bits and as float, in turn
 ON_CPU = Target(runtime="onnxruntime-cpu", precision="int8")
 
@@ -114,7 +118,7 @@ def export_bundle(
         "crop_pct": info.crop_pct,
         "class_names": list(info.class_names),
     }
-    point, provenance = shared(point), shared(provenance)
+    point, provenance = shared(point), shared({**provenance, "written_with": versions(chosen)})
     _check_arguments(subnet, preprocessing, point)
     model = copy.deepcopy(subnet).cpu().float().eval().requires_grad_(False)
     target = Path(directory).absolute()
@@ -155,6 +159,16 @@ def export_bundle(
         int8=table.get("int8"),
         test={key: table[key] for key in TEST_KEYS if key in table},
     )
+
+
+def versions(formats: Iterable[str]) -> dict[str, str]:
+    """Versions of what writes these formats and reads them back, those that are installed."""
+    packages = {"vit-front", *WRITERS, *(package for name in formats for package in NEEDED.get(name, ()))}
+    found = {"python": platform.python_version()}
+    for name in sorted(packages):
+        with suppress(PackageNotFoundError):  # such as a checkout that was not installed
+            found[name] = version(name)
+    return found
 
 
 def check_options(options: BundleOptions) -> tuple[str, ...]:

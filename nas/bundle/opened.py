@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor
 
 from nas.arch import Backbone
-from nas.base import ConfigError, ExportError, read_json
+from nas.base import ConfigError, ExportError, problem_words, read_json
 from nas.bundle.bundle import (
     ARCHITECTURE,
     FILES,
     INT8,
+    NEEDED,
     PROVENANCE,
     TABLE,
     check_there,
@@ -54,6 +56,12 @@ class Opened:
     run: Callable[[Tensor], Tensor]
 
     @property
+    def version(self) -> str:
+        """Package and version of what runs it, such as `onnxruntime 1.32.0`."""
+        package = NEEDED.get(RUNTIMES[self.runtime], ("torch",))[-1]
+        return f"{package} {torch.__version__ if package == 'torch' else version(package)}"
+
+    @property
     def stored_side(self) -> int:
         """Pixels that the shorter side is resized to, before the centre is cut out."""
         return math.floor(self.backbone.image_size / self.crop_pct)
@@ -72,7 +80,8 @@ def open_bundle(folder: Path, runtime: str | None = None, device: torch.device |
         provenance = read_json(folder / PROVENANCE) if (folder / PROVENANCE).is_file() else {}
         mean, std, names, crop_pct = _preprocessing(table["preprocessing"], backbone)
     except (ExportError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = error.message if isinstance(error, ExportError) else f"{folder} is a damaged bundle: {error!r}"
+        told = error.message if isinstance(error, ExportError) else ""
+        reason = told or f"{folder} is a damaged bundle: {problem_words(error)}"
         raise ConfigError(reason, hint="export it again from its run") from error
     chosen = _runtime(folder, table, runtime)
     run = _load(folder, table, chosen, device or torch.device("cpu"))

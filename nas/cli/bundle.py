@@ -6,16 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import (
-    DataOption,
-    DeviceOption,
-    FormatOption,
-    MovedDataOption,
-    PickOption,
-    RunArgument,
-    SeedOption,
-    example,
-)
+from nas.cli.options import DataOption, DeviceOption, FormatOption, MovedDataOption, PickOption, RunArgument, example
 from nas.cli.output import begin, next_validate, print_result, reporter
 
 bundle = typer.Typer()
@@ -48,12 +39,12 @@ def export(
     """
     from nas.bundle import BundleOptions
     from nas.jobs import export_pick
-    from nas.report import export_table
+    from nas.report import export_tables
 
     chosen = tuple(formats.split(","))
     options = BundleOptions(formats=chosen, opset=opset, max_int8_loss=max_int8_loss, license=license_)
     values = export_pick(run, pick, to, options, reporter(), data).to_dict()
-    print_result(format_, values, export_table, values["files"])
+    print_result(format_, values, export_tables, values["files"])
     next_validate(to, run, data)
 
 
@@ -111,7 +102,7 @@ def validate(
     data: DataOption = None,
     split: Annotated[Split, typer.Option(help="Which of the images; all: every one, of every split.")] = Split.TEST,
     runtime: RuntimeOption = None,
-    seed: SeedOption = None,
+    seed: Annotated[int | None, typer.Option(help="Of the splits. Default: that of the bundle's run.")] = None,
     device: DeviceOption = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="data.KEY=VALUE; repeatable.")] = None,
     skip_bad_images: SkipOption = False,

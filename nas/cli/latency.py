@@ -124,4 +124,6 @@ def read(
     from nas.report import results_table
 
     values = read_results(packed, run)
+    for note in values["notes"]:
+        reporter().line("warning", note)
     print_result(format_, values, results_table, values["points"])

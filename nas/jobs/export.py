@@ -147,10 +147,15 @@ def _unmeasured(architecture: Architecture, session: Session) -> FrontPoint:
 def table_row(run: RunDirectory, point: FrontPoint) -> dict[str, Any]:
     """The row of the table, as in `front --format json`; of a point that is not on the front what a row would say.
 
-    With what it is to be seen beside: `chance`, percent, and the most accurate plain ViT, where one was measured.
+    With what it is to be seen beside: `chance`, percent, and the most accurate plain ViT, where one was measured. And
+    `timing`: whether each latency is noisy, where it was measured alone, and the load average then.
     """
-    points: list[dict[str, Any]] = ParetoFront.from_run(run.path).to_dict(run.name)["points"]
-    row = next((row for row in points if row["digest"] == point.digest), point.to_dict())
+    front = ParetoFront.from_run(run.path)
+    rows: list[dict[str, Any]] = front.to_dict(run.name)["points"]
+    row = next((row for row in rows if row["digest"] == point.digest), point.to_dict())
+    known = next((other for other in front.points if other.digest == point.digest), point)
+    if timing := _timing(front, known):
+        row["timing"] = timing
     found = results_of(run)
     accuracy, plain = found.front.accuracy, best_plain(found)
     row["chance"] = chance_level(run.manifest, TOP1)
@@ -162,9 +167,21 @@ def table_row(run: RunDirectory, point: FrontPoint) -> dict[str, Any]:
             "value": plain.value(accuracy),
             "ci": plain.measurement.intervals.get(accuracy.name),
             "macs": int(plain.value(MACS)),
+            "keeps_bounds": plain.measurement.keeps(bounds) if (bounds := run.manifest.constraints) else None,
             "weights": "trained alone" if (run.front() or {}).get("finalists") else "inherited weights",
         }
     return row
+
+
+def _timing(front: ParetoFront, point: FrontPoint) -> dict[str, Any]:
+    """How far latencies that were measured alone can be trusted, by name: JSON values."""
+    found = {}
+    for name, timed in point.measurement.latency.items():
+        if timed.noisy is not None:
+            before = front.targets.get(name, {}).get("machine", {}).get("before", {})
+            load, cores = (before.get("load_average") or [None])[0], before.get("cores")
+            found[name] = {"noisy": timed.noisy, "rounds": timed.rounds, "load_average": load, "cores": cores}
+    return found
 
 
 def export_measured(

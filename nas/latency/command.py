@@ -14,19 +14,29 @@ import psutil
 import torch
 
 from nas.arch import Architecture, Backbone, cost
-from nas.base import SCHEMA_VERSION, ArchitectureError, Reporter, RunError, check_writable, read_json
+from nas.base import (
+    SCHEMA_VERSION,
+    ArchitectureError,
+    ConfigError,
+    Reporter,
+    RunError,
+    check_writable,
+    problem_words,
+    read_json,
+)
 from nas.latency.device import default_batch, device_name
 from nas.latency.front import measure_networks
 from nas.latency.meter import LatencyMeter, Readings
 from nas.latency.profile import LatencyProfile, design, with_scores
-from nas.latency.runtimes import check_available, describe, random_subnet
+from nas.latency.runtimes import check_available, describe, excess_threads, random_subnet
 from nas.model import check_inside
-from nas.runs import ParetoFront, RunDirectory, config_of_run, space_of_run
+from nas.runs import MANIFEST, ParetoFront, RunDirectory, config_of_run, space_of_run
 from nas.settings import Target, parse_target, profile_path
 from nas.space import SearchSpace
 
 REPEATS = 0.9  # tau from which an order is taken to repeat
 MOST_OF_A_SIZE, MOST_LAYERS = 65_536, 1_024  # of a bundle that is measured
+BUNDLE_FILES = ("metrics.json", "architecture.json")
 BATCH_STEPS = 2  # times the batch is made four times as large, for an order that repeats
 
 
@@ -34,7 +44,8 @@ BATCH_STEPS = 2  # times the batch is made four times as large, for an order tha
 class Models:
     """Networks to be measured, the one they are timed in turn with, and the run's targets.
 
-    `batch` holds where nothing else says it.
+    `batch` holds where nothing else says it. `weights` are the digests of the supernets that the networks are from, as
+    far as that is known.
     """
 
     backbone: Backbone
@@ -42,6 +53,7 @@ class Models:
     reference: Architecture
     batch: int
     targets: tuple[Target, ...]
+    weights: frozenset[str] = frozenset()
 
     def measure(self, target: Target, batch: int, rounds: int, reporter: Reporter) -> Readings:
         """Time them on a target."""
@@ -56,17 +68,24 @@ def models_of(source: Path) -> Models:
     if source.is_file():
         raise RunError(f"{source} is a file", hint="give the folder of a run, or of a model that `export` wrote")
     try:
-        check_inside(source, source / "metrics.json", source / "architecture.json")
+        check_inside(source, *(source / name for name in (*BUNDLE_FILES, "provenance.json")))
         table = read_json(source / "metrics.json")
         architecture = Architecture.from_json((source / "architecture.json").read_text(encoding="utf-8"))
         backbone = Backbone(**table["backbone"])
         _check_size(backbone, architecture)
-    except FileNotFoundError:
-        return _models_of_run(source)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, ArchitectureError) as error:
-        reason = error.message if isinstance(error, ArchitectureError) else repr(error)
+        origin = read_json(source / "provenance.json") if (source / "provenance.json").is_file() else {}
+        weights = frozenset({str(origin.get("supernet_digest", "")).partition(",")[0]} - {""})
+    except FileNotFoundError as error:
+        lacking = [name for name in BUNDLE_FILES if not (source / name).is_file()]
+        if lacking == [*BUNDLE_FILES] or (source / MANIFEST).is_file():
+            return _models_of_run(source)
+        raise RunError(
+            f"{source} is a damaged bundle: no {' and no '.join(lacking)}", hint="export it again"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, ArchitectureError) as error:
+        reason = error.message if isinstance(error, ArchitectureError) else problem_words(error)
         raise RunError(f"{source} is a damaged bundle: {reason}", hint="export it again") from error
-    return Models(backbone, (architecture,), architecture, default_batch(backbone.image_size), ())
+    return Models(backbone, (architecture,), architecture, default_batch(backbone.image_size), (), weights)
 
 
 def _check_size(backbone: Backbone, architecture: Architecture) -> None:
@@ -96,7 +115,13 @@ def _models_of_run(path: Path) -> Models:
         space.largest(),
         config.evaluate.latency_batch_size or default_batch(space.backbone.image_size),
         tuple(map(parse_target, texts)),
+        weights_of(front),
     )
+
+
+def weights_of(front: ParetoFront) -> frozenset[str]:
+    """Digests of the supernets that the points of a front have their weights from."""
+    return frozenset(point.measurement.conditions.weights_digest for point in front.points) - {""}
 
 
 def measure_source(source: Path, targets: Sequence[Target], rounds: int, reporter: Reporter) -> dict[str, Any]:
@@ -104,7 +129,7 @@ def measure_source(source: Path, targets: Sequence[Target], rounds: int, reporte
     models = models_of(source)
     wanted = tuple(targets) or models.targets or (Target(runtime="torch-cpu"),)
     for target in wanted:
-        check_available(target)
+        _check_here(target)
     digests = [architecture.digest for architecture in models.architectures]
     tables = []
     for target in wanted:
@@ -130,6 +155,13 @@ def measure_source(source: Path, targets: Sequence[Target], rounds: int, reporte
     }
 
 
+def _check_here(target: Target) -> None:
+    """Raise a ConfigError where a target cannot be measured on this machine, or has more threads than it has cores."""
+    check_available(target)
+    if problem := excess_threads(target):
+        raise ConfigError(problem, hint="fewer threads=N, or a machine with as many cores")
+
+
 def _measure(models: Models, target: Target, rounds: int, reporter: Reporter) -> tuple[Readings, str]:
     """Measure; where no batch is asked for, with one at which the order repeats, if there is one."""
     batch = target.batch or models.batch
@@ -150,7 +182,7 @@ def profile_space(
     space: SearchSpace, target: Target, count: int, rounds: int, seed: int, file: Path, reporter: Reporter
 ) -> dict[str, Any]:
     """Measure architectures of a space on a target, fit, judge, write: JSON of `latency profile --format json`."""
-    check_available(target)
+    _check_here(target)
     check_writable(file)
     architectures = tuple(design(space, count, seed))
     batch = target.batch or default_batch(space.backbone.image_size)

@@ -3,7 +3,8 @@
     python measure.py --threads 1
 
 Every model is timed in turn with the reference model, whose drift is divided out; rounds go on until each median is
-known within 2 % or `--most-rounds` are spent. Writes results.json beside the models.
+known within 2 % or `--most-rounds` are spent. Writes results.json beside the models, and prints the figures. Exit
+code 2: the pack is damaged, or onnxruntime cannot take a model; a line says which.
 """
 
 import argparse
@@ -25,9 +26,14 @@ import onnxruntime
 WARM_UP, LONGEST_WARM_UP = 3, 20  # calm passes that end the warm-up, and after how many it ends at the latest
 STILL_FALLING = 0.95  # of the fastest pass so far: a pass below this says that the model is not warm yet
 SHORTEST_S = 0.005  # a timing shorter than this is repeated within one sample
+SAY_EVERY = 10  # rounds, where no terminal redraws a line
 TOLERANCE = 0.02  # a median is known where its interval reaches no further than this share of it
 
 EXTERNAL = b"\n\x08location"  # the key of a tensor in another file, as ONNX stores it
+
+
+class PackError(Exception):
+    """The pack is damaged, or a model of it cannot be run here."""
 
 
 def warm_timer(forward: Callable[[int], float]) -> Callable[[], float]:
@@ -55,12 +61,17 @@ def warm_timer(forward: Callable[[int], float]) -> Callable[[], float]:
 
 
 def runner(path: Path, images: Any, threads: int, provider: str) -> Callable[[], float]:
-    """A function that times one forward pass of a model, seconds."""
+    """A function that times one forward pass of a model, seconds; a PackError: it cannot be loaded and run."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
     feed = {"images": images}
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        session.run(["logits"], feed)
+    except Exception as error:  # onnxruntime's errors have no base of their own
+        words = " ".join(str(error).split())[:300]
+        raise PackError(f"{path.name}: onnxruntime cannot load and run it: {words}") from error
 
     def forward(times: int) -> float:
         started = time.perf_counter()
@@ -72,12 +83,14 @@ def runner(path: Path, images: Any, threads: int, provider: str) -> Callable[[],
 
 
 def model_path(folder: Path, name: str) -> Path:
-    """The file of a model; a pack may be a stranger's, so ends the program where it would be read from elsewhere."""
+    """The file of a model; a pack may be a stranger's: a PackError where it would be read from elsewhere."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
-        sys.exit(f"error: {name}: outside of the pack")
+        raise PackError(f"{name}: outside of the pack")
+    if not path.is_file():
+        raise PackError(f"{name}: missing")
     if EXTERNAL in path.read_bytes():
-        sys.exit(f"error: {name}: its weights are in another file; a pack's models are whole")
+        raise PackError(f"{name}: its weights are in another file; a pack's models are whole")
     return path
 
 
@@ -112,15 +125,36 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def read_models(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """What models.json holds, and (digest, file) of the reference and of every model; a PackError: it is damaged."""
+    try:
+        listed = json.loads((folder / "models.json").read_text(encoding="utf-8"))
+        shape = [listed["batch"], *listed["image_shape"]]
+        named = [(str(m["digest"]), str(m["file"])) for m in (listed["reference"], *listed["models"])]
+        if not (len(named) > 1 and len(shape) == 4 and all(type(side) is int and side > 0 for side in shape)):
+            raise PackError("models.json: damaged: no model, or no sizes of images")
+        return {"run": listed["run"], "weights": listed.get("weights"), "shape": shape}, named
+    except FileNotFoundError as error:
+        raise PackError("models.json: missing") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        words = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise PackError(f"models.json: damaged: {words}") from error
+
+
+def tell(text: str, *, is_last: bool) -> None:
+    """Progress: a line that is redrawn on a terminal, lines of their own elsewhere."""
+    is_drawn = sys.stderr.isatty()
+    sys.stderr.write(f"\r{text:<40}" + "\n" * is_last if is_drawn else f"{text}\n")
+    sys.stderr.flush()
+
+
 def measure(folder: Path, threads: int, rounds: int, most_rounds: int, provider: str) -> dict[str, Any]:
-    """Everything that results.json holds."""
-    listed = json.loads((folder / "models.json").read_text(encoding="utf-8"))
-    shape = [listed["batch"], *listed["image_shape"]]
-    images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    """Everything that results.json holds; a PackError: the pack is damaged, or a model cannot be run."""
+    listed, named = read_models(folder)
+    images = np.random.default_rng(0).standard_normal(listed["shape"]).astype(np.float32)
     before = load_average()
-    reference = runner(model_path(folder, listed["reference"]["file"]), images, threads, provider)
-    models = listed["models"]
-    runners = [runner(model_path(folder, model["file"]), images, threads, provider) for model in models]
+    reference, *runners = (runner(model_path(folder, file), images, threads, provider) for _, file in named)
+    models = named[1:]
     ratios: list[list[float]] = [[] for _ in models]
     references: list[float] = []
     for done in range(max(rounds, most_rounds)):
@@ -133,17 +167,17 @@ def measure(folder: Path, threads: int, rounds: int, most_rounds: int, provider:
             seconds, later = runners[i](), reference()
             ratios[i].append(seconds / math.sqrt(references[-1] * later))
             references.append(later)
-        sys.stderr.write(f"\rround {done + 1}: {len(wide)} of {len(models)} models")
-        sys.stderr.flush()
-    sys.stderr.write("\n")
+        if sys.stderr.isatty() or done % SAY_EVERY == 0:
+            tell(f"round {done + 1}: {len(wide):>3} of {len(models)} models", is_last=False)
+    tell(f"{max(map(len, ratios))} rounds", is_last=True)
     reference_ms = 1e3 * statistics.median(references)
     points = []
-    for model, found in zip(models, ratios, strict=True):
+    for (digest, _), found in zip(models, ratios, strict=True):
         times = [reference_ms * ratio for ratio in found]
         half = max(1, len(times) // 2)
         points.append(
             {
-                "digest": model["digest"],
+                "digest": digest,
                 "latency_ms": statistics.median(times),
                 "latency_ci_ms": list(interval(times)),
                 "passes_ms": [statistics.median(times[:half]), statistics.median(times[-half:])],
@@ -154,16 +188,29 @@ def measure(folder: Path, threads: int, rounds: int, most_rounds: int, provider:
     return {
         "schema_version": 1,
         "run": listed["run"],
+        "weights": listed["weights"],
         "device": processor(),
         "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "runtime": f"onnxruntime {onnxruntime.__version__} {provider}",
         "python": platform.python_version(),
-        "batch": listed["batch"],
+        "batch": listed["shape"][0],
         "threads": threads,
         "reference_ms": reference_ms,
         "load_average": [before, load_average()],
         "points": points,
     }
+
+
+def figures(found: dict[str, Any]) -> list[str]:
+    """What was measured, a line a model: milliseconds per batch with the 95 % interval of the median."""
+    width = max(len(point["digest"]) for point in found["points"])
+    lines = [f"{found['runtime']}, batch of {found['batch']}, threads: {found['threads']}, {found['device']}"]
+    for point in found["points"]:
+        low, high = point["latency_ci_ms"]
+        times = f"{point['latency_ms']:.3f} ms / batch ({low:.3f} to {high:.3f})"
+        lines.append(f"{point['digest']:{width}}  {times}" + "  ~" * point["noisy"])
+    noisy = sum(point["noisy"] for point in found["points"])
+    return [*lines, f"{len(found['points'])} models, {noisy} not known within 2 % (~)"]
 
 
 def main() -> None:
@@ -179,11 +226,14 @@ def main() -> None:
         parser.error("--threads and --rounds are whole numbers from 1 on")
     if given.provider not in onnxruntime.get_available_providers():
         parser.error(f"--provider: here are {', '.join(onnxruntime.get_available_providers())}")
-    found = measure(folder, given.threads, given.rounds, given.most_rounds, given.provider)
     target = folder / "results.json"
-    target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    noisy = sum(point["noisy"] for point in found["points"])
-    sys.stdout.write(f"{target}: {len(found['points'])} models, {noisy} not known within 2 %\n")
+    try:
+        found = measure(folder, given.threads, given.rounds, given.most_rounds, given.provider)
+        target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    except (PackError, OSError) as error:
+        sys.stderr.write(f"error: {error}\nhint: copy the folder from where `latency pack` wrote it again\n")
+        sys.exit(2)
+    sys.stdout.write("".join(f"{line}\n" for line in [*figures(found), f"written to {target}"]))
 
 
 if __name__ == "__main__":

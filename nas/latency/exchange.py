@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from nas.base import (
     RunError,
     atomic_write_bytes,
     check_schema,
+    problem_words,
     read_json,
     replacing,
     writing,
 )
-from nas.latency.command import models_of
+from nas.latency.command import models_of, weights_of
 from nas.latency.meter import Timing, rank_tau, repeat_tau
 from nas.latency.onnx_file import trace, write_onnx
 from nas.latency.runtimes import random_subnet
@@ -54,6 +56,7 @@ def pack_run(run: Path, folder: Path, batch: int | None, reporter: Reporter) -> 
         listed = {
             "schema_version": SCHEMA_VERSION,
             "run": run.resolve().name,
+            "weights": sorted(models.weights),
             "batch": batch or (models.targets[0].batch if models.targets else None) or models.batch,
             "image_shape": [models.backbone.in_chans, size, size],
             "reference": {"digest": models.reference.digest, "file": "reference.onnx"},
@@ -80,20 +83,24 @@ def read_results(folder: Path, run: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RunError(f"{path}: not there", hint=f"run `python {SCRIPT}` in that folder on the device") from error
     except (OSError, ValueError, KeyError, TypeError, NasError) as error:
-        raise RunError(f"{path} is damaged: {error!r}", hint="copy it from the device again") from error
+        raise RunError(f"{path} is damaged: {problem_words(error)}", hint="copy it from the device again") from error
     front = ParetoFront.from_run(run)
+    notes = list(_doubts(path, found, front, run))
     points = [point for point in front.points if point.digest in there]
     if not points:
         raise RunError(f"{path} holds none of the architectures on the front of {run}", hint="`latency pack` again")
     table: list[dict[str, Any]] = []
     for point in points:
         timing, here = there[point.digest], point.measurement.values
+        alone = point.measurement.latency.get(LATENCY.name)
         table.append(
             {
                 "digest": point.digest,
                 "top1": here.get("top1"),
                 "macs": here.get("macs"),
                 "latency_here_ms": here.get(LATENCY.name),
+                "latency_here_ci_ms": list(alone.interval) if alone and alone.interval else None,
+                "noisy_here": None if alone is None else alone.noisy,
                 "latency_ms": timing.median_ms,
                 "latency_ci_ms": list(timing.interval_ms),
                 "noisy": noisy[point.digest],
@@ -105,10 +112,37 @@ def read_results(folder: Path, run: Path) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "run": str(run),
         **shared,
+        "here": _here(front),
+        "notes": notes,
         "missing": len(front.points) - len(points),
         "repeat_tau": repeat_tau([there[p.digest] for p in points]),
         "tau_with_here": None if None in here_ms else rank_tau(here_ms, there_ms),
         "points": table,
+    }
+
+
+def _doubts(path: Path, found: Mapping[str, Any], front: ParetoFront, run: Path) -> Iterator[str]:
+    """What is not sure of whose results these are; a RunError: they are another run's, by the weights of both."""
+    packed, own, name = found.get("weights"), weights_of(front), found.get("run")
+    if packed and own:
+        if own.isdisjoint(packed):
+            raise RunError(
+                f"{path} is of the run {name}: its supernet is {', '.join(map(str, packed))}, that of {run} is "
+                f"{', '.join(sorted(own))}",
+                hint="name the run that was packed, or `latency pack` this one",
+            )
+    elif name != run.resolve().name:
+        yield f"{path} is of a run named {name}: whether that is {run} is not known, the pack does not say its weights"
+
+
+def _here(front: ParetoFront) -> dict[str, Any]:
+    """Where the front's own latency was measured: device, runtime, batch, threads."""
+    conditions, measured = front.points[0].measurement.conditions, front.targets.get(LATENCY.name, {})
+    return {
+        "device": conditions.device,
+        "runtime": measured.get("runtime", conditions.target.partition("; ")[0]),
+        "batch": conditions.latency_batch_size,
+        "threads": conditions.latency_threads,
     }
 
 

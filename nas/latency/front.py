@@ -22,7 +22,7 @@ from nas.base import (
 from nas.latency.device import default_batch, device_name
 from nas.latency.meter import LatencyMeter, Readings, measure_alone
 from nas.latency.profile import LatencyProfile, mismatches, read_profile
-from nas.latency.runtimes import check_available, own_timer, random_subnet
+from nas.latency.runtimes import check_available, excess_threads, own_timer, random_subnet
 from nas.model import Subnet
 from nas.runs import Conditions, FrontPoint, RunDirectory, Timed
 from nas.settings import PROFILE, EvaluateConfig, OwnTarget, RunConfig, is_own, parse_target, profile_path
@@ -53,7 +53,7 @@ def measure_front(
     latencies: list[dict[str, Timed]] = [{} for _ in candidates]
     targets = {}
     for name, meter in meters.items():
-        found = measure_networks(meter, subnets, rounds, reporter, note=", nothing else runs")
+        found = measure_networks(meter, subnets, rounds, reporter, note=", nothing else of ours runs")
         reporter.line("latency", f"{meter.target}, batch of {found.batch}: {found.summary()}")
         targets[name] = found.to_dict()
         for latency, timed in zip(latencies, found.timed(digests), strict=True):
@@ -109,6 +109,8 @@ def check_targets_here(config: RunConfig, space: SearchSpace, reporter: Reporter
         *(profile.target for profile in profiles),
     ]:
         check_available(target)
+        if problem := excess_threads(target):
+            reporter.line("warning", problem)
     known = list(LATENCIES)[: max(1, len(config.evaluate.targets))]
     if bounded := [f"max_{name}" for name in space.constraints.max_latency if name not in known]:
         raise ConfigError(

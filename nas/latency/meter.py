@@ -258,10 +258,13 @@ class Readings:
         return repeat_tau(self.timings)
 
     def summary(self) -> str:
-        """In words: how many are known, whether the order repeats."""
+        """In words: how many are known, whether the order repeats, and the load where there are fewer cores."""
+        before = self.machine["before"]
+        load, cores = before["load_average"][0], before["cores"]
+        busy = f"; load average {load:.1f} on {plural(cores, 'core')}" if cores and load > cores else ""
         count, noisy = len(self.timings), sum(timing.is_noisy for timing in self.timings)
         known = f"{count - noisy} of {plural(count, 'latency', 'latencies')} known within 2 %"
-        return known if self.tau is None else f"{known}, order repeats with tau {self.tau:.2f}"
+        return (known if self.tau is None else f"{known}, order repeats with tau {self.tau:.2f}") + busy
 
     def to_dict(self) -> dict[str, Any]:
         """What holds for all models, JSON values."""

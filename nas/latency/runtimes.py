@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.arch import Architecture, Backbone
-from nas.base import ConfigError, EvaluationError, command_line, disk_error, temporary_folder
+from nas.base import ConfigError, EvaluationError, command_line, disk_error, plural, temporary_folder
 from nas.latency.int8 import CALIBRATION_STEP, write_int8
 from nas.latency.onnx_file import save_onnx
 from nas.model import Subnet
@@ -86,6 +86,14 @@ def check_available(target: Target) -> None:
         raise ConfigError(f"target {target}: {package} is not installed", hint=f"pip install {package}")
     if target.runtime == "torch-cpu-packed" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         raise ConfigError(f"target {target}: this torch has no oneDNN", hint="--target torch-cpu")
+
+
+def excess_threads(target: Target) -> str | None:
+    """In words, that a target has more threads than this machine has cores for this process; None: it has not."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if target.is_cuda or is_own(target.runtime) or target.threads <= cores:
+        return None
+    return f"target {target}: {target.threads} threads wait for each other on {plural(cores, 'core')}"
 
 
 def describe(target: Target) -> str:

@@ -10,7 +10,7 @@ from nas.report.front_table import (
     export_command, front_csv, front_rows, front_table, nothing_fits, plain_table,
 )
 from nas.report.job_tables import (
-    export_table, finalists_table, forecast_table, predict_table, proposal_table, push_table,
+    export_tables, finalists_table, forecast_table, predict_table, proposal_table, push_table,
     redundancy_table, retrain_table, training_rows, trust_table, validate_table,
 )
 from nas.report.latency_tables import measured_rows, measured_tables, profile_table, results_table
@@ -23,7 +23,7 @@ from nas.report.verdict import best_plain, chance_level, chance_words, shape_wor
 
 __all__ = [
     "Column", "Markup", "Table", "best_plain", "chance_level", "chance_words", "compare_rows",
-    "compare_runs", "compare_tables", "csv_text", "draw_front", "export_command", "export_table",
+    "compare_runs", "compare_tables", "csv_text", "draw_front", "export_command", "export_tables",
     "finalists_table", "forecast_table", "front_csv", "front_notes", "front_plots", "front_rows",
     "front_table", "measured_rows", "measured_tables", "nothing_fits", "plain_table", "predict_table", "profile_table",
     "proposal_table", "push_table", "redundancy_table", "results_table", "retrain_table", "run_rows",

@@ -123,9 +123,10 @@ def plain_lines(plain: PlainViTs, front: ParetoFront) -> list[str]:
     of_front = plural(plain.num_front, "architecture")
     for name, gains in plain.gains.items():
         span = " to ".join(dict.fromkeys(f"{value:+.1f}" for value in (min(gains), max(gains))))
+        beside = "above" if min(gains) >= 0 else "below" if max(gains) <= 0 else "from"
         lines.append(
-            f"at equal {metric_named(name).label}, {len(gains)} of {of_front} of the front are {span} points of "
-            f"{accuracy} above the best plain ViT, median {statistics.median(gains):+.1f}"
+            f"at equal {metric_named(name).label}, {len(gains)} of {of_front} of the front that are no plain ViTs are "
+            f"{span} points of {accuracy} {beside} the best plain ViT, median {statistics.median(gains):+.1f}"
         )
     return [*lines, "by inherited weights: trained alone, networks may rank otherwise"] if lines else []
 

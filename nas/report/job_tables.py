@@ -1,11 +1,14 @@
 """Tables of what a long command found: export, forecast, trust, retrain, rank-layers."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.base import BALANCED, TOP1, duration, plural, unit_of, with_interval
 from nas.report.table import Cell, Column, Markup, Table, columns_of
 from nas.runs import BALANCED_SPLITS, BASELINES, CONFIDENCE, RESAMPLES, SPLITS
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 MOST_CLASSES = 20  # rows of a table
 
@@ -149,7 +152,7 @@ def forecast_table(values: Mapping[str, Any]) -> Table:
         trained = f"{plural(values['finalists'], 'candidate')} trained on, the better half of them for {epochs}"
         rows.append(("finalists", time("finalists"), trained))
     if values["measure_s"]:
-        front = f"front of about {plural(values['front_size'], 'architecture')}, nothing else runs"
+        front = f"front of about {plural(values['front_size'], 'architecture')}, nothing else of ours runs"
         rows.append(("final latency", time("measure"), front))
     total = ("total", time("total"), "hours:minutes:seconds" if time("total").count(":") > 1 else "minutes:seconds")
     parts = (
@@ -227,12 +230,15 @@ def validate_table(found: Mapping[str, Any]) -> Table:
     rows += [row(*(one[key] for key in ("class", "images", "top1", "top1_low", "top1_high"))) for one in classes]
     shown = rows[: MOST_CLASSES + 3]
     card = found["card_test_top1"]
-    lines = [f"chance {found['chance']:.1f} %" + ("" if card is None else f", on its card {card:.1f} % (test)")]
+    lines = [
+        f"chance {found['chance']:.1f} %"
+        + ("" if card is None else f", on its card {card:.1f} % (test, {found['card_precision']})")
+    ]
     if len(shown) < len(rows):
         lines.append(f"the {len(rows) - len(shown)} better classes: --format csv")
     lines += [f"{note[0].upper()}{note[1:]}." for note in found["notes"]]
     runtime = found["runtime"] + ("" if found["runtime"].endswith("int8") else ", fp32")
-    lines.append(f"{runtime}, {found['device']}, torch {found['torch']}, seed {found['seed']}")
+    lines.append(f"{runtime}, {found['device']}, {found['runtime_version']}, seed {found['seed']}")
     return Table(
         title=f"{found['bundle']} on {found['data']}, {found['split']}",
         columns=[
@@ -271,8 +277,15 @@ def redundancy_table(found: dict[str, Any]) -> Table:
     )
 
 
-def export_table(bundle: Mapping[str, Any]) -> Table:
-    """What an export wrote (`ExportReport.to_dict`), file by file."""
+def export_tables(bundle: Mapping[str, Any]) -> "Group":
+    """What an export wrote (`ExportReport.to_dict`), file by file, and what eight bits gave where they are among it."""
+    from rich.console import Group
+
+    eight = bundle.get("int8")
+    return Group(_files_table(bundle), *([_eight_bits_table(eight)] if eight else []))
+
+
+def _files_table(bundle: Mapping[str, Any]) -> Table:
     batches = ", ".join(map(str, bundle["files"][0]["max_delta"])) if bundle["files"] else ""
     headers = {"format": "", "file": "", "size (kB)": "{:,.0f}", "difference": "{:.1e}", "time (s)": "{:.1f}"}
     largest = [max(file["max_delta"].values(), default=0.0) or "0" for file in bundle["files"]]
@@ -286,7 +299,6 @@ def export_table(bundle: Mapping[str, Any]) -> Table:
         caption=[
             *_tested(bundle),
             f"differences are the largest between logits before and after reloading, batches of {batches}",
-            *_eight_bits(bundle.get("int8")),
         ],
         box="HEAVY_HEAD",
     )
@@ -310,9 +322,27 @@ def push_table(found: Mapping[str, Any]) -> Table:
     )
 
 
-def _eight_bits(found: Mapping[str, Any] | None) -> Iterator[str]:
-    if found:
-        low, high = found["lost_points_ci"]
-        lost = f"{found['lost_points']:.2f} points lost ({low:.2f} to {high:.2f})"
-        yield f"int8: top-1 {found['top1']:.2f} % on the search split, {lost}"
-        yield f"int8: {found['latency_ratio']:.2f} times the latency of float, batch of {found['latency_batch_size']}"
+def _eight_bits_table(found: Mapping[str, Any]) -> Table:
+    """Top-1 in eight bits beside fp32 on both splits, what was lost on the same images, and the time over float's."""
+
+    def ends(interval: Sequence[float]) -> str:
+        return f"({interval[0]:.2f} to {interval[1]:.2f})"
+
+    rows = []
+    for split, prefix in (("search", ""), ("test", "test_")):
+        top1, lost = found[f"{prefix}top1"], found[f"{prefix}lost_points"]
+        told = [
+            f"{value:.2f} {ends(found[f'{prefix}{key}_ci'])}" for key, value in (("top1", top1), ("lost_points", lost))
+        ]
+        rows.append((split, top1 + lost, *told))
+    where = f"batch of {found['latency_batch_size']}, threads: {found['latency_threads']}"
+    return Table(
+        title="eight bits",
+        columns=columns_of({"split": "", "fp32, top-1 (%)": "{:.2f}", "int8, top-1 (%)": "", "points lost": ""}),
+        rows=rows,
+        caption=[
+            "in brackets 95 % intervals; of the points lost on the same images",
+            f"time over float {found['latency_ratio']:.2f} {ends(found['latency_ratio_quartiles'])}: median, quartiles",
+            f"{found['latency_target']}, {where}, {found['latency_device']}",
+        ],
+    )

@@ -1,6 +1,7 @@
 """Tables of latencies: measured, profiled, from another device."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nas.base import plural, with_spread
@@ -13,25 +14,86 @@ if TYPE_CHECKING:
 MARKS = "± 95 % interval of the median   ~ not known within 2 %   = intervals overlap"
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A median of timings, milliseconds, the 95 % interval of it where there is one, and whether it is noisy."""
+
+    ms: float
+    interval: tuple[float, float] | None
+    noisy: bool
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], count: int = 1) -> "Figure":
+        """Of a row of a table, by one of so many images."""
+        low, high = row["latency_ci_ms"]
+        return cls(row["latency_ms"] / count, (low / count, high / count), bool(row["noisy"]))
+
+    @classmethod
+    def here(cls, row: Mapping[str, Any]) -> "Figure | None":
+        """Of this machine, beside another's; None: it was not measured."""
+        ms, interval = row["latency_here_ms"], row["latency_here_ci_ms"]
+        return None if ms is None else cls(ms, interval and tuple(interval), bool(row["noisy_here"]))
+
+    def words(self) -> str:
+        """Such as `1.500 ± 0.200 ~`."""
+        return with_spread(self.ms, self.interval) + " ~" * self.noisy
+
+    def over(self, other: "Figure | None") -> str:
+        """The ratio to another, with what both intervals allow, such as `0.80 (0.70 to 0.95) ~`."""
+        if other is None:
+            return "-"
+        ratio = f"{self.ms / other.ms:.2f}"
+        if self.interval and other.interval:
+            low, high = self.interval[0] / other.interval[1], self.interval[1] / other.interval[0]
+            ratio += f" ({low:.2f} to {high:.2f})"
+        return ratio + " ~" * (self.noisy or other.noisy)
+
+
 def results_table(values: Mapping[str, Any]) -> Table:
     """`read_results` as a table."""
     repeat, both = ("-" if tau is None else f"{tau:.2f}" for tau in (values["repeat_tau"], values["tau_with_here"]))
-    caption = [
-        f"{values['runtime']}, batch of {values['batch']}, threads: {values['threads']}, {values['system']}",
-        f"{MARKS}   order repeats with tau {repeat}, order of here and there: tau {both}",
-    ]
+    caption = [f"{MARKS}   order repeats with tau {repeat}, order of here and there: tau {both}"]
     if values["missing"]:
         caption.append(f"{values['missing']} of the front were not measured there")
-    headers = {"digest": "", "top-1 (%)": "{:.1f}", "MMACs": "{:.3g}", "here (ms)": "{:.3f}", "there (ms)": "{:.3f}"}
+    here, there = values["here"], {key: values[key] for key in ("runtime", "batch", "threads")}
+    caption.append(f"there: {_setting(there)}, {values['device']}, {values['system']}")
+    caption.append(f"here: {_setting(here)}, {here['device']}")
+    if _setting(here) != _setting(there):
+        caption.append("here and there are not set up alike: their times differ by that, too")
+    is_one = here["batch"] == values["batch"]
+    headers = {
+        "digest": "",
+        "top-1 (%)": "{:.1f}",
+        "MMACs": "{:.3g}",
+        _head("here", here): "",
+        _head("there", there): "",
+    }
+    headers |= {"there / here": ""} if is_one else {}
     return Table(
         title=f"{values['run']} on {values['device']}",
         columns=columns_of({**headers, "": ""}),
         rows=[
-            (row["digest"], row["top1"], row["macs"] and row["macs"] / 1e6, row["latency_here_ms"], *_timed(row))
+            (
+                row["digest"],
+                row["top1"],
+                row["macs"] and row["macs"] / 1e6,
+                "-" if (own := Figure.here(row)) is None else own.words(),
+                Figure.of(row).words(),
+                *([Figure.of(row).over(own)] if is_one else []),
+                "=" * bool(row["ties"]),
+            )
             for row in values["points"]
         ],
         caption=caption,
     )
+
+
+def _setting(where: Mapping[str, Any]) -> str:
+    return f"{where['runtime']}, batch of {where['batch']}, threads: {where['threads']}"
+
+
+def _head(place: str, where: Mapping[str, Any]) -> str:
+    return f"{place} (ms),\n{where['runtime']}"
 
 
 def profile_table(values: Mapping[str, Any]) -> Table:
@@ -67,26 +129,32 @@ def _side_by_side(targets: Sequence[Mapping[str, Any]]) -> Table:
     per, unit = ([1] * len(batches), "ms") if is_one else (batches, "ms / image")
     names = [f"{found['runtime']}, {plural(found['threads'], 'thread')}" for found in targets]
     times = [
-        {point["digest"]: point["latency_ms"] / count for point in found["points"]}
+        {point["digest"]: Figure.of(point, count) for point in found["points"]}
         for found, count in zip(targets, per, strict=True)
     ]
-    rows: list[tuple[str | float, ...]] = []
+    rows: list[tuple[str, ...]] = []
     for digest, first in times[0].items():
         rest = [own[digest] for own in times[1:]]
-        rows.append((digest, first, *(value for own in rest for value in (own, own / first))))
-    forms = [("digest", ""), (f"{names[0]} ({unit})", "{:.3f}")]
+        rows.append((digest, first.words(), *(cell for own in rest for cell in (own.words(), own.over(first)))))
+    headers = ["digest", f"{names[0]} ({unit})"]
     for name in names[1:]:
-        forms += [(f"{name} ({unit})", "{:.3f}"), ("of the first", "{:.2f}")]
+        headers += [f"{name} ({unit})", "of the first"]
     return Table(
         title="side by side",
-        columns=[Column(*form, wraps=True) for form in forms],
+        columns=[Column(header, wraps=True) for header in headers],
         rows=rows,
-        caption=["targets are timed one after another: these ratios hold less well than those within a table"],
+        caption=[
+            "targets are timed one after another: these ratios hold less well than those within a table",
+            "± 95 % interval of the median   ~ not known within 2 %   ratios with what both intervals allow",
+        ],
     )
 
 
 def _measured_table(values: Mapping[str, Any], found: Mapping[str, Any]) -> Table:
-    load = found["machine"]["before"]["load_average"][0]
+    before = found["machine"]["before"]
+    load, count = before["load_average"][0], before.get("cores")
+    of = f" on {plural(count, 'core')}" if count else ""
+    torch = f", torch {found['torch']}" if found["target"].startswith("torch-") else ""  # of others the title has it
     cores = f", core {', '.join(map(str, found['cores']))}" if found["cores"] else ""
     order = "" if found["repeat_tau"] is None else f"   order repeats with tau {found['repeat_tau']:.2f}"
     headers = {"digest": "", "latency (ms)": "{}", "images/s": "{:,.0f}", "rounds": "{}", "": ""}
@@ -102,7 +170,7 @@ def _measured_table(values: Mapping[str, Any], found: Mapping[str, Any]) -> Tabl
         columns=[*columns_of(headers), Column("ties with", wraps=True)],
         rows=rows,
         caption=[
-            f"{values['device']}, torch {found['torch']}, load average {load:.1f}{cores}",
+            f"{values['device']}{torch}, load average {load:.1f}{of}{cores}",
             f"reference {found['reference_ms']:.3g} ms, in slow moments {found['reference_slow_ms']:.3g} ms: "
             "all times may be off by as much",
             MARKS + order,

@@ -20,10 +20,11 @@ def verdict_of(found: RunResults) -> dict[str, Any]:
     """What the front gains over the most accurate plain ViT that was measured, JSON values.
 
     `chance` is in percent. `plain` and the keys behind it are None where no plain ViT was measured as the front
-    was, or where the front is ranked by a metric of one's own; `text` is the sentence. Compared is the front's
-    member of the fewest MACs that is at least as accurate, or else the most accurate one; `difference` is its accuracy
-    minus the plain ViT's, in points, `margin` half of the 95 % interval by the images of both, as if these were others
-    for each: on the same images it is less.
+    was, or where the front is ranked by a metric of one's own; `text` is the sentence. Where latencies are bounded it
+    is the best plain ViT within the bounds, and if there is none the best of all. Compared is the front's member of the
+    fewest MACs that is at least as accurate, or else the most accurate one; `difference` is its accuracy minus the
+    plain ViT's, in points, `margin` half of the 95 % interval by the images of both, as if these were others for each:
+    on the same images it is less.
     """
     front, accuracy = found.front, found.front.accuracy
     chance = chance_level(found.run.manifest, accuracy)
@@ -51,12 +52,17 @@ def verdict_of(found: RunResults) -> dict[str, Any]:
         "margin": margin,
         "is_told_apart": None if margin is None else abs(difference) > margin,
     }
-    return {"chance": chance, **values, "text": _sentence(values, plain, accuracy)}
+    bounds = found.run.manifest.constraints
+    place = (
+        "" if not bounds else " within the bounds" if plain.measurement.keeps(bounds) else ", which breaks the bounds,"
+    )
+    return {"chance": chance, **values, "text": _sentence(values, plain, accuracy, place)}
 
 
 def best_plain(found: RunResults) -> FrontPoint | None:
     """The most accurate plain ViT that was measured as the front was, of several the cheapest; None: there is none.
 
+    Those within the bounds on latency come first: others are not what this search is to beat.
     Beside a front of finalists it is one that was trained alone to the end; of one that is not on the front no interval
     is known.
     """
@@ -68,7 +74,9 @@ def best_plain(found: RunResults) -> FrontPoint | None:
         for row in finalists["candidates"]:
             if row["plain"] and row["trained"][-1] is not None and row["digest"] in others:
                 points.append(_trained(others[row["digest"]], accuracy, row["trained"][-1]))
-    return max(points, key=lambda point: (point.value(accuracy), -point.value(MACS)), default=None)
+    bounds = found.run.manifest.constraints
+    within = [point for point in points if point.measurement.keeps(bounds)]
+    return max(within or points, key=lambda point: (point.value(accuracy), -point.value(MACS)), default=None)
 
 
 def _trained(point: FrontPoint, accuracy: Metric, value: float) -> FrontPoint:
@@ -97,11 +105,14 @@ def _margin(one: FrontPoint, other: FrontPoint, accuracy: Metric) -> float | Non
     return math.hypot(*((pair[1] - pair[0]) / 2 for pair in intervals if pair))
 
 
-def _sentence(values: dict[str, Any], plain: FrontPoint, accuracy: Metric) -> str:
+def _sentence(values: dict[str, Any], plain: FrontPoint, accuracy: Metric, place: str) -> str:
+    """In words; `place` follows the name of the plain ViT and says what it is to the bounds."""
     label = accuracy.label
-    of_it = f"{shape_words(plain.architecture)}, {plain.value(accuracy):.1f} %"
+    best = (
+        f"the {label} of the best plain ViT{place} ({shape_words(plain.architecture)}, {plain.value(accuracy):.1f} %)"
+    )
     if values["digest"] == plain.digest:
-        return f"no network of the front has the {label} of the best plain ViT ({of_it}) at fewer MACs"
+        return f"no network of the front has {best} at fewer MACs"
     costs = f"{values['macs_ratio']:.2f} of its MACs"
     costs += "" if values["latency_ratio"] is None else f" and {values['latency_ratio']:.2f} of its latency"
     if values["margin"] is None:
@@ -109,4 +120,8 @@ def _sentence(values: dict[str, Any], plain: FrontPoint, accuracy: Metric) -> st
     else:
         told = "told apart" if values["is_told_apart"] else "not told apart"
         difference = f"{values['difference']:+.1f} ± {values['margin']:.1f} points: {told}"
-    return f"at the {label} of the best plain ViT ({of_it}) the front has {costs}; {label} differs by {difference}"
+    if values["difference"] < 0:
+        return (
+            f"the front does not reach {best}: its most accurate network has {costs}; {label} differs by {difference}"
+        )
+    return f"at {best} the front has {costs}; {label} differs by {difference}"

@@ -29,6 +29,7 @@ from nas.base import (
     check_schema,
     command_line,
     metric_named,
+    problem_words,
     ranked_by,
 )
 from nas.runs.directory import RunDirectory
@@ -259,7 +260,7 @@ class ParetoFront:
             words = {name: row["target"] for name, row in targets.items()}
             points = tuple(FrontPoint.from_dict(point, words) for point in values["points"])
         except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"front: a key is missing or malformed: {error!r}") from error
+            raise RunError(f"front: a key is missing or malformed: {problem_words(error)}") from error
         return cls(objectives, points, targets, clocks)
 
     def _values(self) -> NDArray[np.float64]:

@@ -101,10 +101,10 @@ class PlainViTs:
     Attributes:
         num_measured: How many there are.
         points: Those that no other one dominates, cheapest first; they may be on the front as well.
-        gains: By the name of a cost: for each point of the front by how many points its accuracy is above the best
-            plain ViT of at most that cost; points that are cheaper than any plain ViT are left out. Empty where
-            the front is ranked by a metric of one's own.
-        num_front: Points of the front.
+        gains: By the name of a cost: for each point of the front that is no plain ViT itself by how many points its
+            accuracy is above the best plain ViT of at most that cost; those cheaper than any plain ViT are left out.
+            Empty where the front is ranked by a metric of one's own.
+        num_front: Points of the front that are no plain ViTs.
     """
 
     num_measured: int
@@ -132,9 +132,10 @@ def plain_vits(found: RunResults) -> PlainViTs:
     Beside a front of finalists there is no line: its networks were trained alone, plain ones among them.
     """
     front, accuracy = found.front, found.front.accuracy
+    others = [point for point in front.points if not is_plain(point.architecture)]
     plain = [point for point in found.points.values() if is_plain(point.architecture)]
     if any(FINALIST in point.details for point in front.points):
-        return PlainViTs(num_measured=len(plain), points=(), gains={}, num_front=len(front.points))
+        return PlainViTs(num_measured=len(plain), points=(), gains={}, num_front=len(others))
     objectives = [objective.metric for objective in front.objectives]
     values = [[point.value(metric) for metric in objectives] for point in plain]
     mask = non_dominated(np.reshape(values, (-1, len(objectives))), [metric.direction for metric in objectives])
@@ -144,12 +145,10 @@ def plain_vits(found: RunResults) -> PlainViTs:
         return PlainViTs(num_measured=len(plain), points=tuple(points), gains=gains, num_front=len(front.points))
     for metric in (MACS, *(metric for metric in objectives if metric in LATENCIES.values())):
         known = [(p.value(metric), p.value(accuracy)) for p in plain if math.isfinite(p.value(accuracy))]
-        rivals = [
-            (p.value(accuracy), [best for spent, best in known if spent <= p.value(metric)]) for p in front.points
-        ]
+        rivals = [(p.value(accuracy), [best for spent, best in known if spent <= p.value(metric)]) for p in others]
         if above := tuple(own - max(tops) for own, tops in rivals if tops and math.isfinite(own)):
             gains[metric.name] = above
-    return PlainViTs(num_measured=len(plain), points=tuple(points), gains=gains, num_front=len(front.points))
+    return PlainViTs(num_measured=len(plain), points=tuple(points), gains=gains, num_front=len(others))
 
 
 def design_points(found: RunResults) -> dict[str, FrontPoint]:

@@ -23,6 +23,8 @@ def test_an_interval_has_its_ends_and_a_spread_the_farther_one():
     assert with_spread(1.5, [1.4, 1.75]) == "1.500 ± 0.250"
     assert with_spread(1.5, [1.2, 1.75], ".1f") == "1.5 ± 0.3"
     assert with_spread(1.5, None) == "1.500"
+    assert with_spread(1.5, [1.4, 3.1]) == "1.500 (1.400 to 3.100)"  # not 1.5 ± 1.6: no time is below zero
+    assert with_spread(-1.0, [-2.0, 3.0]) == "-1.000 ± 4.000"
 
 
 def test_one_unit_a_column_follows_the_largest_value():

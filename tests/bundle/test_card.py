@@ -29,6 +29,7 @@ from ruamel.yaml import YAML
 from timm.data import create_transform
 
 from nas.arch import cost
+from nas.bundle.bundle import FILES
 from nas.bundle.card import MOST_CLASSES, model_card
 
 
@@ -71,10 +72,45 @@ def test_a_test_result_is_on_the_card(tmp_path: Path) -> None:
     assert "| top-1, test | 88.5 | 85 to 91 | % | test split, 359 images, fp32 |" in card
 
 
+def test_a_noisy_latency_says_so_on_the_card_with_the_load(tmp_path: Path) -> None:
+    timing = {"latency_ms": {"noisy": True, "rounds": 9, "load_average": 6.72, "cores": 2}}
+    export(small_subnet(), tmp_path / "a", point=point_of(small_subnet()) | {"timing": timing})
+    place = "torch-cpu, batch size 64, threads 1; noisy: true, not known within 2 %; load average 6.7 on 2 cores |"
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert f"| latency | 1.5 | 1.4 to 1.6 | ms/batch | {place}" in card
+    assert f"| latency by the image | 0.02344 | | ms/image | {place}" in card
+    quiet = {"latency_ms": {**timing["latency_ms"], "noisy": False, "load_average": None}}
+    export(small_subnet(), tmp_path / "b", point=point_of(small_subnet()) | {"timing": quiet})
+    assert "1.4 to 1.6 | ms/batch | torch-cpu, batch size 64, threads 1 |" in (tmp_path / "b" / "README.md").read_text()
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["timing"] == timing
+
+
+@pytest.mark.parametrize("kind", ["pt2", "onnx", "onnx-int8", "openvino", "timm"])
+def test_the_card_speaks_of_the_files_that_there_are(kind: str) -> None:
+    small = small_subnet()
+    files = {file: {"size_bytes": 2_000_000, "sha256": ""} for file in FILES[kind]}
+    prepared = {"mean": [0.5], "std": [0.5], "interpolation": "bicubic", "crop_pct": 1.0, "class_names": ["a"]}
+    table = {**point_of(small), "preprocessing": prepared, "formats": {kind: {"files": files, "max_delta": {1: 0.0}}}}
+    card = model_card("b", small.architecture, small.backbone, table, {"commands": []})
+    about = YAML(typ="safe").load(card.split("---")[1])
+    library = {"pt2": "pytorch", "openvino": "openvino", "timm": "timm"}.get(kind, "onnx")
+    assert (about["library_name"], library in about["tags"]) == (library, True)
+    assert ("timm" in card) is (kind == "timm")
+    assert ("model.pt2" in card) is (kind == "pt2")
+    assert all(f"| {kind} | {file} | 2.00 |" in card for file in FILES[kind])
+    assert ".bin`," not in card  # openvino_model.bin is data
+    if kind == "timm":
+        assert "after `import nas`, timm takes `hf-hub:USER/NAME` for `local-dir:`" in card
+
+
 def test_the_plain_vit_of_the_space_and_chance_are_on_the_card(tmp_path: Path) -> None:
     small = small_subnet()
     plain = {"shape": "d16 L3 h2 m4", "accuracy": "top-1", "value": 90.5, "ci": [88.0, 93.0], "macs": 123456}
     plain["weights"] = "inherited weights"
+    bounded = {**plain, "keeps_bounds": False}
+    export(small, tmp_path / "a", point=point_of(small) | {"plain": bounded})
+    said = "the most accurate plain ViT of the search, which breaks the bounds of the search, d16 L3 h2 m4"
+    assert said in (tmp_path / "a" / "README.md").read_text()
     export(small, tmp_path / "b", point=point_of(small) | {"plain": plain, "chance": 23.1})
     card = (tmp_path / "b" / "README.md").read_text()
     assert "| top-1, plain ViT | 90.5 | 88 to 93 | % | search split, 144 images; the most accurate plain ViT" in card

@@ -14,6 +14,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from nas.arch.architecture import Architecture
+from nas.base.errors import ArchitectureError
 from nas.dense import SimplePyramid
 
 NETWORKS = {
@@ -30,6 +31,7 @@ NETWORKS = {
     "odd": Architecture(
         embed_dim=24, layers=(layer(64), layer(36, reducer="conv_pool"), layer(16, reducer="glad"), layer(16))
     ),
+    "two": Architecture(embed_dim=24, layers=(layer(64), layer(16, reducer="pool"))),
     "pyramid": Architecture(
         embed_dim=16,
         stem="conv",
@@ -41,7 +43,7 @@ NETWORKS = {
         ),
     ),
 }
-"""At 32 pixels with patches of 4: strides 4; 4 and 8; 4, 16/3 and 8; 4, 8, 16 and 32."""
+"""At 32 pixels with patches of 4: strides 4; 4 and 8; 4, 16/3 and 8; 4 and 8; 4, 8, 16 and 32."""
 PVT = replace(CLASS_TOKEN, class_token=False, final_norm="before", positions="none", key_tokens=4)
 STAGES = Architecture(
     embed_dim=16,
@@ -180,6 +182,26 @@ def test_its_networks_for_pyramids_train_over_a_bundle_of_strides_4_to_32(name, 
     given = {"Unet": {"decoder_channels": (16, 8, 8, 8, 8)}, "FPN": {"decoder_pyramid_channels": 16}}.get(kind, {})
     model = getattr(smp, kind)(f"tu-{source(name)}", encoder_weights=True, classes=2, dynamic_img_size=True, **given)
     segment(model, size)
+
+
+def test_what_they_do_not_take_fails_as_the_page_on_dense_tasks_says(source):
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    for name, words in (
+        ("plain", "Unsupported model downsampling pattern"),
+        ("two", r"out_indices \(0, 1, 2, 3\): the layers of the network are 0 to 1"),
+    ):
+        for kind in (smp.Unet, smp.FPN):
+            with pytest.raises((ValueError, ArchitectureError), match=words):
+                kind(f"tu-{source(name)}", encoder_weights=True, dynamic_img_size=True)
+    with pytest.raises(ValueError, match="Depth of the encoder cannot exceed"):
+        smp.DPT(f"tu-{source('two')}", dynamic_img_size=True)
+    model = smp.DPT(f"tu-{source('plain')}", dynamic_img_size=True, classes=2).eval()
+    with torch.no_grad():
+        for side in (32, 64, 96):
+            assert model(torch.zeros(1, 3, side, side)).shape[2:] == (side, side)
+        for side in (16, 48):
+            with pytest.raises(RuntimeError, match="size of tensor"):
+                model(torch.zeros(1, 3, side, side))
 
 
 def segment(model, size, may_lack=()):

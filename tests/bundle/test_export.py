@@ -1,10 +1,12 @@
 """Law 1 for files: what is exported is what was searched, bit for bit; a folder is whole or not there."""
 
 import copy
+import importlib.util
 import json
 import re
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from nas.arch.backbone import Backbone
 from nas.base.disk import DiskError
 from nas.base.errors import ConfigError, ExportError, RunError
 from nas.bundle.bundle import ExportReport
+from nas.bundle.export import versions
 from nas.model.families.vit import Subnet
 
 
@@ -478,3 +481,18 @@ def test_openvino_computes_the_network(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "b").iterdir()} >= {"openvino_model.bin", "openvino_model.xml"}
     weights = tmp_path / "b" / "openvino_model.bin"
     assert weights.stat().st_size == pytest.approx(4 * cost.params(subnet.architecture, CLASS_TOKEN), rel=0.1)
+
+
+def test_the_provenance_has_the_versions_of_what_wrote_the_files(tmp_path: Path) -> None:
+    export(small_subnet(), tmp_path / "b", formats=("timm", "onnx"), provenance={"versions": {"torch": "of the run"}})
+    provenance = json.loads((tmp_path / "b" / "provenance.json").read_text())
+    assert provenance["versions"] == {"torch": "of the run"}
+    written = provenance["written_with"]
+    for name in ("torch", "torchvision", "timm", "onnx", "onnxruntime"):
+        assert written[name] == metadata.version(name)
+    assert "openvino" not in written
+    assert "openvino" in versions(["openvino"]) or not importlib.util.find_spec("openvino")
+    try:
+        assert written["vit-front"] == metadata.version("vit-front")
+    except metadata.PackageNotFoundError:
+        assert "vit-front" not in written

@@ -53,5 +53,12 @@ def test_a_damaged_bundle_is_refused_before_it_is_loaded(bundle, tmp_path):
     assert open_bundle(copy, "onnx").runtime == "onnx"
     table = json.loads((copy / "metrics.json").read_text())
     (copy / "metrics.json").write_text(json.dumps({**table, "preprocessing": {}}))
-    with pytest.raises(ConfigError, match="damaged bundle"):
+    with pytest.raises(ConfigError, match="is a damaged bundle: mean is missing"):
+        open_bundle(copy)
+    lacking = {key: value for key, value in table["preprocessing"].items() if key != "class_names"}
+    (copy / "metrics.json").write_text(json.dumps({**table, "preprocessing": lacking}))
+    with pytest.raises(ConfigError, match="is a damaged bundle: class_names is missing"):
+        open_bundle(copy)
+    (copy / "metrics.json").write_text(json.dumps({key: table[key] for key in table if key != "formats"}))
+    with pytest.raises(ConfigError, match="is no bundle, or a damaged one: formats is missing"):
         open_bundle(copy)

@@ -184,6 +184,45 @@ def test_ctrl_c_while_the_program_is_imported_is_quiet(tmp_path):
     assert (done.code, done.stdout, done.stderr.strip()) == (130, "", "interrupted")
 
 
+WITHOUT = """
+import sys
+from importlib import metadata
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in {absent!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+
+def version(name):
+    if name.replace("-", "_") in {absent!r}:
+        raise metadata.PackageNotFoundError(name)
+    return "1.0"
+
+metadata.version = version
+metadata.requires = lambda _: ["typer>=0.26", "rich>=13.9", "torch>=2", "openvino>=1; extra == 'openvino'"]
+import nas.__main__ as program
+
+sys.argv = ["nas", "--version"]
+sys.exit(program.main())
+"""
+
+
+def test_without_what_it_needs_it_says_what_to_install(tmp_path):
+    done = python(WITHOUT.format(absent={"typer", "rich", "openvino"}), tmp_path)
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "error: typer cannot be imported, as nas is installed without all that it needs",
+        "hint: pip install 'typer>=0.26' 'rich>=13.9'",
+    ]
+
+
+def test_a_module_that_is_missing_for_another_reason_is_a_bug_that_is_shown(tmp_path):
+    done = python(WITHOUT.format(absent={"nas.cli.app"}), tmp_path)
+    assert "ModuleNotFoundError: No module named 'nas.cli.app'" in done.stderr
+
+
 def test_once_it_is_imported_ctrl_c_is_what_it_was(tmp_path):
     done = python(
         "import signal, sys\n"

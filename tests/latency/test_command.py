@@ -9,9 +9,12 @@ import pytest
 from latency_profiles import packed_profile
 from small_runs import command, run_arguments, tiny_space
 
+from nas.base.progress import Reporter
+from nas.latency.front import check_targets_here
 from nas.latency.profile import OURS, Predictor
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
+from nas.settings.config import RunConfig
 
 
 def test_a_run_measures_its_front_on_every_target(latency_run):
@@ -67,6 +70,19 @@ def test_an_exported_bundle_is_measured_alone(latency_run, tmp_path):
     assert command("export", latency_run, "--pick=knee", "--to", tmp_path / "vit", "--formats=timm").code == 0
     done = command("latency", tmp_path / "vit", "--rounds=3", "--format=json")
     assert done.code == 0, done.stderr
+    values = json.loads((tmp_path / "vit" / "metrics.json").read_text())
+    front = json.loads((latency_run / "front.json").read_text())
+    (known,) = (point["details"] for point in front["points"] if point["digest"] == values["digest"])
+    first, second = (values["timing"][name] for name in ("latency_ms", "latency_ms_2"))
+    assert (first["noisy"], first["rounds"]) == (known["latency"]["noisy"], known["latency"]["rounds"])
+    assert second["noisy"] == known["latency_targets"]["torch-cpu:batch=8,precision=bf16"]["noisy"]
+    assert first["load_average"] == front["latency"][0]["machine"]["before"]["load_average"][0]
+    (tmp_path / "vit" / "metrics.json").unlink()
+    told = command("latency", tmp_path / "vit")
+    assert (told.code, "damaged bundle: no metrics.json" in told.stderr) == (2, True)
+    del values["backbone"]
+    (tmp_path / "vit" / "metrics.json").write_text(json.dumps(values))
+    assert "damaged bundle: backbone is missing" in command("latency", tmp_path / "vit").stderr
     (table,) = json.loads(done.stdout)["targets"]
     (point,) = table["points"]
     assert point["digest"] == ParetoFront.from_run(latency_run).knee().digest
@@ -174,3 +190,17 @@ def test_a_bundle_with_links_to_elsewhere_is_not_read(tmp_path):
     done = command("latency", bundle)
     assert (done.code, done.stdout) == (2, "")
     assert "a link to a file outside of its folder" in done.stderr
+
+
+def test_more_threads_than_cores_are_refused_and_where_a_search_begins_warned_of(latency_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    words = "99 threads wait for each other on 2 cores"
+    for asked in (("latency", latency_run), ("latency", "profile", "digits", "--to", tmp_path / "profile.json")):
+        done = command(*asked, "--target=torch-cpu:threads=99")
+        assert (done.code, words in done.stderr) == (2, True)
+    said = []
+    told = Reporter(quiet=True)
+    told.line = lambda *line: said.append(line)
+    config = RunConfig(evaluate={"targets": ["torch-cpu:threads=99", "torch-cpu:threads=2"]})
+    check_targets_here(config, tiny_space(), told)
+    assert said == [("warning", f"target torch-cpu:threads=99: {words}")]

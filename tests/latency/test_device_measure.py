@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nas.latency.device_measure import TOLERANCE, interval, is_noisy, load_average, model_path, processor
+from nas.latency.device_measure import TOLERANCE, PackError, interval, is_noisy, load_average, model_path, processor
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -41,7 +41,7 @@ def test_a_pack_reads_nothing_outside_of_its_folder(tmp_path):
     (tmp_path / "other.onnx").write_bytes(b"whole")
     (pack / "link.onnx").symlink_to(tmp_path / "other.onnx")
     for name in ("../other.onnx", str(tmp_path / "other.onnx"), "link.onnx"):
-        with pytest.raises(SystemExit, match="outside of the pack"):
+        with pytest.raises(PackError, match="outside of the pack"):
             model_path(pack, name)
 
 
@@ -52,5 +52,5 @@ def test_a_model_whose_weights_are_elsewhere_is_not_loaded(tmp_path):
     (tmp_path / "model.onnx").write_bytes(
         onnx.ModelProto(graph=onnx.GraphProto(initializer=[tensor])).SerializeToString()
     )
-    with pytest.raises(SystemExit, match="in another file"):
+    with pytest.raises(PackError, match="in another file"):
         model_path(tmp_path, "model.onnx")

@@ -7,7 +7,7 @@ import torch
 from small_runs import one_thread, tiny_space
 from torch import nn
 
-from nas.latency.meter import Clock, LatencyMeter, Readings, Timing
+from nas.latency.meter import EAGER, Clock, LatencyMeter, Readings, Timing
 from nas.model.supernet import Supernet
 from nas.settings.target import parse_target
 
@@ -144,8 +144,23 @@ def test_what_is_known_is_said_of_latencies():
         timings = tuple(
             Timing(ms, (ms * (1 - half), ms * (1 + half)), (ms, ms), 15) for ms, half in enumerate(halves, 1)
         )
-        about = {"target": parse_target("torch-cpu"), "batch": 64, "clock": Clock(5.0, 5.0), "cores": (), "machine": {}}
+        about = {
+            "target": parse_target("torch-cpu"),
+            "batch": 64,
+            "clock": Clock(5.0, 5.0),
+            "cores": (),
+            "machine": {"before": {"load_average": [0.1, 0.1], "cpu_mhz": None, "cores": 2}},
+        }
         return Readings(timings=timings, **about).summary().partition(",")[0]
 
     assert said(0.01, 0.03, 0.03) == "1 of 3 latencies known within 2 %"
     assert said(0.01) == "1 of 1 latency known within 2 %"
+
+
+@pytest.mark.parametrize(("load", "told"), [(6.72, "; load average 6.7 on 2 cores"), (2.0, ""), (0.4, "")])
+def test_a_load_above_the_number_of_cores_is_told(load, told):
+    timing = Timing(1.0, (0.99, 1.01), (1.0, 1.0), 9)
+    machine = {"before": {"load_average": [load, 1.0], "cpu_mhz": None, "cores": 2}}
+    clock = Clock(1.0, 1.0)
+    found = Readings(target=EAGER, batch=1, clock=clock, timings=(timing,), cores=(), machine=machine)
+    assert found.summary() == f"1 of 1 latency known within 2 %{told}"

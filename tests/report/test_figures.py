@@ -119,7 +119,7 @@ def test_the_figure_is_drawn_for_fronts_at_the_edge(case):
 
 def test_plain_vits_are_a_line_of_their_own_in_both_panels_and_said_below(tmp_path):
     found = results_of(make_run(tmp_path / "r", made_trials(20)))
-    plain = plain_vits(found)
+    plain = replace(plain_vits(found), gains={"macs": (1.0,)})
     figure = draw_front(found.front, found.others, {}, (), plain)
     for axes in figure.axes[:2]:
         (line,) = (line for line in axes.lines if line.get_label() == "plain ViTs of this space")

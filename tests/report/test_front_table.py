@@ -213,8 +213,14 @@ def test_plain_vits_have_a_table_of_their_own_with_their_shapes_and_what_the_fro
     assert (first[1], first[-4:]) == ("5.0", ["d16", "L3", "h2", "m1"])
     assert second[:2] == ["●", plain.points[1].digest[:8]]
     words = " ".join(text.split())
-    gain = "at equal MACs, 3 of 12 architectures of the front are -0.3 to +4.5 points of top-1 above the best plain ViT"
-    assert f"{gain}, median +0.0" in words
+    gain = "at equal MACs, 3 of 12 architectures of the front that are no plain ViTs are"
+    assert f"{gain} -0.3 to +4.5 points of top-1 from the best plain ViT, median +0.0" in words
+    for gains, told in (
+        ((0.0, 4.5), "+0.0 to +4.5 points of top-1 above"),
+        ((-4.5, -0.3), "-0.3 points of top-1 below"),
+    ):
+        text = text_of(plain_table(replace(plain, gains={"macs": gains}), front), width=100)
+        assert told in " ".join(text.split())
     assert "by inherited weights: trained alone, networks may rank otherwise" in words
 
 

@@ -6,7 +6,7 @@ import pytest
 from report_runs import made_trials, make_run, retrained, row_with, text_of, trust_found
 
 from nas.report.job_tables import (
-    export_table,
+    export_tables,
     forecast_table,
     redundancy_table,
     retrain_table,
@@ -115,9 +115,12 @@ def test_redundancy_has_a_row_a_layer_and_a_dash_where_there_is_nothing_to_compa
 def test_a_validation_in_eight_bits_does_not_say_fp32(runtime, told):
     top1 = {"top1": 50.0, "top1_low": 40.0, "top1_high": 60.0}
     found = {"bundle": "vit", "data": "digits", "split": "test", "images": 10, "top1": 50.0, "top1_ci": [40.0, 60.0]}
-    found |= {"classes": [{"class": "a", "images": 10, **top1}], "chance": 10.0, "card_test_top1": None, "notes": []}
-    found |= {"runtime": runtime, "device": "cpu", "torch": "2.8", "seed": 0}
-    assert f"{told}, torch 2.8, seed 0" in text_of(validate_table(found))
+    found |= {"classes": [{"class": "a", "images": 10, **top1}], "chance": 10.0, "card_test_top1": 51.0, "notes": []}
+    found |= {"runtime": runtime, "device": "cpu", "runtime_version": "onnxruntime 1.32", "seed": 0}
+    found["card_precision"] = "fp32" if runtime == "onnx" else "int8"
+    text = text_of(validate_table(found))
+    assert f"{told}, onnxruntime 1.32, seed 0" in text
+    assert f"on its card 51.0 % (test, {found['card_precision']})" in text
 
 
 def test_an_export_has_a_row_a_file_with_its_largest_difference():
@@ -126,21 +129,22 @@ def test_an_export_has_a_row_a_file_with_its_largest_difference():
         for name, deltas in (("timm", {"1": 0.0, "2": 0.0}), ("onnx", {"1": 1e-7, "2": 3.4e-6}))
     ]
     test = {"test_top1": 91.26, "test_top1_ci": [88.6, 94.3], "test_images": 359}
-    tested = text_of(export_table({"digest": "0123456789ab", "directory": "vit", "files": files, **test}))
+    tested = text_of(export_tables({"digest": "0123456789ab", "directory": "vit", "files": files, **test}))
     assert "test top-1: 91.3 % (95 % interval 88.6 to 94.3), 359 images" in tested
-    text = text_of(export_table({"digest": "0123456789ab", "directory": "vit", "files": files}))
+    text = text_of(export_tables({"digest": "0123456789ab", "directory": "vit", "files": files}))
     cells = [re.split(r"[ │]+", row_with(text, f"model.{name}").strip(" │")) for name in ("timm", "onnx")]
     assert cells == [["timm", "model.timm", "1,235", "0", "2.0"], ["onnx", "model.onnx", "1,235", "3.4e-06", "2.0"]]
     assert "batches of 1, 2" in text
     assert "int8" not in text
-    int8 = {
-        "top1": 90.0,
-        "lost_points": 0.5,
-        "lost_points_ci": [-0.25, 1.25],
-        "latency_ratio": 0.6,
-        "latency_batch_size": 64,
-    }
-    bundle = {"digest": "0123456789ab", "directory": "vit", "files": files, "int8": int8}
-    text = " ".join(text_of(export_table(bundle)).split())
-    assert "int8: top-1 90.00 % on the search split, 0.50 points lost (-0.25 to 1.25)" in text
-    assert "int8: 0.60 times the latency of float, batch of 64" in text
+    int8 = {"top1": 90.0, "top1_ci": [85.0, 94.0], "lost_points": 0.5, "lost_points_ci": [-0.25, 1.25]}
+    int8 |= {"test_top1": 88.0, "test_top1_ci": [84.0, 91.0], "test_lost_points": -1.0}
+    int8 |= {"test_lost_points_ci": [-2.0, 0.5], "latency_ratio": 0.6, "latency_ratio_quartiles": [0.55, 0.8]}
+    int8 |= {"latency_batch_size": 64, "latency_threads": 1, "latency_target": "ort int8", "latency_device": "cpu: X"}
+    text = text_of(export_tables({"digest": "0123456789ab", "directory": "vit", "files": files, "int8": int8}))
+    rows = [" ".join(row_with(text, f" {split} ").split()) for split in ("search", "test")]
+    assert rows == [
+        "search 90.50 90.00 (85.00 to 94.00) 0.50 (-0.25 to 1.25)",
+        "test 87.00 88.00 (84.00 to 91.00) -1.00 (-2.00 to 0.50)",
+    ]
+    assert "time over float 0.60 (0.55 to 0.80): median, quartiles" in text
+    assert "ort int8, batch of 64, threads: 1, cpu: X" in text

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from factories import plain
@@ -64,7 +65,31 @@ def test_a_front_below_the_plain_vit_is_said_to_be_below(found):
     made = with_points(found, (plain, 45.0, 1.0, 1000, 10.0, False), (own, 40.9, 1.0, 500, 5.0, True))
     verdict = verdict_of(made)
     assert verdict["is_told_apart"] is True
+    assert verdict["text"].startswith("the front does not reach the top-1 of the best plain ViT (d")
+    assert "45.0 %): its most accurate network has 0.50" in verdict["text"]
     assert "0.50 of its MACs and 0.50 of its latency; top-1 differs by -4.1 ± 1.4 points: told apart" in verdict["text"]
+
+
+def test_under_a_bound_the_best_plain_vit_within_it_is_compared(found):
+    large, small, (own,) = *plain_shapes(page_space())[3:5], others_than_plain(1)
+    asked = (large, 90.0, 1.0, 1000, 10.0, False), (small, 70.0, 1.0, 400, 4.0, False), (own, 80.0, 1.0, 200, 3.0, True)
+    made = with_points(found, *asked)
+    assert verdict_of(made)["plain"] == large.digest
+    for bound, digest, words in (
+        (5.0, small.digest, "at the top-1 of the best plain ViT within the bounds (d"),
+        (3.5, large.digest, "the front does not reach the top-1 of the best plain ViT, which breaks the bounds, (d"),
+        (20.0, large.digest, "the front does not reach the top-1 of the best plain ViT within the bounds (d"),
+    ):
+        verdict = verdict_of(bounded(made, bound))
+        assert verdict["plain"] == digest
+        assert verdict["text"].startswith(words)
+
+
+def bounded(found, bound):
+    """The same run, under a bound on its latency."""
+    run = SimpleNamespace(front=found.run.front, path=found.run.path)
+    run.manifest = found.run.manifest.model_copy(update={"constraints": {"latency_ms": bound}})
+    return replace(found, run=run)
 
 
 def test_a_plain_vit_that_nothing_undercuts_is_said(found):

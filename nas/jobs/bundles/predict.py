@@ -24,7 +24,7 @@ def predict(
     Images are made ready as the bundle's network was trained and measured.
 
     Raises:
-        DataError: There is no image, or some cannot be read; names them.
+        DataError: There is no image, or some cannot be read, or none of them where these are skipped; names them.
         EvaluationError: A logit is not finite.
     """
     files = _files(images)
@@ -36,14 +36,15 @@ def predict(
             if batch and (skip_bad_images or not bad):
                 rows += _predicted(bundle, batch, min(top, len(bundle.class_names)))
             bar(min(start + BATCH, len(files)), len(files), f"{len(rows):,} of {len(files):,}")
-    if bad and not skip_bad_images:
-        named = [*bad[:MOST_NAMED], "..."] if len(bad) > MOST_NAMED else bad
+    named = [*bad[:MOST_NAMED], "..."] if len(bad) > MOST_NAMED else bad
+    if bad and not (skip_bad_images and rows):
+        told = bad[0] if len(bad) == 1 else "\n    ".join([f"{plural(len(bad), 'unreadable image')}:", *named])
+        way = "" if skip_bad_images else "; --skip-bad-images leaves out what is none"
         raise DataError(
-            bad[0] if len(bad) == 1 else "\n    ".join([f"{plural(len(bad), 'unreadable image')}:", *named]),
-            hint="give image files, or folders of them; --skip-bad-images leaves out what is none",
+            f"no image is left: {told}" if skip_bad_images else told, hint=f"give image files, or folders of them{way}"
         )
     if bad:
-        reporter.line("images", f"{plural(len(bad), 'unreadable image')} left out")
+        reporter.line("images", f"{plural(len(bad), 'unreadable image')} left out: {'; '.join(named)}")
     return {
         "schema_version": 1,
         "bundle": str(bundle.folder),

@@ -5,11 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nas.base import ConfigError, Reporter, plural
-from nas.bundle import Opened
+from nas.bundle import INT8, Opened
 from nas.data import ImageSet, class_names_of, every_image, load_images
 from nas.evaluation import balanced_interval, balanced_percent, count_correct, top1_percent, wilson_interval
 from nas.latency import device_name
@@ -54,13 +53,15 @@ def validate(
         [count_correct(bundle.run, images, batch_size=BATCH, device=bundle.device, precision="fp32") for images in sets]
     )
     known = bundle.provenance.get("splits")
+    eight = bundle.table.get("int8") if bundle.runtime == INT8 else None
+    card = eight if isinstance(eight, Mapping) and "test_top1" in eight else bundle.table
     return {
         "schema_version": 1,
         "bundle": str(bundle.folder),
         "digest": bundle.table["digest"],
         "runtime": bundle.runtime,
         "device": device_name(bundle.device.type),
-        "torch": torch.__version__,
+        "runtime_version": bundle.version,
         "data": spec,
         "split": split,
         "seed": config.seed,
@@ -70,7 +71,8 @@ def validate(
         "balanced_top1": balanced_percent(right, labels),
         "balanced_top1_ci": list(balanced_interval(right, labels)),
         "chance": 100 * max(1 / len(bundle.class_names), np.bincount(labels).max() / len(labels)),
-        "card_test_top1": bundle.table.get("test_top1"),
+        "card_test_top1": card.get("test_top1"),
+        "card_precision": "fp32" if card is bundle.table else "int8",
         "notes": list(_notes(split, hashes, known if isinstance(known, dict) else {})),
         "classes": _class_rows(right, labels, bundle.class_names),
     }

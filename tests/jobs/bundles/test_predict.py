@@ -80,6 +80,16 @@ def test_what_is_no_image_is_named_or_left_out(bundle, photos, tmp_path):
     assert (lines[0], len(lines), lines[-1]) == ("11 unreadable images:", 2 + MOST_NAMED, "...")
     found = predict(opened, [photos, tmp_path / "bad.png"], 1, QUIET, skip_bad_images=True)
     assert (len(found["images"]), len(found["left_out"])) == (3, 1)
+    said = []
+    heard = Reporter(quiet=True)
+    heard.line = lambda *words: said.append(words)
+    predict(opened, [photos, tmp_path / "bad.png"], 1, heard, skip_bad_images=True)
+    bad = f"{tmp_path / 'bad.png'}: not an image of a known form"
+    assert said == [("images", f"1 unreadable image left out: {bad}")]
+    with pytest.raises(DataError) as caught:
+        predict(opened, [tmp_path / "bad.png"], 1, QUIET, skip_bad_images=True)
+    assert (caught.value.message, caught.value.exit_code) == (f"no image is left: {bad}", 2)
+    assert "--skip" not in caught.value.hint
     (tmp_path / "empty").mkdir()
     for path, told in ((tmp_path / "none", "there is no such file or folder"), (tmp_path / "empty", "no image in it")):
         with pytest.raises(DataError, match=told):

@@ -1,6 +1,7 @@
 """A bundle has, measured again from its files, the accuracy that is on its card."""
 
 import csv
+import importlib
 import io
 import json
 
@@ -32,10 +33,29 @@ def test_the_test_split_gives_the_number_of_the_card(bundle, runtime):
     assert (found["top1"], found["images"]) == (table["test_top1"], 359)
     assert found["top1_ci"] == pytest.approx(table["test_top1_ci"])
     assert found["card_test_top1"] == found["top1"]
+    assert found["card_precision"] == "fp32"
+    package = "onnxruntime" if runtime == "onnx" else "torch"
+    assert found["runtime_version"] == f"{package} {importlib.import_module(package).__version__}"
     assert found["notes"] == ["these are the test split that is on its card"]
     assert sum(row["right"] for row in found["classes"]) == round(3.59 * found["top1"])
     assert sum(row["images"] for row in found["classes"]) == 359
     assert found["balanced_top1"] == pytest.approx(np.mean([row["top1"] for row in found["classes"]]))
+
+
+def test_in_eight_bits_the_figure_of_the_card_is_that_of_eight_bits(finished, tmp_path):
+    done = command("export", finished.folder, "--pick=top1", "--to", tmp_path / "vit", "--formats=onnx,onnx-int8")
+    assert done.code == 0, done.stderr
+    table = json.loads((tmp_path / "vit" / "metrics.json").read_text())
+    table["int8"]["test_top1"] = table["test_top1"] - 25.0
+    (tmp_path / "vit" / "metrics.json").write_text(json.dumps(table))
+    found = {
+        name: validate(open_bundle(tmp_path / "vit", name), "digits", "test", (), QUIET)
+        for name in ("onnx", "onnx-int8")
+    }
+    assert found["onnx"]["card_test_top1"] == table["test_top1"]
+    assert found["onnx-int8"]["card_test_top1"] == table["int8"]["test_top1"]
+    assert [row["card_precision"] for row in found.values()] == ["fp32", "int8"]
+    assert "that of the bundle's run" in " ".join(command("validate", "--help").stdout.replace("│", "").split())
 
 
 def test_every_split_says_what_it_is_to_the_run(bundle):
