@@ -16,6 +16,10 @@ from nas.arch import cost
 from nas.latency import LatencyMeter
 from nas.model import Subnet
 
+CONDITIONS = (
+    "Versions before and bff0fd8: a card (NVIDIA H200), fp32, supernets of 40 epochs; 84ffcb9: CPU, bf16, supernets of "
+    "14 epochs; since then alone, CPU, bf16"
+)
 BEFORE = "before"  # label of the version that others are compared with; no verdict is of it
 PARTS = ("subnets", "arm", "alone")
 VERDICTS = Path(__file__).with_name("mechanisms.txt")
@@ -108,20 +112,13 @@ def tables(out: Path) -> None:
         found = mechanism_rows([line for line in lines if line["label"] == label], times, label)
         rows += [row for row in found if any(row[f"{part}_top1"] for part in PARTS)]
 
-    def told(part: str, key: str) -> str:
-        return ", ".join(
-            str(value) for value in dict.fromkeys(x["log"].get(key) or x[key] for x in lines if x["part"] == part)
-        )
-
     network = f"CIFAR-10 32 px, patch 4, width {WIDTH}, {DEPTH} layers, 4 heads of 24"
     write_table(
         "mechanisms",
         rows,
-        f"{network}; {told('supernet', 'images')} training images, batch 64, {told('supernet', 'precision')}, on "
-        f"{told('supernet', 'trained_on')}. subnets: "
-        f"{SUBNETS} drawn ones with the mechanism in a supernet (epochs: {told('supernet', 'epoch')}) against the "
-        f"same without, mean on {SEARCH_IMAGES} search images; arm: the plain ViT with the mechanism wherever it may "
-        f"stand, in the same supernet; alone: that network trained alone (epochs: {told('alone', 'epochs')}). Gains in "
+        f"{network}; 8,000 training images, batch 64. {CONDITIONS}. subnets: {SUBNETS} drawn ones with the mechanism "
+        f"in a supernet against the same without, mean on {SEARCH_IMAGES} search images; arm: the plain ViT with the "
+        "mechanism wherever it may stand, in the same supernet; alone: that network trained alone, 12 epochs. Gains in "
         "points with 95 % intervals over seeds, paired; macs and time (CPU, fp32, one thread, interleaved): with over "
         "without",
     )

@@ -30,7 +30,7 @@ def test_a_supernet_is_searched_again_and_what_was_measured_is_free(finished):
     for digest, trial in free.items():
         assert trial.source == f"{finished.folder.name}#{measured[digest].number}"
         assert trial.measurement.values["top1"] == measured[digest].measurement.values["top1"]
-    assert "architectures were measured by other runs" in done.stderr
+    assert "architectures measured by other runs" in done.stderr
     assert command(*words).code == 0
     assert [t.to_dict() for t in RunDirectory.open(folder).trials()] == [t.to_dict() for t in run.trials()]
 
