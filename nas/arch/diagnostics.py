@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 JUDGED_FROM = 0.5  # of a training: static maps are learned in its first half, corrections grow from zero
+FEW_STEPS = 1000  # of a training: what has not come to life by then may still do so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,14 +102,15 @@ DIAGNOSTICS = (
 """In the order of the columns."""
 
 
-def dead_operators(last: Mapping[str, float], progress: float) -> list[str]:
-    """A line for every operator that is dead, by the last numbers of a training; none before half of it."""
+def dead_operators(last: Mapping[str, float], progress: float, num_steps: float = float("inf")) -> list[str]:
+    """A line for every operator that is dead, by the last numbers of a training of so many steps; none before half."""
     lines: dict[str, str] = {}
     for diagnostic in DIAGNOSTICS if progress >= JUDGED_FROM else ():
         value = last.get(diagnostic.name)
         if value is not None and not diagnostic.low <= value <= diagnostic.high:
             number = f"{diagnostic.name} {value:.4g}, {_lives(diagnostic)} where it lives"
-            line = f"{diagnostic.operator} {diagnostic.dead} ({number}); {diagnostic.advice}"
+            advice = f"train longer: {num_steps:,.0f} steps are few" if num_steps < FEW_STEPS else diagnostic.advice
+            line = f"{diagnostic.operator} {diagnostic.dead} ({number}); {advice}"
             lines.setdefault(diagnostic.operator, line)
     return list(lines.values())
 

@@ -19,7 +19,7 @@ class Course(NamedTuple):
     @property
     def dead(self) -> list[str]:
         """A line for every operator that is dead, once that can be said."""
-        return dead_operators(self.diagnostics, self.last["step"] / self.last["steps"])
+        return dead_operators(self.diagnostics, self.last["step"] / self.last["steps"], self.last["steps"])
 
 
 def log_rows(path: Path) -> list[dict[str, str]]:

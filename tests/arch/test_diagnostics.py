@@ -61,6 +61,12 @@ def test_nobody_is_judged_before_half_of_the_training():
     assert [len(dead_operators(dead, progress)) for progress in (0.0, 0.49, 0.5, 1.0)] == [0, 0, 1, 1]
 
 
+def test_after_few_steps_a_longer_training_is_advised():
+    dead = {**LIVING, "linear_scale": 5.0}
+    assert dead_operators(dead, 1.0, 40)[0].endswith("; train longer: 40 steps are few")
+    assert "leave linear out" in dead_operators(dead, 1.0, 2_000)[0]
+
+
 def test_an_operator_that_is_dead_twice_over_has_one_line():
     dead = {**LIVING, "glad_share": 0.0, "glad_entropy": 1.0, "mix_change": 0.0}
     lines = dead_operators(dead, 1.0)
