@@ -42,7 +42,7 @@ def test_the_front_has_its_values_their_units_and_all_open_genes(folder):
 
 
 def test_a_gene_without_effect_is_empty():
-    space = nas.SearchSpace.from_yaml("cifar_small")
+    space = nas.SearchSpace.from_yaml("digits")
     for architecture in (space.smallest(), space.largest()):
         row = gene_row(architecture, space)
         for i in range(len(space.layers)):
