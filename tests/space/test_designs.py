@@ -138,6 +138,13 @@ def test_every_shipped_space_has_plain_shapes_of_each_width_and_depth(name):
         assert design(searched, "deit") == [shape for shape in found if shape.stem == searched.stem[0]][-1]
 
 
+def test_a_plain_vit_convolves_in_all_feed_forwards_or_in_none():
+    layer = LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=2)
+    with_it = replace(layer, ffn_conv=True)
+    for layers, plain in (((layer, layer), True), ((with_it, with_it), True), ((layer, with_it), False)):
+        assert is_plain(Architecture(embed_dim=16, layers=layers)) == plain
+
+
 def test_of_many_shapes_a_few_are_spread_from_the_least_to_the_greatest():
     domain = LayerDomain(num_tokens=(16,), num_heads=tuple(range(1, 41)), mlp_ratio=tuple(range(1, 41)))
     searched = space(domain, embed_dim=tuple(range(8, 328, 8)), depth=tuple(range(1, 41)))
