@@ -181,7 +181,7 @@ def part(name: str, seconds: float, asked: argparse.Namespace) -> dict[str, Any]
             f"--device={asked.device}", f"--seconds={seconds - 5:.0f}", f"--out={out / 'study'}", *sizes,
         ]  # fmt: skip
         return child(words, seconds, out / "study.log")
-    space = SearchSpace.from_yaml(ROOT / "search_spaces" / ("digits.yaml" if asked.tiny else "cifar_small.yaml"))
+    space = SearchSpace.from_yaml(ROOT / ("search_spaces/digits.yaml" if asked.tiny else "benchmarks/speed_space.yaml"))
     space, rows = space.with_num_classes(10), list[dict[str, Any]]()
     found = (
         training(space, device, seconds, 16 if asked.tiny else 128)

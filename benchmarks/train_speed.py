@@ -138,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    space = SearchSpace.from_yaml("search_spaces/cifar_small.yaml").with_num_classes(10)
+    space = SearchSpace.from_yaml(Path(__file__).with_name("speed_space.yaml")).with_num_classes(10)
     data = synthetic(space.backbone.image_size, 10)
     kinds = {
         "plain timm ViT": plain_step,
@@ -179,7 +179,7 @@ def main() -> None:
     write_table(
         "train_speed",
         rows,
-        f"cifar_small, largest subnet {macs['plain timm ViT'][0] / 1e6:.0f} MMACs per image, batch {BATCH}, {rounds} "
+        f"speed_space.yaml, largest of {macs['plain timm ViT'][0] / 1e6:.0f} MMACs per image, batch {BATCH}, {rounds} "
         "interleaved rounds, medians; plain: forward and backward pass and AdamW, no augmentation; a single path "
         "step is a whole step of the default recipe: one random subnet, another in every round; a sandwich step: the "
         "largest on the batch, two others on a half each",
