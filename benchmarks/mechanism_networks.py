@@ -1,4 +1,8 @@
-"""What `mechanisms.py` compares: mechanisms, networks alone, and drawn pairs of one supernet."""
+"""What `mechanisms.py` compares: mechanisms, networks alone, and drawn pairs of one supernet.
+
+`today`: with what the shipped spaces for small images have everywhere, convolutions in all feed-forwards and the mean
+of the tokens in the place of a class token.
+"""
 
 from dataclasses import replace
 from functools import cache
@@ -35,6 +39,12 @@ ALONE = {
     "conv ffn": ("linear layers alone", "plain"),
     "conv stem and ffn": ("patch stem, linear layers alone", "plain"),
     "growing widths": ("one width, all tokens", "plain"),
+    "mean of tokens": ("class token", "plain"),
+    "today": ("class token, linear layers alone", "plain"),
+    "today, pooling": ("all tokens", "today"),
+    "today, sharing": ("dynamic", "today"),
+    "today, compact ffn": ("full rank", "today"),
+    "today, hallucination": ("real heads", "today"),
 }
 """Rows of networks that are trained alone only: what stands there instead, and the arm that has this."""
 
@@ -52,7 +62,7 @@ def arms() -> dict[str, Architecture]:
     def reduced(reducer: str, **genes: Any) -> Architecture:
         return of(num_tokens=pyramid, reducer={2: reducer, 4: reducer}, **genes)
 
-    half = dict.fromkeys(every, 0.5)
+    half, convolved = dict.fromkeys(every, 0.5), dict.fromkeys(every, True)
     return {
         "plain": of(),
         "pooling": reduced("pool"),
@@ -67,8 +77,16 @@ def arms() -> dict[str, Architecture]:
         "pooling, conv_pool": reduced("conv_pool"),
         "pooled": reduced("pool", attention={1: "shared", 3: "shared"}, ffn_rank=half),
         "conv stem": replace(of(), stem="conv"),
-        "conv ffn": of(ffn_conv=dict.fromkeys(every, True)),
-        "conv stem and ffn": replace(of(ffn_conv=dict.fromkeys(every, True)), stem="conv"),
+        "conv ffn": of(ffn_conv=convolved),
+        "conv stem and ffn": replace(of(ffn_conv=convolved), stem="conv"),
+        "mean of tokens": of(),
+        "today": of(ffn_conv=convolved),
+        "today, pooling": reduced("pool", ffn_conv=convolved),
+        "today, sharing": of(ffn_conv=convolved, attention=dict.fromkeys(range(1, DEPTH, 2), "shared")),
+        "today, compact ffn": of(ffn_conv=convolved, ffn_rank=half),
+        "today, hallucination": of(
+            ffn_conv=convolved, hallucination_ratio=half, hallucination=dict.fromkeys(every, "copy")
+        ),
         "growing widths": reduced(
             "pool", embed_dim={2: 120, 4: 192}, num_heads={**dict.fromkeys((2, 3), 5), **dict.fromkeys((4, 5), 8)}
         ),
@@ -82,9 +100,14 @@ def arms() -> dict[str, Architecture]:
     }
 
 
-def space_with(architecture: Architecture) -> SearchSpace:
+def backbone_of(arm: str) -> Backbone:
+    """What an arm has around its layers."""
+    return replace(BACKBONE, class_token=arm != "mean of tokens" and not arm.startswith("today"))
+
+
+def space_with(arm: str) -> SearchSpace:
     """A space that has an arm."""
-    whole = whole_space()
+    whole, architecture = whole_space(), arms()[arm]
     grown = tuple(width for width in architecture.widths if width > WIDTH)
     layers = [
         replace(
@@ -95,7 +118,7 @@ def space_with(architecture: Architecture) -> SearchSpace:
         )
         for domain, layer in zip(whole.layers, architecture.layers, strict=True)
     ]
-    return replace(whole, stem=(architecture.stem,), layers=tuple(layers))
+    return replace(whole, backbone=backbone_of(arm), stem=(architecture.stem,), layers=tuple(layers))
 
 
 @cache

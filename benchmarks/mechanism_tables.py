@@ -8,7 +8,18 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import torch
-from mechanism_networks import ALONE, BACKBONE, DEPTH, MECHANISMS, SEARCH_IMAGES, SUBNETS, WIDTH, arms, pairs
+from mechanism_networks import (
+    ALONE,
+    BACKBONE,
+    DEPTH,
+    MECHANISMS,
+    SEARCH_IMAGES,
+    SUBNETS,
+    WIDTH,
+    arms,
+    backbone_of,
+    pairs,
+)
 from scipy.stats import t as student
 from tables import REFERENCE, write_table
 
@@ -20,6 +31,7 @@ CONDITIONS = (
     "Versions before and bff0fd8: a card (NVIDIA H200), fp32, supernets of 40 epochs; 84ffcb9: CPU, bf16, supernets of "
     "14 epochs; since then alone, CPU, bf16"
 )
+DATA = "cifar10-train"  # of rows that do not say it
 BEFORE = "before"  # label of the version that others are compared with; no verdict is of it
 PARTS = ("subnets", "arm", "alone")
 VERDICTS = Path(__file__).with_name("mechanisms.txt")
@@ -35,7 +47,7 @@ def lines_of(out: Path) -> list[dict[str, Any]]:
 def latency(rounds: int, out: Path) -> None:
     """Time of every arm over the plain ViT's, fp32, one thread, by batch size."""
     torch.set_num_threads(1)
-    subnets = {name: Subnet(BACKBONE, architecture) for name, architecture in arms().items()}
+    subnets = {name: Subnet(backbone_of(name), architecture) for name, architecture in arms().items()}
     for subnet in subnets.values():
         subnet.init_weights()
         subnet.eval()
@@ -64,8 +76,10 @@ def verdicts() -> dict[str, str]:
     return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
 
 
-def mechanism_rows(lines: list[dict[str, Any]], times: dict[str, dict[str, float]], label: str) -> list[dict[str, Any]]:
-    """A row for each mechanism of one version."""
+def mechanism_rows(
+    lines: list[dict[str, Any]], times: dict[str, dict[str, float]], label: str, data: str
+) -> list[dict[str, Any]]:
+    """A row for each mechanism of one version on one data set."""
     networks, said = arms(), verdicts()
     supernets = [line for line in lines if line["part"] == "supernet"]
     alone = {(line["name"], line["seed"]): line["top1"] for line in lines if line["part"] == "alone"}
@@ -75,7 +89,7 @@ def mechanism_rows(lines: list[dict[str, Any]], times: dict[str, dict[str, float
         arm = name if name in networks else name.partition(",")[0]
         one, other = networks[arm], networks[against]
         seeds = [seed for found, seed in alone if found == arm and (against, seed) in alone]
-        row: dict[str, Any] = {"version": label, "mechanism": name, "instead": plain}
+        row: dict[str, Any] = {"version": label, "data": data, "mechanism": name, "instead": plain}
         columns = {
             "subnets": [line["pairs"][name] for line in supernets if name in line["pairs"]],
             "arm": [(line["arms"][arm], line["arms"][against]) for line in supernets if arm in line["arms"]],
@@ -88,7 +102,7 @@ def mechanism_rows(lines: list[dict[str, Any]], times: dict[str, dict[str, float
         drawn = pairs(name, SUBNETS) if name in MECHANISMS else ()
         ratios = [cost.macs(a, BACKBONE) / cost.macs(b, BACKBONE) for a, b in drawn]
         row["subnets_macs"] = round(median(ratios), 3) if ratios else ""
-        row["arm_macs"] = round(cost.macs(one, BACKBONE) / cost.macs(other, BACKBONE), 3)
+        row["arm_macs"] = round(cost.macs(one, backbone_of(arm)) / cost.macs(other, backbone_of(against)), 3)
         for batch in ("b1", "b64"):
             row[f"arm_time_{batch}"] = round(times[arm][batch] / times[against][batch], 3) if arm in times else ""
         rows.append({**row, "verdict": "" if label == BEFORE else said.get(name, "")})
@@ -100,19 +114,25 @@ def tables(out: Path) -> None:
     lines = lines_of(out)
     path = out / "latency.json"
     times = json.loads(path.read_text()) if path.exists() else {}
-    labels, said = list(dict.fromkeys(line["label"] for line in lines)), verdicts()
+    groups, said = list(dict.fromkeys((line["label"], line["data"]) for line in lines)), verdicts()
     with (REFERENCE / "mechanisms.csv").open(newline="") as file:
         earlier = list(csv.DictReader(line for line in file if not line.startswith("#")))
     rows: list[dict[str, Any]] = [
-        {**row, "verdict": "" if row["version"] == BEFORE else said.get(row["mechanism"], "")}
+        {
+            "version": row["version"],
+            "data": DATA,
+            **row,
+            "verdict": "" if row["version"] == BEFORE else said.get(row["mechanism"], ""),
+        }
         for row in earlier
-        if row["version"] not in labels and any(row[f"{part}_top1"] for part in PARTS)
+        if row["version"] not in {label for label, _ in groups} and any(row[f"{part}_top1"] for part in PARTS)
     ]
-    for label in labels:
-        found = mechanism_rows([line for line in lines if line["label"] == label], times, label)
+    for label, data in groups:
+        of_group = [line for line in lines if (line["label"], line["data"]) == (label, data)]
+        found = mechanism_rows(of_group, times, label, data)
         rows += [row for row in found if any(row[f"{part}_top1"] for part in PARTS)]
 
-    network = f"CIFAR-10 32 px, patch 4, width {WIDTH}, {DEPTH} layers, 4 heads of 24"
+    network = f"32 px, patch 4, width {WIDTH}, {DEPTH} layers, 4 heads of 24"
     write_table(
         "mechanisms",
         rows,

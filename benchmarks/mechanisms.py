@@ -213,7 +213,7 @@ def run_supernet(job: Job, machine: Machine) -> dict[str, Any]:
 def run_alone(job: Job, machine: Machine) -> dict[str, Any]:
     """Train an arm alone."""
     architecture = arms()[job.name]
-    supernet, found = trained(job, machine, space_of_one(space_with(architecture), architecture))
+    supernet, found = trained(job, machine, space_of_one(space_with(job.name), architecture))
     return {**found, "top1": top1_of(supernet, [architecture], job, machine)[0]}
 
 

@@ -1,5 +1,6 @@
 """`retrain`: an architecture of the front trained alone and tested, beside a baseline; each training done once."""
 
+import contextlib
 import csv
 import io
 import json
@@ -377,9 +378,10 @@ def test_a_bundle_as_searched_is_not_replaced_and_one_that_was_retrained_is(copy
     assert "as searched, which one as retrained does not replace" in refused.stderr
     assert "opened" not in refused.stderr
     assert trainings(copy) == before
-    (told,) = [
-        line for line in command("retrain", copy, *CHEAP, "--from=inherited").stderr.splitlines() if "next" in line
-    ]
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    with contextlib.chdir(elsewhere):  # the folder that is proposed is free there
+        done = command("retrain", copy, *CHEAP, "--from=inherited")
+    (told,) = [line for line in done.stderr.splitlines() if "next" in line]
     words = told.removeprefix("next      nas retrain ").split()
     assert words[-2:] == ["--to", "my_vit"]
     for _ in range(2):
