@@ -118,9 +118,11 @@ def why_not_within(space: Genome, whole: Genome) -> list[str]:
     lacking: dict[str, list[int]] = {}
     arriving = space.backbone.num_patches
     for i, (domain, there) in enumerate(zip(space.layers, whole.layers, strict=False)):
+        if not (reachable := [n for n in domain.num_tokens if n <= arriving]):
+            break  # no network has so many layers
         for text in _lacking(domain, there, arriving):
             lacking.setdefault(text, []).append(i)
-        arriving = max(n for n in domain.num_tokens if n <= arriving)
+        arriving = max(reachable)
     return found + [f"{_layers(layers)}: {text}" for text, layers in lacking.items()]
 
 

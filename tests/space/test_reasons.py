@@ -95,6 +95,12 @@ def test_a_choice_that_the_other_does_not_have_is_named(genes, words):
     assert why_not_within(space(every_choice(**{**few, **genes}), depth=(2,)), whole) == [words]
 
 
+def test_layers_that_no_network_reaches_are_part_of_any_space():
+    few, many = every_choice(num_tokens=(4,)), every_choice(num_tokens=(16,), mlp_ratio=(3.0,))
+    whole = space(every_choice(), depth=(2, 3, 4))
+    assert why_not_within(space(layers=(few, few, many, many), depth=(2, 4)), whole) == []
+
+
 def test_all_that_is_outside_is_named_with_its_layers():
     other = space(embed_dim=(16, 32), depth=(3, 5), backbone=backbone(head_dim=12))
     assert why_not_within(other, space()) == [
