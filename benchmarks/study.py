@@ -1,10 +1,10 @@
 """Is what the product finds worth having? Against plain ViTs, at equal cost and at equal total time, on real images.
 
-    python benchmarks/study.py --data parquet:cifar10-train.parquet,cifar10-test.parquet --part search alone --seeds 5
-    python benchmarks/study.py --data SPEC SPEC --part search alone equal-time latency table --seconds 3000
+    python benchmarks/study.py --data parquet:cifar10-train.parquet,cifar10-test.parquet --images 8000 --seeds 3 \
+        --part search alone equal-time latency table --seconds 3000
 
-The protocol, with the hypotheses and what decides them, is in results/LOG.md, `Study: protocol`; it was written before
-any result. In short, for each data set and seed:
+The protocol, with the hypotheses and what decides them, is in results/LOG.md, `Study: protocol, second version`; it was
+written before any result. In short, for each data set and seed, which are a place:
 
 - `search`: the product as a user runs it on study_space.yaml, `train`, `search`, `finalists`; and on
   study_elastic.yaml, sizes alone, whose supernet has as many epochs as take the same time.
@@ -19,7 +19,9 @@ any result. In short, for each data set and seed:
 
 Seconds are of the processes' CPU time with one thread each, or by the clock with --device cuda, where --processes 1 is
 needed for fair ones. What has ended is a line of OUT/runs.jsonl and not repeated; trainings go on from checkpoints.
-Options of the same OUT must stay the same, but for --part, --seeds, --seconds and --processes.
+A place whose parts have all ended is in KEPT/results.jsonl, which is committed: the tables are made of that and of what
+OUT has of other places. Options of the same OUT and KEPT must stay the same, but for --part, --seeds, --seconds and
+--processes.
 """
 
 import argparse
@@ -46,8 +48,9 @@ from study_networks import (
     rungs,
     survivors,
 )
-from study_tables import tables
-from study_work import Job, Lines, Place, Workers, command, opened, seconds_of, step_seconds
+from study_tables import Result, place_results, tables
+from study_work import Job, Lines, Place, Workers, command, first_images, opened, seconds_of, step_seconds
+from tables import REFERENCE
 
 from nas.arch import Architecture
 from nas.base import Reporter
@@ -243,11 +246,22 @@ def latency(place: Place, lines: Lines, asked: argparse.Namespace) -> None:
 def places_of(asked: argparse.Namespace) -> list[Place]:
     """Every data set and seed, all data sets of a seed first."""
     names = {spec: Path(spec.partition(":")[2].partition(",")[0] or spec).stem for spec in asked.data}
+    specs = {
+        name: first_images(spec, asked.images, asked.out) if asked.images else spec for spec, name in names.items()
+    }
     return [
         Place(spec=spec, data=name, seed=seed, folder=asked.out / f"{name}-{seed}")
         for seed in range(asked.seeds)
-        for spec, name in names.items()
+        for name, spec in specs.items()
     ]
+
+
+def has_ended(place: Place, lines: Lines, asked: argparse.Namespace) -> bool:
+    """Whether nothing of a place is left to do."""
+    about = {"data": place.data, "seed": place.seed}
+    if not all(lines.of(part=part, **about) for part in ("alone", "plan", "latency")):
+        return False
+    return all(lines.has(job) for job in (*alone_jobs(place, lines, asked), *halving_jobs(place, lines, asked)))
 
 
 def arguments(words: list[str] | None) -> argparse.Namespace:
@@ -255,16 +269,17 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=["table"])
     parser.add_argument("--data", nargs="+", required=True, help="data specs with a test split")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--space", type=Path, default=HERE / "study_space.yaml")
     parser.add_argument("--elastic-space", type=Path, default=HERE / "study_elastic.yaml")
+    parser.add_argument("--images", type=int, help="the first so many of a parquet file; not given: all")
     parser.add_argument("--levels", type=float, nargs="+", default=LEVELS, help="MMACs")
     parser.add_argument("--shapes", type=int, default=SHAPES, help="plain ones a level, of `alone`")
     parser.add_argument("--rivals", type=int, default=12, help="plain ones a level, of `equal-time`")
     parser.add_argument("--budget", type=float, help="seconds of `equal-time`; not given: what the search took")
     parser.add_argument("--epochs", type=int, default=60, help="of the joint supernet")
-    parser.add_argument("--trials", type=int, default=200, help="of each search")
-    parser.add_argument("--count", type=int, default=24, help="of `finalists`: three for each part of the front's MACs")
+    parser.add_argument("--trials", type=int, default=160, help="of each search")
+    parser.add_argument("--count", type=int, default=12, help="of `finalists`")
     parser.add_argument("--finalist-epochs", type=int, help="not given: in half of the supernet's MACs")
     parser.add_argument("--alone-epochs", type=int, default=40)
     parser.add_argument("--from-inherited", action="store_true", help="arms also from inherited weights")
@@ -275,17 +290,20 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end so many after the start")
     parser.add_argument("--rounds", type=int, default=20, help="of `latency`")
     parser.add_argument("--out", type=Path, default=Path("results/study"))
+    parser.add_argument("--kept", type=Path, default=REFERENCE / "study")
     asked = parser.parse_args(words)
     asked.deadline = time.time() + asked.seconds
     asked.out = asked.out.absolute()
-    asked.out.mkdir(parents=True, exist_ok=True)
+    for folder in (asked.out, asked.kept):
+        folder.mkdir(parents=True, exist_ok=True)
     return asked
 
 
 def main(words: list[str] | None = None) -> None:
     """Do what is missing, until the deadline; write the tables."""
     asked = arguments(words)
-    lines, places = Lines(asked.out), places_of(asked)
+    lines, kept = Lines(asked.out), Lines(asked.kept, "results.jsonl")
+    places = [place for place in places_of(asked) if not kept.of(data=place.data, seed=place.seed)]
     if "search" in asked.part:
         with ThreadPoolExecutor(asked.processes) as pool:
             list(pool.map(lambda place: search(place, lines, asked), places))
@@ -304,8 +322,14 @@ def main(words: list[str] | None = None) -> None:
     for place in ready:
         if "latency" in asked.part and time.time() < asked.deadline:
             latency(place, lines, asked)
-    if "table" in asked.part and ready:
-        tables([*lines], [(place, picks_of(place, lines, asked)) for place in ready], asked)
+    found: list[Result] = [*kept]
+    for place in ready:
+        results = place_results([*lines], place, picks_of(place, lines, asked), asked)
+        found += results
+        if has_ended(place, lines, asked):
+            kept.add(*results)
+    if "table" in asked.part and found:
+        tables(found, asked)
 
 
 if __name__ == "__main__":

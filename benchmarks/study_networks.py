@@ -14,8 +14,8 @@ from nas.evaluation import unpack
 from nas.runs import FINALIST, FrontPoint, ParetoFront, RunDirectory, points_of
 from nas.space import SearchSpace, sample_near
 
-LEVELS = (7.0, 10.0, 16.0, 26.0)
-"""MMACs. A network belongs to a level if its MACs are 75 to 100 % of it; the plain family has 6 shapes at the first."""
+LEVELS = (8.0, 16.0)
+"""MMACs. A network belongs to a level if its MACs are 75 to 100 % of it."""
 LEAST = 0.75
 SHAPES = 6  # plain ones a level that are trained
 ARMS = ("found", "finalists", "plain", "hand", "elastic", "random")
@@ -48,7 +48,8 @@ def plain_family(space: SearchSpace) -> list[Architecture]:
     for width, depth, ratio in itertools.product(*map(sorted, (space.embed_dim, space.depth, first.mlp_ratio))):
         wanted = width / space.backbone.head_dim
         heads = min(first.num_heads, key=lambda count: (abs(count - wanted), -count))
-        layer = LayerChoice(num_tokens=patches, num_heads=heads, mlp_ratio=ratio)
+        convolves = min(first.ffn_conv)
+        layer = LayerChoice(num_tokens=patches, num_heads=heads, mlp_ratio=ratio, ffn_conv=convolves)
         found.append(Architecture(embed_dim=width, layers=(layer,) * depth))
     return [architecture for architecture in found if not space.why_not(architecture)]
 

@@ -1,7 +1,7 @@
 """Tables and the figure of `study.py`: paired over seeds, with Student's intervals."""
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -14,42 +14,92 @@ from study_networks import ARMS, Pick, finalist_pick, halves_picks, plain_shapes
 from study_work import Place, opened
 
 from nas.arch import cost
-from nas.runs import RunDirectory, config_of_run
+from nas.runs import RunDirectory
 from nas.space import is_plain
 
 ALL = "all"  # levels: the mean over those that both networks of a pair have
 OURS = ("found", "finalists")
 Result = dict[str, Any]
+"""Of a place: an arm's network ("network"), what optimism is in a choice ("optimism"), or "equal time"."""
 Results = dict[tuple[str, str, float, str, int], Result]
-"""By data, start, level, arm and seed."""
+"""Networks by data, start, level, arm and seed."""
 
 
-def results_of(lines: Sequence[Mapping[str, Any]], chosen: Iterable[tuple[Place, list[Pick]]], asked: Any) -> Results:
-    """What is known of the arms' networks whose training and test have ended."""
+def place_results(
+    lines: Sequence[Mapping[str, Any]], place: Place, picks: Sequence[Pick], asked: argparse.Namespace
+) -> list[Result]:
+    """All that the tables need of a place, as far as its trainings and tests have ended."""
+    mine = [x for x in lines if (x["data"], x["seed"]) == (place.data, place.seed)]
+    about = {"data": place.data, "seed": place.seed}
+    found = [*_networks(mine, place, picks, asked), *_optimism(mine, place, asked), *_equal_time(mine, place, asked)]
+    return [about | result for result in found]
+
+
+def _networks(
+    lines: Sequence[Mapping[str, Any]], place: Place, picks: Sequence[Pick], asked: argparse.Namespace
+) -> Iterator[Result]:
     by_key = {
-        (x["part"], x["data"], x["seed"], x["name"], x["digest"], x["start"], x["epochs"]): x
-        for x in lines
-        if x["part"] in ("alone", "test")
+        (x["part"], x["name"], x["digest"], x["start"], x["epochs"]): x for x in lines if x["part"] in ("alone", "test")
     }
-    times = {(x["data"], x["seed"]): x["ms"] for x in lines if x["part"] == "latency"}
-    found: Results = {}
-    for place, picks in chosen:
-        ms, space = times.get((place.data, place.seed), {}), opened(place.joint)[0].space
-        for start, epochs in (("scratch", asked.alone_epochs), ("inherited", max(1, asked.alone_epochs // 3))):
-            for pick in picks:
-                name = "elastic" if (pick.arm, start) == ("elastic", "inherited") else "alone"
-                rest = (place.data, place.seed, name, pick.architecture.digest, start, epochs)
-                if ("alone", *rest) in by_key and ("test", *rest) in by_key:
-                    found[place.data, start, pick.level, pick.arm, place.seed] = {
-                        "architecture": pick.architecture,
-                        "macs": cost.macs(pick.architecture, space.backbone),
-                        "params": cost.params(pick.architecture, space.backbone),
-                        "on_front": pick.on_front,
-                        "search": by_key["alone", *rest]["top1"],
-                        "test": by_key["test", *rest]["test_top1"],
-                        **ms.get(pick.architecture.digest, {}),
-                    }
-    return found
+    times = {digest: ms for x in lines if x["part"] == "latency" for digest, ms in x["ms"].items()}
+    space = opened(place.joint)[0].space
+    for start, epochs in (("scratch", asked.alone_epochs), ("inherited", max(1, asked.alone_epochs // 3))):
+        for pick in picks:
+            name = "elastic" if (pick.arm, start) == ("elastic", "inherited") else "alone"
+            rest = (name, pick.architecture.digest, start, epochs)
+            if ("alone", *rest) in by_key and ("test", *rest) in by_key:
+                yield {
+                    "kind": "network",
+                    "start": start,
+                    "level": pick.level,
+                    "arm": pick.arm,
+                    "architecture": pick.architecture.to_dict(),
+                    "plain": is_plain(pick.architecture),
+                    "macs": cost.macs(pick.architecture, space.backbone),
+                    "params": cost.params(pick.architecture, space.backbone),
+                    "on_front": pick.on_front,
+                    "search": by_key["alone", *rest]["top1"],
+                    "test": by_key["test", *rest]["test_top1"],
+                    **times.get(pick.architecture.digest, {}),
+                }
+
+
+def _optimism(lines: Sequence[Mapping[str, Any]], place: Place, asked: argparse.Namespace) -> Iterator[Result]:
+    tests = {x["digest"]: x["test_top1"] for x in lines if x["part"] == "test" and x["start"] == "supernet"}
+    for level in asked.levels:
+        picks = halves_picks(RunDirectory.open(place.joint), level)
+        gaps = {name: top1 - tests[point.digest] for name, (point, top1) in picks.items() if point.digest in tests}
+        if len(gaps) == 3:
+            fitted = (gaps["even"] + gaps["odd"]) / 2
+            yield {"kind": "optimism", "level": level, "raw": gaps["whole"], "cross_fitted": fitted}
+
+
+def _equal_time(lines: Sequence[Mapping[str, Any]], place: Place, asked: argparse.Namespace) -> Iterator[Result]:
+    """The finalists as the product trained them against plain shapes by successive halving, in the same time."""
+    tests = {(x["name"], x["digest"]): x["test_top1"] for x in lines if x["part"] == "test"}
+    run, space, pairs = RunDirectory.open(place.joint), opened(place.joint)[0].space, []
+    for level in asked.levels:
+        pick = finalist_pick(run, level)
+        ours = pick and tests.get(("finalists", pick.architecture.digest))
+        shapes = [shape.digest for shape in plain_shapes(space, level, asked.rivals)]
+        theirs = [t for shape in shapes if (t := tests.get(("halving", shape))) is not None]
+        if pick and pick.on_front and ours is not None and theirs:
+            pairs.append((ours, theirs[0]))
+    for plan in [x for x in lines if x["part"] == "plan"] if pairs else ():
+        yield {
+            "kind": "equal time",
+            "levels": len(pairs),
+            "budget_s": plan["budget"],
+            "halving_s": sum(x["seconds"] for x in lines if x["part"] == "halving"),
+            "last_epochs": plan["epochs"],
+            "product": mean(one for one, _ in pairs),
+            "plain": mean(other for _, other in pairs),
+        }
+
+
+def networks_of(found: Iterable[Result]) -> Results:
+    """The networks among what places found."""
+    return {(x["data"], x["start"], x["level"], x["arm"], x["seed"]): x for x in found if x["kind"] == "network"}
 
 
 def differences(results: Results, data: str, start: str, level: float | str, one: str, other: str) -> list[float]:
@@ -95,7 +145,7 @@ def arm_rows(results: Results) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"data": data, "start": start, "level": level, "arm": arm, "seeds": len(seeds)}
         row["networks"] = len(own)
         row["not_on_front"] = sum(not found["on_front"] for found in own)
-        row["plain"] = sum(is_plain(found["architecture"]) for found in own)
+        row["plain"] = sum(found["plain"] for found in own)
         row["mmacs"] = round(mean(found["macs"] for found in own) / 1e6, 2)
         row["kparams"] = round(mean(found["params"] for found in own) / 1e3, 1)
         for name in ("eager_b64", "ort_b1"):
@@ -121,64 +171,25 @@ def arm_rows(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
-def optimism_rows(lines: Sequence[Mapping[str, Any]], places: Sequence[Place], levels: Sequence[float]) -> list[Result]:
+def optimism_rows(found: Sequence[Result]) -> list[dict[str, Any]]:
     """Search minus test top-1 of what the search split chose by inherited weights, raw and cross-fitted."""
-    tests = {(x["data"], x["seed"], x["digest"]): x["test_top1"] for x in lines if x.get("start") == "supernet"}
-    rows = []
-    for data in dict.fromkeys(place.data for place in places):
-        for level in levels:
-            raw, fitted = [], []
-            for place in places:
-                picks = halves_picks(RunDirectory.open(place.joint), level) if place.data == data else {}
-                gaps = {
-                    name: top1 - tests[data, place.seed, point.digest]
-                    for name, (point, top1) in picks.items()
-                    if (data, place.seed, point.digest) in tests
-                }
-                if len(gaps) == 3:
-                    raw.append(gaps["whole"])
-                    fitted.append((gaps["even"] + gaps["odd"]) / 2)
-            if raw:
-                row = {"data": data, "level": level, "seeds": len(raw)} | interval("raw", raw)
-                rows.append(row | interval("cross_fitted", fitted))
+    ours, rows = [x for x in found if x["kind"] == "optimism"], []
+    for data, level in dict.fromkeys((x["data"], x["level"]) for x in ours):
+        own = [x for x in ours if (x["data"], x["level"]) == (data, level)]
+        row = {"data": data, "level": level, "seeds": len(own)} | interval("raw", [x["raw"] for x in own])
+        rows.append(row | interval("cross_fitted", [x["cross_fitted"] for x in own]))
     return rows
 
 
-def equal_time_rows(lines: Sequence[Mapping[str, Any]], places: Sequence[Place], asked: Any) -> list[Result]:
-    """The finalists as the product trained them against plain shapes by successive halving, in the same time."""
-    tests = {(x["data"], x["seed"], x["name"], x["digest"]): x["test_top1"] for x in lines if x["part"] == "test"}
-    rows = []
-    for data in dict.fromkeys(place.data for place in places):
-        product, plain, counts, budget, spent, epochs = [], [], [], [], [], []
-        for place in (place for place in places if place.data == data):
-            about = {"data": data, "seed": place.seed}
-            mine = [x for x in lines if all(x.get(key) == value for key, value in about.items())]
-            plans = [x for x in mine if x["part"] == "plan"]
-            run, space, pairs = RunDirectory.open(place.joint), opened(place.joint)[0].space, []
-            for level in asked.levels:
-                pick = finalist_pick(run, level)
-                ours = pick and tests.get((data, place.seed, "finalists", pick.architecture.digest))
-                shapes = [shape.digest for shape in plain_shapes(space, level, asked.rivals)]
-                theirs = [t for shape in shapes if (t := tests.get((data, place.seed, "halving", shape))) is not None]
-                if pick and pick.on_front and ours is not None and theirs:
-                    pairs.append((ours, theirs[0]))
-            if not pairs or not plans:
-                continue
-            product.append(mean(one for one, _ in pairs))
-            plain.append(mean(other for _, other in pairs))
-            counts.append(len(pairs))
-            budget.append(plans[0]["budget"])
-            epochs.append(plans[0]["epochs"])
-            spent.append(sum(x["seconds"] for x in mine if x["part"] == "halving"))
-        if product:
-            row = {"data": data, "seeds": len(product), "levels": round(mean(counts), 2)}
-            row |= {
-                "budget_s": round(mean(budget)),
-                "halving_s": round(mean(spent)),
-                "last_epochs": round(mean(epochs)),
-            }
-            row |= {"product_top1": round(mean(product), 2), "plain_top1": round(mean(plain), 2)}
-            rows.append(row | interval("product_minus", [a - b for a, b in zip(product, plain, strict=True)]))
+def equal_time_rows(found: Sequence[Result]) -> list[dict[str, Any]]:
+    """A row for each data set, means over seeds."""
+    ours, rows = [x for x in found if x["kind"] == "equal time"], []
+    for data in dict.fromkeys(x["data"] for x in ours):
+        own = [x for x in ours if x["data"] == data]
+        row = {"data": data, "seeds": len(own), "levels": round(mean(x["levels"] for x in own), 2)}
+        row |= {key: round(mean(x[key] for x in own)) for key in ("budget_s", "halving_s", "last_epochs")}
+        row |= {f"{key}_top1": round(mean(x[key] for x in own), 2) for key in ("product", "plain")}
+        rows.append(row | interval("product_minus", [x["product"] - x["plain"] for x in own]))
     return rows
 
 
@@ -203,22 +214,20 @@ def figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     plt.close(drawing)
 
 
-def tables(
-    lines: Sequence[Mapping[str, Any]], chosen: Sequence[tuple[Place, list[Pick]]], asked: argparse.Namespace
-) -> None:
-    """Write what there is."""
-    places = [place for place, _ in chosen]
-    first = config_of_run(RunDirectory.open(places[0].joint))
+def tables(found: Sequence[Result], asked: argparse.Namespace) -> None:
+    """Write what there is of what places found (`place_results`)."""
     how = (
-        f"supernets {asked.epochs} epochs, {asked.trials} trials, batch {first.train.batch_size}; alone "
-        f"{asked.alone_epochs} epochs, from inherited weights a third; {asked.device}; protocol: results/LOG.md"
+        f"supernets {asked.epochs} epochs, {asked.trials} trials; alone {asked.alone_epochs} epochs, from inherited "
+        f"weights a third; {', '.join(asked.set) or 'default recipe'}; {asked.device}; protocol: results/LOG.md"
     )
-    if rows := arm_rows(results_of(lines, chosen, asked)):
+    if asked.images:
+        how = f"the first {asked.images:,} images, a fifth of them the search split; {how}"
+    if rows := arm_rows(networks_of(found)):
         notes = "test top-1 by level of MMACs and arm; differences in points, paired by seed, 95 % Student intervals"
         written.write_table("study", rows, f"{notes}; {how}")
         figure(rows, written.REFERENCE / "study.png")
-    if rows := optimism_rows(lines, places, asked.levels):
+    if rows := optimism_rows(found):
         notes = "search minus test top-1 of what was chosen by inherited weights, points"
         written.write_table("study_optimism", rows, f"{notes}; {how}")
-    if rows := equal_time_rows(lines, places, asked):
+    if rows := equal_time_rows(found):
         written.write_table("study_equal_time", rows, f"mean test top-1 over levels in equal total time; {how}")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pyarrow import parquet
 from study_networks import packed
 
 from nas.arch import Architecture
@@ -85,10 +86,10 @@ class Place:
 
 
 class Lines:
-    """What has ended: OUT/runs.jsonl."""
+    """What has ended: a file of OUT."""
 
-    def __init__(self, out: Path) -> None:
-        self.path, self._size = out / "runs.jsonl", 0
+    def __init__(self, out: Path, name: str = "runs.jsonl") -> None:
+        self.path, self._size = out / name, 0
         self._lines: list[dict[str, Any]] = []
         self._lock = threading.Lock()
 
@@ -101,12 +102,12 @@ class Lines:
             self._size = size
         return iter(self._lines)
 
-    def add(self, line: dict[str, Any]) -> None:
-        """Append one, whole, over what a kill left of another."""
+    def add(self, *lines: dict[str, Any]) -> None:
+        """Append these, whole, over what a kill left of another."""
         with self._lock, self.path.open("ab+") as file:
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
-            file.write(json.dumps(line).encode() + b"\n")
+            file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
 
     def of(self, **wanted: Any) -> list[dict[str, Any]]:
         """Those with these values."""
@@ -115,6 +116,19 @@ class Lines:
     def has(self, job: Job) -> bool:
         """Whether a job has ended."""
         return bool(self.of(**job.key()))
+
+
+def first_images(spec: str, count: int, out: Path) -> str:
+    """The spec of the first so many images of a training split, which OUT keeps as a file of its own."""
+    kind, _, files = spec.partition(":")
+    first, *rest = files.split(",")
+    if kind != "parquet":
+        raise SystemExit(f"--images {count}: {spec} is no parquet file")
+    kept = out / Path(first).name
+    if not kept.exists():
+        whole = parquet.read_table(first)
+        parquet.write_table(whole.slice(0, count), kept)
+    return f"{kind}:{','.join([str(kept), *rest])}"
 
 
 # --- the product's commands, their time measured -------------------------------------------------------------

@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow
 import pytest
 import study
 import study_networks
 import study_tables
 import study_work
 import tables
+from pyarrow import parquet
 
 from nas.arch import cost
 from nas.space.designs import is_plain
@@ -80,6 +82,18 @@ def results(values):
     return {("d", "scratch", level, arm, seed): {"test": test} for (level, arm, seed), test in values.items()}
 
 
+def test_the_first_images_are_a_file_of_their_own(tmp_path):
+    whole = tmp_path / "all.parquet"
+    parquet.write_table(pyarrow.table({"label": list(range(9))}), whole)
+    out = tmp_path / "out"
+    out.mkdir()
+    spec = study_work.first_images(f"parquet:{whole},test.parquet", 4, out)
+    assert spec == f"parquet:{out / 'all.parquet'},test.parquet"
+    assert parquet.read_table(out / "all.parquet").to_pydict() == {"label": [0, 1, 2, 3]}
+    with pytest.raises(SystemExit, match="is no parquet file"):
+        study_work.first_images("digits", 4, out)
+
+
 def test_differences_are_paired_by_seed_over_the_levels_that_both_have():
     found = results(
         {(7.0, "found", 0): 50, (7.0, "plain", 0): 48, (7.0, "found", 1): 40, (7.0, "plain", 1): 39}
@@ -108,7 +122,7 @@ def test_a_torn_line_is_written_over_and_failures_are_tried_again(tmp_path):
 
 
 def test_a_finalist_is_of_the_level_and_of_the_front_where_there_is_one(space, monkeypatch):
-    one, two = study_networks.plain_shapes(space, 10.0)[:2]
+    one, two = study_networks.plain_shapes(space, 8.0)[:2]
     rows = [
         {"digest": a.digest, "macs": cost.macs(a, space.backbone), "trained": trained}
         for a, trained in ((one, [50.0, None]), (two, [40.0, 60.0]))
@@ -118,9 +132,9 @@ def test_a_finalist_is_of_the_level_and_of_the_front_where_there_is_one(space, m
         trials=lambda: [SimpleNamespace(architecture=a) for a in (one, two)],
     )
     monkeypatch.setattr(study_networks.ParetoFront, "from_dict", lambda _: SimpleNamespace(points=()))
-    pick = study_networks.finalist_pick(run, 10.0)
+    pick = study_networks.finalist_pick(run, 8.0)
     assert (pick.architecture, pick.on_front) == (two, False)
-    assert study_networks.finalist_pick(run, 26.0) is None
+    assert study_networks.finalist_pick(run, 16.0) is None
 
 
 @pytest.mark.slow
@@ -132,6 +146,7 @@ def test_the_whole_study_goes_on_where_it_was_and_ends_in_tables(tmp_path, monke
     settings = ("train.batch_size=256", "train.warmup_epochs=0", "train.lr=0.01", "search.objectives=[top1, macs]")
     command = [
         "--data", "digits", "--seeds", "1", "--space", str(joint), "--elastic-space", str(sizes), "--out", str(out),
+        "--kept", str(tmp_path / "kept"),
         "--levels", "0.11", "0.2", "--shapes", "2", "--rivals", "2", "--epochs", "1", "--trials", "12", "--count", "6",
         "--finalist-epochs", "1", "--alone-epochs", "1", "--budget", "0.1", "--processes", "1", "--rounds", "3",
         *(word for setting in (*settings, "evaluate.final_rounds=3") for word in ("--set", setting)),
@@ -149,3 +164,13 @@ def test_the_whole_study_goes_on_where_it_was_and_ends_in_tables(tmp_path, monke
     assert len({line["digest"] for line in tested}) == len(tested) <= len(trained)
     study.main([*command, "--part", "search", "alone", "equal-time"])
     assert (out / "runs.jsonl").read_text() == before
+    kept = tmp_path / "kept" / "results.jsonl"
+    assert not kept.exists()
+    study.main([*command, "--part", "latency", "table"])
+    whole, table = kept.read_text(), (tmp_path / "reference/study.csv").read_text().splitlines()[2:]
+    kinds = {json.loads(line)["kind"] for line in whole.splitlines()}
+    assert kinds - {"equal time"} == {"network", "optimism"}  # a front may have no finalist at a level
+    out.rename(tmp_path / "gone")  # what has ended needs no run
+    study.main([*command, "--part", "search", "alone", "equal-time", "latency", "table"])
+    assert kept.read_text() == whole
+    assert (tmp_path / "reference/study.csv").read_text().splitlines()[2:] == table
