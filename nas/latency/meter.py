@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, quantile_test  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from nas.base import EvaluationError, plural
-from nas.latency.device_measure import TOLERANCE, warm_timer
+from nas.latency.device_measure import TOLERANCE, interval, warm_timer
 from nas.latency.runtimes import (
     Program,
     describe,
@@ -31,7 +30,7 @@ from nas.latency.runtimes import (
     torch_threads,
 )
 from nas.model import Subnet
-from nas.runs import Timed
+from nas.runs import Timed, kendall_tau
 from nas.settings import Target, is_own
 
 PATIENCE = 3  # times the rounds asked for are spent at most on a model that is not known within 2 %
@@ -215,19 +214,16 @@ def repeat_tau(timings: Sequence[Timing]) -> float | None:
 
 def rank_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Kendall's rank correlation of two rows of values; None of fewer than two, or where one is constant."""
-    tau = float(kendalltau(first, second).statistic) if len(first) > 1 else math.nan
-    return tau if math.isfinite(tau) else None
+    (tau,) = kendall_tau(np.array(first), np.array(second), np.ones((1, len(first))))
+    return None if math.isnan(tau) else float(tau)
 
 
 def _summary(reference_ms: float, ratios: Sequence[float]) -> Timing:
     samples: NDArray[np.float64] = reference_ms * np.array(ratios)
     median = _positive(float(np.median(samples)))
-    interval = quantile_test(samples, q=median, p=0.5).confidence_interval(0.95)
-    low = interval.low if np.isfinite(interval.low) else samples.min()
-    high = interval.high if np.isfinite(interval.high) else samples.max()
     half = max(1, len(samples) // 2)
     passes = float(np.median(samples[:half])), float(np.median(samples[-half:]))
-    return Timing(median, (float(low), float(high)), passes, len(samples))
+    return Timing(median, interval(samples.tolist()), passes, len(samples))
 
 
 def _positive(value: float) -> float:
