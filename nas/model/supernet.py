@@ -69,7 +69,8 @@ class Supernet(nn.Module):
         guided = guidance is not None and guidance.static > 0
         skeleton = self._skeleton(architecture, drop_path, guided)
         skeleton.set_mode(self.training)
-        return functional_call(skeleton.module, self._sliced(skeleton), (images,), {"guidance": guidance})  # type: ignore[no-any-return]
+        weights, options = self._sliced(skeleton), {"guidance": guidance}
+        return functional_call(skeleton.module, weights, (images,), options, tie_weights=False)  # type: ignore[no-any-return]
 
     def dense(self) -> Subnet:
         """The plain ViT of every greatest size, in the space or not, with its own weights, in evaluation mode."""
