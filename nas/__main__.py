@@ -12,8 +12,8 @@ from types import FrameType
 MISUSE, INTERRUPTED = 2, 130
 
 
-def main() -> int:
-    """Import the command line and run it; returns the exit code."""
+def main(alone: str = "--help") -> int:
+    """Import the command line and run it, `alone` where no command is given; returns the exit code."""
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:  # what is in the middle of an import has nothing to tidy up
         signal.signal(signal.SIGINT, _leave)
@@ -21,7 +21,7 @@ def main() -> int:
         from nas.cli import main as command_line
 
         signal.signal(signal.SIGINT, before)
-        return command_line()
+        return command_line(alone=alone)
     except ModuleNotFoundError as error:
         lacking = _absent_requirements()
         if not lacking or (error.name or "").partition(".")[0] == "nas":

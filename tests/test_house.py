@@ -213,6 +213,12 @@ def test_library_is_imported_only_at_home(library):
     assert {m for m in users if not any(m == home or m.startswith(f"{home}.") for home in homes)} == set()
 
 
+def test_working_waits_for_no_library_that_it_may_not_need():
+    code = "import sys, nas.jobs; print(*{'kornia', 'scipy.stats', 'sklearn'} & set(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert printed.stdout == "\n"
+
+
 def test_looking_imports_nothing_heavy():
     code = (
         "import importlib, sys\n"

@@ -25,12 +25,14 @@ def with_interval(value: float, interval: Sequence[float], form: str = ".2f") ->
 def with_spread(value: float, interval: Sequence[float] | None, form: str = ".3f") -> str:
     """A value and how far the farther end of its interval is, where it has one, such as `1.500 ± 0.200`.
 
-    Where that would reach zero, which the interval does not, its ends: `1.500 (1.300 to 3.200)`.
+    Where that would reach zero, which the interval does not, or one end is, as printed, more than twice as far as the
+    other, its ends: `1.500 (1.400 to 3.200)`.
     """
     if interval is None:
         return f"{value:{form}}"
-    farther = max(interval[1] - value, value - interval[0])
-    if farther >= value and interval[0] >= 0:
+    nearer, farther = sorted((interval[1] - value, value - interval[0]))
+    is_lopsided = float(f"{farther:{form}}") > 2 * float(f"{nearer:{form}}")
+    if is_lopsided or (farther >= value and interval[0] >= 0):
         return f"{value:{form}} ({interval[0]:{form}} to {interval[1]:{form}})"
     return f"{value:{form}} ± {farther:{form}}"
 

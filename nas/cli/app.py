@@ -1,5 +1,6 @@
 """The command line: parses, calls one function, prints. Imports live in the handlers: who only looks needs no torch."""
 
+import gc
 import io
 import logging
 import os
@@ -65,7 +66,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="From images to the Pareto front of small, fast Vision Transformers, and the model files.\n\n"
-    "Without a command: [bold]run[/bold] on scikit-learn's digits.",
+    "[bold]run[/bold] without arguments is a whole job on scikit-learn's digits, a few minutes.",
     epilog="stdout is data, stderr is for people. Exit: 0 done, 1 the answer is bad, 2 misuse, 130 interrupted.",
 )
 app.add_typer(look)
@@ -79,7 +80,6 @@ EVERYWHERE = ("-q", "--quiet", "-v", "--verbose", "--debug", "--version")
 
 @app.callback(invoke_without_command=True)
 def _options(
-    context: typer.Context,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what libraries log.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -95,8 +95,6 @@ def _options(
 
         print(nas.__version__)  # noqa: T201
         raise typer.Exit
-    if context.invoked_subcommand is None:
-        run()
 
 
 @app.command(epilog=example("run cifar_small --data folder:photos --trials 100"))
@@ -227,7 +225,9 @@ def _with_callbacks(options: RunOptions, open_session: Callable[[], "Session"]) 
     from nas.jobs import TensorBoard
 
     callbacks = (TensorBoard(),) if options.tensorboard else ()  # first: it may be missing
-    return replace(open_session(), callbacks=callbacks)
+    session = replace(open_session(), callbacks=callbacks)
+    gc.freeze()  # what was imported stays: looking through it for garbage takes half a second each time
+    return session
 
 
 def _forecast(options: RunOptions, open_session: Callable[[Path], "Session"], *, searches: bool = True) -> None:
@@ -247,8 +247,11 @@ def _forecast(options: RunOptions, open_session: Callable[[Path], "Session"], *,
     print_result(options.format_, values, forecast_table, [values])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done, 1 the answer is bad, 2 misuse, 130 interrupted."""
+def main(arguments: Sequence[str] | None = None, *, alone: str = "--help") -> int:
+    """Run a command; returns the exit code: 0 done, 1 the answer is bad, 2 misuse, 130 interrupted.
+
+    `alone` is run where no command is given.
+    """
     # Before torch is imported: threads that spin while they wait starve each other on a busy machine (10 against
     # 71 images/s in one measurement, results/LOG.md). It changes speed, never results.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -264,6 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     everywhere = [word for word in arguments if word in EVERYWHERE]  # click: only before a command
     rest = [word for word in arguments if word not in EVERYWHERE]
+    if not rest and "--version" not in everywhere:
+        rest = [alone]
     try:
         program = readable(get_command(app))
         result = program(args=[*everywhere, *rest], prog_name=program_name(), standalone_mode=False)

@@ -157,6 +157,11 @@ def _cluster(address: str | None) -> str | None:
     return None if address in ("", "local") else address
 
 
+def is_elsewhere(address: str | None) -> bool:
+    """Whether Ray is a cluster, at this address or RAY_ADDRESS, and not to be started here."""
+    return _cluster(address) is not None
+
+
 def _check_installed() -> None:
     try:
         found = importlib.util.find_spec("ray")

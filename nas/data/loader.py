@@ -94,11 +94,13 @@ def every_image(config: DataConfig, size: int, reporter: Reporter) -> list[Image
 def class_names_of(config: DataConfig) -> tuple[str, ...] | None:
     """Names of the classes of a data spec, where they are known before an image is decoded; else None.
 
+    With `skip_small_classes`, splits may lack some of them.
+
     Raises:
         DataError: The spec, or what it names, is not understood.
     """
     source = open_source(config)
-    return source.class_names if source.named_classes and not config.skip_small_classes else None
+    return source.class_names if source.named_classes else None
 
 
 def sizes_of_some(config: DataConfig, most: int = 400) -> tuple[list[tuple[int, int]], int]:

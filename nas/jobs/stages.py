@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from nas.arch import Architecture
 from nas.base import BALANCED, NoResultError, duration, plural
-from nas.cluster import Arrays, check_sendable
+from nas.cluster import Arrays, RayAhead, check_sendable
 from nas.data import ImageSet
 from nas.evaluation import EvaluatorSetup, build_evaluator, check_latency_bounds, evaluator_arrays
 from nas.initial import start_note, warm_start
@@ -41,6 +41,7 @@ from nas.study import (
     ReusedMeasurement,
     Search,
     Workers,
+    early_actor,
     known_measurements,
     window_of,
 )
@@ -56,6 +57,7 @@ from nas.training import (
 )
 
 LastChoice = Callable[[Session, Budget], ParetoFront | None]  # makes the front; of a finished run where it `chooses`
+AHEAD_S = 15.0  # before a training ends, Ray and its processes start; they take some ten seconds
 UNSURE = 0.01  # share of a hypervolume: two measurings of quiet networks differ by less
 
 
@@ -66,14 +68,14 @@ def run(session: Session, budget: Budget, last: LastChoice = lambda *_: None, *,
         NasError: A stage failed; see there.
         KeyboardInterrupt: Ctrl-C; the same call resumes.
     """
-    with session.run.lock():
+    with session.run.lock(), closing(RayAhead(_early(session, budget), budget.ray_address, early_actor)) as ahead:
         stage, searches = session.run.manifest.stage, trials_left(session.run, budget)
         if stage == "finished" and not searches and not chooses:
             session.reporter.line("run", "finished already; --trials above the present number extends it")
             return ParetoFront.from_run(session.run.path)
-        supernet = train(session, budget.train_workers, budget.ray_address)
+        supernet = train(session, budget.train_workers, budget.ray_address, ahead)
         if searches or stage not in ("finalists", "finished"):
-            search(session, supernet, budget)
+            search(session, supernet, budget, ahead)
         return last(session, budget) or measure(session, supernet)
 
 
@@ -83,11 +85,18 @@ def trials_left(run: RunDirectory, budget: Budget) -> bool:
     return budget.minutes is not None or (budget.trials or 0) > paid
 
 
-def train(session: Session, workers: int = 0, ray_address: str | None = None) -> Supernet:
+def _early(session: Session, budget: Budget) -> int:
+    """How many workers can start before the supernet is trained: on a GPU they would take its memory."""
+    return budget.workers if session.device.type == "cpu" else 0
+
+
+def train(
+    session: Session, workers: int = 0, ray_address: str | None = None, ahead: RayAhead | None = None
+) -> Supernet:
     """Train the supernet, or go on with it, or load it where it is trained.
 
     So many workers train together, on the cluster at the address or in a Ray of their own; fewer than 2: this process
-    alone. The weights are the same but for rounding.
+    alone. The weights are the same but for rounding. Before a training in one process ends, a Ray is started ahead.
 
     Raises:
         NoResultError: The smallest networks of the space break a bound on latency.
@@ -122,6 +131,8 @@ def train(session: Session, workers: int = 0, ray_address: str | None = None) ->
             )
             for callback in session.callbacks:
                 callback.on_train(session.run, progress)
+            if ahead is not None and processes == 1 and progress.eta_s < AHEAD_S:  # between steps: each seeds itself
+                ahead.start(evaluator_arrays(trainer.supernet, session.data.search))
 
         if processes > 1:
             trained = train_distributed(trainer, setup, processes, ray_address, show)
@@ -184,10 +195,10 @@ def training_schedule(config: RunConfig, images: ImageSet) -> Schedule:
     return schedule
 
 
-def search(session: Session, supernet: Supernet, budget: Budget) -> None:
+def search(session: Session, supernet: Supernet, budget: Budget, ahead: RayAhead | None = None) -> None:
     """Measure architectures until the budget is spent; after a KeyboardInterrupt, what is finished is kept."""
     begin_search(session, supernet, budget)
-    search_into(session.run, session, supernet, budget, session.config.seed)
+    search_into(session.run, session, supernet, budget, session.config.seed, ahead=ahead)
 
 
 def search_into(
@@ -197,6 +208,8 @@ def search_into(
     budget: Budget,
     seed: int,
     known: Mapping[str, ReusedMeasurement] | None = None,
+    *,
+    ahead: RayAhead | None = None,
 ) -> None:
     """Search into a folder with a seed, or go on there; what is known already counts as trials.
 
@@ -222,7 +235,7 @@ def search_into(
         own_bounds=config.search.own_bounds,
         run=f"created {datetime.fromtimestamp(run.manifest.created, UTC).isoformat()}",
     )
-    with closing(study), closing(_start_workers(session, budget, setup, arrays)) as workers:
+    with closing(study), closing(_start_workers(session, budget, setup, arrays, ahead)) as workers:
         if not (counts_known := known is not None):
             conditions = setup.conditions(len(arrays["labels"]), stage="search")
             wanted = {*config.search.objectives, *setup.latencies}
@@ -260,7 +273,9 @@ def search_into(
     session.reporter.line("search", f"ended: {loop.outcome}")
 
 
-def _start_workers(session: Session, budget: Budget, setup: EvaluatorSetup, arrays: Arrays) -> Workers:
+def _start_workers(
+    session: Session, budget: Budget, setup: EvaluatorSetup, arrays: Arrays, ahead: RayAhead | None
+) -> Workers:
     build = partial(build_evaluator, setup)
     if budget.workers == 0:
         return InlineWorkers(build(arrays))
@@ -268,7 +283,8 @@ def _start_workers(session: Session, budget: Budget, setup: EvaluatorSetup, arra
         check_sendable(setup, "a metric or target of this program", "workers=0 measures in this process")
     gpus = 1 / budget.workers if session.device.type == "cuda" else 0
     timeout_s = session.config.evaluate.timeout_s
-    workers = RayWorkers(build, arrays, budget.workers, budget.ray_address, timeout_s, num_gpus=gpus)
+    started = None if ahead is None else ahead.take()
+    workers = RayWorkers(build, arrays, budget.workers, budget.ray_address, timeout_s, num_gpus=gpus, started=started)
     session.reporter.line("workers", f"{workers.num_workers} Ray actors, one thread each")
     return workers
 

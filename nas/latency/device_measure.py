@@ -36,11 +36,12 @@ class PackError(Exception):
     """The pack is damaged, or a model of it cannot be run here."""
 
 
-def warm_timer(forward: Callable[[int], float]) -> Callable[[], float]:
+def warm_timer(forward: Callable[[int], float]) -> Callable[..., float]:
     """Warm up, and return a function that times one forward pass, seconds.
 
-    Every timing comes right after an untimed pass of the same model: straight after another, larger model
-    a small one was measured up to 1.6 times slower than in steady use.
+    Every timing comes right after a pass of the same model: straight after another, larger model a small one was
+    measured up to 1.6 times slower than in steady use. That pass is untimed; `is_next=True`: the last timing was of
+    this model, too.
 
     `forward` does so many passes and returns the seconds of one.
     """
@@ -53,8 +54,9 @@ def warm_timer(forward: Callable[[int], float]) -> Callable[[], float]:
             break
     repeats = max(1, math.ceil(SHORTEST_S / max(fastest, 1e-6)))
 
-    def timed() -> float:
-        forward(1)
+    def timed(*, is_next: bool = False) -> float:
+        if not is_next:
+            forward(1)
         return forward(repeats)
 
     return timed

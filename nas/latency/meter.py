@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, quantile_test  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from nas.base import EvaluationError, plural
-from nas.latency.device_measure import TOLERANCE, warm_timer
+from nas.latency.device_measure import TOLERANCE, interval, warm_timer
 from nas.latency.runtimes import (
     Program,
     describe,
@@ -31,10 +30,11 @@ from nas.latency.runtimes import (
     torch_threads,
 )
 from nas.model import Subnet
-from nas.runs import Timed
+from nas.runs import Timed, kendall_tau
 from nas.settings import Target, is_own
 
 PATIENCE = 3  # times the rounds asked for are spent at most on a model that is not known within 2 %
+REFERENCE_EVERY_S = 0.02  # unless a single model takes longer: the speed of a machine changes more slowly
 PARTS, SLOW = 20, 0.95  # of the reference's timings; the quantile of the parts' medians that is called slow
 
 EAGER = Target(runtime="torch-cpu")
@@ -99,7 +99,7 @@ class LatencyMeter:
         self.images: Tensor = torch.randn(batch_size, *image_shape, generator=torch.Generator().manual_seed(0))
 
     @cached_property
-    def _reference(self) -> Callable[[], float]:
+    def _reference(self) -> Callable[..., float]:
         """Times it; kept, because an export or a compilation takes seconds."""
         return self._runner(self.reference)
 
@@ -117,7 +117,7 @@ class LatencyMeter:
         ratios = []
         for pair in range(pairs):
             first, second = (reference, candidate) if pair % 2 == 0 else (candidate, reference)
-            a, b = first(), second()
+            a, b = first(is_next=pair > 0), second()
             ratios.append(b / a if pair % 2 == 0 else a / b)
         return _positive(float(np.median(ratios)))
 
@@ -130,6 +130,8 @@ class LatencyMeter:
         most_rounds: int | None = None,
     ) -> tuple[list[Timing], Clock]:
         """Time all models in turn, round by round, each between two timings of the reference.
+
+        Small models may share these two, which are `REFERENCE_EVERY_S` apart then.
 
         Call it when nothing else is running. The interval is that of the median ratio; the reference's own
         time is common to all models and is not part of it.
@@ -145,11 +147,17 @@ class LatencyMeter:
             if not wide:
                 break
             references.append(reference())
+            since, between = time.perf_counter(), list[tuple[int, float]]()
             # Nobody is always after the same one.
-            for i in np.random.default_rng([r, 7]).permutation(wide):
-                seconds, after = runners[i](), reference()
-                ratios[i].append(seconds / math.sqrt(references[-1] * after))
+            for turn, i in enumerate(np.random.default_rng([r, 7]).permutation(wide), 1):
+                between.append((i, runners[i]()))
+                if turn < len(wide) and time.perf_counter() - since < REFERENCE_EVERY_S:
+                    continue
+                after = reference()
+                for model, seconds in between:
+                    ratios[model].append(seconds / math.sqrt(references[-1] * after))
                 references.append(after)
+                since, between = time.perf_counter(), []
             on_round(r + 1)
         clock = Clock.of(references)
         return [_summary(clock.median_ms, found) for found in ratios], clock
@@ -175,8 +183,8 @@ class LatencyMeter:
         medians = np.median(times, axis=0)
         return [float(share) for share in medians / medians.sum()]
 
-    def _runner(self, model: nn.Module) -> Callable[[], float]:
-        """Make ready, warm up, and return a function that times one forward pass, seconds."""
+    def _runner(self, model: nn.Module) -> Callable[..., float]:
+        """Make ready, warm up, and return what `warm_timer` does."""
         if self.target.own is not None or is_own(self.target.runtime):
             return warm_timer(own_timer(self.target, model, self.images))
         run = prepare(self.target, model, self.images)
@@ -215,19 +223,16 @@ def repeat_tau(timings: Sequence[Timing]) -> float | None:
 
 def rank_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Kendall's rank correlation of two rows of values; None of fewer than two, or where one is constant."""
-    tau = float(kendalltau(first, second).statistic) if len(first) > 1 else math.nan
-    return tau if math.isfinite(tau) else None
+    (tau,) = kendall_tau(np.array(first), np.array(second), np.ones((1, len(first))))
+    return None if math.isnan(tau) else float(tau)
 
 
 def _summary(reference_ms: float, ratios: Sequence[float]) -> Timing:
     samples: NDArray[np.float64] = reference_ms * np.array(ratios)
     median = _positive(float(np.median(samples)))
-    interval = quantile_test(samples, q=median, p=0.5).confidence_interval(0.95)
-    low = interval.low if np.isfinite(interval.low) else samples.min()
-    high = interval.high if np.isfinite(interval.high) else samples.max()
     half = max(1, len(samples) // 2)
     passes = float(np.median(samples[:half])), float(np.median(samples[-half:]))
-    return Timing(median, (float(low), float(high)), passes, len(samples))
+    return Timing(median, interval(samples.tolist()), passes, len(samples))
 
 
 def _positive(value: float) -> float:

@@ -14,6 +14,7 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 
 from nas.arch import Architecture
 from nas.base import ArchitectureError, CheckpointError
@@ -67,8 +68,9 @@ class Supernet(nn.Module):
         """Logits of one architecture; drop path and guidance are for training."""
         guided = guidance is not None and guidance.static > 0
         skeleton = self._skeleton(architecture, drop_path, guided)
-        module = skeleton.module.train(self.training)
-        return functional_call(module, self._sliced(skeleton), (images,), {"guidance": guidance})  # type: ignore[no-any-return]
+        skeleton.set_mode(self.training)
+        weights, options = self._sliced(skeleton), {"guidance": guidance}
+        return functional_call(skeleton.module, weights, (images,), options, tie_weights=False)  # type: ignore[no-any-return]
 
     def dense(self) -> Subnet:
         """The plain ViT of every greatest size, in the space or not, with its own weights, in evaluation mode."""
@@ -217,7 +219,7 @@ class Supernet(nn.Module):
         def build() -> _Skeleton:
             self.check(architecture)
             block = partial(self._block, Counter[Hashable]())
-            with torch.device("meta"):
+            with torch.device("meta"), _Weightless():
                 return _Skeleton(
                     Subnet(self.space.backbone, architecture, drop_path=drop_path, guided=guided, build_block=block)
                 )
@@ -245,12 +247,29 @@ class _Skeleton:
         sliced = {f"{path}.{name}" for path, part in self.slicers.items() for name, _ in part.named_parameters()}
         self.inputs = tuple(cut_inputs(module))
         self.depth = len(module.architecture.layers) if isinstance(module, Subnet) else 0
+        self.blocks = tuple(module.blocks) if isinstance(module, Subnet) else ()
         # Which prefix of the stored weight each other parameter is.
         self.prefixes = {
             name: tuple(map(slice, parameter.shape))
             for name, parameter in module.named_parameters()
             if name not in sliced
         }
+
+    def set_mode(self, training: bool) -> None:
+        """As `train` does, where a subnet or one of its layers, which others may have set, is in the other mode."""
+        if any(module.training != training for module in (self.module, *self.blocks)):
+            self.module.train(training)
+
+
+class _Weightless(TorchFunctionMode):
+    """Leaves out what `nn.init` does to tensors on the meta device: nothing, in half of the time that a layer takes."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else None
+        return func(*args, **(kwargs or {}))
 
 
 def _cached(cache: OrderedDict[Hashable, Value], key: Hashable, build: Callable[[], Value], most: int) -> Value:

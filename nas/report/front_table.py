@@ -70,7 +70,7 @@ def front_table(front: ParetoFront, *, whole: ParetoFront | None = None) -> Tabl
         rows=list(zip(signs, digests, *(cells for _, cells in columns), layers, strict=True)),
         caption=[
             LEGEND,
-            f"★ knee{_knee_words(whole)}   1 MAC = 2 FLOPs   ± 95 % interval",
+            f"★ knee{_knee_words(whole)}   1 MAC = 2 FLOPs   ± or (to): 95 % interval",
             *_legend_of_doubts(columns),
             *conditions,
             *targets,

@@ -11,7 +11,7 @@ from nas.settings import OURS
 if TYPE_CHECKING:
     from rich.console import Group
 
-MARKS = "± 95 % interval of the median   ~ not known within 2 %   = intervals overlap"
+MARKS = "± or (to): 95 % interval of the median   ~ not known within 2 %   = intervals overlap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def _side_by_side(targets: Sequence[Mapping[str, Any]]) -> Table:
         rows=rows,
         caption=[
             "targets are timed one after another: these ratios hold less well than those within a table",
-            "± 95 % interval of the median   ~ not known within 2 %   ratios with what both intervals allow",
+            "± or (to): 95 % interval of the median   ~ not known within 2 %   ratios with what both intervals allow",
         ],
     )
 

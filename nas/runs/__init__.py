@@ -16,7 +16,7 @@ from nas.runs.manifest import (
 from nas.runs.point import FINALIST, FOUND_BY, FrontPoint, interval_key, points_of
 from nas.runs.ranking import (
     BASELINES, CONFIDENCE, LEAST_ARCHITECTURES, RESAMPLES, architecture_row, check_counts,
-    rank_statistics,
+    kendall_tau, rank_statistics,
 )
 from nas.runs.results import (
     BALANCED_SPLITS, SPLITS, PlainViTs, RunResults, design_points, network_row, picked, plain_vits,
@@ -38,7 +38,7 @@ __all__ = [
     "SupernetTrial", "Timed", "Trial", "TrialState", "WeightSource", "all_trials", "architecture_row",
     "as_begun", "check_counts", "check_ray_is_used", "check_supernet_trials", "config_of_run",
     "course_of", "design_points", "doubts_of", "front_of", "group_settings", "hypervolume",
-    "interval_key", "joint_digest", "latest_unfinished", "log_rows", "network_row", "next_path",
+    "interval_key", "joint_digest", "kendall_tau", "latest_unfinished", "log_rows", "network_row", "next_path",
     "non_dominated", "objectives_by", "owner", "picked", "plain_vits", "points_of", "random_search",
     "rank_statistics", "ranked", "reference_elsewhere", "results_of", "retrained_networks",
     "searched_runs", "shared_beginning", "space_of_run", "space_settings", "supernet_trial",

@@ -2,7 +2,7 @@
 
 # fmt: off
 from nas.study import evolution, predictor
-from nas.study.actors import AHEAD, RayWorkers
+from nas.study.actors import AHEAD, RayWorkers, early_actor
 from nas.study.loop import ReusedMeasurement, Search
 from nas.study.reuse import known_measurements
 from nas.study.samplers import check_own_sampler
@@ -14,5 +14,5 @@ from nas.study.workers import InlineWorkers, Result, Task, Workers
 __all__ = [
     "AHEAD", "WINDOW", "ArchitectureStudy", "InlineWorkers", "Plan", "Progress", "RayWorkers", "Result",
     "ReusedMeasurement", "Search", "Task", "VisibleFront", "Workers", "check_own_sampler",
-    "check_storage", "evolution", "known_measurements", "predictor", "run_trials", "window_of",
+    "check_storage", "early_actor", "evolution", "known_measurements", "predictor", "run_trials", "window_of",
 ]

@@ -6,15 +6,17 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from nas.base import ConfigError, DiskError, OutOfMemoryError, RunError, one_line
-from nas.cluster import ATTEMPTS, CHECK_S, Arrays, RayConnection, possible_workers, quarantined, reason_of
+from nas.cluster import ATTEMPTS, CHECK_S, Arrays, RayConnection, Started, possible_workers, quarantined, reason_of
 from nas.study.workers import Build, Result, Task, measure
 
 AHEAD = 2  # trials per actor: one runs, one waits, which hides the 1 to 5 ms of a proposal
 BACK_OFF_S = (1.0, 4.0)  # before the second and the third attempt
 NODES_LOST = 5  # under one architecture, until it is taken for their cause
+MEASURING = ("nas.evaluation",)  # what actors import, which takes most of the time of their start
 START_ATTEMPTS = 3  # consecutive workers that die before they are ready
 START_TIMEOUT_S = 600.0  # without a single worker
 LONGEST_REST_S = 60.0  # between two starts that fail
@@ -58,13 +60,21 @@ class RayWorkers:
         address: Of a running Ray cluster; None: RAY_ADDRESS where set, else a Ray of our own on this machine.
         timeout_s: Longest time for one architecture, seconds.
         num_gpus: GPUs that Ray sets aside for each actor.
+        started: A Ray that was started already, with actors of `early_actor`; it is stopped with the workers.
 
     Raises:
         RunError: Ray cannot be started or reached.
     """
 
     def __init__(
-        self, build: Build, arrays: Arrays, num_workers: int, address: str | None, timeout_s: float, num_gpus: float = 0
+        self,
+        build: Build,
+        arrays: Arrays,
+        num_workers: int,
+        address: str | None,
+        timeout_s: float,
+        num_gpus: float = 0,
+        started: Started | None = None,
     ) -> None:
         if num_workers < 1:
             raise ConfigError(f"Ray needs at least 1 worker, got {num_workers}", hint="--workers 0: no Ray")
@@ -79,13 +89,13 @@ class RayWorkers:
         self._results: deque[Result] = deque()
         self._failed_starts = 0
         self._restarts: list[float] = []  # when to start workers whose start failed
-        self._connection = RayConnection(address, num_workers, arrays)
+        self._connection, self._spare = started or (RayConnection(address, num_workers, arrays), [])
         self._ray = self._connection.ray
         self._last_ready = time.monotonic()  # when there was a worker that could measure
         try:
             # In a list, so that the actor gets the reference and our own keeps the arrays alive.
             self._arrays = [self._ray.put(dict(arrays))]
-            self._remote = self._ray.remote(num_cpus=1, num_gpus=num_gpus, max_restarts=0)(_Actor)
+            self._remote = _remote(self._ray, num_gpus)
             self._workers = [self._start() for _ in range(num_workers)]
         except BaseException:
             self.close()
@@ -124,8 +134,8 @@ class RayWorkers:
         self._connection.close()
 
     def _start(self) -> _Worker:
-        actor = self._remote.remote(self._build, self._arrays)
-        return _Worker(actor, actor.ready.remote())
+        actor = self._spare.pop() if self._spare else self._remote.remote()
+        return _Worker(actor, actor.ready.remote(self._build, self._arrays))
 
     @property
     def _ready(self) -> list[_Worker]:
@@ -293,24 +303,35 @@ class RayWorkers:
 class _Actor:
     """Runs inside a Ray worker process."""
 
-    def __init__(self, build: Build, arrays: Sequence[Any]) -> None:
+    def __init__(self, modules: Sequence[str] = ()) -> None:
+        with suppress(ImportError):  # the evaluator needs them, which says so
+            for name in modules:
+                import_module(name)
+
+    def ready(self, build: Build, arrays: Sequence[Any]) -> tuple[str, str | None]:
+        """Build the evaluator; returns the node, and why that was not possible, if so."""
         import ray
 
-        self._node = ray.get_runtime_context().get_node_id()
-        self._problem: str | None = None
+        problem = None
         _use_one_thread()
         try:
             self._evaluator = build(ray.get(arrays[0]))
         except Exception as error:  # noqa: BLE001 - reported by the driver in one line
-            self._problem = reason_of(error)
+            problem = reason_of(error)
         _use_one_thread()
-
-    def ready(self) -> tuple[str, str | None]:
-        """The node, and why the evaluator could not be built, if so."""
-        return self._node, self._problem
+        return ray.get_runtime_context().get_node_id(), problem
 
     def measure(self, task: Task, attempt: int) -> Result:
         return measure(self._evaluator, task, attempt)
+
+
+def early_actor(ray: Any) -> Any:
+    """An actor for `RayWorkers` on a CPU, of a Ray that is started before there is anything to measure."""
+    return _remote(ray).remote(MEASURING)
+
+
+def _remote(ray: Any, num_gpus: float = 0) -> Any:
+    return ray.remote(num_cpus=1, num_gpus=num_gpus, max_restarts=0)(_Actor)
 
 
 def _has_room(worker: _Worker, job: _Job) -> bool:

@@ -78,17 +78,19 @@ class Augmentation:
 
 def _geometry(info: DataInfo, config: TrainConfig, image_size: int) -> nn.Module | None:
     """Random resized crop and flip; None where neither is wanted."""
-    from kornia.augmentation import AugmentationSequential, RandomHorizontalFlip, RandomResizedCrop
-
     flip = config.hflip if config.hflip is not None else (0.5 if info.flip_safe else 0.0)
     scale = config.crop_scale or ((0.6, 1.0) if image_size >= LEAST_CROPPED else (1.0, 1.0))
+    if scale[0] == 1 and not flip:
+        return None
+    from kornia.augmentation import AugmentationSequential, RandomHorizontalFlip, RandomResizedCrop  # over a second
+
     parts: list[Any] = []
     if scale[0] < 1:
         size = (image_size, image_size)
         parts.append(RandomResizedCrop(size, scale=scale, ratio=ASPECT, cropping_mode="resample"))
     if flip:
         parts.append(RandomHorizontalFlip(p=flip))
-    return AugmentationSequential(*parts) if parts else None
+    return AugmentationSequential(*parts)
 
 
 def _policy(info: DataInfo, config: TrainConfig, image_size: int) -> Any:

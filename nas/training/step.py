@@ -5,11 +5,11 @@ Shape letters: B images of the batch over all processes, b of this one, K classe
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.arch import Architecture
@@ -47,6 +47,12 @@ class Step:
     teacher: Callable[[Tensor], Tensor] | None = None
     class_weights: Tensor | None = None  # [K], what an image of each class counts in every loss; None: 1
 
+    weights: tuple[nn.Parameter, ...] = field(init=False)
+    """The supernet's parameters: looking for them anew takes as long as some of its networks do."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", tuple(self.supernet.parameters()))
+
     def run(
         self, images: Tensor, targets: Tensor, architectures: Sequence[Architecture], progress: float
     ) -> list[float]:
@@ -62,8 +68,10 @@ class Step:
         if self.teacher is not None:
             with autocast(images.device, self.precision):
                 taught = self.teacher(batch.images).float()
-        self.supernet.train()
-        self.supernet.zero_grad(set_to_none=True)
+        if not self.supernet.training:
+            self.supernet.train()
+        for weight in self.weights:
+            weight.grad = None
         losses: list[Tensor] = []
         students = list(architectures)
         if self.config.rule == "sandwich":
@@ -77,7 +85,7 @@ class Step:
             told = None if taught is None else taught[share]
             _, loss = self._backward(student, part, told, progress, leads=False, number=len(students))
             losses.append(loss)
-        gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
         values = torch.stack(losses)
         self.world.add_up([*gradients, values])
         return values.tolist()

@@ -112,6 +112,7 @@ class SupernetTrainer:
         )
         self.lr_scale = 1.0
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+        self._averaged: tuple[list[Tensor], list[Tensor]] | None = None  # averages and what they are of
         self._ends: tuple[float, float] | None = None
         self._losses: tuple[float, float, float] | None = None  # smoothed, for people
         self._instruments: Instruments | None = None
@@ -181,6 +182,7 @@ class SupernetTrainer:
             else:
                 fit_operators(self.supernet, first_batches(self.images, self.device, FIRST_IMAGES), gains=False)
             if self.ema is not None:
+                self._averaged = None
                 self.ema.module.load_state_dict(self.supernet.state_dict())
             self.save(0)
         return done or 0
@@ -239,20 +241,28 @@ class SupernetTrainer:
         if self.config.rule == "single_path" and (self._ends is None or step % self._look_steps == 0):
             self._look_at_ends(images, targets, progress)
         losses = self.step.run(images, targets, architectures, progress)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_grad))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.step.weights, self.config.clip_grad))
         if not all(map(math.isfinite, [*losses, norm])):
             raise DivergedError(step, losses)
         self.scheduler.step_update(num_updates=step)
         for group in self.optimizer.param_groups:
             group["lr"] *= self.lr_scale
         self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update(self.supernet, step=step)
+        self._average(step)
         if self.config.rule == "single_path":
             mean = sum(losses) / len(losses)
             return (*(self._ends or (mean, mean)), mean)
         random = losses[2:] or losses[-1:]
         return losses[0], losses[min(1, len(losses) - 1)], sum(random) / len(random)
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """What `ModelEmaV3.update` does, without looking for all tensors of both supernets in every step."""
+        if self.ema is None:
+            return
+        if self._averaged is None:
+            self._averaged = [*self.ema.module.state_dict().values()], [*self.supernet.state_dict().values()]
+        torch._foreach_lerp_(*self._averaged, weight=1 - self.ema.get_decay(step))
 
     def _set_static_maps(self, *supernets: Supernet) -> None:
         """Set static maps by the mean of the dynamic maps that layers have used so far, those of the first supernet."""
@@ -314,6 +324,7 @@ class SupernetTrainer:
         )
         if checkpoint is None:
             return None
+        self._averaged = None  # loading may bring factors along
         self.supernet.load_state_dict(checkpoint.group("supernet"))
         if self.ema is not None:
             self.ema.module.load_state_dict(checkpoint.group("ema"))
@@ -351,4 +362,7 @@ def seed_everything(seed: int, step: int) -> None:
     words = np.random.SeedSequence([seed, step]).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))  # noqa: NPY002 - timm's Mixup draws from it
-    torch.manual_seed(int(words[2]))
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(int(words[2]))
+    # `torch.manual_seed` also prepares seeds for devices that are not there, each time with a stack trace.
+    torch.default_generator.manual_seed(int(words[2]))

@@ -20,11 +20,14 @@ def test_one_is_singular(number, text):
 def test_an_interval_has_its_ends_and_a_spread_the_farther_one():
     assert with_interval(0.5, [0.4, 0.7]) == "0.50 [0.40, 0.70]"
     assert with_interval(0.5, [-0.4, 0.7], "+.1f") == "+0.5 [-0.4, +0.7]"
-    assert with_spread(1.5, [1.4, 1.75]) == "1.500 ± 0.250"
+    assert with_spread(1.5, [1.4, 1.68]) == "1.500 ± 0.180"
     assert with_spread(1.5, [1.2, 1.75], ".1f") == "1.5 ± 0.3"
+    assert with_spread(1.5, [1.4, 1.8]) == "1.500 (1.400 to 1.800)"  # not 1.5 ± 0.3: it does not reach 1.2
+    assert with_spread(1.5, [1.2, 1.4999], ".2f") == "1.50 (1.20 to 1.50)"
+    assert with_spread(1.5, [1.4999, 1.4999 + 0.0004]) == "1.500 ± 0.000"  # nothing of it is printed
     assert with_spread(1.5, None) == "1.500"
     assert with_spread(1.5, [1.4, 3.1]) == "1.500 (1.400 to 3.100)"  # not 1.5 ± 1.6: no time is below zero
-    assert with_spread(-1.0, [-2.0, 3.0]) == "-1.000 ± 4.000"
+    assert with_spread(-1.0, [-2.5, 1.0]) == "-1.000 ± 2.000"
 
 
 def test_one_unit_a_column_follows_the_largest_value():

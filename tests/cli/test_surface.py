@@ -11,7 +11,7 @@ from small_runs import ROOT, command, python
 from typer.main import get_command
 
 import nas
-from nas.cli.app import app
+from nas.cli.app import app, main
 
 SHARED = {
     "--data", "--run", "--epochs", "--sampler", "--init", "--teacher", "--seed", "--device", "--precision", "--target",
@@ -161,6 +161,27 @@ def test_the_front_door_is_the_same_program(tmp_path):
     )
     assert done.code == 0
     assert done.stdout == command("--version").stdout
+
+
+@pytest.mark.parametrize("words", [(), ("-q",)])
+def test_nas_alone_says_what_it_can_do_and_begins_nothing(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    alone = command(*words)
+    assert (alone.code, alone.stdout) == (0, command("--help").stdout)
+    assert "whole job on scikit-learn's digits" in " ".join(alone.stdout.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_front_door_alone_is_the_main_job(tmp_path, capsys):
+    done = python(
+        "import runpy, sys, nas.__main__ as program\n"
+        "sys.argv, program.main = ['search.py'], lambda alone: print(alone)\n"
+        f"runpy.run_path({str(ROOT / 'search.py')!r}, run_name='__main__')\n",
+        tmp_path,
+    )
+    assert done.stdout == "run\n"
+    assert main([], alone="spaces") == 0
+    assert "Search spaces that come with the program" in capsys.readouterr().out
 
 
 INTERRUPTED = """

@@ -21,6 +21,7 @@ from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.results import results_of
 from nas.runs.trial import TrialState
+from nas.study.workers import InlineWorkers
 from nas.training.trained import load_trained
 
 
@@ -151,6 +152,25 @@ def test_training_is_not_done_again(tmp_path):
     assert session.run.log_path.read_text() == log
     assert session.run.manifest.supernet_digest == digest
     assert not load_trained(session.run, session.space, session.device).training
+
+
+@pytest.mark.parametrize(("before_s", "is_early"), [(1e9, True), (-1.0, False)])
+def test_ray_is_started_before_a_training_ends_and_goes_to_the_search(before_s, is_early, tmp_path, monkeypatch):
+    started, taken = [], []
+    monkeypatch.setattr(stages, "AHEAD_S", before_s)
+    monkeypatch.setattr(stages.RayAhead, "start", lambda _, arrays: started.append(arrays["labels"]))
+    monkeypatch.setattr(stages.RayAhead, "take", lambda _: "started")
+    monkeypatch.setattr(stages.RayAhead, "close", lambda _: None)
+    session = begin(tmp_path)
+
+    def workers(build, arrays, *_, started, **__):
+        taken.append(started)
+        return InlineWorkers(build(arrays))
+
+    monkeypatch.setattr(stages, "RayWorkers", workers)
+    monkeypatch.setattr(InlineWorkers, "num_workers", 2, raising=False)
+    stages.run(session, Budget(trials=4, workers=2))
+    assert (bool(started), taken) == (is_early, ["started"])
 
 
 def test_a_training_ends_with_a_line_for_every_operator_that_is_dead_and_status_repeats_it(tmp_path, capsys):

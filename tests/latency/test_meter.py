@@ -7,6 +7,7 @@ import torch
 from small_runs import one_thread, tiny_space
 from torch import nn
 
+from nas.latency import meter as meter_file
 from nas.latency.meter import EAGER, Clock, LatencyMeter, Readings, Timing
 from nas.model.supernet import Supernet
 from nas.settings.target import parse_target
@@ -137,6 +138,30 @@ def test_every_timing_follows_a_pass_of_the_same_model(how):
     blocks = [(name, len(list(calls))) for name, calls in itertools.groupby(diary)]
     assert {name for name, _ in blocks} >= {"reference", "small"}
     assert all(length >= 2 for _, length in blocks), blocks
+
+
+def test_a_model_that_was_timed_last_is_timed_again_at_once():
+    diary = []
+    LatencyMeter(Diary("reference", diary), (3, 4, 4), 1).ratio(Diary("small", diary), pairs=3)
+    blocks = [(name, len(list(calls))) for name, calls in itertools.groupby(diary)]
+    assert blocks[2:] == [("reference", 2), ("small", 3), ("reference", 3), ("small", 2)]
+
+
+@pytest.mark.parametrize(("every_s", "shared"), [(0.0, 1), (math.inf, 3)])
+def test_small_models_share_the_timings_of_the_reference_between_which_they_are(every_s, shared, monkeypatch):
+    monkeypatch.setattr(meter_file, "REFERENCE_EVERY_S", every_s)
+    meter, timed = LatencyMeter(work(1), (3, 16, 16), 1), []
+    times = {"reference": itertools.cycle([0.001, 0.004]), "model": itertools.repeat(0.002)}
+
+    def timer(name):
+        return lambda: timed.append(name) or next(times[name])
+
+    meter._reference, meter._runner = timer("reference"), lambda _: timer("model")
+    found, _ = meter.interleaved([work(1)] * 3, 2)
+    one_round = ["reference", *(["model"] * shared + ["reference"]) * (3 // shared)]
+    assert timed == one_round * 2
+    if shared == 3:  # over the geometric mean of 1 and 4 ms, times the median of 1, 4, 1 and 4 ms
+        assert [one.median_ms for one in found] == pytest.approx([2.5] * 3)
 
 
 def test_what_is_known_is_said_of_latencies():

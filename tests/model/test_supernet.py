@@ -344,6 +344,15 @@ def test_skeletons_share_layers_and_none_has_one_twice():
         assert set(longer[1:]).isdisjoint(supernet._skeleton(*changed).module.blocks)
 
 
+def test_layers_that_skeletons_share_follow_the_mode_of_each_pass():
+    supernet, layer = random_supernet(SPACE), LayerChoice(num_tokens=16, num_heads=2, mlp_ratio=2)
+    three, two = (Architecture(embed_dim=24, layers=(layer,) * depth) for depth in (3, 2))
+    for training, architecture in ((True, three), (False, two), (True, three), (False, three)):
+        supernet.train(training)(images(1), architecture)
+        module = supernet._skeleton(architecture, 0.0, False).module
+        assert {part.training for part in module.modules()} == {training}
+
+
 def test_skeleton_follows_the_mode_of_the_supernet():
     supernet, architecture, x = random_supernet(SPACE), SPACE.largest(), images(8)
     with torch.no_grad():

@@ -247,7 +247,7 @@ def test_the_plain_vits_have_the_unit_of_the_front_beside_them():
 
 def test_what_the_signs_mean_is_said_once():
     text = text_of(front_table(front()), width=160)
-    assert text.count("± 95 % interval") == 1
+    assert text.count("± or (to): 95 % interval") == 1
 
 
 @pytest.mark.parametrize("depth", [4, 24])

@@ -13,7 +13,8 @@ from search_fakes import AnalyticEvaluator, Weigher, build_analytic, outline, se
 from worker_conduct import BAD, CONDUCT, GOOD, PLAIN, QUARANTINED, SPACE, build_exhausted, results_of, values
 
 from nas.base.errors import ConfigError, RunError
-from nas.study.actors import RayWorkers
+from nas.cluster.ahead import RayAhead
+from nas.study.actors import RayWorkers, early_actor
 from nas.study.workers import Task
 
 pytestmark = pytest.mark.slow
@@ -142,8 +143,11 @@ def test_an_evaluator_that_cannot_be_built_ends_the_search_with_its_reason(ray_w
 
 @pytest.mark.ray
 def test_a_worker_that_has_no_memory_left_is_replaced_and_its_candidates_are_not_blamed():
-    workers = RayWorkers(partial(build_exhausted, SPACE.backbone), ARRAYS, 1, None, 60.0)
+    ahead = RayAhead(1, None, early_actor)
+    ahead.start(ARRAYS)
+    workers = RayWorkers(partial(build_exhausted, SPACE.backbone), ARRAYS, 1, None, 60.0, started=ahead.take())
     try:
+        assert workers._spare == []  # it is the first worker, the next ones are started as they are needed
         assert [result.error for result in results_of(workers, GOOD[:3])] == [None] * 3
     finally:
         workers.close()

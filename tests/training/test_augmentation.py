@@ -1,4 +1,5 @@
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -36,6 +37,20 @@ def test_without_augmentation_images_are_normalised_as_for_evaluation():
     images, labels = augmented(few_digits())
     torch.testing.assert_close(images, few_digits().train.normalized(slice(None)))
     assert labels.tolist() == few_digits().train.labels.tolist()
+
+
+def test_nobody_waits_for_kornia_where_nothing_is_cropped_or_flipped(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kornia.augmentation", None)
+    augmented(few_digits())
+    with pytest.raises(ImportError):
+        augmented(few_digits(), hflip=0.5)
+
+
+def test_seeds_are_those_of_torch():
+    seed_everything(3, 7)
+    drawn = torch.rand(3)
+    torch.manual_seed(int(np.random.SeedSequence([3, 7]).generate_state(3)[2]))
+    assert torch.equal(torch.rand(3), drawn)
 
 
 def test_a_flip_is_the_mirror_image():

@@ -1,4 +1,5 @@
 import csv
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -55,6 +56,19 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(straight, 
     assert not equal(weights(other.run()), straight)
     assert again.digest() != other.digest()
     assert len(again.digest()) == 12
+
+
+def test_averages_are_those_of_timm_also_after_a_resume(tmp_path):
+    for _ in range(2):
+        one = trainer(tmp_path, static_guidance=0.0)
+        start = one.begin()
+        timms = deepcopy(one.ema)
+        for step in range(start, start + 3):
+            one.train_step(step)
+            timms.update(one.supernet, step=step)
+            assert equal(weights(one.ema.module), weights(timms.module))
+        one.save(start + 3)
+    assert start == 3
 
 
 def test_a_training_in_parts_is_the_whole_with_a_checkpoint_and_its_log_after_each(straight, tmp_path):

@@ -12,12 +12,12 @@ function describe(row) {
 }
 const targetOf = (metric) => DATA.targets.find((target) => target.metric === metric);
 
-// Best accuracy at or below each cost: the corners of a two-dimensional front.
+// The best at or below each cost: the corners of a two-dimensional front.
 function staircase(rows, metric) {
   const corners = [];
   const sorted = rows.filter((row) => known(row[metric]) && known(row[ACC]))
-    .sort((a, b) => a[metric] - b[metric] || b[ACC] - a[ACC]);
-  for (const row of sorted) if (!corners.length || row[ACC] > corners.at(-1)[ACC]) corners.push(row);
+    .sort((a, b) => a[metric] - b[metric] || (DATA.up.is_more ? b[ACC] - a[ACC] : a[ACC] - b[ACC]));
+  for (const row of sorted) if (!corners.length || isBetter(row[ACC], corners.at(-1)[ACC])) corners.push(row);
   return corners;
 }
 function stairs(rows, metric, x, y, right) {

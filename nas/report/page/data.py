@@ -75,7 +75,8 @@ def report_data(found: RunResults, random: RunDirectory | None = None) -> dict[s
         "losses": _losses(found),
         "is_final": run.front() is not None,
         "objectives": [objective.metric.name for objective in front.objectives],
-        "accuracy": front.accuracy.name,
+        "up": {"metric": front.ranked_by.name, "is_more": front.ranked_by.direction == "maximize"},
+        "own": list(_own_metrics(found)),
         "hypervolume": front.hypervolume(),
         "references": {o.metric.name: o.reference for o in front.objectives},
         "picks": _picks(front),
@@ -179,8 +180,8 @@ def _cloud(found: RunResults, origin: Callable[[FrontPoint], dict[str, int | Non
     """Measured but not on the front, a column a quantity: thousands of them have to be small."""
     points = found.others
     values = [found.values(point) | genes(point.architecture) | origin(point) for point in points]
-    further = (n for n in (BALANCED.name, *LATENCIES, *_own_metrics(found)) if any(n in row for row in values))
-    names = dict.fromkeys([*METRICS, *further, *GENES])
+    further = (n for n in (BALANCED.name, *LATENCIES) if any(n in row for row in values))
+    names = dict.fromkeys([*METRICS, *further, *_own_metrics(found), *GENES])
     return {
         **{name: [_rounded(row.get(name)) for row in values] for name in names},
         "digest": [point.digest for point in points],

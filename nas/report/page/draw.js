@@ -28,8 +28,9 @@ const differs = DATA.conditions.cloud && JSON.stringify(DATA.conditions.cloud) !
 const known = (value) => value !== null && value !== undefined;
 const unit = (metric) => DATA.units[metric];
 const isMeasured = (metric) => unit(metric).is_measured;
-// The accuracy that the front is ranked by, and all that were measured.
-const ACC = DATA.accuracy, ACCURACIES = ["top1", "balanced_top1"].filter((metric) => unit(metric) && isMeasured(metric));
+// What is drawn above costs: an accuracy, or a metric of a program, of which less may be better; and all of these that were measured.
+const ACC = DATA.up.metric, ACCURACIES = ["top1", "balanced_top1", ...DATA.own].filter((metric) => unit(metric) && isMeasured(metric));
+const isBetter = (a, b) => (DATA.up.is_more ? a > b : a < b);
 const LATENCIES = DATA.targets.map((target) => target.metric);
 // Of several targets each is named: by its runtime where that tells them apart.
 for (const { metric, target } of DATA.targets) {

@@ -21,13 +21,13 @@ function heatMap(host, quantity) {
   const say = quantity.say || ((value) => String(value));
   const span = quantity.classes ? null : extent(FRONT.flatMap((row) => layersOf(row).map(quantity.of)));
   for (let i = 0; i < depth; i += every) svg.append(shape("text", { class: "soft", x: left + cell * (i + 0.5), y: 15, "text-anchor": "middle" }, cell > 55 ? `layer ${i}` : i));
-  if (tall >= 13) svg.append(shape("text", { class: "soft", x: 2, y: 15 }, `digest, ${unit("macs").unit.split("/")[0]}`), isNarrow ? "" : shape("text", { class: "soft", x: left - 8, y: 15, "text-anchor": "end" }, "top-1"));
+  if (tall >= 13) svg.append(shape("text", { class: "soft", x: 2, y: 15 }, `digest, ${unit("macs").unit.split("/")[0]}`), isNarrow ? "" : shape("text", { class: "soft", x: left - 8, y: 15, "text-anchor": "end" }, unit(ACC).label));
   const cells = [];
   byCost.forEach((index, line) => {
     const row = FRONT[index], y = top + line * tall;
     const group = shape("g", { class: "row", role: "row", "data-digest": row.digest, onpointerleave: hideTip });
     if (tall >= 13) group.append(shape("text", { x: 2, y: y + tall * 0.72 }, `${row.digest.slice(0, 8)}  ${bare("macs", row.macs)}`),
-      isNarrow ? "" : shape("text", { class: "soft", x: left - 8, y: y + tall * 0.72, "text-anchor": "end" }, `${bare(ACC, row[ACC])} %`));
+      isNarrow ? "" : shape("text", { class: "soft", x: left - 8, y: y + tall * 0.72, "text-anchor": "end" }, named(ACC, row[ACC])));
     layersOf(row).forEach((part, i) => {
       const value = quantity.of(part);
       if (!known(value)) return;

@@ -6,10 +6,10 @@ let plots = [], lines = null, chosen = null;
 const ROWS = new Map([...CLOUD, ...FRONT].map((row) => [row.digest, row]));
 const rowOf = (digest) => ROWS.get(digest);
 
-// The best accuracy within a bound and the ranges. FRONT is in the order by which `pick top1` tells equal ones apart: the first counts.
+// The best within a bound and the ranges. FRONT is in the order by which `pick top1` tells equal ones apart: the first counts.
 function bestWithin(metric, limit) {
   const inside = FRONT.filter((row) => known(row[metric]) && row[metric] <= limit && isWithin(row));
-  return inside.reduce((best, row) => (best === null || row[ACC] > best[ACC] ? row : best), null);
+  return inside.reduce((best, row) => (best === null || isBetter(row[ACC], best[ACC]) ? row : best), null);
 }
 
 // The one selection of the page: whatever names a network chooses it, and every part shows it.
@@ -114,7 +114,7 @@ function words() {
   $("name").textContent = DATA.run;
   $("summary").textContent = `${DATA.is_final ? "" : "The search has not ended; this is the front so far. "}Search space ${DATA.space}: ${FRONT.length} of ${measured} wholly measured architectures ` +
     `are on the front of ${DATA.objectives.map((name) => unit(name).label).join(", ")}; hypervolume ${DATA.hypervolume.toFixed(4)}.`;
-  const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`, alone = DATA.retrained.filter((row) => !row.is_baseline), metrics = [ACC, ...COSTS.filter((metric) => metric !== "params" && isMeasured(metric))];
+  const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`, alone = DATA.retrained.filter((row) => !row.is_baseline), metrics = [...(DATA.own.includes(ACC) ? ["top1"] : []), ACC, ...COSTS.filter((metric) => metric !== "params" && isMeasured(metric))];
   const choices = ["top1", "knee"].map((name) => [name, rowOf(DATA.picks[name])]).filter(([name, row], i, all) => row && (!i || row !== all[0][1]));
   const cards = { data: [DATA.summary.data], time: [DATA.summary.time],
     best: [...choices.map(([name, row]) => node("span", { class: "block" }, `${name}: ${metrics.map((metric) => named(metric, row[metric])).join(", ")} `, chooser(row.digest))),
@@ -144,7 +144,7 @@ function words() {
     `${differs ? `; during the search, latency of the ${conditions.cloud.latency_stage} stage. The front as measured at the end: ${DATA.hypervolume.toFixed(4)}.` : "."}` +
     `${DATA.supernets.length ? ` Trials of all supernets that were searched, one search after the other.` : ""}` +
     `${random ? ` Random search: ${random.hypervolume.toFixed(4)} after ${random.num_trials} trials.` : ""}`;
-  $("parallel-note").textContent = "One line an architecture, thin where it is not on the front, coloured by accuracy; a click selects it. Drag along an axis to keep a range: what is outside fades on the whole page; a click on the axis or Escape clears it. " +
+  $("parallel-note").textContent = `One line an architecture, thin where it is not on the front, coloured by ${unit(ACC).label}; a click selects it. Drag along an axis to keep a range: what is outside fades on the whole page; a click on the axis or Escape clears it. ` +
     `With keys: Tab to a handle, left and right to the next, up and down to move it. Each axis runs from the lowest to the highest value that was measured.${LATENCIES.length > 1 ? ` ${DATA.targets.map(({ target }, i) => `Latency ${i + 1}: ${target}`).join("; ")}.` : ""}`;
   const isDoubted = FRONT.some((row) => LATENCIES.some((metric) => doubtsOf(row, metric).noisy || doubtsOf(row, metric).ties.length));
   $("table-note").textContent = `Arrow keys move the selection. FLOPs = 2 × MACs. Intervals are 95 %.${isDoubted ? " ~ noisy: not known within 2 %. =n: not told apart from n others of the front, whose intervals overlap." : ""}${orders()}`;

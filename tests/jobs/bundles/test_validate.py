@@ -4,6 +4,7 @@ import csv
 import importlib
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -82,6 +83,19 @@ def test_classes_go_by_name_and_foreign_ones_are_refused(bundle, tmp_path):
     for split in ("test", "all"):
         with pytest.raises(ConfigError, match="3 classes that"):
             validate(opened, f"folder:{tmp_path / 'pets'}", split, (), QUIET)
+
+
+def test_foreign_classes_that_are_too_small_are_left_out_and_others_refused_before_an_image_is_read(bundle, tmp_path):
+    opened, spec, skip = open_bundle(bundle), f"folder:{tmp_path}", ["data.skip_small_classes=true"]
+    write_folder(tmp_path, 10, classes=("3", "7"))
+    write_folder(tmp_path, 1, classes=("owl",))
+    assert {row["class"] for row in validate(opened, spec, "test", skip, QUIET)["classes"]} == {"3", "7"}
+    (tmp_path / "3" / "0.png").write_bytes(b"nothing")  # what is decoded is refused for that
+    with pytest.raises(ConfigError, match=r"1 class that .* does not know: owl"):
+        validate(opened, spec, "all", skip, QUIET)
+    shutil.rmtree(tmp_path / "7")
+    with pytest.raises(ConfigError, match=r"1 class that .* does not know: owl"):
+        validate(opened, spec, "test", skip, QUIET)
 
 
 def test_data_without_a_test_split_has_none(bundle):
