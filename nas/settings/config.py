@@ -357,16 +357,3 @@ def keys_for(word: str) -> list[str]:
     """Dotted keys of configuration and space that a word, well spelt, stands for, such as `train.lr` for `lr`."""
     keys = [*flat_config(RunConfig().model_dump()), "embed_dim", "stem", "depth", *INNER_SPACE_KEYS]
     return keys_named(word, keys, cutoff=1)
-
-
-def check_retraining(seeds: int, settings: Sequence[str]) -> None:
-    """Raise a ConfigError where `retrain` has no seed, or a setting of something else than the training."""
-    if seeds < 1:
-        raise ConfigError(f"--seeds {seeds}: every architecture is trained at least once", hint="--seeds 1")
-    foreign = [setting for setting in settings if not setting.strip().startswith("train.")]
-    if foreign:
-        text = f"--set {foreign[0]}: retrain takes data, space and evaluation from the run"
-        word, equals, value = foreign[0].partition("=")
-        if meant := [key for key in keys_for(word.strip()) if key.startswith("train.")]:
-            raise ConfigError(f"--set {foreign[0]}: unknown key", hint=f"--set {meant[0]}{equals}{value}")
-        raise ConfigError(text, hint="--set train.KEY=VALUE changes the recipe; another run is what changes the rest")
