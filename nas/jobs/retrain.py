@@ -197,8 +197,9 @@ def _rivals(
     folders = session.folders if request.teacher is None else (Path.cwd(), *session.folders)  # it was typed now
     config = config.model_copy(update={"init": "", "init_ordered": False})
     session = replace(session, config=config, folders=folders)
-    scratch = replace(stand_alone_setup(session, request.epochs, folder), keeps_weights=True)
-    setup = scratch
+    train = config.train.model_copy(update={"trainable": "all"})  # random weights must not stay
+    anew = replace(session, config=config.model_copy(update={"train": train}))
+    setup = scratch = replace(stand_alone_setup(anew, request.epochs, folder), keeps_weights=True)
     if request.start == "inherited":
         setup = replace(inherited_setup(session, request.epochs, folder), keeps_weights=True)
     own = Rival(name=request.pick, architecture=picked, setup=setup, start=request.start)

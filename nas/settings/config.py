@@ -143,6 +143,11 @@ class TrainConfig(Section):
         "network alone 48, and beyond that in inverse proportion to the greatest one",
     )
     weight_decay: float = Field(0.05, ge=0, le=1000, description="AdamW's weight decay")
+    trainable: Literal["all", "head_and_norms"] = Field(
+        "all",
+        description="what of a trained start is trained: all; or the classifier, norms, biases and positions, and what "
+        "operators have of their own, while the matrices of the ViT stay",
+    )
     layer_decay: Share = Field(1.0, description="learning rate of a layer over that of the next one; 1 is off")
     warmup_epochs: float = Field(
         2.0, ge=0, le=1_000_000, description="linear warm-up, epochs; at most a fifth of the training"

@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 from small_runs import command, digits, one_thread, python, run_arguments, search_process
 
 from nas.arch import cost
@@ -31,6 +32,7 @@ from nas.runs.point import points_of
 from nas.runs.results import network_row, retrained_rows
 from nas.settings.retraining import check_retraining
 from nas.space.designs import is_plain
+from nas.training.operators.frozen import FROZEN
 from nas.training.trained import load_trained
 from nas.training.trainer import SupernetTrainer
 
@@ -168,6 +170,24 @@ def test_mean_and_deviation_are_over_the_seeds_and_one_seed_has_no_deviation():
     assert row["test_top1_sd"] == pytest.approx(statistics.stdev([58, 61, 67]))
     assert row["top1_by_seed"] == [60, 61, 62]
     assert network_row("knee", about, inherited, three[:1])["top1_sd"] is None
+
+
+def test_with_frozen_matrices_a_slice_of_the_supernet_keeps_its_own_and_random_weights_are_all_trained(home, copy):
+    asked = ("--pick=knee", "--epochs=1", "--workers=0", "--set=train.trainable=head_and_norms", "--baseline=none")
+    done = command("retrain", copy, *asked, "--from=inherited")
+    found = json.loads(done.stdout)
+    assert found["settings"]["train"]["trainable"] == "head_and_norms"
+    session = reopen(copy, Reporter(quiet=True))
+    architecture = knee(copy).architecture
+    before = load_trained(session.run, session.space, session.device).extract(architecture).state_dict()
+    (file,) = (copy / "retrain" / "trainings").glob(f"{architecture.digest}-seed0-{found['recipe']}.safetensors")
+    after = load_file(file)
+    assert {name for name in after if not torch.equal(before[name], after[name])} >= {"head.weight", "norm.weight"}
+    frozen = [name for name in after if FROZEN.fullmatch(name)]
+    assert len(frozen) == 1 + 4 * len(architecture.layers)
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    scratch = json.loads(command("retrain", copy, *asked, "--from=scratch").stdout)
+    assert scratch["settings"]["train"]["trainable"] == "all"
 
 
 def test_a_teacher_of_the_same_classes_changes_the_training(home, copy, tmp_path):
