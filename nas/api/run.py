@@ -268,12 +268,11 @@ class Run:
         epochs: int | None = None,
         teacher: str | None = None,
         settings: Mapping[str, Any] | None = None,
-        baseline: bool = True,
-        whole: bool = False,
+        baselines: Sequence[str] = ("plain",),
         workers: int = 0,
         to: str | Path | None = None,
     ) -> "pandas.DataFrame":
-        """Train an architecture alone, then test it beside a plain ViT trained the same way, as `nas retrain`.
+        """Train an architecture alone, then test it beside baselines trained the same way, as `nas retrain`.
 
         Args:
             architecture: Or its `to_dict()`, or what `nas retrain --pick` takes.
@@ -282,8 +281,7 @@ class Run:
             epochs: Of each training; None: as many as the supernet had.
             teacher: A trained model that teaches; None: what the run had.
             settings: Of the recipe, such as `{"train.lr": 1e-3}`.
-            baseline: Whether a plain ViT of equal cost is trained, too.
-            whole: Whether the largest network of the space is, too.
+            baselines: What is trained beside it: `plain`, `whole`, `narrow`, `timm:NAME`, as `nas retrain --baseline`.
             workers: Trainings at a time, by Ray; 0: one after the other in this process.
             to: Folder of a bundle of the network that is best on the search split; None: none is written.
 
@@ -306,8 +304,7 @@ class Run:
                 epochs=epochs,
                 teacher=teacher,
                 settings=tuple(written_settings(settings)),
-                with_baseline=baseline,
-                with_whole=whole,
+                baselines=tuple(baselines),
             )
             directory = None if to is None else path_of("to", to)
             found = retrain(

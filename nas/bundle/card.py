@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from nas.arch import STEMS, Architecture, Backbone, channels_of
 from nas.base import LATENCIES, LATENCY, plural, visible
-from nas.runs import Conditions, interval_key
+from nas.runs import Conditions, interval_key, retrained_rows
 
 TAGS = ["image-classification", "vision-transformer", "neural-architecture-search"]
 LIBRARIES = {"timm": "timm", "pt2": "pytorch", "onnx": "onnx", "onnx-int8": "onnx", "openvino": "openvino"}
@@ -281,17 +281,17 @@ def _training(retrained: Mapping[str, Any]) -> Iterator[str]:
     start = {"scratch": "random weights", "inherited": f"weights of the supernet {retrained['supernet']}"}
     number, epochs = retrained["num_seeds"], retrained["epochs"]
     chosen = f", the best of {number} seeds on the search split" if number > 1 else ""
-    rows = [row for row in (retrained["picked"], retrained["baseline"]) if row]
     yield (
         f"Trained alone for {plural(epochs, 'epoch')} from {start[retrained['from']]}, "
         f"seed {retrained['seed']}{chosen}. The recipe is under `retrained` in `metrics.json`.\n"
     )
     yield f"| architecture | top-1 on the test split, {plural(number, 'seed')}, % | with the supernet's weights, % |"
     yield "| --- | ---: | ---: |"
-    labels = ("this one", f"{rows[-1]['name']}, trained the same way")
-    for row, label in zip(rows, labels, strict=False):
+    for i, row in enumerate(retrained_rows(retrained)):
+        label = "this one" if i == 0 else f"{row['name']}, trained the same way"
+        before = row["inherited_test_top1"]
         spread = "" if row["test_top1_sd"] is None else f" ± {row['test_top1_sd']:.2f}"
-        yield f"| {label} | {row['test_top1']:.2f}{spread} | {row['inherited_test_top1']:.2f} |"
+        yield f"| {label} | {row['test_top1']:.2f}{spread} | {'' if before is None else f'{before:.2f}'} |"
 
 
 def _triple(values: Sequence[float]) -> str:

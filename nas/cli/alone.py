@@ -103,10 +103,15 @@ def retrain(
     ] = Origin.SCRATCH,
     seeds: AloneSeedsOption = 1,
     epochs: AloneEpochsOption = None,
-    baseline: Annotated[bool, typer.Option(help="Train a plain ViT of equal cost, too, the same way.")] = True,
-    whole: Annotated[
-        bool, typer.Option("--whole", help="Train the largest network of the space, too, the same way.")
-    ] = False,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Train this, too, the same way; repeatable. plain (default): the best plain ViT measured at no more "
+            "MACs | whole: the largest network of the space, such as a trained start | narrow: the plain ViT of the "
+            "space next below in MACs, from random weights | timm:NAME: a model of timm, from random weights, with a "
+            "tag (timm:NAME.TAG) from its trained ones | none."
+        ),
+    ] = None,
     teacher: TeacherOption = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="train.KEY=VALUE of the recipe; repeatable.")
@@ -118,27 +123,21 @@ def retrain(
     data: MovedDataOption = None,
     format_: FormatOption = None,
 ) -> None:
-    """Train an architecture of the front alone, then test it, beside a baseline trained the same way.
+    """Train an architecture of the front alone, then test it, beside baselines trained the same way.
 
     Takes long; every finished training is kept, and the same command goes on.
     """
     from nas.report import retrain_table, training_rows
     from nas.settings import check_retraining
 
-    check_retraining(seeds, settings or ())
+    baselines = tuple(dict.fromkeys(baseline or ["plain"]))
+    check_retraining(seeds, settings or (), baselines)
     begin(has_run=True)
     from nas.jobs import Request, retrain
 
     recipe = tuple(settings or ())
     request = Request(
-        pick=pick,
-        start=start.value,
-        seeds=seeds,
-        epochs=epochs,
-        teacher=teacher,
-        settings=recipe,
-        with_baseline=baseline,
-        with_whole=whole,
+        pick=pick, start=start.value, seeds=seeds, epochs=epochs, teacher=teacher, settings=recipe, baselines=baselines
     )
     found = retrain(run, request, reporter(), workers=worker_count(workers), directory=to, data=data)
     print_result(format_, found, retrain_table, training_rows(found))

@@ -75,6 +75,8 @@ app.add_typer(bundle)
 app.add_typer(alone)
 app.add_typer(latency, name="latency")
 app.add_typer(push)
+FORMER = {"--whole": "--baseline plain --baseline whole", "--no-baseline": "--baseline none"}
+"""Options that are gone, and what says the same now."""
 EVERYWHERE = ("-q", "--quiet", "-v", "--verbose", "--debug", "--version")
 
 
@@ -299,9 +301,11 @@ def main(arguments: Sequence[str] | None = None, *, alone: str = "--help") -> in
 
 
 def _say_key(option: str) -> None:
-    """Where an option that is not there is a key, say so."""
+    """Where an option that is not there is a key, or has another name now, say so."""
     from nas.settings import keys_for
 
+    if option in FORMER:
+        _say(f"hint: {FORMER[option]}")
     if option.startswith("--") and (keys := keys_for(option.lstrip("-").replace("-", "_"))):
         _say(f"hint: {' or '.join(f'--set {key}=VALUE' for key in keys)}")
 

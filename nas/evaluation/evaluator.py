@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.arch import Architecture, cost
 from nas.base import LATENCY, NoResultError, OutOfMemoryError, by_target, is_out_of_memory, plural
@@ -82,12 +82,15 @@ class EvaluatorSetup:
         return images.part(0, self.config.max_images or len(images))
 
     def count_correct(
-        self, subnet: Subnet, images: ImageSet, *, precision: str | None = None, batch_size: int | None = None
+        self, network: nn.Module, images: ImageSet, *, precision: str | None = None, batch_size: int | None = None
     ) -> NDArray[np.bool_]:
-        """Which images a subnet gets right, [N] bool, as in the search or as said; an EvaluationError: it gives NaN."""
+        """Which images a network gets right, [N] bool, as in the search or as said; an EvaluationError: it gives NaN.
+
+        It is in evaluation mode.
+        """
         device = torch.device(self.device)
         return count_correct(
-            subnet.to(device),
+            network.to(device),
             images,
             batch_size=batch_size or self.config.batch_size,
             device=device,

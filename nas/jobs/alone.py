@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,7 @@ from nas.arch import Architecture, Backbone
 from nas.base import CheckpointError, RunError, atomic_write_bytes, one_line
 from nas.cluster import Arrays
 from nas.data import ImageData, ImageSet
-from nas.evaluation import EvaluatorSetup, RacePlan, SubnetEvaluator
+from nas.evaluation import EvaluatorSetup, RacePlan, SubnetEvaluator, with_answers
 from nas.initial import warm_start
 from nas.latency import torch_threads
 from nas.model import Subnet, Supernet
@@ -27,7 +27,9 @@ from nas.runs import Measurement, RunDirectory
 from nas.settings import RunConfig
 from nas.space import Constraints, LayerDomain, SearchSpace
 from nas.study import InlineWorkers, Result, Task
-from nas.training import TrainerSetup
+from nas.training import Guest, TrainerSetup
+
+Network = TypeVar("Network", Subnet, Guest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class StandAloneSetup:
         recipe: Names what else decides the results (`recipe_digest`).
         folder: Where trainings keep their checkpoints.
         keeps_weights: Whether a training leaves its network behind.
+        guest: `timm:NAME` of a model that is trained in the place of the architecture; empty: the architecture is.
     """
 
     evaluation: EvaluatorSetup
@@ -49,10 +52,21 @@ class StandAloneSetup:
     recipe: str
     folder: Path
     keeps_weights: bool = False
+    guest: str = ""
+
+    def name(self, architecture: Architecture) -> str:
+        """Of what is trained: the digest of an architecture, `timm:NAME` of a guest."""
+        return self.guest or architecture.digest
+
+    def network(self) -> Guest:
+        """The guest with its first weights, in evaluation mode; a ConfigError: it cannot be had."""
+        space, drop_path = self.evaluation.space, self.config.train.drop_path
+        return Guest(self.guest, space.backbone, self.evaluation.info, seed=self.seed, drop_path=drop_path)
 
     def path(self, architecture: Architecture, suffix: str = "") -> Path:
         """Of one training: the folder of its checkpoints, its record (`.json`) or its network (`.safetensors`)."""
-        return self.folder / f"{architecture.digest}-seed{self.seed}-{self.recipe}{suffix}"
+        name = self.name(architecture).replace(":", "-").replace("/", "-")
+        return self.folder / f"{name}-seed{self.seed}-{self.recipe}{suffix}"
 
 
 class StandAloneEvaluator:
@@ -89,23 +103,45 @@ class StandAloneEvaluator:
             return self._evaluate(architecture, folder, attempt)
 
     def _evaluate(self, architecture: Architecture, folder: Path, attempt: int) -> Measurement:
+        setup, config = self.setup, self.setup.config.model_copy(update={"seed": self.setup.seed})
+        guest = setup.network() if setup.guest else None
+        if guest is not None:  # it has no static maps
+            config = config.model_copy(update={"train": config.train.model_copy(update={"static_guidance": 0.0})})
         training = TrainerSetup(
             space=space_of_one(self.space, architecture),
-            config=self.setup.config.model_copy(update={"seed": self.setup.seed}),
-            precision=self.setup.evaluation.precision,
+            config=config,
+            precision=setup.evaluation.precision,
             directory=RunDirectory(folder).supernet_dir.absolute(),
         )
-        trainer = training.trainer(self.data.train, self.device)
-        if self.setup.config.init:
+        trainer = training.trainer(self.data.train, self.device, guest=guest)
+        if guest is not None:
+            trainer.start = lambda _: None
+        elif config.init:
             trainer.start = lambda alone: alone.load_slices(self._first.state_dict())
         started = time.perf_counter()
         trained = trainer.run(lambda _: self.on_step())
-        evaluator = SubnetEvaluator(self._named(trainer.digest()), trained, self.data.search)
-        found = evaluator.evaluate(architecture, attempt=attempt)
-        if self.setup.keeps_weights:
-            weights = trained.extract(architecture).cpu().state_dict()
-            atomic_write_bytes(self.setup.path(architecture, ".safetensors"), save(weights))
+        network: Subnet | Guest
+        if guest is not None:
+            network = cast(Guest, trained)
+            found = self._measure_guest(network, self._named(trainer.digest()), attempt)
+        else:
+            evaluator = SubnetEvaluator(self._named(trainer.digest()), trained, self.data.search)
+            found, network = evaluator.evaluate(architecture, attempt=attempt), trained.extract(architecture)
+        if setup.keeps_weights:
+            weights = {name: value.contiguous() for name, value in network.cpu().state_dict().items()}
+            atomic_write_bytes(setup.path(architecture, ".safetensors"), save(weights))
         return replace(found, seconds=time.perf_counter() - started)
+
+    def _measure_guest(self, guest: Guest, evaluation: EvaluatorSetup, attempt: int) -> Measurement:
+        images = evaluation.ranked(self.data.search)
+        correct = evaluation.count_correct(guest, images, batch_size=max(1, evaluation.config.batch_size >> attempt))
+        costs = Measurement(
+            macs=float(guest.macs()),
+            params=float(guest.params()),
+            conditions=evaluation.conditions(len(self.data.search), stage="search"),
+            seconds=0.0,
+        )
+        return with_answers(costs, correct, labels=images.labels if evaluation.with_balanced else None)
 
     @cached_property
     def _first(self) -> Supernet:
@@ -158,17 +194,25 @@ def trained_network(setup: StandAloneSetup, architecture: Architecture) -> Subne
     return network_at(setup.path(architecture, ".safetensors"), setup.evaluation.space.backbone, architecture)
 
 
+def trained_guest(setup: StandAloneSetup, architecture: Architecture) -> Guest:
+    """The same of a guest, which was trained in the place of the architecture."""
+    return _filled(setup.network(), setup.path(architecture, ".safetensors"))
+
+
 def network_at(path: Path, backbone: Backbone, architecture: Architecture) -> Subnet:
     """The network whose weights a training left in a file, in evaluation mode; a RunError as `trained_network`."""
-    subnet = Subnet(backbone, architecture)
+    return _filled(Subnet(backbone, architecture), path)
+
+
+def _filled(network: Network, path: Path) -> Network:
     try:
-        subnet.load_state_dict(load_file(path))
+        network.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RunError(
             f"{path}: not the weights of a training: {one_line(str(error))}",
             hint="delete it to train again; workers on other machines must see this folder",
         ) from error
-    return subnet.eval()
+    return network.eval()
 
 
 def build_stand_alone(

@@ -90,8 +90,12 @@ def trained_alone(
         ConfigError: There is something to train, and the teacher cannot be had.
         RunError: A record is damaged, or the workers are gone.
     """
-    setups = [replace(setup, seed=setup.seed + i) for i in range(seeds)]
-    return trained_jobs([(s, a) for s in setups for a in architectures], data, workers, reporter)
+    return trained_jobs(jobs_of([(setup, a) for a in architectures], seeds), data, workers, reporter)
+
+
+def jobs_of(firsts: Sequence[Job], seeds: int) -> list[Job]:
+    """Trainings with so many seeds, by seed, of which each setup has the first."""
+    return [(replace(setup, seed=setup.seed + i), architecture) for i in range(seeds) for setup, architecture in firsts]
 
 
 def trained_jobs(
@@ -108,7 +112,7 @@ def trained_jobs(
     recipe = jobs[0][0].config.train
     records = [_read(setup, architecture) for setup, architecture in jobs]
     total, known = len(jobs), sum(record is not None for record in records)
-    seeds, networks = len({setup.seed for setup, _ in jobs}), len({architecture.digest for _, architecture in jobs})
+    seeds, networks = len({setup.seed for setup, _ in jobs}), len({setup.name(one) for setup, one in jobs})
     reporter.line(
         "alone",
         f"{plural(networks, 'architecture')} x {plural(seeds, 'seed')}, "
@@ -149,10 +153,9 @@ def trained_jobs(
     return found
 
 
-def untrained(setup: StandAloneSetup, seeds: int, architectures: Sequence[Architecture]) -> bool:
-    """Whether `trained_alone` would have something to train; raises as it does."""
-    setups = [replace(setup, seed=setup.seed + i) for i in range(seeds)]
-    return any(_read(s, a) is None for s in setups for a in architectures)
+def untrained(jobs: Sequence[Job]) -> bool:
+    """Whether `trained_jobs` would have something to train; raises as it does."""
+    return any(_read(setup, architecture) is None for setup, architecture in jobs)
 
 
 def _under_way(jobs: Sequence[Job], steps: int) -> float:
@@ -208,7 +211,7 @@ def _write(setup: StandAloneSetup, architecture: Architecture, result: Result) -
     course = course_of(RunDirectory(setup.path(architecture)))
     record = {
         "schema_version": RECORD_VERSION,
-        "digest": architecture.digest,
+        "digest": setup.name(architecture),
         "seed": setup.seed,
         "recipe": setup.recipe,
         "epochs": setup.config.train.epochs,
@@ -219,7 +222,7 @@ def _write(setup: StandAloneSetup, architecture: Architecture, result: Result) -
         "seconds": measurement and measurement.seconds,
         "error": result.error,
         "dead_operators": [] if course is None else course.dead,
-        "architecture": architecture.to_dict(),
+        **({} if setup.guest else {"architecture": architecture.to_dict()}),
     }
     setup.folder.mkdir(parents=True, exist_ok=True)
     atomic_write_text(path, to_json_text(record))

@@ -163,6 +163,9 @@ def start(
     """
     if config.train.epochs == 0 and not config.init:
         raise ConfigError("train.epochs 0: there are no weights", hint="--init RUN, or --epochs N")
+    if config.train.trainable != "all" and not config.init:
+        text = f"train.trainable {config.train.trainable}: the matrices would stay random"
+        raise ConfigError(text, hint="--init names a trained start, or leave train.trainable out")
     own.require(config.own_names)
     space_file = asked.name if isinstance(asked, SearchSpace) else asked
     text = asked.to_yaml() if isinstance(asked, SearchSpace) else read_space_text(asked)

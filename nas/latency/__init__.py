@@ -7,7 +7,7 @@ from nas.latency.device_measure import SHORTEST_S, WARM_UP
 from nas.latency.exchange import pack_run, read_results
 from nas.latency.front import (
     SHARE_ROUNDS, check_own_targets, check_targets_here, keep_profiles, latency_profiles, measure_front,
-    searched_latencies, tighten_latency_bounds, with_kept_profiles,
+    measure_networks, searched_latencies, tighten_latency_bounds, with_kept_profiles,
 )
 from nas.latency.int8 import CALIBRATION_IMAGES, CALIBRATION_STEP, file_ratio, write_int8
 from nas.latency.meter import PATIENCE, LatencyMeter, measure_alone
@@ -19,8 +19,8 @@ __all__ = [
     "CALIBRATION_IMAGES", "CALIBRATION_STEP", "PATIENCE", "PROFILE_NAME", "SHARE_ROUNDS", "SHORTEST_S",
     "WARM_UP", "LatencyMeter", "LatencyProfile", "Predictor", "check_opset", "check_own_targets",
     "check_targets_here", "default_batch", "describe", "design", "device_name", "file_ratio",
-    "keep_profiles", "latency_profiles", "load_onnx", "measure_alone", "measure_front", "measure_source",
-    "own_cores", "pack_run", "prepare", "profile_space", "random_subnet", "read_results",
+    "keep_profiles", "latency_profiles", "load_onnx", "measure_alone", "measure_front", "measure_networks",
+    "measure_source", "own_cores", "pack_run", "prepare", "profile_space", "random_subnet", "read_results",
     "resolve_device", "resolve_precision", "save_onnx", "searched_latencies", "tighten_latency_bounds",
     "torch_threads", "trace", "with_kept_profiles", "write_int8", "write_onnx",
 ]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from nas.base import (
     LATENCIES,
@@ -91,12 +92,12 @@ def tighten_latency_bounds(
 
 
 def measure_networks(
-    meter: LatencyMeter, subnets: Sequence[Subnet], rounds: int, reporter: Reporter, *, note: str = ""
+    meter: LatencyMeter, networks: Sequence[nn.Module], rounds: int, reporter: Reporter, *, note: str = ""
 ) -> Readings:
     """`measure_alone` with a bar that shows how far it is, and a note behind that."""
     with reporter.bar("latency") as bar:
-        words = f"{plural(len(subnets), 'architecture')} on {meter.target}{note}"
-        return measure_alone(meter, subnets, rounds, lambda done, of: bar(done, of, f"round {done}/{of}  {words}"))
+        words = f"{plural(len(networks), 'architecture')} on {meter.target}{note}"
+        return measure_alone(meter, networks, rounds, lambda done, of: bar(done, of, f"round {done}/{of}  {words}"))
 
 
 def check_targets_here(config: RunConfig, space: SearchSpace, reporter: Reporter) -> None:

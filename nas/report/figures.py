@@ -186,7 +186,7 @@ def _draw_retrained(
         (f"test_{by.name}", "trained alone, TEST split", aside, "white"),
     ):
         top1, spread = [row[key] for row in rows], [row[f"{key}_sd"] or 0.0 for row in rows]
-        before = [row[f"inherited_{key}"] for row in rows]
+        before = [row[key] if row[f"inherited_{key}"] is None else row[f"inherited_{key}"] for row in rows]
         axes.update_datalim([*zip(x, top1, strict=True), *zip(x, before, strict=True)])
         axes.vlines(x, before, top1, colors=RETRAINED, linewidths=0.8, linestyles=":", transform=place, zorder=3)
         mark: dict[str, Any] = {"mec": RETRAINED, "mfc": fill, "ms": 6, "zorder": 5, "transform": place}
@@ -197,7 +197,7 @@ def _draw_retrained(
 
 
 def _training_line(row: Mapping[str, Any]) -> str:
-    start = {"scratch": "random", "inherited": "inherited"}[row["from"]]
+    start = {"scratch": "random", "inherited": "inherited", "timm": "timm's"}[row["from"]]
     count = len(row["seeds"])
     seeds = "1 seed" if count == 1 else f"mean and standard deviation of {count} seeds"
     return (

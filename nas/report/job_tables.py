@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from nas.base import BALANCED, TOP1, duration, plural, unit_of, with_interval
 from nas.report.table import Cell, Column, Markup, Table, columns_of
-from nas.runs import BALANCED_SPLITS, BASELINES, CONFIDENCE, RESAMPLES, SPLITS
+from nas.runs import BALANCED_SPLITS, BASELINES, CONFIDENCE, RESAMPLES, SPLITS, retrained_rows
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 MOST_CLASSES = 20  # rows of a table
+STARTS = {"scratch": "random weights", "inherited": "the inherited weights", "timm": "timm's weights"}
 
 
 def trust_table(found: Mapping[str, Any]) -> Table:
@@ -45,43 +46,44 @@ def _intervals(values: Mapping[str, Any], *keys: str) -> list[str]:
     return ["-" if values[key] is None else with_interval(values[key], values[f"{key}_ci"]) for key in keys]
 
 
-def networks(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The picked architecture, and those that there are of the baseline and the largest one."""
-    return [found[name] for name in ("picked", "baseline", "whole") if found.get(name) is not None]
-
-
 def training_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row a training, for `--format csv`."""
-    kept = ("name", "digest", "macs", "params", "inherited_top1", "inherited_test_top1")
+    kept = ("name", "digest", "from", "macs", "params", "latency_ms", "inherited_top1", "inherited_test_top1")
     return [
         {
-            **{key: row[key] for key in kept},
+            **{key: row[key] for key in kept if key in row},
             "seed": seed,
             **{key: row[f"{key}_by_seed"][i] for key in SPLITS | BALANCED_SPLITS if f"{key}_by_seed" in row},
         }
-        for row in networks(found)
+        for row in retrained_rows(found)
         for i, seed in enumerate(row["seeds"])
     ]
 
 
 def retrain_table(found: Mapping[str, Any]) -> Table:
     """What `retrain` found (`retrain/<digest>.json`): each network with the supernet's weights and trained alone."""
-    factor, prefix = unit_of([row["macs"] for row in networks(found)])
+    networks = retrained_rows(found)
+    factor, prefix = unit_of([row["macs"] for row in networks])
+    timed = found.get("latency")
     splits = BALANCED_SPLITS if set(BALANCED_SPLITS) <= found["picked"].keys() else SPLITS
     rows = []
-    for row in networks(found):
-        cells: list[Cell] = [f"{row['name']} ({row['digest']})", row["macs"] / factor, row["params"]]
+    for row in networks:
+        name = row["name"] if row["name"] == row["digest"] else f"{row['name']} ({row['digest']})"
+        other = f", from {STARTS[row['from']]}" if row.get("from", found["from"]) != found["from"] else ""
+        cells: list[Cell] = [name + other, row["macs"] / factor, row["params"]]
+        cells += [row["latency_ms"]] if timed else []
         for key in splits:
             sd = row[f"{key}_sd"]
             cells += [row[f"inherited_{key}"], f"{row[key]:.2f}" + ("" if sd is None else f" ± {sd:.2f}")]
         rows.append(cells)
-    start = {"scratch": "random weights", "inherited": "the inherited weights"}[found["from"]]
     lines = [
-        f"alone: from {start}, {plural(found['epochs'], 'epoch')} on the train split, "
+        f"alone: from {STARTS[found['from']]}, {plural(found['epochs'], 'epoch')} on the train split, "
         f"{plural(found['num_seeds'], 'seed')}{': mean ± standard deviation' * (found['num_seeds'] != 1)}",
         f"inherited: weights of the supernet {found['supernet']}",
         f"{found['search_images']} search images, which chose the architecture; {found['test_images']} test images",
     ]
+    if timed:
+        lines.append(f"latency: {timed['target']}, batch of {timed['batch']}, all in turn")
     if found["failed"]:
         lines.append(f"{len(found['failed'])} of the trainings failed and do not count")
     ways = [
@@ -89,7 +91,9 @@ def retrain_table(found: Mapping[str, Any]) -> Table:
         for key, split in splits.items()
         for way in ("inherited", "trained alone")
     ]
-    headers = {"architecture": "", f"{prefix}MACs": "{:.3g}", "parameters": "{:,}", **dict.fromkeys(ways, "{:.2f}")}
+    headers = {"architecture": "", f"{prefix}MACs": "{:.3g}", "parameters": "{:,}"}
+    headers |= {"latency,\nms": "{:.3g}"} if timed else {}
+    headers |= dict.fromkeys(ways, "{:.2f}")
     return Table(
         title=f"{found['run']}: {found['picked']['digest']} trained alone",
         columns=columns_of(headers),

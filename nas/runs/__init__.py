@@ -20,7 +20,7 @@ from nas.runs.ranking import (
 )
 from nas.runs.results import (
     BALANCED_SPLITS, SPLITS, PlainViTs, RunResults, design_points, network_row, picked, plain_vits,
-    results_of, retrained_networks, shared_beginning,
+    results_of, retrained_networks, retrained_rows, shared_beginning,
 )
 from nas.runs.supernets import (
     OWNER, all_trials, check_ray_is_used, check_supernet_trials, front_of, group_settings, joint_digest,
@@ -41,6 +41,7 @@ __all__ = [
     "interval_key", "joint_digest", "kendall_tau", "latest_unfinished", "log_rows", "network_row", "next_path",
     "non_dominated", "objectives_by", "owner", "picked", "plain_vits", "points_of", "random_search",
     "rank_statistics", "ranked", "reference_elsewhere", "results_of", "retrained_networks",
+    "retrained_rows",
     "searched_runs", "shared_beginning", "space_of_run", "space_settings", "supernet_trial",
     "supernet_trials", "trial_key",
     "trial_row", "trials_by_supernet", "typed_in", "union_points", "versions_here", "whole",

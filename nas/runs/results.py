@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.arch import Architecture, cost
+from nas.arch import Architecture
 from nas.base import BALANCED, LATENCIES, LATENCY, MACS, METRICS, TOP1, ArchitectureError, RunError, command_line
 from nas.runs.curve import hypervolume_curve
 from nas.runs.directory import TRUST, RunDirectory, space_of_run
@@ -204,33 +204,30 @@ BALANCED_SPLITS = {"balanced_top1": "search", "test_balanced_top1": "test"}
 
 
 def network_row(
-    name: str,
-    architecture: Architecture,
-    space: SearchSpace,
-    inherited: Mapping[str, float],
-    trainings: Sequence[Mapping[str, Any]],
+    name: str, about: Mapping[str, Any], inherited: Mapping[str, float], trainings: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """What was found of one architecture, JSON values.
+    """What was found of one network, JSON values.
 
-    `inherited` has by key of `SPLITS`, and of `BALANCED_SPLITS` where it was measured, the accuracy in percent with the
-    supernet's weights, `trainings` that and the `seed` of each that ended well; there is at least one.
+    `about` has `digest`, `macs`, `params` and `from`. `trainings` have by key of `SPLITS`, and of `BALANCED_SPLITS`
+    where it was measured, the accuracy in percent, and the `seed`, of each that ended well; there is at least one.
+    `inherited` has the accuracies with the supernet's weights; nothing of a network that is not in it.
     """
-    row: dict[str, Any] = {
-        "name": name,
-        "digest": architecture.digest,
-        "macs": cost.macs(architecture, space.backbone),
-        "params": cost.params(architecture, space.backbone),
-        "seeds": [training["seed"] for training in trainings],
-    }
-    for key in [*SPLITS, *(key for key in BALANCED_SPLITS if key in inherited)]:
+    row: dict[str, Any] = {"name": name, **about, "seeds": [training["seed"] for training in trainings]}
+    for key in [*SPLITS, *(key for key in BALANCED_SPLITS if key in trainings[0])]:
         values = [training[key] for training in trainings]
         row |= {
-            f"inherited_{key}": inherited[key],
+            f"inherited_{key}": inherited.get(key),
             key: statistics.fmean(values),
             f"{key}_sd": statistics.stdev(values) if len(values) > 1 else None,
             f"{key}_by_seed": values,
         }
     return row
+
+
+def retrained_rows(finding: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of what `retrain` found: the picked network, then the baselines, as earlier versions had them, too."""
+    former = [finding[key] for key in ("baseline", "whole") if finding.get(key) is not None]
+    return [finding["picked"], *finding.get("baselines", former)]
 
 
 def retrained_networks(found: RunResults) -> list[dict[str, Any]]:
@@ -241,12 +238,14 @@ def retrained_networks(found: RunResults) -> list[dict[str, Any]]:
     for name, finding in found.run.findings().items():
         if name == TRUST:
             continue
-        shared = {key: finding[key] for key in ("from", "epochs", "search_images", "test_images", "supernet")}
-        for key in ("picked", "baseline"):
-            if (row := finding[key]) is not None:
-                digest = row["digest"]
-                costs = found.values(points[digest]) if digest in points else {}
-                about = {"file": name, "is_baseline": key == "baseline", "is_on_front": digest in on_front}
-                same = digest, finding["from"], finding["epochs"], *row["seeds"], row["top1"]
-                rows.setdefault(same, {**costs, **row, **shared, **about})
+        shared = {key: finding[key] for key in ("epochs", "search_images", "test_images", "supernet")}
+        for i, row in enumerate(retrained_rows(finding)):
+            digest = row["digest"]
+            costs = found.values(points[digest]) if digest in points else {}
+            about = {"file": name, "is_baseline": i > 0, "is_on_front": digest in on_front}
+            row = {"from": finding["from"], **row}
+            if LATENCY.name in row:  # it has other conditions than those of the front
+                row["latency_alone_ms"] = row.pop(LATENCY.name)
+            same = digest, row["from"], finding["epochs"], *row["seeds"], row["top1"]
+            rows.setdefault(same, {**costs, **shared, **row, **about})
     return list(rows.values())

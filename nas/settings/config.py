@@ -143,6 +143,11 @@ class TrainConfig(Section):
         "network alone 48, and beyond that in inverse proportion to the greatest one",
     )
     weight_decay: float = Field(0.05, ge=0, le=1000, description="AdamW's weight decay")
+    trainable: Literal["all", "head_and_norms"] = Field(
+        "all",
+        description="what of a trained start is trained: all; or the classifier, norms, biases and positions, and what "
+        "operators have of their own, while the matrices of the ViT stay",
+    )
     layer_decay: Share = Field(1.0, description="learning rate of a layer over that of the next one; 1 is off")
     warmup_epochs: float = Field(
         2.0, ge=0, le=1_000_000, description="linear warm-up, epochs; at most a fifth of the training"
@@ -357,16 +362,3 @@ def keys_for(word: str) -> list[str]:
     """Dotted keys of configuration and space that a word, well spelt, stands for, such as `train.lr` for `lr`."""
     keys = [*flat_config(RunConfig().model_dump()), "embed_dim", "stem", "depth", *INNER_SPACE_KEYS]
     return keys_named(word, keys, cutoff=1)
-
-
-def check_retraining(seeds: int, settings: Sequence[str]) -> None:
-    """Raise a ConfigError where `retrain` has no seed, or a setting of something else than the training."""
-    if seeds < 1:
-        raise ConfigError(f"--seeds {seeds}: every architecture is trained at least once", hint="--seeds 1")
-    foreign = [setting for setting in settings if not setting.strip().startswith("train.")]
-    if foreign:
-        text = f"--set {foreign[0]}: retrain takes data, space and evaluation from the run"
-        word, equals, value = foreign[0].partition("=")
-        if meant := [key for key in keys_for(word.strip()) if key.startswith("train.")]:
-            raise ConfigError(f"--set {foreign[0]}: unknown key", hint=f"--set {meant[0]}{equals}{value}")
-        raise ConfigError(text, hint="--set train.KEY=VALUE changes the recipe; another run is what changes the rest")

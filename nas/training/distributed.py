@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -24,6 +24,7 @@ from nas.model import Supernet
 from nas.settings import RunConfig
 from nas.space import SearchSpace
 from nas.training.distill import LateTeacher
+from nas.training.guest import Guest
 from nas.training.health import TrainProgress
 from nas.training.trainer import ALONE, Start, SupernetTrainer
 from nas.training.world import World
@@ -46,13 +47,20 @@ class TrainerSetup:
     directory: Path  # of the checkpoints; processes on several machines must all see it
 
     def trainer(
-        self, images: ImageSet, device: torch.device, *, world: World = ALONE, start: Start = None
+        self,
+        images: ImageSet,
+        device: torch.device,
+        *,
+        world: World = ALONE,
+        start: Start = None,
+        guest: Guest | None = None,
     ) -> SupernetTrainer:
-        """The trainer of one process, at its beginning."""
+        """The trainer of one process, at its beginning; of a guest instead of a supernet, where there is one."""
         config = self.config
+        supernet = Supernet(self.space, seed=config.seed) if guest is None else cast(Supernet, guest)
         teacher = LateTeacher(config.teacher, images.info, device) if config.teacher else None
         return SupernetTrainer(
-            Supernet(self.space, seed=config.seed),
+            supernet,
             images,
             config.train,
             seed=config.seed,

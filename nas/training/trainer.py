@@ -29,6 +29,7 @@ from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.health import MAX_RESTARTS, RESTART_LR, DivergedError, TrainLog, TrainProgress, smoothed
 from nas.training.operators.calibration import first_batches
 from nas.training.operators.first_values import FIRST_IMAGES, fit_operators
+from nas.training.operators.frozen import freeze
 from nas.training.operators.static_maps import mean_maps, near, quicken, set_static_maps
 from nas.training.sampling import drawn
 from nas.training.schedule import Schedule, learning_rate
@@ -81,6 +82,8 @@ class SupernetTrainer:
         self.seed, self.device, self.precision, self.directory = seed, device, precision, directory
         self._look_steps = max(1, min(LOOK_STEPS, self.schedule.steps // 20))
         self.lr = learning_rate(config, supernet.space)
+        if config.trainable == "head_and_norms":
+            freeze(supernet)
         self.optimizer = create_optimizer_v2(
             supernet,
             opt="adamw",

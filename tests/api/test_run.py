@@ -65,7 +65,7 @@ except nas.ConfigError as error:
     refused = str(error)
 seeds = nas.load("own", data=Greys(), sampler=sampler).repeat(2)
 trust = run.trust(architectures=4, seeds=1, epochs=1)
-alone = run.retrain("knee", epochs=1, settings={"train.lr": 0.01}, baseline=False, to="alone")
+alone = run.retrain("knee", epochs=1, settings={"train.lr": 0.01}, baselines=["none"], to="alone")
 both = nas.compare(run, "r")
 trust_json = json.load(open("own/trust.json"))
 print(json.dumps({

@@ -35,7 +35,7 @@ def asked(monkeypatch, run):
 
 def test_retrain_asks_for_what_was_typed(run, asked, tmp_path):
     done = command(
-        *("retrain", run.path, "--pick=knee", "--from=inherited", "--seeds=3", "--epochs=2", "--no-baseline"),
+        *("retrain", run.path, "--pick=knee", "--from=inherited", "--seeds=3", "--epochs=2", "--baseline=none"),
         *(
             "--teacher=timm:x",
             "--set=train.lr=1",
@@ -48,7 +48,7 @@ def test_retrain_asks_for_what_was_typed(run, asked, tmp_path):
     assert done.code == 0, done.stderr
     (path, request, _), options = asked["retrain"]
     assert (path, request.pick, request.start, request.seeds) == (run.path, "knee", "inherited", 3)
-    assert (request.epochs, request.teacher, request.with_baseline) == (2, "timm:x", False)
+    assert (request.epochs, request.teacher, request.baselines) == (2, "timm:x", ("none",))
     assert request.settings == ("train.lr=1", "train.ends=0.5")
     assert options == {"workers": 0, "directory": tmp_path, "data": "digits"}
     assert json.loads(done.stdout)["picked"]["name"] == "knee"

@@ -204,7 +204,7 @@ def test_an_exported_network_teaches_another_run(finished, tmp_path):
     for again in (
         ["search", tmp_path / "r", "--trials=3", "--workers=0"],
         ["export", tmp_path / "r", "--pick=top1", "--to", tmp_path / "bundle", "--formats=timm"],
-        ["retrain", tmp_path / "r", "--pick=top1", "--epochs=1", "--workers=0", "--no-baseline"],
+        ["retrain", tmp_path / "r", "--pick=top1", "--epochs=1", "--workers=0", "--baseline=none"],
         arguments,
     ):
         done = command(*again)

@@ -48,7 +48,6 @@ COMMANDS = {
         "--seeds",
         "--epochs",
         "--baseline",
-        "--whole",
         "--teacher",
         "--set",
         "--workers",

@@ -62,7 +62,7 @@ def test_every_command_and_flag_exists_also_where_it_is_not_run(page):
             found, rest = found.commands[name], rest[rest[0] == name :]
         known = {option for part in (program, found) for parameter in part.params for option in parameter.opts}
         given = {word.partition("=")[0] for word in rest if word.startswith("--")}
-        assert given <= known | {"--help", "--no-baseline"}, line
+        assert given <= known | {"--help"}, line
 
 
 def test_no_message_names_a_page_that_an_installed_wheel_lacks():

@@ -169,15 +169,19 @@ def retrained(run: RunDirectory) -> RunDirectory:
     rows = [
         network_row(
             name,
-            architecture,
-            space,
+            {
+                "digest": architecture.digest,
+                "macs": cost.macs(architecture, space.backbone),
+                "params": cost.params(architecture, space.backbone),
+                "from": "scratch",
+            },
             {key: top1 + 3 * i for key, top1 in start.items()},
             [{"seed": seed, **{key: top1 + 8 + 2 * seed + i for key, top1 in start.items()}} for seed in (0, 1)],
         )
         for i, (name, architecture) in enumerate((("knee", knee), ("plain ViT", plain)))
     ]
     counts = {"num_seeds": 2, "epochs": 30, "search_images": 287, "test_images": 359}
-    found = {"from": "scratch", "picked": rows[0], "baseline": rows[1], "supernet": "0123456789ab", **counts}
+    found = {"from": "scratch", "picked": rows[0], "baselines": rows[1:], "supernet": "0123456789ab", **counts}
     run.write_retrain(knee.digest, found)
     return run
 

@@ -24,6 +24,8 @@ from nas.model.families.vit import Subnet
 from nas.model.supernet import Supernet
 from nas.runs.front import ParetoFront
 from nas.space.space import parse_space
+from nas.training.checkpoint import load_checkpoint
+from nas.training.operators.frozen import FROZEN
 
 CPU = torch.device("cpu")
 
@@ -106,6 +108,25 @@ def test_a_run_starts_from_weights_once_and_resumes_without_them(spec, tmp_path)
     again = command(*arguments)
     assert again.code == 0
     assert "start at random" not in again.stderr
+
+
+def test_with_frozen_matrices_a_run_keeps_those_of_its_start_and_without_a_start_there_is_none(spec, tmp_path):
+    file, run = tmp_path / "warm.yaml", tmp_path / "run"
+    file.write_text(SPACE)
+    frozen = ("--set=train.trainable=head_and_norms", "--epochs=1", "--device=cpu", "--set=train.batch_size=256")
+    refused = command("train", str(file), "--run", str(run), *frozen)
+    assert refused.code == 2
+    assert "train.trainable head_and_norms: the matrices would stay random" in refused.stderr
+    assert not run.exists()
+    done = command("train", str(file), "--run", str(run), f"--init={spec}", *frozen)
+    assert done.code == 0, done.stderr
+    first, _ = started(spec, ordered=True)
+    trained = load_checkpoint(run / "supernet", expected={}).group("ema")
+    names = [name for name in trained if FROZEN.fullmatch(name)]
+    assert len(names) == 1 + 4 * len(space().layers)
+    stored = first.state_dict()
+    assert all(torch.equal(trained[name], stored[name]) for name in names)
+    assert not torch.equal(trained["norm.weight"], stored["norm.weight"])
 
 
 def test_weights_that_do_not_fit_are_misuse_and_leave_nothing(spec, tmp_path):

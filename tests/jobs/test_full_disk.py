@@ -76,7 +76,7 @@ COMMANDS = {
     "report": ("report", "r"),
     "export": ("export", "r", "--pick=knee", "--to=bundle"),
     "openvino": ("export", "r", "--pick=knee", "--to=bundle", "--formats=openvino"),
-    "retrain": ("retrain", "r", "--pick=cheapest", "--epochs=1", "--no-baseline", "--workers=0", "--to=bundle"),
+    "retrain": ("retrain", "r", "--pick=cheapest", "--epochs=1", "--baseline=none", "--workers=0", "--to=bundle"),
     "trust": ("trust", "r", "--architectures=4", "--seeds=1", "--epochs=1", "--workers=0"),
     "finalists": ("finalists", "r", "--count=4", "--epochs=1", "--workers=0"),
     "pack": ("latency", "pack", "r", "--to=pack"),

@@ -9,14 +9,12 @@ import signal
 import statistics
 import time
 
-import numpy as np
 import pytest
 import timm
 import torch
-from factories import point
 from rich.console import Console
-from search_fakes import digits as shipped_digits
-from small_runs import command, digits, one_thread, python, run_arguments, search_process, tiny_space
+from safetensors.torch import load_file
+from small_runs import command, digits, one_thread, python, run_arguments, search_process
 
 from nas.arch import cost
 from nas.arch.architecture import Architecture
@@ -24,16 +22,17 @@ from nas.base.errors import ConfigError
 from nas.base.progress import Reporter
 from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.jobs.alone import space_of_one
-from nas.jobs.retrain import baseline_of, network_row
+from nas.jobs.rivals.baselines import baseline_of
 from nas.jobs.session import reopen, reopen_with_test
 from nas.model.supernet import Supernet
-from nas.report.job_tables import networks, retrain_table
+from nas.report.job_tables import retrain_table
 from nas.runs.directory import RunDirectory
 from nas.runs.front import ParetoFront
 from nas.runs.point import points_of
-from nas.settings.config import check_retraining
-from nas.space.designs import is_plain, plain_shapes
-from nas.space.space import parse_space
+from nas.runs.results import network_row, retrained_rows
+from nas.settings.retraining import check_retraining
+from nas.space.designs import is_plain
+from nas.training.operators.frozen import FROZEN
 from nas.training.trained import load_trained
 from nas.training.trainer import SupernetTrainer
 
@@ -128,7 +127,7 @@ def test_the_baseline_is_a_plain_vit_of_at_most_the_cost_trained_the_same_way(ho
     session = reopen(folder, Reporter(quiet=True))
     space = session.space
     name, plain = baseline_of(space, knee(folder).architecture, points_of(session.run.trials()))
-    baseline = found["baseline"]
+    (baseline,) = found["baselines"]
     assert (baseline["name"], baseline["digest"]) == (name, plain.digest)
     assert is_plain(plain)
     assert name == "plain ViT" or baseline["macs"] <= found["picked"]["macs"]
@@ -158,41 +157,37 @@ def test_table_and_csv_have_the_same_numbers(home, copy):
     console = Console(width=160)
     with console.capture() as capture:
         console.print(retrain_table(found))
-    for row in (found["picked"], found["baseline"]):
+    for row in retrained_rows(found):
         assert f"{row['test_top1']:.2f} ± {row['test_top1_sd']:.2f}" in capture.get()
 
 
 def test_mean_and_deviation_are_over_the_seeds_and_one_seed_has_no_deviation():
-    space = tiny_space()
     inherited = {"top1": 50.0, "test_top1": 49.0}
     three = [{"seed": i, "top1": 60.0 + i, "test_top1": value} for i, value in enumerate((58.0, 61.0, 67.0))]
-    row = network_row("knee", space.smallest(), space, inherited, three)
+    about = {"digest": "0123456789ab", "macs": 1, "params": 2, "from": "scratch"}
+    row = network_row("knee", about, inherited, three)
     assert row["test_top1"] == pytest.approx(62)
     assert row["test_top1_sd"] == pytest.approx(statistics.stdev([58, 61, 67]))
     assert row["top1_by_seed"] == [60, 61, 62]
-    assert network_row("knee", space.smallest(), space, inherited, three[:1])["top1_sd"] is None
+    assert network_row("knee", about, inherited, three[:1])["top1_sd"] is None
 
 
-def test_a_space_without_a_plain_vit_is_compared_with_its_largest_architecture():
-    space = parse_space(
-        "name: static\nbackbone: {image_size: 8, patch_size: 2, num_classes: 10, head_dim: 8}\n"
-        "embed_dim: 16\ndepth: 2\nlayers: {attention: static, num_heads: [1, 2], mlp_ratio: 1}\n",
-        "static.yaml",
-    )
-    assert baseline_of(space, space.smallest(), ()) == ("largest", space.largest())
-
-
-def test_the_baseline_is_the_best_measured_plain_vit_of_at_most_as_many_macs():
-    space = shipped_digits()
-    shapes = plain_shapes(space)
-    tops = {3: 60.0, 5: 72.0, 8: 70.0, 20: 90.0}
-    measured = [point(top1, float(cost.macs(shapes[i], space.backbone)), 1.0, shapes[i]) for i, top1 in tops.items()]
-    assert baseline_of(space, shapes[10], measured) == ("plain ViT of equal cost", shapes[5])
-    assert baseline_of(space, shapes[5], measured) == ("plain ViT of equal cost", shapes[3])  # never itself
-    assert baseline_of(space, shapes[2], measured) == ("plain ViT", space.largest())
-    pooled = [one for i in range(40) if not is_plain(one := space.sample(np.random.default_rng(i)))]
-    better = [point(99.0, 1.0, 1.0, one) for one in pooled[:3]]
-    assert baseline_of(space, shapes[10], [*measured, *better])[1] == shapes[5]
+def test_with_frozen_matrices_a_slice_of_the_supernet_keeps_its_own_and_random_weights_are_all_trained(home, copy):
+    asked = ("--pick=knee", "--epochs=1", "--workers=0", "--set=train.trainable=head_and_norms", "--baseline=none")
+    done = command("retrain", copy, *asked, "--from=inherited")
+    found = json.loads(done.stdout)
+    assert found["settings"]["train"]["trainable"] == "head_and_norms"
+    session = reopen(copy, Reporter(quiet=True))
+    architecture = knee(copy).architecture
+    before = load_trained(session.run, session.space, session.device).extract(architecture).state_dict()
+    (file,) = (copy / "retrain" / "trainings").glob(f"{architecture.digest}-seed0-{found['recipe']}.safetensors")
+    after = load_file(file)
+    assert {name for name in after if not torch.equal(before[name], after[name])} >= {"head.weight", "norm.weight"}
+    frozen = [name for name in after if FROZEN.fullmatch(name)]
+    assert len(frozen) == 1 + 4 * len(architecture.layers)
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    scratch = json.loads(command("retrain", copy, *asked, "--from=scratch").stdout)
+    assert scratch["settings"]["train"]["trainable"] == "all"
 
 
 def test_a_teacher_of_the_same_classes_changes_the_training(home, copy, tmp_path):
@@ -219,23 +214,11 @@ def test_the_same_command_trains_nothing_again_and_more_seeds_only_what_is_new(h
     assert json.loads(again.stdout) == home[1]
     assert "4 trainings, 4 done already" in again.stderr
     assert trainings(copy) == before
-    more = command("retrain", copy, *CHEAP, "--seeds=3", "--no-baseline", "--from=inherited")
+    more = command("retrain", copy, *CHEAP, "--seeds=3", "--baseline=none", "--from=inherited")
     assert "3 trainings, 2 done already" in more.stderr
     found = json.loads(more.stdout)
-    assert found["baseline"] is None
+    assert found["baselines"] == []
     assert found["picked"]["test_top1_by_seed"][:2] == home[1]["picked"]["test_top1_by_seed"]
-
-
-def test_the_largest_network_is_trained_the_same_way_where_that_is_asked_for(home, copy):
-    asked = ("--pick=cheapest", *CHEAP[2:], "--seeds=1", "--from=inherited", "--no-baseline", "--whole")
-    done = command("retrain", copy, *asked)
-    assert done.code == 0, done.stderr
-    found, space = json.loads(done.stdout), reopen(copy, Reporter(quiet=True)).space
-    assert found["baseline"] is None
-    assert (found["whole"]["name"], found["whole"]["digest"]) == ("largest", space.largest().digest)
-    assert found["whole"]["seeds"] == found["picked"]["seeds"] == [0]
-    assert "whole" not in home[1]
-    assert [row["name"] for row in networks(found)] == ["cheapest", "largest"]
 
 
 def test_a_run_that_was_moved_keeps_its_trainings_and_a_lost_network_is_trained_again(copy, home):
@@ -254,12 +237,12 @@ def test_an_architecture_whose_every_training_failed_is_one_error_and_a_failed_b
             record = json.loads(path.read_text())
             path.write_text(json.dumps(record | {"top1": None, "error": "loss is not finite"}))
 
-    fail(home[1]["baseline"]["digest"])
+    fail(home[1]["baselines"][0]["digest"])
     done = command("retrain", copy, *CHEAP, "--from=inherited")
     found = json.loads(done.stdout)
-    assert found["baseline"] is None
+    assert found["baselines"] == []
     assert found["picked"] == home[1]["picked"]
-    assert {entry["digest"] for entry in found["failed"]} == {home[1]["baseline"]["digest"]}
+    assert {entry["digest"] for entry in found["failed"]} == {home[1]["baselines"][0]["digest"]}
     fail(home[1]["picked"]["digest"])
     hopeless = command("retrain", copy, *CHEAP, "--from=inherited")
     assert (hopeless.code, hopeless.stdout) == (1, "")

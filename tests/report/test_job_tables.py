@@ -43,7 +43,7 @@ def found(tmp_path):
 
 def test_retrain_shows_both_splits_of_both_networks_with_their_spread(found):
     text = text_of(retrain_table(found))
-    for row in (found["picked"], found["baseline"]):
+    for row in (found["picked"], *found["baselines"]):
         line = row_with(text, f"({row['digest']})")
         for key in ("top1", "test_top1"):
             assert f"{row[key]:.2f} ± {row[f'{key}_sd']:.2f}" in line
@@ -54,7 +54,7 @@ def test_retrain_shows_both_splits_of_both_networks_with_their_spread(found):
 
 def test_retrain_of_one_seed_has_no_spread_and_says_what_failed(found):
     alone = {**found["picked"], "top1_sd": None, "test_top1_sd": None}
-    one = {**found, "picked": alone, "baseline": None, "num_seeds": 1, "epochs": 1, "failed": [{}]}
+    one = {**found, "picked": alone, "baselines": [], "num_seeds": 1, "epochs": 1, "failed": [{}]}
     text = text_of(retrain_table({**one, "from": "inherited"}))
     assert "±" not in text
     assert "from the inherited weights, 1 epoch on the train split, 1 seed" in text

@@ -5,15 +5,7 @@ import re
 import pytest
 
 from nas.base.errors import ConfigError
-from nas.settings.config import (
-    RunConfig,
-    TrainConfig,
-    check_retraining,
-    config_differences,
-    keys_for,
-    resolve_config,
-    split_settings,
-)
+from nas.settings.config import RunConfig, TrainConfig, config_differences, keys_for, resolve_config, split_settings
 from nas.settings.yaml_file import dump_yaml
 
 
@@ -208,15 +200,6 @@ class TestComparing:
 def test_what_is_called_otherwise_elsewhere_is_found(setting, said):
     with pytest.raises(ConfigError, match=re.escape(said)):
         resolve_config(settings=[setting])
-
-
-def test_retrain_takes_settings_of_the_recipe_and_leads_to_them():
-    check_retraining(1, ["train.lr=1e-3"])
-    with pytest.raises(ConfigError, match="--set learning_rate=1e-3: unknown key") as caught:
-        check_retraining(1, ["learning_rate=1e-3"])
-    assert caught.value.hint == "--set train.lr=1e-3"
-    with pytest.raises(ConfigError, match="retrain takes data, space and evaluation from the run"):
-        check_retraining(1, ["embed_dim=3"])
 
 
 def test_a_word_leads_to_the_keys_that_it_may_mean():

@@ -97,6 +97,7 @@ def test_training_that_was_stopped_and_resumed_ends_with_the_same_weights(straig
         {"mixup": 0.5, "cutmix": 1.0},
         {"ema_decay": 0.0},
         {"drop_path": 0.3},
+        {"trainable": "head_and_norms", "layer_decay": 0.8},
         {"rule": "sandwich"},
         {"rule": "sandwich", "drop_path": 0.2, "progressive": 0.8, "layer_decay": 0.7},
         {"distill": "none", "auto_augment": "rand-m5-n1", "hflip": 0.5, "crop_scale": (0.6, 1.0)},

@@ -2,18 +2,22 @@
 
 const ASIDE = 11; // pixels to the right: the test split's marks, so that both splits can be read
 const spread = (row, key) => `${row[key].toFixed(2)}${known(row[`${key}_sd`]) ? ` ± ${row[`${key}_sd`].toFixed(2)}` : ""}`;
-const trainedHow = (row) => `${row.epochs} epochs from ${row.from === "scratch" ? "random weights" : "the inherited weights"}, ` +
+const STARTS = { scratch: "random weights", inherited: "the inherited weights", timm: "timm's weights" };
+const trainedHow = (row) => `${row.epochs} epochs from ${STARTS[row.from]}, ` +
   (row.seeds.length > 1 ? `${row.seeds.length} seeds: mean ± standard deviation` : "1 seed");
 
+// A model of timm has no weights in the supernet.
+const before = (row, key) => (known(row[`inherited_${key}`]) ? row[`inherited_${key}`].toFixed(2) : "–");
+
 function describeRetrained(row) {
-  return `${row.name} (${row.digest}), trained alone\n${trainedHow(row)}\nsearch split: inherited ${row.inherited_top1.toFixed(2)} %, alone ${spread(row, "top1")} %\n` +
-    `TEST split: inherited ${row.inherited_test_top1.toFixed(2)} %, alone ${spread(row, "test_top1")} %`;
+  return `${row.name} (${row.digest}), trained alone\n${trainedHow(row)}\nsearch split: inherited ${before(row, "top1")} %, alone ${spread(row, "top1")} %\n` +
+    `TEST split: inherited ${before(row, "test_top1")} %, alone ${spread(row, "test_top1")} %`;
 }
 
 // What the axes have to make room for.
 function retrainedColumns(metric) {
   const rows = DATA.retrained.filter((row) => known(row[metric]) && known(row[ACC]));
-  const tops = (row) => [ACC, `test_${ACC}`].flatMap((key) => [row[`inherited_${key}`], row[key] - (row[`${key}_sd`] || 0), row[key] + (row[`${key}_sd`] || 0)]);
+  const tops = (row) => [ACC, `test_${ACC}`].flatMap((key) => [...(known(row[`inherited_${key}`]) ? [row[`inherited_${key}`]] : []), row[key] - (row[`${key}_sd`] || 0), row[key] + (row[`${key}_sd`] || 0)]);
   return { [metric]: rows.map((row) => row[metric]), [ACC]: rows.flatMap(tops) };
 }
 
@@ -27,11 +31,11 @@ function retrainedMarks(svg, metric, x, y, [left, top, right, bottom], label) {
     const at = x(row[metric]), group = shape("g", { class: "alone", "data-alone": i, "data-digest": row.digest });
     if (at < left || at > right) return;
     for (const [key, across, split] of [[ACC, at, "search"], [`test_${ACC}`, at + ASIDE, "test"]]) {
-      const [before, after] = [y(row[`inherited_${key}`]), y(row[key])], sd = row[`${key}_sd`];
-      if (Math.min(before, after) < top || Math.max(before, after) > bottom) continue;
-      group.append(shape("path", { class: "way", d: `M${across},${before}V${after}` }));
+      const isInherited = known(row[`inherited_${key}`]), after = y(row[key]), first = isInherited ? y(row[`inherited_${key}`]) : after, sd = row[`${key}_sd`];
+      if (Math.min(first, after) < top || Math.max(first, after) > bottom) continue;
+      group.append(shape("path", { class: "way", d: `M${across},${first}V${after}` }));
       if (known(sd)) group.append(shape("path", { class: "sd", d: `M${across - 4},${y(row[key] + sd)}h8m-4,0V${y(row[key] - sd)}m-4,0h8` }));
-      if (split === "test" || !row.is_on_front) group.append(shape("path", { class: split, d: triangle(across, before) }));
+      if (isInherited && (split === "test" || !row.is_on_front)) group.append(shape("path", { class: split, d: triangle(across, first) }));
       group.append(shape("path", { class: split, d: diamond(across, after) }));
     }
     if (!group.childElementCount) return;
@@ -63,10 +67,10 @@ function retrainedSection(host) {
     host.append(node("p", { class: "note" }, "No architecture of this front was trained alone."), command("train one", DATA.retrain_command));
     return;
   }
-  const rows = DATA.retrained.map((row) => node("tr", {}, node("td", { class: "left" }, `${row.is_baseline ? "baseline: " : ""}${row.name} `, chooser(row.digest)), node("td", {}, bare("macs", row.macs, 1)),
-    ...[row.inherited_top1.toFixed(2), spread(row, "top1"), row.inherited_test_top1.toFixed(2), spread(row, "test_top1")].map((text) => node("td", {}, text)), node("td", { class: "left words" }, `${trainedHow(row)}; ${row.file}`)));
+  const rows = DATA.retrained.map((row) => node("tr", {}, node("td", { class: "left" }, `${row.is_baseline ? "baseline: " : ""}${row.name} `, row.name === row.digest ? "" : chooser(row.digest)), node("td", {}, bare("macs", row.macs, 1)),
+    ...[before(row, "top1"), spread(row, "top1"), before(row, "test_top1"), spread(row, "test_top1")].map((text) => node("td", {}, text)), node("td", { class: "left words" }, `${trainedHow(row)}; ${known(row.latency_alone_ms) ? `${row.latency_alone_ms.toPrecision(3)} ms in turn; ` : ""}${row.file}`)));
   const heads = [["architecture", "left"], [title("macs")], ...["search split", "TEST split"].flatMap((split) => [[`${split}, inherited`], [`${split}, alone`]]), ["trained", "left"]];
   const [first] = DATA.retrained;
-  host.append(node("div", { class: "scroll" }, table(heads, rows)), node("p", { class: "note" }, `Top-1, %; ± is the standard deviation over seeds. The baseline was trained the same way. ` +
+  host.append(node("div", { class: "scroll" }, table(heads, rows)), node("p", { class: "note" }, `Top-1, %; ± is the standard deviation over seeds. Baselines were trained the same way. ` +
     `The ${first.search_images} search images chose the architectures; the ${first.test_images} test images no training and no search has seen, so only they say how good a network is on new images. Inherited: weights of the supernet.`));
 }

@@ -1,0 +1,1 @@
+"""What an architecture is compared with that is trained alone."""
