@@ -283,5 +283,5 @@ def test_a_search_for_balanced_accuracy_measures_it_and_races_nothing(tmp_path):
     assert ParetoFront.from_run(session.run.path).to_dict("r") == front.to_dict("r")
     best = max(t.measurement.balanced_top1 for t in trials)
     assert front.pick("balanced").measurement.balanced_top1 == best
-    assert report_data(results_of(session.run))["accuracy"] == "balanced_top1"
+    assert report_data(results_of(session.run))["up"] == {"metric": "balanced_top1", "is_more": True}
     assert "balanced top-1 (%)" in [str(column.header) for column in front_table(front).columns]

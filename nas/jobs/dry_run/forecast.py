@@ -31,7 +31,7 @@ from nas.jobs.last_choice.candidates import KEEP
 from nas.jobs.last_choice.finalists import COUNT, LEAST_STEPS, SHARE
 from nas.jobs.session import LEAST_THREADED_MACS, Budget, Session, check_budget
 from nas.jobs.stages import training_schedule
-from nas.latency import PATIENCE, SHARE_ROUNDS, SHORTEST_S, WARM_UP
+from nas.latency import PATIENCE, REFERENCE_EVERY_S, SHARE_ROUNDS, SHORTEST_S, WARM_UP
 from nas.runs import RunPlan, course_of
 from nas.space import SearchSpace
 from nas.training import KEPT
@@ -89,7 +89,8 @@ def final_stage_s(front: int, rounds: int, candidate_s: float, reference_s: floa
         return 0.0
     reference, candidate = timed_pass_s(reference_s), timed_pass_s(candidate_s)
     warm_up = WARM_UP * (2 * reference_s + front * candidate_s)
-    interleaved = rounds * (reference + front * (reference + candidate))
+    shared = math.ceil(front / math.ceil(REFERENCE_EVERY_S / candidate))
+    interleaved = rounds * (reference + shared * reference + front * candidate)
     return warm_up + interleaved + front * SHARE_ROUNDS * candidate_s
 
 

@@ -74,6 +74,9 @@ def test_last_stage_interleaves_and_looks_at_layers():
     interleaved, shares = 3 * (0.02 + 2 * (0.02 + 0.02)), 2 * 9 * 0.01
     assert final_stage_s(2, 3, 0.01, 0.01) == pytest.approx(warm_up + interleaved + shares)
     assert final_stage_s(0, 3, 0.01, 0.01) == 0.0
+    warm_up = 3 * (2 * 0.01 + 7 * 0.001)  # a timing of small models takes 6 ms, so four of them share a reference
+    interleaved, shares = 3 * (0.02 + 2 * 0.02 + 7 * 0.006), 7 * 9 * 0.001
+    assert final_stage_s(7, 3, 0.001, 0.01) == pytest.approx(warm_up + interleaved + shares)
 
 
 def test_front_grows_as_the_root_of_the_trials():
