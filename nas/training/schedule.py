@@ -11,7 +11,7 @@ from nas.space import SearchSpace
 LEAST_EPOCHS = 60
 WARMUP_SHARE = 0.2
 LEAST_STEPS = 2000  # what the digits space needs (results/LOG.md)
-PAYING_STEPS = 400  # from a trained ViT: 100 lost more than they gave, with 50 images and with 1,000 (results/LOG.md)
+PAYING_STEPS = 400  # from a trained ViT; 100 lose from 200 images on (results/LOG.md)
 LEARNING_RATE = 2e-3
 FULL_RATE_WIDTH, FULL_RATE_WIDTH_OF_SUPERNETS = 48, 96
 
