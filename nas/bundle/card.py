@@ -278,7 +278,8 @@ def _eight_bits(eight: Mapping[str, Any], place: str) -> Iterator[str]:
 
 def _training(retrained: Mapping[str, Any]) -> Iterator[str]:
     """How a network was trained alone, and over all seeds."""
-    start = {"scratch": "random weights", "inherited": f"weights of the supernet {retrained['supernet']}"}
+    supernet = f"weights of the supernet {retrained['supernet']}"
+    start = {"scratch": "random weights", "inherited": supernet, "timm": "timm's weights"}
     number, epochs = retrained["num_seeds"], retrained["epochs"]
     chosen = f", the best of {number} seeds on the search split" if number > 1 else ""
     yield (
@@ -288,7 +289,9 @@ def _training(retrained: Mapping[str, Any]) -> Iterator[str]:
     yield f"| architecture | top-1 on the test split, {plural(number, 'seed')}, % | with the supernet's weights, % |"
     yield "| --- | ---: | ---: |"
     for i, row in enumerate(retrained_rows(retrained)):
-        label = "this one" if i == 0 else f"{row['name']}, trained the same way"
+        first = row.get("from", retrained["from"])
+        other = f" from {start[first]}" if first != retrained["from"] else ""
+        label = f"{row['name']}, trained the same way{other}" if i else "this one"
         before = row["inherited_test_top1"]
         spread = "" if row["test_top1_sd"] is None else f" ± {row['test_top1_sd']:.2f}"
         yield f"| {label} | {row['test_top1']:.2f}{spread} | {'' if before is None else f'{before:.2f}'} |"

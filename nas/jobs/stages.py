@@ -180,6 +180,10 @@ def supernet_trainer(session: Session) -> SupernetTrainer:
     config, images = session.config, session.data.train
 
     def start(fresh: Supernet) -> None:
+        schedule = Schedule(config.train, len(images))
+        if (epochs := schedule.paying_epochs) and session.run.manifest.started_from is None:
+            text = f"{plural(schedule.steps, 'step')} from a trained start may lose more than they give"
+            session.reporter.line("warning", f"{text}; --epochs {epochs} paid elsewhere, --epochs 0 keeps it as it is")
         random = warm_start(fresh, session.located.init, images, ordered=config.init_ordered, device=session.device)
         session.reporter.line("init", f"{config.init}: {len(random)} weights of the operators start at random")
         if note := start_note(session.located.init, session.space.backbone):

@@ -11,6 +11,7 @@ from nas.space import SearchSpace
 LEAST_EPOCHS = 60
 WARMUP_SHARE = 0.2
 LEAST_STEPS = 2000  # what the digits space needs (results/LOG.md)
+PAYING_STEPS = 400  # from a trained ViT; 100 lose from 200 images on (results/LOG.md)
 LEARNING_RATE = 2e-3
 FULL_RATE_WIDTH, FULL_RATE_WIDTH_OF_SUPERNETS = 48, 96
 
@@ -48,6 +49,11 @@ class Schedule:
     def steps(self) -> int:
         """Steps of the optimiser, in all."""
         return self.epochs * self.steps_per_epoch
+
+    @property
+    def paying_epochs(self) -> int | None:
+        """Epochs from which on a training of a trained ViT pays, where this is a shorter one; else None."""
+        return math.ceil(PAYING_STEPS / self.steps_per_epoch) if 0 < self.steps < PAYING_STEPS else None
 
     @property
     def warmup_epochs(self) -> float:

@@ -105,6 +105,7 @@ def test_a_run_starts_from_weights_once_and_resumes_without_them(spec, tmp_path)
     done = command(*arguments)
     assert done.code == 0, done.stderr
     assert "weights of the operators start at random" in done.stderr
+    assert "4 steps from a trained start may lose more than they give; --epochs 100 paid elsewhere" in done.stderr
     again = command(*arguments)
     assert again.code == 0
     assert "start at random" not in again.stderr

@@ -164,3 +164,19 @@ def test_what_cannot_be_trained_is_said_before_anything_is(arguments, words, cop
     assert done.code == 2, done.stderr
     assert words in " ".join(done.stderr.split())
     assert sorted(path.name for path in (copy / "retrain" / "trainings").iterdir()) == before
+
+
+def test_the_card_of_a_bundle_has_every_baseline_and_where_it_starts(home, copy, tmp_path):
+    found = home[1]
+    asked = (f"--pick={home[2].digest}", *CHEAP, "--from=inherited", *ALL, "--to", tmp_path / "vit")
+    done = command("retrain", copy, *asked)
+    assert done.code == 0, done.stderr
+    card = (tmp_path / "vit" / "README.md").read_text()
+    guest = row_of(found, GUEST)
+    assert f"| {GUEST}, trained the same way from random weights | {guest['test_top1']:.2f} |  |" in card
+    assert "| narrow plain ViT, trained the same way from random weights |" in card
+    largest = row_of(found, "largest")
+    line = f"| largest, trained the same way | {largest['test_top1']:.2f} | {largest['inherited_test_top1']:.2f} |"
+    assert line in card
+    commands = json.loads((tmp_path / "vit" / "provenance.json").read_text())["commands"]
+    assert "--baseline plain --baseline whole --baseline narrow --baseline timm:mobilenetv3_small_050" in commands[1]

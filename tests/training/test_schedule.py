@@ -92,3 +92,12 @@ def test_there_is_no_guidance_where_nothing_is_left_of_it():
 def test_the_warm_up_is_at_most_a_fifth_of_a_training(epochs, warmup):
     assert Schedule(TrainConfig(epochs=epochs), 1000).warmup_epochs == pytest.approx(warmup)
     assert Schedule(TrainConfig(epochs=epochs, warmup_epochs=0), 1000).warmup_epochs == 0
+
+
+def test_short_trainings_from_a_start_are_told_how_long_would_pay():
+    def paying(epochs, images=640):
+        return Schedule(TrainConfig(epochs=epochs, batch_size=64), images).paying_epochs
+
+    assert paying(39) == 40
+    assert paying(40) is paying(0) is paying(None) is None
+    assert paying(399, images=50) == 400
