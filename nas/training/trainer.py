@@ -115,7 +115,7 @@ class SupernetTrainer:
         )
         self.lr_scale = 1.0
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
-        self._averaged: tuple[list[Tensor], list[Tensor]] | None = None  # averages and what they are of
+        self._averaged: list[tuple[list[Tensor], list[Tensor]]] | None = None  # averages, copies, and what they are of
         self._ends: tuple[float, float] | None = None
         self._losses: tuple[float, float, float] | None = None  # smoothed, for people
         self._instruments: Instruments | None = None
@@ -264,8 +264,13 @@ class SupernetTrainer:
         if self.ema is None:
             return
         if self._averaged is None:
-            self._averaged = [*self.ema.module.state_dict().values()], [*self.supernet.state_dict().values()]
-        torch._foreach_lerp_(*self._averaged, weight=1 - self.ema.get_decay(step))
+            pairs = [*zip(self.ema.module.state_dict().values(), self.supernet.state_dict().values(), strict=True)]
+            kinds = ([pair for pair in pairs if pair[0].is_floating_point() is real] for real in (True, False))
+            self._averaged = [([one for one, _ in kind], [other for _, other in kind]) for kind in kinds]
+        averages, counts = self._averaged  # a model of timm's with BatchNorm counts batches
+        torch._foreach_lerp_(*averages, weight=1 - self.ema.get_decay(step))
+        for copied, value in zip(*counts, strict=True):
+            copied.copy_(value)
 
     def _set_static_maps(self, *supernets: Supernet) -> None:
         """Set static maps by the mean of the dynamic maps that layers have used so far, those of the first supernet."""
