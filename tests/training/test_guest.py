@@ -106,6 +106,18 @@ def trainer(folder, guest=None):
     )
 
 
+def test_averages_are_those_of_timm_and_counts_of_batches_are_counts(tmp_path):
+    one = trainer(tmp_path)
+    start = one.begin()
+    timms = copy.deepcopy(one.ema)
+    for step in range(start, start + 3):
+        one.train_step(step)
+        timms.update(one.supernet, step=step)
+    found, wanted = one.ema.module.state_dict(), timms.module.state_dict()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert {int(value) for name, value in found.items() if name.endswith("num_batches_tracked")} == {3}
+
+
 def test_a_training_that_is_killed_goes_on_to_the_same_weights(tmp_path):
     whole = copy.deepcopy(trainer(tmp_path / "whole").run().state_dict())
     assert any("running_mean" in name for name in whole)  # statistics of batches are resumed, too
