@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nas.api.arguments import given_architecture, hinted, pick_of
 from nas.api.tables import front_frame, rows_frame, trials_frame
 from nas.arch import Architecture
-from nas.base import Reporter, RunError, plural
+from nas.base import ConfigError, Reporter, RunError, plural
 from nas.report import compare_rows, compare_runs, draw_front, verdict_of
 from nas.runs import (
     Measurement,
@@ -268,7 +268,7 @@ class Run:
         epochs: int | None = None,
         teacher: str | None = None,
         settings: Mapping[str, Any] | None = None,
-        baselines: Sequence[str] = ("plain",),
+        baselines: Sequence[str] | str = ("plain",),
         workers: int = 0,
         to: str | Path | None = None,
     ) -> "pandas.DataFrame":
@@ -296,6 +296,9 @@ class Run:
         from nas.jobs import Request, retrain
         from nas.report import training_rows
 
+        names = (baselines,) if isinstance(baselines, str) else baselines
+        if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
+            raise ConfigError(f"baselines={baselines!r}: a list of names is expected", hint='["plain", "narrow"]')
         with pick_of(architecture) as pick:
             request = Request(
                 pick=pick,
@@ -304,7 +307,7 @@ class Run:
                 epochs=epochs,
                 teacher=teacher,
                 settings=tuple(written_settings(settings)),
-                baselines=tuple(baselines),
+                baselines=tuple(names),
             )
             directory = None if to is None else path_of("to", to)
             found = retrain(

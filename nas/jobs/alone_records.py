@@ -116,7 +116,7 @@ def trained_jobs(
     reporter.line(
         "alone",
         f"{plural(networks, 'architecture')} x {plural(seeds, 'seed')}, "
-        f"{recipe.epochs} epochs each: {plural(total, 'training')}, {known} done already",
+        f"{plural(recipe.epochs or 0, 'epoch')} each: {plural(total, 'training')}, {known} done already",
     )
     missing = {i: job for i, job in enumerate(jobs) if records[i] is None}
     for teacher in {setup.config.teacher for setup, _ in missing.values()} - {""}:

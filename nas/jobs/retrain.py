@@ -1,5 +1,6 @@
 """`retrain`: an architecture trained alone and tested, beside baselines that are trained the same way."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,17 @@ from typing import Any, Literal
 from torch import nn
 
 from nas.arch import Architecture
-from nas.base import LATENCY, NAME, SCHEMA_VERSION, ConfigError, NoResultError, Reporter, accuracy_of, command_line
+from nas.base import (
+    LATENCY,
+    NAME,
+    SCHEMA_VERSION,
+    ConfigError,
+    NoResultError,
+    Reporter,
+    accuracy_of,
+    command_line,
+    plural,
+)
 from nas.bundle import RETRAIN, BundleOptions, check_place
 from nas.evaluation import balanced_percent, top1_percent
 from nas.jobs.alone import trained_network
@@ -175,6 +186,8 @@ def retrain(
             "recipe": setup.recipe,
             "settings": {"teacher": teacher, "train": config.train.model_dump(mode="json")},
         }
+        if lost := _replaced(run.retrain_dir / f"{point.digest}.json", found):
+            reporter.line("replaces", f"{lost}; its trainings are kept: the command that gave it shows it again")
         run.write_retrain(point.digest, found)
         reporter.line("report", f"{command_line('report', path)} puts it onto the page")
     if directory is not None:
@@ -188,12 +201,33 @@ def retrain(
     return {"schema_version": SCHEMA_VERSION, **found}
 
 
+def _replaced(path: Path, found: Mapping[str, Any]) -> str:
+    """The answer of before, in words, where a new one does not hold all of it; empty: nothing is lost."""
+    try:
+        before = json.loads(path.read_text())
+        old, new = ({row["digest"] for row in answer["baselines"]} for answer in (before, found))
+        known = before["recipe"] == found["recipe"] and before["num_seeds"] <= found["num_seeds"] and old <= new
+        epochs = plural(before["epochs"], "epoch")
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""  # there is none, or an earlier version wrote it
+    return "" if known else f"the answer of {epochs} beside {plural(len(old), 'baseline')}"
+
+
 def _rivals(
     session: Session, picked: Architecture, request: Request, folder: Path, measured: Sequence[FrontPoint]
 ) -> list[Rival]:
     """What is trained, the picked network first; the seeds are those of the first trainings."""
     config = resolve_config(session.run.path / CONFIG, request.settings, {"teacher": request.teacher})
     check_policy(config.train.auto_augment)
+    if (
+        config.train.trainable != "all"
+        and request.start == "scratch"
+        and "train.trainable" in "".join(request.settings)
+    ):
+        raise ConfigError(
+            f"--set train.trainable={config.train.trainable}: random weights would stay as they are",
+            hint="--from inherited goes on from the supernet's",
+        )
     folders = session.folders if request.teacher is None else (Path.cwd(), *session.folders)  # it was typed now
     config = config.model_copy(update={"init": "", "init_ordered": False})
     session = replace(session, config=config, folders=folders)
@@ -222,5 +256,6 @@ def _described(
         "conditions": {**best["conditions"], **latency},
         "retrained": {**recipe, "picked": found[PICKED], "baselines": found["baselines"]},
     }
+    row.pop("plain", None)  # that of the search has inherited weights
     origin = provenance(run, best["digest"], command)
     return row, {**origin, "supernet_digest": found["supernet"], RETRAIN: recipe}

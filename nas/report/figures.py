@@ -201,7 +201,7 @@ def _training_line(row: Mapping[str, Any]) -> str:
     count = len(row["seeds"])
     seeds = "1 seed" if count == 1 else f"mean and standard deviation of {count} seeds"
     return (
-        f"trained alone: {row['epochs']} epochs from {start} weights, {seeds}; "
+        f"trained alone: {plural(row['epochs'], 'epoch')} from {start} weights, {seeds}; "
         f"test split: {row['test_images']} images that no training and no search has seen, drawn beside"
     )
 
@@ -242,7 +242,7 @@ def trust_figure(found: Mapping[str, Any], path: Path) -> Path:
     order = "no order" if tau is None else f"Kendall tau {with_interval(tau, found['kendall_tau_ci'])}"
     axes.set_title(f"{found['run']}: {order}", fontsize=11)
     words = (
-        f"{len(rows)} architectures, {found['epochs']} epochs each; {found['num_images']} images of the "
+        f"{len(rows)} architectures, {plural(found['epochs'], 'epoch')} each; {found['num_images']} images of the "
         f"{found['split']} split, {found['precision']}, supernet {found['supernet']}"
     )
     figure.supxlabel(words, fontsize=8)

@@ -115,6 +115,8 @@ def _created(spec: str, backbone: Backbone, drop_path: float) -> Any:
             hint = f"{PREFIX}{name.partition('.')[0]}, without a tag, starts from random weights"
         else:
             hint = "another model, or a space of another image_size"
+        if drop_path and "drop_path_rate" in str(error):
+            hint = "it has no stochastic depth: --set train.drop_path=0, or another model"
         raise ConfigError(f"--baseline {spec}: {_reason(error)}", hint=hint) from error
     return model
 

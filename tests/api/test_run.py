@@ -63,9 +63,14 @@ try:
     nas.load("own", data=Greys()).repeat(2)
 except nas.ConfigError as error:
     refused = str(error)
+for wrong in (3, None, ["plain", 3]):
+    try:
+        run.retrain("knee", baselines=wrong)
+    except nas.ConfigError as error:
+        refused += f"; {error}"
 seeds = nas.load("own", data=Greys(), sampler=sampler).repeat(2)
 trust = run.trust(architectures=4, seeds=1, epochs=1)
-alone = run.retrain("knee", epochs=1, settings={"train.lr": 0.01}, baselines=["none"], to="alone")
+alone = run.retrain("knee", epochs=1, settings={"train.lr": 0.01}, baselines="none", to="alone")
 both = nas.compare(run, "r")
 trust_json = json.load(open("own/trust.json"))
 print(json.dumps({
@@ -89,6 +94,7 @@ def test_commands_behind_a_search_are_methods_and_know_what_is_ones_own(folder):
     assert found["planned"] == 0.01
     assert found["tensorboard"]
     assert "python/sampler is an object of a Python program" in found["refused"]
+    assert found["refused"].count("a list of names is expected") == 3
     assert found["seeds"] == [0, 1]
     assert 0 < found["median"] <= 1
     assert set(found["found by"]) <= {1, 2}

@@ -172,7 +172,7 @@ def test_mean_and_deviation_are_over_the_seeds_and_one_seed_has_no_deviation():
     assert network_row("knee", about, inherited, three[:1])["top1_sd"] is None
 
 
-def test_with_frozen_matrices_a_slice_of_the_supernet_keeps_its_own_and_random_weights_are_all_trained(home, copy):
+def test_with_frozen_matrices_a_slice_of_the_supernet_keeps_its_own(home, copy):
     asked = ("--pick=knee", "--epochs=1", "--workers=0", "--set=train.trainable=head_and_norms", "--baseline=none")
     done = command("retrain", copy, *asked, "--from=inherited")
     found = json.loads(done.stdout)
@@ -186,8 +186,6 @@ def test_with_frozen_matrices_a_slice_of_the_supernet_keeps_its_own_and_random_w
     frozen = [name for name in after if FROZEN.fullmatch(name)]
     assert len(frozen) == 1 + 4 * len(architecture.layers)
     assert all(torch.equal(before[name], after[name]) for name in frozen)
-    scratch = json.loads(command("retrain", copy, *asked, "--from=scratch").stdout)
-    assert scratch["settings"]["train"]["trainable"] == "all"
 
 
 def test_a_teacher_of_the_same_classes_changes_the_training(home, copy, tmp_path):

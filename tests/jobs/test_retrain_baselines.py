@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import timm
@@ -16,7 +17,8 @@ from nas.arch import cost
 from nas.base.metrics import MACS
 from nas.base.progress import Reporter
 from nas.evaluation.accuracy import count_correct, top1_percent
-from nas.jobs.rivals.baselines import baseline_of
+from nas.jobs.alone_records import stand_alone_setup
+from nas.jobs.rivals.baselines import Rival, baseline_of, rivals_of
 from nas.jobs.session import reopen, reopen_with_test
 from nas.report.job_tables import retrain_table
 from nas.runs.directory import RunDirectory
@@ -68,7 +70,7 @@ def test_every_baseline_is_a_row_with_its_costs_and_where_it_starts(home):
     below = [one for one in plain_shapes(space) if cost.macs(one, space.backbone) <= cost.macs(picked, space.backbone)]
     plain = baseline_of(space, picked, points_of(RunDirectory.open(folder).trials()))[1]
     assert [(row["name"], row["digest"], row["from"]) for row in found["baselines"]] == [
-        ("plain ViT of equal cost", plain.digest, "inherited"),
+        ("best plain ViT at no more MACs", plain.digest, "inherited"),
         ("largest", space.largest().digest, "inherited"),
         ("narrow plain ViT", below[-1].digest, "scratch"),
         (GUEST, GUEST, "scratch"),
@@ -180,3 +182,41 @@ def test_the_card_of_a_bundle_has_every_baseline_and_where_it_starts(home, copy,
     assert line in card
     commands = json.loads((tmp_path / "vit" / "provenance.json").read_text())["commands"]
     assert "--baseline plain --baseline whole --baseline narrow --baseline timm:mobilenetv3_small_050" in commands[1]
+
+
+def test_what_an_answer_replaces_is_told_and_the_same_question_replaces_nothing(copy, home):
+    again = command("retrain", copy, f"--pick={home[2].digest}", *CHEAP, "--from=inherited", *ALL)
+    assert not [line for line in again.stderr.splitlines() if line.startswith("replaces")]
+    fewer = command("retrain", copy, f"--pick={home[2].digest}", *CHEAP, "--from=inherited")
+    (told,) = [line for line in fewer.stderr.splitlines() if line.startswith("replaces")]
+    assert "the answer of 1 epoch beside 4 baselines; its trainings are kept" in told
+
+
+def test_random_weights_are_not_frozen(copy, home):
+    done = command("retrain", copy, f"--pick={home[2].digest}", *CHEAP, "--set=train.trainable=head_and_norms")
+    assert done.code == 2
+    assert "train.trainable=head_and_norms: random weights would stay as they are" in done.stderr
+    assert "--from inherited" in done.stderr
+
+
+def test_a_plain_vit_of_more_macs_is_said_to_be_one(home):
+    space, picked = reopen(home[0], Reporter(quiet=True)).space, home[2]
+    heard = []
+
+    class Told(Reporter):
+        def line(self, label, text, **_):
+            heard.append((label, text))
+
+    setup = replace(stand_alone_setup(reopen(home[0], Reporter(quiet=True)), 1, home[0]), keeps_weights=True)
+    own = Rival(name="picked", architecture=picked, setup=setup, start="scratch")
+    (_, plain) = rivals_of(own, ["plain"], setup, [], Told(quiet=True))
+    times = cost.macs(plain.architecture, space.backbone) / cost.macs(picked, space.backbone)
+    text = f"plain: none was measured at no more MACs; the {plain.name} of the space instead, {times:.3g} times as many"
+    assert heard == [("baseline", text)]
+
+
+def test_the_card_of_what_was_retrained_sets_no_inherited_accuracy_beside_it(copy, home, tmp_path):
+    words = (f"--pick={home[2].digest}", *CHEAP, "--from=inherited", "--to", tmp_path / "vit")
+    assert command("retrain", copy, *words).code == 0
+    assert "plain" not in json.loads((tmp_path / "vit" / "metrics.json").read_text())
+    assert "top-1, plain ViT" not in (tmp_path / "vit" / "README.md").read_text()

@@ -127,6 +127,12 @@ def test_a_training_that_is_killed_goes_on_to_the_same_weights(tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_stochastic_depth_that_a_model_has_not_is_named_in_the_hint():
+    with pytest.raises(ConfigError, match="drop_path_rate") as refused:
+        build("ghostnet_050", drop_path=0.1)
+    assert "train.drop_path=0" in refused.value.hint
+
+
 @pytest.mark.parametrize(
     ("name", "words", "hint"),
     [

@@ -3,7 +3,7 @@
 const ASIDE = 11; // pixels to the right: the test split's marks, so that both splits can be read
 const spread = (row, key) => `${row[key].toFixed(2)}${known(row[`${key}_sd`]) ? ` ± ${row[`${key}_sd`].toFixed(2)}` : ""}`;
 const STARTS = { scratch: "random weights", inherited: "the inherited weights", timm: "timm's weights" };
-const trainedHow = (row) => `${row.epochs} epochs from ${STARTS[row.from]}, ` +
+const trainedHow = (row) => `${row.epochs} epoch${row.epochs === 1 ? "" : "s"} from ${STARTS[row.from]}, ` +
   (row.seeds.length > 1 ? `${row.seeds.length} seeds: mean ± standard deviation` : "1 seed");
 
 // A model of timm has no weights in the supernet.

@@ -24,8 +24,8 @@ def test_the_baseline_is_the_best_measured_plain_vit_of_at_most_as_many_macs():
     shapes = plain_shapes(space)
     tops = {3: 60.0, 5: 72.0, 8: 70.0, 20: 90.0}
     measured = [point(top1, float(cost.macs(shapes[i], space.backbone)), 1.0, shapes[i]) for i, top1 in tops.items()]
-    assert baseline_of(space, shapes[10], measured) == ("plain ViT of equal cost", shapes[5])
-    assert baseline_of(space, shapes[5], measured) == ("plain ViT of equal cost", shapes[3])  # never itself
+    assert baseline_of(space, shapes[10], measured) == ("best plain ViT at no more MACs", shapes[5])
+    assert baseline_of(space, shapes[5], measured) == ("best plain ViT at no more MACs", shapes[3])  # never itself
     assert baseline_of(space, shapes[2], measured) == ("plain ViT", space.largest())
     pooled = [one for i in range(40) if not is_plain(one := space.sample(np.random.default_rng(i)))]
     better = [point(99.0, 1.0, 1.0, one) for one in pooled[:3]]
