@@ -8,23 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from bundles import export, point_of, small_subnet
+from bundles import export, point_of
 
 import nas
 from nas.base.errors import ExportError
 from nas.bundle.bundle import compare
 from nas.model.families.vit import Subnet
-
-
-@pytest.fixture
-def small() -> Subnet:
-    return small_subnet()
-
-
-@pytest.fixture
-def two_formats(small: Subnet, tmp_path: Path) -> Path:
-    export(small, tmp_path / "b", formats=("timm", "pt2"))
-    return tmp_path / "b"
 
 
 @pytest.mark.parametrize(

@@ -53,11 +53,6 @@ def bundle(exported: tuple[ExportReport, list[str]]) -> Path:
     return exported[0].directory
 
 
-@pytest.fixture
-def small() -> Subnet:
-    return small_subnet()
-
-
 def check_report(report: ExportReport, architecture: Architecture, backbone: Backbone) -> None:
     assert [row.format for row in report.formats] == ["timm", "pt2", "onnx"]
     assert report.digest == architecture.digest

@@ -7,22 +7,11 @@ from typing import Any
 import pytest
 import timm
 import torch
-from bundles import export, point_of, small_subnet
+from bundles import export, point_of
 
 from nas.base.disk import DiskError
 from nas.base.errors import ConfigError, ExportError, RunError
 from nas.model.families.vit import Subnet
-
-
-@pytest.fixture
-def small() -> Subnet:
-    return small_subnet()
-
-
-@pytest.fixture
-def two_formats(small: Subnet, tmp_path: Path) -> Path:
-    export(small, tmp_path / "b", formats=("timm", "pt2"))
-    return tmp_path / "b"
 
 
 def test_an_earlier_bundle_is_replaced_and_survives_a_failure(small: Subnet, two_formats: Path) -> None:

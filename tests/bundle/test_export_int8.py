@@ -6,17 +6,11 @@ from typing import Any
 
 import onnx
 import pytest
-from bundles import draw_image, export, images_for, logits_of, run_python, small_subnet, snippets
+from bundles import draw_image, export, images_for, logits_of, run_python, snippets
 
 from nas.base.errors import ExportError
 from nas.bundle.bundle import Int8
 from nas.model.families.vit import Subnet
-
-
-@pytest.fixture
-def small() -> Subnet:
-    return small_subnet()
-
 
 FOUND = {
     "top1": 90.0, "top1_ci": [86.0, 93.0], "float_top1": 91.0, "lost_points": 1.0, "lost_points_ci": [0.1, 1.9],

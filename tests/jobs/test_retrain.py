@@ -359,8 +359,7 @@ def test_a_bundle_as_searched_is_not_replaced_and_one_that_was_retrained_is(copy
     assert "as searched, which one as retrained does not replace" in refused.stderr
     assert "opened" not in refused.stderr
     assert trainings(copy) == before
-    (elsewhere := tmp_path / "elsewhere").mkdir()
-    with contextlib.chdir(elsewhere):  # the folder that is proposed is free there
+    with contextlib.chdir(tmp_path):  # the folder that is proposed is free there
         done = command("retrain", copy, *CHEAP, "--from=inherited")
     (told,) = [line for line in done.stderr.splitlines() if "next" in line]
     words = told.removeprefix("next      nas retrain ").split()

@@ -191,8 +191,9 @@ def rehearse_search(copy: Session, supernet: Supernet, budget: Budget) -> Search
 
 def line_through(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Intercept and slope, at least 0, of the Theil-Sen line, which a few disturbed samples do not move."""
-    run, rise = np.subtract.outer(x, x), np.subtract.outer(y, y)
-    slope = max(0.0, float(np.median(rise[run > 0] / run[run > 0]))) if len(set(x)) > 1 else 0.0
+    from scipy.stats import theilslopes  # type: ignore[import-untyped]  # over a second, and only a forecast needs it
+
+    slope = max(0.0, float(theilslopes(y, x).slope)) if len(set(x)) > 1 else 0.0
     return float(np.median(np.array(y) - slope * np.array(x))), slope
 
 
