@@ -155,8 +155,10 @@ def picks_of(place: Place, lines: Lines, asked: argparse.Namespace) -> list[Pick
 def alone_jobs(place: Place, lines: Lines, asked: argparse.Namespace) -> list[Job]:
     """What can be done now: trainings of all arms, then tests of the arms' networks."""
     picks, space = picks_of(place, lines, asked), space_at(place)
-    shapes = [a for level in asked.levels for a in plain_shapes(space, level, asked.shapes)]
-    architectures = dict.fromkeys([*(pick.architecture for pick in picks), *shapes])
+    architectures: dict[Architecture, None] = {}  # all of a level first
+    for level in asked.levels:
+        architectures |= dict.fromkeys(pick.architecture for pick in picks if pick.level == level)
+        architectures |= dict.fromkeys(plain_shapes(space, level, asked.shapes))
     jobs = [job_of("alone", place, "alone", "scratch", asked.alone_epochs, a) for a in architectures]
     arms = [job_of("alone", place, "alone", "scratch", asked.alone_epochs, pick.architecture) for pick in picks]
     if asked.from_inherited:

@@ -2,7 +2,7 @@
 
 # fmt: off
 from nas.model.block import Block
-from nas.model.cuts import DEPTH, FACTOR, cut_matrices, factor_of
+from nas.model.cuts import DEPTH, FACTOR, RIDGE, cut_matrices, factor_of
 from nas.model.families.features import at_stride
 from nas.model.families.vit import Subnet
 from nas.model.folder import check_finite, check_inside, check_model_folder
@@ -18,7 +18,7 @@ from nas.model.transport import transport_map
 from nas.model.tree import SubnetParts, SubnetTree, subtrees
 
 __all__ = [
-    "DEPTH", "FACTOR", "UNREADABLE", "Block", "DynamicAttention", "Guidance", "Instruments", "Provided",
+    "DEPTH", "FACTOR", "RIDGE", "UNREADABLE", "Block", "DynamicAttention", "Guidance", "Instruments", "Provided",
     "Subnet", "SubnetParts", "SubnetTree", "Supernet", "activation_aware_factors", "at_stride",
     "average_tokens", "check_finite", "check_inside", "check_model_folder", "cut_matrices", "factor_of",
     "log_mean_map", "pretrained_model", "reduced_sides", "subtrees", "svd_factors", "transport_map", "watched_networks",

@@ -10,7 +10,8 @@ from plain_vits import images, vit_weights
 from small_spaces import space
 
 from nas.arch.architecture import Architecture, LayerChoice
-from nas.initial.ordering import order_by_importance, pair_heads
+from nas.initial import ordering
+from nas.initial.ordering import elimination_order, order_by_importance, pair_heads
 from nas.initial.pretrained import plain_subnet
 from nas.model.supernet import Supernet
 from nas.space.domain import LayerDomain
@@ -71,12 +72,53 @@ def test_first_heads_and_neurons_are_the_whole_network_where_the_others_add_noth
     assert not torch.allclose(subnet_logits(weights, **first), whole, atol=1e-2)
 
 
-def test_heads_and_neurons_are_in_the_order_of_their_importance():
-    weights = order_by_importance(vit_weights(), DIM, calibrated(vit_weights()))
-    for i, layer in enumerate(calibrated(weights).layers):
-        neurons = layer.second_moment.diagonal().sqrt() * weights[f"blocks.{i}.mlp.fc2.weight"].norm(dim=0)
-        for importance in (layer.output_norm, neurons):
-            assert (importance.diff() <= 1e-6).all()
+def error_without(weight, moment, gone) -> float:
+    """Mean square error of a matrix's outputs when least squares fit the other inputs to stand in for these."""
+    kept = [i for i in range(len(moment)) if i not in set(gone)]
+    read = weight @ moment[:, kept]
+    outputs = weight @ moment @ weight.T
+    return float(outputs.trace() - (read @ torch.linalg.solve(moment[kept][:, kept], read.T)).trace())
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_what_goes_first_is_what_the_others_replace_best(size):
+    generator = torch.Generator().manual_seed(size)
+    inputs, weight = (torch.randn(n, 12, generator=generator).double() for n in (40, 5))
+    inputs[:, 4:8] += 2 * inputs[:, :4]  # the scale of an input says little where another is like it
+    moment = inputs.T @ inputs / 40
+    order = elimination_order(weight, moment, size).tolist()
+    assert sorted(order) == list(range(12 // size))
+    gone: list[int] = []
+    while order:
+        last = order.pop()
+        errors = {
+            one: error_without(weight, moment, [*gone, *range(one * size, (one + 1) * size)]) for one in (*order, last)
+        }
+        assert errors[last] <= min(errors.values()) + 1e-2
+        gone += range(last * size, (last + 1) * size)
+
+
+def test_many_neurons_go_at_once_and_their_order_is_hardly_worse(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(400, 24, generator=generator).relu().repeat(1, 8)  # every neuron is there eight times, nearly
+    inputs = (inputs * (1 + torch.rand(192, generator=generator)) + torch.rand(400, 192, generator=generator)).double()
+    weight = torch.randn(24, 192, generator=generator).double()
+    moment = inputs.T @ inputs / 400
+    together = elimination_order(weight, moment).tolist()
+    monkeypatch.setattr(ordering, "STEPS", 192)
+    singly = elimination_order(weight, moment).tolist()
+    by_size = (moment.diagonal().sqrt() * weight.norm(dim=0)).argsort(descending=True).tolist()
+    at_once, one_by_one, sizes = (error_without(weight, moment, order[48:]) for order in (together, singly, by_size))
+    assert at_once < 1.05 * one_by_one < 0.8 * sizes
+
+
+def test_an_order_is_of_the_error_in_what_the_layer_adds_to_the_stream():
+    weights = vit_weights()
+    ordered = order_by_importance(weights, DIM, calibrated(weights))
+    for i, layer in enumerate(calibrated(ordered).layers):
+        proj = ordered[f"blocks.{i}.attn.proj.weight"].double()  # its columns have no mean behind a rotation
+        errors = [error_without(proj, layer.gathered_moment, range(h * DIM, (h + 1) * DIM)) for h in range(4)]
+        assert errors[-1] == pytest.approx(min(errors), rel=1e-2)
 
 
 def test_a_neuron_that_images_never_excite_is_last_whatever_its_weights():

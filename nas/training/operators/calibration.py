@@ -59,6 +59,7 @@ class LayerCalibration:
     # map of head g
     copy_error: Tensor
     second_moment: Tensor  # h h^T of a token's hidden activations, [F, F]
+    gathered_moment: Tensor  # the same of what its heads gathered, A_h V_h one after the other, [H d, H d]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -189,7 +190,8 @@ class _LayerWatch:
         self.attention, self.values = attention, torch.empty(0)
         attention.qkv.register_forward_hook(self._see_projection)
         attention.register_forward_hook(self._see_maps)
-        block.mlp.get_submodule("fc2").register_forward_pre_hook(self._see_hidden)
+        block.mlp.get_submodule("fc2").register_forward_pre_hook(partial(self._see_inputs, "second_moment"))
+        attention.proj.register_forward_pre_hook(partial(self._see_inputs, "gathered_moment"))
 
     def _add(self, name: str, values_B: Tensor) -> None:
         """Add one value for each image of a batch, of any shape."""
@@ -199,9 +201,9 @@ class _LayerWatch:
     def _see_projection(self, _: nn.Module, __: Any, qkv: Tensor) -> None:
         self.values = _values(self.attention, qkv)
 
-    def _see_hidden(self, _: nn.Module, inputs: tuple[Tensor]) -> None:
+    def _see_inputs(self, name: str, _: nn.Module, inputs: tuple[Tensor]) -> None:
         rows = inputs[0].flatten(0, 1)
-        self._add("second_moment", (rows.T @ rows / inputs[0].shape[1])[None])
+        self._add(name, (rows.T @ rows / inputs[0].shape[1])[None])
 
     def _see_maps(self, _: nn.Module, __: Any, output: tuple[Tensor, Provided]) -> None:
         maps = output[1].maps

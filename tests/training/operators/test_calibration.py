@@ -90,6 +90,8 @@ def test_every_figure_is_its_definition(class_token):
                 assert close(layer.copy_error[other, head], (copied - added).square().sum(dim=2).mean())
         hidden = by_hand["hidden"].flatten(0, 1)
         assert close(layer.second_moment, hidden.T @ hidden / len(hidden))
+        gathered = by_hand["gathered"].transpose(1, 2).flatten(2).flatten(0, 1)
+        assert close(layer.gathered_moment, gathered.T @ gathered / len(gathered))
 
 
 def test_the_model_is_left_as_it_was():
