@@ -5,7 +5,7 @@
 The supernet starts as `--init file:` does (plain weights of patch 14 and heads of 64 channels; nothing of them is
 kept): as the weights are; ordered and rotated by 256 images of each draw (`order_by_importance`); and with matrices
 fitted to what is left of their inputs besides (`fit_cuts`). The probe is the classifier that `--init` fits to the whole
-network's features of 6 training images a class, and subnets inherit; queries are 2 a class of the search split, at 112
+network's features of 6 training images a class, and subnets inherit; queries are 4 a class of the search split, at 112
 px. `agreement` is the metric of that name on the queries. What has ended is a line of results/elastic/runs.jsonl and is
 not repeated. Writes results/reference/elastic.csv.
 """
@@ -33,7 +33,7 @@ from nas.training import calibrate, fit_cuts, fit_head
 
 OUT = REFERENCE.parent / "elastic" / "runs.jsonl"
 BACKBONE = Backbone(image_size=112, patch_size=14, num_classes=0, head_dim=64)
-IMAGES, GALLERY, QUERIES, BATCH = 256, 6, 2, 64
+IMAGES, GALLERY, QUERIES, BATCH = 256, 6, 4, 64
 STARTS = ("as trained", "ordered", "fitted")
 CUTS: dict[str, tuple[float, float, float]] = {  # shares of the width, the heads and the MLP ratio that stay
     "nothing": (1, 1, 1),

@@ -254,7 +254,7 @@ def _described(
         "top1_ci": best["top1_ci"],
         **{key: best[key] for key in ("balanced_top1", "balanced_top1_ci") if key in best},
         "conditions": {**best["conditions"], **latency},
-        "retrained": {**recipe, "picked": found[PICKED], "baselines": found["baselines"]},
+        "retrained": {**recipe, **{key: found[key] for key in (PICKED, "baselines", "latency") if key in found}},
     }
     row.pop("plain", None)  # that of the search has inherited weights
     origin = provenance(run, best["digest"], command)

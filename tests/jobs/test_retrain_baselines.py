@@ -18,6 +18,7 @@ from nas.base.metrics import MACS
 from nas.base.progress import Reporter
 from nas.evaluation.accuracy import count_correct, top1_percent
 from nas.jobs.alone_records import stand_alone_setup
+from nas.jobs.rivals import baselines
 from nas.jobs.rivals.baselines import Rival, baseline_of, rivals_of
 from nas.jobs.session import reopen, reopen_with_test
 from nas.report.job_tables import retrain_table
@@ -69,12 +70,13 @@ def test_every_baseline_is_a_row_with_its_costs_and_where_it_starts(home):
     space = reopen(folder, Reporter(quiet=True)).space
     below = [one for one in plain_shapes(space) if cost.macs(one, space.backbone) <= cost.macs(picked, space.backbone)]
     plain = baseline_of(space, picked, points_of(RunDirectory.open(folder).trials()))[1]
-    assert [(row["name"], row["digest"], row["from"]) for row in found["baselines"]] == [
-        ("best plain ViT at no more MACs", plain.digest, "inherited"),
-        ("largest", space.largest().digest, "inherited"),
-        ("narrow plain ViT", below[-1].digest, "scratch"),
-        (GUEST, GUEST, "scratch"),
+    assert [(row["baseline"], row["name"], row["digest"], row["from"]) for row in found["baselines"]] == [
+        ("plain", "best plain ViT at no more MACs", plain.digest, "inherited"),
+        ("whole", "largest", space.largest().digest, "inherited"),
+        ("narrow", "narrow plain ViT", below[-1].digest, "scratch"),
+        (GUEST, GUEST, GUEST, "scratch"),
     ]
+    assert "baseline" not in found["picked"]
     model = timm.create_model(GUEST.removeprefix("timm:"), num_classes=10)
     assert row_of(found, GUEST)["params"] == sum(parameter.numel() for parameter in model.parameters())
     assert all(row["latency_ms"] > 0 for row in (found["picked"], *found["baselines"]))
@@ -101,11 +103,17 @@ def top1(model, images):
     return top1_percent(count_correct(model.eval(), images, batch_size=50, device=CPU, precision="fp32"))
 
 
-def test_table_csv_file_and_report_have_them_all(home, copy):
+def test_table_csv_file_report_and_bundle_have_them_all(home, copy, monkeypatch, tmp_path):
     _, found, _ = home
     picked = home[2].digest
-    again = command("retrain", copy, f"--pick={picked}", *CHEAP, "--from=inherited", *ALL, "--format=csv")
+    monkeypatch.setattr(baselines, "MUCH", 1e-6)
+    words = ("retrain", copy, f"--pick={picked}", *CHEAP, "--from=inherited", *ALL, "--format=csv")
+    again = command(*words, "--to", tmp_path / "vit")
     assert "5 trainings, 5 done already" in again.stderr
+    assert again.stderr.count("times the MACs of the picked network") == 1  # of the model of timm alone
+    described = json.loads((tmp_path / "vit" / "metrics.json").read_text())["retrained"]
+    assert described["latency"] == found["latency"]
+    assert all(row["latency_ms"] > 0 for row in described["baselines"])
     rows = list(csv.DictReader(io.StringIO(again.stdout)))
     assert [row["name"] for row in rows] == [row["name"] for row in (found["picked"], *found["baselines"])]
     assert [float(row["test_top1"]) for row in rows[1:]] == [row["test_top1"] for row in found["baselines"]]

@@ -19,6 +19,7 @@ from nas.space import SearchSpace, is_plain, known_designs, plain_shapes
 
 EQUAL = "best plain ViT at no more MACs"
 EAGER = "torch-cpu"
+MUCH = 10  # times the MACs of the picked network; a line says so before such a model is trained
 ALL_SHAPES = 1_000_000
 
 Start = Literal["scratch", "inherited", "timm"]
@@ -33,12 +34,14 @@ class Rival:
         architecture: What is trained; of a guest, in whose place.
         setup: Of its first training.
         start: Its first weights: random, of the supernet, or timm's.
+        baseline: The word that asked for it (`nas.settings.RIVALS`), None for the picked network.
     """
 
     name: str
     architecture: Architecture
     setup: StandAloneSetup
     start: Start
+    baseline: str | None = None
 
     @property
     def is_guest(self) -> bool:
@@ -52,8 +55,10 @@ class Rival:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What it is and costs: `digest`, `from`, `macs` and `params` of its row (`nas.runs.network_row`)."""
+        """What it is and costs: `digest`, `from`, `macs`, `params`, `baseline` of its row (`network_row`)."""
         named = {"digest": self.setup.name(self.architecture), "from": self.start}
+        if self.baseline is not None:
+            named["baseline"] = self.baseline
         if self.is_guest:
             guest = self.setup.network()
             return {**named, "macs": guest.macs(), "params": guest.params()}
@@ -93,7 +98,9 @@ def rivals_of(
         if name.startswith("timm:"):
             setup = replace(scratch, guest=name)
             first = "timm" if setup.network().is_pretrained else "scratch"
-            rival = Rival(name=name, architecture=space.largest(), setup=setup, start=first)
+            rival = Rival(name=name, architecture=space.largest(), setup=setup, start=first, baseline=name)
+            if (times := rival.about["macs"] / picked.about["macs"]) >= MUCH:
+                reporter.line("baseline", f"{name}: {times:.3g} times the MACs of the picked network, and of its time")
         else:
             first = "scratch" if name == NARROW else picked.start
             label, architecture = _NAMED[name](space, picked.architecture, measured)
@@ -105,7 +112,7 @@ def rivals_of(
                 instead = f"the {label} of the space instead, {times:.3g} times as many"
                 reporter.line("baseline", f"plain: none was measured at no more MACs; {instead}")
             setup = scratch if name == NARROW else picked.setup
-            rival = Rival(name=label, architecture=architecture, setup=setup, start=first)
+            rival = Rival(name=label, architecture=architecture, setup=setup, start=first, baseline=name)
         twin = next((one for one in found if one.key == rival.key), None)
         if twin is None:
             found.append(rival)
