@@ -23,6 +23,7 @@ from nas.jobs.last_choice.candidates import (
     rungs_of,
     trained_cost,
 )
+from nas.jobs.last_choice.in_turn import timed_in_turn
 from nas.jobs.measures import search_identity
 from nas.jobs.session import Budget, Session, reopen
 from nas.jobs.stages import measure_points, training_schedule
@@ -186,6 +187,7 @@ def choose(session: Session, contest: Contest) -> ParetoFront:
         rung.train(session, going, contest.workers, accuracy, progress)
         going = [point for point in going if point.digest in rung.records]
         if not rung.is_last:
+            going = timed_in_turn(session, largest, going, costs)
             going = least_beaten(going, rung.accuracies, costs, round(KEEP * contest.count))
     if not going:
         raise NoResultError(
