@@ -29,7 +29,7 @@ from nas.initial import initial_weights, order_by_importance, plain_subnet
 from nas.model import Subnet, Supernet
 from nas.settings import DataConfig
 from nas.space import LayerDomain, SearchSpace
-from nas.training import calibrate, fit_cuts, fit_head
+from nas.training import Calibration, calibrate, fit_cuts, fit_head
 
 OUT = REFERENCE.parent / "elastic" / "runs.jsonl"
 BACKBONE = Backbone(image_size=112, patch_size=14, num_classes=0, head_dim=64)
@@ -107,9 +107,8 @@ def main() -> None:
         return data.train.chosen(drawn).normalized(slice(None)).split(BATCH)
 
     @cache
-    def ordered(draw: int) -> dict[str, Tensor]:
-        calibration = calibrate(plain_subnet(weights, backbone), batches(draw))
-        return order_by_importance(weights, backbone.head_dim, calibration)
+    def calibrated(draw: int) -> Calibration:
+        return calibrate(plain_subnet(weights, backbone), batches(draw))
 
     OUT.parent.mkdir(parents=True, exist_ok=True)
     lines: list[dict[str, Any]] = [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
@@ -122,8 +121,9 @@ def main() -> None:
             supernet = Supernet(space).eval()
             supernet.load_timm(weights)
             if start != "as trained":
-                supernet.load_timm(ordered(draw))
-                if start == "fitted":
+                fitted = start == "fitted"
+                supernet.load_timm(order_by_importance(weights, backbone.head_dim, calibrated(draw), fitted=fitted))
+                if fitted:
                     fit_cuts(supernet, batches(draw))
             fit_head(supernet, gallery)
             whole, _ = answers(supernet.dense(), queries)

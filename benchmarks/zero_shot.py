@@ -96,14 +96,16 @@ class Starts:
         self.space, self.images = space, images
         head_dim = space.backbone.head_dim
         self.calibration = self._watch(weights)
-        ordered = order_by_importance(weights, head_dim, self.calibration)
+        ordered, replaced = (
+            order_by_importance(weights, head_dim, self.calibration, fitted=fitted) for fitted in (False, True)
+        )
         halved = pair_heads(weights, head_dim, self.calibration, HEADS // 2)
         less_one = pair_heads(weights, head_dim, self.calibration, HEADS - 1)
         self.supernets = {
             "random operators": self._supernet(weights, None),
             "as trained": self._supernet(weights, self.calibration),
             "ordered": self._supernet(ordered, self._watch(ordered)),
-            "fitted": self._supernet(ordered, self._watch(ordered)),
+            "fitted": self._supernet(replaced, self._watch(replaced)),
             "2 heads paired": self._supernet(halved, None),
             "1 head paired": self._supernet(less_one, None),
             "plain SVD": self._supernet(weights, None),

@@ -23,13 +23,14 @@ neurons take a minute a layer; so, less than a second."""
 
 
 def order_by_importance(
-    weights: Weights, head_dim: int, calibration: Calibration, *, num_real: int | None = None
+    weights: Weights, head_dim: int, calibration: Calibration, *, fitted: bool, num_real: int | None = None
 ) -> dict[str, Tensor]:
     """The same plain ViT with its heads and hidden neurons sorted, and its channels rotated, the most important first.
 
-    - Heads and hidden neurons (one order per layer): the last is the one that the others stand in for with the least
-      error in what the layer adds to the stream, and so on (`elimination_order`); heads with `num_real` as by
-      `pair_heads`.
+    - Heads and hidden neurons (one order per layer): where what is left will be `fitted` to stand in for what is cut,
+      by `elimination_order`, for the errors in what the layer adds to the stream; else by their own size: of a head the
+      mean norm of what it adds, E||A_h V_h W_o,h||, of a neuron its root mean square times the norm of its outgoing
+      weights. Heads with `num_real` as by `pair_heads`.
     - Channels of the residual stream: by `rotate_stream`. Whatever their order, single channels all matter.
 
     The calibration is of the network with these weights, and does not hold for the result.
@@ -38,11 +39,14 @@ def order_by_importance(
     for i, layer in enumerate(calibration.layers):
         outgoing = [weights[f"blocks.{i}.{name}.weight"].double() for name in ("attn.proj", "mlp.fc2")]
         proj, fc2 = (weight - weight.mean(dim=0) for weight in outgoing)  # layer norms see no more
-        if num_real is None:
+        if num_real is not None:
+            heads.append(_paired(layer, num_real))
+        elif fitted:
             heads.append(elimination_order(proj, layer.gathered_moment, head_dim))
         else:
-            heads.append(_paired(layer, num_real))
-        hidden.append(elimination_order(fc2, layer.second_moment))
+            heads.append(_descending(layer.output_norm))
+        sizes = layer.second_moment.diagonal().sqrt() * fc2.norm(dim=0)
+        hidden.append(elimination_order(fc2, layer.second_moment) if fitted else _descending(sizes))
     return rotate_stream(_reordered(weights, head_dim, heads, hidden), calibration)
 
 

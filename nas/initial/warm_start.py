@@ -55,7 +55,7 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
     missing = set(supernet.load_timm(weights))
     if is_pyramid(weights):  # what operators begin with is measured on plain ViTs
         return sorted(missing)
-    fits = ordered
+    fits = ordered and _fills(supernet, weights)
     ordered = ordered and any(
         len(values) > 1 and name.endswith(("embed_dim", "num_heads", "mlp_ratio"))
         for name, values in space.choices().items()
@@ -64,7 +64,8 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
     if ordered or num_real is not None:
         calibration = watch(weights, space, images, device, FIRST_IMAGES)  # with 1,000 the order is no better
         if ordered:
-            weights = order_by_importance(weights, space.backbone.head_dim, calibration, num_real=num_real)
+            head_dim = space.backbone.head_dim
+            weights = order_by_importance(weights, head_dim, calibration, fitted=fits, num_real=num_real)
         elif num_real is not None:
             weights = pair_heads(weights, space.backbone.head_dim, calibration, num_real)
         supernet.load_timm(weights)
@@ -75,7 +76,7 @@ def warm_start(supernet: Supernet, spec: str, images: ImageSet, *, ordered: bool
         given += fit_operators(supernet, first_batches(images, device), gains=True)
     if "head.weight" in missing:
         given += fit_head(supernet, images)
-    if fits and _fills(supernet, weights):
+    if fits:
         fit_cuts(supernet, first_batches(images, device, FIRST_IMAGES))
         fit_depths(supernet, first_batches(images, device))
     return sorted(missing.difference(given))

@@ -44,13 +44,14 @@ def subnet_logits(weights, **choice) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("class_token", [True, False], ids=["class_token", "mean_pooled"])
-@pytest.mark.parametrize("how", ["importance", "importance_and_pairs", "pairs"])
+@pytest.mark.parametrize("how", ["importance", "importance_fitted", "importance_and_pairs", "pairs"])
 def test_the_whole_network_stays_the_same_function(class_token, how):
     weights, fixed = vit_weights(class_token=class_token), backbone(class_token=class_token)
     calibration = calibrated(weights, fixed)
     ordered = {
-        "importance": lambda: order_by_importance(weights, DIM, calibration),
-        "importance_and_pairs": lambda: order_by_importance(weights, DIM, calibration, num_real=2),
+        "importance": lambda: order_by_importance(weights, DIM, calibration, fitted=False),
+        "importance_fitted": lambda: order_by_importance(weights, DIM, calibration, fitted=True),
+        "importance_and_pairs": lambda: order_by_importance(weights, DIM, calibration, fitted=True, num_real=2),
         "pairs": lambda: pair_heads(weights, DIM, calibration, num_real=2),
     }[how]()
     assert not all(torch.equal(ordered[name], weights[name]) for name in weights)
@@ -60,16 +61,25 @@ def test_the_whole_network_stays_the_same_function(class_token, how):
     assert torch.allclose(logits(ordered, fixed), logits(weights, fixed), atol=1e-5, rtol=0)
 
 
-def test_first_heads_and_neurons_are_the_whole_network_where_the_others_add_nothing():
+@pytest.mark.parametrize("fitted", [False, True])
+def test_first_heads_and_neurons_are_the_whole_network_where_the_others_add_nothing(fitted):
     weights = vit_weights()
     for i in range(2):
         for head in (0, 2):
             weights[f"blocks.{i}.attn.proj.weight"][:, head * DIM : (head + 1) * DIM] = 0
         weights[f"blocks.{i}.mlp.fc2.weight"][:, ::2] = 0
-    ordered = order_by_importance(weights, DIM, calibrated(weights))
+    ordered = order_by_importance(weights, DIM, calibrated(weights), fitted=fitted)
     whole, first = logits(weights), {"num_heads": 2, "mlp_ratio": 1.0}
     assert torch.allclose(subnet_logits(ordered, **first), whole, atol=1e-5, rtol=0)
     assert not torch.allclose(subnet_logits(weights, **first), whole, atol=1e-2)
+
+
+def test_where_nothing_is_fitted_heads_and_neurons_are_in_the_order_of_their_sizes():
+    weights = order_by_importance(vit_weights(), DIM, calibrated(vit_weights()), fitted=False)
+    for i, layer in enumerate(calibrated(weights).layers):
+        neurons = layer.second_moment.diagonal().sqrt() * weights[f"blocks.{i}.mlp.fc2.weight"].norm(dim=0)
+        for importance in (layer.output_norm, neurons):
+            assert (importance.diff() <= 1e-6).all()
 
 
 def error_without(weight, moment, gone) -> float:
@@ -114,19 +124,20 @@ def test_many_neurons_go_at_once_and_their_order_is_hardly_worse(monkeypatch):
 
 def test_an_order_is_of_the_error_in_what_the_layer_adds_to_the_stream():
     weights = vit_weights()
-    ordered = order_by_importance(weights, DIM, calibrated(weights))
+    ordered = order_by_importance(weights, DIM, calibrated(weights), fitted=True)
     for i, layer in enumerate(calibrated(ordered).layers):
         proj = ordered[f"blocks.{i}.attn.proj.weight"].double()  # its columns have no mean behind a rotation
         errors = [error_without(proj, layer.gathered_moment, range(h * DIM, (h + 1) * DIM)) for h in range(4)]
         assert errors[-1] == pytest.approx(min(errors), rel=1e-2)
 
 
-def test_a_neuron_that_images_never_excite_is_last_whatever_its_weights():
+@pytest.mark.parametrize("fitted", [False, True])
+def test_a_neuron_that_images_never_excite_is_last_whatever_its_weights(fitted):
     weights = vit_weights()
     weights["blocks.0.mlp.fc1.weight"][0] = 0.01
     weights["blocks.0.mlp.fc1.bias"][0] = -20.0  # GELU gives 0
     weights["blocks.0.mlp.fc2.weight"][:, 0] = 9.0
-    biases = order_by_importance(weights, DIM, calibrated(weights))["blocks.0.mlp.fc1.bias"]
+    biases = order_by_importance(weights, DIM, calibrated(weights), fitted=fitted)["blocks.0.mlp.fc1.bias"]
     assert biases.argmin() == len(biases) - 1
 
 
@@ -136,7 +147,7 @@ def test_convolutions_move_with_their_neurons():
     for i in range(2):
         weights[f"blocks.{i}.mlp.dwconv.weight"] = torch.randn(64, 1, 3, 3, generator=generator)
         weights[f"blocks.{i}.mlp.dwconv.bias"] = torch.randn(64, generator=generator)
-    ordered = order_by_importance(weights, DIM, calibrated(weights, fixed))
+    ordered = order_by_importance(weights, DIM, calibrated(weights, fixed), fitted=True)
     assert not torch.equal(ordered["blocks.0.mlp.dwconv.bias"], weights["blocks.0.mlp.dwconv.bias"])
     assert torch.allclose(logits(ordered, fixed), logits(weights, fixed), atol=1e-5, rtol=0)
     for layer in calibrated(ordered, fixed).layers:
@@ -163,7 +174,7 @@ def test_paired_heads_with_equal_maps_can_be_hallucinated_without_loss(groups, n
     choice = {**ratio, "hallucination": "copy"}
     calibration = calibrated(weights)
     paired = pair_heads(weights, DIM, calibration, num_real)
-    ordered = order_by_importance(weights, DIM, calibration, num_real=num_real)
+    ordered = order_by_importance(weights, DIM, calibration, fitted=True, num_real=num_real)
     for reordered in (paired, ordered):
         assert torch.allclose(subnet_logits(reordered, **choice), whole, atol=1e-4, rtol=0)
 
