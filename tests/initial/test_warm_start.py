@@ -19,7 +19,9 @@ from warm_space import SPACE
 from nas.arch.architecture import Architecture, LayerChoice
 from nas.arch.backbone import Backbone
 from nas.base.errors import CheckpointError, ConfigError
+from nas.initial.ordering import order_by_importance
 from nas.initial.warm_start import check_init, copy_supernet, warm_start
+from nas.model.cuts import FACTOR
 from nas.model.families.vit import Subnet
 from nas.model.supernet import Supernet
 from nas.runs.front import ParetoFront
@@ -60,6 +62,23 @@ def test_channels_are_rotated_where_that_is_asked_for_and_narrower_networks_are_
     gains = [started(spec, ordered=ordered)[0].state_dict()["blocks.0.norm1.weight"] for ordered in (False, True)]
     assert (gains[1] == 1).all()
     assert not torch.equal(*gains)
+
+
+@pytest.mark.parametrize(("changes", "is_whole"), [((), True), (("mlp_ratio: [1, 2]", "mlp_ratio: [1, 3]"), False)])
+def test_cuts_are_fitted_and_ordered_for_that_where_the_start_has_every_size(spec, monkeypatch, changes, is_whole):
+    asked = []
+
+    def order(*given, fitted, **others):
+        asked.append(fitted)
+        return order_by_importance(*given, fitted=fitted, **others)
+
+    monkeypatch.setattr(sys.modules["nas.initial.warm_start"], "order_by_importance", order)
+    text = SPACE.replace(*changes) if changes else SPACE
+    supernet = Supernet(parse_space(text, "warm.yaml").with_num_classes(10)).eval()
+    with one_thread():
+        warm_start(supernet, spec, digits().train, ordered=True, device=CPU)
+    assert asked == [is_whole]
+    assert any(name.endswith(FACTOR) for name in supernet.state_dict()) == is_whole
 
 
 @pytest.mark.parametrize("ordered", [False, True])
