@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
+from own_processes import listening, seen_of
 
 from nas.cluster.connection import RayConnection
 from nas.cluster.own_ray import TOKEN, _scratch_folder
@@ -50,14 +50,6 @@ def test_folders_of_killed_processes_are_swept_and_those_of_living_ones_are_not(
             Path(folder).rmdir()
 
 
-def _listening() -> dict[int, str]:
-    """Ports that this process and its children listen on, with the address."""
-    me = psutil.Process()
-    processes = [me, *me.children(recursive=True)]
-    found = [connection for process in processes for connection in process.net_connections("tcp")]
-    return {c.laddr.port: c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN}
-
-
 def _client(address: str, **environment: str) -> str:
     given = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     ended = subprocess.run(
@@ -75,10 +67,11 @@ def test_a_ray_of_our_own_is_reached_from_this_machine_with_its_token_only(monke
     try:
         ray = connection.ray
         assert ray.get(ray.remote(lambda: os.getpid()).remote()) != os.getpid()  # there is a worker
-        ports = _listening()
+        places = listening()
+        ports = {port for _, port in places}
         assert len(ports) >= 5
-        addresses = [ipaddress.ip_address(host.removeprefix("::ffff:")) for host in ports.values()]
-        assert all(address.is_loopback for address in addresses), ports
+        addresses = [ipaddress.ip_address(host.removeprefix("::ffff:")) for host, _ in places]
+        assert all(address.is_loopback for address in addresses), places
 
         token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
         folder = token.parent
@@ -98,7 +91,7 @@ def test_a_ray_of_our_own_is_reached_from_this_machine_with_its_token_only(monke
         said = subprocess.run([sys.executable, "-c", CURL, *map(str, ports)], capture_output=True, text=True).stdout
         assert "401" in said
         assert "let in" not in said
-        commands = [" ".join(p.cmdline()) for p in psutil.Process().children(recursive=True)]
+        commands = seen_of(lambda process: " ".join(process.cmdline()), itself=False)
         assert not any(token.read_text() in command for command in commands)
         if os.getuid() == 0:
             for path in (token, folder, folder / "r"):

@@ -53,6 +53,7 @@ def test_every_job_ends_with_its_value_or_its_reason_and_a_dead_process_is_tried
 RAYLET_DIES = """
 import time
 from collections import deque
+from contextlib import suppress
 
 import numpy as np
 import psutil
@@ -68,8 +69,9 @@ try:
     for job, outcome in run_tasks(work, deque([0.0, *SECONDS]), {"numbers": np.ones(1_000_000)}, 2):
         print("job", outcome.value, outcome.error, flush=True)
         for process in psutil.Process().children():
-            if "raylet/raylet" in " ".join(process.cmdline()):
-                process.kill()
+            with suppress(psutil.NoSuchProcess):
+                if "raylet/raylet" in " ".join(process.cmdline()):
+                    process.kill()
 except RunError as error:
     print(error.message, error.hint)
 print("end")

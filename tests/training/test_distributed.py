@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from own_processes import listening, seen_of
 from small_runs import digits, few_digits, one_thread, tiny_space
 
 from nas.base.errors import CheckpointError, RunError, TrainingError
@@ -152,14 +153,8 @@ def through_ray(test):
 
 
 def training_processes() -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    commands = seen_of(lambda process: (process, " ".join(process.cmdline())), itself=False)
+    return [process for process, command in commands if "RayTrainWorker" in command]
 
 
 @through_ray
@@ -168,23 +163,18 @@ def test_training_through_ray_survives_a_killed_process_and_ends_with_the_weight
     made = setup(tmp_path / "ray", **long)
     killed: list[int] = []
     steps: list[int] = []
-    listening: set[str] = set()
+    addresses: set[str] = set()
 
     def kill_one(progress):
         steps.append(progress.step)
-        listening.update(
-            each.laddr.ip.removeprefix("::ffff:")
-            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
-            for each in process.net_connections("tcp")
-            if each.status == psutil.CONN_LISTEN
-        )
+        addresses.update(address.removeprefix("::ffff:") for address, _ in listening())
         if not killed and progress.step < progress.steps:
             max(training_processes(), key=lambda process: process.pid).kill()
             killed.append(progress.step)
 
     found = train_distributed(made.trainer(few_digits().train, CPU), made, 2, None, kill_one).state_dict()
     assert killed
-    assert listening - {"::1"} == {"127.0.0.1"}  # gloo, and the place where processes meet, included
+    assert addresses - {"::1"} == {"127.0.0.1"}  # gloo, and the place where processes meet, included
     assert steps[-1] == 60
     assert_close(found, setup(tmp_path / "one", **long).trainer(few_digits().train, CPU).run().state_dict())
     left = {path.name for path in (tmp_path / "ray").iterdir() if not path.name.startswith("step-")}
