@@ -45,8 +45,10 @@ def order_by_importance(
             heads.append(elimination_order(proj, layer.gathered_moment, head_dim))
         else:
             heads.append(_descending(layer.output_norm))
-        sizes = layer.second_moment.diagonal().sqrt() * fc2.norm(dim=0)
-        hidden.append(elimination_order(fc2, layer.second_moment) if fitted else _descending(sizes))
+        if fitted:
+            hidden.append(elimination_order(fc2, layer.second_moment))
+        else:
+            hidden.append(_descending(layer.second_moment.diagonal().sqrt() * fc2.norm(dim=0)))
     return rotate_stream(_reordered(weights, head_dim, heads, hidden), calibration)
 
 

@@ -13,6 +13,7 @@ from nas.arch.architecture import Architecture, LayerChoice
 from nas.initial import ordering
 from nas.initial.ordering import elimination_order, order_by_importance, pair_heads
 from nas.initial.pretrained import plain_subnet
+from nas.model.cuts import RIDGE
 from nas.model.supernet import Supernet
 from nas.space.domain import LayerDomain
 from nas.training.operators.calibration import calibrate
@@ -128,6 +129,11 @@ def test_an_order_is_of_the_error_in_what_the_layer_adds_to_the_stream():
     for i, layer in enumerate(calibrated(ordered).layers):
         proj = ordered[f"blocks.{i}.attn.proj.weight"].double()  # its columns have no mean behind a rotation
         errors = [error_without(proj, layer.gathered_moment, range(h * DIM, (h + 1) * DIM)) for h in range(4)]
+        assert errors[-1] == pytest.approx(min(errors), rel=1e-2)
+        fc2 = ordered[f"blocks.{i}.mlp.fc2.weight"].double()
+        size = len(layer.second_moment)
+        damped = layer.second_moment + RIDGE * layer.second_moment.diagonal().mean() * torch.eye(size)
+        errors = [error_without(fc2, damped, [neuron]) for neuron in range(size)]
         assert errors[-1] == pytest.approx(min(errors), rel=1e-2)
 
 

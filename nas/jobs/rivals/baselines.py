@@ -100,7 +100,7 @@ def rivals_of(
             first = "timm" if setup.network().is_pretrained else "scratch"
             rival = Rival(name=name, architecture=space.largest(), setup=setup, start=first, baseline=name)
             if (times := rival.about["macs"] / picked.about["macs"]) >= MUCH:
-                reporter.line("baseline", f"{name}: {times:.3g} times the MACs of the picked network, and of its time")
+                reporter.line("baseline", f"{name}: {times:.3g} times the MACs of the picked network")
         else:
             first = "scratch" if name == NARROW else picked.start
             label, architecture = _NAMED[name](space, picked.architecture, measured)

@@ -10,7 +10,6 @@ from small_runs import command, one_thread, run_arguments
 from nas.base.metrics import LATENCY, MACS
 from nas.base.progress import Reporter
 from nas.jobs.last_choice import in_turn
-from nas.jobs.last_choice.candidates import least_beaten
 from nas.jobs.last_choice.in_turn import KEPT, timed_in_turn
 from nas.jobs.session import reopen
 from nas.model.supernet import Supernet
@@ -51,8 +50,27 @@ def test_a_time_of_a_busy_moment_decides_nothing(session):
         timed = timed_in_turn(session, Supernet(space), points, [LATENCY])
     assert [point.digest for point in timed] == [point.digest for point in points]
     assert ms(timed)[1] < ms(points)[1] / 5
-    accuracies = {cheap.digest: 50.0, middle.digest: 60.0, dear.digest: 59.0}
-    assert middle.digest in [p.digest for p in least_beaten(timed, accuracies, [MACS, LATENCY], 2)]
+
+
+def test_the_first_rung_of_finalists_decides_by_these_times(session):
+    folder = session.run.path
+    found = command("finalists", folder, "--count=4", "--epochs=3", "--workers=0")
+    assert found.code == 0, found.stderr
+    rows = json.loads(found.stdout)["candidates"]
+    times = json.loads((session.run.finalists_dir / KEPT).read_text())[LATENCY.name]
+    assert set(times) == {row["digest"] for row in rows}
+
+    def beaten(row):
+        no_dearer = [
+            other["trained"][0]
+            for other in rows
+            if other is not row and other["macs"] <= row["macs"] and times[other["digest"]] <= times[row["digest"]]
+        ]
+        return max(no_dearer, default=-100.0) - row["trained"][0]
+
+    on, out = ([row for row in rows if (row["trained"][1] is not None) == is_on] for is_on in (True, False))
+    assert len(on) == len(out) == 2
+    assert max(map(beaten, on)) <= min(map(beaten, out))
 
 
 def test_what_was_timed_is_kept_for_a_job_that_goes_on_and_for_these_alone(session, monkeypatch):
